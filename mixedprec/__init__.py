@@ -1,0 +1,1 @@
+"""Make: quantization arithmetic, the AWQ search, recipes, checkpoints. Imports nothing above it."""

@@ -1,0 +1,240 @@
+"""The AWQ search streamed over a model: a block is read, searched at every wanted width, and gone.
+
+autoawq judges a block on the inputs that the *unquantized* blocks before it give, so blocks do not
+depend on each other's results: a stopped search goes on at the first block without a file.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixedprec.arithmetic import Scheme, check_divisible
+from mixedprec.autoawq import is_clipped, read_scale_groups
+from mixedprec.errors import InputError
+from mixedprec.families import UnitKind
+from mixedprec.model import SourceModel, run_block
+from mixedprec.search import (
+    CLIP_TOKENS,
+    RATIOS,
+    BlockSearch,
+    ScaleChoice,
+    ScaleGroup,
+    best_clip,
+    candidate_scales,
+    gram_losses,
+    group_grams,
+    judge_jointly,
+    weight_means,
+)
+from mixedprec.searches import is_complete, save_search, search_path
+
+TOKENS_A_BATCH = 4096
+SCALING_TOLERANCE = 1e-3
+
+
+@dataclass
+class _Site:
+    """What is kept of the input that the linears of one unit share, over all calibration tokens."""
+
+    tokens: int
+    keep_all: bool
+    seen: int = 0
+    absolute: Tensor | float = 0.0
+    gram: Tensor | float = 0.0
+
+    def __post_init__(self) -> None:
+        self.kept: list[Tensor] = []
+        self.sample: list[Tensor] = []
+
+    def add(self, inputs: Tensor) -> None:
+        """Take in a batch of inputs [n, length, K]."""
+        flat = inputs.reshape(-1, inputs.shape[-1])
+        self.absolute = self.absolute + flat.abs().sum(0)
+        self.gram = self.gram + flat.T @ flat
+        step = max(1, self.tokens // CLIP_TOKENS)
+        self.sample.append(flat[-self.seen % step :: step].clone())
+        self.seen += len(flat)
+        if self.keep_all:
+            self.kept.append(inputs)
+
+
+def scale_block(block: nn.Module, choices: Sequence[ScaleChoice]) -> nn.Module:
+    """A float copy of `block` with AWQ's scales folded in and nothing quantized: the same function
+    in exact arithmetic."""
+    scaled = copy.deepcopy(block)
+    for choice in choices:
+        scales = choice.scales
+        previous = scaled.get_submodule(choice.group.previous)
+        offset = 1.0 if "gemma" in type(previous).__name__.lower() else 0.0
+        if isinstance(previous, nn.Linear):
+            previous.weight.data[-len(scales) :] /= scales[:, None]
+        else:
+            previous.weight.data = (previous.weight.data + offset) / scales - offset
+        if getattr(previous, "bias", None) is not None:
+            previous.bias.data[-len(scales) :] /= scales
+        for name in choice.group.linears:
+            scaled.get_submodule(name).weight.data *= scales
+    return scaled
+
+
+def _check_scaling(
+    name: str, block: nn.Module, search: BlockSearch, hidden: Tensor, kwargs: dict[str, Any]
+) -> None:
+    """Assert that the scales alone leave the block's output unchanged (autoawq's own do not, on
+    CPU or for fused projections with grouped heads)."""
+    expected = run_block(block, hidden, kwargs)
+    got = run_block(scale_block(block, search.scales), hidden, kwargs)
+    change = expected - hidden
+    error = ((got - expected).norm() / change.norm().clamp(min=1e-12)).item()
+    if not error < SCALING_TOLERANCE:
+        raise AssertionError(f"AWQ scales change the output of {name} by {error:.2e} of its size")
+
+
+def _search_scheme(
+    block: nn.Module,
+    groups: Sequence[ScaleGroup],
+    sites: dict[str, _Site],
+    kwargs: dict[str, Any],
+    scheme: Scheme,
+) -> BlockSearch:
+    """The choices for one block at one scheme, from what its sites saw."""
+    choices = []
+    for group in groups:
+        site = sites[group.linears[0]]
+        linears = [block.get_submodule(name) for name in group.linears]
+        weights = [linear.weight.data for linear in linears]
+        candidates = candidate_scales(
+            (site.absolute / site.seen).float(), weight_means(weights, scheme)
+        )
+        losses = gram_losses(weights, site.gram, candidates, scheme)
+        order = sorted(range(RATIOS), key=lambda index: (losses[index], index))
+        best = order[0]
+        if group.inspect is not None:
+            module = block.get_submodule(group.inspect)
+            named = inspect.signature(module.forward).parameters
+            passed = {k: v for k, v in kwargs.items() if k in named} if group.mixes_tokens else {}
+
+            def run(batch: Tensor, module=module, passed=passed) -> Tensor:  # type: ignore[no-untyped-def]
+                output = module(batch, **passed)
+                return output[0] if isinstance(output, tuple) else output
+
+            best = judge_jointly(
+                module,
+                linears,
+                torch.cat(site.kept),
+                run,
+                candidates,
+                scheme,
+                order=order,
+                mixes_tokens=group.mixes_tokens,
+            )
+        choices.append(ScaleChoice(group, best / RATIOS, candidates[best].clone()))
+    clips = {}
+    search = BlockSearch(scheme, tuple(choices), clips)
+    for name, site in sites.items():
+        if not is_clipped(name):
+            continue
+        weight = block.get_submodule(name).weight.data
+        inputs = torch.cat(site.sample)
+        choice = search.choice_for(name)
+        if choice is not None:
+            weight, inputs = weight * choice.scales, inputs / choice.scales
+        grams = group_grams(inputs, scheme.group(weight.shape[1]))
+        clips[name] = best_clip(weight, grams, scheme)
+    return search
+
+
+@torch.no_grad()
+def search_block(
+    block: nn.Module,
+    groups: Sequence[ScaleGroup],
+    units: Sequence[UnitKind],
+    hidden: Tensor,
+    kwargs: dict[str, Any],
+    schemes: Sequence[Scheme],
+) -> tuple[list[BlockSearch], Tensor]:
+    """Search one block at each scheme; also gives the block's output, the next one's input.
+
+    block: float32 weights. hidden: the calibration stream [n, length, d] before the block.
+    """
+    jointly = {name for group in groups if group.inspect is not None for name in group.linears}
+    tokens = hidden.shape[0] * hidden.shape[1]
+    sites: dict[str, _Site] = {}
+    handles = []
+    for unit in units:
+        site = _Site(tokens, keep_all=bool(jointly & set(unit.linears)))
+        sites |= dict.fromkeys(unit.linears, site)
+        first = block.get_submodule(unit.linears[0])
+        handles.append(
+            first.register_forward_pre_hook(lambda _, args, site=site: site.add(args[0]))
+        )
+    size = max(1, TOKENS_A_BATCH // hidden.shape[1])
+    outputs = [run_block(block, batch, kwargs) for batch in hidden.split(size)]
+    for handle in handles:
+        handle.remove()
+    searches = [_search_scheme(block, groups, sites, kwargs, scheme) for scheme in schemes]
+    return searches, torch.cat(outputs)
+
+
+@torch.no_grad()
+def search_model(
+    model: SourceModel,
+    windows: Tensor,
+    schemes: Sequence[Scheme],
+    folder: Path,
+    on_block: Callable[[int], None] = lambda block: None,
+) -> None:
+    """Search every block of `model` at each scheme, one file a block and width in `folder`.
+
+    windows: calibration token ids [n, length]. Blocks whose files are there are not searched again.
+    `on_block` is told the number of blocks done. InputError for group sizes that do not divide,
+    and for activations that are not finite.
+    """
+    model_type = model.config.model_type
+    groups = read_scale_groups(model_type, model.block_shell(0))
+    units = model.family.units
+    for scheme in schemes:
+        for unit in units:
+            for name in unit.linears:
+                columns = model.block_shell(0).get_submodule(name).in_features
+                check_divisible(name, columns, scheme)
+    missing = [
+        block
+        for block in range(model.blocks)
+        if not all(is_complete(search_path(folder, block, s.bits)) for s in schemes)
+    ]
+    if not missing:
+        return
+    entrance = model.read_entrance()
+    all_kwargs = entrance.block_kwargs(windows.shape[1])
+    hidden = torch.cat([entrance.enter(batch) for batch in windows.split(8)])
+    del entrance
+    for number in range(missing[-1] + 1):
+        block = model.read_block(number)
+        kwargs = all_kwargs[number]
+        if number in missing:
+            searches, output = search_block(block, groups, units, hidden, kwargs, schemes)
+            check_finite(output, f"the output of {model.prefix(number)}")
+            for search in searches:
+                _check_scaling(model.prefix(number), block, search, hidden[:1], kwargs)
+                save_search(search_path(folder, number, search.scheme.bits), search)
+        else:
+            size = max(1, TOKENS_A_BATCH // hidden.shape[1])
+            output = torch.cat([run_block(block, batch, kwargs) for batch in hidden.split(size)])
+        hidden = output
+        on_block(number + 1)
+
+
+def check_finite(values: Tensor, name: str) -> None:
+    """Raise InputError naming `name` unless every activation is finite."""
+    if not torch.isfinite(values).all():
+        raise InputError(
+            f"{name} holds NaN or infinity on this text",
+            "the model overflows in itself: check the checkpoint, or try another calibration text",
+        )

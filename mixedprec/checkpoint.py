@@ -1,0 +1,301 @@
+"""Write a recipe's model to disk, block by block, in a format that servers load; read it back.
+
+compressed-tensors `pack-quantized` holds 4, 8 and 16 bits side by side and loads in transformers,
+vLLM and SGLang; autoawq's GEMM format holds uniform 4 bits. What each server insists on is in
+`_quantization_config`: disjoint anchored targets that list the fused names too, and no catch-all.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mixedprec.arithmetic import FP16_BITS, Quantized, Scheme
+from mixedprec.errors import InputError
+from mixedprec.families import Family
+from mixedprec.files import report_full_disk, write_json
+from mixedprec.model import SourceModel
+from mixedprec.packing import (
+    from_compressed_tensors,
+    from_gemm,
+    to_compressed_tensors,
+    to_gemm,
+)
+from mixedprec.realise import RealisedBlock, realise
+from mixedprec.recipe import Recipe
+from mixedprec.searches import load_searches
+
+FORMATS = ("compressed-tensors", "awq")
+SHARD_BYTES = 256 * 2**20
+COPIED = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+QUANTIZED_SUFFIXES = {
+    "compressed-tensors": (
+        "weight_packed",
+        "weight_scale",
+        "weight_zero_point",
+        "weight_shape",
+    ),
+    "awq": ("qweight", "qzeros", "scales"),
+}
+
+
+def served_dtype(model: SourceModel, fmt: str) -> torch.dtype:
+    """The 16-bit type a checkpoint of this format stores: GEMM knows float16 only."""
+    return torch.float16 if fmt == "awq" else model.dtype
+
+
+def _check_format(fmt: str, recipe: Recipe, schemes: dict[int, Scheme]) -> None:
+    if fmt not in FORMATS:
+        raise InputError(f"unknown format {fmt!r}", f"choose from {', '.join(FORMATS)}")
+    widths = {entry.bits for entry in recipe.units}
+    if fmt == "awq" and not widths <= {4, FP16_BITS}:
+        raise InputError(
+            f"autoawq's GEMM format holds 4 and 16 bits, the recipe asks {sorted(widths)}",
+            "write it as compressed-tensors",
+        )
+    if fmt == "awq" and 4 in schemes and schemes[4].symmetric:
+        raise InputError("autoawq's GEMM format is asymmetric", "write it as compressed-tensors")
+    odd = [bits for bits in widths if bits not in (4, 8, FP16_BITS)]
+    if odd:
+        raise InputError(
+            f"no server loads {odd[0]}-bit layers in compressed-tensors",
+            "measure them, but make checkpoints of 4, 8 and 16 bits",
+        )
+
+
+def _targets(family: Family, recipe: Recipe, bits: int) -> list[str]:
+    """Anchored patterns of the linears at `bits`, one a kind of unit, fused names included."""
+    targets = []
+    for kind in family.units:
+        blocks = [
+            entry.unit.split(".")[0]
+            for entry in recipe.units
+            if entry.bits == bits and entry.unit.split(".")[1] == kind.name
+        ]
+        if blocks:
+            names = "|".join(re.escape(n) for n in dict.fromkeys((*kind.linears, kind.fused)))
+            targets.append(rf"re:.*\.layers\.({'|'.join(blocks)})\.({names})$")
+    return targets
+
+
+def _quantization_config(
+    model: SourceModel, recipe: Recipe, schemes: dict[int, Scheme], fmt: str
+) -> dict[str, Any]:
+    """The `quantization_config` of config.json."""
+    heads = ["lm_head", "embed_out"] if "embed_out.weight" in model.files else ["lm_head"]
+    if fmt == "awq":
+        kept = [name for name, bits in recipe.linear_widths().items() if bits == FP16_BITS]
+        return {
+            "quant_method": "awq",
+            "bits": 4,
+            "group_size": schemes[4].group_size,
+            "zero_point": True,
+            "version": "gemm",
+            "modules_to_not_convert": kept or None,
+        }
+    groups = {}
+    for bits in sorted({entry.bits for entry in recipe.units} - {FP16_BITS}):
+        scheme = schemes[bits]
+        channel = scheme.group_size == -1
+        groups[f"group_{len(groups)}"] = {
+            "targets": _targets(model.family, recipe, bits),
+            "weights": {
+                "num_bits": bits,
+                "type": "int",
+                "symmetric": scheme.symmetric,
+                "strategy": "channel" if channel else "group",
+                "group_size": None if channel else scheme.group_size,
+            },
+            "format": "pack-quantized",
+        }
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "config_groups": groups,
+        "ignore": [*heads, *_targets(model.family, recipe, FP16_BITS)],
+    }
+
+
+def _block_tensors(prefix: str, block: RealisedBlock, fmt: str) -> dict[str, Tensor]:
+    """Everything a served block stores, by full name."""
+    encode = to_gemm if fmt == "awq" else to_compressed_tensors
+    tensors = {f"{prefix}.{name}": value for name, value in block.others.items()}
+    for name, linear in block.linears.items():
+        if linear.quantized is None:
+            assert linear.weight is not None
+            tensors[f"{prefix}.{name}.weight"] = linear.weight
+        else:
+            for suffix, value in encode(linear.quantized).items():
+                tensors[f"{prefix}.{name}.{suffix}"] = value
+        if linear.bias is not None:
+            tensors[f"{prefix}.{name}.bias"] = linear.bias
+    return tensors
+
+
+class _ShardWriter:
+    """Collects tensors and writes a safetensors file whenever there are SHARD_BYTES of them."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.pending: dict[str, Tensor] = {}
+        self.pending_bytes = 0
+        self.shards: list[list[str]] = []
+        self.total = 0
+
+    def add(self, tensors: dict[str, Tensor]) -> None:
+        for name, value in tensors.items():
+            self.pending[name] = value.contiguous()
+            self.pending_bytes += value.nbytes
+        if self.pending_bytes >= SHARD_BYTES:
+            self.flush()
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"shard-{number}.safetensors"
+
+    def flush(self) -> None:
+        if not self.pending:
+            return
+        path = self._path(len(self.shards))
+        with report_full_disk(path):
+            save_file(self.pending, path, metadata={"format": "pt"})
+        self.shards.append(list(self.pending))
+        self.total += self.pending_bytes
+        self.pending, self.pending_bytes = {}, 0
+
+    def finish(self) -> None:
+        """Give the files their final names, with an index where there are several."""
+        self.flush()
+        count = len(self.shards)
+        if count == 1:
+            self._path(0).rename(self.folder / "model.safetensors")
+            return
+        weight_map = {}
+        for number, names in enumerate(self.shards):
+            final = f"model-{number + 1:05d}-of-{count:05d}.safetensors"
+            self._path(number).rename(self.folder / final)
+            weight_map |= dict.fromkeys(names, final)
+        write_json(
+            self.folder / "model.safetensors.index.json",
+            {"metadata": {"total_size": self.total}, "weight_map": weight_map},
+        )
+
+
+@torch.no_grad()
+def write_checkpoint(
+    out: Path,
+    model: SourceModel,
+    recipe: Recipe,
+    searches: Path,
+    schemes: dict[int, Scheme],
+    *,
+    fmt: str = "compressed-tensors",
+    on_block: Callable[[int], None] = lambda block: None,
+) -> None:
+    """Write the recipe's model to the directory `out`, which appears only when it is whole.
+
+    searches: folder of the AWQ searches for every width in the recipe. schemes: bits -> scheme.
+    """
+    _check_format(fmt, recipe, schemes)
+    dtype = served_dtype(model, fmt)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with report_full_disk(out):
+            partial.mkdir(parents=True)
+            writer = _ShardWriter(partial)
+            others = model.read(model.other_tensors())
+            writer.add({name: value.to(dtype) for name, value in others.items()})
+            del others
+            for number in range(model.blocks):
+                realised = realise_block(model, recipe, searches, number, dtype)
+                writer.add(_block_tensors(model.prefix(number), realised, fmt))
+                on_block(number + 1)
+            writer.finish()
+            config = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
+            config.pop("torch_dtype", None)
+            config["dtype"] = str(dtype).removeprefix("torch.")
+            config["quantization_config"] = _quantization_config(model, recipe, schemes, fmt)
+            write_json(partial / "config.json", config)
+            for name in COPIED:
+                if (model.path / name).exists():
+                    shutil.copyfile(model.path / name, partial / name)
+            if out.exists():
+                shutil.rmtree(out)
+            partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def realise_block(
+    model: SourceModel, recipe: Recipe, searches: Path, number: int, dtype: torch.dtype
+) -> RealisedBlock:
+    """What the recipe's model stores of one block (see `realise`)."""
+    widths = recipe.block_widths(model.prefix(number))
+    quantized = tuple(sorted(set(widths.values()) - {FP16_BITS}))
+    loaded = load_searches(searches, number, quantized)
+    return realise(model.read_block(number), loaded, widths, dtype)
+
+
+def checkpoint_bytes(folder: Path) -> int:
+    """Bytes of all weights files of a checkpoint."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def read_linears(folder: Path) -> Iterator[tuple[str, Quantized | Tensor]]:
+    """Each linear of the blocks of a checkpoint on disk, as stored: packed ones as `Quantized`,
+    the scheme taken from config.json by its own rules; 16-bit ones as their weight."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    quantization = config["quantization_config"]
+    fmt = quantization["quant_method"]
+    marker, *_ = QUANTIZED_SUFFIXES[fmt]
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            for name in sorted(names):
+                stem, _, suffix = name.rpartition(".")
+                if suffix == marker:
+                    tensors = {
+                        part: file.get_tensor(f"{stem}.{part}").clone()
+                        for part in QUANTIZED_SUFFIXES[fmt]
+                        if f"{stem}.{part}" in names
+                    }
+                    scheme = _scheme_on_disk(quantization, stem)
+                    decode = from_gemm if fmt == "awq" else from_compressed_tensors
+                    yield stem, decode(tensors, scheme)
+                elif suffix == "weight" and ".layers." in name:
+                    tensor = file.get_tensor(name).clone()
+                    if tensor.ndim == 2:
+                        yield stem, tensor
+
+
+def _scheme_on_disk(quantization: dict[str, Any], linear: str) -> Scheme:
+    """The scheme that the checkpoint's own config gives to a linear."""
+    if quantization["quant_method"] == "awq":
+        return Scheme(quantization["bits"], quantization["group_size"], False)
+    found = [
+        group["weights"]
+        for group in quantization["config_groups"].values()
+        if any(re.match(target.removeprefix("re:"), linear) for target in group["targets"])
+    ]
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} config groups match {linear}; exactly one must")
+    weights = found[0]
+    return Scheme(weights["num_bits"], weights["group_size"] or -1, weights["symmetric"])

@@ -1,0 +1,55 @@
+"""Files that are either wholly there or not there: everything a run keeps is written this way."""
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mixedprec.errors import InputError
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextlib.contextmanager
+def report_full_disk(path: Path) -> Iterator[None]:
+    """Turn 'no space left' inside the block into an InputError that names `path`."""
+    try:
+        yield
+    except Exception as error:
+        # safetensors wraps the system's error in its own, with the number in the text.
+        code = getattr(error, "errno", None)
+        if code in FULL or any(f"os error {number}" in str(error) for number in FULL):
+            raise InputError(
+                f"the disk is full while writing {path}",
+                "free some space and run the same command again: it resumes",
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it takes its place, else it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with report_full_disk(path):
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` in one step."""
+    with replace_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON to `path` in one step."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,284 @@
+"""A model directory read piece by piece: the shell of transformers' model without its weights, and
+each block, the embedding or the head filled from safetensors when it is needed.
+
+Nothing is unpickled and no code from the directory is run.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from mixedprec.errors import InputError
+from mixedprec.families import Family, find_family
+
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+# Names that older checkpoints give a module of today's transformers.
+OLD_NAMES = {"lm_head.weight": "embed_out.weight"}
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """An FP16/BF16 checkpoint on disk. `files`: tensor name -> safetensors file. `dtype`: the
+    16-bit type it is served in. `shell`: transformers' model with its parameters on meta."""
+
+    name: str
+    path: Path
+    config: PretrainedConfig
+    family: Family
+    dtype: torch.dtype
+    files: dict[str, Path]
+    shell: nn.Module
+
+    @property
+    def blocks(self) -> int:
+        return len(self.shell.get_submodule(self.family.blocks))
+
+    def prefix(self, block: int) -> str:
+        """Full module name of a block."""
+        return f"{self.family.blocks}.{block}"
+
+    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Tensors by name, in the stored type. InputError for one missing or not finite."""
+        by_file: dict[Path, list[str]] = {}
+        for name in names:
+            if name not in self.files:
+                raise InputError(
+                    f"{self.path} has no tensor {name}", "download the whole checkpoint again"
+                )
+            by_file.setdefault(self.files[name], []).append(name)
+        tensors = {}
+        for path, wanted in by_file.items():
+            with safe_open(path, framework="pt") as file:
+                for name in wanted:
+                    tensors[name] = file.get_tensor(name).clone()
+                    if not torch.isfinite(tensors[name]).all():
+                        raise InputError(
+                            f"tensor {name} in {path.name} holds NaN or infinity",
+                            "repair or re-download the checkpoint",
+                        )
+        return tensors
+
+    def _fill(self, module: nn.Module, prefix: str) -> nn.Module:
+        """`module` with its parameters, float32, from the tensors under `prefix`."""
+        names = [name for name, _ in module.named_parameters()]
+        full = {name: self._stored_name(f"{prefix}.{name}") for name in names}
+        stored = self.read(full.values())
+        state = {name: stored.pop(full[name]).float() for name in names}
+        module.load_state_dict(state, strict=False, assign=True)
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+        return module
+
+    def _stored_name(self, name: str) -> str:
+        if name in self.files:
+            return name
+        return OLD_NAMES.get(name, name)
+
+    def read_block(self, block: int) -> nn.Module:
+        """A decoder layer of its own with its weights in float32."""
+        name = self.prefix(block)
+        return self._fill(copy.deepcopy(self.shell.get_submodule(name)), name)
+
+    def block_shell(self, block: int) -> nn.Module:
+        """The decoder layer without weights: its structure alone."""
+        return self.shell.get_submodule(self.prefix(block))
+
+    def read_entrance(self) -> "Entrance":
+        """The embedding and whatever else comes before the first block."""
+        base_name = self.shell.base_model_prefix
+        base = copy.deepcopy(self.shell.get_submodule(base_name))
+        recorders = nn.ModuleList(_Recorder() for _ in range(self.blocks))
+        base.set_submodule(self.family.blocks.removeprefix(base_name + "."), recorders)
+        base.set_submodule(self.family.norm.removeprefix(base_name + "."), nn.Identity())
+        self._fill(base, base_name)
+        return Entrance(base, recorders)
+
+    def read_head(self) -> "Head":
+        """The final norm and the language-model head."""
+        shell = copy.deepcopy(self.shell)
+        norm = self._fill(shell.get_submodule(self.family.norm), self.family.norm)
+        shell.set_submodule(self.shell.base_model_prefix, _FinalNorm(norm))
+        if self.config.tie_word_embeddings and "lm_head.weight" not in self.files:
+            name = self.family.embedding + ".weight"
+            weight = self.read([name])[name].float()
+            shell.lm_head.weight = nn.Parameter(weight, requires_grad=False)
+        else:
+            self._fill(shell.lm_head, "lm_head")
+        return Head(shell)
+
+    def other_tensors(self) -> list[str]:
+        """Names of stored tensors outside the blocks (embedding, final norm, head)."""
+        start = self.family.blocks + "."
+        return sorted(name for name in self.files if not name.startswith(start))
+
+    def hash(self) -> dict[str, str]:
+        """SHA-256 of config.json and of every weights file, by file name."""
+        paths = [self.path / "config.json", *sorted(set(self.files.values()))]
+        return {path.name: hash_file(path) for path in paths}
+
+
+class _Recorder(nn.Module):
+    """Stands where a block would: keeps what it was called with, passes the stream on."""
+
+    hidden: Tensor
+    kwargs: dict[str, Any]
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self.hidden, self.kwargs = hidden_states, kwargs
+        return hidden_states
+
+
+class _FinalNorm(nn.Module):
+    """Stands where the base model would: all that is left of it is its final norm."""
+
+    def __init__(self, norm: nn.Module):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, *args: Any, inputs_embeds: Tensor, **kwargs: Any) -> BaseModelOutputWithPast:
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(inputs_embeds))
+
+
+class Entrance:
+    """What runs before the blocks. `enter` gives the stream; `block_kwargs` what each block is
+    called with beside it (mask, positions), for one window, to be broadcast over a batch."""
+
+    def __init__(self, base: nn.Module, recorders: nn.ModuleList):
+        self._base = base
+        self._recorders = recorders
+
+    @torch.no_grad()
+    def enter(self, windows: Tensor) -> Tensor:
+        """Token ids [n, length] to hidden states [n, length, d], float32."""
+        self._base(input_ids=windows, use_cache=False)
+        return self._recorders[0].hidden
+
+    @torch.no_grad()
+    def block_kwargs(self, length: int) -> list[dict[str, Any]]:
+        """Keyword arguments of each block for windows of `length` tokens."""
+        self._base(input_ids=torch.zeros(1, length, dtype=torch.long), use_cache=False)
+        return [recorder.kwargs for recorder in self._recorders]
+
+
+class Head:
+    """What runs after the blocks: hidden states [n, length, d] to logits [n, length, vocabulary],
+    float32, with whatever scaling or capping the architecture adds."""
+
+    def __init__(self, shell: nn.Module):
+        self._shell = shell
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        return self._shell(inputs_embeds=hidden, use_cache=False).logits
+
+
+def run_block(block: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+    """A block's output for a stream [n, length, d]."""
+    output = block(hidden, **kwargs)
+    return output[0] if isinstance(output, tuple) else output
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def resolve_path(name: str) -> Path:
+    """The directory of a model: `name` itself, or the download of a hub id (no pickles)."""
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise InputError(f"{name} is a file", "give the directory that holds config.json")
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(WANTED)))
+    except HFValidationError as error:
+        raise InputError(f"there is no model directory {name}", "check the path") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise InputError(
+            f"{name} is neither a local directory nor a model that the hub would give",
+            "check the name, the network, and HF_TOKEN for gated models",
+        ) from error
+
+
+def _index_tensors(path: Path) -> dict[str, Path]:
+    """Tensor name -> file, from the headers of every safetensors file of the checkpoint."""
+    index = path / "model.safetensors.index.json"
+    if index.exists():
+        try:
+            names = sorted(
+                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            )
+        except (ValueError, KeyError, AttributeError) as error:
+            raise InputError(f"{index} is damaged", "download the checkpoint again") from error
+        found = [path / Path(name).name for name in names]
+    else:
+        found = sorted(path.glob("*.safetensors"))
+    if not found:
+        if any(any(path.glob(pattern)) for pattern in PICKLED):
+            raise InputError(
+                f"{path} holds its weights as a pickle, which is never loaded",
+                "convert it to safetensors first (transformers: save_pretrained)",
+            )
+        raise InputError(f"{path} holds no safetensors file", "download the whole checkpoint")
+    files = {}
+    for file in found:
+        if not file.exists():
+            raise InputError(f"{file} is missing", "download the whole checkpoint again")
+        try:
+            with safe_open(file, framework="pt") as opened:
+                files |= dict.fromkeys(opened.keys(), file)
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"{file} is truncated or damaged ({error})", "download it again"
+            ) from error
+    return files
+
+
+def _served_dtype(files: dict[str, Path], probe: str) -> torch.dtype:
+    """The 16-bit type to serve in: the stored one; float16 for a checkpoint in float32."""
+    with safe_open(files[probe], framework="pt") as file:
+        stored = file.get_slice(probe).get_dtype()
+    return torch.bfloat16 if stored == "BF16" else torch.float16
+
+
+def open_model(name: str) -> SourceModel:
+    """Open a model by hub id or path; reads headers only. InputError where it cannot be used."""
+    path = resolve_path(name)
+    if not (path / "config.json").exists():
+        raise InputError(f"{path} has no config.json", "give the directory of a Hugging Face model")
+    try:
+        raw = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        family = find_family(raw.get("model_type", ""))
+        config = AutoConfig.from_pretrained(path)
+    except InputError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path / 'config.json'} cannot be used ({reason})", "repair it"
+        ) from error
+    if raw.get("quantization_config"):
+        raise InputError(f"{name} is already quantized", "give the FP16 or BF16 model it came from")
+    files = _index_tensors(path)
+    embedding = family.embedding + ".weight"
+    if embedding not in files:
+        raise InputError(f"{path} has no tensor {embedding}", "download the whole checkpoint again")
+    with init_empty_weights(include_buffers=False):
+        shell = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    dtype = _served_dtype(files, embedding)
+    return SourceModel(name, path, config, family, dtype, files, shell.eval())

@@ -1,0 +1,91 @@
+"""Integer codes in 32-bit words, in the two layouts that servers read.
+
+compressed-tensors `pack-quantized`: element k of a row sits in word k // (32 // bits), at bit
+bits · (k mod (32 // bits)). Widths that do not divide 32 leave the top bits of each word empty.
+AutoAWQ GEMM: the transposed matrix, eight 4-bit codes a word in the order 0 2 4 6 1 3 5 7.
+"""
+
+import torch
+from torch import Tensor
+
+from mixedprec.arithmetic import Quantized, Scheme
+
+GEMM_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """uint8 codes [R, C] to int32 words [R, ⌈C / (32 // bits)⌉]; missing codes are zero."""
+    per_word = 32 // bits
+    rows, columns = codes.shape
+    words = -(-columns // per_word)
+    padded = torch.zeros(rows, words * per_word, dtype=torch.int64)
+    padded[:, :columns] = codes
+    shifts = torch.arange(per_word, dtype=torch.int64) * bits
+    packed = (padded.view(rows, words, per_word) << shifts).sum(dim=-1)
+    return torch.where(packed >= 2**31, packed - 2**32, packed).to(torch.int32)
+
+
+def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
+    """int32 words [R, W] back to uint8 codes [R, columns]."""
+    per_word = 32 // bits
+    shifts = torch.arange(per_word, dtype=torch.int32) * bits
+    codes = (words[:, :, None] >> shifts) & (2**bits - 1)
+    return codes.reshape(len(words), -1)[:, :columns].to(torch.uint8)
+
+
+def to_compressed_tensors(weight: Quantized) -> dict[str, Tensor]:
+    """The tensors of one linear, by suffix: weight_packed, weight_scale, weight_shape and, unless
+    symmetric, weight_zero_point (packed along the output dimension)."""
+    bits = weight.scheme.bits
+    tensors = {
+        "weight_packed": pack(weight.codes, bits),
+        "weight_scale": weight.scales.contiguous(),
+        "weight_shape": torch.tensor(weight.codes.shape, dtype=torch.int64),
+    }
+    if not weight.scheme.symmetric:
+        tensors["weight_zero_point"] = pack(weight.zeros.T, bits).T.contiguous()
+    return tensors
+
+
+def from_compressed_tensors(tensors: dict[str, Tensor], scheme: Scheme) -> Quantized:
+    """What `to_compressed_tensors` packed; `scheme` comes from the checkpoint's config.json."""
+    rows, columns = tensors["weight_shape"].tolist()
+    scales = tensors["weight_scale"]
+    if scheme.symmetric:
+        zeros = torch.full(scales.shape, 2 ** (scheme.bits - 1), dtype=torch.uint8)
+    else:
+        zeros = unpack(tensors["weight_zero_point"].T.contiguous(), scheme.bits, rows).T
+    codes = unpack(tensors["weight_packed"], scheme.bits, columns)
+    return Quantized(codes, scales, zeros.contiguous(), scheme)
+
+
+def to_gemm(weight: Quantized) -> dict[str, Tensor]:
+    """AutoAWQ's qweight [K, N/8], qzeros [G, N/8] and scales [G, N] (float16) of a 4-bit weight."""
+    order = torch.tensor(GEMM_ORDER)
+
+    def interleave(matrix: Tensor) -> Tensor:
+        rows, columns = matrix.shape
+        return pack(matrix.reshape(rows, columns // 8, 8)[:, :, order].reshape(rows, columns), 4)
+
+    return {
+        "qweight": interleave(weight.codes.T),
+        "qzeros": interleave(weight.zeros.T),
+        "scales": weight.scales.T.to(torch.float16).contiguous(),
+    }
+
+
+def from_gemm(tensors: dict[str, Tensor], scheme: Scheme) -> Quantized:
+    """What `to_gemm` packed."""
+    order = torch.argsort(torch.tensor(GEMM_ORDER))
+
+    def restore(words: Tensor) -> Tensor:
+        codes = unpack(words, 4, words.shape[1] * 8)
+        rows, columns = codes.shape
+        return codes.view(rows, columns // 8, 8)[:, :, order].reshape(rows, columns).T.contiguous()
+
+    return Quantized(
+        restore(tensors["qweight"]),
+        tensors["scales"].T.contiguous(),
+        restore(tensors["qzeros"]),
+        scheme,
+    )

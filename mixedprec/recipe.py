@@ -1,0 +1,150 @@
+"""The recipe: a width for every unit, with its provenance, as a plain JSON file.
+
+{"schema": 1, "model": …, "kind": "flagged", "provenance": {…},
+ "units": [{"unit": "3.qkv", "linears": ["model.layers.3.self_attn.q_proj", …], "bits": 8}, …]}
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixedprec.arithmetic import FP16_BITS
+from mixedprec.errors import InputError
+from mixedprec.families import Family, Unit, list_units
+from mixedprec.files import write_json
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class RecipeUnit:
+    """One unit's choice; `linears` are full module names in the model."""
+
+    unit: str
+    linears: tuple[str, ...]
+    bits: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """unit -> bits for a whole model. kind: how it was chosen ("uniform", "flagged", …)."""
+
+    model: str
+    kind: str
+    units: tuple[RecipeUnit, ...]
+    provenance: Mapping[str, Any]
+
+    @property
+    def bits(self) -> dict[str, int]:
+        """Unit name -> bits."""
+        return {entry.unit: entry.bits for entry in self.units}
+
+    def linear_widths(self) -> dict[str, int]:
+        """Full linear name -> bits."""
+        return {name: entry.bits for entry in self.units for name in entry.linears}
+
+    def block_widths(self, prefix: str) -> dict[str, int]:
+        """Linear name inside the block at `prefix` ("model.layers.3") -> bits."""
+        start = prefix + "."
+        return {
+            name.removeprefix(start): bits
+            for name, bits in self.linear_widths().items()
+            if name.startswith(start)
+        }
+
+
+def make_recipe(
+    model: str,
+    family: Family,
+    blocks: int,
+    bits: int,
+    *,
+    changed: Mapping[str, int] = {},
+    kind: str = "uniform",
+    provenance: Mapping[str, Any] = {},
+) -> Recipe:
+    """Every unit at `bits`, but for `changed` (unit name -> bits)."""
+    units = list_units(family, blocks)
+    check_names(changed, units)
+    entries = tuple(
+        RecipeUnit(
+            unit.name,
+            tuple(f"{family.blocks}.{unit.block}.{linear}" for linear in unit.linears),
+            changed.get(unit.name, bits),
+        )
+        for unit in units
+    )
+    return Recipe(model, kind, entries, dict(provenance))
+
+
+def check_names(names: Mapping[str, int] | list[str], units: tuple[Unit, ...]) -> None:
+    """Raise InputError for a unit name that the model does not have."""
+    known = {unit.name for unit in units}
+    unknown = sorted(set(names) - known)
+    if unknown:
+        kinds = ", ".join(dict.fromkeys(unit.kind.name for unit in units))
+        last = units[-1].block
+        raise InputError(
+            f"the model has no unit {unknown[0]!r}",
+            f"a unit is BLOCK.KIND with a block from 0 to {last} and a kind of {kinds}",
+        )
+
+
+def save_recipe(path: Path, recipe: Recipe) -> None:
+    """Write the recipe as JSON, in one step."""
+    write_json(
+        path,
+        {
+            "schema": SCHEMA,
+            "model": recipe.model,
+            "kind": recipe.kind,
+            "provenance": dict(recipe.provenance),
+            "units": [
+                {"unit": entry.unit, "linears": list(entry.linears), "bits": entry.bits}
+                for entry in recipe.units
+            ],
+        },
+    )
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe. InputError where the file is missing, is no recipe, or has odd widths."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        units = tuple(
+            RecipeUnit(str(e["unit"]), tuple(e["linears"]), int(e["bits"])) for e in data["units"]
+        )
+        recipe = Recipe(data["model"], data["kind"], units, data.get("provenance", {}))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read", error.strerror or "check the path") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a recipe", "see reports/README.md for its form") from error
+    if data.get("schema") != SCHEMA:
+        raise InputError(
+            f"{path} is of recipe schema {data.get('schema')}",
+            f"this version reads schema {SCHEMA}",
+        )
+    odd = [entry.unit for entry in units if not (2 <= entry.bits <= 8 or entry.bits == FP16_BITS)]
+    if odd:
+        raise InputError(f"{path} gives {odd[0]} an impossible width", "use 2 to 8 bits, or 16")
+    return recipe
+
+
+def check_fits(recipe: Recipe, family: Family, blocks: int) -> None:
+    """Raise InputError unless the recipe names every unit of the model once, with its linears."""
+    wanted = make_recipe(recipe.model, family, blocks, FP16_BITS)
+    expected = {entry.unit: set(entry.linears) for entry in wanted.units}
+    check_names([entry.unit for entry in recipe.units], list_units(family, blocks))
+    missing = sorted(set(expected) - {entry.unit for entry in recipe.units})
+    if missing:
+        raise InputError(f"the recipe leaves out unit {missing[0]}", "give every unit a width")
+    if len(recipe.units) != len(expected):
+        raise InputError("the recipe names a unit twice", "give every unit one width")
+    for entry in recipe.units:
+        if set(entry.linears) != expected[entry.unit]:
+            raise InputError(
+                f"the recipe's unit {entry.unit} does not hold the linears a server fuses",
+                f"list {', '.join(sorted(expected[entry.unit]))}",
+            )

@@ -1,0 +1,201 @@
+"""The AWQ search of one block: which scales and which clipping lose least, found fast.
+
+The choices are those of autoawq 0.2.9 (Lin et al., 2023, "AWQ: Activation-aware Weight
+Quantization"): 20 scale ratios a scale group, 10 clipping levels a weight group, the same losses.
+Only the way there differs, and it is exact:
+
+* the loss of a lone linear, Σ over tokens of |x·ΔWᵀ|², is tr(ΔW·G·ΔWᵀ) with the Gram matrix
+  G = XᵀX: one matrix for all candidates, tokens read once;
+* the clipping loss of a weight group is dᵀ·G_g·d with the group's own Gram matrix;
+* linears judged together through attention or the MLP need the module's output, but that loss is a
+  sum of squares: a candidate is dropped as soon as its partial sum passes the best total. The
+  candidate that the Gram matrix likes best goes first, and tokens where it errs most go first.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mixedprec.arithmetic import Scheme, fake_quantize
+
+RATIOS = 20
+CLIP_LEVELS = 10
+CLIP_STEP = 1 / 20
+CLIP_TOKENS = 512
+TOKENS_A_BATCH = 2048
+ROWS_A_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class ScaleGroup:
+    """Linears that share one input, and with it one vector of scales.
+
+    previous: the module whose output takes the inverse scales. inspect: the module through whose
+    output the linears are judged; None for a lone linear. mixes_tokens: whether that module is
+    attention (needs whole sequences) rather than token-wise.
+    """
+
+    previous: str
+    linears: tuple[str, ...]
+    inspect: str | None
+    mixes_tokens: bool
+
+
+@dataclass(frozen=True)
+class ScaleChoice:
+    """The search's answer for a scale group: `ratio` (0 to 0.95) and its scales [K], float32."""
+
+    group: ScaleGroup
+    ratio: float
+    scales: Tensor
+
+
+@dataclass(frozen=True)
+class BlockSearch:
+    """All choices for one block at one scheme.
+
+    clips: linear -> largest |w·s| kept, float32 [N, G], for weights whose *inputs* are scaled and
+    whose rows are not. Linears without an entry are not clipped.
+    """
+
+    scheme: Scheme
+    scales: tuple[ScaleChoice, ...]
+    clips: dict[str, Tensor]
+
+    def choice_for(self, linear: str) -> ScaleChoice | None:
+        """The scale choice of the group `linear` is in, if its input is scaled at all."""
+        return next((c for c in self.scales if linear in c.group.linears), None)
+
+
+def weight_means(weights: Sequence[Tensor], scheme: Scheme) -> Tensor:
+    """Mean over rows of |w| relative to its weight group's largest, [K]: AWQ's weight salience."""
+    stacked = torch.cat(list(weights), dim=0)
+    grouped = stacked.reshape(-1, scheme.group(stacked.shape[1]))
+    relative = grouped.abs() / (grouped.abs().amax(dim=1, keepdim=True) + 1e-6)
+    return relative.view(stacked.shape).mean(0)
+
+
+def candidate_scales(x_mean: Tensor, w_mean: Tensor | None) -> Tensor:
+    """The 20 candidate scale vectors [20, K] from mean |x| [K] and, for duo scaling, `w_mean`."""
+    candidates = []
+    for step in range(RATIOS):
+        ratio = step / RATIOS
+        scales = x_mean.pow(ratio)
+        if w_mean is not None:
+            scales = scales / (w_mean.pow(1 - ratio) + 1e-4)
+        scales = scales.clamp(min=1e-4)
+        scales = scales / (scales.max() * scales.min()).sqrt()
+        scales[torch.isinf(scales) | torch.isnan(scales)] = 1
+        candidates.append(scales)
+    return torch.stack(candidates)
+
+
+def scaled_round_trip(weight: Tensor, scales: Tensor, scheme: Scheme) -> Tensor:
+    """Q(W·s)/s: the weight that acts on unscaled inputs when W·s is quantized."""
+    return fake_quantize(weight * scales, scheme) / scales
+
+
+def gram_losses(
+    weights: Sequence[Tensor], gram: Tensor, candidates: Tensor, scheme: Scheme
+) -> list[float]:
+    """Σ over tokens and outputs of the squared error of each candidate, by the Gram matrix [K, K]
+    of the unscaled inputs."""
+    losses = []
+    for scales in candidates:
+        loss = 0.0
+        for weight in weights:
+            for rows in weight.split(ROWS_A_CHUNK):
+                delta = scaled_round_trip(rows, scales, scheme) - rows
+                loss += ((delta @ gram) * delta).sum().item()
+        losses.append(loss)
+    return losses
+
+
+def judge_jointly(
+    module: nn.Module,
+    linears: Sequence[nn.Linear],
+    inputs: Tensor,
+    run: Callable[[Tensor], Tensor],
+    candidates: Tensor,
+    scheme: Scheme,
+    *,
+    order: Sequence[int],
+    mixes_tokens: bool,
+) -> int:
+    """Index of the candidate whose quantized `linears` change the output of `module` least.
+
+    inputs: [n, tokens, K]. run: the module's forward on a batch of such inputs, giving its output.
+    order: candidates, likeliest first. Equal losses go to the lower index, as in autoawq. The
+    weights of `linears` are put back before this returns.
+    """
+    if mixes_tokens:
+        size = max(1, TOKENS_A_BATCH // inputs.shape[1])
+    else:
+        inputs = inputs.reshape(1, -1, inputs.shape[-1]).transpose(0, 1)
+        size = TOKENS_A_BATCH
+    reference = torch.cat([run(batch) for batch in inputs.split(size)])
+    originals = [linear.weight.data for linear in linears]
+    permutation = torch.arange(len(inputs))
+    best, best_total = -1, float("inf")
+    try:
+        for position, index in enumerate(order):
+            for linear, weight in zip(linears, originals, strict=True):
+                linear.weight.data = scaled_round_trip(weight, candidates[index], scheme)
+            total = 0.0
+            losses = []
+            for rows in permutation.split(size):
+                error = run(inputs[rows]) - reference[rows]
+                losses.append(error.float().pow(2).flatten(1).sum(1))
+                total += losses[-1].sum().item()
+                if total > best_total:
+                    break
+            else:
+                if (total, index) < (best_total, best if best >= 0 else RATIOS):
+                    best, best_total = index, total
+            if position == 0:
+                permutation = torch.cat(losses).argsort(descending=True)
+    finally:
+        for linear, weight in zip(linears, originals, strict=True):
+            linear.weight.data = weight
+    if best < 0:
+        raise FloatingPointError("no AWQ candidate has a finite loss")
+    return best
+
+
+def group_grams(inputs: Tensor, group: int) -> Tensor:
+    """Gram matrix of each run of `group` channels over tokens [T, K]: [K / group, group, group]."""
+    by_group = inputs.reshape(len(inputs), -1, group).permute(1, 0, 2)
+    return by_group.transpose(1, 2) @ by_group
+
+
+def sample_for_clipping(inputs: Tensor) -> Tensor:
+    """The tokens [≤ 1023, K] of [..., K] inputs that autoawq judges clipping on: every n-th."""
+    flat = inputs.reshape(-1, inputs.shape[-1])
+    return flat[:: max(1, len(flat) // CLIP_TOKENS)]
+
+
+def best_clip(weight: Tensor, grams: Tensor, scheme: Scheme) -> Tensor:
+    """The clipping maximum [N, G] of each weight group that loses least.
+
+    weight: [N, K], inputs already scaled. grams: `group_grams` of the scaled inputs.
+    """
+    group = scheme.group(weight.shape[1])
+    best = []
+    for rows in weight.split(ROWS_A_CHUNK):
+        grouped = rows.reshape(len(rows), -1, group)
+        largest = grouped.abs().amax(dim=-1, keepdim=True)
+        chosen = largest.clone()
+        lowest = torch.full_like(largest, 1e9)
+        for level in range(CLIP_LEVELS):
+            maximum = largest * (1 - level * CLIP_STEP)
+            clipped = grouped.clamp(-maximum, maximum)
+            delta = fake_quantize(clipped.view(rows.shape), scheme).view_as(grouped) - grouped
+            by_group = delta.transpose(0, 1)
+            loss = ((by_group @ grams) * by_group).sum(-1).transpose(0, 1)[:, :, None]
+            better = loss < lowest
+            lowest = torch.where(better, loss, lowest)
+            chosen = torch.where(better, maximum, chosen)
+        best.append(chosen.squeeze(-1))
+    return torch.cat(best)
