@@ -2,14 +2,14 @@
 
 The choices are those of autoawq 0.2.9 (Lin et al., 2023, "AWQ: Activation-aware Weight
 Quantization"): 20 scale ratios a scale group, 10 clipping levels a weight group, the same losses.
-Only the way there differs, and it is exact:
+Only the way there differs:
 
 * the loss of a lone linear, Σ over tokens of |x·ΔWᵀ|², is tr(ΔW·G·ΔWᵀ) with the Gram matrix
   G = XᵀX: one matrix for all candidates, tokens read once;
 * the clipping loss of a weight group is dᵀ·G_g·d with the group's own Gram matrix;
-* linears judged together through attention or the MLP need the module's output, but that loss is a
-  sum of squares: a candidate is dropped as soon as its partial sum passes the best total. The
-  candidate that the Gram matrix likes best goes first, and tokens where it errs most go first.
+* linears judged together through attention or the MLP need the module's output. Their candidates
+  race: the one that the Gram matrix likes best goes first, over all tokens; each other is dropped
+  as soon as it cannot win any more (see `_is_beaten`).
 """
 
 from collections.abc import Callable, Sequence
@@ -25,6 +25,8 @@ CLIP_LEVELS = 10
 CLIP_STEP = 1 / 20
 CLIP_TOKENS = 512
 TOKENS_A_BATCH = 2048
+RACE_ROWS = 8
+RACE_ERRORS = 8.0
 ROWS_A_CHUNK = 1024
 
 
@@ -113,6 +115,27 @@ def gram_losses(
     return losses
 
 
+def _is_beaten(losses: Tensor, leader: Tensor, leader_total: float) -> bool:
+    """Whether a candidate, seen on the first rows, can be dropped.
+
+    losses [m]: its loss on those rows; leader [n ≥ m]: the best candidate's on all of them. To win,
+    it would have to lose on the rest only a certain share of what the leader loses there. It is
+    dropped if that share is below zero (its partial sum passes the best total: exact), or so far
+    below the ratio on the rows seen that RACE_ERRORS standard errors of that ratio do not span it.
+    """
+    seen = leader[: len(losses)]
+    partial, leader_partial = losses.sum().item(), seen.sum().item()
+    if partial > leader_total:
+        return True
+    rest = leader_total - leader_partial
+    if len(losses) < RACE_ROWS or leader_partial <= 0 or rest <= 0:
+        return False
+    ratio = partial / leader_partial
+    spread = (losses - ratio * seen).square().sum().item() * len(losses) / (len(losses) - 1)
+    error = spread**0.5 / leader_partial
+    return ratio - (leader_total - partial) / rest > RACE_ERRORS * error
+
+
 def judge_jointly(
     module: nn.Module,
     linears: Sequence[nn.Linear],
@@ -137,31 +160,32 @@ def judge_jointly(
         size = TOKENS_A_BATCH
     reference = torch.cat([run(batch) for batch in inputs.split(size)])
     originals = [linear.weight.data for linear in linears]
-    permutation = torch.arange(len(inputs))
-    best, best_total = -1, float("inf")
+    rows = torch.arange(len(inputs))
+    leader, leader_losses, leader_total = -1, torch.empty(0), float("inf")
     try:
-        for position, index in enumerate(order):
+        for index in order:
             for linear, weight in zip(linears, originals, strict=True):
                 linear.weight.data = scaled_round_trip(weight, candidates[index], scheme)
-            total = 0.0
-            losses = []
-            for rows in permutation.split(size):
-                error = run(inputs[rows]) - reference[rows]
-                losses.append(error.float().pow(2).flatten(1).sum(1))
-                total += losses[-1].sum().item()
-                if total > best_total:
+            losses = torch.empty(0, dtype=torch.float64)
+            for batch in rows.split(size):
+                error = (run(inputs[batch]) - reference[batch]).float()
+                losses = torch.cat([losses, error.square().flatten(1).sum(1).double()])
+                if leader >= 0 and _is_beaten(losses, leader_losses, leader_total):
                     break
             else:
-                if (total, index) < (best_total, best if best >= 0 else RATIOS):
-                    best, best_total = index, total
-            if position == 0:
-                permutation = torch.cat(losses).argsort(descending=True)
+                total = losses.sum().item()
+                if leader < 0 and total == total:
+                    # Rows where it errs most go first from now on: they decide most.
+                    heaviest = losses.argsort(descending=True, stable=True)
+                    rows, losses = rows[heaviest], losses[heaviest]
+                if (total, index) < (leader_total, leader):
+                    leader, leader_losses, leader_total = index, losses, total
     finally:
         for linear, weight in zip(linears, originals, strict=True):
             linear.weight.data = weight
-    if best < 0:
+    if leader < 0:
         raise FloatingPointError("no AWQ candidate has a finite loss")
-    return best
+    return leader
 
 
 def group_grams(inputs: Tensor, group: int) -> Tensor:

@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 SKIPPED = {"site-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo"}
 VALID_CHARACTERS = 160_000
 CALIB_CHARACTERS = 240_000
-FAULT = {"block": 5, "condition": 48.0, "seed": 7}
+FAULT = {"block": 5, "condition": 600.0, "seed": 7}
 
 
 def collect_documents() -> list[str]:

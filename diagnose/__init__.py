@@ -1,0 +1,1 @@
+"""Measure: corpora, token NLL and KL, the sweep, the estimator, spikes, the run directory."""

@@ -1,0 +1,140 @@
+"""Texts to calibrate on and to measure on, all read through `datasets`.
+
+SPEC: `wikitext2` (its test split; `wikitext2:SPLIT` for another), a path to a .txt, .jsonl or
+.parquet file, or `hub:NAME[:CONFIG]:SPLIT:COLUMN`. A .txt file is one document, taken as it is; the
+rows of anything else are joined by a blank line, as the GPTQ and AWQ papers do for WikiText-2.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, disable_progress_bars, load_dataset
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from mixedprec.errors import InputError
+
+WIKITEXT2 = ("Salesforce/wikitext", "wikitext-2-raw-v1")
+BUILDERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+FORMS = "wikitext2, a .txt/.jsonl/.parquet file, or hub:NAME[:CONFIG]:SPLIT:COLUMN"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text, the SPEC it came from, and its SHA-256."""
+
+    spec: str
+    text: str
+    hash: str
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A split of a data set on the hub."""
+
+    name: str
+    config: str | None
+    split: str
+    column: str
+
+
+def parse_spec(spec: str) -> Path | HubSource:
+    """What a SPEC points to. InputError for one that has no meaning."""
+    if spec.startswith("hub:"):
+        parts = spec.removeprefix("hub:").split(":")
+        if len(parts) == 3 and all(parts):
+            return HubSource(parts[0], None, parts[1], parts[2])
+        if len(parts) == 4 and all(parts):
+            return HubSource(*parts)
+    elif spec == "wikitext2" or spec.startswith("wikitext2:"):
+        return HubSource(*WIKITEXT2, spec.partition(":")[2] or "test", "text")
+    elif Path(spec).suffix in BUILDERS:
+        if not Path(spec).is_file():
+            raise InputError(f"there is no file {spec}", "check the path")
+        return Path(spec)
+    raise InputError(f"{spec!r} is no text that can be loaded", f"give {FORMS}")
+
+
+def _text_column(rows: Dataset, spec: str) -> str:
+    """The column to read: `text`, or the only one that holds strings."""
+    strings = [n for n, f in rows.features.items() if getattr(f, "dtype", None) == "string"]
+    if "text" in strings:
+        return "text"
+    if len(strings) == 1:
+        return strings[0]
+    raise InputError(
+        f"{spec} has no single text column (its columns: {', '.join(rows.column_names)})",
+        "name the column to use `text`",
+    )
+
+
+def load_corpus(spec: str) -> Corpus:
+    """Load a SPEC's text. InputError where it cannot be read."""
+    source = parse_spec(spec)
+    disable_progress_bars()
+    options: dict[str, Any] = {}
+    if isinstance(source, Path):
+        builder = BUILDERS[source.suffix]
+        options = {"data_files": str(source), "split": "train"}
+        if builder == "text":
+            options["sample_by"] = "document"
+        arguments: tuple[str, ...] = (builder,)
+    else:
+        arguments = (source.name, source.config) if source.config else (source.name,)
+        options["split"] = source.split
+    try:
+        rows = load_dataset(*arguments, **options)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        remedy = (
+            "check that the file is what its ending says"
+            if isinstance(source, Path)
+            else "check the name and the network, or give a local file"
+        )
+        raise InputError(f"{spec} cannot be loaded ({reason})", remedy) from error
+    if isinstance(source, Path):
+        column = _text_column(rows, spec)
+    elif source.column in rows.column_names:
+        column = source.column
+    else:
+        columns = ", ".join(rows.column_names)
+        raise InputError(f"{spec} has no column {source.column}", f"choose from {columns}")
+    text = "\n\n".join(row or "" for row in rows[column])
+    return Corpus(spec, text, hashlib.sha256(text.encode()).hexdigest())
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a model. InputError where there is none."""
+    missing = InputError(
+        f"{path} has no tokenizer that can be loaded", "copy the model's tokenizer files there"
+    )
+    if not any(path.glob("tokenizer*")) and not (path / "vocab.json").exists():
+        raise missing
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise missing from error
+
+
+def cut_windows(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, length: int, count: int | None
+) -> Tensor:
+    """Non-overlapping windows [n, length] of the corpus's tokens; the short tail is dropped.
+
+    count: keep so many, spread evenly over the text; all by default. InputError where the text does
+    not fill two windows: an interval needs more than one.
+    """
+    tokens = tokenizer(corpus.text, verbose=False)["input_ids"]
+    whole = len(tokens) // length
+    if whole < 2:
+        raise InputError(
+            f"{corpus.spec} has {len(tokens)} tokens, too few for two windows of {length}",
+            "give a longer text or a smaller --seq-len",
+        )
+    windows = torch.tensor(tokens[: whole * length]).view(whole, length)
+    if count is None or count >= whole:
+        return windows
+    return windows[torch.linspace(0, whole - 1, count).round().long()]

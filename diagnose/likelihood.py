@@ -1,0 +1,65 @@
+"""Token likelihoods of a reference and a candidate over the same tokens.
+
+KL is the steady signal, ΔPPL the familiar one; both are taken token by token, so that every
+difference is paired: the text's own difficulty, which dwarfs quantization, cancels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LOGIT_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Per scored token, float32 [n, length − 1] (a window's first token is context only).
+
+    nll: −log q(token), nats. kl: KL(reference ‖ candidate) over the full vocabulary, nats.
+    agree: whether both rank the same token first.
+    """
+
+    nll: Tensor
+    kl: Tensor
+    agree: Tensor
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The reference's side of a comparison for a run of positions: logits, probabilities, sums."""
+
+    logits: Tensor
+    probabilities: Tensor
+    log_sum: Tensor
+    top: Tensor
+
+
+def prepare_reference(logits: Tensor) -> Reference:
+    """What every candidate is compared with, from logits [..., vocabulary]."""
+    log_sum = logits.logsumexp(-1)
+    return Reference(logits, (logits - log_sum[..., None]).exp(), log_sum, logits.argmax(-1))
+
+
+def score(reference: Reference, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """NLL, KL and top-1 agreement at each position, for candidate `logits` [..., vocabulary].
+
+    Σ p·(log p − log q) = Σ p·(a − b) + lse(b) − lse(a) for logits a and b: one exponential less,
+    and exactly zero for equal logits.
+    """
+    log_sum = logits.logsumexp(-1)
+    nll = log_sum - logits.gather(-1, targets[..., None]).squeeze(-1)
+    difference = (reference.probabilities * (reference.logits - logits)).sum(-1)
+    kl = difference + (log_sum - reference.log_sum)
+    return nll, kl, logits.argmax(-1) == reference.top
+
+
+def tokens_a_chunk(vocabulary: int) -> int:
+    """How many positions' logits are held at once."""
+    return max(1, LOGIT_BYTES // (4 * vocabulary))
+
+
+def empty_scores(windows: int, length: int) -> TokenScores:
+    """Scores to be filled, for `windows` windows of `length` tokens."""
+    shape = (windows, length - 1)
+    return TokenScores(torch.zeros(shape), torch.zeros(shape), torch.zeros(shape, dtype=torch.bool))

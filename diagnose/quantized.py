@@ -1,0 +1,83 @@
+"""A block that can be any mix of its reference and its quantized weights, by swapping pointers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixedprec.arithmetic import FP16_BITS
+from mixedprec.model import SourceModel, run_block
+from mixedprec.realise import Searches, realise
+from mixedprec.searches import load_searches
+
+TOKENS_A_BATCH = 4096
+Widths = Mapping[str, int]
+
+
+class SwappableBlock:
+    """One block with its reference weights and, for every mix of widths asked for, the effective
+    ones: Q(clip(W·s))/s, so that norms and neighbours stay as they are."""
+
+    def __init__(self, block: nn.Module, searches: Searches, dtype: torch.dtype):
+        self.block = block
+        self._searches = searches
+        self._dtype = dtype
+        self._reference: dict[str, Tensor] = {}
+        self._effective: dict[tuple[tuple[str, int], ...], dict[str, Tensor]] = {}
+
+    def weights(self, widths: Widths) -> dict[str, Tensor]:
+        """Effective weight of each linear that `widths` (linear -> bits) quantizes."""
+        key = tuple(sorted(widths.items()))
+        if key not in self._effective:
+            self.use({})
+            realised = realise(self.block, self._searches, widths, self._dtype)
+            self._effective[key] = {
+                name: linear.effective()
+                for name, linear in realised.linears.items()
+                if linear.quantized is not None
+            }
+        return self._effective[key]
+
+    def use(self, weights: Mapping[str, Tensor]) -> None:
+        """Put these weights in place, and the reference's everywhere else."""
+        for name, weight in self._reference.items():
+            self.block.get_submodule(name).weight.data = weight
+        for name, weight in weights.items():
+            linear = self.block.get_submodule(name)
+            self._reference.setdefault(name, linear.weight.data)
+            linear.weight.data = weight
+
+    def forget(self, widths: Widths) -> None:
+        """Drop the effective weights of one mix."""
+        self._effective.pop(tuple(sorted(widths.items())), None)
+
+
+def read_swappable(
+    model: SourceModel, number: int, searches: Path, bits: tuple[int, ...]
+) -> SwappableBlock:
+    """Block `number` with its searches at each of `bits`."""
+    loaded = load_searches(searches, number, bits)
+    return SwappableBlock(model.read_block(number), loaded, model.dtype)
+
+
+def batch_size(length: int) -> int:
+    """Windows in one forward. Fixed for a run, so that equal streams stay equal to the last bit."""
+    return max(1, TOKENS_A_BATCH // length)
+
+
+def advance(block: nn.Module, stream: Tensor, kwargs: dict[str, Any]) -> None:
+    """Push a stream [windows, length, d] through a block, in place."""
+    size = batch_size(stream.shape[1])
+    for batch in stream.split(size):
+        batch.copy_(run_block(block, batch, kwargs))
+
+
+def uniform_widths(model: SourceModel, bits: int, kept: frozenset[str], number: int) -> Widths:
+    """Linear -> bits inside block `number` when every unit but the `kept` ones gets `bits`."""
+    return {
+        linear: FP16_BITS if f"{number}.{kind.name}" in kept else bits
+        for kind in model.family.units
+        for linear in kind.linears
+    }

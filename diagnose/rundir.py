@@ -1,0 +1,182 @@
+"""The run directory: the one contract between measuring and everything after it.
+
+Every file appears whole or not at all; `run.json` names the stages done. reports/README.md
+describes each file and column.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mixedprec.errors import InputError
+from mixedprec.files import replace_file, report_full_disk, write_json
+
+SCHEMA = 1
+STAGES = ("search", "sweep", "estimate", "refine", "recipe", "requantize", "proof")
+# Options that change how a run is carried out, not what it finds.
+NOT_BINDING = ("max_memory",)
+
+OnProgress = Callable[[str, int, int], None]
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A run's directory, by path."""
+
+    path: Path
+
+    @property
+    def searches(self) -> Path:
+        return self.path / "awq"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint"
+
+    @property
+    def work(self) -> Path:
+        """Intermediate results, removed when the run is done."""
+        return self.path / "work"
+
+    def exists(self) -> bool:
+        return (self.path / "run.json").exists()
+
+    def read(self) -> dict[str, Any]:
+        """run.json. InputError where it is missing, damaged or of another schema."""
+        try:
+            record = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{self.path} holds no run", "give a directory with run.json"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{self.path / 'run.json'} cannot be read ({error})", "run it again elsewhere"
+            ) from error
+        if record.get("schema") != SCHEMA:
+            raise InputError(
+                f"{self.path} is a run of schema {record.get('schema')}",
+                f"this version reads schema {SCHEMA}; use the version that made it",
+            )
+        return record
+
+    def update(self, **changes: Any) -> dict[str, Any]:
+        """Change top-level entries of run.json in one step; returns the new record."""
+        record = {**self.read(), **changes, "updated": now()}
+        write_json(self.path / "run.json", record)
+        return record
+
+    def create(self, record: dict[str, Any]) -> None:
+        """Begin a run. InputError where the directory holds something else."""
+        if self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
+            raise InputError(
+                f"{self.path} is not empty and holds no run", "choose another --out directory"
+            )
+        write_json(
+            self.path / "run.json",
+            {"schema": SCHEMA, "state": "running", "created": now(), "updated": now(), **record},
+        )
+
+    def check_spec(self, spec: dict[str, Any]) -> None:
+        """Raise InputError, naming the difference, if the run here was asked for otherwise."""
+        there = self.read()["spec"]
+        for key, value in spec.items():
+            if key not in NOT_BINDING and there.get(key) != value:
+                raise InputError(
+                    f"{self.path} holds another run: its {key} is {there.get(key)!r}, not {value!r}",
+                    "choose another --out, or repeat the options of that run",
+                )
+
+    def is_done(self, stage: str) -> bool:
+        return self.read()["stages"].get(stage, {}).get("state") in ("done", "skipped")
+
+    def mark(self, stage: str, state: str, **details: Any) -> None:
+        """Record a stage's state (running, done, skipped) in run.json."""
+        stages = self.read()["stages"]
+        self.update(stages={**stages, stage: {"state": state, **details}})
+
+    def write_table(self, name: str, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
+        """Write `name`.parquet from rows."""
+        self.write_arrow(name, pa.Table.from_pylist(list(rows), schema=schema))
+
+    def write_arrow(self, name: str, table: pa.Table, row_group: int | None = None) -> None:
+        """Write `name`.parquet, in row groups of `row_group` rows."""
+        with replace_file(self.path / f"{name}.parquet") as temporary:
+            pq.write_table(table, temporary, row_group_size=row_group)
+
+    def read_table(self, name: str) -> pa.Table:
+        """`name`.parquet. InputError where it is missing or damaged."""
+        path = self.path / f"{name}.parquet"
+        try:
+            return pq.read_table(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise InputError(f"{path} cannot be read ({error})", "finish the run first") from error
+
+    def write_arrays(self, name: str, arrays: dict[str, Tensor]) -> None:
+        """Write a safetensors file `name` (a path inside the run)."""
+        with replace_file(self.path / name) as temporary:
+            save_file({key: value.contiguous() for key, value in arrays.items()}, temporary)
+
+    def read_arrays(self, name: str) -> dict[str, Tensor]:
+        """What `write_arrays` wrote."""
+        return load_file(self.path / name)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; the system lets go of it however the process ends."""
+        with report_full_disk(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise InputError(
+                    f"{self.path} is in use by process {file.read().strip()}",
+                    "wait for it, or choose another --out",
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+
+class ProgressLog:
+    """Appends events to progress.jsonl and passes them on to whoever shows them."""
+
+    def __init__(self, run: RunDirectory, on_progress: OnProgress):
+        self._path = run.path / "progress.jsonl"
+        self._on_progress = on_progress
+        self._started: dict[str, tuple[float, int]] = {}
+        # A killed run may have left half a line behind.
+        torn = self._path.exists() and not self._path.read_bytes().endswith(b"\n")
+        self._lead = "\n" if torn and self._path.stat().st_size else ""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """One event: `done` of `total` steps of `stage`; eta in seconds from this process's rate."""
+        clock = time.monotonic()
+        began, first = self._started.setdefault(stage, (clock, done))
+        steps = done - first
+        eta = (clock - began) / steps * (total - done) if steps else None
+        event = {"time": now(), "stage": stage, "done": done, "total": total, "eta": eta}
+        with report_full_disk(self._path), open(self._path, "a", encoding="utf-8") as file:
+            file.write(self._lead + json.dumps(event) + "\n")
+        self._lead = ""
+        self._on_progress(stage, done, total)

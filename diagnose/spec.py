@@ -1,0 +1,85 @@
+"""What a run is asked to do: everything that decides its numbers, checked before anything starts."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from diagnose.spikes import Thresholds
+from mixedprec.arithmetic import Scheme
+from mixedprec.errors import InputError
+
+CALIB_WINDOWS = 128
+CALIB_SEQ_LEN = 512
+DEFAULT_SEQ_LEN = 2048
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """The options of `awqscope run`; see its --help. seq_len and windows: None for the defaults.
+    max_memory: bytes. Errors: InputError for widths that make no sense."""
+
+    model: str
+    calib: str
+    valid: str
+    bits: int = 4
+    rescue_bits: int = 8
+    group_size: int = 128
+    symmetric: bool = False
+    seq_len: int | None = None
+    windows: int | None = None
+    calib_windows: int = CALIB_WINDOWS
+    calib_seq_len: int = CALIB_SEQ_LEN
+    z: float = 3.5
+    ratio: float = 3.0
+    delta_ppl: float | None = None
+    top_k: int | None = None
+    whole_blocks: bool = False
+    keep_fp16: tuple[str, ...] = ()
+    verify_units: int = 12
+    seed: int = 0
+    max_memory: int = 8 * GIB
+
+    def __post_init__(self) -> None:
+        if self.low.bits >= self.rescue.bits:
+            raise InputError(
+                f"--rescue-bits {self.rescue_bits} is not above --bits {self.bits}",
+                "rescue at more bits than the rest gets",
+            )
+        positive = {
+            "--seq-len": (self.seq_len, 2),
+            "--windows": (self.windows, 2),
+            "--calib-windows": (self.calib_windows, 1),
+            "--calib-seq-len": (self.calib_seq_len, 1),
+            "--top-k": (self.top_k, 0),
+        }
+        for option, (value, least) in positive.items():
+            if value is not None and value < least:
+                raise InputError(f"{option} {value} is too small", f"give at least {least}")
+
+    @property
+    def low(self) -> Scheme:
+        """The scheme of every unit that is not promoted."""
+        return Scheme(self.bits, self.group_size, self.symmetric)
+
+    @property
+    def rescue(self) -> Scheme:
+        """The scheme of promoted units: symmetric, the form that every server has a kernel for."""
+        return Scheme(self.rescue_bits, self.group_size, True)
+
+    @property
+    def schemes(self) -> dict[int, Scheme]:
+        """bits -> scheme."""
+        return {scheme.bits: scheme for scheme in (self.low, self.rescue)}
+
+    @property
+    def thresholds(self) -> Thresholds:
+        return Thresholds(self.z, self.ratio, self.delta_ppl, self.top_k)
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored in run.json."""
+        return {**asdict(self), "keep_fp16": list(self.keep_fp16)}
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> "RunSpec":
+        """What `to_json` gave."""
+        return RunSpec(**{**data, "keep_fp16": tuple(data["keep_fp16"])})

@@ -1,0 +1,277 @@
+"""The sweep: many partly quantized models measured in one pass over the weights.
+
+A *branch* differs from the reference and from the uniform model by what one block does. Block j is
+read once and quantized once, and every live stream goes through it before it is dropped: the two
+trunks (reference and uniform), the branches born earlier, and those born at j. A branch through L
+blocks thus costs L − j block-forwards instead of L, and three views of every block 3L²/2 instead
+of 3L². Final hidden states are kept, never logits of a whole set.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from diagnose.likelihood import (
+    TokenScores,
+    empty_scores,
+    prepare_reference,
+    score,
+    tokens_a_chunk,
+)
+from diagnose.quantized import (
+    SwappableBlock,
+    Widths,
+    advance,
+    batch_size,
+    read_swappable,
+    uniform_widths,
+)
+from mixedprec.arithmetic import FP16_BITS
+from mixedprec.block_search import check_finite
+from mixedprec.model import Head, SourceModel, run_block
+
+Trunk = Literal["reference", "uniform"]
+REFERENCE, UNIFORM = "reference", "uniform"
+CONTROL = "control"
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A model that follows the trunk `prefix` up to `block`, gives that block's linears `widths`
+    (16 is the reference weight), and follows the trunk `suffix`'s weights after it."""
+
+    name: str
+    block: int
+    prefix: Trunk
+    widths: tuple[tuple[str, int], ...]
+    suffix: Trunk
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is swept: the uniform model (bits, units kept at 16) and the branches off the trunks.
+
+    searches: folder of AWQ searches. bits: every width that branches use.
+    """
+
+    low: int
+    bits: tuple[int, ...]
+    kept: frozenset[str]
+    searches: Path
+    branches: tuple[Branch, ...]
+
+
+Observer = Callable[[int, str, Tensor, Tensor], None]
+
+
+def view_name(view: str, block: int) -> str:
+    """The name of a branch that is a block's view ("isolated.3")."""
+    return f"{view}.{block}"
+
+
+def _freeze(widths: Widths) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(widths.items()))
+
+
+def block_branches(model: SourceModel, low: int, kept: frozenset[str]) -> tuple[Branch, ...]:
+    """The three views of every block, and the control: a block swapped with itself."""
+    branches = []
+    for block in range(model.blocks):
+        quantized = _freeze(uniform_widths(model, low, kept, block))
+        kept_whole = _freeze(dict.fromkeys(dict(quantized), FP16_BITS))
+        branches += [
+            Branch(view_name("isolated", block), block, REFERENCE, quantized, REFERENCE),
+            Branch(view_name("cumulative", block), block, UNIFORM, quantized, REFERENCE),
+            Branch(view_name("restored", block), block, UNIFORM, kept_whole, UNIFORM),
+        ]
+    middle = model.blocks // 2
+    widths = dict.fromkeys(dict(_freeze(uniform_widths(model, low, kept, middle))), FP16_BITS)
+    branches.append(Branch(CONTROL, middle, REFERENCE, _freeze(widths), REFERENCE))
+    return tuple(branches)
+
+
+def _share_streams(plan: Plan, model: SourceModel) -> dict[str, Branch | Trunk]:
+    """Branch name -> the branch whose stream it shares (itself, an equal one, or a trunk)."""
+    shared: dict[str, Branch | Trunk] = {}
+    seen: dict[Branch, Branch] = {}
+    for branch in plan.branches:
+        widths = dict(branch.widths)
+        plain = replace(
+            branch,
+            name="",
+            prefix=REFERENCE if branch.block == 0 else branch.prefix,
+            suffix=REFERENCE if branch.block == model.blocks - 1 else branch.suffix,
+        )
+        uniform = uniform_widths(model, plan.low, plan.kept, branch.block)
+        if plain.prefix == UNIFORM and widths == uniform and branch.block == model.blocks - 1:
+            shared[branch.name] = UNIFORM
+        elif branch.name == CONTROL:
+            shared[branch.name] = branch
+        else:
+            shared[branch.name] = seen.setdefault(plain, branch)
+    return shared
+
+
+def count_streams(model: SourceModel, plan: Plan) -> int:
+    """Streams alive at the end of the sweep."""
+    unique = set(_share_streams(plan, model).values()) - {REFERENCE, UNIFORM}
+    return len(unique) + 2
+
+
+class _Capture:
+    """Records the input of the first linear of every unit during one forward of a block."""
+
+    def __init__(self, swappable: SwappableBlock, model: SourceModel):
+        self.inputs: dict[str, Tensor] = {}
+        self._handles = [
+            swappable.block.get_submodule(kind.linears[0]).register_forward_pre_hook(
+                lambda _, args, name=kind.name: self.inputs.__setitem__(name, args[0])
+            )
+            for kind in model.family.units
+        ]
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def _advance_trunks(
+    model: SourceModel,
+    number: int,
+    swappable: SwappableBlock,
+    quantized: dict[str, Tensor],
+    trunks: dict[str, Tensor],
+    kwargs: dict[str, Any],
+    observe: Observer | None,
+) -> None:
+    """Both trunks through block `number`, batch by batch side by side so that they can be compared
+    where they are: at the input of each unit and at the block's output."""
+    if observe is None:
+        swappable.use({})
+        advance(swappable.block, trunks[REFERENCE], kwargs)
+        swappable.use(quantized)
+        advance(swappable.block, trunks[UNIFORM], kwargs)
+        return
+    capture = _Capture(swappable, model)
+    size = batch_size(trunks[REFERENCE].shape[1])
+    pairs = zip(trunks[REFERENCE].split(size), trunks[UNIFORM].split(size), strict=True)
+    for reference, uniform in pairs:
+        swappable.use({})
+        reference.copy_(run_block(swappable.block, reference, kwargs))
+        expected = dict(capture.inputs)
+        swappable.use(quantized)
+        uniform.copy_(run_block(swappable.block, uniform, kwargs))
+        for site, values in expected.items():
+            observe(number, site, values, capture.inputs[site])
+        observe(number, "output", reference, uniform)
+    capture.remove()
+
+
+@torch.no_grad()
+def run_sweep(
+    model: SourceModel,
+    windows: Tensor,
+    plan: Plan,
+    *,
+    observe: Observer | None = None,
+    on_block: Callable[[int], None] = lambda done: None,
+) -> dict[str, TokenScores]:
+    """Scores of the reference, the uniform model and every branch on `windows` [n, length].
+
+    observe(block, site, reference, uniform): called with activations [batch, length, channels] of
+    both trunks at each unit's input and each block's output. on_block: told the blocks done; the
+    head counts as one more. InputError for activations that are not finite.
+    """
+    shared = _share_streams(plan, model)
+    entrance = model.read_entrance()
+    all_kwargs = entrance.block_kwargs(windows.shape[1])
+    hidden = torch.cat([entrance.enter(batch) for batch in windows.split(8)])
+    del entrance
+    trunks: dict[str, Tensor] = {REFERENCE: hidden, UNIFORM: hidden.clone()}
+    unique = dict.fromkeys(s for s in shared.values() if isinstance(s, Branch))
+    streams: dict[Branch, Tensor] = {}
+    for number in range(model.blocks):
+        swappable = read_swappable(model, number, plan.searches, plan.bits)
+        kwargs = all_kwargs[number]
+        low = uniform_widths(model, plan.low, plan.kept, number)
+        alive = list(streams)
+        for branch in unique:
+            if branch.block != number:
+                continue
+            streams[branch] = trunks[branch.prefix].clone()
+            widths = dict(branch.widths)
+            swappable.use(swappable.weights(widths))
+            advance(swappable.block, streams[branch], kwargs)
+            if widths != low:
+                swappable.forget(widths)
+        quantized = swappable.weights(low)
+        _advance_trunks(model, number, swappable, quantized, trunks, kwargs, observe)
+        for trunk, weights in ((REFERENCE, {}), (UNIFORM, quantized)):
+            check_finite(trunks[trunk], f"the output of {model.prefix(number)} ({trunk})")
+            swappable.use(weights)
+            for branch in alive:
+                if branch.suffix == trunk:
+                    advance(swappable.block, streams[branch], kwargs)
+        on_block(number + 1)
+    finals = {name: trunks[name] for name in trunks}
+    finals |= {
+        name: trunks[source] if isinstance(source, str) else streams[source]
+        for name, source in shared.items()
+    }
+    scores = score_streams(model.read_head(), windows, finals, model.config.vocab_size)
+    on_block(model.blocks + 1)
+    return scores
+
+
+@torch.no_grad()
+def score_streams(
+    head: Head, windows: Tensor, finals: Mapping[str, Tensor], vocabulary: int
+) -> dict[str, TokenScores]:
+    """Scores of final hidden states [n, length, d] by name, against the one named "reference".
+
+    Streams that are one tensor under several names are scored once.
+    """
+    count, length = windows.shape
+    owners: dict[int, str] = {}
+    for name, stream in finals.items():
+        owners.setdefault(id(stream), name)
+    scores = {name: empty_scores(count, length) for name in owners.values()}
+    step = tokens_a_chunk(vocabulary)
+    for window in range(count):
+        for start in range(0, length - 1, step):
+            here = slice(start, min(start + step, length - 1))
+            targets = windows[window, here.start + 1 : here.stop + 1]
+
+            def read(name: str, window: int = window, here: slice = here) -> Tensor:
+                return head(finals[name][window : window + 1, here])[0].float()
+
+            reference = prepare_reference(read(REFERENCE))
+            for name, found in scores.items():
+                logits = reference.logits if name == REFERENCE else read(name)
+                nll, kl, agree = score(reference, logits, targets)
+                found.nll[window, here] = nll
+                found.kl[window, here] = kl
+                found.agree[window, here] = agree
+    return {name: scores[owners[id(stream)]] for name, stream in finals.items()}
+
+
+def windows_a_chunk(model: SourceModel, plan: Plan, length: int, budget: int) -> int:
+    """How many windows' streams fit in `budget` bytes; at least one."""
+    stream = length * model.config.hidden_size * 4
+    return max(1, budget // (stream * (count_streams(model, plan) + 2)))
+
+
+def list_chunks(windows: Sequence[int] | int, size: int) -> list[slice]:
+    """Consecutive slices of at most `size` windows."""
+    count = windows if isinstance(windows, int) else len(windows)
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def list_subsets(items: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every non-empty subset, smaller ones first."""
+    masks = sorted(range(1, 2 ** len(items)), key=lambda mask: (mask.bit_count(), mask))
+    return [tuple(x for i, x in enumerate(items) if mask >> i & 1) for mask in masks]

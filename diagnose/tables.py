@@ -1,0 +1,86 @@
+"""The columns of a run's Parquet tables (reports/README.md says what each holds)."""
+
+import pyarrow as pa
+
+from diagnose.activations import QUANTILES
+
+_INTERVALS = [
+    (f"{name}{suffix}", pa.float64())
+    for name in ("delta_nll", "delta_ppl", "kl")
+    for suffix in ("", "_low", "_high")
+]
+
+BLOCKS = pa.schema(
+    [
+        ("block", pa.int32()),
+        ("view", pa.string()),
+        *_INTERVALS,
+        ("top1_agreement", pa.float64()),
+        ("flagged", pa.bool_()),
+        ("z", pa.float64()),
+        ("reason", pa.string()),
+    ]
+)
+
+UNITS = pa.schema(
+    [
+        ("unit", pa.string()),
+        ("block", pa.int32()),
+        ("kind", pa.string()),
+        ("bits", pa.int32()),
+        ("bytes", pa.int64()),
+        ("estimated_kl", pa.float64()),
+        ("estimated_kl_low", pa.float64()),
+        ("estimated_kl_high", pa.float64()),
+        ("exact_kl", pa.float64()),
+        ("exact_kl_low", pa.float64()),
+        ("exact_kl_high", pa.float64()),
+    ]
+)
+
+PROMOTIONS = pa.schema(
+    [
+        ("block", pa.int32()),
+        ("units", pa.list_(pa.string())),
+        ("kl", pa.float64()),
+        ("given_back", pa.float64()),
+        ("extra_bytes", pa.int64()),
+        ("chosen", pa.bool_()),
+    ]
+)
+
+ACTIVATIONS = pa.schema(
+    [
+        ("block", pa.int32()),
+        ("site", pa.string()),
+        ("model", pa.string()),
+        ("abs_max", pa.float64()),
+        ("mean", pa.float64()),
+        ("rms", pa.float64()),
+        ("kurtosis", pa.float64()),
+        *[(f"q{quantile:g}", pa.float64()) for quantile in QUANTILES],
+        ("channel_median", pa.float64()),
+        ("outlier_channels", pa.list_(pa.int32())),
+        ("outlier_values", pa.list_(pa.float32())),
+        ("sqnr", pa.float64()),
+        ("cosine", pa.float64()),
+        ("relative_mse", pa.float64()),
+    ]
+)
+
+TOKENS = pa.schema(
+    [
+        ("window", pa.int32()),
+        ("position", pa.int32()),
+        ("token", pa.int32()),
+        ("text", pa.string()),
+        ("nll_reference", pa.float32()),
+        ("nll_uniform", pa.float32()),
+        ("nll_mixed", pa.float32()),
+        ("kl_uniform", pa.float32()),
+        ("kl_mixed", pa.float32()),
+        ("agree_uniform", pa.bool_()),
+        ("agree_mixed", pa.bool_()),
+        ("block_kl", pa.list_(pa.float32())),
+    ]
+)
