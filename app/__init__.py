@@ -1,0 +1,1 @@
+"""Faces: the command line. (It is the only package that prints.)"""

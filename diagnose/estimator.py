@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diagnose.likelihood import tokens_a_chunk
 from diagnose.quantized import SwappableBlock, advance, batch_size, read_swappable
-from mixedprec.model import Head, SourceModel, run_block
+from mixedprec.model import Head, SourceModel, get_linear, run_block
 
 
 def _head_gradient(
@@ -107,7 +107,7 @@ def estimate_units(
             widths = dict.fromkeys(linears, width)
             for linear, weight in swappable.weights(widths).items():
                 swappable.use({})
-                reference = swappable.block.get_submodule(linear).weight.data
+                reference = get_linear(swappable.block, linear).weight.data
                 deltas[linear][width] = weight - reference
             swappable.forget(widths)
         swappable.use({})

@@ -69,7 +69,7 @@ from mixedprec.block_search import search_model
 from mixedprec.checkpoint import checkpoint_bytes, write_checkpoint
 from mixedprec.errors import InputError
 from mixedprec.families import Unit, list_units
-from mixedprec.model import SourceModel, open_model
+from mixedprec.model import SourceModel, get_linear, open_model
 from mixedprec.realise import stored_bytes
 from mixedprec.recipe import check_names, load_recipe, make_recipe, save_recipe
 
@@ -99,7 +99,7 @@ def load_inputs(spec: RunSpec) -> Inputs:
     for scheme in spec.schemes.values():
         for kind in model.family.units:
             for name in kind.linears:
-                columns = model.block_shell(0).get_submodule(name).in_features
+                columns = get_linear(model.block_shell(0), name).in_features
                 check_divisible(name, columns, scheme)
     check_names(list(spec.keep_fp16), list_units(model.family, model.blocks))
     tokenizer = load_tokenizer(model.path)
@@ -182,6 +182,11 @@ def search_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnP
     )
 
 
+def _steps_of(progress: OnProgress, stage: str, before: int, total: int) -> Callable[[int], None]:
+    """Reports steps of one chunk as steps of the whole stage."""
+    return lambda done: progress(stage, before + done, total)
+
+
 def _swept_chunks(
     name: str,
     spec: RunSpec,
@@ -203,6 +208,7 @@ def _swept_chunks(
         run.update(chunks=sizes)
     chunks = list_chunks(len(windows), sizes[name])
     steps = model.blocks + 1
+    total = len(chunks) * steps
     for number, chunk in enumerate(chunks):
         file = f"work/{name}-{number:04d}.safetensors"
         if (run.path / file).exists():
@@ -213,9 +219,7 @@ def _swept_chunks(
             windows[chunk],
             plan,
             observe=log.observe if log_activations else None,
-            on_block=lambda done, base=number * steps: progress(
-                name, base + done, len(chunks) * steps
-            ),
+            on_block=_steps_of(progress, name, number * steps, total),
         )
         state = {f"activations.{key}": value for key, value in log.state().items()}
         run.write_arrays(file, reduce(scores) | state)
@@ -314,7 +318,7 @@ def unit_bytes(model: SourceModel, unit: Unit, bits: int, spec: RunSpec) -> int:
     """Bytes of a unit's weights on disk at `bits`."""
     scheme = spec.schemes.get(bits, spec.low)
     shell = model.block_shell(unit.block)
-    linears = [shell.get_submodule(name) for name in unit.linears]
+    linears = [get_linear(shell, name) for name in unit.linears]
     return sum(stored_bytes(m.out_features, m.in_features, bits, scheme) for m in linears)
 
 
@@ -355,9 +359,7 @@ def estimate_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: O
             run.searches,
             bits,
             seed=spec.seed + number,
-            on_block=lambda done, base=number * steps: progress(
-                "estimate", base + done, len(chunks) * steps
-            ),
+            on_block=_steps_of(progress, "estimate", number * steps, len(chunks) * steps),
         )
         for key, values in found.items():
             parts.setdefault(key, []).append(values)

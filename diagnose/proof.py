@@ -29,7 +29,7 @@ from diagnose.spec import RunSpec
 from mixedprec.arithmetic import FP16_BITS, Quantized
 from mixedprec.checkpoint import read_linears, realise_block
 from mixedprec.files import write_json
-from mixedprec.model import SourceModel, open_model
+from mixedprec.model import SourceModel, get_linear, open_model
 from mixedprec.recipe import Recipe, load_recipe
 
 # Float32 sums of a forward in another order; far below any damage worth speaking of.
@@ -60,7 +60,7 @@ def check_linears(
                 wrong_width.append(full)
             if not torch.equal(weight, expected):
                 differing.append(full)
-            if not torch.equal(loaded.get_submodule(full).weight.float(), expected):
+            if not torch.equal(get_linear(loaded, full).weight.float(), expected):
                 differing_loaded.append(full)
     return {
         "linears": len(widths),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mixedprec.arithmetic import FP16_BITS
-from mixedprec.model import SourceModel, run_block
+from mixedprec.model import SourceModel, get_linear, run_block
 from mixedprec.realise import Searches, realise
 from mixedprec.searches import load_searches
 
@@ -43,9 +43,9 @@ class SwappableBlock:
     def use(self, weights: Mapping[str, Tensor]) -> None:
         """Put these weights in place, and the reference's everywhere else."""
         for name, weight in self._reference.items():
-            self.block.get_submodule(name).weight.data = weight
+            get_linear(self.block, name).weight.data = weight
         for name, weight in weights.items():
-            linear = self.block.get_submodule(name)
+            linear = get_linear(self.block, name)
             self._reference.setdefault(name, linear.weight.data)
             linear.weight.data = weight
 

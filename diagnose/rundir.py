@@ -100,7 +100,7 @@ class RunDirectory:
         for key, value in spec.items():
             if key not in NOT_BINDING and there.get(key) != value:
                 raise InputError(
-                    f"{self.path} holds another run: its {key} is {there.get(key)!r}, not {value!r}",
+                    f"{self.path} holds another run (its {key} is {there[key]!r}, not {value!r})",
                     "choose another --out, or repeat the options of that run",
                 )
 
@@ -170,7 +170,7 @@ class ProgressLog:
         self._lead = "\n" if torn and self._path.stat().st_size else ""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """One event: `done` of `total` steps of `stage`; eta in seconds from this process's rate."""
+        """One event: `done` of `total` steps of `stage`; eta in seconds at this process's rate."""
         clock = time.monotonic()
         began, first = self._started.setdefault(stage, (clock, done))
         steps = done - first

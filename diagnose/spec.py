@@ -1,4 +1,4 @@
-"""What a run is asked to do: everything that decides its numbers, checked before anything starts."""
+"""What a run is asked to do: everything that decides its numbers, checked before it starts."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -35,7 +35,8 @@ from mixedprec.block_search import check_finite
 from mixedprec.model import Head, SourceModel, run_block
 
 Trunk = Literal["reference", "uniform"]
-REFERENCE, UNIFORM = "reference", "uniform"
+REFERENCE: Trunk = "reference"
+UNIFORM: Trunk = "uniform"
 CONTROL = "control"
 
 

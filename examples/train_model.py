@@ -41,7 +41,7 @@ def train_model(
     peak_rate: float = 2e-3,
     seed: int = 0,
 ) -> float:
-    """Train a model of `config` on `documents` and save it, in float16, with its tokenizer to `out`.
+    """Train a model of `config` on `documents`; save it, in float16, with its tokenizer to `out`.
 
     AdamW with warm-up and a cosine to zero; random windows of `seq_len` tokens; bfloat16 autocast,
     float32 weights. Returns the mean training loss (nats a token) of the last 50 steps.
@@ -49,7 +49,7 @@ def train_model(
     torch.manual_seed(seed)
     stream: list[int] = []
     for document in documents:
-        stream += tokenizer.encode(document) + [tokenizer.eos_token_id]
+        stream += [*tokenizer.encode(document), tokenizer.eos_token_id]
     tokens = torch.tensor(stream)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     matrices = [p for p in model.parameters() if p.ndim > 1]

@@ -169,7 +169,7 @@ class FastQuantizer(MendedQuantizer):
 
 
 def quantize_with_autoawq(
-    model: nn.Module,
+    model: Any,
     model_type: str,
     windows: Tensor,
     scheme: Scheme,

@@ -18,7 +18,7 @@ from mixedprec.arithmetic import Scheme, check_divisible
 from mixedprec.autoawq import is_clipped, read_scale_groups
 from mixedprec.errors import InputError
 from mixedprec.families import UnitKind
-from mixedprec.model import SourceModel, run_block
+from mixedprec.model import SourceModel, get_linear, run_block
 from mixedprec.search import (
     CLIP_TOKENS,
     RATIOS,
@@ -45,10 +45,10 @@ class _Site:
     tokens: int
     keep_all: bool
     seen: int = 0
-    absolute: Tensor | float = 0.0
-    gram: Tensor | float = 0.0
 
     def __post_init__(self) -> None:
+        self.absolute = torch.zeros(())
+        self.gram = torch.zeros(())
         self.kept: list[Tensor] = []
         self.sample: list[Tensor] = []
 
@@ -70,7 +70,7 @@ def scale_block(block: nn.Module, choices: Sequence[ScaleChoice]) -> nn.Module:
     scaled = copy.deepcopy(block)
     for choice in choices:
         scales = choice.scales
-        previous = scaled.get_submodule(choice.group.previous)
+        previous: Any = scaled.get_submodule(choice.group.previous)
         offset = 1.0 if "gemma" in type(previous).__name__.lower() else 0.0
         if isinstance(previous, nn.Linear):
             previous.weight.data[-len(scales) :] /= scales[:, None]
@@ -79,7 +79,7 @@ def scale_block(block: nn.Module, choices: Sequence[ScaleChoice]) -> nn.Module:
         if getattr(previous, "bias", None) is not None:
             previous.bias.data[-len(scales) :] /= scales
         for name in choice.group.linears:
-            scaled.get_submodule(name).weight.data *= scales
+            get_linear(scaled, name).weight.data *= scales
     return scaled
 
 
@@ -107,11 +107,9 @@ def _search_scheme(
     choices = []
     for group in groups:
         site = sites[group.linears[0]]
-        linears = [block.get_submodule(name) for name in group.linears]
+        linears = [get_linear(block, name) for name in group.linears]
         weights = [linear.weight.data for linear in linears]
-        candidates = candidate_scales(
-            (site.absolute / site.seen).float(), weight_means(weights, scheme)
-        )
+        candidates = candidate_scales(site.absolute / site.seen, weight_means(weights, scheme))
         losses = gram_losses(weights, site.gram, candidates, scheme)
         order = sorted(range(RATIOS), key=lambda index: (losses[index], index))
         best = order[0]
@@ -135,12 +133,12 @@ def _search_scheme(
                 mixes_tokens=group.mixes_tokens,
             )
         choices.append(ScaleChoice(group, best / RATIOS, candidates[best].clone()))
-    clips = {}
+    clips: dict[str, Tensor] = {}
     search = BlockSearch(scheme, tuple(choices), clips)
     for name, site in sites.items():
         if not is_clipped(name):
             continue
-        weight = block.get_submodule(name).weight.data
+        weight = get_linear(block, name).weight.data
         inputs = torch.cat(site.sample)
         choice = search.choice_for(name)
         if choice is not None:
@@ -202,7 +200,7 @@ def search_model(
     for scheme in schemes:
         for unit in units:
             for name in unit.linears:
-                columns = model.block_shell(0).get_submodule(name).in_features
+                columns = get_linear(model.block_shell(0), name).in_features
                 check_divisible(name, columns, scheme)
     missing = [
         block

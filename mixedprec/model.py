@@ -41,7 +41,7 @@ class SourceModel:
     family: Family
     dtype: torch.dtype
     files: dict[str, Path]
-    shell: nn.Module
+    shell: Any
 
     @property
     def blocks(self) -> int:
@@ -101,8 +101,10 @@ class SourceModel:
         """The embedding and whatever else comes before the first block."""
         base_name = self.shell.base_model_prefix
         base = copy.deepcopy(self.shell.get_submodule(base_name))
-        recorders = nn.ModuleList(_Recorder() for _ in range(self.blocks))
-        base.set_submodule(self.family.blocks.removeprefix(base_name + "."), recorders)
+        recorders = [_Recorder() for _ in range(self.blocks)]
+        base.set_submodule(
+            self.family.blocks.removeprefix(base_name + "."), nn.ModuleList(recorders)
+        )
         base.set_submodule(self.family.norm.removeprefix(base_name + "."), nn.Identity())
         self._fill(base, base_name)
         return Entrance(base, recorders)
@@ -157,7 +159,7 @@ class Entrance:
     """What runs before the blocks. `enter` gives the stream; `block_kwargs` what each block is
     called with beside it (mask, positions), for one window, to be broadcast over a batch."""
 
-    def __init__(self, base: nn.Module, recorders: nn.ModuleList):
+    def __init__(self, base: nn.Module, recorders: list[_Recorder]):
         self._base = base
         self._recorders = recorders
 
@@ -183,6 +185,13 @@ class Head:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         return self._shell(inputs_embeds=hidden, use_cache=False).logits
+
+
+def get_linear(block: nn.Module, name: str) -> nn.Linear:
+    """The linear called `name` inside a block."""
+    linear = block.get_submodule(name)
+    assert isinstance(linear, nn.Linear), name
+    return linear
 
 
 def run_block(block: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
@@ -235,7 +244,7 @@ def _index_tensors(path: Path) -> dict[str, Path]:
                 "convert it to safetensors first (transformers: save_pretrained)",
             )
         raise InputError(f"{path} holds no safetensors file", "download the whole checkpoint")
-    files = {}
+    files: dict[str, Path] = {}
     for file in found:
         if not file.exists():
             raise InputError(f"{file} is missing", "download the whole checkpoint again")

@@ -7,6 +7,7 @@ the checkpoint writer stores its codes and norms, and the proof compares the two
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,10 @@ class RealisedLinear:
 
     def served(self) -> Tensor:
         """The weight a server multiplies with, float32 [N, K], in the scaled basis."""
-        return self.weight.float() if self.quantized is None else self.quantized.dequantize()
+        if self.quantized is not None:
+            return self.quantized.dequantize()
+        assert self.weight is not None
+        return self.weight.float()
 
     def effective(self) -> Tensor:
         """The same weight in the basis of the reference model, float32 [N, K]: Q(clip(W·s))/s."""
@@ -55,7 +59,7 @@ def _source(group_widths: list[int], searches: Searches) -> BlockSearch | None:
     return searches[min(quantized)] if quantized else None
 
 
-def _fold_into_norm(norm: nn.Module, scales: Tensor, dtype: torch.dtype) -> tuple[dict, Tensor]:
+def _fold_into_norm(norm: Any, scales: Tensor, dtype: torch.dtype) -> tuple[dict, Tensor]:
     """The norm's parameters over `scales`, rounded to `dtype`, and the scales that undo exactly
     what was stored: the rounding of a norm then costs nothing."""
     # Gemma multiplies by 1 + weight.
@@ -111,8 +115,8 @@ def realise(
 
     def finish(name: str, linear: nn.Linear) -> RealisedLinear:
         bits = widths[name]
-        weight = linear.weight.float() * inputs[name]
-        bias = linear.bias
+        weight: Tensor = linear.weight.float() * inputs[name]
+        bias: Tensor | None = linear.bias
         if bias is not None:
             bias = (bias.float() / outputs[name]).to(dtype)
         if bits == FP16_BITS:

@@ -1,0 +1,186 @@
+"""The verdict of a run in the terminal. Reads the run directory only; deciding was done before."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from diagnose.rundir import RunDirectory
+from mixedprec.recipe import load_recipe
+
+
+def _megabytes(count: int | None) -> str:
+    return "–" if count is None else f"{count / 1e6:,.2f} MB"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
+    """The run in a few sentences that need no other line to be understood."""
+    headline = record["headline"]
+    if record["state"] == "failed":
+        error = record["error"]
+        remedy = f" Remedy: {error['remedy']}." if error["remedy"] else ""
+        return f"The run stopped: {error['message']}.{remedy}"
+    if "kl" not in headline:
+        stage = next((s for s, e in record["stages"].items() if e["state"] == "running"), "start")
+        return f"The run is under way ({stage}); nothing is measured yet."
+    bits, rescue = record["spec"]["bits"], record["spec"]["rescue_bits"]
+    ppl, flagged = headline["ppl"], headline["flagged"]
+    cost = (
+        f"{bits}-bit AWQ costs this model {ppl['uniform'] - ppl['reference']:+.3f} perplexity "
+        f"({ppl['reference']:.3f} → {ppl['uniform']:.3f}) and a KL of "
+        f"{headline['kl']['uniform']:.4f} nats a token."
+    )
+    if not flagged:
+        found = "No block stands out: the damage is spread, and there is no spike to repair."
+    else:
+        blocks = ", ".join(str(block) for block in flagged)
+        stand = f"Block {blocks} stands out" if len(flagged) == 1 else f"Blocks {blocks} stand out"
+        found = f"{stand}. {_name_units(promoted)} at {rescue} bits"
+        if headline["recovered"] is None:
+            predicted = headline.get("predicted_recovered")
+            found += (
+                "."
+                if predicted is None
+                else f" should give back {predicted:.1%} of the lost KL (a prediction)."
+            )
+        else:
+            low, high = headline["recovered_interval"]
+            size = headline["bytes"]["mixed"] / headline["bytes"]["uniform"] - 1
+            found += (
+                f" gives back {headline['recovered']:.1%} of the lost KL "
+                f"({low:.1%} to {high:.1%}) for {size:+.1%} in size."
+            )
+    proved = headline.get("proved")
+    tail = ""
+    if proved is not None:
+        tail = (
+            " The checkpoint was reloaded from disk and is what the recipe says."
+            if proved
+            else " THE PROOF FAILED: the checkpoint on disk is not what was measured (proof.json)."
+        )
+    return f"{cost} {found}{tail}"
+
+
+def _name_units(units: Sequence[str]) -> str:
+    """ "Unit 5.qkv" or "Units 5.qkv and 5.o"."""
+    if len(units) == 1:
+        return f"Its unit {units[0]}"
+    return f"Units {', '.join(units[:-1])} and {units[-1]}" if units else "Nothing"
+
+
+def headline_table(headline: Mapping[str, Any], bits: int) -> Table:
+    """Reference, uniform and mixed side by side."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    for name in ("16-bit", f"{bits}-bit AWQ", "mixed"):
+        table.add_column(name, justify="right")
+    ppl, kl, size = headline["ppl"], headline["kl"], headline["bytes"]
+    delta = headline["delta_ppl"]
+
+    def interval(values: Sequence[float] | None) -> str:
+        return "–" if values is None else f"{values[0]:+.3f} [{values[1]:+.3f}, {values[2]:+.3f}]"
+
+    table.add_row(
+        "perplexity", *[_number(ppl[n], ".3f") for n in ("reference", "uniform", "mixed")]
+    )
+    table.add_row("ΔPPL [95%]", "", interval(delta["uniform"]), interval(delta["mixed"]))
+    table.add_row("KL, mean (nats)", "", _number(kl["uniform"], ".5f"), _number(kl["mixed"], ".5f"))
+    p999 = headline["kl_p999"]
+    table.add_row("KL, p99.9", "", _number(p999["uniform"], ".3f"), _number(p999["mixed"], ".3f"))
+    top = headline["top1_agreement"]
+    table.add_row(
+        "same top token", "", _number(top["uniform"], ".1%"), _number(top["mixed"], ".1%")
+    )
+    table.add_row("weights", *[_megabytes(size[n]) for n in ("reference", "uniform", "mixed")])
+    return table
+
+
+def blocks_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A line a block: isolated KL with its interval, ΔPPL, and what restoring it gives back."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    table.add_column("block", justify="right")
+    for name in ("KL alone [95%]", "", "ΔPPL alone", "KL up to here", "KL if restored"):
+        table.add_column(name, justify="left" if name == "" else "right")
+    table.add_column("verdict")
+    views = {(row["block"], row["view"]): row for row in rows}
+    isolated = [row for row in rows if row["view"] == "isolated"]
+    largest = max(row["kl"] for row in isolated)
+    for row in isolated:
+        block = row["block"]
+        bar = "█" * max(1, round(12 * row["kl"] / largest)) if largest > 0 else ""
+        style = "bold" if row["flagged"] else ""
+        table.add_row(
+            str(block),
+            f"{row['kl']:.5f} [{row['kl_low']:.5f}, {row['kl_high']:.5f}]",
+            Text(bar, style="dark_orange" if row["flagged"] else "blue"),
+            f"{row['delta_ppl']:+.3f}",
+            f"{views[block, 'cumulative']['kl']:.5f}",
+            f"{views[block, 'restored']['kl']:.5f}",
+            f"▲ flagged: {row['reason']}" if row["flagged"] else f"z = {row['z']:.1f}",
+            style=style,
+        )
+    return table
+
+
+def units_table(rows: Sequence[Mapping[str, Any]], flagged: Sequence[int], bits: int) -> Table:
+    """The units of the flagged blocks, worst first."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("unit", f"KL at {bits} bits", "estimated"):
+        table.add_column(name, justify="left" if name == "unit" else "right")
+    chosen = [row for row in rows if row["block"] in flagged and row["bits"] == bits]
+    for row in sorted(chosen, key=lambda row: -(row["exact_kl"] or row["estimated_kl"])):
+        table.add_row(
+            row["unit"], _number(row["exact_kl"], ".5f"), _number(row["estimated_kl"], ".5f")
+        )
+    return table
+
+
+def show_run(run: RunDirectory, console: Console) -> None:
+    """Print a run: verdict, headline numbers, blocks, units, recipe, and how PPL was defined."""
+    record = run.read()
+    recipe_path = run.path / "recipe.json"
+    low = record["spec"]["bits"]
+    changed = (
+        [f for f in load_recipe(recipe_path).units if f.bits != low] if recipe_path.exists() else []
+    )
+    promoted = [entry.unit for entry in changed if entry.bits == record["spec"]["rescue_bits"]]
+    console.print()
+    console.print(Text(write_verdict(record, promoted), style="bold"))
+    headline = record["headline"]
+    if "kl" not in headline:
+        return
+    parts: list[Any] = [headline_table(headline, low)]
+    parts.append(blocks_table(run.read_table("blocks").to_pylist()))
+    if headline["flagged"] and (run.path / "units.parquet").exists():
+        parts.append(units_table(run.read_table("units").to_pylist(), headline["flagged"], low))
+    if recipe_path.exists():
+        listed = ", ".join(f"{entry.unit} → {entry.bits}" for entry in changed)
+        parts.append(Text(f"recipe: every unit at {low} bits" + (f", but {listed}" * bool(listed))))
+    estimator = record.get("estimator", {})
+    if estimator.get("spearman") is not None:
+        parts.append(
+            Text(
+                f"unit estimates: Spearman {estimator['spearman']:.2f} against "
+                f"{estimator['verified_units']} units measured exactly"
+            )
+        )
+    if headline["additivity"] is not None:
+        parts.append(
+            Text(
+                f"additivity: the blocks' KL add up to {headline['additivity']:.2f} of the whole's"
+            )
+        )
+    definition = record["ppl_definition"]
+    parts.append(Text(f"perplexity: {definition['sentence']} ({definition['text']})", style="dim"))
+    where = f"run: {run.path}"
+    if run.checkpoint.exists():
+        where += f"   checkpoint: {run.checkpoint}"
+    parts.append(Text(where, style="dim"))
+    console.print(Group(*parts))
