@@ -143,6 +143,7 @@ def _search_scheme(
         choice = search.choice_for(name)
         if choice is not None:
             weight, inputs = weight * choice.scales, inputs / choice.scales
+        weight = weight / search.row_scales(name, len(weight))[:, None]
         grams = group_grams(inputs, scheme.group(weight.shape[1]))
         clips[name] = best_clip(weight, grams, scheme)
     return search
@@ -150,6 +151,7 @@ def _search_scheme(
 
 @torch.no_grad()
 def search_block(
+    name: str,
     block: nn.Module,
     groups: Sequence[ScaleGroup],
     units: Sequence[UnitKind],
@@ -159,7 +161,8 @@ def search_block(
 ) -> tuple[list[BlockSearch], Tensor]:
     """Search one block at each scheme; also gives the block's output, the next one's input.
 
-    block: float32 weights. hidden: the calibration stream [n, length, d] before the block.
+    name: for messages. block: float32 weights. hidden: the calibration stream [n, length, d] before
+    the block. InputError where the block's output is not finite.
     """
     jointly = {name for group in groups if group.inspect is not None for name in group.linears}
     tokens = hidden.shape[0] * hidden.shape[1]
@@ -173,11 +176,12 @@ def search_block(
             first.register_forward_pre_hook(lambda _, args, site=site: site.add(args[0]))
         )
     size = max(1, TOKENS_A_BATCH // hidden.shape[1])
-    outputs = [run_block(block, batch, kwargs) for batch in hidden.split(size)]
+    output = torch.cat([run_block(block, batch, kwargs) for batch in hidden.split(size)])
     for handle in handles:
         handle.remove()
+    check_finite(output, f"the output of {name}")
     searches = [_search_scheme(block, groups, sites, kwargs, scheme) for scheme in schemes]
-    return searches, torch.cat(outputs)
+    return searches, output
 
 
 @torch.no_grad()
@@ -217,10 +221,10 @@ def search_model(
         block = model.read_block(number)
         kwargs = all_kwargs[number]
         if number in missing:
-            searches, output = search_block(block, groups, units, hidden, kwargs, schemes)
-            check_finite(output, f"the output of {model.prefix(number)}")
+            name = model.prefix(number)
+            searches, output = search_block(name, block, groups, units, hidden, kwargs, schemes)
             for search in searches:
-                _check_scaling(model.prefix(number), block, search, hidden[:1], kwargs)
+                _check_scaling(name, block, search, hidden[:1], kwargs)
                 save_search(search_path(folder, number, search.scheme.bits), search)
         else:
             size = max(1, TOKENS_A_BATCH // hidden.shape[1])

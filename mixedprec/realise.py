@@ -123,12 +123,15 @@ def realise(
             kept = (weight / outputs[name][:, None]).to(dtype)
             return RealisedLinear(None, kept, bias, inputs[name], outputs[name])
         search = searches[bits]
+        weight = weight / outputs[name][:, None]
         clip = search.clips.get(name)
-        # A clip was searched under its own width's scales: under others it does not apply.
+        # A clip was searched under its own width's input scales: under others it does not apply.
+        # Row scales only stretch it.
         if clip is not None and sources.get(name) is search.choice_for(name):
-            grouped = weight.view(*clip.shape, -1)
-            weight = grouped.clamp(-clip[:, :, None], clip[:, :, None]).view_as(weight)
-        coded = quantize(weight / outputs[name][:, None], search.scheme, dtype)
+            stretched = clip * (search.row_scales(name, len(weight)) / outputs[name])[:, None]
+            limit = stretched[:, :, None]
+            weight = weight.view(*clip.shape, -1).clamp(-limit, limit).view_as(weight)
+        coded = quantize(weight, search.scheme, dtype)
         return RealisedLinear(coded, None, bias, inputs[name], outputs[name])
 
     return RealisedBlock({name: finish(name, m) for name, m in linears.items()}, others)

@@ -58,8 +58,9 @@ class ScaleChoice:
 class BlockSearch:
     """All choices for one block at one scheme.
 
-    clips: linear -> largest |w·s| kept, float32 [N, G], for weights whose *inputs* are scaled and
-    whose rows are not. Linears without an entry are not clipped.
+    clips: linear -> largest weight kept, float32 [N, G], once all of this search's scales are in
+    the weight (those of its inputs, and those its rows take for the linear after it). Linears
+    without an entry are not clipped.
     """
 
     scheme: Scheme
@@ -69,6 +70,14 @@ class BlockSearch:
     def choice_for(self, linear: str) -> ScaleChoice | None:
         """The scale choice of the group `linear` is in, if its input is scaled at all."""
         return next((c for c in self.scales if linear in c.group.linears), None)
+
+    def row_scales(self, linear: str, rows: int) -> Tensor:
+        """What the rows of `linear` are divided by for the linear after it, [rows]."""
+        scales = torch.ones(rows)
+        for choice in self.scales:
+            if choice.group.previous == linear:
+                scales[-len(choice.scales) :] = choice.scales
+        return scales
 
 
 def weight_means(weights: Sequence[Tensor], scheme: Scheme) -> Tensor:

@@ -1,0 +1,121 @@
+"""The AWQ search against stock autoawq on the bundled model: how much faster, how equal.
+
+`python -m examples.benchmarks.search`; stock is run with its originals copied (on CPU it corrupts
+weights otherwise). In float16, as autoawq comes, one block and few tokens are enough to wait for.
+"""
+
+import math
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from app.demo import find_demo
+from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
+from mixedprec.arithmetic import Scheme
+from mixedprec.autoawq import MendedQuantizer, quantize_with_autoawq
+from mixedprec.block_search import scale_block, search_model
+from mixedprec.model import get_linear, open_model
+from mixedprec.search import BlockSearch
+from mixedprec.searches import load_search, search_path
+
+SCHEME = Scheme(4, 128, False)
+
+
+def run_stock(
+    windows: torch.Tensor, dtype: torch.dtype, blocks: int
+) -> tuple[float, list[BlockSearch]]:
+    """Seconds and choices of stock autoawq on the first `blocks` blocks."""
+    model = AutoModelForCausalLM.from_pretrained(find_demo(), dtype=dtype).eval()
+    model.model.layers = model.model.layers[:blocks]
+    model.config.num_hidden_layers = blocks
+    began = time.perf_counter()
+    searches = quantize_with_autoawq(model, "llama", windows, SCHEME, MendedQuantizer)
+    return time.perf_counter() - began, searches
+
+
+def run_ours(windows: torch.Tensor, blocks: int | None) -> tuple[float, list[BlockSearch]]:
+    """Seconds and choices of ours; with `blocks`, scaled from a run over all of them."""
+    model = open_model(str(find_demo()))
+    with tempfile.TemporaryDirectory() as folder:
+        marks = [time.perf_counter()]
+        search_model(
+            model,
+            windows,
+            [SCHEME],
+            Path(folder),
+            lambda done: marks.append(time.perf_counter()),
+        )
+        found = [
+            load_search(search_path(Path(folder), block, SCHEME.bits))
+            for block in range(model.blocks)
+        ]
+    return marks[blocks or model.blocks] - marks[0], found
+
+
+def measure_ppl(searches: list[BlockSearch], windows: torch.Tensor) -> float:
+    """Perplexity of the model scaled, clipped and rounded by these choices, by transformers."""
+    from mixedprec.arithmetic import fake_quantize
+
+    model = AutoModelForCausalLM.from_pretrained(find_demo(), dtype=torch.float32).eval()
+    for number, search in enumerate(searches):
+        block = scale_block(model.model.layers[number], search.scales)
+        for name, module in block.named_modules():
+            if isinstance(module, torch.nn.Linear):
+                weight = module.weight.data
+                if name in search.clips:
+                    limit = search.clips[name][:, :, None]
+                    grouped = weight.view(*search.clips[name].shape, -1)
+                    weight = grouped.clamp(-limit, limit).view_as(weight)
+                get_linear(block, name).weight.data = fake_quantize(weight, SCHEME)
+        model.model.layers[number] = block
+    with torch.no_grad():
+        losses = [model(input_ids=w[None], labels=w[None]).loss.item() for w in windows]
+    return math.exp(sum(losses) / len(losses))
+
+
+def compare(stock: list[BlockSearch], ours: list[BlockSearch]) -> str:
+    """How equal two sets of choices are."""
+    scales, clips, largest = [], [], 0.0
+    for a, b in zip(stock, ours, strict=True):
+        for x, y in zip(a.scales, b.scales, strict=True):
+            difference = ((x.scales - y.scales).abs() / x.scales).max().item()
+            scales.append(difference < 1e-4)
+            largest = max(largest, difference)
+        for name, clip in a.clips.items():
+            difference = (clip - b.clips[name]).abs() / clip.abs().clamp(min=1e-9)
+            clips += (difference < 1e-4).flatten().tolist()
+    return (
+        f"{sum(scales)}/{len(scales)} scale vectors and {sum(clips)}/{len(clips)} clips equal; "
+        f"largest relative difference of a scale {largest:.1e}"
+    )
+
+
+def main() -> None:
+    """Print the ratios."""
+    folder = find_demo()
+    tokenizer = load_tokenizer(folder)
+    calib, valid = (load_corpus(str(folder / f"{name}.txt")) for name in ("calib", "valid"))
+    held_out = cut_windows(valid, tokenizer, 256, 32)
+
+    windows = cut_windows(calib, tokenizer, 512, 2)
+    half, _ = run_stock(windows, torch.float16, blocks=1)
+    ours, _ = run_ours(windows, blocks=1)
+    print(f"stock in float16 / ours: {half / ours:.0f}x (block 0, {windows.numel()} tokens)")
+
+    for count in (32, 96):
+        windows = cut_windows(calib, tokenizer, 512, count)
+        ours, mine = run_ours(windows, blocks=None)
+        full, stock = run_stock(windows, torch.float32, blocks=8)
+        print(f"stock in float32 / ours: {full / ours:.1f}x (8 blocks, {windows.numel()} tokens)")
+        print(f"  {compare(stock, mine)}")
+        print(
+            f"  PPL of stock's choices {measure_ppl(stock, held_out):.5f}, "
+            f"of ours {measure_ppl(mine, held_out):.5f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

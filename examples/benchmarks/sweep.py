@@ -1,0 +1,100 @@
+"""The one-pass sweep against the naive way (swap one block, run the whole model, every view).
+
+`python -m examples.benchmarks.sweep`; random weights. Both sides have the quantized weights of each
+block at hand and compare with the same reference logits, so that what differs is the way alone.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from diagnose.likelihood import prepare_reference, score
+from diagnose.quantized import read_swappable, uniform_widths
+from diagnose.sweep import UNIFORM, Plan, block_branches, run_sweep, view_name
+from mixedprec.arithmetic import Scheme
+from mixedprec.block_search import search_model
+from mixedprec.model import SourceModel, open_model
+
+WINDOWS, LENGTH, VOCABULARY = 8, 256, 4096
+
+
+def make_model(blocks: int, folder: Path) -> SourceModel:
+    """A random llama with the bundled model's shape and `blocks` blocks."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=256,
+        intermediate_size=640,
+        num_hidden_layers=blocks,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+    )
+    AutoModelForCausalLM.from_config(config).half().save_pretrained(folder)
+    return open_model(str(folder))
+
+
+@torch.no_grad()
+def run_naive(model: SourceModel, plan: Plan, windows: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Every view by whole-model forwards: name -> KL [windows, tokens]."""
+    whole = AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32).eval()
+    quantized, originals = [], []
+    for number in range(model.blocks):
+        swappable = read_swappable(model, number, plan.searches, plan.bits)
+        weights = swappable.weights(uniform_widths(model, plan.low, plan.kept, number))
+        quantized.append(weights)
+        layer = whole.model.layers[number]
+        originals.append({name: layer.get_submodule(name).weight.data for name in weights})
+
+    def logits(swapped: set[int]) -> torch.Tensor:
+        for number, layer in enumerate(whole.model.layers):
+            chosen = quantized if number in swapped else originals
+            for name, weight in chosen[number].items():
+                layer.get_submodule(name).weight.data = weight
+        return whole(windows, use_cache=False).logits[:, :-1]
+
+    reference = prepare_reference(logits(set()))
+    every = set(range(model.blocks))
+    views = {UNIFORM: every}
+    for block in range(model.blocks):
+        views[view_name("isolated", block)] = {block}
+        views[view_name("cumulative", block)] = set(range(block + 1))
+        views[view_name("restored", block)] = every - {block}
+    targets = windows[:, 1:]
+    return {name: score(reference, logits(swapped), targets)[1] for name, swapped in views.items()}
+
+
+def main() -> None:
+    """Print time ratios, the largest difference in KL, and time per block-forward by depth."""
+    per_forward = {}
+    for blocks in (4, 8, 16, 32):
+        with tempfile.TemporaryDirectory() as folder:
+            model = make_model(blocks, Path(folder) / "model")
+            generator = torch.Generator().manual_seed(1)
+            windows = torch.randint(0, VOCABULARY, (WINDOWS, LENGTH), generator=generator)
+            searches = Path(folder) / "awq"
+            search_model(model, windows[:2], [Scheme(4, 128, False)], searches)
+            branches = block_branches(model, 4, frozenset())
+            plan = Plan(4, (4,), frozenset(), searches, branches)
+            began = time.perf_counter()
+            swept = run_sweep(model, windows, plan)
+            ours = time.perf_counter() - began
+            forwards = 1.5 * blocks**2 + 4 * blocks
+            per_forward[blocks] = ours / forwards
+            line = f"{blocks} blocks: {per_forward[blocks] / per_forward[4]:.2f} of the time per "
+            line += "block-forward at 4 blocks"
+            if blocks <= 8:
+                began = time.perf_counter()
+                naive = run_naive(model, plan, windows)
+                theirs = time.perf_counter() - began
+                worst = max((swept[n].kl - kl).abs().max().item() for n, kl in naive.items())
+                line += f"; sweep / naive {ours / theirs:.2f}; largest |ΔKL| {worst:.1e}"
+            print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Tiny models and texts that every test can make in a second."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from examples.train_model import train_tokenizer
+from tests.tiny import TEXT, VOCABULARY, tiny_config
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text of some 4,000 tokens."""
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Saves a random model of a family, with uneven channels as trained ones have, and its
+    tokenizer; the same arguments give the same directory, which tests must not write to."""
+    tokenizer = train_tokenizer([TEXT], VOCABULARY)
+    made: dict[str, Path] = {}
+
+    def make(family: str, dtype: torch.dtype = torch.float16, **changes: object) -> Path:
+        key = json.dumps([family, str(dtype), changes], sort_keys=True)
+        if key not in made:
+            torch.manual_seed(3)
+            model = AutoModelForCausalLM.from_config(tiny_config(family, **changes))
+            model = model.to(torch.float32)
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    parameter.data *= torch.exp(0.7 * torch.randn(parameter.shape[1]))
+                    parameter.data *= 2.0
+            path = tmp_path_factory.mktemp(family)
+            model.to(dtype).save_pretrained(path)
+            tokenizer.save_pretrained(path)
+            made[key] = path
+        return made[key]
+
+    return make

@@ -1,0 +1,231 @@
+"""The command line: results where they belong, and one line with the remedy for bad input."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from app.cli import app, default_out, parse_bytes
+from diagnose.rundir import RunDirectory
+from mixedprec.errors import InputError
+from mixedprec.recipe import load_recipe
+
+MakeModel = Callable[..., Path]
+SMALL = ["--group-size", "64", "--seq-len", "64", "--windows", "4"]
+SMALL += ["--calib-windows", "2", "--calib-seq-len", "64"]
+
+
+@pytest.fixture
+def options(text_file: Path, tmp_path: Path) -> list[str]:
+    texts = ["--calib", str(text_file), "--valid", str(text_file)]
+    return [*texts, *SMALL, "--out", str(tmp_path / "out")]
+
+
+def assert_refused(arguments: list[str], *wanted: str, out: Path | None = None) -> None:
+    """Exit code 2, one line on stderr with each of `wanted`, nothing on stdout, nothing written."""
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2, result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("awqscope: ")
+    for part in wanted:
+        assert part in lines[0]
+    assert result.stdout == ""
+    assert out is None or not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "wanted"),
+    [
+        (["--bits", "1"], "choose from 2 to 8"),
+        (["--bits", "9"], "choose from 2 to 8"),
+        (["--rescue-bits", "4"], "not above --bits 4"),
+        (["--group-size", "48"], "choose 32, 64, 128 or -1"),
+        (["--seq-len", "4096"], "give at most 128"),
+        (["--windows", "1"], "give at least 2"),
+        (["--valid", "wikitext9"], "give wikitext2, a .txt"),
+        (["--valid", "no-such.txt"], "there is no file no-such.txt"),
+        (["--keep-fp16", "9.down"], "the model has no unit '9.down'"),
+        (["--max-memory", "lots"], "give it like 8GiB"),
+    ],
+)
+def test_bad_options(
+    extra: list[str], wanted: str, options: list[str], make_model: MakeModel, tmp_path: Path
+) -> None:
+    arguments = ["run", str(make_model("llama")), *options, *extra]
+    assert_refused(arguments, wanted, out=tmp_path / "out")
+
+
+def test_group_size_that_does_not_divide(
+    options: list[str], make_model: MakeModel, tmp_path: Path
+) -> None:
+    path = make_model("llama", intermediate_size=224)
+    assert_refused(
+        ["run", str(path), *options],
+        "group size 64 does not divide the 224 inputs of mlp.down_proj",
+        out=tmp_path / "out",
+    )
+
+
+def test_text_with_too_few_tokens(
+    options: list[str], make_model: MakeModel, tmp_path: Path
+) -> None:
+    (tmp_path / "short.txt").write_text("Only a few words.")
+    arguments = ["run", str(make_model("llama")), *options, "--valid", str(tmp_path / "short.txt")]
+    assert_refused(arguments, "too few for two windows of 64", out=tmp_path / "out")
+
+
+def test_model_without_tokenizer(options: list[str], make_model: MakeModel, tmp_path: Path) -> None:
+    bare = tmp_path / "model"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (bare / name).write_bytes((make_model("llama") / name).read_bytes())
+    assert_refused(["run", str(bare), *options], "has no tokenizer", out=tmp_path / "out")
+
+
+def copy_model(source: Path, out: Path) -> Path:
+    out.mkdir()
+    for path in source.iterdir():
+        (out / path.name).write_bytes(path.read_bytes())
+    return out
+
+
+def test_nan_weights_are_named_and_the_run_says_so(
+    options: list[str], make_model: MakeModel, tmp_path: Path
+) -> None:
+    model = copy_model(make_model("llama"), tmp_path / "model")
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.layers.1.self_attn.q_proj.weight"][0, 0] = float("nan")
+    save_file(tensors, model / "model.safetensors")
+    result = CliRunner().invoke(app, ["run", str(model), *options])
+    assert result.exit_code == 2
+    last = result.stderr.strip().splitlines()[-1]
+    assert "tensor model.layers.1.self_attn.q_proj.weight" in last
+    assert "NaN or infinity" in last
+    record = RunDirectory(tmp_path / "out").read()
+    assert record["state"] == "failed"
+    assert "q_proj" in record["error"]["message"]
+    shown = CliRunner().invoke(app, ["show", str(tmp_path / "out")])
+    assert "The run stopped" in shown.stdout
+
+
+def test_activations_that_overflow_are_named(
+    options: list[str], make_model: MakeModel, tmp_path: Path
+) -> None:
+    model = copy_model(make_model("llama", dtype=torch.bfloat16), tmp_path / "model")
+    tensors = load_file(model / "model.safetensors")
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        tensors[f"model.layers.1.mlp.{name}.weight"] *= 1e20
+    save_file(tensors, model / "model.safetensors")
+    result = CliRunner().invoke(app, ["run", str(model), *options])
+    assert result.exit_code == 2
+    assert "the output of model.layers.1 holds NaN or infinity" in result.stderr
+
+
+def test_another_run_in_the_directory(
+    options: list[str], make_model: MakeModel, tmp_path: Path
+) -> None:
+    arguments = ["run", str(make_model("llama")), *options]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    before = (tmp_path / "out" / "run.json").read_bytes()
+    assert_refused([*arguments, "--bits", "3"], "holds another run (its bits is 4, not 3)")
+    assert (tmp_path / "out" / "run.json").read_bytes() == before
+
+
+def test_run_show_and_requantize(options: list[str], make_model: MakeModel, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = CliRunner().invoke(
+        app, ["run", str(make_model("llama")), *options, "--top-k", "1", "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    headline = json.loads(result.stdout)
+    assert headline == RunDirectory(out).read()["headline"]
+    assert set(headline["ppl"]) == {"reference", "uniform", "mixed"}
+    assert headline["proved"] is True
+    assert json.loads(CliRunner().invoke(app, ["show", str(out), "--json"]).stdout) == headline
+    shown = CliRunner().invoke(app, ["show", str(out)]).stdout
+    assert f"Block {headline['flagged'][0]} stands out" in shown
+    assert "▲ flagged" in shown
+    recipe = load_recipe(out / "recipe.json")
+    entries = json.loads((out / "recipe.json").read_text())
+    for entry in entries["units"]:
+        entry["bits"] = 4
+    (tmp_path / "uniform.json").write_text(json.dumps(entries))
+    arguments = ["requantize", str(out), "--recipe", str(tmp_path / "uniform.json"), "--out"]
+    target = tmp_path / "awq"
+    result = CliRunner().invoke(app, [*arguments, str(target), "--format", "awq"])
+    assert result.exit_code == 0, result.output
+    names = load_file(target / "model.safetensors").keys()
+    assert sum(name.endswith("qweight") for name in names) == len(recipe.linear_widths())
+    assert_refused([*arguments, str(target)], "exists already")
+    assert_refused([*arguments, str(tmp_path / "x"), "--format", "gguf"], "unknown format 'gguf'")
+
+
+def test_show_of_something_else(tmp_path: Path) -> None:
+    assert_refused(["show", str(tmp_path)], "holds no run")
+
+
+def start(arguments: list[str], **kwargs: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "app.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **kwargs,  # type: ignore[call-overload]
+    )
+
+
+def test_interrupt_ends_in_one_line_and_resumes(
+    options: list[str], make_model: MakeModel, tmp_path: Path
+) -> None:
+    arguments = ["run", str(make_model("llama", num_hidden_layers=4)), *options]
+    process = start(arguments)
+    while process.poll() is None and not (tmp_path / "out" / "progress.jsonl").exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert stderr.strip().splitlines()[-1].startswith("awqscope: interrupted")
+    assert RunDirectory(tmp_path / "out").read()["error"]["message"] == "interrupted"
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+
+
+@pytest.mark.parametrize("limit", [1_500, 60_000, 300_000])
+def test_full_disk_ends_in_one_line_and_resumes(
+    limit: int, options: list[str], make_model: MakeModel, tmp_path: Path
+) -> None:
+    """A limit on file sizes stands in for a full disk: writes fail the same way."""
+    arguments = ["run", str(make_model("llama")), *options]
+
+    def restrict() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    process = start(arguments, preexec_fn=restrict)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2, stderr
+    assert "Traceback" not in stderr
+    assert "the disk is full while writing" in stderr.strip().splitlines()[-1]
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+    assert not list((tmp_path / "out").glob(".*partial"))
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+
+
+def test_sizes_and_names() -> None:
+    assert parse_bytes("8GiB") == 8 * 2**30
+    assert parse_bytes("500 MB") == 500_000_000
+    assert parse_bytes("1.5k") == 1500
+    with pytest.raises(InputError):
+        parse_bytes("GiB")
+    assert default_out("org/Model-7B") == Path("reports/Model-7B")
+    assert default_out("/models/my model/") == Path("reports/my-model")
+    assert default_out("..") == Path("reports/run")

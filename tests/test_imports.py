@@ -1,0 +1,34 @@
+"""Imports go one way, app -> diagnose -> mixedprec, and one module alone imports autoawq."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FORBIDDEN = {"mixedprec": {"diagnose", "app"}, "diagnose": {"app"}, "app": set()}
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level packages that a module imports, at any depth of its code."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_imports_go_one_way(package: str) -> None:
+    modules = sorted((ROOT / package).rglob("*.py"))
+    assert modules
+    for path in modules:
+        backwards = imported(path) & (FORBIDDEN[package] | {"examples", "tests"})
+        assert not backwards, f"{path} imports {backwards}"
+
+
+def test_only_one_module_imports_autoawq() -> None:
+    users = [p.name for f in FORBIDDEN for p in (ROOT / f).rglob("*.py") if "awq" in imported(p)]
+    assert users == ["autoawq.py"]

@@ -1,0 +1,205 @@
+"""Stopping a run anywhere and starting it again gives the numbers of one never stopped."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from diagnose.pipeline import run_pipeline
+from diagnose.rundir import RunDirectory
+from diagnose.spec import RunSpec
+from mixedprec.errors import InputError
+
+MakeModel = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def spec(make_model: MakeModel, text_file: Path) -> RunSpec:
+    """A run of a tiny model in several chunks, with a block flagged and a unit kept at 16 bits."""
+    return RunSpec(
+        model=str(make_model("llama", num_hidden_layers=4)),
+        calib=str(text_file),
+        valid=str(text_file),
+        group_size=64,
+        seq_len=64,
+        windows=10,
+        calib_windows=6,
+        calib_seq_len=64,
+        top_k=1,
+        keep_fp16=("1.o",),
+        verify_units=4,
+        max_memory=5_000_000,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(spec: RunSpec, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    return run_pipeline(spec, tmp_path_factory.mktemp("whole") / "run", lambda *event: None)
+
+
+def command(spec: RunSpec, out: Path) -> list[str]:
+    """The command line of `spec`."""
+    options = {
+        "--calib": spec.calib,
+        "--valid": spec.valid,
+        "--group-size": spec.group_size,
+        "--seq-len": spec.seq_len,
+        "--windows": spec.windows,
+        "--calib-windows": spec.calib_windows,
+        "--calib-seq-len": spec.calib_seq_len,
+        "--top-k": spec.top_k,
+        "--keep-fp16": spec.keep_fp16[0],
+        "--verify-units": spec.verify_units,
+        "--max-memory": spec.max_memory,
+        "--out": out,
+    }
+    arguments = [str(part) for option in options.items() for part in option]
+    return [sys.executable, "-m", "app.cli", "run", spec.model, *arguments, "--json"]
+
+
+def assert_same(run: RunDirectory, whole: RunDirectory) -> None:
+    """Equal numbers and equal checkpoints, to the last bit."""
+    ours, theirs = run.read(), whole.read()
+    assert ours["state"] == "done"
+    assert ours["headline"] == theirs["headline"]
+    for table in ("blocks", "units", "promotions", "activations", "tokens"):
+        assert run.read_table(table).equals(whole.read_table(table)), table
+    weights = [r.checkpoint / "model.safetensors" for r in (run, whole)]
+    from safetensors.torch import load_file
+
+    first, second = map(load_file, weights)
+    assert first.keys() == second.keys()
+    assert all(first[name].equal(second[name]) for name in first)
+
+
+def kill_at_random(spec: RunSpec, out: Path, kills: int, seed: int) -> int:
+    """Start the run, kill it with SIGKILL after random delays, let it end; returns the kills."""
+    generator = random.Random(seed)
+    done = 0
+    while True:
+        process = subprocess.Popen(
+            command(spec, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        if done >= kills:
+            _, stderr = process.communicate(timeout=300)
+            assert process.returncode == 0, stderr
+            return done
+        # Imports take most of the first seconds: count from when the run has begun.
+        while process.poll() is None and not progress_since(out, process.pid):
+            time.sleep(0.02)
+        time.sleep(generator.uniform(0, 3.0))
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            done += 1
+        _, stderr = process.communicate()
+        if process.returncode == 0:
+            return done
+
+
+def progress_since(out: Path, pid: int) -> bool:
+    """Whether process `pid` holds the run."""
+    lock = out / ".lock"
+    return lock.exists() and lock.read_text().strip() == str(pid)
+
+
+def test_killed_runs_end_with_the_same_numbers(
+    spec: RunSpec, whole: RunDirectory, tmp_path: Path
+) -> None:
+    assert whole.read()["chunks"]["sweep"] < 10, "the sweep must take several chunks"
+    assert kill_at_random(spec, tmp_path / "run", kills=3, seed=1) >= 2
+    assert_same(RunDirectory(tmp_path / "run"), whole)
+
+
+@pytest.mark.slow
+def test_twenty_kills(spec: RunSpec, whole: RunDirectory, tmp_path: Path) -> None:
+    kills = 0
+    for attempt in range(12):
+        out = tmp_path / f"run{attempt}"
+        kills += kill_at_random(spec, out, kills=4, seed=100 + attempt)
+        assert_same(RunDirectory(out), whole)
+    assert kills >= 20
+
+
+def test_every_stage_boundary_resumes(spec: RunSpec, whole: RunDirectory, tmp_path: Path) -> None:
+    """StopError by an exception at the first step of each stage in turn, in one directory."""
+    out = tmp_path / "run"
+
+    class StopError(Exception):
+        pass
+
+    for stage in ("search", "sweep", "estimate", "refine", "recipe", "requantize", "proof"):
+
+        def stop(name: str, done: int, total: int, stage: str = stage) -> None:
+            if name == stage:
+                raise StopError
+
+        with pytest.raises(StopError):
+            run_pipeline(spec, out, stop)
+        record = RunDirectory(out).read()
+        assert record["state"] == "failed"
+        assert "StopError" in record["error"]["message"]
+    assert_same(run_pipeline(spec, out, lambda *event: None), whole)
+
+
+def test_a_finished_run_is_not_repeated(spec: RunSpec, whole: RunDirectory) -> None:
+    before = (whole.path / "run.json").read_bytes()
+    events: list[object] = []
+    run_pipeline(spec, whole.path, lambda *event: events.append(event))
+    assert events == []
+    assert (whole.path / "run.json").read_bytes() == before
+
+
+def test_a_changed_model_is_refused(make_model: MakeModel, text_file: Path, tmp_path: Path) -> None:
+    import shutil
+
+    model = tmp_path / "model"
+    shutil.copytree(make_model("llama"), model)
+    spec = RunSpec(
+        model=str(model),
+        calib=str(text_file),
+        valid=str(text_file),
+        group_size=64,
+        seq_len=64,
+        windows=4,
+        calib_windows=2,
+        calib_seq_len=64,
+    )
+
+    def stop(*event: object) -> None:
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError):
+        run_pipeline(spec, tmp_path / "run", stop)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-4}))
+    with pytest.raises(InputError, match="has changed since"):
+        run_pipeline(spec, tmp_path / "run", stop)
+
+
+def test_kept_units_stay_and_widths_are_as_asked(whole: RunDirectory) -> None:
+    units = {
+        e["unit"]: e["bits"] for e in json.loads((whole.path / "recipe.json").read_text())["units"]
+    }
+    assert units["1.o"] == 16
+    assert 8 in units.values()
+    assert sum(bits == 4 for bits in units.values()) >= 12
+
+
+def test_widths_that_no_server_loads_are_measured_but_not_written(
+    spec: RunSpec, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    run = run_pipeline(replace(spec, bits=3), tmp_path / "run", lambda *event: None)
+    record = run.read()
+    assert record["stages"]["proof"]["state"] == "skipped"
+    assert "3-bit" in record["stages"]["requantize"]["reason"]
+    assert record["headline"]["kl"]["uniform"] > 0
+    assert not run.checkpoint.exists()

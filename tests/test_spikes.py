@@ -1,0 +1,63 @@
+"""Who is flagged, and why not."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diagnose.spikes import BlockDamage, Thresholds, flag_blocks
+
+DEFAULT = Thresholds()
+
+
+def damages(*kls: float, low: float = 0.9) -> list[BlockDamage]:
+    return [BlockDamage(i, kl, kl * low, 10 * kl) for i, kl in enumerate(kls)]
+
+
+def flagged(found: list[BlockDamage], thresholds: Thresholds = DEFAULT) -> list[int]:
+    return [verdict.block for verdict in flag_blocks(found, thresholds) if verdict.flagged]
+
+
+HEALTHY = (0.0022, 0.0006, 0.0008, 0.0009, 0.0010, 0.0011, 0.0014, 0.0012)
+
+
+def test_a_spike_is_flagged_and_a_healthy_spread_is_not() -> None:
+    assert flagged(damages(*HEALTHY)) == []
+    assert flagged(damages(*HEALTHY[:5], 0.2, *HEALTHY[6:])) == [5]
+
+
+def test_two_spikes_do_not_hide_each_other() -> None:
+    assert flagged(damages(0.001, 0.2, 0.0011, 0.0009, 0.15, 0.001, 0.0012, 0.0008)) == [1, 4]
+
+
+def test_an_uncertain_spike_is_not_flagged() -> None:
+    assert flagged(damages(0.001, 0.0012, 0.2, 0.0009, 0.001, low=0.001)) == []
+
+
+def test_extreme_but_small_is_not_flagged() -> None:
+    """Peers that agree to the last digit make any neighbour extreme."""
+    alike = damages(0.00100, 0.00101, 0.00100, 0.00099, 0.00200, 0.00100)
+    verdict = flag_blocks(alike, DEFAULT)[4]
+    assert verdict.z > 3.5
+    assert not verdict.flagged
+    assert "below 3×" in verdict.reason
+
+
+def test_limits_and_top_k() -> None:
+    found = damages(*HEALTHY)
+    assert flagged(found, replace(DEFAULT, top_k=2)) == [0, 6]
+    assert flagged(found, replace(DEFAULT, top_k=0)) == []
+    assert flagged(found, replace(DEFAULT, delta_ppl=0.02)) == [0]
+
+
+def test_too_few_blocks_say_so() -> None:
+    assert "too few" in flag_blocks(damages(1.0, 0.001), DEFAULT)[0].reason
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=40))
+def test_every_block_gets_a_verdict_with_a_reason(kls: list[float]) -> None:
+    verdicts = flag_blocks(damages(*kls), DEFAULT)
+    assert [verdict.block for verdict in verdicts] == list(range(len(kls)))
+    assert all(verdict.reason for verdict in verdicts)
+    # Never most of the blocks: outliers are few by definition.
+    assert sum(verdict.flagged for verdict in verdicts) <= len(kls) / 2

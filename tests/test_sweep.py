@@ -1,0 +1,149 @@
+"""The sweep against the naive way: build each partly quantized model whole and run it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
+from diagnose.likelihood import prepare_reference, score
+from diagnose.quantized import read_swappable, uniform_widths
+from diagnose.refine import promotion_branches, unit_branch
+from diagnose.sweep import (
+    CONTROL,
+    REFERENCE,
+    UNIFORM,
+    Plan,
+    block_branches,
+    count_streams,
+    list_chunks,
+    list_subsets,
+    run_sweep,
+    view_name,
+)
+from mixedprec.arithmetic import FP16_BITS, Scheme
+from mixedprec.block_search import search_model
+from mixedprec.families import list_units
+from mixedprec.model import SourceModel, open_model
+
+Setup = tuple[SourceModel, torch.Tensor, Plan]
+KEPT = frozenset({"1.down"})
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt_neox"])
+def setup(
+    request: pytest.FixtureRequest,
+    make_model: Callable[..., Path],
+    text_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Setup:
+    """A searched model of four blocks, windows, and a plan of every view of every block."""
+    path = make_model(request.param, num_hidden_layers=4)
+    model = open_model(str(path))
+    windows = cut_windows(load_corpus(str(text_file)), load_tokenizer(path), 64, 5)
+    folder = tmp_path_factory.mktemp("awq")
+    search_model(model, windows, [Scheme(4, 64, False), Scheme(8, 64, True)], folder)
+    branches = block_branches(model, 4, KEPT)
+    return model, windows, Plan(4, (4, 8), KEPT, folder, branches)
+
+
+@torch.no_grad()
+def naive(setup: Setup, widths: list[dict[str, int]]) -> torch.Tensor:
+    """KL [windows, tokens] of the whole model with these widths in each block."""
+    model, windows, plan = setup
+    whole = AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32).eval()
+    expected = whole(windows, use_cache=False).logits[:, :-1]
+    for number, chosen in enumerate(widths):
+        swappable = read_swappable(model, number, plan.searches, plan.bits)
+        block = whole.get_submodule(model.prefix(number))
+        for name, weight in swappable.weights(chosen).items():
+            block.get_submodule(name).weight.data = weight
+    logits = whole(windows, use_cache=False).logits[:, :-1]
+    return score(prepare_reference(expected), logits, windows[:, 1:])[1]
+
+
+def test_every_view_equals_the_naive_model(setup: Setup) -> None:
+    model, windows, plan = setup
+    scores = run_sweep(model, windows, plan)
+    low = [dict(uniform_widths(model, 4, KEPT, block)) for block in range(4)]
+    high = [dict.fromkeys(widths, FP16_BITS) for widths in low]
+    for block in range(4):
+        expected = {
+            "isolated": [*high[:block], low[block], *high[block + 1 :]],
+            "cumulative": [*low[: block + 1], *high[block + 1 :]],
+            "restored": [*low[:block], high[block], *low[block + 1 :]],
+        }
+        for view, widths in expected.items():
+            kl = scores[view_name(view, block)].kl
+            assert (kl - naive(setup, widths)).abs().max() < 1e-5, (view, block)
+            assert kl.mean() > 1e-4
+    assert (scores[UNIFORM].kl - naive(setup, low)).abs().max() < 1e-5
+
+
+def test_units_and_promotions_equal_the_naive_model(setup: Setup) -> None:
+    model, windows, plan = setup
+    units = {unit.name: unit for unit in list_units(model.family, model.blocks)}
+    promotions = promotion_branches(model, 1, 4, 8, KEPT)
+    chosen = [branch for branch, names in promotions.items() if len(names) == 2]
+    branches = (unit_branch(model, units["2.o"], 4), *chosen)
+    scores = run_sweep(model, windows, Plan(4, (4, 8), KEPT, plan.searches, branches))
+    low = [dict(uniform_widths(model, 4, KEPT, block)) for block in range(4)]
+    widths = [dict.fromkeys(low[block], FP16_BITS) for block in range(4)]
+    widths[2] |= dict.fromkeys(units["2.o"].linears, 4)
+    assert (scores["unit.2.o.4"].kl - naive(setup, widths)).abs().max() < 1e-5
+    for branch in chosen:
+        widths = [*low[:1], dict(branch.widths), *low[2:]]
+        assert 8 in widths[1].values()
+        assert (scores[branch.name].kl - naive(setup, widths)).abs().max() < 1e-5
+
+
+def test_a_block_swapped_with_itself_gives_exactly_zero(setup: Setup) -> None:
+    model, windows, plan = setup
+    scores = run_sweep(model, windows, plan)
+    assert not scores[CONTROL].kl.any()
+    assert not scores[REFERENCE].kl.any()
+
+
+def test_chunks_change_nothing(setup: Setup) -> None:
+    model, windows, plan = setup
+    whole = run_sweep(model, windows, plan)
+    parts = [run_sweep(model, windows[chunk], plan) for chunk in list_chunks(len(windows), 2)]
+    for name, scores in whole.items():
+        joined = torch.cat([part[name].kl for part in parts])
+        assert torch.allclose(joined, scores.kl, atol=1e-6), name
+
+
+def test_equal_models_share_a_stream(setup: Setup) -> None:
+    model, _, plan = setup
+    # Three views of four blocks, control, two trunks; block 0's first two views are one model, and
+    # the last cumulative one is the uniform model.
+    assert count_streams(model, plan) == 3 * 4 + 1 + 2 - 2
+
+
+def test_observer_sees_both_trunks(setup: Setup) -> None:
+    model, windows, plan = setup
+    seen = {}
+
+    def observe(block: int, site: str, reference: torch.Tensor, uniform: torch.Tensor) -> None:
+        assert reference.shape == uniform.shape
+        seen[block, site] = (reference - uniform).abs().max().item()
+
+    run_sweep(model, windows, plan, observe=observe)
+    sites = [*(kind.name for kind in model.family.units), "output"]
+    assert set(seen) == {(block, site) for block in range(4) for site in sites}
+    assert seen[0, "qkv"] == 0.0
+    assert seen[3, "output"] > 0.0
+
+
+def test_subsets() -> None:
+    assert list_subsets(["a", "b", "c"]) == [
+        ("a",),
+        ("b",),
+        ("c",),
+        ("a", "b"),
+        ("a", "c"),
+        ("b", "c"),
+        ("a", "b", "c"),
+    ]
