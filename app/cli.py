@@ -20,6 +20,7 @@ from mixedprec.errors import InputError
 
 INPUT_ERROR = 2
 INTERRUPTED = 130
+DEVICES = ("auto", "cpu")
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 app = typer.Typer(
@@ -141,6 +142,9 @@ def run(
         int, typer.Option(help="Units measured exactly to check the estimates.")
     ] = 12,
     out: OutOption = None,
+    device: Annotated[
+        str, typer.Option(help="auto or cpu: it computes on the CPU so far.")
+    ] = "auto",
     max_memory: Annotated[
         str, typer.Option(help="Budget for what grows with the text; half goes to streams.")
     ] = "8GiB",
@@ -156,6 +160,8 @@ def run(
     """
     from diagnose.spec import RunSpec
 
+    if device not in DEVICES:
+        raise InputError(f"device {device!r} is not supported", f"use {' or '.join(DEVICES)}")
     spec = RunSpec(
         model=model,
         calib=calib,

@@ -566,16 +566,20 @@ def run_pipeline(spec: RunSpec, out: Path, on_progress: OnProgress) -> RunDirect
     run = RunDirectory(out)
     if run.exists():
         run.check_spec(spec.to_json())
+    else:
+        run.check_free()
     inputs = load_inputs(spec)
-    if not run.exists():
-        created = describe(spec, inputs)
-        with run.lock():
-            run.create(created)
+    description = describe(spec, inputs)
     with run.lock():
-        if run.read()["source"]["hashes"] != inputs.model.hash():
-            raise InputError(
-                f"{spec.model} has changed since {out} was begun", "choose another --out"
-            )
+        if not run.exists():
+            run.create(description)
+        begun = run.read()
+        parts = {"source": spec.model, "calibration": spec.calib, "ppl_definition": spec.valid}
+        for part, what in parts.items():
+            if begun[part] != description[part]:
+                raise InputError(
+                    f"{what} has changed since {out} was begun", "choose another --out"
+                )
         _carry_out(spec, inputs, run, ProgressLog(run, on_progress))
     return run
 

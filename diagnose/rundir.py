@@ -83,12 +83,17 @@ class RunDirectory:
         write_json(self.path / "run.json", record)
         return record
 
-    def create(self, record: dict[str, Any]) -> None:
-        """Begin a run. InputError where the directory holds something else."""
+    def check_free(self) -> None:
+        """Raise InputError if the directory holds something that is no run."""
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file", "choose another --out directory")
         if self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
             raise InputError(
                 f"{self.path} is not empty and holds no run", "choose another --out directory"
             )
+
+    def create(self, record: dict[str, Any]) -> None:
+        """Begin a run."""
         write_json(
             self.path / "run.json",
             {"schema": SCHEMA, "state": "running", "created": now(), "updated": now(), **record},

@@ -8,7 +8,7 @@ of 3L². Final hidden states are kept, never logits of a whole set.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,21 +97,31 @@ def block_branches(model: SourceModel, low: int, kept: frozenset[str]) -> tuple[
 
 def _share_streams(plan: Plan, model: SourceModel) -> dict[str, Branch | Trunk]:
     """Branch name -> the branch whose stream it shares (itself, an equal one, or a trunk)."""
+    last = model.blocks - 1
     shared: dict[str, Branch | Trunk] = {}
     seen: dict[Branch, Branch] = {}
     for branch in plan.branches:
+        block, prefix, suffix = branch.block, branch.prefix, branch.suffix
         widths = dict(branch.widths)
-        plain = replace(
-            branch,
-            name="",
-            prefix=REFERENCE if branch.block == 0 else branch.prefix,
-            suffix=REFERENCE if branch.block == model.blocks - 1 else branch.suffix,
-        )
-        uniform = uniform_widths(model, plan.low, plan.kept, branch.block)
-        if plain.prefix == UNIFORM and widths == uniform and branch.block == model.blocks - 1:
-            shared[branch.name] = UNIFORM
-        elif branch.name == CONTROL:
+        if (
+            block == last
+            and block > 0
+            and prefix == UNIFORM
+            and set(widths.values()) == {FP16_BITS}
+        ):
+            # All but the last block quantized: quantized up to the block before it.
+            block, suffix = last - 1, REFERENCE
+            widths = dict(uniform_widths(model, plan.low, plan.kept, block))
+        if block == 0:
+            prefix = REFERENCE
+        if block == last:
+            suffix = REFERENCE
+        uniform = widths == uniform_widths(model, plan.low, plan.kept, block)
+        plain = Branch("", block, prefix, _freeze(widths), suffix)
+        if branch.name == CONTROL:
             shared[branch.name] = branch
+        elif block == last and prefix == UNIFORM and uniform:
+            shared[branch.name] = UNIFORM
         else:
             shared[branch.name] = seen.setdefault(plain, branch)
     return shared
@@ -234,13 +244,15 @@ def score_streams(
 ) -> dict[str, TokenScores]:
     """Scores of final hidden states [n, length, d] by name, against the one named "reference".
 
-    Streams that are one tensor under several names are scored once.
+    Streams that are one tensor under several names are scored once; so is one that equals the
+    reference's to the last bit (the control should).
     """
     count, length = windows.shape
-    owners: dict[int, str] = {}
+    owners: dict[int, str] = {id(finals[REFERENCE]): REFERENCE}
     for name, stream in finals.items():
-        owners.setdefault(id(stream), name)
-    scores = {name: empty_scores(count, length) for name in owners.values()}
+        equal = id(stream) not in owners and torch.equal(stream, finals[REFERENCE])
+        owners.setdefault(id(stream), REFERENCE if equal else name)
+    scores = {name: empty_scores(count, length) for name in dict.fromkeys(owners.values())}
     step = tokens_a_chunk(vocabulary)
     for window in range(count):
         for start in range(0, length - 1, step):

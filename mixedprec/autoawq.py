@@ -21,10 +21,12 @@ from mixedprec.search import (
     ScaleGroup,
     best_clip,
     candidate_scales,
-    gram_losses,
     group_grams,
     judge_jointly,
+    lone_losses,
+    rank_candidates,
     sample_for_clipping,
+    second_moment,
 )
 
 with warnings.catch_warnings(record=True):
@@ -142,20 +144,19 @@ class FastQuantizer(MendedQuantizer):
         candidates = candidate_scales(x_mean.view(-1), w_mean if self.duo_scaling else None)
         flat = x.reshape(-1, x.shape[-1])
         weights = [linear.weight.data for linear in linears2scale]
-        losses = gram_losses(weights, flat.T @ flat, candidates, self.scheme)
-        order = sorted(range(len(losses)), key=lambda index: (losses[index], index))
-        best = order[0]
-        if module2inspect is not linears2scale[0]:
-            best = judge_jointly(
-                module2inspect,
-                linears2scale,
-                x,
-                lambda batch: self._module_forward(batch, module2inspect, kwargs),
-                candidates,
-                self.scheme,
-                order=order,
-                mixes_tokens=bool(kwargs),
-            )
+        if module2inspect is linears2scale[0]:
+            losses = lone_losses(weights[0], second_moment(flat), candidates, self.scheme)
+            return candidates[losses.index(min(losses))]
+        best = judge_jointly(
+            module2inspect,
+            linears2scale,
+            x,
+            lambda batch: self._module_forward(batch, module2inspect, kwargs),
+            candidates,
+            self.scheme,
+            order=rank_candidates(weights, flat.square().sum(0), candidates, self.scheme),
+            mixes_tokens=bool(kwargs),
+        )
         return candidates[best]
 
     @torch.no_grad()

@@ -25,11 +25,13 @@ from mixedprec.search import (
     BlockSearch,
     ScaleChoice,
     ScaleGroup,
+    SecondMoment,
     best_clip,
     candidate_scales,
-    gram_losses,
     group_grams,
     judge_jointly,
+    lone_losses,
+    rank_candidates,
     weight_means,
 )
 from mixedprec.searches import is_complete, save_search, search_path
@@ -40,15 +42,20 @@ SCALING_TOLERANCE = 1e-3
 
 @dataclass
 class _Site:
-    """What is kept of the input that the linears of one unit share, over all calibration tokens."""
+    """What is kept of the input that the linears of one unit share, over all calibration tokens.
+
+    lone: whether a lone linear is judged on it, which takes its second moment; otherwise the inputs
+    themselves are kept, for a module to be run on.
+    """
 
     tokens: int
-    keep_all: bool
+    lone: bool
     seen: int = 0
 
     def __post_init__(self) -> None:
         self.absolute = torch.zeros(())
-        self.gram = torch.zeros(())
+        self.power = torch.zeros(())
+        self.gram: Tensor | None = None
         self.kept: list[Tensor] = []
         self.sample: list[Tensor] = []
 
@@ -56,12 +63,21 @@ class _Site:
         """Take in a batch of inputs [n, length, K]."""
         flat = inputs.reshape(-1, inputs.shape[-1])
         self.absolute = self.absolute + flat.abs().sum(0)
-        self.gram = self.gram + flat.T @ flat
+        self.power = self.power + flat.square().sum(0)
         step = max(1, self.tokens // CLIP_TOKENS)
         self.sample.append(flat[-self.seen % step :: step].clone())
         self.seen += len(flat)
-        if self.keep_all:
+        if not self.lone or self.tokens < flat.shape[1]:
             self.kept.append(inputs)
+        else:
+            gram = flat.T @ flat
+            self.gram = gram if self.gram is None else self.gram.add_(gram)
+
+    def second_moment(self) -> SecondMoment:
+        """Of all tokens, for a lone linear."""
+        if self.gram is not None:
+            return SecondMoment(self.gram, True)
+        return SecondMoment(torch.cat(self.kept).flatten(0, -2), False)
 
 
 def scale_block(block: nn.Module, choices: Sequence[ScaleChoice]) -> nn.Module:
@@ -110,10 +126,10 @@ def _search_scheme(
         linears = [get_linear(block, name) for name in group.linears]
         weights = [linear.weight.data for linear in linears]
         candidates = candidate_scales(site.absolute / site.seen, weight_means(weights, scheme))
-        losses = gram_losses(weights, site.gram, candidates, scheme)
-        order = sorted(range(RATIOS), key=lambda index: (losses[index], index))
-        best = order[0]
-        if group.inspect is not None:
+        if group.inspect is None:
+            losses = lone_losses(weights[0], site.second_moment(), candidates, scheme)
+            best = losses.index(min(losses))
+        else:
             module = block.get_submodule(group.inspect)
             named = inspect.signature(module.forward).parameters
             passed = {k: v for k, v in kwargs.items() if k in named} if group.mixes_tokens else {}
@@ -129,7 +145,7 @@ def _search_scheme(
                 run,
                 candidates,
                 scheme,
-                order=order,
+                order=rank_candidates(weights, site.power, candidates, scheme),
                 mixes_tokens=group.mixes_tokens,
             )
         choices.append(ScaleChoice(group, best / RATIOS, candidates[best].clone()))
@@ -169,7 +185,7 @@ def search_block(
     sites: dict[str, _Site] = {}
     handles = []
     for unit in units:
-        site = _Site(tokens, keep_all=bool(jointly & set(unit.linears)))
+        site = _Site(tokens, lone=not jointly & set(unit.linears))
         sites |= dict.fromkeys(unit.linears, site)
         first = block.get_submodule(unit.linears[0])
         handles.append(

@@ -8,8 +8,8 @@ Only the way there differs:
   G = XᵀX: one matrix for all candidates, tokens read once;
 * the clipping loss of a weight group is dᵀ·G_g·d with the group's own Gram matrix;
 * linears judged together through attention or the MLP need the module's output. Their candidates
-  race: the one that the Gram matrix likes best goes first, over all tokens; each other is dropped
-  as soon as it cannot win any more (see `_is_beaten`).
+  race: the likeliest goes first, over all tokens; each other is dropped as soon as it cannot win
+  any more (see `_is_beaten`).
 """
 
 from collections.abc import Callable, Sequence
@@ -108,20 +108,54 @@ def scaled_round_trip(weight: Tensor, scales: Tensor, scheme: Scheme) -> Tensor:
     return fake_quantize(weight * scales, scheme) / scales
 
 
-def gram_losses(
-    weights: Sequence[Tensor], gram: Tensor, candidates: Tensor, scheme: Scheme
+@dataclass(frozen=True)
+class SecondMoment:
+    """Σ xᵀx over tokens x, as the Gram matrix [K, K] or, where tokens are fewer than channels, as
+    the tokens [T, K] themselves: whichever makes the loss cheaper."""
+
+    matrix: Tensor
+    is_gram: bool
+
+    def squared_error(self, delta: Tensor) -> float:
+        """Σ over tokens of |x·δᵀ|² for an error δ [N, K] of a weight."""
+        if self.is_gram:
+            return ((delta @ self.matrix) * delta).sum().item()
+        return (delta @ self.matrix.T).square().sum().item()
+
+
+def second_moment(inputs: Tensor) -> SecondMoment:
+    """The second moment of inputs [T, K] at hand."""
+    is_gram = inputs.shape[0] >= inputs.shape[1]
+    return SecondMoment(inputs.T @ inputs if is_gram else inputs, is_gram)
+
+
+def lone_losses(
+    weight: Tensor, moment: SecondMoment, candidates: Tensor, scheme: Scheme
 ) -> list[float]:
-    """Σ over tokens and outputs of the squared error of each candidate, by the Gram matrix [K, K]
-    of the unscaled inputs."""
-    losses = []
-    for scales in candidates:
-        loss = 0.0
-        for weight in weights:
-            for rows in weight.split(ROWS_A_CHUNK):
-                delta = scaled_round_trip(rows, scales, scheme) - rows
-                loss += ((delta @ gram) * delta).sum().item()
-        losses.append(loss)
-    return losses
+    """Σ over tokens and outputs of the squared error of a lone linear under each candidate."""
+    return [
+        sum(
+            moment.squared_error(scaled_round_trip(rows, scales, scheme) - rows)
+            for rows in weight.split(ROWS_A_CHUNK)
+        )
+        for scales in candidates
+    ]
+
+
+def rank_candidates(
+    weights: Sequence[Tensor], power: Tensor, candidates: Tensor, scheme: Scheme
+) -> list[int]:
+    """Candidates, likeliest first: by the squared error of the weights under inputs of that power
+    (Σ x² by channel, [K]) as if channels were uncorrelated."""
+    losses = [
+        sum(
+            (scaled_round_trip(rows, scales, scheme) - rows).square().sum(0).dot(power).item()
+            for weight in weights
+            for rows in weight.split(ROWS_A_CHUNK)
+        )
+        for scales in candidates
+    ]
+    return sorted(range(len(losses)), key=lambda index: (losses[index], index))
 
 
 def _is_beaten(losses: Tensor, leader: Tensor, leader_total: float) -> bool:

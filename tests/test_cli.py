@@ -56,6 +56,7 @@ def assert_refused(arguments: list[str], *wanted: str, out: Path | None = None) 
         (["--valid", "no-such.txt"], "there is no file no-such.txt"),
         (["--keep-fp16", "9.down"], "the model has no unit '9.down'"),
         (["--max-memory", "lots"], "give it like 8GiB"),
+        (["--device", "cuda"], "use auto or cpu"),
     ],
 )
 def test_bad_options(

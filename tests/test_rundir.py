@@ -40,7 +40,7 @@ def test_another_spec_is_named(run: RunDirectory) -> None:
 def test_foreign_directories_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(InputError, match="not empty and holds no run"):
-        RunDirectory(tmp_path).create(RECORD)
+        RunDirectory(tmp_path).check_free()
     assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
 
 
