@@ -212,14 +212,17 @@ def requantize(
     fmt: Annotated[
         str, typer.Option("--format", help="compressed-tensors, or awq (GEMM, uniform 4-bit).")
     ] = "compressed-tensors",
+    model: Annotated[
+        str | None, typer.Option(help="Where the run's model is now, if it has moved.")
+    ] = None,
 ) -> None:
     """Write the checkpoint of a recipe from a run's search results, without searching again."""
     from diagnose.rundir import RunDirectory
     from diagnose.spec import RunSpec
-    from mixedprec.arithmetic import FP16_BITS
     from mixedprec.checkpoint import checkpoint_bytes, write_checkpoint
     from mixedprec.model import open_model
     from mixedprec.recipe import check_fits, load_recipe
+    from mixedprec.scheme import FP16_BITS
 
     found = RunDirectory(path)
     spec = RunSpec.from_json(found.read()["spec"])
@@ -228,7 +231,11 @@ def requantize(
     if out.exists():
         raise InputError(f"{out} exists already", "choose another --out")
     wanted = load_recipe(recipe)
-    source = open_model(spec.model)
+    source = open_model(model or spec.model)
+    if source.hash() != found.read()["source"]["hashes"]:
+        raise InputError(
+            f"{source.path} is not the model of {path}", "give it with --model, unchanged"
+        )
     check_fits(wanted, source.family, source.blocks)
     missing = {entry.bits for entry in wanted.units} - set(spec.schemes) - {FP16_BITS}
     if missing:

@@ -37,7 +37,9 @@ def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
         f"({ppl['reference']:.3f} → {ppl['uniform']:.3f}) and a KL of "
         f"{headline['kl']['uniform']:.4f} nats a token."
     )
-    if not flagged:
+    if record["source"]["blocks"] < 4 and not flagged:
+        found = "With fewer than four blocks none can be told to stand out; see the table."
+    elif not flagged:
         found = "No block stands out: the damage is spread, and there is no spike to repair."
     else:
         blocks = ", ".join(str(block) for block in flagged)

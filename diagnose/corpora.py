@@ -132,7 +132,7 @@ def cut_windows(
     if whole < 2:
         raise InputError(
             f"{corpus.spec} has {len(tokens)} tokens, too few for two windows of {length}",
-            "give a longer text or a smaller --seq-len",
+            "give a longer text or shorter windows",
         )
     windows = torch.tensor(tokens[: whole * length]).view(whole, length)
     if count is None or count >= whole:

@@ -16,18 +16,29 @@ import torch
 from torch import Tensor
 
 from diagnose.likelihood import tokens_a_chunk
-from diagnose.quantized import SwappableBlock, advance, batch_size, read_swappable
-from mixedprec.model import Head, SourceModel, get_linear, run_block
+from diagnose.quantized import SwappableBlock, read_swappable
+from mixedprec.model import (
+    Head,
+    SourceModel,
+    advance,
+    batch_size,
+    enter_blocks,
+    get_linear,
+    run_block,
+)
+
+WINDOWS_A_SEED = 2**24
 
 
-def _head_gradient(
-    head: Head, hidden: Tensor, vocabulary: int, generator: torch.Generator
-) -> Tensor:
-    """∂ Σ log p(y) / ∂ hidden for y sampled at every scored position; [n, length, d]."""
+def _head_gradient(head: Head, hidden: Tensor, vocabulary: int, seed: int, first: int) -> Tensor:
+    """∂ Σ log p(y) / ∂ hidden for y sampled at every scored position; [n, length, d].
+
+    A window's samples depend on the seed and its number (from `first`), not on its chunk."""
     gradient = torch.zeros_like(hidden)
     step = tokens_a_chunk(vocabulary)
     length = hidden.shape[1]
     for window in range(len(hidden)):
+        generator = torch.Generator().manual_seed(seed * WINDOWS_A_SEED + first + window)
         for start in range(0, length - 1, step):
             here = slice(start, min(start + step, length - 1))
             states = hidden[window : window + 1, here].detach().requires_grad_(True)
@@ -78,24 +89,22 @@ def estimate_units(
     bits: tuple[int, ...],
     *,
     seed: int,
+    first: int = 0,
     on_block: Callable[[int], None] = lambda done: None,
 ) -> dict[tuple[str, int], Tensor]:
     """(unit name, bits) -> estimated mean token KL of quantizing that unit alone, by window [n].
 
-    windows: token ids [n, length]. The sampled tokens depend on `seed` alone.
+    windows: token ids [n, length], of which the first is number `first` of the whole text's. The
+    sampled tokens depend on `seed` and that number alone.
     """
     with torch.no_grad():
-        entrance = model.read_entrance()
-        all_kwargs = entrance.block_kwargs(windows.shape[1])
-        hidden = torch.cat([entrance.enter(batch) for batch in windows.split(8)])
-        del entrance
+        hidden, all_kwargs = enter_blocks(model, windows)
         inputs = []
         for number in range(model.blocks):
             inputs.append(hidden.clone())
             advance(model.read_block(number), hidden, all_kwargs[number])
             on_block(number + 1)
-    generator = torch.Generator().manual_seed(seed)
-    gradient = _head_gradient(model.read_head(), hidden, model.config.vocab_size, generator)
+    gradient = _head_gradient(model.read_head(), hidden, model.config.vocab_size, seed, first)
     scored = windows.shape[1] - 1
     estimates: dict[tuple[str, int], Tensor] = {}
     for number in reversed(range(model.blocks)):
@@ -124,6 +133,7 @@ def estimate_units(
             for key, product in watcher.products.items():
                 found.setdefault(key, []).append(0.5 * product.square().sum(-1) / scored)
         watcher.remove()
+        del swappable, deltas, watcher  # before the next is read: one at a time
         estimates |= {key: torch.cat(parts) for key, parts in found.items()}
         on_block(2 * model.blocks - number)
     return estimates

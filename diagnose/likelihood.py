@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LOGIT_BYTES = 64 * 2**20
+LOGIT_BYTES = 16 * 2**20
+LARGEST_EXPONENT = 60.0
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,19 @@ def prepare_reference(logits: Tensor) -> Reference:
 def score(reference: Reference, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """NLL, KL and top-1 agreement at each position, for candidate `logits` [..., vocabulary].
 
-    Σ p·(log p − log q) = Σ p·(a − b) + lse(b) − lse(a) for logits a and b: one exponential less,
-    and exactly zero for equal logits.
+    With d = b − a for logits b and a, KL = log Σ p·eᵈ − Σ p·d. The first term is
+    log1p(Σ p·(eᵈ − 1)): it keeps its digits where KL is far below the rounding of a log-sum-exp
+    (8-bit layers), and is exactly zero for equal logits.
     """
-    log_sum = logits.logsumexp(-1)
+    d = logits - reference.logits
+    growth = (reference.probabilities * d.expm1()).sum(-1).log1p()
+    # Where the exponential leaves float32's range the digits do not matter.
+    growth = torch.where(
+        d.amax(-1) < LARGEST_EXPONENT, growth, logits.logsumexp(-1) - reference.log_sum
+    )
+    kl = growth - (reference.probabilities * d).sum(-1)
+    log_sum = reference.log_sum + growth
     nll = log_sum - logits.gather(-1, targets[..., None]).squeeze(-1)
-    difference = (reference.probabilities * (reference.logits - logits)).sum(-1)
-    kl = difference + (log_sum - reference.log_sum)
     return nll, kl, logits.argmax(-1) == reference.top
 
 

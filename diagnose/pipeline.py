@@ -12,6 +12,7 @@ A stage that is done is not repeated; within search and sweep what is done of th
 run killed anywhere and started again with the same options ends with the same numbers.
 """
 
+import hashlib
 import json
 import math
 import platform
@@ -41,6 +42,8 @@ from diagnose.measure import (
     reduce_chunk,
     token_table,
 )
+from diagnose.memory import return_freed_tensors
+from diagnose.proof import INPUT_ERROR
 from diagnose.refine import (
     Promotion,
     choose_promotion,
@@ -50,7 +53,7 @@ from diagnose.refine import (
     unit_branch,
 )
 from diagnose.rundir import STAGES, OnProgress, ProgressLog, RunDirectory, now
-from diagnose.spec import CALIB_SEQ_LEN, DEFAULT_SEQ_LEN, RunSpec
+from diagnose.spec import DEFAULT_SEQ_LEN, RunSpec
 from diagnose.sweep import (
     CONTROL,
     REFERENCE,
@@ -64,17 +67,16 @@ from diagnose.sweep import (
     windows_a_chunk,
 )
 from diagnose.tables import ACTIVATIONS, BLOCKS, PROMOTIONS, UNITS
-from mixedprec.arithmetic import FP16_BITS, check_divisible
-from mixedprec.block_search import search_model
-from mixedprec.checkpoint import checkpoint_bytes, write_checkpoint
+from mixedprec.block_search import check_schemes, search_model
+from mixedprec.checkpoint import SERVED_WIDTHS, checkpoint_bytes, write_checkpoint
 from mixedprec.errors import InputError
 from mixedprec.families import Unit, list_units
-from mixedprec.model import SourceModel, get_linear, open_model
+from mixedprec.model import SourceModel, get_linear, open_model, stored_name
 from mixedprec.realise import stored_bytes
 from mixedprec.recipe import check_names, load_recipe, make_recipe, save_recipe
+from mixedprec.scheme import FP16_BITS
 
 VERSIONED = ("awqscope", "torch", "transformers", "autoawq", "compressed-tensors", "safetensors")
-SERVED_WIDTHS = {4, 8}
 # Half of the memory budget is for streams; blocks, the head and the search use the rest.
 STREAM_SHARE = 0.5
 
@@ -96,11 +98,7 @@ def load_inputs(spec: RunSpec) -> Inputs:
     parse_spec(spec.calib)
     parse_spec(spec.valid)
     model = open_model(spec.model)
-    for scheme in spec.schemes.values():
-        for kind in model.family.units:
-            for name in kind.linears:
-                columns = get_linear(model.block_shell(0), name).in_features
-                check_divisible(name, columns, scheme)
+    check_schemes(model, list(spec.schemes.values()))
     check_names(list(spec.keep_fp16), list_units(model.family, model.blocks))
     tokenizer = load_tokenizer(model.path)
     calib, valid = load_corpus(spec.calib), load_corpus(spec.valid)
@@ -111,15 +109,22 @@ def load_inputs(spec: RunSpec) -> Inputs:
             f"--seq-len {seq_len} is longer than the model's {limit} positions",
             f"give at most {limit}",
         )
-    calib_length = min(spec.calib_seq_len, limit, CALIB_SEQ_LEN if limit > CALIB_SEQ_LEN else limit)
-    return Inputs(
-        model,
-        tokenizer,
-        calib,
-        valid,
-        cut_windows(calib, tokenizer, calib_length, spec.calib_windows),
-        cut_windows(valid, tokenizer, seq_len, spec.windows),
+    calib_windows = cut_windows(
+        calib, tokenizer, min(spec.calib_seq_len, limit), spec.calib_windows
     )
+    windows = cut_windows(valid, tokenizer, seq_len, spec.windows)
+    largest = max(int(calib_windows.max()), int(windows.max()))
+    if largest >= model.config.vocab_size:
+        raise InputError(
+            f"the tokenizer gives token {largest}, the model knows {model.config.vocab_size}",
+            "use the tokenizer that came with the model",
+        )
+    return Inputs(model, tokenizer, calib, valid, calib_windows, windows)
+
+
+def hash_tokens(windows: Tensor) -> str:
+    """SHA-256 of token ids as 32-bit integers: what text, tokenizer and cutting came to."""
+    return hashlib.sha256(windows.int().numpy().tobytes()).hexdigest()
 
 
 def describe(spec: RunSpec, inputs: Inputs) -> dict[str, Any]:
@@ -144,6 +149,7 @@ def describe(spec: RunSpec, inputs: Inputs) -> dict[str, Any]:
             ),
             "text": inputs.valid.spec,
             "text_sha256": inputs.valid.hash,
+            "tokens_sha256": hash_tokens(windows),
             "windows": count,
             "seq_len": length,
             "scored_tokens": count * (length - 1),
@@ -151,6 +157,7 @@ def describe(spec: RunSpec, inputs: Inputs) -> dict[str, Any]:
         "calibration": {
             "text": inputs.calib.spec,
             "text_sha256": inputs.calib.hash,
+            "tokens_sha256": hash_tokens(inputs.calib_windows),
             "windows": len(inputs.calib_windows),
             "seq_len": inputs.calib_windows.shape[1],
         },
@@ -223,7 +230,12 @@ def _swept_chunks(
         )
         state = {f"activations.{key}": value for key, value in log.state().items()}
         run.write_arrays(file, reduce(scores) | state)
-    return [run.read_arrays(f"work/{name}-{n:04d}.safetensors") for n in range(len(chunks))]
+    return [read_tensors(run, f"work/{name}-{n:04d}.safetensors") for n in range(len(chunks))]
+
+
+def read_tensors(run: RunDirectory, name: str) -> dict[str, Tensor]:
+    """A safetensors file of a run as tensors."""
+    return {key: torch.from_numpy(array) for key, array in run.read_arrays(name).items()}
 
 
 def _token_texts(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> list[str]:
@@ -235,7 +247,7 @@ def _token_texts(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> list[st
 
 def _read_sweep(run: RunDirectory) -> dict[str, Tensor]:
     """The joined results of the sweep, kept until the run is done."""
-    return run.read_arrays("work/sweep.safetensors")
+    return read_tensors(run, "work/sweep.safetensors")
 
 
 def sweep_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
@@ -327,12 +339,9 @@ def model_bytes(model: SourceModel, spec: RunSpec, changed: dict[str, int]) -> t
     the reference in 16 bits."""
     units = list_units(model.family, model.blocks)
     reference = 0
-    with torch.no_grad():
-        names = {name for name, _ in model.shell.named_parameters()}
-        tied = model.config.tie_word_embeddings and "lm_head.weight" not in model.files
-        for name, parameter in model.shell.named_parameters():
-            if name in names and not (tied and name == "lm_head.weight"):
-                reference += parameter.numel() * 2
+    for name, parameter in model.shell.named_parameters():
+        tied = name == "lm_head.weight" and stored_name(name, model.files) not in model.files
+        reference += 0 if tied else parameter.numel() * 2
     kept = dict.fromkeys(spec.keep_fp16, FP16_BITS)
     widths = {unit.name: spec.bits for unit in units} | kept | changed
     saved = sum(
@@ -358,7 +367,8 @@ def estimate_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: O
             inputs.windows[chunk],
             run.searches,
             bits,
-            seed=spec.seed + number,
+            seed=spec.seed,
+            first=chunk.start,
             on_block=_steps_of(progress, "estimate", number * steps, len(chunks) * steps),
         )
         for key, values in found.items():
@@ -391,8 +401,9 @@ def refine_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnP
     model = inputs.model
     kept = frozenset(spec.keep_fp16)
     rows = run.read_table("units").to_pylist()
-    flagged = run.read()["headline"]["flagged"]
     units = {u.name: u for u in list_units(model.family, model.blocks) if u.name not in kept}
+    promotable = {unit.block for unit in units.values()}
+    flagged = [block for block in run.read()["headline"]["flagged"] if block in promotable]
     estimates = {
         r["unit"]: r["estimated_kl"] for r in rows if r["bits"] == spec.bits and r["unit"] in units
     }
@@ -518,10 +529,17 @@ def proof_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnPr
     progress("proof", 0, 1)
     command = [sys.executable, "-m", "diagnose.proof", str(run.path.resolve())]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    if finished.returncode == INPUT_ERROR:
+        raise InputError(*finished.stderr.strip().splitlines()[-1].split(": ", 1))
+    if finished.returncode < 0:
+        raise InputError(
+            f"the proof's process was ended by signal {-finished.returncode}",
+            "it loads the whole checkpoint in float32: free some memory and run again",
+        )
     if finished.returncode:
         raise RuntimeError(f"the proof's process failed:\n{finished.stderr[-4000:]}")
     proof = json.loads((run.path / "proof.json").read_text(encoding="utf-8"))
-    mixed = run.read_arrays("work/proof.safetensors")
+    mixed = read_tensors(run, "work/proof.safetensors")
     scores = _read_sweep(run)
     texts = _token_texts(inputs.tokenizer, inputs.model.config.vocab_size)
     run.write_arrow(
@@ -552,8 +570,10 @@ ACTIONS = {
 def _skip_reason(stage: str, spec: RunSpec) -> str | None:
     """Why a stage does not apply to this spec, if it does not."""
     widths = set(spec.schemes)
-    if stage in ("requantize", "proof") and not widths <= SERVED_WIDTHS:
-        return f"no server loads checkpoints with {min(widths - SERVED_WIDTHS)}-bit layers"
+    if stage in ("requantize", "proof") and not widths <= set(SERVED_WIDTHS):
+        return (
+            f"no server loads checkpoints with {min(widths.difference(SERVED_WIDTHS))}-bit layers"
+        )
     return None
 
 
@@ -563,6 +583,7 @@ def run_pipeline(spec: RunSpec, out: Path, on_progress: OnProgress) -> RunDirect
     on_progress(stage, done, total). InputError for unusable input, another run in `out`, a process
     that is already at it, or a full disk; the run directory then says so too.
     """
+    return_freed_tensors()
     run = RunDirectory(out)
     if run.exists():
         run.check_spec(spec.to_json())
@@ -574,7 +595,12 @@ def run_pipeline(spec: RunSpec, out: Path, on_progress: OnProgress) -> RunDirect
         if not run.exists():
             run.create(description)
         begun = run.read()
-        parts = {"source": spec.model, "calibration": spec.calib, "ppl_definition": spec.valid}
+        parts = {
+            "versions": "the set of installed libraries",
+            "source": spec.model,
+            "calibration": spec.calib,
+            "ppl_definition": spec.valid,
+        }
         for part, what in parts.items():
             if begun[part] != description[part]:
                 raise InputError(
@@ -611,8 +637,8 @@ def _carry_out(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnPro
     except Exception as error:
         _record_failure(run, {"message": f"{type(error).__name__}: {error}", "remedy": ""})
         raise
-    run.update(state="done")
     shutil.rmtree(run.work, ignore_errors=True)
+    run.update(state="done")
 
 
 def _record_failure(run: RunDirectory, error: dict[str, str]) -> None:

@@ -1,18 +1,16 @@
 """A block that can be any mix of its reference and its quantized weights, by swapping pointers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mixedprec.arithmetic import FP16_BITS
-from mixedprec.model import SourceModel, get_linear, run_block
+from mixedprec.model import SourceModel, get_linear
 from mixedprec.realise import Searches, realise
+from mixedprec.scheme import FP16_BITS
 from mixedprec.searches import load_searches
 
-TOKENS_A_BATCH = 4096
 Widths = Mapping[str, int]
 
 
@@ -40,6 +38,11 @@ class SwappableBlock:
             }
         return self._effective[key]
 
+    def copies(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Copies of the reference weights, to be swapped in as a control."""
+        self.use({})
+        return {name: get_linear(self.block, name).weight.data.clone() for name in names}
+
     def use(self, weights: Mapping[str, Tensor]) -> None:
         """Put these weights in place, and the reference's everywhere else."""
         for name, weight in self._reference.items():
@@ -60,18 +63,6 @@ def read_swappable(
     """Block `number` with its searches at each of `bits`."""
     loaded = load_searches(searches, number, bits)
     return SwappableBlock(model.read_block(number), loaded, model.dtype)
-
-
-def batch_size(length: int) -> int:
-    """Windows in one forward. Fixed for a run, so that equal streams stay equal to the last bit."""
-    return max(1, TOKENS_A_BATCH // length)
-
-
-def advance(block: nn.Module, stream: Tensor, kwargs: dict[str, Any]) -> None:
-    """Push a stream [windows, length, d] through a block, in place."""
-    size = batch_size(stream.shape[1])
-    for batch in stream.split(size):
-        batch.copy_(run_block(block, batch, kwargs))
 
 
 def uniform_widths(model: SourceModel, bits: int, kept: frozenset[str], number: int) -> Widths:

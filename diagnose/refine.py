@@ -11,9 +11,9 @@ from scipy.stats import spearmanr
 
 from diagnose.quantized import uniform_widths
 from diagnose.sweep import REFERENCE, UNIFORM, Branch, list_subsets
-from mixedprec.arithmetic import FP16_BITS
 from mixedprec.families import Unit
 from mixedprec.model import SourceModel
+from mixedprec.scheme import FP16_BITS
 
 ENOUGH = 0.95
 

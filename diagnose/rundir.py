@@ -9,19 +9,19 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.numpy import load_file, save_file
 
 from mixedprec.errors import InputError
-from mixedprec.files import replace_file, report_full_disk, write_json
+from mixedprec.files import remove_leftovers, replace_file, report_full_disk, write_json
 
 SCHEMA = 1
 STAGES = ("search", "sweep", "estimate", "refine", "recipe", "requantize", "proof")
@@ -70,9 +70,11 @@ class RunDirectory:
             raise InputError(
                 f"{self.path / 'run.json'} cannot be read ({error})", "run it again elsewhere"
             ) from error
-        if record.get("schema") != SCHEMA:
+        if not isinstance(record, dict) or "schema" not in record:
+            raise InputError(f"{self.path / 'run.json'} is no run record", "run it again elsewhere")
+        if record["schema"] != SCHEMA:
             raise InputError(
-                f"{self.path} is a run of schema {record.get('schema')}",
+                f"{self.path} is a run of schema {record['schema']}",
                 f"this version reads schema {SCHEMA}; use the version that made it",
             )
         return record
@@ -87,7 +89,7 @@ class RunDirectory:
         """Raise InputError if the directory holds something that is no run."""
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file", "choose another --out directory")
-        if self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
+        if self.path.exists() and any(not _is_ours(p) for p in self.path.iterdir()):
             raise InputError(
                 f"{self.path} is not empty and holds no run", "choose another --out directory"
             )
@@ -103,9 +105,10 @@ class RunDirectory:
         """Raise InputError, naming the difference, if the run here was asked for otherwise."""
         there = self.read()["spec"]
         for key, value in spec.items():
-            if key not in NOT_BINDING and there.get(key) != value:
+            found = there.get(key)
+            if key not in NOT_BINDING and found != value:
                 raise InputError(
-                    f"{self.path} holds another run (its {key} is {there[key]!r}, not {value!r})",
+                    f"{self.path} holds another run (its {key} is {found!r}, not {value!r})",
                     "choose another --out, or repeat the options of that run",
                 )
 
@@ -115,7 +118,8 @@ class RunDirectory:
     def mark(self, stage: str, state: str, **details: Any) -> None:
         """Record a stage's state (running, done, skipped) in run.json."""
         stages = self.read()["stages"]
-        self.update(stages={**stages, stage: {"state": state, **details}})
+        entry = {**stages.get(stage, {}), "state": state, **details}
+        self.update(stages={**stages, stage: entry})
 
     def write_table(self, name: str, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
         """Write `name`.parquet from rows."""
@@ -134,20 +138,28 @@ class RunDirectory:
         except (OSError, pa.ArrowInvalid) as error:
             raise InputError(f"{path} cannot be read ({error})", "finish the run first") from error
 
-    def write_arrays(self, name: str, arrays: dict[str, Tensor]) -> None:
-        """Write a safetensors file `name` (a path inside the run)."""
+    def write_arrays(self, name: str, arrays: Mapping[str, Any]) -> None:
+        """Write a safetensors file `name` (a path inside the run) of arrays or CPU tensors."""
+        found = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+        # A scalar comes back from ascontiguousarray with a dimension more.
+        found = {key: array.reshape(np.shape(arrays[key])) for key, array in found.items()}
         with replace_file(self.path / name) as temporary:
-            save_file({key: value.contiguous() for key, value in arrays.items()}, temporary)
+            save_file(found, temporary)
 
-    def read_arrays(self, name: str) -> dict[str, Tensor]:
+    def read_arrays(self, name: str) -> dict[str, np.ndarray]:
         """What `write_arrays` wrote."""
         return load_file(self.path / name)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for this process; the system lets go of it however the process ends."""
-        with report_full_disk(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with report_full_disk(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be made ({error.strerror})", "choose another --out directory"
+            ) from error
         with open(self.path / ".lock", "a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -160,7 +172,14 @@ class RunDirectory:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
+            for folder in (self.path, self.searches, self.work):
+                remove_leftovers(folder)
             yield
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is the lock, or what a run killed at its very start left."""
+    return path.name == ".lock" or (path.name.startswith(".run.json.") and path.suffix == ".tmp")
 
 
 class ProgressLog:

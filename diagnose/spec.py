@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from diagnose.spikes import Thresholds
-from mixedprec.arithmetic import Scheme
 from mixedprec.errors import InputError
+from mixedprec.scheme import Scheme
 
 CALIB_WINDOWS = 128
 CALIB_SEQ_LEN = 512
@@ -51,6 +51,8 @@ class RunSpec:
             "--calib-windows": (self.calib_windows, 1),
             "--calib-seq-len": (self.calib_seq_len, 1),
             "--top-k": (self.top_k, 0),
+            "--verify-units": (self.verify_units, 0),
+            "--seed": (self.seed, 0),
         }
         for option, (value, least) in positive.items():
             if value is not None and value < least:
@@ -82,4 +84,9 @@ class RunSpec:
     @staticmethod
     def from_json(data: dict[str, Any]) -> "RunSpec":
         """What `to_json` gave."""
-        return RunSpec(**{**data, "keep_fp16": tuple(data["keep_fp16"])})
+        try:
+            return RunSpec(**{**data, "keep_fp16": tuple(data["keep_fp16"])})
+        except (TypeError, KeyError) as error:
+            raise InputError(
+                f"the run was made by another version ({error})", "use the version that made it"
+            ) from error

@@ -10,6 +10,7 @@ MAD_TO_SIGMA = 1.4826
 # Blocks of a healthy model differ by more than this in log KL; peers that happen to agree closer
 # must not make the next one look extreme.
 SMALLEST_SIGMA = 0.1
+SMALLEST_KL = 1e-12
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,11 @@ def _judge(
         return verdict(True, f"ΔPPL {damage.delta_ppl:.3f} is above {thresholds.delta_ppl:g}")
     if len(peers) < 3:
         return verdict(False, "too few blocks to tell an outlier")
-    times = damage.kl / typical if typical > 0 else math.inf
+    if damage.kl <= 0:
+        return verdict(False, "no damage measured")
+    if typical <= 0:
+        return verdict(True, "the only kind of block with measured damage")
+    times = damage.kl / typical
     described = f"KL {times:.1f}× the other blocks' median (z = {z:.1f})"
     if z < thresholds.z:
         return verdict(False, f"{described}: below z = {thresholds.z:g}")
@@ -82,11 +87,10 @@ def _judge(
 
 
 def _robust_z(value: float, peers: Sequence[float]) -> tuple[float, float]:
-    """Robust z-score of log `value` among log `peers`, and the peers' median."""
-    positive = [peer for peer in peers if peer > 0]
-    if not positive or value <= 0:
+    """Robust z-score of log `value` among log `peers`, and the peers' median; 0 where undefined."""
+    if value <= 0 or not peers or median(peers) <= 0:
         return 0.0, 0.0
-    logs = [math.log(peer) for peer in positive]
+    logs = [math.log(max(peer, SMALLEST_KL)) for peer in peers]
     centre = median(logs)
     sigma = MAD_TO_SIGMA * median(abs(log - centre) for log in logs)
     return (math.log(value) - centre) / max(sigma, SMALLEST_SIGMA), math.exp(centre)

@@ -25,14 +25,12 @@ from diagnose.likelihood import (
 from diagnose.quantized import (
     SwappableBlock,
     Widths,
-    advance,
-    batch_size,
     read_swappable,
     uniform_widths,
 )
-from mixedprec.arithmetic import FP16_BITS
 from mixedprec.block_search import check_finite
-from mixedprec.model import Head, SourceModel, run_block
+from mixedprec.model import Head, SourceModel, advance, batch_size, enter_blocks, run_block
+from mixedprec.scheme import FP16_BITS
 
 Trunk = Literal["reference", "uniform"]
 REFERENCE: Trunk = "reference"
@@ -198,10 +196,7 @@ def run_sweep(
     head counts as one more. InputError for activations that are not finite.
     """
     shared = _share_streams(plan, model)
-    entrance = model.read_entrance()
-    all_kwargs = entrance.block_kwargs(windows.shape[1])
-    hidden = torch.cat([entrance.enter(batch) for batch in windows.split(8)])
-    del entrance
+    hidden, all_kwargs = enter_blocks(model, windows)
     trunks: dict[str, Tensor] = {REFERENCE: hidden, UNIFORM: hidden.clone()}
     unique = dict.fromkeys(s for s in shared.values() if isinstance(s, Branch))
     streams: dict[Branch, Tensor] = {}
@@ -215,7 +210,8 @@ def run_sweep(
                 continue
             streams[branch] = trunks[branch.prefix].clone()
             widths = dict(branch.widths)
-            swappable.use(swappable.weights(widths))
+            control = branch.name == CONTROL
+            swappable.use(swappable.copies(widths) if control else swappable.weights(widths))
             advance(swappable.block, streams[branch], kwargs)
             if widths != low:
                 swappable.forget(widths)
@@ -227,6 +223,7 @@ def run_sweep(
             for branch in alive:
                 if branch.suffix == trunk:
                     advance(swappable.block, streams[branch], kwargs)
+        del swappable, quantized, weights  # before the next is read: one at a time
         on_block(number + 1)
     finals = {name: trunks[name] for name in trunks}
     finals |= {
@@ -278,9 +275,8 @@ def windows_a_chunk(model: SourceModel, plan: Plan, length: int, budget: int) ->
     return max(1, budget // (stream * (count_streams(model, plan) + 2)))
 
 
-def list_chunks(windows: Sequence[int] | int, size: int) -> list[slice]:
-    """Consecutive slices of at most `size` windows."""
-    count = windows if isinstance(windows, int) else len(windows)
+def list_chunks(count: int, size: int) -> list[slice]:
+    """Consecutive slices of at most `size` of `count` windows."""
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 

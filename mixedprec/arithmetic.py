@@ -11,40 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mixedprec.errors import InputError
-
-BITS = range(2, 9)
-GROUP_SIZES = (32, 64, 128, -1)
-FP16_BITS = 16
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """How a linear's weight is quantized.
-
-    bits: 2 to 8. group_size: input channels that share a scale; -1 is the whole row (per channel).
-    symmetric: without zero points. Errors: InputError for values out of range.
-    """
-
-    bits: int
-    group_size: int
-    symmetric: bool
-
-    def __post_init__(self) -> None:
-        if self.bits not in BITS:
-            raise InputError(
-                f"{self.bits} bits cannot be quantized to",
-                f"choose from {BITS.start} to {BITS.stop - 1}",
-            )
-        if self.group_size not in GROUP_SIZES:
-            raise InputError(
-                f"group size {self.group_size} is not supported",
-                "choose 32, 64, 128 or -1 (one group a row)",
-            )
-
-    def group(self, in_features: int) -> int:
-        """The group size in channels for a weight with `in_features` columns."""
-        return in_features if self.group_size == -1 else self.group_size
+from mixedprec.scheme import Scheme
 
 
 @dataclass(frozen=True)
@@ -112,13 +79,3 @@ def quantize(weight: Tensor, scheme: Scheme, scale_dtype: torch.dtype) -> Quanti
         zeros.to(torch.uint8).squeeze(-1),
         scheme,
     )
-
-
-def check_divisible(name: str, in_features: int, scheme: Scheme) -> None:
-    """Raise InputError unless the scheme's groups tile the `in_features` columns of `name`."""
-    group = scheme.group(in_features)
-    if in_features % group:
-        raise InputError(
-            f"group size {group} does not divide the {in_features} inputs of {name}",
-            "choose a smaller --group-size, or -1 for one group a row",
-        )

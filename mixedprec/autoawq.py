@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixedprec.arithmetic import Scheme
+from mixedprec.scheme import Scheme
 from mixedprec.search import (
     BlockSearch,
     ScaleChoice,
@@ -129,7 +129,8 @@ class MendedQuantizer(AwqQuantizer):
 
 class FastQuantizer(MendedQuantizer):
     """autoawq's quantizer with our search in it: `model.quantize(..., quantizer_cls=FastQuantizer)`
-    gives autoawq's own users the same choices sooner."""
+    gives autoawq's own users the same choices sooner, on CPU. Sums are taken in float32 whatever
+    the model's type."""
 
     def _compute_best_scale(
         self,
@@ -141,9 +142,11 @@ class FastQuantizer(MendedQuantizer):
         fp16_output: Tensor,
         kwargs: Mapping[str, Any] = {},
     ) -> Tensor:
-        candidates = candidate_scales(x_mean.view(-1), w_mean if self.duo_scaling else None)
-        flat = x.reshape(-1, x.shape[-1])
-        weights = [linear.weight.data for linear in linears2scale]
+        candidates = candidate_scales(
+            x_mean.float().view(-1), w_mean.float() if self.duo_scaling else None
+        )
+        flat = x.reshape(-1, x.shape[-1]).float()
+        weights = [linear.weight.data.float() for linear in linears2scale]
         if module2inspect is linears2scale[0]:
             losses = lone_losses(weights[0], second_moment(flat), candidates, self.scheme)
             return candidates[losses.index(min(losses))]
@@ -163,10 +166,8 @@ class FastQuantizer(MendedQuantizer):
     def _compute_best_clip(
         self, w: Tensor, input_feat: Tensor, *args: Any, **kwargs: Any
     ) -> Tensor:
-        sample = sample_for_clipping(input_feat)
-        return best_clip(w, group_grams(sample, self.scheme.group(w.shape[1])), self.scheme)[
-            :, :, None
-        ]
+        grams = group_grams(sample_for_clipping(input_feat).float(), self.scheme.group(w.shape[1]))
+        return best_clip(w.float(), grams, self.scheme)[:, :, None].to(w.dtype)
 
 
 def quantize_with_autoawq(

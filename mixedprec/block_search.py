@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixedprec.arithmetic import Scheme, check_divisible
 from mixedprec.autoawq import is_clipped, read_scale_groups
 from mixedprec.errors import InputError
 from mixedprec.families import UnitKind
-from mixedprec.model import SourceModel, get_linear, run_block
+from mixedprec.model import SourceModel, advance, enter_blocks, get_linear, is_finite, run_block
+from mixedprec.realise import norm_offset
+from mixedprec.scheme import Scheme
 from mixedprec.search import (
     CLIP_TOKENS,
     RATIOS,
@@ -36,11 +37,10 @@ from mixedprec.search import (
 )
 from mixedprec.searches import is_complete, save_search, search_path
 
-TOKENS_A_BATCH = 4096
 SCALING_TOLERANCE = 1e-3
 
 
-@dataclass
+@dataclass(eq=False)
 class _Site:
     """What is kept of the input that the linears of one unit share, over all calibration tokens.
 
@@ -73,11 +73,17 @@ class _Site:
             gram = flat.T @ flat
             self.gram = gram if self.gram is None else self.gram.add_(gram)
 
+    def close(self) -> None:
+        """All tokens have been seen: join what was kept."""
+        self.inputs = torch.cat(self.kept) if self.kept else torch.empty(0)
+        self.clip_inputs = torch.cat(self.sample)
+        self.kept, self.sample = [], []
+
     def second_moment(self) -> SecondMoment:
         """Of all tokens, for a lone linear."""
         if self.gram is not None:
             return SecondMoment(self.gram, True)
-        return SecondMoment(torch.cat(self.kept).flatten(0, -2), False)
+        return SecondMoment(self.inputs.flatten(0, -2), False)
 
 
 def scale_block(block: nn.Module, choices: Sequence[ScaleChoice]) -> nn.Module:
@@ -87,7 +93,7 @@ def scale_block(block: nn.Module, choices: Sequence[ScaleChoice]) -> nn.Module:
     for choice in choices:
         scales = choice.scales
         previous: Any = scaled.get_submodule(choice.group.previous)
-        offset = 1.0 if "gemma" in type(previous).__name__.lower() else 0.0
+        offset = norm_offset(previous)
         if isinstance(previous, nn.Linear):
             previous.weight.data[-len(scales) :] /= scales[:, None]
         else:
@@ -141,7 +147,7 @@ def _search_scheme(
             best = judge_jointly(
                 module,
                 linears,
-                torch.cat(site.kept),
+                site.inputs,
                 run,
                 candidates,
                 scheme,
@@ -155,7 +161,7 @@ def _search_scheme(
         if not is_clipped(name):
             continue
         weight = get_linear(block, name).weight.data
-        inputs = torch.cat(site.sample)
+        inputs = site.clip_inputs
         choice = search.choice_for(name)
         if choice is not None:
             weight, inputs = weight * choice.scales, inputs / choice.scales
@@ -174,11 +180,11 @@ def search_block(
     hidden: Tensor,
     kwargs: dict[str, Any],
     schemes: Sequence[Scheme],
-) -> tuple[list[BlockSearch], Tensor]:
-    """Search one block at each scheme; also gives the block's output, the next one's input.
+) -> list[BlockSearch]:
+    """Search one block at each scheme, and push the stream through it.
 
     name: for messages. block: float32 weights. hidden: the calibration stream [n, length, d] before
-    the block. InputError where the block's output is not finite.
+    the block, which becomes the one after it. InputError where that is not finite.
     """
     jointly = {name for group in groups if group.inspect is not None for name in group.linears}
     tokens = hidden.shape[0] * hidden.shape[1]
@@ -191,13 +197,13 @@ def search_block(
         handles.append(
             first.register_forward_pre_hook(lambda _, args, site=site: site.add(args[0]))
         )
-    size = max(1, TOKENS_A_BATCH // hidden.shape[1])
-    output = torch.cat([run_block(block, batch, kwargs) for batch in hidden.split(size)])
+    advance(block, hidden, kwargs)
     for handle in handles:
         handle.remove()
-    check_finite(output, f"the output of {name}")
-    searches = [_search_scheme(block, groups, sites, kwargs, scheme) for scheme in schemes]
-    return searches, output
+    check_finite(hidden, f"the output of {name}")
+    for site in dict.fromkeys(sites.values()):
+        site.close()
+    return [_search_scheme(block, groups, sites, kwargs, scheme) for scheme in schemes]
 
 
 @torch.no_grad()
@@ -214,14 +220,9 @@ def search_model(
     `on_block` is told the number of blocks done. InputError for group sizes that do not divide,
     and for activations that are not finite.
     """
-    model_type = model.config.model_type
-    groups = read_scale_groups(model_type, model.block_shell(0))
+    check_schemes(model, schemes)
+    groups = read_scale_groups(model.config.model_type, model.block_shell(0))
     units = model.family.units
-    for scheme in schemes:
-        for unit in units:
-            for name in unit.linears:
-                columns = get_linear(model.block_shell(0), name).in_features
-                check_divisible(name, columns, scheme)
     missing = [
         block
         for block in range(model.blocks)
@@ -229,29 +230,35 @@ def search_model(
     ]
     if not missing:
         return
-    entrance = model.read_entrance()
-    all_kwargs = entrance.block_kwargs(windows.shape[1])
-    hidden = torch.cat([entrance.enter(batch) for batch in windows.split(8)])
-    del entrance
+    hidden, all_kwargs = enter_blocks(model, windows)
     for number in range(missing[-1] + 1):
         block = model.read_block(number)
         kwargs = all_kwargs[number]
         if number in missing:
             name = model.prefix(number)
-            searches, output = search_block(name, block, groups, units, hidden, kwargs, schemes)
+            first = hidden[:1].clone()
+            searches = search_block(name, block, groups, units, hidden, kwargs, schemes)
             for search in searches:
-                _check_scaling(name, block, search, hidden[:1], kwargs)
+                _check_scaling(name, block, search, first, kwargs)
                 save_search(search_path(folder, number, search.scheme.bits), search)
         else:
-            size = max(1, TOKENS_A_BATCH // hidden.shape[1])
-            output = torch.cat([run_block(block, batch, kwargs) for batch in hidden.split(size)])
-        hidden = output
+            advance(block, hidden, kwargs)
+        del block  # before the next is read: one at a time
         on_block(number + 1)
+
+
+def check_schemes(model: SourceModel, schemes: Sequence[Scheme]) -> None:
+    """Raise InputError unless every scheme's groups tile every linear's inputs."""
+    for kind in model.family.units:
+        for name in kind.linears:
+            columns = get_linear(model.block_shell(0), name).in_features
+            for scheme in schemes:
+                scheme.check_divides(columns, name)
 
 
 def check_finite(values: Tensor, name: str) -> None:
     """Raise InputError naming `name` unless every activation is finite."""
-    if not torch.isfinite(values).all():
+    if not is_finite(values):
         raise InputError(
             f"{name} holds NaN or infinity on this text",
             "the model overflows in itself: check the checkpoint, or try another calibration text",

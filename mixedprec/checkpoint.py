@@ -8,7 +8,8 @@ vLLM and SGLang; autoawq's GEMM format holds uniform 4 bits. What each server in
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mixedprec.arithmetic import FP16_BITS, Quantized, Scheme
+from mixedprec.arithmetic import Quantized
 from mixedprec.errors import InputError
 from mixedprec.families import Family
 from mixedprec.files import report_full_disk, write_json
@@ -30,8 +31,11 @@ from mixedprec.packing import (
 )
 from mixedprec.realise import RealisedBlock, realise
 from mixedprec.recipe import Recipe
+from mixedprec.scheme import FP16_BITS, Scheme
 from mixedprec.searches import load_searches
 
+# Widths that servers have kernels for, side by side in one checkpoint.
+SERVED_WIDTHS = (4, 8)
 FORMATS = ("compressed-tensors", "awq")
 SHARD_BYTES = 256 * 2**20
 COPIED = (
@@ -72,7 +76,7 @@ def _check_format(fmt: str, recipe: Recipe, schemes: dict[int, Scheme]) -> None:
         )
     if fmt == "awq" and 4 in schemes and schemes[4].symmetric:
         raise InputError("autoawq's GEMM format is asymmetric", "write it as compressed-tensors")
-    odd = [bits for bits in widths if bits not in (4, 8, FP16_BITS)]
+    odd = [bits for bits in widths if bits not in (*SERVED_WIDTHS, FP16_BITS)]
     if odd:
         raise InputError(
             f"no server loads {odd[0]}-bit layers in compressed-tensors",
@@ -134,7 +138,7 @@ def _quantization_config(
     }
 
 
-def _block_tensors(prefix: str, block: RealisedBlock, fmt: str) -> dict[str, Tensor]:
+def block_tensors(prefix: str, block: RealisedBlock, fmt: str) -> dict[str, Tensor]:
     """Everything a served block stores, by full name."""
     encode = to_gemm if fmt == "awq" else to_compressed_tensors
     tensors = {f"{prefix}.{name}": value for name, value in block.others.items()}
@@ -226,7 +230,7 @@ def write_checkpoint(
             del others
             for number in range(model.blocks):
                 realised = realise_block(model, recipe, searches, number, dtype)
-                writer.add(_block_tensors(model.prefix(number), realised, fmt))
+                writer.add(block_tensors(model.prefix(number), realised, fmt))
                 on_block(number + 1)
             writer.finish()
             config = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
@@ -264,31 +268,41 @@ def checkpoint_bytes(folder: Path) -> int:
     return total
 
 
-def read_linears(folder: Path) -> Iterator[tuple[str, Quantized | Tensor]]:
-    """Each linear of the blocks of a checkpoint on disk, as stored: packed ones as `Quantized`,
-    the scheme taken from config.json by its own rules; 16-bit ones as their weight."""
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """A checkpoint on disk, read tensor by tensor. `files`: tensor name -> file."""
+
+    folder: Path
+    quantization: dict[str, Any]
+    files: dict[str, Path]
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor as stored."""
+        with safe_open(self.files[name], framework="pt") as file:
+            return file.get_tensor(name).clone()
+
+    def linear(self, name: str) -> Quantized | Tensor | None:
+        """A linear of the blocks: packed ones as `Quantized`, with the scheme that config.json
+        gives them by its own rules; 16-bit ones as their weight; None where there is none."""
+        fmt = self.quantization["quant_method"]
+        suffixes = QUANTIZED_SUFFIXES[fmt]
+        if f"{name}.{suffixes[0]}" in self.files:
+            parts = [part for part in suffixes if f"{name}.{part}" in self.files]
+            tensors = {part: self.tensor(f"{name}.{part}") for part in parts}
+            decode = from_gemm if fmt == "awq" else from_compressed_tensors
+            return decode(tensors, _scheme_on_disk(self.quantization, name))
+        full = f"{name}.weight"
+        return self.tensor(full) if full in self.files else None
+
+
+def open_checkpoint(folder: Path) -> StoredCheckpoint:
+    """Index a quantized checkpoint by its config.json and its files' headers."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    quantization = config["quantization_config"]
-    fmt = quantization["quant_method"]
-    marker, *_ = QUANTIZED_SUFFIXES[fmt]
+    files: dict[str, Path] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            for name in sorted(names):
-                stem, _, suffix = name.rpartition(".")
-                if suffix == marker:
-                    tensors = {
-                        part: file.get_tensor(f"{stem}.{part}").clone()
-                        for part in QUANTIZED_SUFFIXES[fmt]
-                        if f"{stem}.{part}" in names
-                    }
-                    scheme = _scheme_on_disk(quantization, stem)
-                    decode = from_gemm if fmt == "awq" else from_compressed_tensors
-                    yield stem, decode(tensors, scheme)
-                elif suffix == "weight" and ".layers." in name:
-                    tensor = file.get_tensor(name).clone()
-                    if tensor.ndim == 2:
-                        yield stem, tensor
+            files |= dict.fromkeys(file.keys(), path)
+    return StoredCheckpoint(folder, config["quantization_config"], files)
 
 
 def _scheme_on_disk(quantization: dict[str, Any], linear: str) -> Scheme:

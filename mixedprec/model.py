@@ -22,12 +22,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from mixedprec.errors import InputError
-from mixedprec.families import Family, find_family
+from mixedprec.families import FAMILIES, Family, find_family
 
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # Names that older checkpoints give a module of today's transformers.
 OLD_NAMES = {"lm_head.weight": "embed_out.weight"}
+TOKENS_A_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ class SourceModel:
         """Full module name of a block."""
         return f"{self.family.blocks}.{block}"
 
-    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Tensors by name, in the stored type. InputError for one missing or not finite."""
+    def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """Tensors by name, as `dtype` or in the stored type. InputError for one missing or not
+        finite."""
         by_file: dict[Path, list[str]] = {}
         for name in names:
             if name not in self.files:
@@ -64,8 +66,9 @@ class SourceModel:
         for path, wanted in by_file.items():
             with safe_open(path, framework="pt") as file:
                 for name in wanted:
-                    tensors[name] = file.get_tensor(name).clone()
-                    if not torch.isfinite(tensors[name]).all():
+                    mapped = file.get_tensor(name)
+                    tensors[name] = mapped.to(dtype or mapped.dtype, copy=True)
+                    if not is_finite(tensors[name]):
                         raise InputError(
                             f"tensor {name} in {path.name} holds NaN or infinity",
                             "repair or re-download the checkpoint",
@@ -75,18 +78,13 @@ class SourceModel:
     def _fill(self, module: nn.Module, prefix: str) -> nn.Module:
         """`module` with its parameters, float32, from the tensors under `prefix`."""
         names = [name for name, _ in module.named_parameters()]
-        full = {name: self._stored_name(f"{prefix}.{name}") for name in names}
-        stored = self.read(full.values())
-        state = {name: stored.pop(full[name]).float() for name in names}
+        full = {name: stored_name(f"{prefix}.{name}", self.files) for name in names}
+        stored = self.read(full.values(), torch.float32)
+        state = {name: stored[full[name]] for name in names}
         module.load_state_dict(state, strict=False, assign=True)
         for parameter in module.parameters():
             parameter.requires_grad_(False)
         return module
-
-    def _stored_name(self, name: str) -> str:
-        if name in self.files:
-            return name
-        return OLD_NAMES.get(name, name)
 
     def read_block(self, block: int) -> nn.Module:
         """A decoder layer of its own with its weights in float32."""
@@ -116,7 +114,7 @@ class SourceModel:
         shell.set_submodule(self.shell.base_model_prefix, _FinalNorm(norm))
         if self.config.tie_word_embeddings and "lm_head.weight" not in self.files:
             name = self.family.embedding + ".weight"
-            weight = self.read([name])[name].float()
+            weight = self.read([name], torch.float32)[name]
             shell.lm_head.weight = nn.Parameter(weight, requires_grad=False)
         else:
             self._fill(shell.lm_head, "lm_head")
@@ -194,10 +192,35 @@ def get_linear(block: nn.Module, name: str) -> nn.Linear:
     return linear
 
 
+def enter_blocks(model: SourceModel, windows: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:
+    """The stream [n, length, d] before the first block, and every block's keyword arguments."""
+    entrance = model.read_entrance()
+    all_kwargs = entrance.block_kwargs(windows.shape[1])
+    return torch.cat([entrance.enter(batch) for batch in windows.split(8)]), all_kwargs
+
+
+def batch_size(length: int) -> int:
+    """Windows in one forward. Fixed for a run, so that equal streams stay equal to the last bit."""
+    return max(1, TOKENS_A_BATCH // length)
+
+
+@torch.no_grad()
+def advance(block: nn.Module, stream: Tensor, kwargs: dict[str, Any]) -> None:
+    """Push a stream [windows, length, d] through a block, in place."""
+    for batch in stream.split(batch_size(stream.shape[1])):
+        batch.copy_(run_block(block, batch, kwargs))
+
+
 def run_block(block: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
     """A block's output for a stream [n, length, d]."""
     output = block(hidden, **kwargs)
     return output[0] if isinstance(output, tuple) else output
+
+
+def is_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite. The sum tells, but for large values that overflow it,
+    and takes no memory."""
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
 def hash_file(path: Path) -> str:
@@ -258,6 +281,35 @@ def _index_tensors(path: Path) -> dict[str, Path]:
     return files
 
 
+def stored_name(name: str, files: dict[str, Path]) -> str:
+    """What a parameter is called in this checkpoint."""
+    old = OLD_NAMES.get(name, name)
+    return old if name not in files and old in files else name
+
+
+def _check_shapes(path: Path, shell: Any, files: dict[str, Path], tied: bool) -> None:
+    """Raise InputError for a parameter that the checkpoint lacks or holds in another shape."""
+    wanted: dict[Path, dict[str, list[int]]] = {}
+    for name, parameter in shell.named_parameters():
+        stored = stored_name(name, files)
+        if name == "lm_head.weight" and tied and stored not in files:
+            continue
+        if stored not in files:
+            raise InputError(
+                f"{path} has no tensor {stored}", "download the whole checkpoint again"
+            )
+        wanted.setdefault(files[stored], {})[stored] = list(parameter.shape)
+    for file, shapes in wanted.items():
+        with safe_open(file, framework="pt") as opened:
+            for name, shape in shapes.items():
+                found = opened.get_slice(name).get_shape()
+                if found != shape:
+                    raise InputError(
+                        f"tensor {name} has shape {found} where config.json means {shape}",
+                        "use the config.json that came with these weights",
+                    )
+
+
 def _served_dtype(files: dict[str, Path], probe: str) -> torch.dtype:
     """The 16-bit type to serve in: the stored one; float16 for a checkpoint in float32."""
     with safe_open(files[probe], framework="pt") as file:
@@ -287,7 +339,18 @@ def open_model(name: str) -> SourceModel:
     embedding = family.embedding + ".weight"
     if embedding not in files:
         raise InputError(f"{path} has no tensor {embedding}", "download the whole checkpoint again")
-    with init_empty_weights(include_buffers=False):
-        shell = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    if family is FAMILIES["stablelm"] and getattr(config, "use_parallel_residual", False):
+        raise InputError(
+            f"{name} is a StableLM with parallel residuals, which autoawq would scale wrongly",
+            "use a model whose blocks have two norms",
+        )
+    try:
+        with init_empty_weights(include_buffers=False):
+            shell = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path / 'config.json'} does not describe a model ({error})", "repair it"
+        ) from error
+    _check_shapes(path, shell, files, config.tie_word_embeddings)
     dtype = _served_dtype(files, embedding)
     return SourceModel(name, path, config, family, dtype, files, shell.eval())

@@ -8,7 +8,8 @@ AutoAWQ GEMM: the transposed matrix, eight 4-bit codes a word in the order 0 2 4
 import torch
 from torch import Tensor
 
-from mixedprec.arithmetic import Quantized, Scheme
+from mixedprec.arithmetic import Quantized
+from mixedprec.scheme import Scheme
 
 GEMM_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 

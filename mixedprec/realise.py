@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixedprec.arithmetic import FP16_BITS, Quantized, Scheme, quantize
+from mixedprec.arithmetic import Quantized, quantize
+from mixedprec.scheme import FP16_BITS, Scheme
 from mixedprec.search import BlockSearch, ScaleChoice
 
 Searches = Mapping[int, BlockSearch]
@@ -59,11 +60,15 @@ def _source(group_widths: list[int], searches: Searches) -> BlockSearch | None:
     return searches[min(quantized)] if quantized else None
 
 
+def norm_offset(norm: nn.Module) -> float:
+    """What the architecture adds to a norm's weight: Gemma multiplies by 1 + weight."""
+    return 1.0 if "gemma" in type(norm).__name__.lower() else 0.0
+
+
 def _fold_into_norm(norm: Any, scales: Tensor, dtype: torch.dtype) -> tuple[dict, Tensor]:
     """The norm's parameters over `scales`, rounded to `dtype`, and the scales that undo exactly
     what was stored: the rounding of a norm then costs nothing."""
-    # Gemma multiplies by 1 + weight.
-    offset = 1.0 if "gemma" in type(norm).__name__.lower() else 0.0
+    offset = norm_offset(norm)
     gain = norm.weight.float() + offset
     folded = (gain / scales - offset).to(dtype)
     stored = folded.float() + offset

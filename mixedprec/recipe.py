@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixedprec.arithmetic import FP16_BITS
 from mixedprec.errors import InputError
 from mixedprec.families import Family, Unit, list_units
 from mixedprec.files import write_json
+from mixedprec.scheme import FP16_BITS
 
 SCHEMA = 1
 

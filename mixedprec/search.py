@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mixedprec.arithmetic import Scheme, fake_quantize
+from mixedprec.arithmetic import fake_quantize
+from mixedprec.scheme import Scheme
 
 RATIOS = 20
 CLIP_LEVELS = 10
@@ -27,7 +28,8 @@ CLIP_TOKENS = 512
 TOKENS_A_BATCH = 2048
 RACE_ROWS = 8
 RACE_ERRORS = 8.0
-ROWS_A_CHUNK = 1024
+RACE_MARGIN = 0.01
+ELEMENTS_A_CHUNK = 2**18
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,20 @@ class BlockSearch:
         return scales
 
 
+def split_rows(weight: Tensor) -> tuple[Tensor, ...]:
+    """Views of a few rows each, small enough for their temporaries to stay in the cache."""
+    return weight.split(max(1, ELEMENTS_A_CHUNK // weight.shape[1]))
+
+
 def weight_means(weights: Sequence[Tensor], scheme: Scheme) -> Tensor:
     """Mean over rows of |w| relative to its weight group's largest, [K]: AWQ's weight salience."""
-    stacked = torch.cat(list(weights), dim=0)
-    grouped = stacked.reshape(-1, scheme.group(stacked.shape[1]))
-    relative = grouped.abs() / (grouped.abs().amax(dim=1, keepdim=True) + 1e-6)
-    return relative.view(stacked.shape).mean(0)
+    # One mean over all rows, as autoawq takes it: another order of summation moves scales by a
+    # rounding, and that moves ties between clipping levels.
+    relative = torch.cat(list(weights), dim=0).abs_()
+    for rows in split_rows(relative):
+        grouped = rows.view(-1, scheme.group(rows.shape[1]))
+        grouped /= grouped.amax(dim=1, keepdim=True) + 1e-6
+    return relative.mean(0)
 
 
 def candidate_scales(x_mean: Tensor, w_mean: Tensor | None) -> Tensor:
@@ -105,7 +115,10 @@ def candidate_scales(x_mean: Tensor, w_mean: Tensor | None) -> Tensor:
 
 def scaled_round_trip(weight: Tensor, scales: Tensor, scheme: Scheme) -> Tensor:
     """Q(W·s)/s: the weight that acts on unscaled inputs when W·s is quantized."""
-    return fake_quantize(weight * scales, scheme) / scales
+    result = torch.empty_like(weight)
+    for rows, out in zip(split_rows(weight), split_rows(result), strict=True):
+        torch.div(fake_quantize(rows * scales, scheme), scales, out=out)
+    return result
 
 
 @dataclass(frozen=True)
@@ -134,10 +147,7 @@ def lone_losses(
 ) -> list[float]:
     """Σ over tokens and outputs of the squared error of a lone linear under each candidate."""
     return [
-        sum(
-            moment.squared_error(scaled_round_trip(rows, scales, scheme) - rows)
-            for rows in weight.split(ROWS_A_CHUNK)
-        )
+        moment.squared_error(scaled_round_trip(weight, scales, scheme).sub_(weight))
         for scales in candidates
     ]
 
@@ -151,7 +161,7 @@ def rank_candidates(
         sum(
             (scaled_round_trip(rows, scales, scheme) - rows).square().sum(0).dot(power).item()
             for weight in weights
-            for rows in weight.split(ROWS_A_CHUNK)
+            for rows in split_rows(weight)
         )
         for scales in candidates
     ]
@@ -161,10 +171,11 @@ def rank_candidates(
 def _is_beaten(losses: Tensor, leader: Tensor, leader_total: float) -> bool:
     """Whether a candidate, seen on the first rows, can be dropped.
 
-    losses [m]: its loss on those rows; leader [n ≥ m]: the best candidate's on all of them. To win,
-    it would have to lose on the rest only a certain share of what the leader loses there. It is
-    dropped if that share is below zero (its partial sum passes the best total: exact), or so far
-    below the ratio on the rows seen that RACE_ERRORS standard errors of that ratio do not span it.
+    losses [m]: its loss on those rows, which are a random sample; leader [n ≥ m]: the best
+    candidate's on all of them. To win, it would have to lose on the rest only a certain share of
+    what the leader loses there. It is dropped if that share is below zero (its partial sum passes
+    the best total: exact), or so far below the ratio on the rows seen that RACE_ERRORS standard
+    errors of that ratio do not span it. One within RACE_MARGIN of the leader runs to the end.
     """
     seen = leader[: len(losses)]
     partial, leader_partial = losses.sum().item(), seen.sum().item()
@@ -174,6 +185,8 @@ def _is_beaten(losses: Tensor, leader: Tensor, leader_total: float) -> bool:
     if len(losses) < RACE_ROWS or leader_partial <= 0 or rest <= 0:
         return False
     ratio = partial / leader_partial
+    if ratio < 1 + RACE_MARGIN:
+        return False
     spread = (losses - ratio * seen).square().sum().item() * len(losses) / (len(losses) - 1)
     error = spread**0.5 / leader_partial
     return ratio - (leader_total - partial) / rest > RACE_ERRORS * error
@@ -203,12 +216,13 @@ def judge_jointly(
         size = TOKENS_A_BATCH
     reference = torch.cat([run(batch) for batch in inputs.split(size)])
     originals = [linear.weight.data for linear in linears]
-    rows = torch.arange(len(inputs))
+    rows = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))
     leader, leader_losses, leader_total = -1, torch.empty(0), float("inf")
     try:
         for index in order:
             for linear, weight in zip(linears, originals, strict=True):
-                linear.weight.data = scaled_round_trip(weight, candidates[index], scheme)
+                trial = scaled_round_trip(weight.float(), candidates[index], scheme)
+                linear.weight.data = trial.to(weight.dtype)
             losses = torch.empty(0, dtype=torch.float64)
             for batch in rows.split(size):
                 error = (run(inputs[batch]) - reference[batch]).float()
@@ -217,10 +231,6 @@ def judge_jointly(
                     break
             else:
                 total = losses.sum().item()
-                if leader < 0 and total == total:
-                    # Rows where it errs most go first from now on: they decide most.
-                    heaviest = losses.argsort(descending=True, stable=True)
-                    rows, losses = rows[heaviest], losses[heaviest]
                 if (total, index) < (leader_total, leader):
                     leader, leader_losses, leader_total = index, losses, total
     finally:
@@ -250,7 +260,7 @@ def best_clip(weight: Tensor, grams: Tensor, scheme: Scheme) -> Tensor:
     """
     group = scheme.group(weight.shape[1])
     best = []
-    for rows in weight.split(ROWS_A_CHUNK):
+    for rows in split_rows(weight):
         grouped = rows.reshape(len(rows), -1, group)
         largest = grouped.abs().amax(dim=-1, keepdim=True)
         chosen = largest.clone()

@@ -8,8 +8,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from mixedprec.arithmetic import Scheme
 from mixedprec.files import replace_file
+from mixedprec.scheme import Scheme
 from mixedprec.search import BlockSearch, ScaleChoice, ScaleGroup
 
 

@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixedprec.arithmetic import BITS, Scheme, check_divisible, fake_quantize, quantize
+from mixedprec.arithmetic import fake_quantize, quantize
 from mixedprec.autoawq import AwqQuantizer
 from mixedprec.errors import InputError
+from mixedprec.scheme import BITS, Scheme
 
 SCHEMES = st.builds(
     Scheme, st.sampled_from(list(BITS)), st.sampled_from([32, 64, 128, -1]), st.booleans()
@@ -59,6 +60,6 @@ def test_impossible_schemes_are_refused(bits: int, group: int) -> None:
 
 
 def test_groups_must_tile_the_inputs() -> None:
-    check_divisible("linear", 256, Scheme(4, 128, False))
+    Scheme(4, 128, False).check_divides(256, "linear")
     with pytest.raises(InputError, match="does not divide the 192 inputs of linear"):
-        check_divisible("linear", 192, Scheme(4, 128, False))
+        Scheme(4, 128, False).check_divides(192, "linear")

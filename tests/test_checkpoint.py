@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM
 from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
 from diagnose.pipeline import model_bytes
 from diagnose.spec import RunSpec
-from mixedprec.arithmetic import FP16_BITS, Quantized, Scheme
+from mixedprec.arithmetic import Quantized
 from mixedprec.block_search import search_model
 from mixedprec.checkpoint import (
     checkpoint_bytes,
-    read_linears,
+    open_checkpoint,
     realise_block,
     write_checkpoint,
 )
@@ -26,6 +26,7 @@ from mixedprec.errors import InputError
 from mixedprec.families import list_units
 from mixedprec.model import SourceModel, open_model, run_block
 from mixedprec.recipe import Recipe, make_recipe
+from mixedprec.scheme import FP16_BITS, Scheme
 from tests.tiny import FAMILIES
 
 SCHEMES = {4: Scheme(4, 64, False), 8: Scheme(8, 64, True)}
@@ -93,14 +94,14 @@ def test_transformers_loads_what_was_simulated(
     damage = (simulated - reference).abs().mean()
     # Float16 of norm biases and of kept weights is all that differs.
     assert (logits - simulated).abs().mean() < 0.01 * damage
-    stored = dict(read_linears(tmp_path / "out"))
+    stored = open_checkpoint(tmp_path / "out")
     widths = recipe.linear_widths()
-    assert stored.keys() == widths.keys()
     for number in range(model.blocks):
         realised = realise_block(model, recipe, searches, number, model.dtype)
         for name, linear in realised.linears.items():
             full = f"{model.prefix(number)}.{name}"
-            on_disk = stored[full]
+            on_disk = stored.linear(full)
+            assert on_disk is not None
             if isinstance(on_disk, Quantized):
                 assert on_disk.scheme == SCHEMES[widths[full]]
                 on_disk = on_disk.dequantize()
@@ -164,8 +165,8 @@ def test_gemm_format_is_what_autoawq_reads(searched: Searched, tmp_path: Path) -
         read = dequantize_gemm(*parts, 4, 64).T.float()
         assert torch.allclose(read, linear.served(), rtol=2e-3, atol=1e-6), name
     assert "model.layers.0.self_attn.o_proj.weight" in tensors
-    stored = dict(read_linears(tmp_path / "out"))
-    assert stored.keys() == recipe.linear_widths().keys()
+    stored = open_checkpoint(tmp_path / "out")
+    assert all(stored.linear(name) is not None for name in recipe.linear_widths())
     config = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
     assert config["version"] == "gemm"
     assert config["modules_to_not_convert"] == ["model.layers.0.self_attn.o_proj"]

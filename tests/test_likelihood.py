@@ -9,9 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from diagnose.likelihood import prepare_reference, score
-from diagnose.proof import reference_stream
 from diagnose.sweep import REFERENCE, score_streams
-from mixedprec.model import open_model
+from mixedprec.model import advance, enter_blocks, open_model
 
 
 def test_perplexity_is_transformers_own(
@@ -25,8 +24,10 @@ def test_perplexity_is_transformers_own(
         losses = [whole(input_ids=w[None], labels=w[None]).loss.item() for w in windows]
     # Small chunks of logits, so that their seams are tested too.
     monkeypatch.setattr("diagnose.likelihood.LOGIT_BYTES", 384 * 4 * 7)
-    streams = {REFERENCE: reference_stream(model, windows)}
-    found = score_streams(model.read_head(), windows, streams, 384)[REFERENCE]
+    hidden, all_kwargs = enter_blocks(model, windows)
+    for number in range(model.blocks):
+        advance(model.read_block(number), hidden, all_kwargs[number])
+    found = score_streams(model.read_head(), windows, {REFERENCE: hidden}, 384)[REFERENCE]
     assert math.exp(found.nll.mean()) == pytest.approx(math.exp(sum(losses) / 4), rel=1e-5)
     assert not found.kl.any()
     assert found.agree.all()
@@ -44,6 +45,27 @@ def test_kl_is_torchs() -> None:
     expected = torch.nn.functional.cross_entropy(other, targets, reduction="none")
     torch.testing.assert_close(nll, expected)
     assert torch.equal(agree, logits.argmax(-1) == other.argmax(-1))
+
+
+def test_small_kl_keeps_its_digits() -> None:
+    """At 8 bits KL is below the rounding of a float32 log-sum-exp."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(200, 4000, generator=generator) + 25
+    other = logits + 1e-3 * torch.randn(200, 4000, generator=generator)
+    _, kl, _ = score(prepare_reference(logits), other, torch.zeros(200).long())
+    p, q = logits.double().log_softmax(-1), other.double().log_softmax(-1)
+    exact = (p.exp() * (p - q)).sum(-1)
+    assert (kl >= 0).all()
+    torch.testing.assert_close(kl.double(), exact, rtol=1e-2, atol=1e-10)
+
+
+def test_wrecked_logits_have_a_finite_kl() -> None:
+    logits = torch.zeros(3, 50)
+    other = torch.zeros(3, 50)
+    other[:, 7] = 500.0
+    nll, kl, _ = score(prepare_reference(logits), other, torch.zeros(3).long())
+    assert torch.allclose(nll, torch.full((3,), 500.0))
+    assert torch.allclose(kl, torch.full((3,), 500.0 - 10.0 - torch.tensor(50.0).log().item()))
 
 
 def test_kl_of_equal_logits_is_exactly_zero() -> None:

@@ -97,7 +97,18 @@ def test_missing_tensor_is_named(damaged: Path) -> None:
     del tensors["model.layers.0.mlp.up_proj.weight"]
     save_file(tensors, damaged / "model.safetensors")
     with pytest.raises(InputError, match=r"no tensor model\.layers\.0\.mlp\.up_proj\.weight"):
-        open_model(str(damaged)).read_block(0)
+        open_model(str(damaged))
+
+
+def test_other_shapes_and_odd_configs(damaged: Path) -> None:
+    config = json.loads((damaged / "config.json").read_text())
+    for change, wanted in (
+        ({"intermediate_size": 192}, "has shape .* where config.json means"),
+        ({"hidden_act": "nonsense"}, "does not describe a model"),
+    ):
+        (damaged / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(InputError, match=wanted):
+            open_model(str(damaged))
 
 
 def test_unsupported_architecture_names_the_supported(damaged: Path) -> None:

@@ -8,7 +8,7 @@ from compressed_tensors.compressors.pack_quantized.helpers import unpack_from_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixedprec.arithmetic import Scheme, quantize
+from mixedprec.arithmetic import quantize
 from mixedprec.packing import (
     from_compressed_tensors,
     from_gemm,
@@ -17,6 +17,7 @@ from mixedprec.packing import (
     to_gemm,
     unpack,
 )
+from mixedprec.scheme import Scheme
 
 
 @settings(deadline=None)

@@ -3,16 +3,21 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from diagnose.pipeline import run_pipeline
+from diagnose.proof import prove
 from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
 from mixedprec.errors import InputError
@@ -71,9 +76,15 @@ def assert_same(run: RunDirectory, whole: RunDirectory) -> None:
     assert ours["headline"] == theirs["headline"]
     for table in ("blocks", "units", "promotions", "activations", "tokens"):
         assert run.read_table(table).equals(whole.read_table(table)), table
+    first, second = (r.read_arrays("activations.safetensors") for r in (run, whole))
+    assert all((first[name] == array).all() for name, array in second.items())
+    first, second = (json.loads((r.path / "recipe.json").read_text()) for r in (run, whole))
+    assert first["units"] == second["units"]
+    first, second = (json.loads((r.path / "proof.json").read_text()) for r in (run, whole))
+    assert first == second
+    assert not run.work.exists()
+    assert not list(run.path.rglob("*.tmp"))
     weights = [r.checkpoint / "model.safetensors" for r in (run, whole)]
-    from safetensors.torch import load_file
-
     first, second = map(load_file, weights)
     assert first.keys() == second.keys()
     assert all(first[name].equal(second[name]) for name in first)
@@ -127,6 +138,46 @@ def test_twenty_kills(spec: RunSpec, whole: RunDirectory, tmp_path: Path) -> Non
     assert kills >= 20
 
 
+KILL_AT_REPLACE = """
+import os, signal, sys
+from pathlib import Path
+from app.cli import app
+from diagnose import pipeline, proof
+replace, arguments = os.replace, sys.argv[2:]
+for number in map(int, sys.argv[1].split(",")):
+    child = os.fork()
+    if child == 0:
+        count = 0
+        def counted(*paths):
+            global count
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(*paths)
+        os.replace = counted
+        app(args=arguments)
+    os.waitpid(child, 0)
+"""
+
+
+def test_kills_just_before_a_file_appears(
+    spec: RunSpec, whole: RunDirectory, tmp_path: Path
+) -> None:
+    """SIGKILL at the n-th file that would take its place: the first write of run.json, between a
+    table and its stage's mark, and on; each time from where the one before left off."""
+    arguments = command(spec, tmp_path / "run")[3:]
+    numbers = "1,2,3,4,5,7,9,3,2,1,2,3,4,5,6,7,2,3,4,5,2,1,3,4"
+    subprocess.run(
+        [sys.executable, "-c", KILL_AT_REPLACE, numbers, *arguments],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    record = tmp_path / "run" / "run.json"
+    assert json.loads(record.read_text())["state"] == "running"
+    assert_same(run_pipeline(spec, tmp_path / "run", lambda *event: None), whole)
+
+
 def test_every_stage_boundary_resumes(spec: RunSpec, whole: RunDirectory, tmp_path: Path) -> None:
     """StopError by an exception at the first step of each stage in turn, in one directory."""
     out = tmp_path / "run"
@@ -157,8 +208,6 @@ def test_a_finished_run_is_not_repeated(spec: RunSpec, whole: RunDirectory) -> N
 
 
 def test_a_changed_model_is_refused(make_model: MakeModel, text_file: Path, tmp_path: Path) -> None:
-    import shutil
-
     model = tmp_path / "model"
     shutil.copytree(make_model("llama"), model)
     spec = RunSpec(
@@ -183,6 +232,53 @@ def test_a_changed_model_is_refused(make_model: MakeModel, text_file: Path, tmp_
         run_pipeline(spec, tmp_path / "run", stop)
 
 
+def test_proof_sees_any_tensor_that_was_changed(
+    spec: RunSpec, whole: RunDirectory, tmp_path: Path
+) -> None:
+    for name in ("model.norm.weight", "model.layers.1.input_layernorm.weight"):
+        copy = RunDirectory(tmp_path / name)
+        shutil.copytree(whole.path, copy.path)
+        weights = copy.checkpoint / "model.safetensors"
+        tensors = load_file(weights)
+        tensors[name] = tensors[name] * 1.01
+        save_file(tensors, weights, metadata={"format": "pt"})
+        proof = prove(copy)
+        assert not proof["passed"]
+        assert proof["checks"]["differing_on_disk"] == [name]
+
+
+def test_all_units_kept_and_a_flagged_block(spec: RunSpec, tmp_path: Path) -> None:
+    """Nothing is lost and nothing can be promoted: numbers stay valid JSON, the run ends."""
+    every = tuple(f"{b}.{k}" for b in range(4) for k in ("qkv", "o", "gate_up", "down"))
+    run = run_pipeline(replace(spec, keep_fp16=every), tmp_path / "run", lambda *event: None)
+    headline = json.loads((run.path / "run.json").read_text())["headline"]
+    assert headline["kl"]["uniform"] == 0.0
+    assert headline["recovered"] is None
+    assert headline["proved"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"group_size": -1},
+        {"symmetric": True},
+        {"model": ("llama", {"num_hidden_layers": 1})},
+        {"model": ("qwen2", {"dtype": "bfloat16"})},
+        {"whole_blocks": True},
+    ],
+)
+def test_other_specs_end_proved(
+    changes: dict, spec: RunSpec, make_model: MakeModel, tmp_path: Path
+) -> None:
+    if "model" in changes:
+        family, options = changes["model"]
+        if "dtype" in options:
+            options = {**options, "dtype": getattr(torch, options["dtype"])}
+        changes = {"model": str(make_model(family, **options)), "keep_fp16": ()}
+    run = run_pipeline(replace(spec, **changes), tmp_path / "run", lambda *event: None)
+    assert run.read()["headline"]["proved"]
+
+
 def test_kept_units_stay_and_widths_are_as_asked(whole: RunDirectory) -> None:
     units = {
         e["unit"]: e["bits"] for e in json.loads((whole.path / "recipe.json").read_text())["units"]
@@ -195,8 +291,6 @@ def test_kept_units_stay_and_widths_are_as_asked(whole: RunDirectory) -> None:
 def test_widths_that_no_server_loads_are_measured_but_not_written(
     spec: RunSpec, tmp_path: Path
 ) -> None:
-    from dataclasses import replace
-
     run = run_pipeline(replace(spec, bits=3), tmp_path / "run", lambda *event: None)
     record = run.read()
     assert record["stages"]["proof"]["state"] == "skipped"

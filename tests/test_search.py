@@ -10,7 +10,6 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
-from mixedprec.arithmetic import Scheme
 from mixedprec.autoawq import (
     AwqQuantizer,
     FastQuantizer,
@@ -20,6 +19,7 @@ from mixedprec.autoawq import (
 )
 from mixedprec.block_search import scale_block, search_model
 from mixedprec.model import open_model
+from mixedprec.scheme import Scheme
 from mixedprec.search import BlockSearch
 from mixedprec.searches import load_search, search_path
 from tests.tiny import FAMILIES

@@ -23,10 +23,10 @@ from diagnose.sweep import (
     run_sweep,
     view_name,
 )
-from mixedprec.arithmetic import FP16_BITS, Scheme
 from mixedprec.block_search import search_model
 from mixedprec.families import list_units
 from mixedprec.model import SourceModel, open_model
+from mixedprec.scheme import FP16_BITS, Scheme
 
 Setup = tuple[SourceModel, torch.Tensor, Plan]
 KEPT = frozenset({"1.down"})

@@ -18,9 +18,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from diagnose.likelihood import prepare_reference, score
 from diagnose.quantized import read_swappable, uniform_widths
 from diagnose.sweep import UNIFORM, Plan, block_branches, run_sweep, view_name
-from mixedprec.arithmetic import Scheme
 from mixedprec.block_search import search_model
 from mixedprec.model import SourceModel, open_model
+from mixedprec.scheme import Scheme
 
 WINDOWS, LENGTH, VOCABULARY = 8, 256, 4096
 REPEATS = 5
