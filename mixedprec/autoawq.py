@@ -44,15 +44,13 @@ class _InputNames(dict[str, str]):
         return key
 
 
-def read_scale_groups(
-    model_type: str, block: nn.Module, *, foldable: bool = True
-) -> tuple[ScaleGroup, ...]:
+def read_scale_groups(model_type: str, block: nn.Module) -> tuple[ScaleGroup, ...]:
     """The scale groups of `block` (a decoder layer of that architecture) in autoawq's registry.
 
-    foldable: leave out groups whose inverse scales only an activation function could take (GPT-NeoX
-    and StarCoder2's last linear): a checkpoint in a general format has no place for them. Groups
-    that autoawq would scale wrongly are always left out: a fused QKV projection whose value rows
-    are fewer than the output projection's inputs (grouped key-value heads in Phi-3).
+    Left out are groups whose inverse scales only an activation function could take (GPT-NeoX's and
+    StarCoder2's last linear), for which checkpoints have no place, and one that autoawq would scale
+    wrongly: a fused QKV projection whose value rows are fewer than the output projection's inputs
+    (grouped key-value heads in Phi-3).
     """
     registry = AWQ_CAUSAL_LM_MODEL_MAP[model_type]
     groups = []
@@ -64,7 +62,7 @@ def read_scale_groups(
             fused_qkv = get_op_name(block, previous).endswith("qkv_proj")
             if fused_qkv and previous.out_features != 3 * width:
                 continue
-        elif foldable and not hasattr(previous, "weight"):
+        elif not hasattr(previous, "weight"):
             continue
         groups.append(
             ScaleGroup(

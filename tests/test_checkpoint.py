@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
-from diagnose.pipeline import model_bytes
+from diagnose.sizes import model_bytes
 from diagnose.spec import RunSpec
 from mixedprec.arithmetic import Quantized
 from mixedprec.block_search import search_model

@@ -57,6 +57,9 @@ def assert_refused(arguments: list[str], *wanted: str, out: Path | None = None) 
         (["--keep-fp16", "9.down"], "the model has no unit '9.down'"),
         (["--max-memory", "lots"], "give it like 8GiB"),
         (["--device", "cuda"], "use auto or cpu"),
+        (["--seed", "-1"], "give at least 0"),
+        (["--verify-units", "-5"], "give at least 0"),
+        (["--out", "/proc/none/run"], "choose another --out"),
     ],
 )
 def test_bad_options(
@@ -169,6 +172,28 @@ def test_run_show_and_requantize(options: list[str], make_model: MakeModel, tmp_
     assert sum(name.endswith("qweight") for name in names) == len(recipe.linear_widths())
     assert_refused([*arguments, str(target)], "exists already")
     assert_refused([*arguments, str(tmp_path / "x"), "--format", "gguf"], "unknown format 'gguf'")
+
+
+def test_requantize_refuses_another_model(
+    options: list[str], make_model: MakeModel, tmp_path: Path
+) -> None:
+    model = copy_model(make_model("llama"), tmp_path / "model")
+    assert CliRunner().invoke(app, ["run", str(model), *options]).exit_code == 0
+    recipe = str(tmp_path / "out" / "recipe.json")
+    arguments = ["requantize", str(tmp_path / "out"), "--recipe", recipe]
+    moved = model.rename(tmp_path / "moved")
+    target = tmp_path / "again"
+    result = CliRunner().invoke(app, [*arguments, "--out", str(target), "--model", str(moved)])
+    assert result.exit_code == 0, result.output
+    first, second = (
+        load_file(f / "model.safetensors") for f in (target, tmp_path / "out/checkpoint")
+    )
+    assert all(first[name].equal(second[name]) for name in second)
+    tensors = load_file(moved / "model.safetensors")
+    tensors["model.norm.weight"] += 1
+    save_file(tensors, moved / "model.safetensors", metadata={"format": "pt"})
+    arguments += ["--model", str(moved), "--out", str(tmp_path / "third")]
+    assert_refused(arguments, "is not the model of", out=tmp_path / "third")
 
 
 def test_show_of_something_else(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Imports go one way, app -> diagnose -> mixedprec, and one module alone imports autoawq."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,12 @@ def test_imports_go_one_way(package: str) -> None:
     for path in modules:
         backwards = imported(path) & (FORBIDDEN[package] | {"examples", "tests"})
         assert not backwards, f"{path} imports {backwards}"
+
+
+def test_runs_are_read_without_torch() -> None:
+    """What shows a run must start at once: it reads the run directory, and imports no torch."""
+    program = "import app.show, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
 
 
 def test_only_one_module_imports_autoawq() -> None:

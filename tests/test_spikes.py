@@ -50,6 +50,12 @@ def test_limits_and_top_k() -> None:
     assert flagged(found, replace(DEFAULT, delta_ppl=0.02)) == [0]
 
 
+def test_zeros_are_no_outliers_and_hide_none() -> None:
+    assert flagged(damages(0.0, 0.0, 0.0, 0.0, 0.0)) == []
+    assert flagged(damages(0.0, 0.0, 0.5, 0.0, 0.0)) == [2]
+    assert flagged(damages(0.0, 0.001, 0.0011, 0.0009, 0.3)) == [4]
+
+
 def test_too_few_blocks_say_so() -> None:
     assert "too few" in flag_blocks(damages(1.0, 0.001), DEFAULT)[0].reason
 

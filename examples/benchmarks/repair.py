@@ -91,7 +91,7 @@ def main() -> None:
         folder = Path(name)
         run_bundled(folder / "llama")
         if len(sys.argv) == 3:
-            run_qwen2(folder / "qwen2", Path(sys.argv[1]), Path(sys.argv[2]), steps=500)
+            run_qwen2(folder / "qwen2", Path(sys.argv[1]), Path(sys.argv[2]), steps=220)
         else:
             print("qwen2: left out; give two texts, such as WikiText-2's valid and test")
 

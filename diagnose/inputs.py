@@ -1,0 +1,108 @@
+"""What a run works on: model, tokenizer and texts, opened, checked and described."""
+
+import hashlib
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from diagnose.corpora import Corpus, cut_windows, load_corpus, load_tokenizer, parse_spec
+from diagnose.spec import DEFAULT_SEQ_LEN, RunSpec
+from mixedprec.block_search import check_schemes
+from mixedprec.errors import InputError
+from mixedprec.families import list_units
+from mixedprec.model import SourceModel, open_model
+from mixedprec.recipe import check_names
+
+VERSIONED = ("awqscope", "torch", "transformers", "autoawq", "compressed-tensors", "safetensors")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run works on, loaded and checked."""
+
+    model: SourceModel
+    tokenizer: PreTrainedTokenizerBase
+    calib: Corpus
+    valid: Corpus
+    calib_windows: Tensor
+    windows: Tensor
+
+
+def load_inputs(spec: RunSpec) -> Inputs:
+    """Open the model and the texts. InputError for anything that a run could not use."""
+    parse_spec(spec.calib)
+    parse_spec(spec.valid)
+    model = open_model(spec.model)
+    check_schemes(model, list(spec.schemes.values()))
+    check_names(list(spec.keep_fp16), list_units(model.family, model.blocks))
+    tokenizer = load_tokenizer(model.path)
+    calib, valid = load_corpus(spec.calib), load_corpus(spec.valid)
+    limit = getattr(model.config, "max_position_embeddings", DEFAULT_SEQ_LEN)
+    seq_len = spec.seq_len or min(DEFAULT_SEQ_LEN, limit)
+    if seq_len > limit:
+        raise InputError(
+            f"--seq-len {seq_len} is longer than the model's {limit} positions",
+            f"give at most {limit}",
+        )
+    calib_windows = cut_windows(
+        calib, tokenizer, min(spec.calib_seq_len, limit), spec.calib_windows
+    )
+    windows = cut_windows(valid, tokenizer, seq_len, spec.windows)
+    largest = max(int(calib_windows.max()), int(windows.max()))
+    if largest >= model.config.vocab_size:
+        raise InputError(
+            f"the tokenizer gives token {largest}, the model knows {model.config.vocab_size}",
+            "use the tokenizer that came with the model",
+        )
+    return Inputs(model, tokenizer, calib, valid, calib_windows, windows)
+
+
+def hash_tokens(windows: Tensor) -> str:
+    """SHA-256 of token ids as 32-bit integers: what text, tokenizer and cutting came to."""
+    return hashlib.sha256(windows.int().numpy().tobytes()).hexdigest()
+
+
+def describe(spec: RunSpec, inputs: Inputs) -> dict[str, Any]:
+    """The part of run.json that is known before anything is measured."""
+    model, windows = inputs.model, inputs.windows
+    count, length = windows.shape
+    return {
+        "model": spec.model,
+        "spec": spec.to_json(),
+        "source": {
+            "architecture": model.config.model_type,
+            "blocks": model.blocks,
+            "units": [kind.name for kind in model.family.units],
+            "parameters": sum(p.numel() for p in model.shell.parameters()),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "hashes": model.hash(),
+        },
+        "ppl_definition": {
+            "sentence": (
+                f"exp of the mean token NLL over {count} non-overlapping windows of {length} "
+                f"tokens; every token is scored but each window's first"
+            ),
+            "text": inputs.valid.spec,
+            "text_sha256": inputs.valid.hash,
+            "tokens_sha256": hash_tokens(windows),
+            "windows": count,
+            "seq_len": length,
+            "scored_tokens": count * (length - 1),
+        },
+        "calibration": {
+            "text": inputs.calib.spec,
+            "text_sha256": inputs.calib.hash,
+            "tokens_sha256": hash_tokens(inputs.calib_windows),
+            "windows": len(inputs.calib_windows),
+            "seq_len": inputs.calib_windows.shape[1],
+        },
+        "versions": {name: version(name) for name in VERSIONED}
+        | {"python": platform.python_version()},
+        "stages": {},
+        "headline": {},
+        "error": None,
+    }

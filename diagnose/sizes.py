@@ -1,0 +1,32 @@
+"""Bytes on disk of units and models at any widths, known before anything is written."""
+
+from diagnose.spec import RunSpec
+from mixedprec.families import Unit, list_units
+from mixedprec.model import SourceModel, get_linear, stored_name
+from mixedprec.realise import stored_bytes
+from mixedprec.scheme import FP16_BITS
+
+
+def unit_bytes(model: SourceModel, unit: Unit, bits: int, spec: RunSpec) -> int:
+    """Bytes of a unit's weights on disk at `bits`."""
+    scheme = spec.schemes.get(bits, spec.low)
+    shell = model.block_shell(unit.block)
+    linears = [get_linear(shell, name) for name in unit.linears]
+    return sum(stored_bytes(m.out_features, m.in_features, bits, scheme) for m in linears)
+
+
+def model_bytes(model: SourceModel, spec: RunSpec, changed: dict[str, int]) -> tuple[int, int]:
+    """Bytes of the tensors of a model with every unit at the low width but those `changed`, and of
+    the reference in 16 bits."""
+    units = list_units(model.family, model.blocks)
+    reference = 0
+    for name, parameter in model.shell.named_parameters():
+        tied = name == "lm_head.weight" and stored_name(name, model.files) not in model.files
+        reference += 0 if tied else parameter.numel() * 2
+    kept = dict.fromkeys(spec.keep_fp16, FP16_BITS)
+    widths = {unit.name: spec.bits for unit in units} | kept | changed
+    saved = sum(
+        unit_bytes(model, unit, FP16_BITS, spec) - unit_bytes(model, unit, widths[unit.name], spec)
+        for unit in units
+    )
+    return reference - saved, reference

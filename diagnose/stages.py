@@ -1,0 +1,340 @@
+"""The measuring stages of a run, from the AWQ search to the units worth promoting. Each reads and
+writes the run directory; what it decides is decided by pure functions elsewhere."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from diagnose.activations import ActivationLog
+from diagnose.bootstrap import Resampler
+from diagnose.estimator import estimate_units
+from diagnose.inputs import Inputs
+from diagnose.measure import (
+    TOKENS_A_ROW_GROUP,
+    block_rows,
+    join_chunks,
+    reduce_chunk,
+    token_table,
+)
+from diagnose.refine import (
+    Promotion,
+    choose_promotion,
+    pick_for_verification,
+    promotion_branches,
+    rank_correlation,
+    unit_branch,
+)
+from diagnose.rundir import OnProgress, RunDirectory
+from diagnose.sizes import model_bytes, unit_bytes
+from diagnose.spec import RunSpec
+from diagnose.sweep import (
+    CONTROL,
+    REFERENCE,
+    UNIFORM,
+    Branch,
+    Plan,
+    block_branches,
+    count_streams,
+    list_chunks,
+    run_sweep,
+    windows_a_chunk,
+)
+from diagnose.tables import ACTIVATIONS, BLOCKS, PROMOTIONS, UNITS
+from mixedprec.block_search import search_model
+from mixedprec.families import list_units
+from mixedprec.model import SourceModel
+
+# Half of the memory budget is for streams; blocks, the head and the search use the rest.
+STREAM_SHARE = 0.5
+
+
+def _plan(
+    spec: RunSpec, model: SourceModel, run: RunDirectory, branches: tuple[Branch, ...]
+) -> Plan:
+    return Plan(
+        spec.bits, (spec.bits, spec.rescue_bits), frozenset(spec.keep_fp16), run.searches, branches
+    )
+
+
+def search_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
+    """The AWQ search of every block at both widths."""
+    blocks = inputs.model.blocks
+    search_model(
+        inputs.model,
+        inputs.calib_windows,
+        list(spec.schemes.values()),
+        run.searches,
+        lambda done: progress("search", done, blocks),
+    )
+
+
+def _steps_of(progress: OnProgress, stage: str, before: int, total: int) -> Callable[[int], None]:
+    """Reports steps of one chunk as steps of the whole stage."""
+    return lambda done: progress(stage, before + done, total)
+
+
+def _swept_chunks(
+    name: str,
+    spec: RunSpec,
+    inputs: Inputs,
+    run: RunDirectory,
+    plan: Plan,
+    progress: OnProgress,
+    reduce: Callable[[dict], dict[str, Tensor]],
+    *,
+    log_activations: bool = False,
+) -> list[dict[str, Tensor]]:
+    """Run the plan chunk by chunk, keeping each chunk's result in work/ until the run is done."""
+    model, windows = inputs.model, inputs.windows
+    record = run.read()
+    sizes = record.get("chunks", {})
+    if name not in sizes:
+        budget = int(spec.max_memory * STREAM_SHARE)
+        sizes = {**sizes, name: windows_a_chunk(model, plan, windows.shape[1], budget)}
+        run.update(chunks=sizes)
+    chunks = list_chunks(len(windows), sizes[name])
+    steps = model.blocks + 1
+    total = len(chunks) * steps
+    for number, chunk in enumerate(chunks):
+        file = f"work/{name}-{number:04d}.safetensors"
+        if (run.path / file).exists():
+            continue
+        log = ActivationLog()
+        scores = run_sweep(
+            model,
+            windows[chunk],
+            plan,
+            observe=log.observe if log_activations else None,
+            on_block=_steps_of(progress, name, number * steps, total),
+        )
+        state = {f"activations.{key}": value for key, value in log.state().items()}
+        run.write_arrays(file, reduce(scores) | state)
+    return [read_tensors(run, f"work/{name}-{n:04d}.safetensors") for n in range(len(chunks))]
+
+
+def read_tensors(run: RunDirectory, name: str) -> dict[str, Tensor]:
+    """A safetensors file of a run as tensors."""
+    return {key: torch.from_numpy(array) for key, array in run.read_arrays(name).items()}
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> list[str]:
+    """What each token id reads as on its own."""
+    known = min(len(tokenizer), vocabulary)
+    texts = tokenizer.batch_decode([[token] for token in range(known)])
+    return texts + [""] * (vocabulary - known)
+
+
+def read_sweep(run: RunDirectory) -> dict[str, Tensor]:
+    """The joined results of the sweep, kept until the run is done."""
+    return read_tensors(run, "work/sweep.safetensors")
+
+
+def sweep_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
+    """Measure every block in its three views; write blocks, activations and tokens."""
+    model = inputs.model
+    plan = _plan(spec, model, run, block_branches(model, spec.bits, frozenset(spec.keep_fp16)))
+    chunks = _swept_chunks(
+        "sweep",
+        spec,
+        inputs,
+        run,
+        plan,
+        progress,
+        lambda scores: reduce_chunk(scores, model.blocks),
+        log_activations=True,
+    )
+    log = ActivationLog()
+    prefix = "activations."
+    for chunk in chunks:
+        log.merge({k.removeprefix(prefix): v for k, v in chunk.items() if k.startswith(prefix)})
+    scores = join_chunks(
+        [{k: v for k, v in chunk.items() if not k.startswith(prefix)} for chunk in chunks]
+    )
+    control = float(scores[f"kl.{CONTROL}"].abs().max())
+    if control != 0.0:
+        raise AssertionError(f"a block swapped with itself gives KL {control:.2e}, not 0")
+    run.write_arrays("work/sweep.safetensors", scores)
+    run.write_table("activations", log.rows(), ACTIVATIONS)
+    run.write_arrays("activations.safetensors", log.arrays())
+    rows = block_rows(scores, model.blocks, spec.thresholds, spec.seed)
+    run.write_table("blocks", rows, BLOCKS)
+    texts = token_texts(inputs.tokenizer, model.config.vocab_size)
+    run.write_arrow(
+        "tokens", token_table(inputs.windows, texts, scores), row_group=TOKENS_A_ROW_GROUP
+    )
+    run.update(
+        headline={**run.read()["headline"], **_sweep_headline(scores, rows, spec, inputs)},
+        plan={
+            "streams": count_streams(model, plan),
+            "chunk_windows": run.read()["chunks"]["sweep"],
+            "control_kl": control,
+        },
+    )
+
+
+def _sweep_headline(
+    scores: dict[str, Tensor], rows: list[dict[str, Any]], spec: RunSpec, inputs: Inputs
+) -> dict[str, Any]:
+    reference = scores[f"nll.{REFERENCE}"].numpy()
+    uniform = scores[f"nll.{UNIFORM}"].numpy()
+    kl = scores[f"kl.{UNIFORM}"].numpy()
+    token_kl = scores["token.kl_uniform"].numpy()
+    resampler = Resampler(len(kl), spec.seed)
+    isolated = [row["kl"] for row in rows if row["view"] == "isolated"]
+    delta, spread = resampler.ppl_difference(reference, uniform), resampler.mean(kl)
+    low_bytes, reference_bytes = model_bytes(inputs.model, spec, {})
+    return {
+        "ppl": {
+            "reference": math.exp(reference.mean()),
+            "uniform": math.exp(uniform.mean()),
+            "mixed": None,
+        },
+        "delta_ppl": {"uniform": [delta.value, delta.low, delta.high], "mixed": None},
+        "kl": {"uniform": float(kl.mean()), "mixed": None},
+        "kl_interval": {"uniform": [spread.low, spread.high], "mixed": None},
+        "kl_p99": {"uniform": float(np.quantile(token_kl, 0.99)), "mixed": None},
+        "kl_p999": {"uniform": float(np.quantile(token_kl, 0.999)), "mixed": None},
+        "top1_agreement": {
+            "uniform": float(scores[f"agree.{UNIFORM}"].mean()),
+            "mixed": None,
+        },
+        "bytes": {"reference": reference_bytes, "uniform": low_bytes, "mixed": None},
+        "flagged": [row["block"] for row in rows if row["view"] == "isolated" and row["flagged"]],
+        "recovered": None,
+        "additivity": sum(isolated) / float(kl.mean()) if kl.mean() > 0 else None,
+    }
+
+
+def estimate_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
+    """Estimate every unit at both widths; write units."""
+    model = inputs.model
+    resampler = Resampler(len(inputs.windows), spec.seed)
+    bits = (spec.bits, spec.rescue_bits)
+    stream = inputs.windows.shape[1] * model.config.hidden_size * 4
+    size = max(1, int(spec.max_memory * STREAM_SHARE) // (stream * (model.blocks + 4)))
+    chunks = list_chunks(len(inputs.windows), size)
+    steps = 2 * model.blocks
+    parts: dict[tuple[str, int], list[Tensor]] = {}
+    for number, chunk in enumerate(chunks):
+        found = estimate_units(
+            model,
+            inputs.windows[chunk],
+            run.searches,
+            bits,
+            seed=spec.seed,
+            first=chunk.start,
+            on_block=_steps_of(progress, "estimate", number * steps, len(chunks) * steps),
+        )
+        for key, values in found.items():
+            parts.setdefault(key, []).append(values)
+    rows = []
+    for unit in list_units(model.family, model.blocks):
+        for width in bits:
+            by_window = torch.cat(parts[unit.name, width]).double().numpy()
+            estimate = resampler.mean(by_window)
+            rows.append(
+                {
+                    "unit": unit.name,
+                    "block": unit.block,
+                    "kind": unit.kind.name,
+                    "bits": width,
+                    "bytes": unit_bytes(model, unit, width, spec),
+                    "estimated_kl": estimate.value,
+                    "estimated_kl_low": estimate.low,
+                    "estimated_kl_high": estimate.high,
+                    "exact_kl": None,
+                    "exact_kl_low": None,
+                    "exact_kl_high": None,
+                }
+            )
+    run.write_table("units", rows, UNITS)
+
+
+def refine_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
+    """Measure units exactly: those of flagged blocks, and enough others to check the estimator."""
+    model = inputs.model
+    kept = frozenset(spec.keep_fp16)
+    rows = run.read_table("units").to_pylist()
+    units = {u.name: u for u in list_units(model.family, model.blocks) if u.name not in kept}
+    promotable = {unit.block for unit in units.values()}
+    flagged = [block for block in run.read()["headline"]["flagged"] if block in promotable]
+    estimates = {
+        r["unit"]: r["estimated_kl"] for r in rows if r["bits"] == spec.bits and r["unit"] in units
+    }
+    verified = pick_for_verification(estimates, spec.verify_units)
+    inside = [name for name, unit in units.items() if unit.block in flagged]
+    measured = [(name, spec.bits) for name in dict.fromkeys([*inside, *verified])]
+    measured += [(name, spec.rescue_bits) for name in inside]
+    promotions = {
+        branch: (block, names)
+        for block in flagged
+        for branch, names in promotion_branches(
+            model, block, spec.bits, spec.rescue_bits, kept
+        ).items()
+    }
+    branches = [unit_branch(model, units[name], bits) for name, bits in measured]
+    plan = _plan(spec, model, run, (*branches, *promotions))
+    chunks = _swept_chunks(
+        "refine",
+        spec,
+        inputs,
+        run,
+        plan,
+        progress,
+        lambda scores: {f"kl.{name}": s.kl.double().mean(1) for name, s in scores.items()},
+    )
+    by_window = {name: torch.cat([c[name] for c in chunks]).numpy() for name in chunks[0]}
+    resampler = Resampler(len(inputs.windows), spec.seed)
+    index = {(row["unit"], row["bits"]): row for row in rows}
+    for name, bits in measured:
+        estimate = resampler.mean(by_window[f"kl.unit.{name}.{bits}"])
+        index[name, bits] |= {
+            "exact_kl": estimate.value,
+            "exact_kl_low": estimate.low,
+            "exact_kl_high": estimate.high,
+        }
+    uniform_kl = float(by_window[f"kl.{UNIFORM}"].mean())
+    found = [
+        Promotion(block, names, float(by_window[f"kl.{branch.name}"].mean()))
+        for branch, (block, names) in promotions.items()
+    ]
+    extra = {
+        name: unit_bytes(model, unit, spec.rescue_bits, spec)
+        - unit_bytes(model, unit, spec.bits, spec)
+        for name, unit in units.items()
+    }
+    chosen = set()
+    for block in flagged:
+        of_block = [p for p in found if p.block == block]
+        whole = max(of_block, key=lambda p: len(p.units))
+        chosen.add(whole if spec.whole_blocks else choose_promotion(of_block, uniform_kl, extra))
+    run.write_table("units", rows, UNITS)
+    run.write_table(
+        "promotions",
+        [
+            {
+                "block": p.block,
+                "units": list(p.units),
+                "kl": p.kl,
+                "given_back": 1 - p.kl / uniform_kl if uniform_kl > 0 else None,
+                "extra_bytes": sum(extra[name] for name in p.units),
+                "chosen": p in chosen,
+            }
+            for p in found
+        ],
+        PROMOTIONS,
+    )
+    exact = [index[name, spec.bits] for name in dict.fromkeys([*inside, *verified])]
+    correlation = rank_correlation(
+        [row["estimated_kl"] for row in exact], [row["exact_kl"] for row in exact]
+    )
+    given_back = sum(1 - p.kl / uniform_kl for p in chosen) if uniform_kl > 0 else 0.0
+    run.update(
+        estimator={"spearman": correlation, "verified_units": len(exact)},
+        headline={**run.read()["headline"], "predicted_recovered": min(1.0, given_back)},
+    )
