@@ -41,9 +41,8 @@ def _skip_reason(stage: str, spec: RunSpec) -> str | None:
     """Why a stage does not apply to this spec, if it does not."""
     widths = set(spec.schemes)
     if stage in ("requantize", "proof") and not widths <= set(SERVED_WIDTHS):
-        return (
-            f"no server loads checkpoints with {min(widths.difference(SERVED_WIDTHS))}-bit layers"
-        )
+        odd = min(widths.difference(SERVED_WIDTHS))
+        return f"no server loads checkpoints with {odd}-bit layers"
     return None
 
 
@@ -66,13 +65,15 @@ def run_pipeline(spec: RunSpec, out: Path, on_progress: OnProgress) -> RunDirect
             run.create(description)
         begun = run.read()
         parts = {
-            "versions": "the set of installed libraries",
             "source": spec.model,
             "calibration": spec.calib,
             "ppl_definition": spec.valid,
+            "versions": "the set of installed libraries",
         }
         for part, what in parts.items():
-            if begun[part] != description[part]:
+            # A finished run stays what it is; an unfinished one must not mix libraries' numbers.
+            matters = part != "versions" or begun["state"] != "done"
+            if matters and begun[part] != description[part]:
                 raise InputError(
                     f"{what} has changed since {out} was begun", "choose another --out"
                 )
