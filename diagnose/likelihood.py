@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LOGIT_BYTES = 16 * 2**20
+LOGIT_BYTES = 8 * 2**20
+FEWEST_POSITIONS = 64
 LARGEST_EXPONENT = 60.0
 
 
@@ -63,7 +64,7 @@ def score(reference: Reference, logits: Tensor, targets: Tensor) -> tuple[Tensor
 
 def tokens_a_chunk(vocabulary: int) -> int:
     """How many positions' logits are held at once."""
-    return max(1, LOGIT_BYTES // (4 * vocabulary))
+    return max(FEWEST_POSITIONS, LOGIT_BYTES // (4 * vocabulary))
 
 
 def empty_scores(windows: int, length: int) -> TokenScores:

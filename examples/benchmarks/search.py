@@ -100,12 +100,12 @@ def main() -> None:
     calib, valid = (load_corpus(str(folder / f"{name}.txt")) for name in ("calib", "valid"))
     held_out = cut_windows(valid, tokenizer, 256, 32)
 
-    windows = cut_windows(calib, tokenizer, 512, 2)
+    windows = cut_windows(calib, tokenizer, 512, 8)
     half, _ = run_stock(windows, torch.float16, blocks=1)
     ours, _ = run_ours(windows, blocks=1)
     print(f"stock in float16 / ours: {half / ours:.0f}x (block 0, {windows.numel()} tokens)")
 
-    for count in (32, 96):
+    for count in (8, 32):
         windows = cut_windows(calib, tokenizer, 512, count)
         ours, mine = run_ours(windows, blocks=None)
         full, stock = run_stock(windows, torch.float32, blocks=8)
