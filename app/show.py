@@ -55,8 +55,9 @@ def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
         else:
             low, high = headline["recovered_interval"]
             size = headline["bytes"]["mixed"] / headline["bytes"]["uniform"] - 1
+            verb = "gives" if len(promoted) == 1 else "give"
             found += (
-                f" gives back {headline['recovered']:.1%} of the lost KL "
+                f" {verb} back {headline['recovered']:.1%} of the lost KL "
                 f"({low:.1%} to {high:.1%}) for {size:+.1%} in size."
             )
     proved = headline.get("proved")
