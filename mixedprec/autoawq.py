@@ -148,11 +148,16 @@ class FastQuantizer(MendedQuantizer):
         if module2inspect is linears2scale[0]:
             losses = lone_losses(weights[0], second_moment(flat), candidates, self.scheme)
             return candidates[losses.index(min(losses))]
+        # Windows have no padding and share one mask: its first row serves batches of any size.
+        shared = {
+            name: value[:1] if isinstance(value, Tensor) and len(value) == len(x) else value
+            for name, value in kwargs.items()
+        }
         best = judge_jointly(
             module2inspect,
             linears2scale,
             x,
-            lambda batch: self._module_forward(batch, module2inspect, kwargs),
+            lambda batch: self._module_forward(batch, module2inspect, shared),
             candidates,
             self.scheme,
             order=rank_candidates(weights, flat.square().sum(0), candidates, self.scheme),
