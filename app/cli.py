@@ -146,7 +146,7 @@ def run(
         str, typer.Option(help="auto or cpu: it computes on the CPU so far.")
     ] = "auto",
     max_memory: Annotated[
-        str, typer.Option(help="Budget for what grows with the text; half goes to streams.")
+        str, typer.Option(help="Half of it is for the streams of sweep and estimates.")
     ] = "8GiB",
     seed: SeedOption = 0,
     as_json: JsonOption = False,
