@@ -7,7 +7,7 @@ combination of promotions with everything else at the low width (`promoted.BLOCK
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import spearmanr
+from pandas import Series
 
 from diagnose.quantized import uniform_widths
 from diagnose.sweep import REFERENCE, UNIFORM, Branch, list_subsets
@@ -83,7 +83,8 @@ def pick_for_verification(estimates: Mapping[str, float], count: int) -> list[st
 
 
 def rank_correlation(estimated: Sequence[float], exact: Sequence[float]) -> float | None:
-    """Spearman's correlation; None for fewer than three pairs."""
-    if len(exact) < 3:
+    """Spearman's correlation; None for fewer than three pairs, or if either is constant."""
+    if len(exact) < 3 or min(len(set(estimated)), len(set(exact))) < 2:
         return None
-    return float(spearmanr(estimated, exact).statistic)
+    # Not scipy.stats: importing it would hold 20 MiB for the rest of the run.
+    return float(Series(estimated).rank().corr(Series(exact).rank()))

@@ -24,7 +24,6 @@ from mixedprec.search import (
     group_grams,
     judge_jointly,
     lone_losses,
-    rank_candidates,
     sample_for_clipping,
     second_moment,
 )
@@ -143,10 +142,10 @@ class FastQuantizer(MendedQuantizer):
         candidates = candidate_scales(
             x_mean.float().view(-1), w_mean.float() if self.duo_scaling else None
         )
-        flat = x.reshape(-1, x.shape[-1]).float()
-        weights = [linear.weight.data.float() for linear in linears2scale]
         if module2inspect is linears2scale[0]:
-            losses = lone_losses(weights[0], second_moment(flat), candidates, self.scheme)
+            moment = second_moment(x.reshape(-1, x.shape[-1]).float())
+            weight = linears2scale[0].weight.data.float()
+            losses = lone_losses(weight, moment, candidates, self.scheme)
             return candidates[losses.index(min(losses))]
         # Windows have no padding and share one mask: its first row serves batches of any size.
         shared = {
@@ -154,13 +153,12 @@ class FastQuantizer(MendedQuantizer):
             for name, value in kwargs.items()
         }
         best = judge_jointly(
-            module2inspect,
             linears2scale,
             x,
+            fp16_output,
             lambda batch: self._module_forward(batch, module2inspect, shared),
             candidates,
             self.scheme,
-            order=rank_candidates(weights, flat.square().sum(0), candidates, self.scheme),
             mixes_tokens=bool(kwargs),
         )
         return candidates[best]

@@ -32,7 +32,6 @@ from mixedprec.search import (
     group_grams,
     judge_jointly,
     lone_losses,
-    rank_candidates,
     weight_means,
 )
 from mixedprec.searches import is_complete, save_search, search_path
@@ -54,7 +53,6 @@ class _Site:
 
     def __post_init__(self) -> None:
         self.absolute = torch.zeros(())
-        self.power = torch.zeros(())
         self.gram: Tensor | None = None
         self.kept: list[Tensor] = []
         self.sample: list[Tensor] = []
@@ -63,7 +61,6 @@ class _Site:
         """Take in a batch of inputs [n, length, K]."""
         flat = inputs.reshape(-1, inputs.shape[-1])
         self.absolute = self.absolute + flat.abs().sum(0)
-        self.power = self.power + flat.square().sum(0)
         step = max(1, self.tokens // CLIP_TOKENS)
         self.sample.append(flat[-self.seen % step :: step].clone())
         self.seen += len(flat)
@@ -118,10 +115,30 @@ def _check_scaling(
         raise AssertionError(f"AWQ scales change the output of {name} by {error:.2e} of its size")
 
 
+def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _runner(
+    block: nn.Module, group: ScaleGroup, kwargs: dict[str, Any]
+) -> Callable[[Tensor], Tensor]:
+    """The forward of the module that `group` is judged through, on a batch of its inputs."""
+    assert group.inspect is not None
+    module = block.get_submodule(group.inspect)
+    named = inspect.signature(module.forward).parameters
+    passed = {k: v for k, v in kwargs.items() if k in named} if group.mixes_tokens else {}
+
+    def run(batch: Tensor) -> Tensor:
+        return _first(module(batch, **passed))
+
+    return run
+
+
 def _search_scheme(
     block: nn.Module,
     groups: Sequence[ScaleGroup],
     sites: dict[str, _Site],
+    references: dict[str, Tensor],
     kwargs: dict[str, Any],
     scheme: Scheme,
 ) -> BlockSearch:
@@ -136,22 +153,13 @@ def _search_scheme(
             losses = lone_losses(weights[0], site.second_moment(), candidates, scheme)
             best = losses.index(min(losses))
         else:
-            module = block.get_submodule(group.inspect)
-            named = inspect.signature(module.forward).parameters
-            passed = {k: v for k, v in kwargs.items() if k in named} if group.mixes_tokens else {}
-
-            def run(batch: Tensor, module=module, passed=passed) -> Tensor:  # type: ignore[no-untyped-def]
-                output = module(batch, **passed)
-                return output[0] if isinstance(output, tuple) else output
-
             best = judge_jointly(
-                module,
                 linears,
                 site.inputs,
-                run,
+                references[group.inspect],
+                _runner(block, group, kwargs),
                 candidates,
                 scheme,
-                order=rank_candidates(weights, site.power, candidates, scheme),
                 mixes_tokens=group.mixes_tokens,
             )
         choices.append(ScaleChoice(group, best / RATIOS, candidates[best].clone()))
@@ -197,13 +205,27 @@ def search_block(
         handles.append(
             first.register_forward_pre_hook(lambda _, args, site=site: site.add(args[0]))
         )
+    kept: dict[str, list[Tensor]] = {}
+    for name in {group.inspect for group in groups if group.inspect}:
+        outputs = kept.setdefault(name, [])
+        handles.append(
+            block.get_submodule(name).register_forward_hook(
+                lambda _, args, output, outputs=outputs: outputs.append(_first(output))
+            )
+        )
     advance(block, hidden, kwargs)
     for handle in handles:
         handle.remove()
     check_finite(hidden, f"the output of {name}")
     for site in dict.fromkeys(sites.values()):
         site.close()
-    return [_search_scheme(block, groups, sites, kwargs, scheme) for scheme in schemes]
+    references = {name: torch.cat(outputs) for name, outputs in kept.items()}
+    for group in groups:
+        if group.inspect == "":
+            # The whole block, judged as autoawq does: given the unit's input for its own.
+            run, inputs = _runner(block, group, kwargs), sites[group.linears[0]].inputs
+            references[""] = torch.cat([run(batch) for batch in inputs.split(1)])
+    return [_search_scheme(block, groups, sites, references, kwargs, scheme) for scheme in schemes]
 
 
 @torch.no_grad()

@@ -8,8 +8,8 @@ Only the way there differs:
   G = XᵀX: one matrix for all candidates, tokens read once;
 * the clipping loss of a weight group is dᵀ·G_g·d with the group's own Gram matrix;
 * linears judged together through attention or the MLP need the module's output. Their candidates
-  race: the likeliest goes first, over all tokens; each other is dropped as soon as it cannot win
-  any more (see `_is_beaten`).
+  race over growing parts of the tokens, and those that cannot win any more drop out (see
+  `survivors`).
 """
 
 from collections.abc import Callable, Sequence
@@ -26,10 +26,16 @@ CLIP_LEVELS = 10
 CLIP_STEP = 1 / 20
 CLIP_TOKENS = 512
 TOKENS_A_BATCH = 256
-RACE_ROWS = 8
-RACE_ERRORS = 8.0
-RACE_MARGIN = 0.01
+# A race's first share of the rows, and its caution in standard errors, by whether rows are whole
+# sequences (True), whose parts err more alike than tokens drawn one by one do.
+RACE_START = {True: 1 / 8, False: 1 / 16}
+RACE_ERRORS = {True: 6.0, False: 4.0}
+RACE_GROWTH = 1.3
+RACE_FEWEST = 16
+HEAVY_SHARE = 1 / 64
+SEGMENT = 64
 ELEMENTS_A_CHUNK = 2**18
+KEPT_ELEMENTS = 2**24
 
 
 @dataclass(frozen=True)
@@ -152,93 +158,93 @@ def lone_losses(
     ]
 
 
-def rank_candidates(
-    weights: Sequence[Tensor], power: Tensor, candidates: Tensor, scheme: Scheme
-) -> list[int]:
-    """Candidates, likeliest first: by the squared error of the weights under inputs of that power
-    (Σ x² by channel, [K]) as if channels were uncorrelated."""
-    losses = [
-        sum(
-            (scaled_round_trip(rows, scales, scheme) - rows).square().sum(0).dot(power).item()
-            for weight in weights
-            for rows in split_rows(weight)
-        )
-        for scales in candidates
-    ]
-    return sorted(range(len(losses)), key=lambda index: (losses[index], index))
+def survivors(heavy: Tensor, losses: Tensor, seen: float, errors: float) -> list[int]:
+    """The candidates that may still win a race, as positions in `heavy` and `losses`.
 
-
-def _is_beaten(losses: Tensor, leader: Tensor, leader_total: float) -> bool:
-    """Whether a candidate, seen on the first rows, can be dropped.
-
-    losses [m]: its loss on those rows, which are a random sample; leader [n ≥ m]: the best
-    candidate's on all of them. To win, it would have to lose on the rest only a certain share of
-    what the leader loses there. It is dropped if that share is below zero (its partial sum passes
-    the best total: exact), or so far below the ratio on the rows seen that RACE_ERRORS standard
-    errors of that ratio do not span it. One within RACE_MARGIN of the leader runs to the end.
+    heavy: [candidates], the loss of each on rows that are seen in any case. losses: [candidates,
+    parts], on parts drawn at random of all others; seen: the share of those they are. The totals
+    are estimated as heavy + Σ losses / seen. With r the ratio of a candidate's to the leader's, the
+    residuals l − r·l_leader of m parts give the standard error of r, √(m·(1 − seen))·sd / seen /
+    total (sampling without replacement: none in the end). A candidate stays while r is within
+    `errors` standard errors of 1. Fewer than RACE_FEWEST parts drop nobody but those without a
+    finite loss.
     """
-    seen = leader[: len(losses)]
-    partial, leader_partial = losses.sum().item(), seen.sum().item()
-    if partial > leader_total:
-        return True
-    rest = leader_total - leader_partial
-    if len(losses) < RACE_ROWS or leader_partial <= 0 or rest <= 0:
-        return False
-    ratio = partial / leader_partial
-    if ratio < 1 + RACE_MARGIN:
-        return False
-    spread = (losses - ratio * seen).square().sum().item() * len(losses) / (len(losses) - 1)
-    error = spread**0.5 / leader_partial
-    return ratio - (leader_total - partial) / rest > RACE_ERRORS * error
+    totals = heavy + losses.sum(1) / seen
+    finite = torch.isfinite(totals)
+    if not finite.any():
+        return []
+    parts = losses.shape[1]
+    leader = int(totals.nan_to_num(nan=float("inf")).argmin())
+    if parts < RACE_FEWEST or totals[leader] <= 0:
+        return finite.nonzero().flatten().tolist()
+    ratios = totals / totals[leader]
+    residuals = losses - ratios[:, None] * losses[leader]
+    spread = residuals.std(1) * (parts * (1 - seen)) ** 0.5 / seen / totals[leader]
+    return (finite & (ratios - 1 <= errors * spread)).nonzero().flatten().tolist()
 
 
 def judge_jointly(
-    module: nn.Module,
     linears: Sequence[nn.Linear],
     inputs: Tensor,
+    reference: Tensor,
     run: Callable[[Tensor], Tensor],
     candidates: Tensor,
     scheme: Scheme,
     *,
-    order: Sequence[int],
     mixes_tokens: bool,
 ) -> int:
-    """Index of the candidate whose quantized `linears` change the output of `module` least.
+    """Index of the candidate whose quantized `linears` change the output of a module least.
 
-    inputs: [n, tokens, K]. run: the module's forward on a batch of such inputs, giving its output.
-    order: candidates, likeliest first. Equal losses go to the lower index, as in autoawq. The
-    weights of `linears` are put back before this returns.
+    inputs: [n, length, K]. run: the forward, on a batch of such inputs, of the module that holds
+    `linears`. reference: its output on all of them, [n, length, d]. Equal losses go to the lower
+    index, as in autoawq. The weights of `linears` are put back before this returns.
     """
-    if mixes_tokens:
-        size = max(1, TOKENS_A_BATCH // inputs.shape[1])
-    else:
-        inputs = inputs.reshape(1, -1, inputs.shape[-1]).transpose(0, 1)
-        size = TOKENS_A_BATCH
-    reference = torch.cat([run(batch) for batch in inputs.split(size)])
+    if not mixes_tokens:
+        inputs, reference = (x.flatten(0, 1).unsqueeze(1) for x in (inputs, reference))
+    size = max(1, TOKENS_A_BATCH // inputs.shape[1])
+    # A few tokens can hold most of a loss (massive activations): no sample may leave them out.
+    by_size = torch.linalg.vector_norm(reference.flatten(1), dim=1).argsort(descending=True)
+    heaviest, rest = by_size.tensor_split([int(len(by_size) * HEAVY_SHARE)])
+    rows = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(0))]
     originals = [linear.weight.data for linear in linears]
-    rows = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))
-    leader, leader_losses, leader_total = -1, torch.empty(0), float("inf")
+
+    is_small = len(candidates) * sum(weight.numel() for weight in originals) <= KEPT_ELEMENTS
+    trials: dict[int, list[Tensor]] = {}
+
+    def losses_of(candidate: int, some: Tensor) -> Tensor:
+        trial = trials.get(candidate) or [
+            scaled_round_trip(weight.float(), candidates[candidate], scheme).to(weight.dtype)
+            for weight in originals
+        ]
+        if is_small:
+            trials[candidate] = trial
+        for linear, weight in zip(linears, trial, strict=True):
+            linear.weight.data = weight
+        parts = [torch.zeros(0)]
+        for batch in some.split(size) if len(some) else ():
+            by_token = (run(inputs[batch]) - reference[batch]).float().square().sum(-1)
+            # Neighbouring tokens err alike: longer parts are closer to independent.
+            parts += [part.sum(1) for part in by_token.split(SEGMENT, dim=1)]
+        return torch.cat(parts).double()
+
+    alive = list(range(len(candidates)))
+    seen, end = 0, max(1, int(len(rows) * RACE_START[mixes_tokens]))
     try:
-        for index in order:
-            for linear, weight in zip(linears, originals, strict=True):
-                trial = scaled_round_trip(weight.float(), candidates[index], scheme)
-                linear.weight.data = trial.to(weight.dtype)
-            losses = torch.empty(0, dtype=torch.float64)
-            for batch in rows.split(size):
-                error = (run(inputs[batch]) - reference[batch]).float()
-                losses = torch.cat([losses, error.square().flatten(1).sum(1).double()])
-                if leader >= 0 and _is_beaten(losses, leader_losses, leader_total):
-                    break
-            else:
-                total = losses.sum().item()
-                if (total, index) < (leader_total, leader):
-                    leader, leader_losses, leader_total = index, losses, total
+        heavy = torch.stack([losses_of(index, heaviest).sum() for index in alive])
+        losses = torch.empty(len(alive), 0, dtype=torch.float64)
+        while seen < len(rows) and len(alive) > 1:
+            new = torch.stack([losses_of(index, rows[seen:end]) for index in alive])
+            losses = torch.cat([losses, new], dim=1)
+            seen, end = end, min(len(rows), max(end + 1, int(end * RACE_GROWTH)))
+            kept = survivors(heavy, losses, seen / len(rows), RACE_ERRORS[mixes_tokens])
+            alive, heavy, losses = [alive[index] for index in kept], heavy[kept], losses[kept]
     finally:
         for linear, weight in zip(linears, originals, strict=True):
             linear.weight.data = weight
-    if leader < 0:
+    if not alive:
         raise FloatingPointError("no AWQ candidate has a finite loss")
-    return leader
+    totals = (heavy + losses.sum(1)).tolist()
+    return alive[totals.index(min(totals))]
 
 
 def group_grams(inputs: Tensor, group: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Choosing units: the fewest that give back enough."""
 
 import pytest
+from scipy.stats import spearmanr
 
 from diagnose.refine import (
     Promotion,
@@ -48,3 +49,8 @@ def test_verification_takes_the_top_and_a_spread() -> None:
 def test_rank_correlation() -> None:
     assert rank_correlation([1, 2, 3, 4], [10, 20, 30, 40]) == pytest.approx(1.0)
     assert rank_correlation([1, 2], [2, 1]) is None
+    assert rank_correlation([1, 2, 3], [2, 2, 2]) is None
+    estimated, exact = [3.0, 1.0, 1.0, 8.0, 2.5], [2.0, 1.0, 4.0, 4.0, 3.0]
+    assert rank_correlation(estimated, exact) == pytest.approx(
+        spearmanr(estimated, exact).statistic
+    )
