@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,8 @@ SCHEMA = 1
 STAGES = ("search", "sweep", "estimate", "refine", "recipe", "requantize", "proof")
 # Options that change how a run is carried out, not what it finds.
 NOT_BINDING = ("max_memory",)
+LOCK_TRIES = 5
+LOCK_PAUSE = 0.02
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -150,6 +152,18 @@ class RunDirectory:
         """What `write_arrays` wrote."""
         return load_file(self.path / name)
 
+    def holder(self) -> int | None:
+        """The process that works on the run; None if nobody does."""
+        try:
+            with open(self.path / ".lock") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return int(file.read().strip() or 0) or None
+        except (OSError, ValueError):
+            return None
+        return None
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for this process; the system lets go of it however the process ends."""
@@ -162,7 +176,7 @@ class RunDirectory:
             ) from error
         with open(self.path / ".lock", "a+") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _take(file)
             except BlockingIOError as error:
                 file.seek(0)
                 raise InputError(
@@ -175,6 +189,17 @@ class RunDirectory:
             for folder in (self.path, self.searches, self.work):
                 remove_leftovers(folder)
             yield
+
+
+def _take(file: TextIO) -> None:
+    """Lock for this process alone. BlockingIOError if another holds it for longer than a glance,
+    which is what `holder` takes."""
+    for _ in range(LOCK_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(LOCK_PAUSE)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _is_ours(path: Path) -> bool:

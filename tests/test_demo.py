@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from app.demo import demo_spec, find_demo
-from app.show import write_verdict
+from app.verdict import write_verdict
 from diagnose.pipeline import run_pipeline
 from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec

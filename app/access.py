@@ -1,0 +1,55 @@
+"""Who may reach the dashboard, and what they may do: decided here, carried out in server.py."""
+
+import hmac
+import ipaddress
+from dataclasses import dataclass
+
+from mixedprec.errors import InputError
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class Access:
+    """How the server is bound. token: what a visitor must show, if anything; trusted: the host
+    names a request may be for (against DNS rebinding); read_only: whether nothing can be started.
+    """
+
+    host: str
+    token: str | None
+    trusted: tuple[str, ...] | None
+    read_only: bool
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server bound to `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def decide_access(
+    host: str, *, allow_remote: bool, token: str | None, names: tuple[str, ...], read_only: bool
+) -> Access:
+    """The access policy for what was asked. InputError for a host that others can reach without
+    the explicit flag. Reached by others without a token, the dashboard is read-only."""
+    if is_loopback(host):
+        return Access(host, token, (*LOOPBACK_NAMES, *names), read_only)
+    if not allow_remote:
+        raise InputError(
+            f"host {host} can be reached from other machines",
+            "add --allow-remote to mean it, and --token so that not everyone gets in",
+        )
+    # Bound to every address, the names it goes by are not known: only given ones can be checked.
+    trusted = (*LOOPBACK_NAMES, host, *names) if names or host not in ("0.0.0.0", "::") else None
+    return Access(host, token, trusted, read_only or token is None)
+
+
+def is_admitted(access: Access, shown: str | None) -> bool:
+    """Whether a visitor who shows this token may come in; takes as long whatever is shown."""
+    if access.token is None:
+        return True
+    return hmac.compare_digest(access.token.encode(), (shown or "").encode())

@@ -1,0 +1,69 @@
+"""What happens on a page once it is shown: each callback turns what was chosen into what is seen."""
+
+from pathlib import Path
+from typing import Any
+
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, no_update
+
+from app.jobs import Jobs
+from app.pages import run, runs
+from app.store import Store, UnknownRunError
+from app.urls import read_address
+
+ANY = ALL
+ASSETS = Path(__file__).parent / "assets"
+
+
+def option_values(values: list[Any], ids: list[dict[str, str]]) -> dict[str, str]:
+    """The switches of a page: name -> value."""
+    return {key["name"]: str(value) for key, value in zip(ids, values, strict=True)}
+
+
+def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
+    """Connect the callbacks."""
+    app.clientside_callback(
+        ClientsideFunction("awqscope", "comparable"),
+        Output("compare-button", "disabled"),
+        Input("runs-grid", "selectedRows"),
+    )
+    app.clientside_callback(
+        ClientsideFunction("awqscope", "filterRuns"),
+        Output("runs-grid", "dashGridOptions"),
+        Input("runs-filter", "value"),
+        State("runs-grid", "dashGridOptions"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("awqscope", "openCompare"),
+        Output("url", "href"),
+        Input("compare-button", "n_clicks"),
+        State("runs-grid", "selectedRows"),
+        prevent_initial_call=True,
+    )
+
+    @app.callback(
+        Output("runs-grid", "rowData"),
+        Input("live", "n_intervals"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    def refresh_list(_ticks: int, path: str) -> Any:
+        return runs.list_rows(store) if read_address(path, "").name == "runs" else no_update
+
+    @app.callback(
+        Output("profile-card", "children"),
+        Input({"type": "option", "name": ALL}, "value"),
+        State({"type": "option", "name": ALL}, "id"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    def redraw_profile(values: list[Any], ids: list[dict[str, str]], path: str) -> Any:
+        page = read_address(path, "")
+        if page.name != "run":
+            return no_update
+        chosen = option_values(values, ids)
+        try:
+            rows = store.table(page.run, "blocks")
+        except UnknownRunError:
+            return no_update
+        return run.profile_card(rows, page.run, chosen["metric"], chosen["scale"])

@@ -1,0 +1,322 @@
+"""Charts, as pure functions: rows of a run in, a plotly figure out.
+
+Colours are mid-tones that hold on light and dark ground alike; text and grid take theirs from the
+page's style sheet, so that a change of theme needs no new figure. Nothing is told by colour alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+BLUE, ORANGE, GREY, GREEN = "#4f8fcb", "#d97b1f", "#8a94a3", "#3a9d8b"
+FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+METRIC_NAMES = {"kl": "KL (nats a token)", "delta_ppl": "ΔPPL"}
+
+Row = Mapping[str, Any]
+
+
+def escape(text: str) -> str:
+    """Text as plotly shows it literally: it reads a subset of HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _figure(traces: Sequence[Any], x: str, y: str, height: int, **layout: Any) -> go.Figure:
+    """The house style: no ground of its own, thin grid, room for the labels."""
+    figure = go.Figure(list(traces))
+    axis = {"automargin": True, "zeroline": False, "ticks": "", "title_standoff": 12}
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 8, "r": 8, "t": 28, "b": 8},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": FONT, "size": 13},
+        hoverlabel={"font": {"family": FONT, "size": 13}},
+        legend={"orientation": "h", "x": 0, "y": 1.08, "yanchor": "bottom", "title_text": ""},
+        bargap=0.35,
+        xaxis={**axis, "title_text": x, "showgrid": False},
+        yaxis={**axis, "title_text": y, "gridwidth": 1},
+    )
+    figure.update_layout(**layout)
+    return figure
+
+
+def _error_bars(rows: Sequence[Row], metric: str) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [row[f"{metric}_high"] - row[metric] for row in rows],
+        "arrayminus": [row[metric] - row[f"{metric}_low"] for row in rows],
+        "color": GREY,
+        "thickness": 1.2,
+        "width": 3,
+    }
+
+
+def draw_profile(rows: Sequence[Row], metric: str, scale: str) -> go.Figure:
+    """The profile of the damage: a bar a block for isolated, lines for cumulative and restored.
+
+    rows: of blocks.parquet. metric: `kl` or `delta_ppl`. scale: `linear` or `log`; values that a
+    logarithm cannot show are left out there.
+    """
+    views = {
+        view: [row for row in rows if row["view"] == view]
+        for view in ("isolated", "cumulative", "restored")
+    }
+    isolated = views["isolated"]
+    bars = go.Bar(
+        name="isolated: only this block quantized",
+        x=[row["block"] for row in isolated],
+        y=[row[metric] for row in isolated],
+        error_y=_error_bars(isolated, metric),
+        marker={
+            "color": [ORANGE if row["flagged"] else BLUE for row in isolated],
+        },
+        hovertemplate="block %{x}<br>alone %{y:.5g}<extra></extra>",
+    )
+    lines = [
+        go.Scatter(
+            name=f"{view}: {meaning}",
+            x=[row["block"] for row in views[view]],
+            y=[row[metric] for row in views[view]],
+            mode="lines+markers",
+            marker={"symbol": symbol, "size": 7, "color": colour},
+            line={"color": colour, "dash": dash, "width": 2},
+            hovertemplate=f"block %{{x}}<br>{view} %{{y:.5g}}<extra></extra>",
+        )
+        for view, meaning, colour, dash, symbol in (
+            ("cumulative", "blocks 0 to this one", GREEN, "solid", "circle"),
+            ("restored", "all but this one", GREY, "dot", "diamond"),
+        )
+    ]
+    figure = _figure([bars, *lines], "block", METRIC_NAMES[metric], 400)
+    figure.update_yaxes(type=scale, rangemode="tozero" if scale == "linear" else "normal")
+    for row in isolated:
+        if row["flagged"]:
+            figure.add_annotation(
+                x=row["block"],
+                y=1,
+                yref="paper",
+                yanchor="bottom",
+                text="▲ flagged",
+                showarrow=False,
+            )
+    figure.update_xaxes(tickmode="linear", dtick=max(1, len(isolated) // 16))
+    return figure
+
+
+def draw_units(rows: Sequence[Row], bits: int) -> go.Figure:
+    """A heat map of blocks by unit kinds: log10 of each unit's KL at `bits`, exact where it was
+    measured, else estimated."""
+    here = [row for row in rows if row["bits"] == bits]
+    kinds = list(dict.fromkeys(row["kind"] for row in here))
+    blocks = sorted({row["block"] for row in here})
+    values = np.full((len(kinds), len(blocks)), np.nan)
+    notes = np.full(values.shape, "", dtype=object)
+    for row in here:
+        place = kinds.index(row["kind"]), blocks.index(row["block"])
+        kl = unit_kl(row)
+        values[place] = np.log10(max(kl, 1e-9))
+        known = "measured" if row["exact_kl"] is not None else "estimated"
+        notes[place] = f"{escape(row['unit'])}: KL {kl:.3g}, {known}"
+    shown = values[~np.isnan(values)]
+    ends = np.floor(shown.min()), np.ceil(shown.max())
+    ticks = np.arange(ends[0], ends[1] + 1) if len(shown) else []
+    heat = go.Heatmap(
+        x=blocks,
+        y=kinds,
+        z=values,
+        customdata=notes,
+        hovertemplate="%{customdata}<extra></extra>",
+        colorscale="Cividis",
+        xgap=2,
+        ygap=2,
+        colorbar={
+            "title": {"text": "KL", "side": "top"},
+            "tickvals": list(ticks),
+            "ticktext": [f"1e{int(tick)}" for tick in ticks],
+            "thickness": 12,
+            "outlinewidth": 0,
+        },
+    )
+    figure = _figure([heat], "block", "", 120 + 38 * len(kinds))
+    figure.update_yaxes(showgrid=False, autorange="reversed", type="category")
+    figure.update_xaxes(tickmode="linear", dtick=max(1, len(blocks) // 16))
+    return figure
+
+
+def unit_kl(row: Row) -> float:
+    """A unit's KL: exact where it was measured, else estimated."""
+    return row["exact_kl"] if row["exact_kl"] is not None else row["estimated_kl"]
+
+
+def draw_histograms(
+    edges: np.ndarray, counts: Mapping[str, np.ndarray], names: Mapping[str, str]
+) -> go.Figure:
+    """How the activations of a site are spread, in both models, as shares of all values.
+
+    edges: [bins + 1], symmetric and denser towards zero. counts: model -> [bins].
+    """
+    traces = []
+    looks = {"reference": (GREY, "solid"), "uniform": (ORANGE, "dot")}
+    filled = np.flatnonzero(sum(counts.values()) > 0)
+    first, last = (filled[0], filled[-1] + 1) if len(filled) else (0, len(edges) - 1)
+    middles = (edges[:-1] + edges[1:]) / 2
+    for model, count in counts.items():
+        colour, dash = looks[model]
+        traces.append(
+            go.Scatter(
+                name=names[model],
+                x=_signed_log(middles[first:last]),
+                y=(count / max(1, count.sum()))[first:last],
+                mode="lines",
+                line={"color": colour, "dash": dash, "width": 2, "shape": "hvh"},
+                customdata=middles[first:last],
+                hovertemplate="around %{customdata:.3g}: %{y:.2%}<extra></extra>",
+            )
+        )
+    figure = _figure(traces, "activation (signed log scale)", "share of values", 320)
+    reach = max(abs(edges[first]), abs(edges[last])) if len(edges) > 1 else 1
+    decades = [10.0**n for n in range(-2, 6) if 10.0**n <= reach * 1.01]
+    ticks = [-value for value in reversed(decades)] + [0.0] + decades
+    figure.update_xaxes(tickvals=_signed_log(np.array(ticks)), ticktext=[f"{t:g}" for t in ticks])
+    figure.update_yaxes(type="log", exponentformat="power", dtick=1)
+    return figure
+
+
+def _signed_log(values: np.ndarray) -> np.ndarray:
+    """sign(x)·log10(1 + |x|/0.01): linear near zero, logarithmic in the tails."""
+    return np.sign(values) * np.log10(1 + np.abs(values) / 0.01)
+
+
+def draw_channels(
+    largest: Mapping[str, np.ndarray], median: float, outliers: Sequence[int]
+) -> go.Figure:
+    """Largest |x| of every channel of a site, the outliers marked. largest: model -> [channels]."""
+    reference = largest["reference"]
+    marked = [channel for channel in outliers if channel < len(reference)]
+    traces = [
+        go.Scatter(
+            name="channel",
+            x=np.arange(len(reference)),
+            y=reference,
+            mode="markers",
+            marker={"size": 4, "color": BLUE, "opacity": 0.7},
+            hovertemplate="channel %{x}: %{y:.3g}<extra></extra>",
+        ),
+        go.Scatter(
+            name="largest eight",
+            x=marked,
+            y=[float(reference[channel]) for channel in marked],
+            mode="markers+text",
+            marker={"size": 9, "color": ORANGE, "symbol": "triangle-up"},
+            text=[str(channel) for channel in marked[:3]],
+            textposition="top center",
+            hovertemplate="channel %{x}: %{y:.3g}<extra></extra>",
+        ),
+    ]
+    figure = _figure(traces, "channel", "largest |x|", 320)
+    figure.add_hline(median, line={"color": GREY, "dash": "dot", "width": 1.5})
+    figure.update_yaxes(type="log", exponentformat="power")
+    return figure
+
+
+def draw_depth(rows: Sequence[Row], block: int) -> go.Figure:
+    """SQNR of the blocks' outputs along the depth, this block marked.
+
+    rows: of activations.parquet, site `output`, model `uniform`.
+    """
+    outputs = sorted(rows, key=lambda row: row["block"])
+    figure = _figure(
+        [
+            go.Scatter(
+                name="SQNR of the output",
+                x=[row["block"] for row in outputs],
+                y=[row["sqnr"] for row in outputs],
+                customdata=[row["cosine"] for row in outputs],
+                mode="lines+markers",
+                line={"color": BLUE, "width": 2},
+                marker={
+                    "size": [12 if row["block"] == block else 6 for row in outputs],
+                    "symbol": ["diamond" if row["block"] == block else "circle" for row in outputs],
+                    "color": [ORANGE if row["block"] == block else BLUE for row in outputs],
+                },
+                hovertemplate=(
+                    "block %{x}<br>SQNR %{y:.1f} dB<br>cosine %{customdata:.5f}<extra></extra>"
+                ),
+            )
+        ],
+        "block",
+        "SQNR (dB), higher is better",
+        320,
+        showlegend=False,
+    )
+    figure.update_xaxes(tickmode="linear", dtick=max(1, len(outputs) // 16))
+    return figure
+
+
+def draw_recipes(points: Sequence[Row]) -> go.Figure:
+    """Bytes against KL of recipes. points: rows of name, bytes, kl, kind (`measured`,
+    `predicted`, `yours`)."""
+    looks = {
+        "measured": (BLUE, "circle", "measured"),
+        "predicted": (GREY, "circle-open", "predicted from the sweep"),
+        "yours": (ORANGE, "star", "yours, predicted"),
+    }
+    traces = []
+    for kind, (colour, symbol, name) in looks.items():
+        here = [point for point in points if point["kind"] == kind]
+        traces.append(
+            go.Scatter(
+                name=name,
+                x=[point["bytes"] / 1e6 for point in here],
+                y=[point["kl"] for point in here],
+                text=[escape(point["name"]) for point in here],
+                mode="markers" if kind == "predicted" else "markers+text",
+                textposition="top center",
+                marker={"size": 15 if kind == "yours" else 10, "color": colour, "symbol": symbol},
+                hovertemplate="%{text}<br>%{x:,.2f} MB<br>KL %{y:.4g}<extra></extra>",
+            )
+        )
+    figure = _figure(traces, "weights on disk (MB)", "KL (nats a token)", 380)
+    positive = [point["kl"] for point in points if point["kl"] > 0]
+    if positive and max(positive) / min(positive) > 20:
+        figure.update_yaxes(type="log", exponentformat="power")
+    else:
+        figure.update_yaxes(rangemode="tozero")
+    figure.update_xaxes(showgrid=True)
+    return figure
+
+
+def draw_differences(rows: Sequence[Row], metric: str) -> go.Figure:
+    """Difference of two runs by block, with intervals. rows: of block, difference, low, high."""
+    figure = _figure(
+        [
+            go.Bar(
+                x=[row["block"] for row in rows],
+                y=[row["difference"] for row in rows],
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [row["high"] - row["difference"] for row in rows],
+                    "arrayminus": [row["difference"] - row["low"] for row in rows],
+                    "color": GREY,
+                    "thickness": 1.2,
+                    "width": 3,
+                },
+                marker={"color": [ORANGE if row["difference"] > 0 else BLUE for row in rows]},
+                text=["worse" if r["low"] > 0 else "better" if r["high"] < 0 else "" for r in rows],
+                textposition="outside",
+                cliponaxis=False,
+                hovertemplate="block %{x}<br>B − A %{y:+.4g}<extra></extra>",
+            )
+        ],
+        "block",
+        f"{METRIC_NAMES[metric]}, B − A",
+        360,
+        showlegend=False,
+    )
+    figure.update_xaxes(tickmode="linear", dtick=max(1, len(rows) // 16))
+    return figure

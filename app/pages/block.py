@@ -1,0 +1,7 @@
+"""..."""
+
+from app.parts import heading
+
+
+def layout(store, page, jobs):
+    return [heading("block")]

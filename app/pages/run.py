@@ -1,0 +1,359 @@
+"""One run: its verdict, its numbers with intervals, and where along the depth the damage is."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import dcc, html
+
+from app.figures import draw_profile, draw_units, unit_kl
+from app.jobs import Jobs
+from app.pages.runs import write_progress, write_seconds
+from app.parts import (
+    as_table,
+    card,
+    chart,
+    command,
+    go_to,
+    heading,
+    interval,
+    mark,
+    megabytes,
+    notice,
+    number,
+    share,
+    switch,
+    table,
+    tile,
+    tiles,
+)
+from app.store import Progress, RunSummary, Store
+from app.urls import Page, link
+from app.verdict import write_verdict
+from diagnose.rundir import STAGES
+
+METRICS = {"kl": "KL", "delta_ppl": "ΔPPL"}
+SCALES = {"linear": "linear", "log": "log"}
+TABS = (("run", "Overview"), ("tokens", "Tokens"), ("recipe", "Recipe"))
+
+
+def run_heading(run: RunSummary, current: str, title: str | None = None) -> html.Div:
+    """The head of every page of a run: its name, state, and the ways to its other pages."""
+    return html.Div(
+        [
+            heading(
+                title or run.name,
+                over=[go_to("Runs", link("runs")), " / ", go_to(run.name, link("run", run.name))],
+                beside=mark(run.state),
+            ),
+            html.Nav(
+                [
+                    dcc.Link(
+                        text,
+                        href=link(name, run.name),
+                        className="place here" if name == current else "place",
+                        **({"title": "this page"} if name == current else {}),
+                    )
+                    for name, text in TABS
+                ],
+                className="places",
+                **{"aria-label": "Pages of this run"},
+            ),
+        ]
+    )
+
+
+def promoted_units(store: Store, run: RunSummary) -> list[str]:
+    """Units that the run's recipe gives its rescue width."""
+    recipe = store.recipe(run.name)
+    if recipe is None or run.record is None:
+        return []
+    rescue = run.record["spec"]["rescue_bits"]
+    return [entry.unit for entry in recipe.units if entry.bits == rescue]
+
+
+def headline_tiles(record: Mapping[str, Any]) -> html.Dl:
+    """The numbers a release is decided on."""
+    headline = record["headline"]
+    ppl, kl, size = headline["ppl"], headline["kl"], headline["bytes"]
+    top, delta = headline["top1_agreement"], headline["delta_ppl"]
+    done = "mixed" if ppl.get("mixed") is not None else "uniform"
+    bits = record["spec"]["bits"]
+    parts = [
+        tile("Perplexity, 16-bit", number(ppl["reference"], ".3f")),
+        tile(
+            f"Perplexity, {bits}-bit",
+            number(ppl["uniform"], ".3f"),
+            f"Δ {number(delta['uniform'][0], '+.3f')} {interval(*delta['uniform'][1:], '+.3f')}",
+        ),
+        tile(
+            f"KL, {bits}-bit",
+            number(kl["uniform"], ".4f"),
+            f"nats a token {interval(*headline['kl_interval']['uniform'], '.4f')}",
+        ),
+        tile("Same top token", share(top[done]), "mixed" if done == "mixed" else f"{bits}-bit"),
+    ]
+    if done == "mixed":
+        parts[2:2] = [
+            tile(
+                "Perplexity, mixed",
+                number(ppl["mixed"], ".3f"),
+                f"Δ {number(delta['mixed'][0], '+.3f')} {interval(*delta['mixed'][1:], '+.3f')}",
+            )
+        ]
+        parts[4:4] = [
+            tile(
+                "KL, mixed",
+                number(kl["mixed"], ".4f"),
+                f"nats a token {interval(*headline['kl_interval']['mixed'], '.4f')}",
+            )
+        ]
+        parts.append(
+            tile(
+                "Size",
+                megabytes(size["mixed"]),
+                f"{number(size['mixed'] / size['uniform'] - 1, '+.1%')} on {bits}-bit, "
+                f"16-bit {megabytes(size['reference'])}",
+            )
+        )
+    else:
+        parts.append(
+            tile("Size", megabytes(size["uniform"]), f"16-bit {megabytes(size['reference'])}")
+        )
+    if headline.get("recovered") is not None:
+        low, high = headline["recovered_interval"]
+        parts.append(
+            tile("Recovered", share(headline["recovered"]), interval(low, high, ".1%"), "good")
+        )
+    if headline.get("additivity") is not None:
+        parts.append(
+            tile(
+                "Additivity",
+                number(headline["additivity"], ".2f"),
+                "the blocks' KL, summed, of the whole's",
+            )
+        )
+    return tiles(*parts)
+
+
+def profile_card(rows: Sequence[Mapping[str, Any]], run: str, metric: str, scale: str) -> Any:
+    """The profile with its summary and table."""
+    isolated = sorted(
+        (row for row in rows if row["view"] == "isolated"), key=lambda row: -row[metric]
+    )
+    return card(
+        "Where the damage is",
+        chart(draw_profile(rows, metric, scale), "Damage by block, see the table"),
+        as_table(
+            {
+                "block": "Block",
+                "verdict": "Verdict",
+                "value": f"{METRICS[metric]} alone",
+                "interval": "95%",
+                "cumulative": "Up to here",
+                "restored": "If restored",
+            },
+            profile_rows(rows, run, metric),
+        ),
+        summary=profile_summary(isolated, metric),
+        beside=html.Div(
+            [
+                switch("metric", "Measure", METRICS, metric),
+                switch("scale", "Scale", SCALES, scale),
+            ],
+            className="switches",
+        ),
+    )
+
+
+def profile_summary(isolated: Sequence[Mapping[str, Any]], metric: str) -> str:
+    """The profile in words. isolated: rows, worst first."""
+    worst = isolated[0]
+    flagged = [str(row["block"]) for row in isolated if row["flagged"]]
+    said = (
+        f"Quantized alone, block {worst['block']} costs most: {METRICS[metric]} "
+        f"{number(worst[metric])} "
+        f"{interval(worst[f'{metric}_low'], worst[f'{metric}_high'])}."
+    )
+    if len(isolated) > 1:
+        others = sorted(row[metric] for row in isolated[1:])
+        said += f" The other blocks' median is {number(others[len(others) // 2])}."
+    return said + (f" Flagged: {', '.join(sorted(flagged, key=int))}." if flagged else "")
+
+
+def profile_rows(rows: Sequence[Mapping[str, Any]], run: str, metric: str) -> list[dict[str, Any]]:
+    """The profile as lines of a table."""
+    views = {(row["block"], row["view"]): row for row in rows}
+    form = ".5f" if metric == "kl" else "+.4f"
+    return [
+        {
+            "block": go_to(f"Block {row['block']}", link("block", run, row["block"])),
+            "verdict": f"▲ flagged: {row['reason']}" if row["flagged"] else "",
+            "value": number(row[metric], form),
+            "interval": interval(row[f"{metric}_low"], row[f"{metric}_high"], form),
+            "cumulative": number(views[row["block"], "cumulative"][metric], form),
+            "restored": number(views[row["block"], "restored"][metric], form),
+            "class": "flagged" if row["flagged"] else "",
+        }
+        for row in rows
+        if row["view"] == "isolated"
+    ]
+
+
+def units_card(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> Any:
+    """The heat map of units with its summary and table."""
+    bits = record["spec"]["bits"]
+    here = sorted((r for r in rows if r["bits"] == bits), key=lambda row: -unit_kl(row))
+    total = sum(unit_kl(row) for row in here)
+    first = here[: min(3, len(here))]
+    summary = (
+        f"Of {len(here)} units at {bits} bits, "
+        f"{', '.join(row['unit'] for row in first)} cost most: "
+        f"{sum(unit_kl(row) for row in first) / total:.0%} of the sum."
+        if total > 0
+        else None
+    )
+    estimator = record.get("estimator") or {}
+    if summary and estimator.get("spearman") is not None:
+        summary += (
+            f" Estimates agree with {estimator['verified_units']} exact ones at Spearman "
+            f"{estimator['spearman']:.2f}."
+        )
+    return card(
+        "Which units",
+        chart(draw_units(rows, bits), "KL by block and unit, see the table"),
+        as_table(
+            {"unit": "Unit", "kl": f"KL at {bits} bits", "known": "", "bytes": "Weights"},
+            [
+                {
+                    "unit": row["unit"],
+                    "kl": number(unit_kl(row)),
+                    "known": "measured" if row["exact_kl"] is not None else "estimated",
+                    "bytes": megabytes(row["bytes"]),
+                }
+                for row in here
+            ],
+        ),
+        summary=summary,
+    )
+
+
+def progress_panel(run: RunSummary, progress: Progress | None) -> html.Div:
+    """The stages of a run that is not done, and how far the present one is."""
+    assert run.record is not None
+    stages = run.record["stages"]
+    items = []
+    for stage in STAGES:
+        state = stages.get(stage, {}).get("state", "")
+        sign = {"done": "●", "skipped": "○", "running": "◐"}.get(state, "·")
+        took = stages.get(stage, {}).get("seconds")
+        note = write_seconds(took) if took is not None else state
+        items.append(html.Li([f"{sign} {stage}", html.Span(note, className="note")]))
+    bar = None
+    if progress and run.state == "running":
+        bar = html.Progress(
+            value=str(progress.done), max=str(progress.total), **{"aria-label": "Progress"}
+        )
+    said = write_progress(progress) if run.state == "running" else "nobody works on it"
+    return html.Div(
+        [html.Ol(items, className="stages"), bar, html.P(said, className="summary")],
+        className="progress",
+        **{"aria-live": "polite"},
+    )
+
+
+def trouble(run: RunSummary, resume: Any = None) -> Any:
+    """What stopped a run, and the remedy; nothing for one that goes well."""
+    if run.state == "damaged":
+        return notice("This run cannot be shown", html.P(run.error), html.P(run.remedy), tone="bad")
+    assert run.record is not None
+    error = run.record.get("error")
+    if run.state == "failed" and error:
+        remedy = [html.P(["Remedy: ", error["remedy"]])] if error.get("remedy") else []
+        return notice("This run stopped", html.P(error["message"]), *remedy, resume, tone="bad")
+    if run.state == "stopped":
+        return notice(
+            "Nobody works on this run",
+            html.P("It was stopped before its end; it goes on where it was."),
+            resume,
+        )
+    return None
+
+
+def resume_button(run: RunSummary, jobs: Jobs | None) -> Any:
+    """Takes a stopped run up again; nothing where the dashboard may not start anything."""
+    if jobs is None or run.state not in ("stopped", "failed"):
+        return None
+    return dmc.Button("Go on with it", id={"type": "resume", "name": run.name}, size="sm")
+
+
+def provenance_card(record: Mapping[str, Any]) -> Any:
+    """How perplexity was defined, on what, with what."""
+    definition, calibration, spec = record["ppl_definition"], record["calibration"], record["spec"]
+    scheme = "symmetric" if spec["symmetric"] else "asymmetric"
+    group = "a group a row" if spec["group_size"] == -1 else f"groups of {spec['group_size']}"
+    facts = {
+        "Perplexity": f"{definition['sentence']} ({definition['scored_tokens']:,} scored)",
+        "Measured on": f"{definition['text']}  sha256 {definition['text_sha256'][:16]}…",
+        "Calibrated on": (
+            f"{calibration['text']}, {calibration['windows']} windows of "
+            f"{calibration['seq_len']} tokens  sha256 {calibration['text_sha256'][:16]}…"
+        ),
+        "Quantization": f"{spec['bits']} bits {scheme}, {group}; promoted to {spec['rescue_bits']}",
+        "Model": (
+            f"{record['source']['architecture']}, {record['source']['blocks']} blocks, "
+            f"{record['source']['parameters']:,} parameters in {record['source']['dtype']}"
+        ),
+        "Versions": ", ".join(f"{name} {v}" for name, v in record["versions"].items()),
+        "Control": f"a block swapped with itself: KL {record.get('plan', {}).get('control_kl', 0)}",
+    }
+    hashes = record["source"]["hashes"]
+    return card(
+        "What these numbers are",
+        html.Dl(
+            [part for key, value in facts.items() for part in (html.Dt(key), html.Dd(value))],
+            className="facts",
+        ),
+        html.Details(
+            [
+                html.Summary("Hashes of the model's files"),
+                table(
+                    {"file": "File", "hash": "SHA-256"},
+                    [{"file": name, "hash": html.Code(value)} for name, value in hashes.items()],
+                ),
+            ]
+        ),
+    )
+
+
+def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
+    """The overview of a run."""
+    run = store.summary(page.run)
+    if run.record is None:
+        return [heading(run.name, over=go_to("Runs", link("runs"))), trouble(run)]
+    parts: list[Any] = [run_heading(run, "run"), trouble(run, resume_button(run, jobs))]
+    headline = run.record["headline"]
+    if run.state != "done":
+        panel = progress_panel(run, store.progress(run.name))
+        parts.append(card("Progress", html.Div(panel, id="progress-panel")))
+    if "kl" not in headline:
+        return parts
+    if run.state == "done":
+        verdict = write_verdict(run.record, promoted_units(store, run))
+        parts.append(html.P(verdict, className="verdict"))
+    blocks, units = store.table(run.name, "blocks"), store.table(run.name, "units")
+    parts.append(headline_tiles(run.record))
+    if blocks:
+        parts.append(
+            html.Div(
+                profile_card(blocks, run.name, page.option("metric"), page.option("scale")),
+                id="profile-card",
+            )
+        )
+    if units:
+        parts.append(units_card(units, run.record))
+    if run.state == "done":
+        again = f"awqscope show {store.find(run.name).path}"
+        parts.append(html.P(["In the terminal: ", command(again)], className="hint"))
+    parts.append(provenance_card(run.record))
+    return parts

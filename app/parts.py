@@ -1,0 +1,163 @@
+"""The pieces every page is made of: cards, tiles, marks of state, tables, links.
+
+All text goes in as children, which are text nodes: nothing that a run holds can become markup.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dash_mantine_components as dmc
+import plotly.graph_objects as go
+from dash import dcc, html
+
+MARKS = {
+    "done": ("●", "done", "good"),
+    "running": ("◐", "running", "busy"),
+    "stopped": ("◼", "stopped", "quiet"),
+    "failed": ("✕", "failed", "bad"),
+    "damaged": ("!", "damaged", "bad"),
+}
+GRAPH = {
+    "displaylogo": False,
+    "responsive": True,
+    "modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]],
+}
+
+
+def mark(state: str) -> html.Span:
+    """A run's state, by sign, word and colour."""
+    sign, word, tone = MARKS[state]
+    return html.Span(
+        [html.Span(sign, **{"aria-hidden": "true"}), f" {word}"], className=f"mark {tone}"
+    )
+
+
+def heading(title: str, *, over: Any = None, beside: Any = None) -> html.Header:
+    """A page's title with what it belongs to above and actions beside it."""
+    return html.Header(
+        [
+            html.Div([html.Div(over, className="over") if over else None, html.H1(title)]),
+            html.Div(beside, className="actions") if beside else None,
+        ],
+        className="heading",
+    )
+
+
+def card(title: str, *children: Any, summary: Any = None, beside: Any = None) -> html.Section:
+    """A titled part of a page; `summary` says in words what it shows."""
+    return html.Section(
+        [
+            html.Div([html.H2(title), html.Div(beside) if beside else None], className="card-head"),
+            html.P(summary, className="summary") if summary else None,
+            *children,
+        ],
+        className="card",
+    )
+
+
+def tile(label: str, value: str, note: str = "", tone: str = "") -> html.Div:
+    """A headline number."""
+    return html.Div(
+        [
+            html.Dt(label),
+            html.Dd([html.Span(value, className="value"), html.Span(note, className="note")]),
+        ],
+        className=f"tile {tone}",
+    )
+
+
+def tiles(*parts: html.Div) -> html.Dl:
+    """Headline numbers in a row."""
+    return html.Dl(list(parts), className="tiles")
+
+
+def chart(figure: go.Figure, label: str, **options: Any) -> html.Div:
+    """A chart, named for those who do not see it; the summary and table beside it say the same."""
+    return html.Div(
+        dcc.Graph(figure=figure, config=GRAPH, **options),
+        role="img",
+        className="chart",
+        **{"aria-label": label},
+    )
+
+
+def table(
+    columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], caption: str = ""
+) -> html.Div:
+    """A plain table. columns: key -> heading; cells are text, numbers already written out, or
+    components. Cells that begin like a number are set right."""
+    head = html.Thead(html.Tr([html.Th(name, scope="col") for name in columns.values()]))
+    body = html.Tbody(
+        [
+            html.Tr([_cell(row.get(key, "")) for key in columns], className=row.get("class", ""))
+            for row in rows
+        ]
+    )
+    parts = [html.Caption(caption)] if caption else []
+    return html.Div(
+        html.Table([*parts, head, body]),
+        className="scroll",
+        tabIndex=0,
+        role="region",
+        **{"aria-label": caption or ", ".join(columns.values())},
+    )
+
+
+def _cell(value: Any) -> html.Td:
+    is_number = isinstance(value, str) and value[:1] in "0123456789+-−–[" and value != ""
+    return html.Td(value, className="number" if is_number else "")
+
+
+def as_table(*args: Any, **options: Any) -> html.Details:
+    """The same as a chart, as a table to open."""
+    return html.Details([html.Summary("The same as a table"), table(*args, **options)])
+
+
+def notice(title: str, *children: Any, tone: str = "") -> html.Div:
+    """What stands where there is nothing to show, and what to do about it."""
+    return html.Div([html.H2(title), *children], className=f"notice {tone}", role="status")
+
+
+def command(text: str) -> html.Code:
+    """A command line to copy."""
+    return html.Code(text, className="command")
+
+
+def switch(name: str, label: str, choices: Mapping[str, str], value: str) -> dmc.SegmentedControl:
+    """A choice between a few ways to look at the same; `name` is its option in the address."""
+    return dmc.SegmentedControl(
+        id={"type": "option", "name": name},
+        data=[{"value": key, "label": text} for key, text in choices.items()],
+        value=value,
+        size="xs",
+        **{"aria-label": label},
+    )
+
+
+def go_to(text: Any, href: str) -> dcc.Link:
+    """A link to another page of the dashboard."""
+    return dcc.Link(text, href=href)
+
+
+def number(value: float | None, form: str = ".4g") -> str:
+    """A number, or a dash where there is none."""
+    return "–" if value is None else format(value, form).replace("-", "−")
+
+
+def interval(low: float | None, high: float | None, form: str = ".4g") -> str:
+    """[low, high], or nothing."""
+    if low is None or high is None:
+        return ""
+    return f"[{number(low, form)}, {number(high, form)}]"
+
+
+def megabytes(count: float | None) -> str:
+    """Bytes in units a person reads."""
+    if count is None:
+        return "–"
+    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.2f} MB"
+
+
+def share(value: float | None, form: str = ".1%") -> str:
+    """A share in percent."""
+    return number(value, form)

@@ -1,0 +1,217 @@
+"""The dashboard's server: from an address to its page, and who may see it."""
+
+import logging
+from typing import Any
+
+import dash_mantine_components as dmc
+import flask
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
+
+from app import callbacks
+from app.access import Access, is_admitted
+from app.jobs import Jobs
+from app.pages import block, compare, new, recipe, run, runs, tokens
+from app.parts import go_to, heading, notice
+from app.store import Store, UnknownRunError
+from app.urls import Page, link, read_address
+from mixedprec.errors import InputError
+
+COOKIE = "awqscope-token"
+DAYS_30 = 30 * 24 * 3600
+REFRESH = 2000
+LAYOUTS = {
+    "runs": runs.layout,
+    "run": run.layout,
+    "block": block.layout,
+    "tokens": tokens.layout,
+    "recipe": recipe.layout,
+    "compare": compare.layout,
+    "new": new.layout,
+}
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+# plotly and Mantine set styles on elements, and draw images into data and blob addresses.
+POLICY = (
+    "default-src 'none'; script-src 'self' {hashes}; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+
+log = logging.getLogger("awqscope")
+
+
+def create_app(store: Store, access: Access) -> Dash:
+    """The dashboard over the runs of `store`."""
+    app = Dash(
+        "awqscope",
+        assets_folder=str(callbacks.ASSETS),
+        title="awqscope",
+        update_title="",
+        suppress_callback_exceptions=True,
+        serve_locally=True,
+        add_log_handler=False,
+    )
+    jobs = None if access.read_only else Jobs(store)
+    app.layout = lambda: shell(access)
+
+    @app.callback(
+        Output("page", "children"),
+        Output("live", "disabled"),
+        Output("seen", "data"),
+        Input("url", "pathname"),
+        State("url", "search"),
+    )
+    def show_page(path: str, search: str) -> Any:
+        page = read_address(path, search)
+        return render(store, page, jobs), not is_live(store, page), stamp(store, page)
+
+    app.clientside_callback(
+        ClientsideFunction("awqscope", "keepOption"),
+        Output("kept", "data"),
+        Input({"type": "option", "name": callbacks.ANY}, "value"),
+        State({"type": "option", "name": callbacks.ANY}, "id"),
+        prevent_initial_call=True,
+    )
+    callbacks.register(app, store, jobs)
+    guard(app, access)
+    return app
+
+
+def shell(access: Access) -> Any:
+    """What surrounds every page."""
+    places = [("Runs", link("runs")), ("Compare", link("compare"))]
+    if not access.read_only:
+        places.append(("New run", link("new")))
+    return dmc.MantineProvider(
+        [
+            dcc.Location(id="url", refresh="callback-nav"),
+            dcc.Interval(id="live", interval=REFRESH, disabled=True),
+            dcc.Store(id="seen"),
+            dcc.Store(id="kept"),
+            html.A("Skip to the page", href="#page", className="skip"),
+            html.Header(
+                [
+                    dcc.Link(
+                        [html.Span("awq", className="mark-a"), html.Span("scope")],
+                        href=link("runs"),
+                        className="brand",
+                    ),
+                    html.Nav(
+                        [dcc.Link(text, href=href) for text, href in places],
+                        **{"aria-label": "Pages"},
+                    ),
+                    dmc.ColorSchemeToggle(
+                        lightIcon="☀",
+                        darkIcon="☾",
+                        variant="subtle",
+                        color="gray",
+                        **{"aria-label": "Light or dark"},
+                    ),
+                ],
+                className="top",
+            ),
+            html.Main(id="page", tabIndex=-1),
+        ],
+        defaultColorScheme="auto",
+        theme={"primaryColor": "blue", "defaultRadius": "md", "respectReducedMotion": True},
+    )
+
+
+def render(store: Store, page: Page, jobs: Jobs | None) -> Any:
+    """The page at an address, or a page that says why it cannot be shown."""
+    if page.name == "missing" or (page.name == "new" and jobs is None):
+        return [heading("No such page"), html.P(go_to("All runs", link("runs")))]
+    try:
+        return LAYOUTS[page.name](store, page, jobs)
+    except UnknownRunError as error:
+        said = html.P(["There is no run ", html.Code(str(error)), f" in {store.root}."])
+        return [heading("No such run"), said, html.P(go_to("All runs", link("runs")))]
+    except (InputError, OSError, ValueError, KeyError) as error:
+        # A file of the run is damaged: that is this page's trouble and nobody else's.
+        log.exception("page %s of %s", page.name, page.run)
+        remedy = error.remedy if isinstance(error, InputError) else "run it again elsewhere"
+        return [
+            heading(page.run or "Trouble", over=go_to("Runs", link("runs"))),
+            notice(
+                "This page cannot be shown",
+                html.P(error.what if isinstance(error, InputError) else f"A file of it: {error!r}"),
+                html.P(remedy),
+                tone="bad",
+            ),
+        ]
+
+
+def is_live(store: Store, page: Page) -> bool:
+    """Whether what the page shows may change by itself."""
+    if page.name == "runs":
+        return any(found.state == "running" for found in store.list_runs())
+    if not page.run or page.name == "missing":
+        return False
+    try:
+        return store.summary(page.run).state == "running"
+    except UnknownRunError:
+        return False
+
+
+def stamp(store: Store, page: Page) -> str:
+    """What tells one state of a page's run from the next; empty where there is none."""
+    try:
+        found = store.summary(page.run) if page.run else None
+    except UnknownRunError:
+        return ""
+    return f"{found.state} {(found.record or {}).get('updated')}" if found else ""
+
+
+def guard(app: Dash, access: Access) -> None:
+    """Put the doorkeeper and the headers before every answer."""
+    server = app.server
+    if access.trusted is not None:
+        server.config["TRUSTED_HOSTS"] = list(access.trusted)
+
+    @server.before_request
+    def check() -> Any:
+        # Reading the host makes Flask compare it with TRUSTED_HOSTS.
+        _ = flask.request.host
+        if access.token is None:
+            return None
+        shown = flask.request.cookies.get(COOKIE)
+        if is_admitted(access, shown):
+            return None
+        if is_admitted(access, flask.request.args.get("token")):
+            answer = flask.redirect(flask.request.path)
+            answer.set_cookie(
+                COOKIE, access.token, max_age=DAYS_30, httponly=True, samesite="Strict"
+            )
+            return answer
+        return flask.Response(
+            "A token is needed: open the address that `awqscope dashboard` printed.\n",
+            403,
+            mimetype="text/plain",
+        )
+
+    hashes: list[str] = []
+
+    @server.after_request
+    def add_headers(answer: flask.Response) -> flask.Response:
+        if not hashes:
+            hashes.extend(f"'{value.strip(chr(39))}'" for value in app.csp_hashes())
+        answer.headers["Content-Security-Policy"] = POLICY.format(hashes=" ".join(hashes))
+        for name, value in HEADERS.items():
+            answer.headers[name] = value
+        return answer
+
+
+def serve(app: Dash, host: str, port: int) -> None:
+    """Answer requests until interrupted. InputError where the port is taken."""
+    import waitress
+
+    try:
+        waitress.serve(app.server, host=host, port=port, threads=6, ident=None)
+    except OSError as error:
+        raise InputError(
+            f"port {port} on {host} cannot be used ({error.strerror})", "choose another --port"
+        ) from error

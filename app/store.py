@@ -1,0 +1,234 @@
+"""What the dashboard knows of the runs in a directory: read when needed, kept while unchanged.
+
+A run is found by its name in the listing; a name from an address is never joined to a path. What
+has been read is kept by the file's time and size, the least used first out, so that memory does not
+grow with the pages visited.
+"""
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from safetensors import safe_open
+
+from diagnose.rundir import RunDirectory
+from mixedprec.errors import InputError
+from mixedprec.recipe import Recipe, load_recipe
+
+KEPT = 256
+KEPT_BYTES = 64 * 2**20
+WORST_TOKENS = 60
+TAIL_BYTES = 20_000
+
+Row = Mapping[str, Any]
+
+
+class UnknownRunError(LookupError):
+    """No run of that name is in the directory."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run as the list shows it. state: done, running, stopped (nobody works on it), failed, or
+    damaged (its record cannot be read: `error` and `remedy` say why; `record` is None)."""
+
+    name: str
+    state: str
+    record: Mapping[str, Any] | None
+    error: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The last event of a run: step `done` of `total` of `stage`; eta in seconds, if known."""
+
+    stage: str
+    done: int
+    total: int
+    eta: float | None
+
+
+@dataclass(frozen=True)
+class TokenIndex:
+    """The windows of a run by mean KL, worst first, and its worst tokens.
+
+    windows: rows of window, kl, delta_nll. tokens: rows of window, position, text, kl, delta_nll.
+    """
+
+    windows: Sequence[Row]
+    tokens: Sequence[Row]
+
+
+class Store:
+    """Read access to the runs below `root`."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self._lock = Lock()
+        self._kept: OrderedDict[tuple[str, str], tuple[tuple[int, int], Any, int]] = OrderedDict()
+
+    def list_runs(self) -> list[RunSummary]:
+        """Every run, newest first; damaged ones last."""
+        found = [self._summarise(path) for path in self._paths()]
+        found.sort(key=lambda run: run.record["created"] if run.record else "", reverse=True)
+        return found
+
+    def summary(self, name: str) -> RunSummary:
+        """One run as in the list. UnknownRunError if there is none."""
+        return self._summarise(self.find(name).path)
+
+    def find(self, name: str) -> RunDirectory:
+        """The run of that name. UnknownRunError if there is none."""
+        for path in self._paths():
+            if path.name == name:
+                return RunDirectory(path)
+        raise UnknownRunError(name)
+
+    def table(self, name: str, table: str) -> list[dict[str, Any]]:
+        """The rows of a small table of a run; empty while the run has none."""
+        path = self.find(name).path / f"{table}.parquet"
+        return self._keep(path, "rows", lambda: RunDirectory(path.parent).read_table(table)) or []
+
+    def recipe(self, name: str) -> Recipe | None:
+        """The run's own recipe, once chosen."""
+        path = self.find(name).path / "recipe.json"
+        return self._keep(path, "recipe", lambda: load_recipe(path))
+
+    def proof(self, name: str) -> Mapping[str, Any] | None:
+        """proof.json, once written."""
+        path = self.find(name).path / "proof.json"
+        return self._keep(path, "json", lambda: json.loads(path.read_text(encoding="utf-8")))
+
+    def array(self, name: str, key: str) -> np.ndarray | None:
+        """One array of activations.safetensors, if it is there."""
+        path = self.find(name).path / "activations.safetensors"
+
+        def read() -> np.ndarray | None:
+            with safe_open(path, framework="numpy") as file:
+                return file.get_tensor(key) if key in file.keys() else None
+
+        return self._keep(path, key, read)
+
+    def token_index(self, name: str) -> TokenIndex | None:
+        """Where the damage is in the text; None while there is no token table."""
+        path = self.find(name).path / "tokens.parquet"
+        return self._keep(path, "index", lambda: index_tokens(pq.ParquetFile(path)))
+
+    def window(self, name: str, window: int) -> list[dict[str, Any]]:
+        """The tokens of one window, read from the row groups that hold it."""
+        path = self.find(name).path / "tokens.parquet"
+        only = [("window", "==", window)]
+        return self._keep(path, f"window {window}", lambda: pq.read_table(path, filters=only)) or []
+
+    def progress(self, name: str) -> Progress | None:
+        """The last event of the run's log."""
+        path = self.find(name).path / "progress.jsonl"
+        for line in reversed(_tail(path).splitlines()):
+            try:
+                event = json.loads(line)
+                return Progress(event["stage"], event["done"], event["total"], event["eta"])
+            except (ValueError, KeyError, TypeError):
+                continue  # torn by a kill, or cut by the tail
+        return None
+
+    def _paths(self) -> Iterator[Path]:
+        try:
+            entries = list(os.scandir(self.root))
+        except OSError:
+            return
+        for entry in entries:
+            if not entry.name.startswith(".") and os.path.exists(
+                os.path.join(entry.path, "run.json")
+            ):
+                yield Path(entry.path)
+
+    def _summarise(self, path: Path) -> RunSummary:
+        try:
+            record = self._keep(path / "run.json", "record", RunDirectory(path).read)
+            state = record["state"]
+            for entry in ("created", "model", "spec", "stages", "headline", "source"):
+                record[entry]
+        except InputError as error:
+            return RunSummary(path.name, "damaged", None, error.what, error.remedy)
+        except (KeyError, TypeError) as error:
+            return RunSummary(
+                path.name, "damaged", None, f"run.json has no {error}", "run it again elsewhere"
+            )
+        if state == "running" and RunDirectory(path).holder() is None:
+            state = "stopped"
+        return RunSummary(path.name, state, record)
+
+    def _keep(self, path: Path, what: str, read: Callable[[], Any]) -> Any:
+        """What `read` gives, from memory while the file is as it was; None if there is no file.
+        Tables become lists of rows."""
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        key, stamp = (str(path), what), (status.st_mtime_ns, status.st_size)
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept and kept[0] == stamp:
+                self._kept.move_to_end(key)
+                return kept[1]
+        found = read()
+        weight = getattr(found, "nbytes", status.st_size)
+        if hasattr(found, "to_pylist"):
+            # Python objects take several times what Arrow does.
+            found, weight = found.to_pylist(), 8 * weight
+        with self._lock:
+            self._kept[key] = (stamp, found, weight)
+            self._kept.move_to_end(key)
+            while len(self._kept) > 1 and (
+                len(self._kept) > KEPT or sum(k[2] for k in self._kept.values()) > KEPT_BYTES
+            ):
+                self._kept.popitem(last=False)
+        return found
+
+
+def index_tokens(file: pq.ParquetFile) -> TokenIndex:
+    """Windows and worst tokens of a token table, a row group in memory at a time."""
+    columns = ["window", "position", "text", "kl_uniform", "nll_uniform", "nll_reference"]
+    sums: dict[int, np.ndarray] = {}
+    worst: list[dict[str, Any]] = []
+    for group in range(file.num_row_groups):
+        table = file.read_row_group(group, columns=columns)
+        window = table["window"].to_numpy()
+        kl = table["kl_uniform"].to_numpy()
+        delta = table["nll_uniform"].to_numpy() - table["nll_reference"].to_numpy()
+        scored = ~np.isnan(kl)
+        values = np.stack([np.ones(len(kl)), kl, delta])[:, scored]
+        for number in np.unique(window[scored]):
+            here = values[:, window[scored] == number].sum(1)
+            sums[int(number)] = sums.get(int(number), np.zeros(3)) + here
+        top = np.argsort(-np.nan_to_num(kl, nan=-1), kind="stable")[:WORST_TOKENS]
+        for row, place in zip(
+            table.select(["window", "position", "text"]).take(top).to_pylist(), top, strict=True
+        ):
+            worst.append({**row, "kl": float(kl[place]), "delta_nll": float(delta[place])})
+    worst = [row for row in worst if row["kl"] == row["kl"]]
+    worst.sort(key=lambda row: -row["kl"])
+    windows = [
+        {"window": number, "kl": kl / count, "delta_nll": delta / count}
+        for number, (count, kl, delta) in sums.items()
+    ]
+    windows.sort(key=lambda row: -row["kl"])
+    return TokenIndex(windows, worst[:WORST_TOKENS])
+
+
+def _tail(path: Path) -> str:
+    """The last lines of a log; empty if there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            return file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""

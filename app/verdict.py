@@ -1,0 +1,62 @@
+"""What a run found, in a few sentences: the same on the terminal, on the page and in reports."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
+    """The run in a few sentences that need no other line to be understood."""
+    headline = record["headline"]
+    if record["state"] == "failed":
+        error = record["error"]
+        remedy = f" Remedy: {error['remedy']}." if error["remedy"] else ""
+        return f"The run stopped: {error['message']}.{remedy}"
+    if "kl" not in headline:
+        stage = next((s for s, e in record["stages"].items() if e["state"] == "running"), "start")
+        return f"The run is under way ({stage}); nothing is measured yet."
+    bits, rescue = record["spec"]["bits"], record["spec"]["rescue_bits"]
+    ppl, flagged = headline["ppl"], headline["flagged"]
+    cost = (
+        f"{bits}-bit AWQ costs this model {ppl['uniform'] - ppl['reference']:+.3f} perplexity "
+        f"({ppl['reference']:.3f} → {ppl['uniform']:.3f}) and a KL of "
+        f"{headline['kl']['uniform']:.4f} nats a token."
+    )
+    if record["source"]["blocks"] < 4 and not flagged:
+        found = "With fewer than four blocks none can be told to stand out; see the table."
+    elif not flagged:
+        found = "No block stands out: the damage is spread, and there is no spike to repair."
+    else:
+        blocks = ", ".join(str(block) for block in flagged)
+        stand = f"Block {blocks} stands out" if len(flagged) == 1 else f"Blocks {blocks} stand out"
+        found = f"{stand}. {_name_units(promoted)} at {rescue} bits"
+        if headline["recovered"] is None:
+            predicted = headline.get("predicted_recovered")
+            found += (
+                "."
+                if predicted is None
+                else f" should give back {predicted:.1%} of the lost KL (a prediction)."
+            )
+        else:
+            low, high = headline["recovered_interval"]
+            size = headline["bytes"]["mixed"] / headline["bytes"]["uniform"] - 1
+            verb = "gives" if len(promoted) == 1 else "give"
+            found += (
+                f" {verb} back {headline['recovered']:.1%} of the lost KL "
+                f"({low:.1%} to {high:.1%}) for {size:+.1%} in size."
+            )
+    proved = headline.get("proved")
+    tail = ""
+    if proved is not None:
+        tail = (
+            " The checkpoint was reloaded from disk and is what the recipe says."
+            if proved
+            else " THE PROOF FAILED: the checkpoint on disk is not what was measured (proof.json)."
+        )
+    return f"{cost} {found}{tail}"
+
+
+def _name_units(units: Sequence[str]) -> str:
+    """ "Unit 5.qkv" or "Units 5.qkv and 5.o"."""
+    if len(units) == 1:
+        return f"Its unit {units[0]}"
+    return f"Units {', '.join(units[:-1])} and {units[-1]}" if units else "Nothing"
