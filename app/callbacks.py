@@ -1,26 +1,137 @@
-"""What happens on a page once it is shown: each callback turns what was chosen into what is seen."""
+"""What happens on a page once it is shown: from what was chosen to what is seen."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dash import ALL, ClientsideFunction, Dash, Input, Output, State, no_update
+from dash import (
+    ALL,
+    ClientsideFunction,
+    Dash,
+    Input,
+    Output,
+    State,
+    ctx,
+    dcc,
+    no_update,
+)
 
 from app.jobs import Jobs
-from app.pages import run, runs
-from app.store import Store, UnknownRunError
-from app.urls import read_address
+from app.pages import block, compare, recipe, run, runs, tokens
+from app.predict import hand_made, predict, unit_table, widths_of, write_changes
+from app.store import Store
+from app.urls import METRICS, link, query, read_address
 
-ANY = ALL
 ASSETS = Path(__file__).parent / "assets"
 
 
-def option_values(values: list[Any], ids: list[dict[str, str]]) -> dict[str, str]:
-    """The switches of a page: name -> value."""
-    return {key["name"]: str(value) for key, value in zip(ids, values, strict=True)}
+def option(name: str) -> dict[str, str]:
+    """The id of a switch that stands for an option of the address (see parts.switch)."""
+    return {"type": "option", "name": name}
 
 
 def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
     """Connect the callbacks."""
+    _register_clientside(app)
+
+    @app.callback(
+        Output("runs-grid", "rowData"),
+        Input("live", "n_intervals"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    def refresh_list(_ticks: int, path: str) -> Any:
+        return runs.list_rows(store) if read_address(path, "").name == "runs" else no_update
+
+    @app.callback(
+        Output("profile-card", "children"),
+        Input(option("metric"), "value"),
+        Input(option("scale"), "value"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    def redraw_profile(metric: str, scale: str, path: str) -> Any:
+        page = read_address(path, query("run", metric=metric, scale=scale))
+        rows = store.table(page.run, "blocks")
+        return run.profile_card(rows, page.run, page.option("metric"), page.option("scale"))
+
+    @app.callback(
+        Output("site-cards", "children"),
+        Input(option("site"), "value"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    def redraw_site(site: str, path: str) -> Any:
+        page = read_address(path, "")
+        rows = [
+            row
+            for row in store.table(page.run, "activations")
+            if row["block"] == page.block and row["site"] == site
+        ]
+        return (
+            block.activation_cards(store, page.run, page.block, site, rows) if rows else no_update
+        )
+
+    @app.callback(
+        Output("window-card", "children"),
+        Input(option("colour"), "value"),
+        State("token-chosen", "data"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    def recolour(colour: str, chosen: Mapping[str, int], path: str) -> Any:
+        page = read_address(path, query("tokens", colour=colour))
+        rows = store.window(page.run, int(chosen["window"]))
+        position = int(chosen["position"])
+        return tokens.window_card(rows, int(chosen["window"]), page.option("colour"), position)
+
+    @app.callback(
+        Output("token-card", "children"),
+        Input("token-chosen", "data"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    def show_token(chosen: Mapping[str, int], path: str) -> Any:
+        page = read_address(path, "")
+        rows = store.window(page.run, int(chosen["window"]))
+        position = int(chosen["position"])
+        return tokens.token_card(rows[position], page.run) if position < len(rows) else no_update
+
+    @app.callback(
+        Output("url", "href", allow_duplicate=True),
+        Input({"type": "compare", "name": ALL}, "value"),
+        State("url", "search"),
+        prevent_initial_call=True,
+    )
+    def choose_runs(values: Sequence[str | None], search: str) -> Any:
+        page = read_address("/compare", search)
+        chosen = [value or "" for value in values]
+        if not all(chosen) or chosen == [page.option("a"), page.option("b")]:
+            return no_update
+        return link("compare", a=chosen[0], b=chosen[1], measure=page.option("measure"))
+
+    @app.callback(
+        Output("differences-card", "children"),
+        Input(option("measure"), "value"),
+        State({"type": "compare", "name": ALL}, "value"),
+        prevent_initial_call=True,
+    )
+    def redraw_differences(measure: str, names: Sequence[str]) -> Any:
+        metric = measure if measure in METRICS else METRICS[0]
+        a, b = (store.table(name, "blocks") for name in names)
+        return compare.differences_card(compare.block_differences(a, b, metric), metric)
+
+    _register_recipe(app, store, jobs)
+
+
+def _register_clientside(app: Dash) -> None:
+    app.clientside_callback(
+        ClientsideFunction("awqscope", "keepOption"),
+        Output("kept", "data"),
+        Input({"type": "option", "name": ALL}, "value"),
+        State({"type": "option", "name": ALL}, "id"),
+        prevent_initial_call=True,
+    )
     app.clientside_callback(
         ClientsideFunction("awqscope", "comparable"),
         Output("compare-button", "disabled"),
@@ -40,30 +151,68 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
         State("runs-grid", "selectedRows"),
         prevent_initial_call=True,
     )
+    app.clientside_callback(
+        ClientsideFunction("awqscope", "keepChanges"),
+        Output("kept", "data", allow_duplicate=True),
+        Input("recipe-changes", "data"),
+        prevent_initial_call=True,
+    )
+
+
+def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
+    """The recipe page's grid, its numbers, and its buttons."""
 
     @app.callback(
-        Output("runs-grid", "rowData"),
-        Input("live", "n_intervals"),
+        Output("recipe-tiles", "children"),
+        Output("recipe-chart", "children"),
+        Output("recipe-changes", "data"),
+        Input("units-grid", "cellValueChanged"),
+        Input("units-grid", "rowData"),
+        State("units-grid", "rowData"),
         State("url", "pathname"),
         prevent_initial_call=True,
     )
-    def refresh_list(_ticks: int, path: str) -> Any:
-        return runs.list_rows(store) if read_address(path, "").name == "runs" else no_update
+    def follow_grid(_changed: Any, _rows: Any, rows: Sequence[Mapping[str, Any]], path: str) -> Any:
+        name = read_address(path, "").run
+        record, own = store.summary(name).record, store.recipe(name)
+        if record is None or own is None:
+            return no_update, no_update, no_update
+        units = unit_table(store.table(name, "units"))
+        allowed = widths_of(units)
+        widths = {
+            unit: width
+            for unit, width in recipe.grid_widths(rows).items()
+            if unit in units and width in allowed
+        }
+        mine = predict(record, units, widths)
+        points = recipe.measured_points(record, store.table(name, "promotions"))
+        changed = sum(width != record["spec"]["bits"] for width in widths.values())
+        return (
+            recipe.prediction_tiles(mine, record, changed),
+            recipe.chart_card(points, mine),
+            write_changes(widths, own.bits),
+        )
 
     @app.callback(
-        Output("profile-card", "children"),
-        Input({"type": "option", "name": ALL}, "value"),
-        State({"type": "option", "name": ALL}, "id"),
+        Output("units-grid", "rowData"),
+        Input("recipe-reset", "n_clicks"),
         State("url", "pathname"),
         prevent_initial_call=True,
     )
-    def redraw_profile(values: list[Any], ids: list[dict[str, str]], path: str) -> Any:
-        page = read_address(path, "")
-        if page.name != "run":
+    def reset_grid(_clicks: int, path: str) -> Any:
+        own = store.recipe(read_address(path, "").run)
+        return recipe.grid_rows(own, own.bits) if own else no_update
+
+    @app.callback(
+        Output("recipe-file", "data"),
+        Input("recipe-download", "n_clicks"),
+        State("units-grid", "rowData"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    def download(_clicks: int, rows: Sequence[Mapping[str, Any]], path: str) -> Any:
+        own = store.recipe(read_address(path, "").run)
+        if own is None or ctx.triggered_id != "recipe-download":
             return no_update
-        chosen = option_values(values, ids)
-        try:
-            rows = store.table(page.run, "blocks")
-        except UnknownRunError:
-            return no_update
-        return run.profile_card(rows, page.run, chosen["metric"], chosen["scale"])
+        made = hand_made(own, recipe.grid_widths(rows))
+        return dcc.send_string(recipe.download(made), "recipe.json")

@@ -14,6 +14,9 @@ BLUE, ORANGE, GREY, GREEN = "#4f8fcb", "#d97b1f", "#8a94a3", "#3a9d8b"
 FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 METRIC_NAMES = {"kl": "KL (nats a token)", "delta_ppl": "ΔPPL"}
 
+# Whole decades only: plotly's labels in between are unreadable.
+DECADES = {"type": "log", "exponentformat": "power", "dtick": 1}
+
 Row = Mapping[str, Any]
 
 
@@ -92,7 +95,7 @@ def draw_profile(rows: Sequence[Row], metric: str, scale: str) -> go.Figure:
         )
     ]
     figure = _figure([bars, *lines], "block", METRIC_NAMES[metric], 400)
-    figure.update_yaxes(type=scale, rangemode="tozero" if scale == "linear" else "normal")
+    figure.update_yaxes(**DECADES if scale == "log" else {"rangemode": "tozero"})
     for row in isolated:
         if row["flagged"]:
             figure.add_annotation(
@@ -182,7 +185,7 @@ def draw_histograms(
     decades = [10.0**n for n in range(-2, 6) if 10.0**n <= reach * 1.01]
     ticks = [-value for value in reversed(decades)] + [0.0] + decades
     figure.update_xaxes(tickvals=_signed_log(np.array(ticks)), ticktext=[f"{t:g}" for t in ticks])
-    figure.update_yaxes(type="log", exponentformat="power", dtick=1)
+    figure.update_yaxes(**DECADES)
     return figure
 
 
@@ -219,7 +222,7 @@ def draw_channels(
     ]
     figure = _figure(traces, "channel", "largest |x|", 320)
     figure.add_hline(median, line={"color": GREY, "dash": "dot", "width": 1.5})
-    figure.update_yaxes(type="log", exponentformat="power")
+    figure.update_yaxes(**DECADES)
     return figure
 
 
@@ -257,6 +260,40 @@ def draw_depth(rows: Sequence[Row], block: int) -> go.Figure:
     return figure
 
 
+def draw_token(
+    alone: Sequence[float], restored: Sequence[float] | None, uniform: float
+) -> go.Figure:
+    """One token's KL by block: with only that block quantized, and with all but it. uniform: with
+    all of them."""
+    blocks = list(range(len(alone)))
+    traces: list[Any] = [
+        go.Bar(
+            name="only this block quantized",
+            x=blocks,
+            y=list(alone),
+            marker={"color": BLUE},
+            hovertemplate="block %{x}<br>alone %{y:.4g}<extra></extra>",
+        )
+    ]
+    if restored:
+        traces.append(
+            go.Scatter(
+                name="all but this block",
+                x=blocks,
+                y=list(restored),
+                mode="lines+markers",
+                line={"color": GREY, "dash": "dot", "width": 2},
+                marker={"symbol": "diamond", "size": 7},
+                hovertemplate="block %{x}<br>restored %{y:.4g}<extra></extra>",
+            )
+        )
+    figure = _figure(traces, "block", METRIC_NAMES["kl"], 260)
+    figure.add_hline(uniform, line={"color": ORANGE, "dash": "dash", "width": 1.5})
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_xaxes(tickmode="linear", dtick=max(1, len(blocks) // 12))
+    return figure
+
+
 def draw_recipes(points: Sequence[Row]) -> go.Figure:
     """Bytes against KL of recipes. points: rows of name, bytes, kl, kind (`measured`,
     `predicted`, `yours`)."""
@@ -275,7 +312,7 @@ def draw_recipes(points: Sequence[Row]) -> go.Figure:
                 y=[point["kl"] for point in here],
                 text=[escape(point["name"]) for point in here],
                 mode="markers" if kind == "predicted" else "markers+text",
-                textposition="top center",
+                textposition="bottom center" if kind == "yours" else "top center",
                 marker={"size": 15 if kind == "yours" else 10, "color": colour, "symbol": symbol},
                 hovertemplate="%{text}<br>%{x:,.2f} MB<br>KL %{y:.4g}<extra></extra>",
             )
@@ -283,7 +320,7 @@ def draw_recipes(points: Sequence[Row]) -> go.Figure:
     figure = _figure(traces, "weights on disk (MB)", "KL (nats a token)", 380)
     positive = [point["kl"] for point in points if point["kl"] > 0]
     if positive and max(positive) / min(positive) > 20:
-        figure.update_yaxes(type="log", exponentformat="power")
+        figure.update_yaxes(**DECADES)
     else:
         figure.update_yaxes(rangemode="tozero")
     figure.update_xaxes(showgrid=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import dash_mantine_components as dmc
 import flask
-from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
+from dash import Dash, Input, Output, State, dcc, html
 
 from app import callbacks
 from app.access import Access, is_admitted
@@ -69,13 +69,6 @@ def create_app(store: Store, access: Access) -> Dash:
         page = read_address(path, search)
         return render(store, page, jobs), not is_live(store, page), stamp(store, page)
 
-    app.clientside_callback(
-        ClientsideFunction("awqscope", "keepOption"),
-        Output("kept", "data"),
-        Input({"type": "option", "name": callbacks.ANY}, "value"),
-        State({"type": "option", "name": callbacks.ANY}, "id"),
-        prevent_initial_call=True,
-    )
     callbacks.register(app, store, jobs)
     guard(app, access)
     return app

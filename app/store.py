@@ -15,6 +15,8 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import safe_open
 
@@ -25,6 +27,8 @@ from mixedprec.recipe import Recipe, load_recipe
 KEPT = 256
 KEPT_BYTES = 64 * 2**20
 WORST_TOKENS = 60
+WORST_WINDOWS = 8
+WORST_OF_BLOCK = 20
 TAIL_BYTES = 20_000
 
 Row = Mapping[str, Any]
@@ -127,6 +131,25 @@ class Store:
         path = self.find(name).path / "tokens.parquet"
         only = [("window", "==", window)]
         return self._keep(path, f"window {window}", lambda: pq.read_table(path, filters=only)) or []
+
+    def block_tokens(self, name: str, block: int) -> list[dict[str, Any]]:
+        """The tokens that suffer most from one block alone, of the windows that know it: rows of
+        window, position, text, kl (of all blocks together), block_kl. Worst first."""
+        index = self.token_index(name)
+        if index is None:
+            return []
+        path = self.find(name).path / "tokens.parquet"
+        worst = [row["window"] for row in index.windows[:WORST_WINDOWS]]
+        columns = ["window", "position", "text", "kl_uniform", "block_kl"]
+
+        def read() -> pa.Table:
+            table = pq.read_table(path, columns=columns, filters=[("window", "in", worst)])
+            known = table.filter(pc.is_valid(table["block_kl"]))
+            found = known.set_column(4, "block_kl", pc.list_element(known["block_kl"], block))
+            found = found.rename_columns(["window", "position", "text", "kl", "block_kl"])
+            return found.sort_by([("block_kl", "descending")]).slice(0, WORST_OF_BLOCK)
+
+        return self._keep(path, f"block {block}", read) or []
 
     def progress(self, name: str) -> Progress | None:
         """The last event of the run's log."""

@@ -23,7 +23,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | re.Pattern[str]]] = {
     "block": {"site": NAME},
     "tokens": {"colour": COLOURINGS, "window": NUMBER, "position": NUMBER, "block": NUMBER},
     "recipe": {"bits": CHANGES},
-    "compare": {"a": NAME, "b": NAME, "metric": METRICS},
+    "compare": {"a": NAME, "b": NAME, "measure": METRICS},
     "new": {"like": NAME},
     "missing": {},
 }

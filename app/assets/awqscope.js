@@ -15,6 +15,13 @@ window.dash_clientside = Object.assign({}, window.dash_clientside, {
       window.history.replaceState(window.history.state, "", address);
       return window.dash_clientside.no_update;
     },
+    keepChanges(changes) {
+      const address = new URL(window.location);
+      if (changes) address.searchParams.set("bits", changes);
+      else address.searchParams.delete("bits");
+      window.history.replaceState(window.history.state, "", address);
+      return window.dash_clientside.no_update;
+    },
     comparable(rows) {
       return !rows || rows.length !== 2;
     },
@@ -90,4 +97,44 @@ document.addEventListener("keydown", (event) => {
   if (!event.target.classList.contains("ag-cell")) return;
   const found = event.target.parentElement.querySelector("a.grid-link");
   if (found) navigate(found.getAttribute("href"));
+});
+
+// The text of the tokens page: a click, or the arrow keys and Enter, choose a token.
+const chooseToken = (token) => {
+  const view = token.closest("#text-view");
+  view.querySelectorAll(".t.here").forEach((other) => other.classList.remove("here"));
+  token.classList.add("here");
+  token.scrollIntoView({ block: "nearest" });
+  const address = new URL(window.location);
+  const { position, window: number } = token.dataset;
+  address.searchParams.set("position", position);
+  address.searchParams.set("window", number);
+  window.history.replaceState(window.history.state, "", address);
+  window.dash_clientside.set_props("token-chosen", {
+    data: { window: Number(number), position: Number(position) },
+  });
+};
+
+document.addEventListener("click", (event) => {
+  const token = event.target.closest && event.target.closest("#text-view .t");
+  if (token) chooseToken(token);
+});
+
+const STEPS = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 10, ArrowUp: -10 };
+
+document.addEventListener("keydown", (event) => {
+  const view = event.target.id === "text-view" ? event.target : null;
+  if (!view) return;
+  const all = [...view.querySelectorAll(".t")];
+  const at = all.findIndex((token) => token.classList.contains("at"));
+  const here = at >= 0 ? at : all.findIndex((token) => token.classList.contains("here"));
+  if (event.key in STEPS) {
+    event.preventDefault();
+    const next = Math.min(all.length - 1, Math.max(0, here + STEPS[event.key]));
+    if (all[here]) all[here].classList.remove("at");
+    all[next].classList.add("at");
+    all[next].scrollIntoView({ block: "nearest" });
+  } else if (event.key === "Enter" && all[here]) {
+    chooseToken(all[here]);
+  }
 });

@@ -1,7 +1,270 @@
-"""..."""
+"""The recipe: what it costs and gives back, and a grid to make another by hand."""
 
-from app.parts import heading
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import dash_ag_grid as dag
+import dash_mantine_components as dmc
+from dash import dcc, html
+
+from app.figures import draw_recipes
+from app.jobs import Jobs
+from app.pages.run import run_heading
+from app.parts import (
+    as_table,
+    card,
+    chart,
+    heading,
+    interval,
+    megabytes,
+    notice,
+    number,
+    share,
+    tile,
+    tiles,
+)
+from app.predict import (
+    Prediction,
+    predict,
+    read_changes,
+    unit_table,
+    widths_of,
+)
+from app.store import RunSummary, Store
+from app.urls import Page
+from mixedprec.recipe import Recipe
+
+Row = Mapping[str, Any]
 
 
-def layout(store, page, jobs):
-    return [heading("recipe")]
+def measured_points(record: Mapping[str, Any], promotions: Sequence[Row]) -> list[dict[str, Any]]:
+    """What was measured or swept: uniform, the recipe's checkpoint, every promotion tried."""
+    headline, low = record["headline"], record["spec"]["bits"]
+    size, kl = headline["bytes"], headline["kl"]
+    points = [
+        {
+            "name": ", ".join(row["units"]),
+            "bytes": size["uniform"] + row["extra_bytes"],
+            "kl": row["kl"],
+            "kind": "predicted",
+        }
+        for row in promotions
+    ]
+    points.append(
+        {
+            "name": f"uniform {low}-bit",
+            "bytes": size["uniform"],
+            "kl": kl["uniform"],
+            "kind": "measured",
+        }
+    )
+    if kl.get("mixed") is not None:
+        points.append(
+            {"name": "recipe", "bytes": size["mixed"], "kl": kl["mixed"], "kind": "measured"}
+        )
+    return points
+
+
+def chart_card(points: Sequence[Row], mine: Prediction | None) -> Any:
+    """Bytes against KL, the hand-made recipe among the rest."""
+    shown = list(points)
+    if mine is not None:
+        shown.append({"name": "yours", "bytes": mine.bytes, "kl": mine.kl, "kind": "yours"})
+    return card(
+        "Size against damage",
+        chart(draw_recipes(shown), "Recipes by size and KL, see the table"),
+        as_table(
+            {"name": "Recipe", "bytes": "Weights", "kl": "KL", "kind": ""},
+            [
+                {
+                    "name": point["name"],
+                    "bytes": megabytes(point["bytes"]),
+                    "kl": number(point["kl"]),
+                    "kind": point["kind"],
+                }
+                for point in sorted(shown, key=lambda point: point["bytes"])
+            ],
+        ),
+        summary="Down and to the left is better. Circles were measured; hollow ones are promotions "
+        "that the sweep tried in the quantized model.",
+    )
+
+
+def prediction_tiles(mine: Prediction, record: Mapping[str, Any], changed: int) -> html.Dl:
+    """The hand-made recipe's numbers."""
+    headline = record["headline"]
+    growth = mine.bytes / headline["bytes"]["uniform"] - 1
+    low = record["spec"]["bits"]
+    return tiles(
+        tile("Units not at " + f"{low} bits", str(changed)),
+        tile("Size", megabytes(mine.bytes), f"{number(growth, '+.1%')} on uniform"),
+        tile("KL, predicted", number(mine.kl, ".4f"), f"uniform {headline['kl']['uniform']:.4f}"),
+        tile(
+            "Perplexity, predicted",
+            number(mine.ppl, ".3f"),
+            f"16-bit {headline['ppl']['reference']:.3f}",
+        ),
+        tile("Recovered, predicted", share(mine.recovered), "", "good"),
+    )
+
+
+def unit_grid(recipe: Recipe, widths: Mapping[str, int], allowed: Sequence[int]) -> Any:
+    """Blocks by unit kinds; each cell a width to choose."""
+    kinds = list(dict.fromkeys(entry.unit.partition(".")[2] for entry in recipe.units))
+    rows = grid_rows(recipe, widths)
+    columns: list[dict[str, Any]] = [
+        {"field": "block", "headerName": "Block", "width": 96, "pinned": "left", "editable": False}
+    ]
+    columns += [
+        {
+            "field": kind,
+            "headerName": kind,
+            "flex": 1,
+            "minWidth": 92,
+            "editable": True,
+            "cellEditor": "agSelectCellEditor",
+            "cellEditorParams": {"values": list(allowed)},
+            "cellClassRules": {
+                "promoted": f"params.value > {min(allowed)} && params.value < 16",
+                "kept": "params.value == 16",
+            },
+            "valueFormatter": {"function": "params.value + ' bit'"},
+        }
+        for kind in kinds
+    ]
+    return dag.AgGrid(
+        id="units-grid",
+        className="grid widths",
+        columnDefs=columns,
+        rowData=rows,
+        getRowId="String(params.data.block)",
+        defaultColDef={"sortable": False, "resizable": True},
+        dashGridOptions={
+            "theme": {"function": "awqscopeTheme(agGrid)"},
+            "singleClickEdit": True,
+            "stopEditingWhenCellsLoseFocus": True,
+            "domLayout": "autoHeight" if len(rows) <= 16 else "normal",
+            "rowHeight": 40,
+            "ensureDomOrder": True,
+        },
+        style={"height": None if len(rows) <= 16 else "60vh"},
+    )
+
+
+def grid_rows(recipe: Recipe, widths: Mapping[str, int]) -> list[dict[str, Any]]:
+    """A line a block: `block`, and the width of every kind of unit."""
+    rows: dict[int, dict[str, Any]] = {}
+    for entry in recipe.units:
+        block, _, kind = entry.unit.partition(".")
+        rows.setdefault(int(block), {"block": int(block)})[kind] = widths[entry.unit]
+    return [rows[block] for block in sorted(rows)]
+
+
+def grid_widths(rows: Sequence[Row]) -> dict[str, int]:
+    """unit -> width, out of the grid."""
+    return {
+        f"{row['block']}.{kind}": int(width)
+        for row in rows
+        for kind, width in row.items()
+        if kind != "block"
+    }
+
+
+def result_card(result: Mapping[str, Any] | None, said: str, mine: Prediction | None) -> Any:
+    """How far requantizing is, and in the end measured beside predicted."""
+    if result is None:
+        return html.P(said, className="summary", role="status") if said else None
+    proof = result.get("proof") or {}
+    measured = proof.get("measured") or {}
+    rows = [{"what": "Weights on disk", "measured": megabytes(result.get("bytes"))}]
+    if measured:
+        rows += [
+            {
+                "what": "KL",
+                "measured": f"{number(measured['kl'], '.4f')} "
+                f"{interval(*measured['kl_interval'], '.4f')}",
+            },
+            {"what": "Perplexity", "measured": number(measured["ppl"], ".3f")},
+            {"what": "Recovered", "measured": share(measured["recovered"])},
+        ]
+    if mine is not None:
+        expected = (
+            megabytes(mine.bytes),
+            number(mine.kl, ".4f"),
+            number(mine.ppl, ".3f"),
+            share(mine.recovered),
+        )
+        for row, value in zip(rows, expected, strict=False):
+            row["predicted"] = value
+    passed = "The proof passed." if proof.get("passed") else "THE PROOF FAILED."
+    return html.Div(
+        [
+            html.P(f"{result.get('checkpoint')}: {passed if proof else 'written.'}"),
+            as_table({"what": "", "predicted": "Predicted", "measured": "Measured"}, rows),
+        ],
+        className="result",
+        role="status",
+    )
+
+
+def download(recipe: Recipe) -> str:
+    """The recipe as the JSON that `requantize` takes."""
+    return json.dumps(
+        {
+            "schema": 1,
+            "model": recipe.model,
+            "kind": recipe.kind,
+            "provenance": dict(recipe.provenance),
+            "units": [{**asdict(entry), "linears": list(entry.linears)} for entry in recipe.units],
+        },
+        indent=2,
+    )
+
+
+def editor(store: Store, run: RunSummary, recipe: Recipe, page: Page, jobs: Jobs | None) -> Any:
+    """The grid, what it should come to, and what to do with it."""
+    assert run.record is not None
+    units = unit_table(store.table(run.name, "units"))
+    allowed = widths_of(units)
+    widths = recipe.bits | read_changes(page.option("bits"), units, allowed)
+    mine = predict(run.record, units, widths)
+    points = measured_points(run.record, store.table(run.name, "promotions"))
+    low = run.record["spec"]["bits"]
+    changed = sum(width != low for width in widths.values())
+    actions: list[Any] = [
+        dmc.Button("Back to the run's recipe", id="recipe-reset", variant="default", size="sm"),
+        dmc.Button("Download recipe", id="recipe-download", variant="default", size="sm"),
+    ]
+    if jobs is not None:
+        actions.append(dmc.Button("Requantize and measure", id="recipe-make", size="sm"))
+    return html.Div(
+        [
+            html.Div(prediction_tiles(mine, run.record, changed), id="recipe-tiles"),
+            html.Div(chart_card(points, mine), id="recipe-chart"),
+            card(
+                "Widths by hand",
+                unit_grid(recipe, widths, allowed),
+                html.Div(actions, className="actions under"),
+                html.Div(id="recipe-result", **{"aria-live": "polite"}),
+                dcc.Download(id="recipe-file"),
+                dcc.Store(id="recipe-changes"),
+                summary="Choose a cell to change its width; linears that a server fuses change "
+                "together. The numbers above follow at once.",
+            ),
+        ]
+    )
+
+
+def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
+    """The recipe page."""
+    run = store.summary(page.run)
+    if run.record is None:
+        return [heading(run.name), notice("This run cannot be shown", html.P(run.error))]
+    recipe = store.recipe(run.name)
+    headline = run.record["headline"]
+    if recipe is None or "kl" not in headline or not store.table(run.name, "units"):
+        said = html.P("It is chosen once sweep and estimates are done.")
+        return [run_heading(run, "recipe", "Recipe"), notice("No recipe yet", said)]
+    return [run_heading(run, "recipe", "Recipe"), editor(store, run, recipe, page, jobs)]
