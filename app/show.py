@@ -69,7 +69,7 @@ def _write_passed(passed: bool, file: str) -> str:
     """Whether a proof passed, and the file that says why where it did not."""
     if passed:
         return "The checkpoint was reloaded from disk and is what the recipe says."
-    return f"THE PROOF FAILED: the checkpoint on disk is not what was measured ({file})."
+    return f"THE PROOF FAILED: the checkpoint on disk is not what the recipe says ({file})."
 
 
 def write_proof(proof: Mapping[str, Any], file: str) -> str:

@@ -88,7 +88,8 @@ def _run_proof(run: RunDirectory, *options: str) -> None:
 
 def prove_checkpoint(run: RunDirectory, subject: Subject, progress: OnProgress) -> dict[str, Any]:
     """Measure another checkpoint made from a run's searches from disk in a fresh process, as a run
-    does its own; the proof, which is then in the checkpoint's directory too.
+    does its own; the proof, which is then in the checkpoint's directory too. The subject's model
+    must be a directory.
 
     InputError where it cannot be carried out, KeyboardInterrupt where it is stopped: both say that
     the checkpoint is whole, and how to prove it later.
