@@ -1,4 +1,4 @@
-"""The command line: `awqscope run`, `demo`, `show`, `requantize`.
+"""The command line: `awqscope run`, `demo`, `show`, `requantize`, `dashboard`.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 the proof failed, 2 usage
 or input that cannot be used (one line with the remedy), 130 interrupted.
@@ -51,7 +51,8 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             sys.stderr.write(f"awqscope: {' '.join(str(error).split())}\n")
             raise typer.Exit(INPUT_ERROR) from error
         except KeyboardInterrupt as error:
-            sys.stderr.write("awqscope: interrupted; the same command again goes on from here\n")
+            what_now = str(error) or "the same command again goes on from here"
+            sys.stderr.write(f"awqscope: interrupted; {what_now}\n")
             raise typer.Exit(INTERRUPTED) from error
 
     return wrapped
@@ -215,8 +216,20 @@ def requantize(
     model: Annotated[
         str | None, typer.Option(help="Where the run's model is now, if it has moved.")
     ] = None,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Measure and check it as the run's own was proved.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Write the checkpoint of a recipe from a run's search results, without searching again."""
+    """Write the checkpoint of a recipe from a run's search results, without searching again.
+
+    With --prove it is then measured from disk on the run's text, in another process, and every
+    tensor compared with what recipe and searches say; OUT/awqscope-proof.json holds the result.
+    """
+    from app.progress import show_progress
+    from app.verdict import write_proof
+    from diagnose.proof import Subject
+    from diagnose.repair import PROOF_NAME, prove_checkpoint
     from diagnose.rundir import RunDirectory
     from diagnose.spec import RunSpec
     from mixedprec.checkpoint import checkpoint_bytes, write_checkpoint
@@ -231,6 +244,15 @@ def requantize(
     if out.exists():
         raise InputError(f"{out} exists already", "choose another --out")
     wanted = load_recipe(recipe)
+    if prove:
+        if fmt == "awq":
+            raise InputError(
+                "--prove reads compressed-tensors only", "leave out --prove or --format awq"
+            )
+        # Its process reads both again: better refused here than once the checkpoint is written.
+        if not recipe.is_file():
+            raise InputError(f"{recipe} can be read only once", "give --prove a file")
+        found.read_table("tokens")
     source = open_model(model or spec.model)
     if source.hash() != found.read()["source"]["hashes"]:
         raise InputError(
@@ -243,8 +265,69 @@ def requantize(
             f"{path} holds no search at {min(missing)} bits",
             f"use the widths {spec.bits}, {spec.rescue_bits} and {FP16_BITS}",
         )
-    write_checkpoint(out, source, wanted, found.searches, spec.schemes, fmt=fmt)
-    print(f"{out}: {checkpoint_bytes(out) / 1e6:,.2f} MB ({fmt})")
+    proof = None
+    with show_progress() as on_progress:
+        write_checkpoint(
+            out,
+            source,
+            wanted,
+            found.searches,
+            spec.schemes,
+            fmt=fmt,
+            on_block=lambda done: on_progress("writing", done, source.blocks),
+        )
+        if prove:
+            proof = prove_checkpoint(found, Subject(str(source.path), recipe, out), on_progress)
+    size = checkpoint_bytes(out)
+    if as_json:
+        measured = proof and {"passed": proof["passed"], **proof["measured"]}
+        result = {"checkpoint": str(out), "bytes": size, "format": fmt, "proof": measured}
+        print(json.dumps(result, indent=2))
+    else:
+        print(f"{out}: {size / 1e6:,.2f} MB ({fmt})")
+        if proof:
+            print(write_proof(proof, str(out / PROOF_NAME)))
+    if proof and not proof["passed"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+@reports_errors
+def dashboard(
+    runs_dir: Annotated[
+        Path, typer.Argument(metavar="[RUNS_DIR]", help="Directory that holds runs.")
+    ] = Path("reports"),
+    host: Annotated[str, typer.Option(help="Address to answer on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to answer on; 0 for any free one.")] = 8050,
+    allow_remote: Annotated[
+        bool, typer.Option(help="Allow a host that other machines can reach.")
+    ] = False,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="AWQSCOPE_TOKEN", help="What a visitor must show; without it, others only read."
+        ),
+    ] = None,
+    name: Annotated[
+        list[str], typer.Option(help="Host name the dashboard is reached by; repeatable.")
+    ] = [],
+    read_only: Annotated[bool, typer.Option(help="Start and stop nothing from the pages.")] = False,
+) -> None:
+    """Open the web dashboard on every run in RUNS_DIR, finished or under way."""
+    from app.access import decide_access
+    from app.server import create_app, find_port, serve
+    from app.store import Store
+
+    if not runs_dir.is_dir():
+        raise InputError(f"{runs_dir} is no directory", "give the directory that holds your runs")
+    access = decide_access(
+        host, allow_remote=allow_remote, token=token, names=tuple(name), read_only=read_only
+    )
+    port = find_port(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    way_in = "" if token is None else "?token=…, the token you set"
+    sys.stderr.write(f"awqscope: http://{shown}:{port}/{way_in} (Ctrl-C ends it)\n")
+    serve(create_app(Store(runs_dir), access), host, port)
 
 
 def main() -> None:

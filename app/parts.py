@@ -144,11 +144,11 @@ def number(value: float | None, form: str = ".4g") -> str:
     return "–" if value is None else format(value, form).replace("-", "−")
 
 
-def interval(low: float | None, high: float | None, form: str = ".4g") -> str:
+def interval(bounds: Sequence[float | None] | None, form: str = ".4g") -> str:
     """[low, high], or nothing."""
-    if low is None or high is None:
+    if bounds is None or None in bounds:
         return ""
-    return f"[{number(low, form)}, {number(high, form)}]"
+    return f"[{', '.join(number(bound, form) for bound in bounds)}]"
 
 
 def megabytes(count: float | None) -> str:

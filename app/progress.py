@@ -27,6 +27,8 @@ LABELS = {
     "recipe": "recipe",
     "requantize": "checkpoint",
     "proof": "proof from disk",
+    "writing": "writing",
+    "proving": "proving",
 }
 PLAIN_INTERVAL_S = 5.0
 

@@ -1,6 +1,7 @@
 """The dashboard's server: from an address to its page, and who may see it."""
 
 import logging
+import socket
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -198,13 +199,22 @@ def guard(app: Dash, access: Access) -> None:
         return answer
 
 
-def serve(app: Dash, host: str, port: int) -> None:
-    """Answer requests until interrupted. InputError where the port is taken."""
-    import waitress
-
+def find_port(host: str, port: int) -> int:
+    """`port`, or a free one for 0. InputError where it is taken or not to be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        waitress.serve(app.server, host=host, port=port, threads=6, ident=None)
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
     except OSError as error:
         raise InputError(
             f"port {port} on {host} cannot be used ({error.strerror})", "choose another --port"
         ) from error
+
+
+def serve(app: Dash, host: str, port: int) -> None:
+    """Answer requests until interrupted."""
+    import waitress
+
+    waitress.serve(app.server, host=host, port=port, threads=6, ident=None)

@@ -45,14 +45,26 @@ def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
                 f"({low:.1%} to {high:.1%}) for {size:+.1%} in size."
             )
     proved = headline.get("proved")
-    tail = ""
-    if proved is not None:
-        tail = (
-            " The checkpoint was reloaded from disk and is what the recipe says."
-            if proved
-            else " THE PROOF FAILED: the checkpoint on disk is not what was measured (proof.json)."
-        )
+    tail = "" if proved is None else f" {_write_passed(proved, 'proof.json')}"
     return f"{cost} {found}{tail}"
+
+
+def _write_passed(passed: bool, file: str) -> str:
+    """Whether a proof passed, and the file that says why where it did not."""
+    if passed:
+        return "The checkpoint was reloaded from disk and is what the recipe says."
+    return f"THE PROOF FAILED: the checkpoint on disk is not what the recipe says ({file})."
+
+
+def write_proof(proof: Mapping[str, Any], file: str) -> str:
+    """A checkpoint's proof in two lines: what was measured, and whether it passed."""
+    measured = proof["measured"]
+    low, high = measured["kl_interval"]
+    numbers = f"PPL {measured['ppl']:.3f}, KL {measured['kl']:.5f} [{low:.5f}, {high:.5f}]"
+    if measured["recovered"] is not None:
+        low, high = measured["recovered_interval"]
+        numbers += f", recovered {measured['recovered']:.1%} [{low:.1%}, {high:.1%}]"
+    return f"{numbers}\n{_write_passed(proof['passed'], file)}"
 
 
 def _name_units(units: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
 """The proof: the checkpoint as a user would load it, against the recipe, the simulation and FP16.
 
 `python -m diagnose.proof RUN` runs in a process of its own and trusts nothing that the run
-computed but the recipe, the searches and the tokens. transformers loads the checkpoint; then
+computed but the recipe, the searches and the tokens. With --recipe, --checkpoint, --model and --out
+it proves another checkpoint made from the run's searches. transformers loads the checkpoint; then
 
 * every linear's realised width is the recipe's, by the codes on disk and by config.json;
 * every tensor on disk is what recipe and searches say, and dequantized weights equal the simulated
@@ -10,8 +11,10 @@ computed but the recipe, the searches and the tokens. transformers loads the che
 * PPL, KL and agreement are measured on transformers' own logits, and the KL is as simulated.
 """
 
+import argparse
 import math
 import sys
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,12 +47,22 @@ SMALLEST_KL = 1e-4
 INPUT_ERROR = 2
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is proved: that the directory `checkpoint` holds the model of the file `recipe`, made
+    from `model` (directory or hub id) by a run's searches."""
+
+    model: str
+    recipe: Path
+    checkpoint: Path
+
+
 def check_tensors(
-    model: SourceModel, recipe: Recipe, run: RunDirectory, loaded: nn.Module
+    model: SourceModel, recipe: Recipe, searches: Path, checkpoint: Path, loaded: nn.Module
 ) -> dict[str, Any]:
     """Compare every tensor on disk, and every linear as transformers holds it, with what recipe and
     searches say, block by block; names of those that are not as they should be."""
-    stored = open_checkpoint(run.checkpoint)
+    stored = open_checkpoint(checkpoint)
     unexpected = set(stored.files)
     wrong_width, differing, differing_loaded = [], [], []
     widths = recipe.linear_widths()
@@ -61,7 +74,7 @@ def check_tensors(
 
     for number in range(model.blocks):
         prefix = model.prefix(number)
-        realised = realise_block(model, recipe, run.searches, number, model.dtype)
+        realised = realise_block(model, recipe, searches, number, model.dtype)
         for name, tensor in block_tensors(prefix, realised, "compressed-tensors").items():
             compare(name, tensor)
         for name, linear in realised.linears.items():
@@ -156,12 +169,19 @@ def summarise(
     }
 
 
-def prove(run: RunDirectory) -> dict[str, Any]:
-    """Carry out the proof of a run; write proof.json and the mixed model's token scores."""
+def examine(
+    run: RunDirectory, subject: Subject, predicted: float | None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Carry out a proof by a run's tokens and searches: the content of proof.json, and nll, kl and
+    agree [n, length − 1] of the checkpoint.
+
+    predicted: the recovered share that was expected, if any. InputError for files of the run, the
+    recipe or the model that cannot be read.
+    """
     record = run.read()
     spec = RunSpec.from_json(record["spec"])
-    model = open_model(spec.model)
-    recipe = load_recipe(run.path / "recipe.json")
+    model = open_model(subject.model)
+    recipe = load_recipe(subject.recipe)
     tokens = run.read_table("tokens")
     shape = (record["ppl_definition"]["windows"], record["ppl_definition"]["seq_len"])
     windows = torch.tensor(tokens["token"].to_numpy()).long().view(shape)
@@ -172,11 +192,11 @@ def prove(run: RunDirectory) -> dict[str, Any]:
 
     logging.set_verbosity_error()
     loaded = AutoModelForCausalLM.from_pretrained(
-        run.checkpoint, dtype=torch.float32, local_files_only=True
+        subject.checkpoint, dtype=torch.float32, local_files_only=True
     ).eval()
     # transformers unpacks compressed weights at the first forward: measure before looking at them.
     mixed, reference_nll, simulated_kl = measure(model, loaded, windows, recipe, run.searches)
-    checks = check_tensors(model, recipe, run, loaded)
+    checks = check_tensors(model, recipe, run.searches, subject.checkpoint, loaded)
     measured_kl = float(mixed["kl"].mean())
     checks |= {
         "reference_nll_difference": float((reference_nll - by_window("nll_reference")).abs().max()),
@@ -194,18 +214,52 @@ def prove(run: RunDirectory) -> dict[str, Any]:
         "passed": passed,
         "checks": checks,
         "measured": summarise(mixed, reference_nll, uniform_kl, spec.seed),
-        "predicted_recovered": record["headline"]["predicted_recovered"],
+        "predicted_recovered": predicted,
         "loaded_with": f"transformers {version('transformers')}",
     }
+    return proof, mixed
+
+
+def prove(run: RunDirectory) -> dict[str, Any]:
+    """Carry out the proof of a run; write proof.json and the mixed model's token scores."""
+    record = run.read()
+    subject = Subject(record["spec"]["model"], run.path / "recipe.json", run.checkpoint)
+    proof, mixed = examine(run, subject, record["headline"]["predicted_recovered"])
     run.write_arrays("work/proof.safetensors", mixed)
     write_json(run.path / "proof.json", proof)
     return proof
 
 
+def prove_other(run: RunDirectory, subject: Subject, out: Path) -> dict[str, Any]:
+    """Carry out the proof of another checkpoint made from a run's searches; write it to the file
+    `out` and leave the run as it is. Nothing was predicted for it."""
+    proof, _ = examine(run, subject, None)
+    write_json(out, proof)
+    return proof
+
+
 def main() -> None:
-    """Prove the run named on the command line; exit 2 with one line for what a user can mend."""
+    """Prove what the command line names; exit 2 with one line for what a user can mend."""
+    parser = argparse.ArgumentParser(prog="python -m diagnose.proof")
+    parser.add_argument("run", type=Path, help="run directory")
+    options = {
+        "--model": (str, "directory or hub id of the model it was made from"),
+        "--recipe": (Path, "recipe that it should hold"),
+        "--checkpoint": (Path, "checkpoint to prove instead of the run's own"),
+        "--out": (Path, "file for the result"),
+    }
+    for name, (kind, text) in options.items():
+        parser.add_argument(name, type=kind, help=text)
+    given = parser.parse_args()
+    other = (given.model, given.recipe, given.checkpoint, given.out)
+    if any(other) and not all(other):
+        parser.error(f"give all of {', '.join(options)}, or none")
+    run = RunDirectory(given.run)
     try:
-        prove(RunDirectory(Path(sys.argv[1])))
+        if any(other):
+            prove_other(run, Subject(*other[:3]), given.out)
+        else:
+            prove(run)
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(INPUT_ERROR)

@@ -1,15 +1,18 @@
 """The repairing stages of a run: recipe, checkpoint, proof."""
 
 import json
+import shlex
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 from diagnose.inputs import Inputs
 from diagnose.measure import (
     TOKENS_A_ROW_GROUP,
     token_table,
 )
-from diagnose.proof import INPUT_ERROR
+from diagnose.proof import INPUT_ERROR, Subject
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.spec import RunSpec
 from diagnose.stages import read_sweep, read_tensors, token_texts
@@ -17,6 +20,10 @@ from mixedprec.checkpoint import checkpoint_bytes, write_checkpoint
 from mixedprec.errors import InputError
 from mixedprec.recipe import load_recipe, make_recipe, save_recipe
 from mixedprec.scheme import FP16_BITS
+
+PROOF = (sys.executable, "-m", "diagnose.proof")
+# Its own name: the directory is the user's, and other tools put files there too.
+PROOF_NAME = "awqscope-proof.json"
 
 
 def recipe_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
@@ -62,13 +69,14 @@ def requantize_stage(
     )
 
 
-def proof_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
-    """Measure the checkpoint from disk in a fresh process; complete the headline and tokens."""
-    progress("proof", 0, 1)
-    command = [sys.executable, "-m", "diagnose.proof", str(run.path.resolve())]
+def _run_proof(run: RunDirectory, *options: str) -> None:
+    """Carry out a proof in a fresh process. InputError for what a user can mend, too little memory
+    included; RuntimeError with the end of its stderr for anything else."""
+    command = [*PROOF, str(run.path.resolve()), *options]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode == INPUT_ERROR:
-        raise InputError(*finished.stderr.strip().splitlines()[-1].split(": ", 1))
+        what, _, remedy = finished.stderr.strip().splitlines()[-1].partition(": ")
+        raise InputError(what, remedy)
     if finished.returncode < 0:
         raise InputError(
             f"the proof's process was ended by signal {-finished.returncode}",
@@ -76,6 +84,42 @@ def proof_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnPr
         )
     if finished.returncode:
         raise RuntimeError(f"the proof's process failed:\n{finished.stderr[-4000:]}")
+
+
+def prove_checkpoint(run: RunDirectory, subject: Subject, progress: OnProgress) -> dict[str, Any]:
+    """Measure another checkpoint made from a run's searches from disk in a fresh process, as a run
+    does its own; the proof, which is then in the checkpoint's directory too. The subject's model
+    must be a directory.
+
+    InputError where it cannot be carried out, KeyboardInterrupt where it is stopped: both say that
+    the checkpoint is whole, and how to prove it later.
+    """
+    out = subject.checkpoint / PROOF_NAME
+    options = {
+        "--model": Path(subject.model),
+        "--recipe": subject.recipe,
+        "--checkpoint": subject.checkpoint,
+        "--out": out,
+    }
+    arguments = [part for name, path in options.items() for part in (name, str(path.resolve()))]
+    unproved = f"{subject.checkpoint} is complete but not proved"
+    later = f"prove it with {shlex.join([*PROOF, str(run.path.resolve()), *arguments])}"
+    try:
+        progress("proving", 0, 1)
+        _run_proof(run, *arguments)
+    except (InputError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(f"{unproved} ({reason})", later) from error
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(f"{unproved}: {later}") from error
+    progress("proving", 1, 1)
+    return json.loads(out.read_text(encoding="utf-8"))
+
+
+def proof_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
+    """Measure the checkpoint from disk in a fresh process; complete the headline and tokens."""
+    progress("proof", 0, 1)
+    _run_proof(run)
     proof = json.loads((run.path / "proof.json").read_text(encoding="utf-8"))
     mixed = read_tensors(run, "work/proof.safetensors")
     scores = read_sweep(run)

@@ -21,7 +21,7 @@ from torch import Tensor
 from mixedprec.arithmetic import Quantized
 from mixedprec.errors import InputError
 from mixedprec.families import Family
-from mixedprec.files import report_full_disk, write_json
+from mixedprec.files import FULL, report_full_disk, write_json
 from mixedprec.model import SourceModel
 from mixedprec.packing import (
     from_compressed_tensors,
@@ -202,6 +202,18 @@ class _ShardWriter:
         )
 
 
+def _make_folder(partial: Path, out: Path) -> None:
+    """Make the directory `partial` for what will be `out`. InputError where it cannot be."""
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise InputError(
+            f"{out} cannot be made ({error.strerror})", "choose another directory"
+        ) from error
+
+
 @torch.no_grad()
 def write_checkpoint(
     out: Path,
@@ -223,7 +235,7 @@ def write_checkpoint(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         with report_full_disk(out):
-            partial.mkdir(parents=True)
+            _make_folder(partial, out)
             writer = _ShardWriter(partial)
             others = model.read(model.other_tensors())
             writer.add({name: value.to(dtype) for name, value in others.items()})

@@ -2,6 +2,8 @@
 
 import json
 import resource
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+import mixedprec.checkpoint
 from app.cli import app, default_out, parse_bytes
 from diagnose.rundir import RunDirectory
 from mixedprec.errors import InputError
@@ -196,6 +199,133 @@ def test_requantize_refuses_another_model(
     assert_refused(arguments, "is not the model of", out=tmp_path / "third")
 
 
+@pytest.fixture(scope="module")
+def finished(
+    make_model: MakeModel, text_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> RunDirectory:
+    """A run with a flagged block; tests leave it as it is."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    texts = ["--calib", str(text_file), "--valid", str(text_file), "--out", str(out)]
+    arguments = ["run", str(make_model("llama")), *texts, *SMALL, "--top-k", "1"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    return RunDirectory(out)
+
+
+def files_of(run: RunDirectory) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
+def proving(run: RunDirectory, recipe: Path, out: Path) -> list[str]:
+    return ["requantize", str(run.path), "--recipe", str(recipe), "--out", str(out), "--prove"]
+
+
+def test_requantize_proves_a_recipe_edited_by_hand(finished: RunDirectory, tmp_path: Path) -> None:
+    """The worst unit that the run left at 4 bits promoted too: the KL falls further."""
+    entries = json.loads((finished.path / "recipe.json").read_text())
+    left = {entry["unit"] for entry in entries["units"] if entry["bits"] == 4}
+    rows = [r for r in finished.read_table("units").to_pylist() if r["bits"] == 4]
+    worst = max((r for r in rows if r["unit"] in left), key=lambda row: row["estimated_kl"])
+    next(e for e in entries["units"] if e["unit"] == worst["unit"])["bits"] = 8
+    recipe, out = tmp_path / "edited.json", tmp_path / "checkpoint"
+    recipe.write_text(json.dumps(entries))
+    before = files_of(finished)
+    result = CliRunner().invoke(app, [*proving(finished, recipe, out), "--json"])
+    assert result.exit_code == 0, result.output
+    lines = result.stderr.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["writing"] * 2 + ["proving"] * 2
+    assert lines[-1] == "proving: 1/1"
+    printed = json.loads(result.stdout)
+    assert set(printed) == {"checkpoint", "bytes", "format", "proof"}
+    assert printed["checkpoint"] == str(out)
+    headline = finished.read()["headline"]
+    assert printed["bytes"] > headline["bytes"]["mixed"]
+    measured = printed["proof"]
+    assert measured["passed"] is True
+    assert 0 < measured["kl"] < headline["kl"]["mixed"]
+    assert measured["recovered"] == pytest.approx(1 - measured["kl"] / headline["kl"]["uniform"])
+    low, high = measured["recovered_interval"]
+    assert low < measured["recovered"] < high
+    proof = json.loads((out / "awqscope-proof.json").read_text())
+    assert {"passed": proof["passed"], **proof["measured"]} == measured
+    assert proof["predicted_recovered"] is None
+    assert files_of(finished) == before
+
+
+def damage_after_writing(monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]) -> None:
+    """Let every checkpoint be written, then damaged by `damage` (of its weights' file)."""
+    write = mixedprec.checkpoint.write_checkpoint
+
+    def write_damaged(out: Path, *args: object, **kwargs: object) -> None:
+        write(out, *args, **kwargs)  # type: ignore[arg-type]
+        damage(out / "model.safetensors")
+
+    monkeypatch.setattr(mixedprec.checkpoint, "write_checkpoint", write_damaged)
+
+
+def test_requantize_says_that_the_proof_failed(
+    finished: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(weights: Path) -> None:
+        tensors = load_file(weights)
+        tensors["model.norm.weight"] *= 1.01
+        save_file(tensors, weights, metadata={"format": "pt"})
+
+    damage_after_writing(monkeypatch, change)
+    out = tmp_path / "checkpoint"
+    arguments = proving(finished, finished.path / "recipe.json", out)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1, result.output
+    size, numbers, verdict = result.stdout.splitlines()
+    assert size.startswith(f"{out}: ")
+    assert numbers.startswith("PPL ")
+    assert ", KL " in numbers
+    assert ", recovered " in numbers
+    assert verdict.startswith("THE PROOF FAILED")
+    proof = json.loads((out / "awqscope-proof.json").read_text())
+    assert proof["checks"]["differing_on_disk"] == ["model.norm.weight"]
+
+
+def test_a_proof_that_cannot_be_carried_out_leaves_the_checkpoint(
+    finished: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept"
+
+    def take_away(weights: Path) -> None:
+        weights.rename(kept)
+
+    damage_after_writing(monkeypatch, take_away)
+    out = tmp_path / "checkpoint"
+    result = CliRunner().invoke(app, proving(finished, finished.path / "recipe.json", out))
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert sum(line.startswith("awqscope: ") for line in lines) == 1
+    said, _, command = lines[-1].partition(": prove it with ")
+    assert f"{out} is complete but not proved" in said
+    kept.rename(out / "model.safetensors")
+    subprocess.run(shlex.split(command), check=True, capture_output=True, timeout=120)
+    assert json.loads((out / "awqscope-proof.json").read_text())["passed"]
+
+
+def test_what_cannot_be_proved_is_refused_before_writing(
+    finished: RunDirectory, tmp_path: Path
+) -> None:
+    out = tmp_path / "checkpoint"
+    recipe = finished.path / "recipe.json"
+    assert_refused(
+        [*proving(finished, recipe, out), "--format", "awq"], "compressed-tensors only", out=out
+    )
+    assert_refused([*proving(finished, Path("/dev/null"), out)], "is not a recipe", out=out)
+    assert_refused(proving(finished, recipe, Path("/proc/none/x")), "/proc/none/x cannot be made")
+    unmeasured = tmp_path / "run"
+    shutil.copytree(finished.path, unmeasured)
+    (unmeasured / "tokens.parquet").unlink()
+    assert_refused(
+        proving(RunDirectory(unmeasured), recipe, out), "tokens.parquet cannot be read", out=out
+    )
+
+
 def test_show_of_something_else(tmp_path: Path) -> None:
     assert_refused(["show", str(tmp_path)], "holds no run")
 
@@ -230,6 +360,24 @@ def test_interrupt_ends_in_one_line_and_resumes(
     assert stderr.strip().splitlines()[-1].startswith("awqscope: interrupted")
     assert RunDirectory(tmp_path / "out").read()["error"]["message"] == "interrupted"
     assert CliRunner().invoke(app, arguments).exit_code == 0
+
+
+def test_interrupt_while_proving_leaves_the_checkpoint(
+    finished: RunDirectory, tmp_path: Path
+) -> None:
+    out = tmp_path / "checkpoint"
+    process = start([*proving(finished, finished.path / "recipe.json", out), "--json"])
+    assert process.stderr is not None
+    while not process.stderr.readline().startswith("proving"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert stdout == ""
+    (line,) = stderr.splitlines()
+    assert line.startswith(f"awqscope: interrupted; {out} is complete but not proved: prove it")
+    assert {path.name for path in out.iterdir()} >= {"config.json", "model.safetensors"}
+    assert not (out / "awqscope-proof.json").exists()
 
 
 @pytest.mark.parametrize("limit", [1_500, 60_000, 300_000])

@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diagnose.pipeline import run_pipeline
-from diagnose.proof import prove
+from diagnose.proof import Subject, prove, prove_other
+from diagnose.repair import prove_checkpoint
 from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
 from mixedprec.errors import InputError
@@ -245,6 +246,39 @@ def test_proof_sees_any_tensor_that_was_changed(
         proof = prove(copy)
         assert not proof["passed"]
         assert proof["checks"]["differing_on_disk"] == [name]
+
+
+def test_another_checkpoint_is_proved_as_the_runs_own(
+    spec: RunSpec, whole: RunDirectory, tmp_path: Path
+) -> None:
+    """A copy of the run's own checkpoint gets the run's own proof, but for the prediction."""
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(whole.checkpoint, copy)
+    before = (whole.path / "run.json").read_bytes()
+    own = json.loads((whole.path / "proof.json").read_text())
+    subject = Subject(spec.model, whole.path / "recipe.json", copy)
+    events: list[tuple] = []
+    proof = prove_checkpoint(whole, subject, lambda *event: events.append(event))
+    assert events == [("proving", 0, 1), ("proving", 1, 1)]
+    assert own["predicted_recovered"] is not None
+    assert proof == {**own, "predicted_recovered": None}
+    assert json.loads((copy / "awqscope-proof.json").read_text()) == proof
+    assert (whole.path / "run.json").read_bytes() == before
+    assert not whole.work.exists()
+
+
+def test_another_recipe_than_the_checkpoints_fails_the_proof(
+    spec: RunSpec, whole: RunDirectory, tmp_path: Path
+) -> None:
+    copy, recipe = tmp_path / "checkpoint", tmp_path / "recipe.json"
+    shutil.copytree(whole.checkpoint, copy)
+    entries = json.loads((whole.path / "recipe.json").read_text())
+    entry = next(entry for entry in entries["units"] if entry["bits"] == 4)
+    entry["bits"] = 8
+    recipe.write_text(json.dumps(entries))
+    proof = prove_other(whole, Subject(spec.model, recipe, copy), tmp_path / "proof.json")
+    assert not proof["passed"]
+    assert proof["checks"]["wrong_width"] == entry["linears"]
 
 
 def test_all_units_kept_and_a_flagged_block(spec: RunSpec, tmp_path: Path) -> None:

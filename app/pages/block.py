@@ -47,11 +47,11 @@ def block_tiles(views: Mapping[str, Row], outputs: Sequence[Row], block: int) ->
     alone, without = views["isolated"], views["restored"]
     output = next((row for row in outputs if row["block"] == block), None)
     return tiles(
-        tile("KL alone", number(alone["kl"]), interval(alone["kl_low"], alone["kl_high"])),
+        tile("KL alone", number(alone["kl"]), interval((alone["kl_low"], alone["kl_high"]))),
         tile(
             "ΔPPL alone",
             number(alone["delta_ppl"], "+.3f"),
-            interval(alone["delta_ppl_low"], alone["delta_ppl_high"], "+.3f"),
+            interval((alone["delta_ppl_low"], alone["delta_ppl_high"]), "+.3f"),
         ),
         tile("KL if restored", number(without["kl"]), "all others quantized"),
         tile("z among the blocks", number(alone["z"], ".1f"), "of log KL, robust"),
@@ -163,7 +163,7 @@ def units_section(rows: Sequence[Row], promotions: Sequence[Row], spec: Row) -> 
             {
                 "unit": unit,
                 "low": number(unit_kl(at_low)),
-                "interval": interval(*_bounds(at_low)),
+                "interval": interval(_bounds(at_low)),
                 "known": "measured" if at_low["exact_kl"] is not None else "estimated",
                 "rescue": number(unit_kl(at_rescue)) if at_rescue else "–",
                 "bytes": megabytes(at_low["bytes"]),

@@ -159,7 +159,7 @@ def differences_card(rows: Sequence[Row], metric: str) -> Any:
                     "a": number(row["a"]),
                     "b": number(row["b"]),
                     "difference": number(row["difference"], form),
-                    "interval": interval(row["low"], row["high"], form),
+                    "interval": interval((row["low"], row["high"]), form),
                 }
                 for row in rows
             ],

@@ -184,7 +184,7 @@ def result_card(result: Mapping[str, Any] | None, said: str, mine: Prediction | 
             {
                 "what": "KL",
                 "measured": f"{number(measured['kl'], '.4f')} "
-                f"{interval(*measured['kl_interval'], '.4f')}",
+                f"{interval(measured['kl_interval'], '.4f')}",
             },
             {"what": "Perplexity", "measured": number(measured["ppl"], ".3f")},
             {"what": "Recovered", "measured": share(measured["recovered"])},

@@ -84,12 +84,12 @@ def headline_tiles(record: Mapping[str, Any]) -> html.Dl:
         tile(
             f"Perplexity, {bits}-bit",
             number(ppl["uniform"], ".3f"),
-            f"Δ {number(delta['uniform'][0], '+.3f')} {interval(*delta['uniform'][1:], '+.3f')}",
+            f"Δ {number(delta['uniform'][0], '+.3f')} {interval(delta['uniform'][1:], '+.3f')}",
         ),
         tile(
             f"KL, {bits}-bit",
             number(kl["uniform"], ".4f"),
-            f"nats a token {interval(*headline['kl_interval']['uniform'], '.4f')}",
+            f"nats a token {interval(headline['kl_interval']['uniform'], '.4f')}",
         ),
         tile("Same top token", share(top[done]), "mixed" if done == "mixed" else f"{bits}-bit"),
     ]
@@ -98,14 +98,14 @@ def headline_tiles(record: Mapping[str, Any]) -> html.Dl:
             tile(
                 "Perplexity, mixed",
                 number(ppl["mixed"], ".3f"),
-                f"Δ {number(delta['mixed'][0], '+.3f')} {interval(*delta['mixed'][1:], '+.3f')}",
+                f"Δ {number(delta['mixed'][0], '+.3f')} {interval(delta['mixed'][1:], '+.3f')}",
             )
         ]
         parts[4:4] = [
             tile(
                 "KL, mixed",
                 number(kl["mixed"], ".4f"),
-                f"nats a token {interval(*headline['kl_interval']['mixed'], '.4f')}",
+                f"nats a token {interval(headline['kl_interval']['mixed'], '.4f')}",
             )
         ]
         parts.append(
@@ -121,10 +121,8 @@ def headline_tiles(record: Mapping[str, Any]) -> html.Dl:
             tile("Size", megabytes(size["uniform"]), f"16-bit {megabytes(size['reference'])}")
         )
     if headline.get("recovered") is not None:
-        low, high = headline["recovered_interval"]
-        parts.append(
-            tile("Recovered", share(headline["recovered"]), interval(low, high, ".1%"), "good")
-        )
+        bounds = interval(headline["recovered_interval"], ".1%")
+        parts.append(tile("Recovered", share(headline["recovered"]), bounds, "good"))
     if headline.get("additivity") is not None:
         parts.append(
             tile(
@@ -173,7 +171,7 @@ def profile_summary(isolated: Sequence[Mapping[str, Any]], metric: str) -> str:
     said = (
         f"Quantized alone, block {worst['block']} costs most: {METRICS[metric]} "
         f"{number(worst[metric])} "
-        f"{interval(worst[f'{metric}_low'], worst[f'{metric}_high'])}."
+        f"{interval((worst[f'{metric}_low'], worst[f'{metric}_high']))}."
     )
     if len(isolated) > 1:
         others = sorted(row[metric] for row in isolated[1:])
@@ -190,7 +188,7 @@ def profile_rows(rows: Sequence[Mapping[str, Any]], run: str, metric: str) -> li
             "block": go_to(f"Block {row['block']}", link("block", run, row["block"])),
             "verdict": f"▲ flagged: {row['reason']}" if row["flagged"] else "",
             "value": number(row[metric], form),
-            "interval": interval(row[f"{metric}_low"], row[f"{metric}_high"], form),
+            "interval": interval((row[f"{metric}_low"], row[f"{metric}_high"]), form),
             "cumulative": number(views[row["block"], "cumulative"][metric], form),
             "restored": number(views[row["block"], "restored"][metric], form),
             "class": "flagged" if row["flagged"] else "",

@@ -106,9 +106,10 @@ def token_card(row: Row, run: str) -> Any:
             ],
         )
     ]
-    tops = [row.get("top_reference"), row.get("top_uniform")]
-    if all(tops):
-        parts += [html.H3("What each model expected here"), predictions(*tops, row["text"])]
+    reference, uniform = row.get("top_reference"), row.get("top_uniform")
+    if reference and uniform:
+        expected = predictions(reference, uniform, row["text"])
+        parts += [html.H3("What each model expected here"), expected]
     parts.append(blame(row, run))
     return card(title, *parts, summary=token_summary(row))
 
