@@ -12,6 +12,7 @@ from torch import Tensor
 LOGIT_BYTES = 8 * 2**20
 FEWEST_POSITIONS = 64
 LARGEST_EXPONENT = 60.0
+TOP_TOKENS = 5
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,16 @@ class TokenScores:
     """Per scored token, float32 [n, length − 1] (a window's first token is context only).
 
     nll: −log q(token), nats. kl: KL(reference ‖ candidate) over the full vocabulary, nats.
-    agree: whether both rank the same token first.
+    agree: whether both rank the same token first. top_tokens (int32), top_probabilities: what is
+    likeliest in the token's place, [n, length − 1, TOP_TOKENS], likeliest first; the last
+    dimension is 0 where that was not asked for.
     """
 
     nll: Tensor
     kl: Tensor
     agree: Tensor
+    top_tokens: Tensor
+    top_probabilities: Tensor
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,25 @@ def score(reference: Reference, logits: Tensor, targets: Tensor) -> tuple[Tensor
     return nll, kl, logits.argmax(-1) == reference.top
 
 
+def rank_tokens(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The TOP_TOKENS likeliest tokens at each position and their probabilities, likeliest first,
+    from logits [..., vocabulary]."""
+    values, tokens = logits.topk(TOP_TOKENS)
+    return tokens, (values - logits.logsumexp(-1, keepdim=True)).exp()
+
+
 def tokens_a_chunk(vocabulary: int) -> int:
     """How many positions' logits are held at once."""
     return max(FEWEST_POSITIONS, LOGIT_BYTES // (4 * vocabulary))
 
 
-def empty_scores(windows: int, length: int) -> TokenScores:
-    """Scores to be filled, for `windows` windows of `length` tokens."""
+def empty_scores(windows: int, length: int, top: int = 0) -> TokenScores:
+    """Scores to be filled, for `windows` windows of `length` tokens; room for `top` likeliest."""
     shape = (windows, length - 1)
-    return TokenScores(torch.zeros(shape), torch.zeros(shape), torch.zeros(shape, dtype=torch.bool))
+    return TokenScores(
+        torch.zeros(shape),
+        torch.zeros(shape),
+        torch.zeros(shape, dtype=torch.bool),
+        torch.zeros(*shape, top, dtype=torch.int32),
+        torch.zeros(*shape, top),
+    )

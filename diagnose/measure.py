@@ -10,20 +10,22 @@ import torch
 from torch import Tensor
 
 from diagnose.bootstrap import Resampler
-from diagnose.likelihood import TokenScores
+from diagnose.likelihood import TOP_TOKENS, TokenScores
 from diagnose.spikes import BlockDamage, Thresholds, flag_blocks
 from diagnose.sweep import REFERENCE, UNIFORM, view_name
-from diagnose.tables import TOKENS
+from diagnose.tables import LIKELIEST, TOKENS
 
 VIEWS = ("isolated", "cumulative", "restored")
-# Windows with the largest uniform KL keep the KL of every block for every token.
+# Windows with the largest uniform KL keep, for every token, the KL of every block and what is
+# likeliest in its place.
 WORST_WINDOWS = 8
 TOKENS_A_ROW_GROUP = 16384
 
 
 def reduce_chunk(scores: dict[str, TokenScores], blocks: int) -> dict[str, Tensor]:
-    """What a chunk keeps: window means of every view, tokens of the trunks, and the isolated KL by
-    token of its worst windows ([k, tokens, blocks], with their indices in the chunk)."""
+    """What a chunk keeps: window means of every view, tokens of the trunks, and the worst windows'
+    indices in the chunk, with isolated and restored KL [k, tokens, blocks] and the trunks'
+    likeliest tokens [k, tokens, TOP_TOKENS]."""
     kept = {}
     for view, found in scores.items():
         kept[f"kl.{view}"] = found.kl.double().mean(1)
@@ -36,24 +38,27 @@ def reduce_chunk(scores: dict[str, TokenScores], blocks: int) -> dict[str, Tenso
     count = min(WORST_WINDOWS, len(scores[UNIFORM].kl))
     worst = scores[UNIFORM].kl.mean(1).topk(count).indices
     kept["worst"] = worst
-    kept["worst.kl"] = torch.stack(
-        [scores[view_name("isolated", block)].kl[worst] for block in range(blocks)], dim=-1
-    )
+    for view in ("isolated", "restored"):
+        by_block = [scores[view_name(view, block)].kl[worst] for block in range(blocks)]
+        kept[f"worst.{view}"] = torch.stack(by_block, dim=-1)
+    for trunk in (REFERENCE, UNIFORM):
+        kept[f"worst.tokens_{trunk}"] = scores[trunk].top_tokens[worst]
+        kept[f"worst.probabilities_{trunk}"] = scores[trunk].top_probabilities[worst]
     return kept
 
 
 def join_chunks(chunks: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The chunks as if they had been one."""
-    joined = {
-        name: torch.cat([chunk[name] for chunk in chunks])
-        for name in chunks[0]
-        if not name.startswith("worst")
-    }
+
+    def join(name: str) -> Tensor:
+        return torch.cat([chunk[name] for chunk in chunks])
+
+    joined = {name: join(name) for name in chunks[0] if not name.startswith("worst")}
     offsets = np.cumsum([0] + [len(chunk[f"kl.{UNIFORM}"]) for chunk in chunks])
     indices = torch.cat([c["worst"] + int(o) for c, o in zip(chunks, offsets, strict=False)])
-    kl = torch.cat([chunk["worst.kl"] for chunk in chunks])
     order = joined[f"kl.{UNIFORM}"][indices].argsort(descending=True, stable=True)[:WORST_WINDOWS]
-    return {**joined, "worst": indices[order], "worst.kl": kl[order]}
+    worst = {name: join(name)[order] for name in chunks[0] if name.startswith("worst.")}
+    return {**joined, "worst": indices[order], **worst}
 
 
 def block_rows(
@@ -113,10 +118,33 @@ def token_table(
         missing[:, 0] = True
         return pa.array(padded.ravel(), type=kind, mask=missing.ravel())
 
-    by_block: list[list[float] | None] = [None] * (count * length)
-    for window, kl in zip(scores["worst"].tolist(), scores["worst.kl"], strict=True):
-        for position, values in enumerate(kl.tolist(), start=1):
-            by_block[window * length + position] = values
+    worst, order = scores["worst"].sort()
+
+    def ordered(name: str) -> np.ndarray:
+        """Values of the worst windows' tokens in reading order."""
+        return scores[f"worst.{name}"][order].flatten().numpy()
+
+    def lists(values: pa.Array, size: int) -> pa.Array:
+        """`size` of `values` at every scored token of the worst windows, null elsewhere."""
+        sizes = np.zeros((count, length), dtype=np.int32)
+        sizes[worst.numpy(), 1:] = size
+        offsets = np.concatenate([[0], sizes.cumsum()])
+        mask = pa.array(sizes.ravel() == 0)
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, mask=mask)
+
+    def by_block(view: str) -> pa.Array:
+        values = pa.array(ordered(view), pa.float32())
+        return lists(values, scores[f"worst.{view}"].shape[-1])
+
+    def likeliest(trunk: str) -> pa.Array:
+        tokens = ordered(f"tokens_{trunk}")
+        fields = [
+            pa.array(tokens, pa.int32()),
+            pa.array([texts[token] for token in tokens], pa.string()),
+            pa.array(ordered(f"probabilities_{trunk}"), pa.float32()),
+        ]
+        return lists(pa.StructArray.from_arrays(fields, fields=list(LIKELIEST)), TOP_TOKENS)
+
     ids = windows.flatten().tolist()
     mixed = mixed or {}
     columns = {
@@ -131,6 +159,9 @@ def token_table(
         "kl_mixed": column(mixed.get("kl"), pa.float32()),
         "agree_uniform": column(scores["token.agree_uniform"], pa.bool_()),
         "agree_mixed": column(mixed.get("agree"), pa.bool_()),
-        "block_kl": pa.array(by_block, type=TOKENS.field("block_kl").type),
+        "block_kl": by_block("isolated"),
+        "restored_kl": by_block("restored"),
+        "top_reference": likeliest(REFERENCE),
+        "top_uniform": likeliest(UNIFORM),
     }
     return pa.table(columns, schema=TOKENS)

@@ -7,7 +7,7 @@ blocks thus costs L − j block-forwards instead of L, and three views of every 
 of 3L². Final hidden states are kept, never logits of a whole set.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from diagnose.likelihood import (
+    TOP_TOKENS,
     TokenScores,
     empty_scores,
     prepare_reference,
+    rank_tokens,
     score,
     tokens_a_chunk,
 )
@@ -189,7 +191,8 @@ def run_sweep(
     observe: Observer | None = None,
     on_block: Callable[[int], None] = lambda done: None,
 ) -> dict[str, TokenScores]:
-    """Scores of the reference, the uniform model and every branch on `windows` [n, length].
+    """Scores of the reference, the uniform model and every branch on `windows` [n, length]; of the
+    first two with the likeliest tokens.
 
     observe(block, site, reference, uniform): called with activations [batch, length, channels] of
     both trunks at each unit's input and each block's output. on_block: told the blocks done; the
@@ -230,16 +233,24 @@ def run_sweep(
         name: trunks[source] if isinstance(source, str) else streams[source]
         for name, source in shared.items()
     }
-    scores = score_streams(model.read_head(), windows, finals, model.config.vocab_size)
+    scores = score_streams(
+        model.read_head(), windows, finals, model.config.vocab_size, ranked=(REFERENCE, UNIFORM)
+    )
     on_block(model.blocks + 1)
     return scores
 
 
 @torch.no_grad()
 def score_streams(
-    head: Head, windows: Tensor, finals: Mapping[str, Tensor], vocabulary: int
+    head: Head,
+    windows: Tensor,
+    finals: Mapping[str, Tensor],
+    vocabulary: int,
+    *,
+    ranked: Collection[str] = (),
 ) -> dict[str, TokenScores]:
     """Scores of final hidden states [n, length, d] by name, against the one named "reference".
+    Those named in `ranked` come with their likeliest tokens.
 
     Streams that are one tensor under several names are scored once; so is one that equals the
     reference's to the last bit (the control should).
@@ -249,7 +260,11 @@ def score_streams(
     for name, stream in finals.items():
         equal = id(stream) not in owners and torch.equal(stream, finals[REFERENCE])
         owners.setdefault(id(stream), REFERENCE if equal else name)
-    scores = {name: empty_scores(count, length) for name in dict.fromkeys(owners.values())}
+    top = {owners[id(finals[name])] for name in ranked}
+    scores = {
+        name: empty_scores(count, length, TOP_TOKENS if name in top else 0)
+        for name in dict.fromkeys(owners.values())
+    }
     step = tokens_a_chunk(vocabulary)
     for window in range(count):
         for start in range(0, length - 1, step):
@@ -266,6 +281,10 @@ def score_streams(
                 found.nll[window, here] = nll
                 found.kl[window, here] = kl
                 found.agree[window, here] = agree
+                if name in top:
+                    tokens, probabilities = rank_tokens(logits)
+                    found.top_tokens[window, here] = tokens.int()
+                    found.top_probabilities[window, here] = probabilities
     return {name: scores[owners[id(stream)]] for name, stream in finals.items()}
 
 

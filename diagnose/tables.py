@@ -68,6 +68,8 @@ ACTIVATIONS = pa.schema(
     ]
 )
 
+LIKELIEST = pa.struct([("token", pa.int32()), ("text", pa.string()), ("probability", pa.float32())])
+
 TOKENS = pa.schema(
     [
         ("window", pa.int32()),
@@ -82,5 +84,8 @@ TOKENS = pa.schema(
         ("agree_uniform", pa.bool_()),
         ("agree_mixed", pa.bool_()),
         ("block_kl", pa.list_(pa.float32())),
+        ("restored_kl", pa.list_(pa.float32())),
+        ("top_reference", pa.list_(LIKELIEST)),
+        ("top_uniform", pa.list_(LIKELIEST)),
     ]
 )

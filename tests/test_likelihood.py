@@ -13,7 +13,7 @@ from diagnose.sweep import REFERENCE, score_streams
 from mixedprec.model import advance, enter_blocks, open_model
 
 
-def test_perplexity_is_transformers_own(
+def test_perplexity_and_likeliest_tokens_are_transformers_own(
     make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make_model("qwen2")
@@ -22,15 +22,22 @@ def test_perplexity_is_transformers_own(
     whole = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     with torch.no_grad():
         losses = [whole(input_ids=w[None], labels=w[None]).loss.item() for w in windows]
+        expected = whole(windows).logits[:, :-1].softmax(-1).topk(5)
     # Small chunks of logits, so that their seams are tested too.
     monkeypatch.setattr("diagnose.likelihood.LOGIT_BYTES", 384 * 4 * 7)
+    monkeypatch.setattr("diagnose.likelihood.FEWEST_POSITIONS", 1)
     hidden, all_kwargs = enter_blocks(model, windows)
     for number in range(model.blocks):
         advance(model.read_block(number), hidden, all_kwargs[number])
-    found = score_streams(model.read_head(), windows, {REFERENCE: hidden}, 384)[REFERENCE]
+    streams = {REFERENCE: hidden, "again": hidden.clone()}
+    scores = score_streams(model.read_head(), windows, streams, 384, ranked=("again",))
+    found = scores[REFERENCE]
+    assert scores["again"] is found
     assert math.exp(found.nll.mean()) == pytest.approx(math.exp(sum(losses) / 4), rel=1e-5)
     assert not found.kl.any()
     assert found.agree.all()
+    assert torch.equal(found.top_tokens, expected.indices.int())
+    torch.testing.assert_close(found.top_probabilities, expected.values)
 
 
 def test_kl_is_torchs() -> None:

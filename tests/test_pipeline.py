@@ -15,13 +15,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from diagnose.pipeline import run_pipeline
 from diagnose.proof import Subject, prove, prove_other
+from diagnose.quantized import read_swappable, uniform_widths
 from diagnose.repair import prove_checkpoint
 from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
 from mixedprec.errors import InputError
+from mixedprec.model import open_model
 
 MakeModel = Callable[..., Path]
 
@@ -311,6 +314,52 @@ def test_other_specs_end_proved(
         changes = {"model": str(make_model(family, **options)), "keep_fp16": ()}
     run = run_pipeline(replace(spec, **changes), tmp_path / "run", lambda *event: None)
     assert run.read()["headline"]["proved"]
+
+
+def test_tokens_of_the_worst_windows(spec: RunSpec, whole: RunDirectory) -> None:
+    """What tokens.parquet says of them, against transformers' forward of each model built whole."""
+    rows = whole.read_table("tokens").to_pylist()
+    windows = torch.tensor([row["token"] for row in rows]).view(10, 64)
+    kl = torch.tensor([row["kl_uniform"] or 0.0 for row in rows]).view(10, 64).mean(1)
+    worst = set(kl.topk(8).indices.tolist())
+    for column in ("block_kl", "restored_kl", "top_reference", "top_uniform"):
+        for row in rows:
+            scored = row["window"] in worst and row["position"] > 0
+            assert (row[column] is not None) == scored, (column, row["window"], row["position"])
+    rows = [row for row in rows if row["block_kl"]]
+    places = [row["window"] for row in rows], [row["position"] - 1 for row in rows]
+    model = open_model(spec.model)
+    tokenizer = AutoTokenizer.from_pretrained(spec.model)
+
+    @torch.no_grad()
+    def forward(quantized: set[int]) -> torch.Tensor:
+        loaded = AutoModelForCausalLM.from_pretrained(spec.model, dtype=torch.float32).eval()
+        for block in quantized:
+            swappable = read_swappable(model, block, whole.searches, (spec.bits,))
+            widths = uniform_widths(model, spec.bits, frozenset(spec.keep_fp16), block)
+            for name, weight in swappable.weights(widths).items():
+                loaded.get_submodule(f"{model.prefix(block)}.{name}").weight.data = weight
+        return loaded(windows, use_cache=False).logits.double().log_softmax(-1)[places]
+
+    reference = forward(set())
+    for column, expected in (("top_reference", reference), ("top_uniform", forward({0, 1, 2, 3}))):
+        for row, log_p in zip(rows, expected, strict=True):
+            top = row[column]
+            likeliest = log_p.exp().topk(5).values.tolist()
+            assert [entry["probability"] for entry in top] == pytest.approx(likeliest, rel=1e-4)
+            there = [log_p[entry["token"]].exp().item() for entry in top]
+            assert there == pytest.approx(likeliest, rel=1e-4)
+            texts = [tokenizer.decode([entry["token"]]) for entry in top]
+            assert [entry["text"] for entry in top] == texts
+    for column, quantized in (
+        ("block_kl", [{block} for block in range(4)]),
+        ("restored_kl", [{0, 1, 2, 3} - {block} for block in range(4)]),
+    ):
+        for block in range(4):
+            candidate = forward(quantized[block])
+            expected = (reference.exp() * (reference - candidate)).sum(-1).tolist()
+            found = [row[column][block] for row in rows]
+            assert found == pytest.approx(expected, rel=1e-3, abs=1e-5), (column, block)
 
 
 def test_kept_units_stay_and_widths_are_as_asked(whole: RunDirectory) -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
 from diagnose.likelihood import prepare_reference, score
+from diagnose.measure import join_chunks, reduce_chunk
 from diagnose.quantized import read_swappable, uniform_widths
 from diagnose.refine import promotion_branches, unit_branch
 from diagnose.sweep import (
@@ -28,7 +30,7 @@ from mixedprec.families import list_units
 from mixedprec.model import SourceModel, open_model
 from mixedprec.scheme import FP16_BITS, Scheme
 
-Setup = tuple[SourceModel, torch.Tensor, Plan]
+Setup = tuple[SourceModel, Tensor, Plan]
 KEPT = frozenset({"1.down"})
 
 
@@ -50,8 +52,9 @@ def setup(
 
 
 @torch.no_grad()
-def naive(setup: Setup, widths: list[dict[str, int]]) -> torch.Tensor:
-    """KL [windows, tokens] of the whole model with these widths in each block."""
+def naive_logits(setup: Setup, widths: list[dict[str, int]]) -> tuple[Tensor, Tensor]:
+    """Logits [windows, tokens, vocabulary] of the reference and of the whole model with these
+    widths in each block."""
     model, windows, plan = setup
     whole = AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32).eval()
     expected = whole(windows, use_cache=False).logits[:, :-1]
@@ -60,8 +63,13 @@ def naive(setup: Setup, widths: list[dict[str, int]]) -> torch.Tensor:
         block = whole.get_submodule(model.prefix(number))
         for name, weight in swappable.weights(chosen).items():
             block.get_submodule(name).weight.data = weight
-    logits = whole(windows, use_cache=False).logits[:, :-1]
-    return score(prepare_reference(expected), logits, windows[:, 1:])[1]
+    return expected, whole(windows, use_cache=False).logits[:, :-1]
+
+
+def naive(setup: Setup, widths: list[dict[str, int]]) -> Tensor:
+    """KL [windows, tokens] of the whole model with these widths in each block."""
+    expected, logits = naive_logits(setup, widths)
+    return score(prepare_reference(expected), logits, setup[1][:, 1:])[1]
 
 
 def test_every_view_equals_the_naive_model(setup: Setup) -> None:
@@ -99,6 +107,19 @@ def test_units_and_promotions_equal_the_naive_model(setup: Setup) -> None:
         assert (scores[branch.name].kl - naive(setup, widths)).abs().max() < 1e-5
 
 
+def test_likeliest_tokens_equal_the_naive_models(setup: Setup) -> None:
+    model, windows, plan = setup
+    scores = run_sweep(model, windows, plan)
+    low = [dict(uniform_widths(model, 4, KEPT, block)) for block in range(4)]
+    for trunk, logits in zip((REFERENCE, UNIFORM), naive_logits(setup, low), strict=True):
+        expected = logits.softmax(-1)
+        found = scores[trunk].top_probabilities
+        torch.testing.assert_close(found, expected.topk(5).values, rtol=1e-4, atol=1e-6)
+        there = expected.gather(-1, scores[trunk].top_tokens.long())
+        torch.testing.assert_close(found, there, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(scores[REFERENCE].top_tokens, scores[UNIFORM].top_tokens)
+
+
 def test_a_block_swapped_with_itself_gives_exactly_zero(setup: Setup) -> None:
     model, windows, plan = setup
     scores = run_sweep(model, windows, plan)
@@ -106,13 +127,20 @@ def test_a_block_swapped_with_itself_gives_exactly_zero(setup: Setup) -> None:
     assert not scores[REFERENCE].kl.any()
 
 
-def test_chunks_change_nothing(setup: Setup) -> None:
+def test_chunks_change_nothing(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     model, windows, plan = setup
     whole = run_sweep(model, windows, plan)
     parts = [run_sweep(model, windows[chunk], plan) for chunk in list_chunks(len(windows), 2)]
     for name, scores in whole.items():
         joined = torch.cat([part[name].kl for part in parts])
         assert torch.allclose(joined, scores.kl, atol=1e-6), name
+    monkeypatch.setattr("diagnose.measure.WORST_WINDOWS", 3)
+    expected = join_chunks([reduce_chunk(whole, model.blocks)])
+    reduced = join_chunks([reduce_chunk(part, model.blocks) for part in parts])
+    assert expected["worst"].tolist() == whole[UNIFORM].kl.mean(1).topk(3).indices.tolist()
+    assert reduced.keys() == expected.keys()
+    for name, values in expected.items():
+        torch.testing.assert_close(reduced[name], values, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_equal_models_share_a_stream(setup: Setup) -> None:
@@ -126,7 +154,7 @@ def test_observer_sees_both_trunks(setup: Setup) -> None:
     model, windows, plan = setup
     seen = {}
 
-    def observe(block: int, site: str, reference: torch.Tensor, uniform: torch.Tensor) -> None:
+    def observe(block: int, site: str, reference: Tensor, uniform: Tensor) -> None:
         assert reference.shape == uniform.shape
         seen[block, site] = (reference - uniform).abs().max().item()
 
