@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint bench test-slow clean
+.PHONY: demo test check lint bench test-slow test-browser clean
 
 demo: $(READY)
 	$(BIN)/awqscope demo
@@ -27,6 +27,9 @@ bench: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+test-browser: $(READY)
+	$(BIN)/python -m pytest -m browser
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -99,26 +99,27 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
 
     @app.callback(
         Output("url", "href", allow_duplicate=True),
-        Input({"type": "compare", "name": ALL}, "value"),
+        Input("compare-a", "value"),
+        Input("compare-b", "value"),
         State("url", "search"),
         prevent_initial_call=True,
     )
-    def choose_runs(values: Sequence[str | None], search: str) -> Any:
+    def choose_runs(a: str | None, b: str | None, search: str) -> Any:
         page = read_address("/compare", search)
-        chosen = [value or "" for value in values]
-        if not all(chosen) or chosen == [page.option("a"), page.option("b")]:
+        if not (a and b) or (a, b) == (page.option("a"), page.option("b")):
             return no_update
-        return link("compare", a=chosen[0], b=chosen[1], measure=page.option("measure"))
+        return link("compare", a=a, b=b, measure=page.option("measure"))
 
     @app.callback(
         Output("differences-card", "children"),
         Input(option("measure"), "value"),
-        State({"type": "compare", "name": ALL}, "value"),
+        State("compare-a", "value"),
+        State("compare-b", "value"),
         prevent_initial_call=True,
     )
-    def redraw_differences(measure: str, names: Sequence[str]) -> Any:
+    def redraw_differences(measure: str, first: str, second: str) -> Any:
         metric = measure if measure in METRICS else METRICS[0]
-        a, b = (store.table(name, "blocks") for name in names)
+        a, b = store.table(first, "blocks"), store.table(second, "blocks")
         return compare.differences_card(compare.block_differences(a, b, metric), metric)
 
     _register_recipe(app, store, jobs)

@@ -75,7 +75,7 @@ def chart(figure: go.Figure, label: str, **options: Any) -> html.Div:
     """A chart, named for those who do not see it; the summary and table beside it say the same."""
     return html.Div(
         dcc.Graph(figure=figure, config=GRAPH, **options),
-        role="img",
+        role="figure",
         className="chart",
         **{"aria-label": label},
     )

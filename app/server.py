@@ -29,6 +29,13 @@ LAYOUTS = {
     "compare": compare.layout,
     "new": new.layout,
 }
+# Dash's own, with the language of the pages.
+INDEX = """<!DOCTYPE html>
+<html lang="en">
+<head>{%metas%}<title>{%title%}</title>{%favicon%}{%css%}</head>
+<body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
+</html>
+"""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -56,6 +63,7 @@ def create_app(store: Store, access: Access) -> Dash:
         serve_locally=True,
         add_log_handler=False,
     )
+    app.index_string = INDEX
     jobs = None if access.read_only else Jobs(store)
     app.layout = lambda: shell(access)
 
@@ -111,7 +119,12 @@ def shell(access: Access) -> Any:
             html.Main(id="page", tabIndex=-1),
         ],
         defaultColorScheme="auto",
-        theme={"primaryColor": "blue", "defaultRadius": "md", "respectReducedMotion": True},
+        theme={
+            "primaryColor": "blue",
+            "primaryShade": 8,
+            "defaultRadius": "md",
+            "respectReducedMotion": True,
+        },
     )
 
 

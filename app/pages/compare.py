@@ -175,7 +175,7 @@ def chooser(names: Sequence[str], a: str, b: str) -> Any:
     return html.Div(
         [
             dmc.Select(
-                id={"type": "compare", "name": side},
+                id=f"compare-{side}",
                 label=f"Run {side.upper()}",
                 data=data,
                 value=value or None,

@@ -139,7 +139,7 @@ def unit_grid(recipe: Recipe, widths: Mapping[str, int], allowed: Sequence[int])
         className="grid widths",
         columnDefs=columns,
         rowData=rows,
-        getRowId="String(params.data.block)",
+        getRowId="`${params.data.block}`",
         defaultColDef={"sortable": False, "resizable": True},
         dashGridOptions={
             "theme": {"function": "awqscopeTheme(agGrid)"},

@@ -140,7 +140,7 @@ def token_summary(row: Row) -> str:
             return "No single block's repair restores this token: the damage adds up."
         return (
             f"Repairing block {best} alone restores it: KL {number(row['kl_uniform'])} → "
-            f"{number(restored[best])} ({left:.0%} given back)."
+            f"{number(restored[best])} ({left:.1%} given back)."
         )
     if alone:
         worst = max(range(len(alone)), key=alone.__getitem__)
