@@ -15,6 +15,7 @@ from torch import Tensor
 STEPS_AN_OCTAVE = 8
 OCTAVES = 24
 BINS = 2 * OCTAVES * STEPS_AN_OCTAVE
+ELEMENTS_A_STEP = 2**17
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 OUTLIERS = 8
 
@@ -123,8 +124,16 @@ class ActivationLog:
         self.sites: dict[tuple[int, str], SiteStatistics] = {}
 
     def observe(self, block: int, site: str, reference: Tensor, uniform: Tensor) -> None:
-        """Take in a batch; see `run_sweep`."""
-        self.sites.setdefault((block, site), SiteStatistics()).add(reference, uniform)
+        """Take in a batch; see `run_sweep`. A few tokens at a time: the temporaries of a whole
+        batch would be the sweep's largest."""
+        statistics = self.sites.setdefault((block, site), SiteStatistics())
+        tokens = max(1, ELEMENTS_A_STEP // reference.shape[-1])
+        for ours, theirs in zip(
+            reference.flatten(0, -2).split(tokens),
+            uniform.flatten(0, -2).split(tokens),
+            strict=True,
+        ):
+            statistics.add(ours, theirs)
 
     def state(self) -> dict[str, Tensor]:
         """Everything accumulated, as arrays: what `merge` takes."""

@@ -37,7 +37,7 @@ from mixedprec.searches import load_searches
 # Widths that servers have kernels for, side by side in one checkpoint.
 SERVED_WIDTHS = (4, 8)
 FORMATS = ("compressed-tensors", "awq")
-SHARD_BYTES = 256 * 2**20
+SHARD_BYTES = 128 * 2**20
 COPIED = (
     "generation_config.json",
     "tokenizer.json",

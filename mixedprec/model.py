@@ -28,7 +28,7 @@ WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # Names that older checkpoints give a module of today's transformers.
 OLD_NAMES = {"lm_head.weight": "embed_out.weight"}
-TOKENS_A_BATCH = 4096
+TOKENS_A_BATCH = 256
 
 
 @dataclass(frozen=True)
