@@ -44,17 +44,15 @@ def predict(
     """The prediction for a recipe `bits` (unit -> width; the others as in the uniform model)."""
     low, headline = record["spec"]["bits"], record["headline"]
     kept = set(record["spec"]["keep_fp16"])
-
-    def kl_at(unit: str, width: int) -> float:
-        return 0.0 if width == FP16_BITS else unit_kl(units[unit][width])
-
-    total = sum(kl_at(unit, low) for unit in units if unit not in kept)
+    total = sum(unit_kl(units[unit][low]) for unit in units if unit not in kept)
     saved, extra = 0.0, 0
     for unit, width in bits.items():
         base = FP16_BITS if unit in kept else low
-        if width != base:
-            saved += kl_at(unit, base) - kl_at(unit, width)
-            extra += units[unit][width]["bytes"] - units[unit][base]["bytes"]
+        # Runs of earlier versions have no rows at 16 bits: their kept units count as still kept.
+        if width != base and base in units[unit]:
+            before, after = units[unit][base], units[unit][width]
+            saved += unit_kl(before) - unit_kl(after)
+            extra += after["bytes"] - before["bytes"]
     left = max(0.0, 1 - saved / total) if total > 0 else 1.0
     ppl = headline["ppl"]
     return Prediction(
@@ -70,10 +68,11 @@ def read_changes(
 ) -> dict[str, int]:
     """`3.qkv:8,5.o:16` as unit -> width; what the model does not have is left out."""
     found = {}
-    for part in filter(None, text.split(",")):
+    known = {str(width): width for width in allowed}
+    for part in text.split(","):
         unit, _, width = part.partition(":")
-        if unit in units and width.isdigit() and int(width) in allowed:
-            found[unit] = int(width)
+        if unit in units and width in known:
+            found[unit] = known[width]
     return found
 
 

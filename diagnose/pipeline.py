@@ -1,7 +1,8 @@
 """A run from MODEL to checkpoint/, stage by stage, each leaving its result in the run directory.
 
     search      the AWQ search of every block at both widths            awq/
-    sweep       isolated, cumulative, restored; activations             blocks, tokens, activations
+    sweep       isolated, cumulative, restored                          blocks, tokens
+                what flows, and what is rounded                         activations, weights
     estimate    every unit at both widths                               units
     refine      exact units; promotions inside flagged blocks           units, promotions
     recipe      the flagged recipe                                      recipe.json

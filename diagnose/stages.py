@@ -44,10 +44,12 @@ from diagnose.sweep import (
     run_sweep,
     windows_a_chunk,
 )
-from diagnose.tables import ACTIVATIONS, BLOCKS, PROMOTIONS, UNITS
+from diagnose.tables import ACTIVATIONS, BLOCKS, PROMOTIONS, UNITS, WEIGHTS
+from diagnose.weights import WeightLog, weight_rows
 from mixedprec.block_search import search_model
-from mixedprec.families import list_units
+from mixedprec.families import Unit, list_units
 from mixedprec.model import SourceModel
+from mixedprec.scheme import FP16_BITS
 
 # Half of the memory budget is for streams; blocks, the head and the search use the rest.
 STREAM_SHARE = 0.5
@@ -87,9 +89,13 @@ def _swept_chunks(
     progress: OnProgress,
     reduce: Callable[[dict], dict[str, Tensor]],
     *,
-    log_activations: bool = False,
+    log: bool = False,
 ) -> list[dict[str, Tensor]]:
-    """Run the plan chunk by chunk, keeping each chunk's result in work/ until the run is done."""
+    """Run the plan chunk by chunk, keeping each chunk's result in work/ until the run is done.
+
+    log: keep `activations.…` of every chunk too, and `weights.…`, which are the same for all, of
+    the first.
+    """
     model, windows = inputs.model, inputs.windows
     record = run.read()
     sizes = record.get("chunks", {})
@@ -104,15 +110,17 @@ def _swept_chunks(
         file = f"work/{name}-{number:04d}.safetensors"
         if (run.path / file).exists():
             continue
-        log = ActivationLog()
+        activations, weights = ActivationLog(), WeightLog(spec.low)
         scores = run_sweep(
             model,
             windows[chunk],
             plan,
-            observe=log.observe if log_activations else None,
+            observe=activations.observe if log else None,
+            inspect=weights.observe if log and number == 0 else None,
             on_block=_steps_of(progress, name, number * steps, total),
         )
-        state = {f"activations.{key}": value for key, value in log.state().items()}
+        state = {f"activations.{key}": value for key, value in activations.state().items()}
+        state |= {f"weights.{key}": value for key, value in weights.state().items()}
         run.write_arrays(file, reduce(scores) | state)
     return [read_tensors(run, f"work/{name}-{n:04d}.safetensors") for n in range(len(chunks))]
 
@@ -134,10 +142,15 @@ def read_sweep(run: RunDirectory) -> dict[str, Tensor]:
     return read_tensors(run, "work/sweep.safetensors")
 
 
+def _part(chunk: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """What a chunk holds under names that begin with `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in chunk.items() if k.startswith(prefix)}
+
+
 def sweep_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
-    """Measure every block in its three views; write blocks, activations and tokens."""
-    model = inputs.model
-    plan = _plan(spec, model, run, block_branches(model, spec.bits, frozenset(spec.keep_fp16)))
+    """Measure every block in its three views; write blocks, activations, weights and tokens."""
+    model, kept = inputs.model, frozenset(spec.keep_fp16)
+    plan = _plan(spec, model, run, block_branches(model, spec.bits, kept))
     chunks = _swept_chunks(
         "sweep",
         spec,
@@ -146,14 +159,14 @@ def sweep_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnPr
         plan,
         progress,
         lambda scores: reduce_chunk(scores, model.blocks),
-        log_activations=True,
+        log=True,
     )
     log = ActivationLog()
-    prefix = "activations."
     for chunk in chunks:
-        log.merge({k.removeprefix(prefix): v for k, v in chunk.items() if k.startswith(prefix)})
+        log.merge(_part(chunk, "activations."))
+    logged = ("activations.", "weights.")
     scores = join_chunks(
-        [{k: v for k, v in chunk.items() if not k.startswith(prefix)} for chunk in chunks]
+        [{k: v for k, v in chunk.items() if not k.startswith(logged)} for chunk in chunks]
     )
     control = float(scores[f"kl.{CONTROL}"].abs().max())
     if control != 0.0:
@@ -161,6 +174,8 @@ def sweep_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnPr
     run.write_arrays("work/sweep.safetensors", scores)
     run.write_table("activations", log.rows(), ACTIVATIONS)
     run.write_arrays("activations.safetensors", log.arrays())
+    weights = weight_rows(model, spec.bits, kept, _part(chunks[0], "weights."))
+    run.write_table("weights", weights, WEIGHTS)
     rows = block_rows(scores, model.blocks, spec.thresholds, spec.seed)
     run.write_table("blocks", rows, BLOCKS)
     texts = token_texts(inputs.tokenizer, model.config.vocab_size)
@@ -210,8 +225,24 @@ def _sweep_headline(
     }
 
 
+def unquantized_row(model: SourceModel, unit: Unit, spec: RunSpec) -> dict[str, Any]:
+    """The row of units.parquet of a unit at 16 bits: it is the reference, so its KL is 0."""
+    return {
+        "unit": unit.name,
+        "block": unit.block,
+        "kind": unit.kind.name,
+        "bits": FP16_BITS,
+        "bytes": unit_bytes(model, unit, FP16_BITS, spec),
+        **{
+            f"{known}_kl{bound}": 0.0
+            for known in ("estimated", "exact")
+            for bound in ("", "_low", "_high")
+        },
+    }
+
+
 def estimate_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
-    """Estimate every unit at both widths; write units."""
+    """Estimate every unit at both widths, and say what it is at 16 bits; write units."""
     model = inputs.model
     resampler = Resampler(len(inputs.windows), spec.seed)
     bits = (spec.bits, spec.rescue_bits)
@@ -252,6 +283,7 @@ def estimate_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: O
                     "exact_kl_high": None,
                 }
             )
+        rows.append(unquantized_row(model, unit, spec))
     run.write_table("units", rows, UNITS)
 
 

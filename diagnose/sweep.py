@@ -31,7 +31,15 @@ from diagnose.quantized import (
     uniform_widths,
 )
 from mixedprec.block_search import check_finite
-from mixedprec.model import Head, SourceModel, advance, batch_size, enter_blocks, run_block
+from mixedprec.model import (
+    Head,
+    SourceModel,
+    advance,
+    batch_size,
+    enter_blocks,
+    get_linear,
+    run_block,
+)
 from mixedprec.scheme import FP16_BITS
 
 Trunk = Literal["reference", "uniform"]
@@ -67,6 +75,7 @@ class Plan:
 
 
 Observer = Callable[[int, str, Tensor, Tensor], None]
+Inspector = Callable[[int, str, Tensor, Tensor], None]
 
 
 def view_name(view: str, block: int) -> str:
@@ -189,14 +198,17 @@ def run_sweep(
     plan: Plan,
     *,
     observe: Observer | None = None,
+    inspect: Inspector | None = None,
     on_block: Callable[[int], None] = lambda done: None,
 ) -> dict[str, TokenScores]:
     """Scores of the reference, the uniform model and every branch on `windows` [n, length]; of the
     first two with the likeliest tokens.
 
     observe(block, site, reference, uniform): called with activations [batch, length, channels] of
-    both trunks at each unit's input and each block's output. on_block: told the blocks done; the
-    head counts as one more. InputError for activations that are not finite.
+    both trunks at each unit's input and each block's output. inspect(block, linear, reference,
+    effective): called with both weights [N, K] of each linear that the uniform model quantizes.
+    on_block: told the blocks done; the head counts as one more. InputError for activations that are
+    not finite.
     """
     shared = _share_streams(plan, model)
     hidden, all_kwargs = enter_blocks(model, windows)
@@ -219,6 +231,11 @@ def run_sweep(
             if widths != low:
                 swappable.forget(widths)
         quantized = swappable.weights(low)
+        if inspect is not None:
+            swappable.use({})
+            for name, effective in quantized.items():
+                weight = get_linear(swappable.block, name).weight.data
+                inspect(number, name, weight, effective)
         _advance_trunks(model, number, swappable, quantized, trunks, kwargs, observe)
         for trunk, weights in ((REFERENCE, {}), (UNIFORM, quantized)):
             check_finite(trunks[trunk], f"the output of {model.prefix(number)} ({trunk})")

@@ -49,6 +49,19 @@ PROMOTIONS = pa.schema(
     ]
 )
 
+WEIGHTS = pa.schema(
+    [
+        ("block", pa.int32()),
+        ("unit", pa.string()),
+        ("linear", pa.string()),
+        ("bits", pa.int32()),
+        ("relative_error", pa.float64()),
+        ("worst_rows", pa.list_(pa.int32())),
+        ("worst_groups", pa.list_(pa.int32())),
+        ("worst_errors", pa.list_(pa.float32())),
+    ]
+)
+
 ACTIVATIONS = pa.schema(
     [
         ("block", pa.int32()),

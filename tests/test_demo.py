@@ -83,7 +83,7 @@ def test_estimates_rank_units_as_measured(faulted: RunDirectory) -> None:
     record = faulted.read()
     assert record["estimator"]["spearman"] >= 0.9
     rows = faulted.read_table("units").to_pylist()
-    assert len(rows) == 8 * 4 * 2
+    assert len(rows) == 8 * 4 * 3
     exact = [row for row in rows if row["exact_kl"] is not None and row["bits"] == 4]
     assert len(exact) >= 8
     total = sum(row["estimated_kl"] for row in exact) / sum(row["exact_kl"] for row in exact)
@@ -135,6 +135,7 @@ def test_nothing_is_left_over(faulted: RunDirectory) -> None:
         "awq",
         "blocks.parquet",
         "units.parquet",
+        "weights.parquet",
         "promotions.parquet",
         "activations.parquet",
         "activations.safetensors",

@@ -12,19 +12,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from app.predict import hand_made, predict, unit_table, widths_of
 from diagnose.pipeline import run_pipeline
 from diagnose.proof import Subject, prove, prove_other
 from diagnose.quantized import read_swappable, uniform_widths
 from diagnose.repair import prove_checkpoint
 from diagnose.rundir import RunDirectory
+from diagnose.sizes import model_bytes
 from diagnose.spec import RunSpec
+from mixedprec.checkpoint import checkpoint_bytes, write_checkpoint
 from mixedprec.errors import InputError
 from mixedprec.model import open_model
+from mixedprec.recipe import load_recipe
 
 MakeModel = Callable[..., Path]
 
@@ -78,7 +83,7 @@ def assert_same(run: RunDirectory, whole: RunDirectory) -> None:
     ours, theirs = run.read(), whole.read()
     assert ours["state"] == "done"
     assert ours["headline"] == theirs["headline"]
-    for table in ("blocks", "units", "promotions", "activations", "tokens"):
+    for table in ("blocks", "units", "weights", "promotions", "activations", "tokens"):
         assert run.read_table(table).equals(whole.read_table(table)), table
     first, second = (r.read_arrays("activations.safetensors") for r in (run, whole))
     assert all((first[name] == array).all() for name, array in second.items())
@@ -369,6 +374,80 @@ def test_kept_units_stay_and_widths_are_as_asked(whole: RunDirectory) -> None:
     assert units["1.o"] == 16
     assert 8 in units.values()
     assert sum(bits == 4 for bits in units.values()) >= 12
+
+
+def test_weight_errors_are_those_of_the_uniform_model(spec: RunSpec, whole: RunDirectory) -> None:
+    """Against numpy, group by group, on the weights as the model's file holds them."""
+    rows = {(r["block"], r["linear"]): r for r in whole.read_table("weights").to_pylist()}
+    model = open_model(spec.model)
+    stored = load_file(Path(spec.model) / "model.safetensors")
+    seen = set()
+    for block in range(4):
+        widths = uniform_widths(model, spec.bits, frozenset(spec.keep_fp16), block)
+        swappable = read_swappable(model, block, whole.searches, (spec.bits,))
+        for linear, effective in swappable.weights(widths).items():
+            seen.add((block, linear))
+            row = rows[block, linear]
+            weight = stored[f"model.layers.{block}.{linear}.weight"].double().numpy()
+            delta = effective.double().numpy() - weight
+            error = np.linalg.norm(delta) / np.linalg.norm(weight)
+            assert 0 < row["relative_error"] == pytest.approx(error, rel=1e-5)
+            size, lost = (
+                np.linalg.norm(m.reshape(len(m), -1, 64), axis=2) for m in (weight, delta)
+            )
+            damage = lost / np.maximum(size, np.sqrt(np.mean(size**2)))
+            places = list(zip(row["worst_rows"], row["worst_groups"], strict=True))
+            assert len(set(places)) == 8
+            found = [damage[place] for place in places]
+            assert row["worst_errors"] == pytest.approx(found, rel=1e-5)
+            assert found == pytest.approx(sorted(damage.ravel(), reverse=True)[:8], rel=1e-5)
+    assert set(rows) == seen
+    assert (0, "self_attn.o_proj") in seen
+    assert (1, "self_attn.o_proj") not in seen
+    assert rows[2, "mlp.up_proj"]["unit"] == "2.gate_up"
+    assert all(row["bits"] == 4 for row in rows.values())
+
+
+def test_every_unit_has_a_row_at_16_bits(spec: RunSpec, whole: RunDirectory) -> None:
+    rows = whole.read_table("units").to_pylist()
+    by_unit: dict[str, list[int]] = {}
+    for row in rows:
+        by_unit.setdefault(row["unit"], []).append(row["bits"])
+    assert len(by_unit) == 4 * 4
+    assert all(bits == [4, 8, 16] for bits in by_unit.values())
+    stored = load_file(Path(spec.model) / "model.safetensors")
+    for row in (row for row in rows if row["bits"] == 16):
+        assert {row[name] for name in row if "_kl" in name} == {0.0}
+        if row["kind"] == "o":
+            name = f"model.layers.{row['block']}.self_attn.o_proj.weight"
+            assert row["bytes"] == stored[name].numel() * 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"0.qkv": 16, "2.down": 8, "3.gate_up": 8, "3.o": 16},
+        {"1.o": 4, "0.o": 8},
+        {"1.o": 8, "1.down": 16},
+    ],
+)
+def test_predicted_bytes_are_those_of_the_checkpoint(
+    changes: dict[str, int], spec: RunSpec, whole: RunDirectory, tmp_path: Path
+) -> None:
+    """Of recipes made by hand, of which some change the unit that the run kept at 16 bits."""
+    model = open_model(spec.model)
+    recipe = hand_made(load_recipe(whole.path / "recipe.json"), changes)
+    write_checkpoint(tmp_path / "out", model, recipe, whole.searches, spec.schemes)
+    units = unit_table(whole.read_table("units").to_pylist())
+    assert widths_of(units) == [4, 8, 16]
+    predicted = predict(whole.read(), units, recipe.bits).bytes
+    assert predicted == model_bytes(model, spec, recipe.bits)[0]
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    assert predicted == sum(tensor.nbytes for tensor in tensors.values())
+    assert predicted == checkpoint_bytes(tmp_path / "out")
+    if not changes:
+        assert predicted == whole.read()["headline"]["bytes"]["mixed"]
 
 
 def test_widths_that_no_server_loads_are_measured_but_not_written(

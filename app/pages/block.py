@@ -243,6 +243,8 @@ def weights_card(rows: Sequence[Row]) -> Any:
         "Weight error",
         table({"linear": "Linear", "error": "‖ΔW‖ / ‖W‖", "groups": "Worst weight groups"}, lines),
         summary=f"{worst['linear']} is rounded worst: {worst['error']} of its norm. "
+        "A group's error is relative to its own norm, or to that of the linear's typical group "
+        "where its own is smaller. "
         "Weight error alone ranks units badly; it says where to look inside one.",
     )
 
