@@ -59,6 +59,7 @@ def address(runs: Path) -> Iterator[str]:
 def browser() -> Iterator["sync_api.Browser"]:
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed")
+    sync_api.expect.set_options(timeout=20_000)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
