@@ -1,4 +1,4 @@
-"""What happens on a page once it is shown: each callback turns what was chosen into what is seen."""
+"""What happens on a page once it is shown: from what was chosen to what is seen."""
 
 from pathlib import Path
 from typing import Any
