@@ -122,7 +122,8 @@ def draw_units(rows: Sequence[Row], bits: int) -> go.Figure:
         known = "measured" if row["exact_kl"] is not None else "estimated"
         notes[place] = f"{escape(row['unit'])}: KL {kl:.3g}, {known}"
     shown = values[~np.isnan(values)]
-    ticks = np.arange(np.floor(shown.min()), np.ceil(shown.max()) + 1) if len(shown) else []
+    ends = (np.floor(shown.min()), np.ceil(shown.max())) if len(shown) else (0, -1)
+    ticks = np.arange(ends[0], ends[1] + 1)
     heat = go.Heatmap(
         x=blocks,
         y=kinds,

@@ -29,7 +29,7 @@ TAIL_BYTES = 20_000
 # Python objects take several times what Arrow or JSON do.
 OBJECTS = 8
 # What every page takes for granted in run.json; the second from the first measurement on.
-ENTRIES = {
+ENTRIES: Mapping[str, Any] = {
     "state": str,
     "created": str,
     "model": str,
@@ -39,7 +39,13 @@ ENTRIES = {
     "headline": dict,
     "error": (dict, type(None)),
 }
-HEADLINE = {"ppl": dict, "kl": dict, "bytes": dict, "top1_agreement": dict, "flagged": list}
+HEADLINE: Mapping[str, Any] = {
+    "ppl": dict,
+    "kl": dict,
+    "bytes": dict,
+    "top1_agreement": dict,
+    "flagged": list,
+}
 
 Row = Mapping[str, Any]
 
@@ -179,7 +185,7 @@ class Store:
             record = self._keep(path / "run.json", "record", RunDirectory(path).read)
         except InputError as error:
             return RunSummary(path.name, "damaged", None, error.what, error.remedy)
-        fault = _find_fault(record)
+        fault = _find_fault(record or {})
         if fault:
             said = f"{path / 'run.json'} has no usable {fault!r}"
             return RunSummary(path.name, "damaged", None, said, "run it again elsewhere")
@@ -215,9 +221,11 @@ class Store:
 
 def _find_fault(record: Mapping[str, Any]) -> str | None:
     """The first entry of run.json that is missing or of a wrong kind."""
+    wanted = [(record, ENTRIES)]
     headline = record.get("headline")
-    measured = HEADLINE if isinstance(headline, dict) and "kl" in headline else {}
-    for entries, kinds in ((record, ENTRIES), (headline, measured)):
+    if isinstance(headline, dict) and "kl" in headline:
+        wanted.append((headline, HEADLINE))
+    for entries, kinds in wanted:
         for entry, kind in kinds.items():
             if not isinstance(entries.get(entry), kind):
                 return entry
