@@ -3,6 +3,7 @@
 import hmac
 import ipaddress
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from mixedprec.errors import InputError
 
@@ -36,20 +37,35 @@ def decide_access(
 ) -> Access:
     """The access policy for what was asked. InputError for a host that others can reach without
     the explicit flag. Reached by others without a token, the dashboard is read-only."""
+    if token == "":
+        raise InputError("the token is empty", "give one, or leave --token out")
+    known = tuple(name.lower() for name in (*LOOPBACK_NAMES, host, *names))
     if is_loopback(host):
-        return Access(host, token, (*LOOPBACK_NAMES, *names), read_only)
+        return Access(host, token, known, read_only)
     if not allow_remote:
         raise InputError(
             f"host {host} can be reached from other machines",
             "add --allow-remote to mean it, and --token so that not everyone gets in",
         )
     # Bound to every address, the names it goes by are not known: only given ones can be checked.
-    trusted = (*LOOPBACK_NAMES, host, *names) if names or host not in ("0.0.0.0", "::") else None
+    trusted = known if names or host not in ("0.0.0.0", "::") else None
     return Access(host, token, trusted, read_only or token is None)
+
+
+def is_trusted(access: Access, header: str) -> bool:
+    """Whether a request's Host header names this server (werkzeug's own check knows no IPv6)."""
+    if access.trusted is None:
+        return True
+    try:
+        return urlsplit(f"//{header}").hostname in access.trusted
+    except ValueError:
+        return False
 
 
 def is_admitted(access: Access, shown: str | None) -> bool:
     """Whether a visitor who shows this token may come in; takes as long whatever is shown."""
     if access.token is None:
         return True
-    return hmac.compare_digest(access.token.encode(), (shown or "").encode())
+    return hmac.compare_digest(
+        access.token.encode(errors="surrogatepass"), (shown or "").encode(errors="surrogatepass")
+    )

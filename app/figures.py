@@ -124,7 +124,9 @@ def draw_units(rows: Sequence[Row], bits: int) -> go.Figure:
         values[place] = np.log10(max(kl, 1e-9))
         known = "measured" if row["exact_kl"] is not None else "estimated"
         notes[place] = f"{escape(row['unit'])}: KL {kl:.3g}, {known}"
-    ticks = np.arange(np.floor(np.nanmin(values)), np.ceil(np.nanmax(values)) + 1)
+    shown = values[~np.isnan(values)]
+    ends = (np.floor(shown.min()), np.ceil(shown.max())) if len(shown) else (0, -1)
+    ticks = np.arange(ends[0], ends[1] + 1)
     heat = go.Heatmap(
         x=blocks,
         y=kinds,

@@ -3,13 +3,14 @@
 import logging
 import socket
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import dash_mantine_components as dmc
 import flask
 from dash import Dash, Input, Output, State, dcc, html
 
 from app import callbacks
-from app.access import Access, is_admitted
+from app.access import Access, is_admitted, is_trusted
 from app.jobs import Jobs
 from app.pages import block, compare, new, recipe, run, runs, tokens
 from app.parts import go_to, heading, notice
@@ -137,7 +138,7 @@ def render(store: Store, page: Page, jobs: Jobs | None) -> Any:
     except UnknownRunError as error:
         said = html.P(["There is no run ", html.Code(str(error)), f" in {store.root}."])
         return [heading("No such run"), said, html.P(go_to("All runs", link("runs")))]
-    except (InputError, OSError, ValueError, KeyError) as error:
+    except (InputError, OSError, ValueError, LookupError, TypeError) as error:
         # A file of the run is damaged: that is this page's trouble and nobody else's.
         log.exception("page %s of %s", page.name, page.run)
         remedy = error.remedy if isinstance(error, InputError) else "run it again elsewhere"
@@ -176,23 +177,25 @@ def stamp(store: Store, page: Page) -> str:
 def guard(app: Dash, access: Access) -> None:
     """Put the doorkeeper and the headers before every answer."""
     server = app.server
-    if access.trusted is not None:
-        server.config["TRUSTED_HOSTS"] = list(access.trusted)
 
     @server.before_request
     def check() -> Any:
-        # Reading the host makes Flask compare it with TRUSTED_HOSTS.
-        _ = flask.request.host
+        if not is_trusted(access, flask.request.headers.get("Host", "")):
+            return flask.Response(
+                "This is no name of the dashboard: open the address that `awqscope dashboard` "
+                "printed.\n",
+                400,
+                mimetype="text/plain",
+            )
         if access.token is None:
             return None
         shown = flask.request.cookies.get(COOKIE)
         if is_admitted(access, shown):
             return None
         if is_admitted(access, flask.request.args.get("token")):
-            answer = flask.redirect(flask.request.path)
-            answer.set_cookie(
-                COOKIE, access.token, max_age=DAYS_30, httponly=True, samesite="Strict"
-            )
+            answer = flask.redirect(without_token(flask.request))
+            # Strict would be withheld from the redirect where the link was followed from a site.
+            answer.set_cookie(COOKIE, access.token, max_age=DAYS_30, httponly=True, samesite="Lax")
             return answer
         return flask.Response(
             "A token is needed: open the address that `awqscope dashboard` printed.\n",
@@ -210,6 +213,13 @@ def guard(app: Dash, access: Access) -> None:
         for name, value in HEADERS.items():
             answer.headers[name] = value
         return answer
+
+
+def without_token(request: flask.Request) -> str:
+    """The address asked for, but for the token: it does not stay in the browser's history."""
+    kept = [pair for pair in request.args.items(multi=True) if pair[0] != "token"]
+    path = "/" + quote(request.path.lstrip("/"))
+    return f"{path}?{urlencode(kept)}" if kept else path
 
 
 def find_port(host: str, port: int) -> int:

@@ -7,7 +7,7 @@ grow with the pages visited.
 
 import json
 import os
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +18,38 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from diagnose.rundir import RunDirectory
 from mixedprec.errors import InputError
 from mixedprec.recipe import Recipe, load_recipe
 
-KEPT = 256
+KEPT = 2048
 KEPT_BYTES = 64 * 2**20
 WORST_TOKENS = 60
 WORST_WINDOWS = 8
 WORST_OF_BLOCK = 20
 TAIL_BYTES = 20_000
+# Python objects take several times what Arrow or JSON do.
+OBJECTS = 8
+# What every page takes for granted in run.json; the second from the first measurement on.
+ENTRIES: Mapping[str, Any] = {
+    "state": str,
+    "created": str,
+    "model": str,
+    "spec": dict,
+    "source": dict,
+    "stages": dict,
+    "headline": dict,
+    "error": (dict, type(None)),
+}
+HEADLINE: Mapping[str, Any] = {
+    "ppl": dict,
+    "kl": dict,
+    "bytes": dict,
+    "top1_agreement": dict,
+    "flagged": list,
+}
 
 Row = Mapping[str, Any]
 
@@ -70,6 +90,11 @@ class TokenIndex:
     windows: Sequence[Row]
     tokens: Sequence[Row]
 
+    @property
+    def nbytes(self) -> int:
+        """About what it takes in memory."""
+        return 500 * (len(self.windows) + len(self.tokens))
+
 
 class Store:
     """Read access to the runs below `root`."""
@@ -78,6 +103,7 @@ class Store:
         self.root = root
         self._lock = Lock()
         self._kept: OrderedDict[tuple[str, str], tuple[tuple[int, int], Any, int]] = OrderedDict()
+        self._weight = 0
 
     def list_runs(self) -> list[RunSummary]:
         """Every run, newest first; damaged ones last."""
@@ -91,9 +117,8 @@ class Store:
 
     def find(self, name: str) -> RunDirectory:
         """The run of that name. UnknownRunError if there is none."""
-        for path in self._paths():
-            if path.name == name:
-                return RunDirectory(path)
+        for path in self._paths(name):
+            return RunDirectory(path)
         raise UnknownRunError(name)
 
     def table(self, name: str, table: str) -> list[dict[str, Any]]:
@@ -116,8 +141,12 @@ class Store:
         path = self.find(name).path / "activations.safetensors"
 
         def read() -> np.ndarray | None:
-            with safe_open(path, framework="numpy") as file:
-                return file.get_tensor(key) if key in file.keys() else None
+            try:
+                with safe_open(path, framework="numpy") as file:
+                    return file.get_tensor(key) if key in file.keys() else None
+            except SafetensorError as error:
+                said = f"{path} cannot be read ({error})"
+                raise InputError(said, "run it again elsewhere") from error
 
         return self._keep(path, key, read)
 
@@ -162,29 +191,28 @@ class Store:
                 continue  # torn by a kill, or cut by the tail
         return None
 
-    def _paths(self) -> Iterator[Path]:
+    def _paths(self, only: str | None = None) -> Iterator[Path]:
+        """The runs' directories, or the one of that name."""
         try:
             entries = list(os.scandir(self.root))
         except OSError:
             return
         for entry in entries:
-            if not entry.name.startswith(".") and os.path.exists(
-                os.path.join(entry.path, "run.json")
-            ):
+            if entry.name.startswith(".") or only not in (None, entry.name):
+                continue
+            if os.path.exists(os.path.join(entry.path, "run.json")):
                 yield Path(entry.path)
 
     def _summarise(self, path: Path) -> RunSummary:
         try:
             record = self._keep(path / "run.json", "record", RunDirectory(path).read)
-            state = record["state"]
-            for entry in ("created", "model", "spec", "stages", "headline", "source"):
-                record[entry]
         except InputError as error:
             return RunSummary(path.name, "damaged", None, error.what, error.remedy)
-        except (KeyError, TypeError) as error:
-            return RunSummary(
-                path.name, "damaged", None, f"run.json has no {error}", "run it again elsewhere"
-            )
+        fault = _find_fault(record or {})
+        if fault:
+            said = f"{path / 'run.json'} has no usable {fault!r}"
+            return RunSummary(path.name, "damaged", None, said, "run it again elsewhere")
+        state = record["state"]
         if state == "running" and RunDirectory(path).holder() is None:
             state = "stopped"
         return RunSummary(path.name, state, record)
@@ -203,24 +231,41 @@ class Store:
                 self._kept.move_to_end(key)
                 return kept[1]
         found = read()
-        weight = getattr(found, "nbytes", status.st_size)
+        weight = _weigh(found, status.st_size)
         if hasattr(found, "to_pylist"):
-            # Python objects take several times what Arrow does.
-            found, weight = found.to_pylist(), 8 * weight
+            found, weight = found.to_pylist(), OBJECTS * weight
         with self._lock:
+            self._weight += weight - (self._kept.pop(key)[2] if key in self._kept else 0)
             self._kept[key] = (stamp, found, weight)
-            self._kept.move_to_end(key)
-            while len(self._kept) > 1 and (
-                len(self._kept) > KEPT or sum(k[2] for k in self._kept.values()) > KEPT_BYTES
-            ):
-                self._kept.popitem(last=False)
+            while len(self._kept) > 1 and (len(self._kept) > KEPT or self._weight > KEPT_BYTES):
+                self._weight -= self._kept.popitem(last=False)[1][2]
         return found
+
+
+def _find_fault(record: Mapping[str, Any]) -> str | None:
+    """The first entry of run.json that is missing or of a wrong kind."""
+    wanted = [(record, ENTRIES)]
+    headline = record.get("headline")
+    if isinstance(headline, dict) and "kl" in headline:
+        wanted.append((headline, HEADLINE))
+    for entries, kinds in wanted:
+        for entry, kind in kinds.items():
+            if not isinstance(entries.get(entry), kind):
+                return entry
+    return None if record["state"] in ("running", "failed", "done") else "state"
+
+
+def _weigh(found: Any, size: int) -> int:
+    """About the memory that something read from a file of `size` bytes takes."""
+    if found is None:
+        return 0
+    return getattr(found, "nbytes", OBJECTS * size)
 
 
 def index_tokens(file: pq.ParquetFile) -> TokenIndex:
     """Windows and worst tokens of a token table, a row group in memory at a time."""
     columns = ["window", "position", "text", "kl_uniform", "nll_uniform", "nll_reference"]
-    sums: dict[int, np.ndarray] = {}
+    sums: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(3))
     worst: list[dict[str, Any]] = []
     for group in range(file.num_row_groups):
         table = file.read_row_group(group, columns=columns)
@@ -228,10 +273,10 @@ def index_tokens(file: pq.ParquetFile) -> TokenIndex:
         kl = table["kl_uniform"].to_numpy()
         delta = table["nll_uniform"].to_numpy() - table["nll_reference"].to_numpy()
         scored = ~np.isnan(kl)
-        values = np.stack([np.ones(len(kl)), kl, delta])[:, scored]
-        for number in np.unique(window[scored]):
-            here = values[:, window[scored] == number].sum(1)
-            sums[int(number)] = sums.get(int(number), np.zeros(3)) + here
+        numbers, places = np.unique(window[scored], return_inverse=True)
+        totals = [np.bincount(places, part) for part in (None, kl[scored], delta[scored])]
+        for number, *parts in zip(numbers.tolist(), *totals, strict=True):
+            sums[number] += parts
         top = np.argsort(-np.nan_to_num(kl, nan=-1), kind="stable")[:WORST_TOKENS]
         for row, place in zip(
             table.select(["window", "position", "text"]).take(top).to_pylist(), top, strict=True

@@ -14,6 +14,8 @@ SCALES = ("linear", "log")
 COLOURINGS = ("kl", "delta_nll")
 NUMBER = re.compile(r"\d{1,9}")
 NAME = re.compile(r"[^\x00-\x1f]{1,300}")
+# Names on disk that are no UTF-8 come with lone surrogates: they are read as they were written.
+ERRORS = "surrogateescape"
 CHANGES = re.compile(r"(?:\d{1,5}\.[a-z_]{1,40}:\d{1,2}(?:,|$))*")
 
 # Options of a page's address: the values allowed, the default first; or a pattern, default empty.
@@ -54,8 +56,8 @@ class Page:
 
 def read_address(path: str | None, search: str | None) -> Page:
     """The page at an address; `missing` where there is none."""
-    given = dict(parse_qsl((search or "").lstrip("?"), max_num_fields=20))
-    match [unquote(part) for part in (path or "/").split("/") if part]:
+    given = dict(parse_qsl((search or "").lstrip("?"), errors=ERRORS))
+    match [unquote(part, errors=ERRORS) for part in (path or "/").split("/") if part]:
         case []:
             page = Page("runs")
         case ["compare"]:
@@ -78,7 +80,7 @@ def link(name: str, run: str = "", block: int | None = None, **options: object) 
     """The address of a page. Options at their default are left out."""
     tails = {"run": "", "block": f"/block/{block}", "tokens": "/tokens", "recipe": "/recipe"}
     if name in tails:
-        path = f"/run/{quote(run, safe='')}{tails[name]}"
+        path = f"/run/{quote(run, safe='', errors=ERRORS)}{tails[name]}"
     else:
         path = "/" if name == "runs" else f"/{name}"
     return path + query(name, **options)
@@ -92,4 +94,4 @@ def query(name: str, **options: object) -> str:
         default = "" if isinstance(allowed, re.Pattern) else allowed[0]
         if value is not None and str(value) != default:
             kept[key] = str(value)
-    return "?" + urlencode(kept) if kept else ""
+    return "?" + urlencode(kept, errors=ERRORS) if kept else ""

@@ -1,0 +1,65 @@
+"""Run directories that a test can make in a moment: the sample, changed where it says so."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diagnose.tables import TOKENS
+
+SAMPLE = Path(__file__).parent.parent / "reports" / "sample"
+
+
+def write_run(root: Path, name: str = "sample", **changes: Any) -> Path:
+    """A copy of the sample below `root`, with `changes` to the top level of its run.json."""
+    path = root / name
+    shutil.copytree(SAMPLE, path, ignore=shutil.ignore_patterns("awq"))
+    if changes:
+        change_record(path, **changes)
+    return path
+
+
+def change_record(path: Path, **changes: Any) -> None:
+    """Change top-level entries of a run's run.json; None takes an entry away."""
+    record = {**json.loads((path / "run.json").read_text(encoding="utf-8")), **changes}
+    record = {key: value for key, value in record.items() if value is not None}
+    (path / "run.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def make_tokens(windows: int, length: int, *, text: str = "word", seed: int = 0) -> pa.Table:
+    """A token table with random scores; a window's first token has none."""
+    rng = np.random.default_rng(seed)
+    count = windows * length
+    first = np.arange(count) % length == 0
+
+    def scores(scale: float) -> pa.Array:
+        return pa.array(rng.exponential(scale, count).astype(np.float32), mask=first)
+
+    columns: Mapping[str, Any] = {
+        "window": np.repeat(np.arange(windows), length),
+        "position": np.tile(np.arange(length), windows),
+        "token": rng.integers(0, 9, count),
+        "text": [f"{text}{at % 7}" for at in range(count)],
+        "nll_reference": scores(4.0),
+        "nll_uniform": scores(4.2),
+        "nll_mixed": pa.nulls(count, pa.float32()),
+        "kl_uniform": scores(0.2),
+        "kl_mixed": pa.nulls(count, pa.float32()),
+        "agree_uniform": pa.array(rng.random(count) < 0.7, mask=first),
+        "agree_mixed": pa.nulls(count, pa.bool_()),
+        "block_kl": [
+            None if at % length == 0 or at // length > 2 else rng.exponential(0.03, 8).tolist()
+            for at in range(count)
+        ],
+    }
+    return pa.table(columns, schema=TOKENS)
+
+
+def write_tokens(path: Path, table: pa.Table, row_group: int = 16_384) -> None:
+    """Put a token table into the run at `path`."""
+    pq.write_table(table, path / "tokens.parquet", row_group_size=row_group)
