@@ -1,6 +1,7 @@
 """The dashboard's server: from an address to its page, and who may see it."""
 
 import logging
+from functools import partial
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -8,7 +9,7 @@ import flask
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from app import callbacks
-from app.access import Access, is_admitted
+from app.access import Access, is_admitted, is_own_request
 from app.jobs import Jobs
 from app.pages import block, compare, new, recipe, run, runs, tokens
 from app.parts import go_to, heading, notice
@@ -17,6 +18,7 @@ from app.urls import Page, link, read_address
 from mixedprec.errors import InputError
 
 COOKIE = "awqscope-token"
+HARMLESS = ("GET", "HEAD", "OPTIONS")
 DAYS_30 = 30 * 24 * 3600
 REFRESH = 2000
 LAYOUTS = {
@@ -58,16 +60,18 @@ def create_app(store: Store, access: Access) -> Dash:
     jobs = None if access.read_only else Jobs(store)
     app.layout = lambda: shell(access)
 
+    def show(page: Page) -> Any:
+        return render(store, page, jobs), not is_live(store, page), stamp(store, page)
+
     @app.callback(
         Output("page", "children"),
         Output("live", "disabled"),
         Output("seen", "data"),
         Input("url", "pathname"),
-        State("url", "search"),
+        Input("url", "search"),
     )
     def show_page(path: str, search: str) -> Any:
-        page = read_address(path, search)
-        return render(store, page, jobs), not is_live(store, page), stamp(store, page)
+        return show(read_address(path, search))
 
     app.clientside_callback(
         ClientsideFunction("awqscope", "keepOption"),
@@ -77,6 +81,9 @@ def create_app(store: Store, access: Access) -> Dash:
         prevent_initial_call=True,
     )
     callbacks.register(app, store, jobs)
+    callbacks.register_live(app, store, jobs, show, partial(stamp, store))
+    if jobs is not None:
+        new.register(app, store, jobs)
     guard(app, access)
     return app
 
@@ -91,6 +98,7 @@ def shell(access: Access) -> Any:
             dcc.Location(id="url", refresh="callback-nav"),
             dcc.Interval(id="live", interval=REFRESH, disabled=True),
             dcc.Store(id="seen"),
+            dcc.Store(id="here"),
             dcc.Store(id="kept"),
             html.A("Skip to the page", href="#page", className="skip"),
             html.Header(
@@ -149,6 +157,8 @@ def is_live(store: Store, page: Page) -> bool:
     """Whether what the page shows may change by itself."""
     if page.name == "runs":
         return any(found.state == "running" for found in store.list_runs())
+    if page.name == "new":
+        return page.option("started") != ""
     if not page.run or page.name == "missing":
         return False
     try:
@@ -175,7 +185,12 @@ def guard(app: Dash, access: Access) -> None:
     @server.before_request
     def check() -> Any:
         # Reading the host makes Flask compare it with TRUSTED_HOSTS.
-        _ = flask.request.host
+        host = flask.request.host
+        sent = flask.request.headers
+        if flask.request.method not in HARMLESS and not is_own_request(
+            host, sent.get("Origin"), sent.get("Sec-Fetch-Site")
+        ):
+            return flask.Response("Another site asked for this.\n", 403, mimetype="text/plain")
         if access.token is None:
             return None
         shown = flask.request.cookies.get(COOKIE)

@@ -24,7 +24,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | re.Pattern[str]]] = {
     "tokens": {"colour": COLOURINGS, "window": NUMBER, "position": NUMBER, "block": NUMBER},
     "recipe": {"bits": CHANGES},
     "compare": {"a": NAME, "b": NAME, "metric": METRICS},
-    "new": {"like": NAME},
+    "new": {"like": NAME, "started": NAME},
     "missing": {},
 }
 
