@@ -43,7 +43,7 @@ PYTHON = (sys.executable, "-P", "-m", "app.cli")
 # What a run is asked to stop with, in turn. Python drops an interrupt that falls into a destructor,
 # and a process begun in the background may ignore them all; a killed run resumes all the same.
 SIGNALS = (signal.SIGINT, signal.SIGINT, signal.SIGTERM)
-PATIENCE = 15.0
+PATIENCE = 5.0
 GLANCE = 0.2
 
 

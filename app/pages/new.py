@@ -25,15 +25,16 @@ GROUPS = (
     ("Texts", ("calib", "valid", "windows", "seq_len")),
     ("Quantization", ("bits", "rescue_bits", "group_size", "symmetric")),
 )
-SPEC_FORMS = (
-    "wikitext2[:SPLIT], a .txt, .jsonl or .parquet file, or hub:NAME[:CONFIG]:SPLIT:COLUMN."
-)
+HINTS = {
+    "Texts": "Each is wikitext2[:SPLIT], a .txt, .jsonl or .parquet file on this machine, or "
+    "hub:NAME[:CONFIG]:SPLIT:COLUMN.",
+}
 # field -> its label and what it means.
 WORDS = {
     "model": ("Model", "A directory on this machine, or an id on the Hugging Face hub."),
     "name": ("Name of the run", "Left empty, it is made from the model's."),
-    "calib": ("Calibration text", SPEC_FORMS),
-    "valid": ("Validation text", "What is measured on, given the same way."),
+    "calib": ("Calibration text", "What AWQ chooses its scales on."),
+    "valid": ("Validation text", "What perplexity and KL are measured on."),
     "windows": ("Windows", "Spread over the validation text. Left empty: all of it."),
     "seq_len": ("Tokens in a window", "Left empty: 2048, or the model's maximum."),
     "bits": ("Bits", "Of every unit that is not promoted."),
@@ -57,10 +58,12 @@ DECIMALS = ("z", "ratio", "delta_ppl")
 WIDTHS = ("bits", "rescue_bits")
 
 
-def form_field(key: str, value: Any) -> Any:
-    """The input of a field, holding `value`."""
+def form_field(key: str, value: Any, like: str) -> Any:
+    """The input of a field, holding `value`; what was typed is there again after a way back to the
+    same form."""
     label, description = WORDS[key]
     words: dict[str, Any] = {"label": label, "description": description}
+    words |= {"persistence": like or "new", "persistence_type": "session"}
     if key in FLAGS:
         return dmc.Switch(id={"type": "new-flag", "field": key}, checked=value, **words)
     words["id"] = {"type": "new", "field": key}
@@ -101,19 +104,23 @@ def choice_label(key: str, value: int) -> str:
     return "one group a row" if value == -1 else str(value)
 
 
-def field_group(title: str, keys: Sequence[str], request: RunRequest) -> html.Fieldset:
+def field_group(title: str, keys: Sequence[str], request: RunRequest, like: str) -> html.Fieldset:
     """Fields that belong together."""
+    fields = [form_field(key, getattr(request, key), like) for key in keys]
     return html.Fieldset(
         [
             html.Legend(title),
-            html.Div([form_field(key, getattr(request, key)) for key in keys], className="fields"),
+            html.P(HINTS[title], className="summary") if title in HINTS else None,
+            html.Div(fields, className="fields"),
         ]
     )
 
 
 def form(request: RunRequest, like: str = "") -> list[Any]:
     """The form, filled in as `request`; like: the run it was taken from."""
-    taken_from = ["Filled in as ", go_to(like, link("run", like)), " was."] if like else []
+    taken_from: list[Any] = (
+        ["Filled in as ", go_to(like, link("run", like)), " was."] if like else []
+    )
     return [
         heading("New run", over=go_to("Runs", link("runs"))),
         html.P(
@@ -126,11 +133,11 @@ def form(request: RunRequest, like: str = "") -> list[Any]:
         ),
         html.Div(
             [
-                *(field_group(title, keys, request) for title, keys in GROUPS),
+                *(field_group(title, keys, request, like) for title, keys in GROUPS),
                 html.Details(
                     [
                         html.Summary("More options"),
-                        *(field_group(title, keys, request) for title, keys in MORE),
+                        *(field_group(title, keys, request, like) for title, keys in MORE),
                     ],
                     id="new-more",
                 ),
