@@ -194,7 +194,8 @@ def _note(problems: dict[str, str], key: str, check: Any) -> None:
     try:
         check()
     except InputError as error:
-        said = str(error)
+        # The field's label stands where the command line names its option.
+        said = re.sub(r"^--[a-z-]+ ", "", str(error))
         problems.setdefault(key, said[:1].upper() + said[1:])
 
 
