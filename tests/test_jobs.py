@@ -459,7 +459,7 @@ def press_start(client: FlaskClient, app: Any, values: dict[str, Any]) -> Any:
         "output": name,
         "outputs": targets,
         "inputs": [{"id": "new-start", "property": "n_clicks", "value": 1}],
-        "state": states,
+        "state": [*states, {"id": "url", "property": "search", "value": ""}],
         "changedPropIds": ["new-start.n_clicks"],
     }
     return client.post("/_dash-update-component", json=body).json["response"]
@@ -499,6 +499,6 @@ def test_a_process_that_fails_at_once_leaves_its_words(
     address = {"url.pathname": "/new", "url.search": "?started=gone"}
     answer = call(app.server.test_client(), app, "page.children", address).json["response"]
     assert "It did not begin" in json.dumps(answer["page"])
-    assert "the hub has no such model" in json.dumps(answer["page"])
+    assert "The hub has no such model." in json.dumps(answer["page"])
     assert mine.start(RunRequest(model="org/m", name="gone")) == "gone", "the name is free again"
     wait_for(lambda: not mine.is_alive("gone"))

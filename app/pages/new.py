@@ -190,32 +190,42 @@ def read_phase(store: Store, jobs: Jobs, name: str) -> str:
     return find_phase(alive, state)
 
 
-def started_panel(phase: str, name: str, tail: str, *, is_listed: bool) -> list[Any]:
-    """A run between the click and its first record, or why it came to none. is_listed: whether
-    there is a run of that name."""
+def find_reason(tail: str) -> str:
+    """What a command said at its end, if it ended with the one line for what a user can mend."""
+    start, _, said = (tail.splitlines() or [""])[-1].partition("awqscope: ")
+    return f"{said[:1].upper()}{said[1:]}." if said and not start else ""
+
+
+def started_panel(phase: str, name: str, tail: str, back: Any) -> list[Any]:
+    """A run between the click and its first record, or why it came to none; back: the way to where
+    it was started."""
     if phase == "begun":
         return [notice("It has begun", html.P(go_to(f"Open {name}", link("run", name))))]
     if phase == "starting":
         said = html.P("Opening the model and the texts. The run's page follows by itself.")
         return [notice("Starting", said), log_details(tail, is_open=True)]
-    if is_listed:
-        ways = [go_to(f"Back to {name}", link("run", name))]
-    else:
-        ways = [go_to("Back to the form", link("new"))]
-    why = html.P("Its log says why." if tail else "No run of this name was started from here.")
+    why = html.P(
+        (find_reason(tail) or "Its log says why.")
+        if tail
+        else "No run of this name was started from here."
+    )
     return [
         notice(
-            "It did not begin" if tail else "Nothing to wait for", why, html.P(ways), tone="bad"
+            "It did not begin" if tail else "Nothing to wait for", why, html.P(back), tone="bad"
         ),
         log_details(tail, is_open=True),
     ]
 
 
-def follow_run(store: Store, jobs: Jobs, name: str) -> tuple[str, list[Any]]:
-    """The phase of a started run and the panel that shows it."""
+def follow_run(store: Store, jobs: Jobs, page: Page) -> tuple[str, list[Any]]:
+    """The phase of the run that a page waits for, and the panel that shows it."""
+    name = page.option("started")
     phase = read_phase(store, jobs, name)
-    is_listed = any(run.name == name for run in store.list_runs())
-    return phase, started_panel(phase, name, jobs.log_tail(name), is_listed=is_listed)
+    if any(run.name == name for run in store.list_runs()):
+        back = go_to(f"Back to {name}", link("run", name))
+    else:
+        back = go_to("Back to the form", link("new", like=page.option("like")))
+    return phase, started_panel(phase, name, jobs.log_tail(name), back)
 
 
 def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
@@ -224,7 +234,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     started, like = page.option("started"), page.option("like")
     if started:
         over = [go_to("Runs", link("runs")), " / ", go_to("New run", link("new"))]
-        panel = follow_run(store, jobs, started)[1]
+        panel = follow_run(store, jobs, page)[1]
         return [heading(started, over=over), html.Div(panel, id="started-panel")]
     try:
         record = store.summary(like).record if like else None
@@ -255,6 +265,7 @@ def register(app: Dash, store: Store, jobs: Jobs) -> None:
         State({"type": "new", "field": ALL}, "id"),
         State({"type": "new-flag", "field": ALL}, "checked"),
         State({"type": "new-flag", "field": ALL}, "id"),
+        State("url", "search"),
         running=[(Output("new-start", "loading"), True, False)],
         prevent_initial_call=True,
     )
@@ -264,6 +275,7 @@ def register(app: Dash, store: Store, jobs: Jobs) -> None:
         ids: list[dict[str, str]],
         flags: list[Any],
         flag_ids: list[dict[str, str]],
+        search: str | None,
     ) -> Any:
         if not clicks:
             return no_update, [no_update] * len(ids), no_update, no_update
@@ -271,7 +283,8 @@ def register(app: Dash, store: Store, jobs: Jobs) -> None:
         said = ""
         href: Any = no_update
         try:
-            href = link("new", started=jobs.start(request, problems))
+            name = jobs.start(request, problems)
+            href = link("new", started=name, like=read_address("/new", search).option("like"))
         except RefusedError as error:
             problems = dict(error.fields)
             said = write_problems(problems)
@@ -289,12 +302,11 @@ def register(app: Dash, store: Store, jobs: Jobs) -> None:
     )
     def follow(here: dict[str, Any]) -> Any:
         page = read_address(here["path"], here["search"])
-        name = page.option("started") if page.name == "new" else ""
-        if not name:
+        if page.name != "new" or not page.option("started"):
             return no_update, no_update
-        phase, panel = follow_run(store, jobs, name)
+        phase, panel = follow_run(store, jobs, page)
         if phase == "begun":
-            return link("run", name), no_update
+            return link("run", page.option("started")), no_update
         set_props("started-panel", {"children": panel})
         return no_update, phase == "ended"
 
@@ -327,7 +339,7 @@ def register(app: Dash, store: Store, jobs: Jobs) -> None:
             jobs.cancel(name)
         except (InputError, UnknownRunError) as error:
             return f"Not stopped: {error}."
-        return "Asked to stop: it ends with the step that it is at."
+        return "Asked to stop; this page shows when it has."
 
 
 def clicked() -> str | None:
