@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from mixedprec.errors import InputError
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+OWN_SITES = ("same-origin", "none", None)
 
 
 @dataclass(frozen=True)
@@ -69,3 +70,11 @@ def is_admitted(access: Access, shown: str | None) -> bool:
     return hmac.compare_digest(
         access.token.encode(errors="surrogatepass"), (shown or "").encode(errors="surrogatepass")
     )
+
+
+def is_own_request(host: str, origin: str | None, fetch_site: str | None) -> bool:
+    """Whether a request that may change something comes from the dashboard's own pages, or from no
+    browser, and not from another site that a visitor has open. origin, fetch_site: the headers."""
+    if fetch_site not in OWN_SITES:
+        return False
+    return origin is None or origin.partition("://")[2] == host

@@ -1,6 +1,6 @@
 """What happens on a page once it is shown: from what was chosen to what is seen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from dash import (
     ctx,
     dcc,
     no_update,
+    set_props,
 )
 
 from app.jobs import Jobs
 from app.pages import block, compare, recipe, run, runs, tokens
 from app.predict import hand_made, predict, unit_table, widths_of, write_changes
-from app.store import Store
-from app.urls import METRICS, link, query, read_address
+from app.store import Store, UnknownRunError
+from app.urls import METRICS, Page, link, query, read_address
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -217,3 +218,49 @@ def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
             return no_update
         made = hand_made(own, recipe.grid_widths(rows))
         return dcc.send_string(recipe.download(made), "recipe.json")
+
+
+def register_live(
+    app: Dash,
+    store: Store,
+    jobs: Jobs | None,
+    show: Callable[[Page], Any],
+    stamp: Callable[[Page], str],
+) -> None:
+    """Keep the page of a run that goes on up to date: its progress at each tick, all of it once
+    the run is another than was seen. show: page, whether its ticks end, and its stamp."""
+    app.clientside_callback(
+        ClientsideFunction("awqscope", "whereNow"),
+        Output("here", "data"),
+        Input("live", "n_intervals"),
+        prevent_initial_call=True,
+    )
+
+    @app.callback(
+        Output("page", "children", allow_duplicate=True),
+        Output("live", "disabled", allow_duplicate=True),
+        Output("seen", "data", allow_duplicate=True),
+        Input("here", "data"),
+        State("seen", "data"),
+        prevent_initial_call=True,
+    )
+    def refresh(here: dict[str, Any], seen: str) -> Any:
+        page = read_address(here["path"], here["search"])
+        if page.run and stamp(page) != seen:
+            return show(page)
+        if page.name == "run" and (panel := live_progress(store, page.run)) is not None:
+            set_props("progress-panel", {"children": panel})
+            if jobs is not None:
+                set_props("log-tail", {"children": jobs.log_tail(page.run)})
+        return no_update, no_update, no_update
+
+
+def live_progress(store: Store, name: str) -> Any:
+    """The progress of a run that somebody works on; None for any other."""
+    try:
+        found = store.summary(name)
+    except UnknownRunError:
+        return None
+    if found.state != "running":
+        return None
+    return run.progress_panel(found, store.progress(name))

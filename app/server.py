@@ -2,15 +2,16 @@
 
 import logging
 import socket
+from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import dash_mantine_components as dmc
 import flask
-from dash import Dash, Input, Output, State, dcc, html
+from dash import Dash, Input, Output, dcc, html
 
 from app import callbacks
-from app.access import Access, is_admitted, is_trusted
+from app.access import Access, is_admitted, is_own_request, is_trusted
 from app.jobs import Jobs
 from app.pages import block, compare, new, recipe, run, runs, tokens
 from app.parts import go_to, heading, notice
@@ -19,6 +20,7 @@ from app.urls import Page, link, read_address
 from mixedprec.errors import InputError
 
 COOKIE = "awqscope-token"
+HARMLESS = ("GET", "HEAD", "OPTIONS")
 DAYS_30 = 30 * 24 * 3600
 REFRESH = 2000
 LAYOUTS = {
@@ -68,18 +70,23 @@ def create_app(store: Store, access: Access) -> Dash:
     jobs = None if access.read_only else Jobs(store)
     app.layout = lambda: shell(access)
 
+    def show(page: Page) -> Any:
+        return render(store, page, jobs), not is_live(store, page), stamp(store, page)
+
     @app.callback(
         Output("page", "children"),
         Output("live", "disabled"),
         Output("seen", "data"),
         Input("url", "pathname"),
-        State("url", "search"),
+        Input("url", "search"),
     )
     def show_page(path: str, search: str) -> Any:
-        page = read_address(path, search)
-        return render(store, page, jobs), not is_live(store, page), stamp(store, page)
+        return show(read_address(path, search))
 
     callbacks.register(app, store, jobs)
+    callbacks.register_live(app, store, jobs, show, partial(stamp, store))
+    if jobs is not None:
+        new.register(app, store, jobs)
     guard(app, access)
     return app
 
@@ -94,6 +101,7 @@ def shell(access: Access) -> Any:
             dcc.Location(id="url", refresh="callback-nav"),
             dcc.Interval(id="live", interval=REFRESH, disabled=True),
             dcc.Store(id="seen"),
+            dcc.Store(id="here"),
             dcc.Store(id="kept"),
             html.A("Skip to the page", href="#page", className="skip"),
             html.Header(
@@ -157,6 +165,8 @@ def is_live(store: Store, page: Page) -> bool:
     """Whether what the page shows may change by itself."""
     if page.name == "runs":
         return any(found.state == "running" for found in store.list_runs())
+    if page.name == "new":
+        return page.option("started") != ""
     if not page.run or page.name == "missing":
         return False
     try:
@@ -187,6 +197,11 @@ def guard(app: Dash, access: Access) -> None:
                 400,
                 mimetype="text/plain",
             )
+        sent = flask.request.headers
+        if flask.request.method not in HARMLESS and not is_own_request(
+            sent.get("Host", ""), sent.get("Origin"), sent.get("Sec-Fetch-Site")
+        ):
+            return flask.Response("Another site asked for this.\n", 403, mimetype="text/plain")
         if access.token is None:
             return None
         shown = flask.request.cookies.get(COOKIE)

@@ -183,7 +183,7 @@ class Store:
     def progress(self, name: str) -> Progress | None:
         """The last event of the run's log."""
         path = self.find(name).path / "progress.jsonl"
-        for line in reversed(_tail(path).splitlines()):
+        for line in reversed(read_tail(path).splitlines()):
             try:
                 event = json.loads(line)
                 return Progress(event["stage"], event["done"], event["total"], event["eta"])
@@ -292,7 +292,7 @@ def index_tokens(file: pq.ParquetFile) -> TokenIndex:
     return TokenIndex(windows, worst[:WORST_TOKENS])
 
 
-def _tail(path: Path) -> str:
+def read_tail(path: Path) -> str:
     """The last lines of a log; empty if there is none."""
     try:
         with open(path, "rb") as file:

@@ -26,7 +26,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | re.Pattern[str]]] = {
     "tokens": {"colour": COLOURINGS, "window": NUMBER, "position": NUMBER, "block": NUMBER},
     "recipe": {"bits": CHANGES},
     "compare": {"a": NAME, "b": NAME, "measure": METRICS},
-    "new": {"like": NAME},
+    "new": {"like": NAME, "started": NAME},
     "missing": {},
 }
 

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from diagnose.corpora import Corpus, cut_windows, load_corpus, load_tokenizer, parse_spec
+from diagnose.corpora import Corpus, cut_windows, load_corpus, load_tokenizer
+from diagnose.sources import parse_spec
 from diagnose.spec import DEFAULT_SEQ_LEN, RunSpec
 from mixedprec.block_search import check_schemes
 from mixedprec.errors import InputError

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -176,7 +176,7 @@ class RunDirectory:
             ) from error
         with open(self.path / ".lock", "a+") as file:
             try:
-                _take(file)
+                take_lock(file)
             except BlockingIOError as error:
                 file.seek(0)
                 raise InputError(
@@ -191,7 +191,7 @@ class RunDirectory:
             yield
 
 
-def _take(file: TextIO) -> None:
+def take_lock(file: IO[Any]) -> None:
     """Lock for this process alone. BlockingIOError if another holds it for longer than a glance,
     which is what `holder` takes."""
     for _ in range(LOCK_TRIES):

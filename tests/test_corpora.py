@@ -9,14 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from diagnose.corpora import (
-    Corpus,
-    HubSource,
-    cut_windows,
-    load_corpus,
-    load_tokenizer,
-    parse_spec,
-)
+from diagnose.corpora import Corpus, cut_windows, load_corpus, load_tokenizer
+from diagnose.sources import HubSource, parse_spec
 from mixedprec.errors import InputError
 
 

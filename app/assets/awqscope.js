@@ -22,6 +22,10 @@ window.dash_clientside = Object.assign({}, window.dash_clientside, {
       window.history.replaceState(window.history.state, "", address);
       return window.dash_clientside.no_update;
     },
+    // Where the page is, switches included, at each tick.
+    whereNow(ticks) {
+      return { ticks, path: window.location.pathname, search: window.location.search };
+    },
     comparable(rows) {
       return !rows || rows.length !== 2;
     },

@@ -285,6 +285,27 @@ def resume_button(run: RunSummary, jobs: Jobs | None) -> Any:
     return dmc.Button("Go on with it", id={"type": "resume", "name": run.name}, size="sm")
 
 
+def cancel_button(run: RunSummary, jobs: Jobs | None) -> Any:
+    """Stops a run that somebody works on, once it is confirmed; nothing where the dashboard may
+    not stop anything."""
+    if jobs is None or run.state != "running":
+        return None
+    return dcc.ConfirmDialogProvider(
+        dmc.Button("Cancel", variant="default", size="xs"),
+        id={"type": "cancel", "name": run.name},
+        message=f"Stop {run.name}? What is done so far is kept, and it can go on from there.",
+    )
+
+
+def log_details(tail: str, *, is_open: bool = False) -> html.Details:
+    """The end of what a run's process said; hidden while there is nothing."""
+    return html.Details(
+        [html.Summary("Log"), html.Pre(tail, id="log-tail", tabIndex=0)],
+        open=is_open,
+        hidden=not tail,
+    )
+
+
 def provenance_card(record: Mapping[str, Any]) -> Any:
     """How perplexity was defined, on what, with what."""
     definition, calibration, spec = record["ppl_definition"], record["calibration"], record["spec"]
@@ -330,10 +351,14 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     if run.record is None:
         return [heading(run.name, over=go_to("Runs", link("runs"))), trouble(run)]
     parts: list[Any] = [run_heading(run, "run"), trouble(run, resume_button(run, jobs))]
+    if jobs is not None and run.state != "done":
+        parts.append(html.P(id="job-said", className="said", role="status"))
     headline = run.record["headline"]
     if run.state != "done":
         panel = progress_panel(run, store.progress(run.name))
-        parts.append(card("Progress", html.Div(panel, id="progress-panel")))
+        log = log_details(jobs.log_tail(run.name)) if jobs is not None else None
+        stop = cancel_button(run, jobs)
+        parts.append(card("Progress", html.Div(panel, id="progress-panel"), log, beside=stop))
     if "kl" not in headline:
         return parts
     if run.state == "done":
@@ -354,4 +379,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         again = f"awqscope show {store.find(run.name).path}"
         parts.append(html.P(["In the terminal: ", command(again)], className="hint"))
     parts.append(provenance_card(run.record))
+    if jobs is not None:
+        like = go_to("New run like this one", link("new", like=run.name))
+        parts.append(html.P(like, className="hint"))
     return parts
