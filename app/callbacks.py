@@ -188,6 +188,9 @@ def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
         }
         mine = predict(record, units, widths)
         points = recipe.measured_points(record, store.table(name, "promotions"))
+        if jobs is not None:
+            made = recipe.made_recipes(store, jobs, store.summary(name))
+            points += recipe.made_points(made)
         changed = sum(width != record["spec"]["bits"] for width in widths.values())
         return (
             recipe.prediction_tiles(mine, record, changed),

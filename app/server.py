@@ -87,6 +87,7 @@ def create_app(store: Store, access: Access) -> Dash:
     callbacks.register_live(app, store, jobs, show, partial(stamp, store))
     if jobs is not None:
         new.register(app, store, jobs)
+        recipe.register(app, store, jobs)
     guard(app, access)
     return app
 

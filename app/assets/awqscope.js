@@ -58,6 +58,19 @@ components.RunLink = (props) =>
     props.value,
   );
 
+components.WidthSelect = (props) =>
+  React.createElement(
+    "select",
+    {
+      value: props.value,
+      "aria-label": `Bits of ${props.data.block}.${props.colDef.field}`,
+      onChange: (event) => props.node.setDataValue(props.colDef.field, Number(event.target.value)),
+    },
+    props.widths.map((bits) =>
+      React.createElement("option", { key: bits, value: bits }, `${bits} bit`),
+    ),
+  );
+
 const MARKS = {
   done: ["●", "good"],
   running: ["◐", "busy"],

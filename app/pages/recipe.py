@@ -7,10 +7,10 @@ from typing import Any
 
 import dash_ag_grid as dag
 import dash_mantine_components as dmc
-from dash import dcc, html
+from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from app.figures import draw_recipes
-from app.jobs import Jobs
+from app.jobs import Jobs, Requantization
 from app.pages.run import run_heading
 from app.parts import (
     as_table,
@@ -22,21 +22,28 @@ from app.parts import (
     notice,
     number,
     share,
+    table,
     tile,
     tiles,
 )
 from app.predict import (
     Prediction,
+    hand_made,
     predict,
     read_changes,
     unit_table,
     widths_of,
 )
 from app.store import RunSummary, Store
-from app.urls import Page
-from mixedprec.recipe import Recipe
+from app.urls import Page, read_address
+from mixedprec.errors import InputError
+from mixedprec.recipe import Recipe, load_recipe
+
+TICK = 1500
 
 Row = Mapping[str, Any]
+# A requantization, and what it should come to.
+Made = tuple[Requantization, Prediction | None]
 
 
 def measured_points(record: Mapping[str, Any], promotions: Sequence[Row]) -> list[dict[str, Any]]:
@@ -115,7 +122,7 @@ def unit_grid(recipe: Recipe, widths: Mapping[str, int], allowed: Sequence[int])
     kinds = list(dict.fromkeys(entry.unit.partition(".")[2] for entry in recipe.units))
     rows = grid_rows(recipe, widths)
     columns: list[dict[str, Any]] = [
-        {"field": "block", "headerName": "Block", "width": 96, "pinned": "left", "editable": False}
+        {"field": "block", "headerName": "Block", "width": 96, "pinned": "left"}
     ]
     columns += [
         {
@@ -123,14 +130,14 @@ def unit_grid(recipe: Recipe, widths: Mapping[str, int], allowed: Sequence[int])
             "headerName": kind,
             "flex": 1,
             "minWidth": 92,
-            "editable": True,
-            "cellEditor": "agSelectCellEditor",
-            "cellEditorParams": {"values": list(allowed)},
+            "cellRenderer": "WidthSelect",
+            "cellRendererParams": {"widths": list(allowed)},
+            # The arrow keys are the list's own while it has the focus.
+            "suppressKeyboardEvent": {"function": "params.event.target.tagName == 'SELECT'"},
             "cellClassRules": {
                 "promoted": f"params.value > {min(allowed)} && params.value < 16",
                 "kept": "params.value == 16",
             },
-            "valueFormatter": {"function": "params.value + ' bit'"},
         }
         for kind in kinds
     ]
@@ -143,8 +150,6 @@ def unit_grid(recipe: Recipe, widths: Mapping[str, int], allowed: Sequence[int])
         defaultColDef={"sortable": False, "resizable": True},
         dashGridOptions={
             "theme": {"function": "awqscopeTheme(agGrid)"},
-            "singleClickEdit": True,
-            "stopEditingWhenCellsLoseFocus": True,
             "domLayout": "autoHeight" if len(rows) <= 16 else "normal",
             "rowHeight": 40,
             "ensureDomOrder": True,
@@ -172,41 +177,86 @@ def grid_widths(rows: Sequence[Row]) -> dict[str, int]:
     }
 
 
-def result_card(result: Mapping[str, Any] | None, said: str, mine: Prediction | None) -> Any:
-    """How far requantizing is, and in the end measured beside predicted."""
-    if result is None:
-        return html.P(said, className="summary", role="status") if said else None
-    proof = result.get("proof") or {}
-    measured = proof.get("measured") or {}
-    rows = [{"what": "Weights on disk", "measured": megabytes(result.get("bytes"))}]
+def made_recipes(store: Store, jobs: Jobs, run: RunSummary) -> list[Made]:
+    """What was requantized from this page, newest first, each with what it should come to (None
+    where that cannot be told any more)."""
+    units = unit_table(store.table(run.name, "units"))
+    found: list[Made] = []
+    for job in jobs.requantizations(run.name):
+        try:
+            recipe = load_recipe(store.find(run.name).path / "recipes" / f"{job.name}.json")
+            found.append((job, predict(run.record or {}, units, recipe.bits)))
+        except (InputError, KeyError):
+            found.append((job, None))
+    return found
+
+
+def is_making(made: Sequence[Made]) -> bool:
+    """Whether any of them is still under way."""
+    return any(job.state == "running" for job, _ in made)
+
+
+def results(made: Sequence[Made]) -> Any:
+    """How far each requantization is, and in the end measured beside predicted."""
+    return [result_card(job, predicted) for job, predicted in made]
+
+
+def result_card(job: Requantization, predicted: Prediction | None) -> Any:
+    """One requantization."""
+    if job.state == "running":
+        last = job.log.strip().splitlines()[-1:] or ["starting"]
+        return notice(f"◐ {job.name} is being made", html.P(last[0]))
+    if job.state == "failed" or job.result is None:
+        return notice(f"✕ {job.name} was not made", html.Pre(job.log), tone="bad")
+    measured = job.result.get("proof") or {}
+    lines = [
+        (
+            "Weights on disk",
+            megabytes(job.result["bytes"]),
+            predicted and megabytes(predicted.bytes),
+        ),
+    ]
     if measured:
-        rows += [
-            {
-                "what": "KL",
-                "measured": f"{number(measured['kl'], '.4f')} "
-                f"{interval(measured['kl_interval'], '.4f')}",
-            },
-            {"what": "Perplexity", "measured": number(measured["ppl"], ".3f")},
-            {"what": "Recovered", "measured": share(measured["recovered"])},
+        lines += [
+            (
+                "KL",
+                f"{number(measured['kl'], '.4f')} {interval(measured['kl_interval'], '.4f')}",
+                predicted and number(predicted.kl, ".4f"),
+            ),
+            (
+                "Perplexity",
+                number(measured["ppl"], ".3f"),
+                predicted and number(predicted.ppl, ".3f"),
+            ),
+            ("Recovered", share(measured["recovered"]), predicted and share(predicted.recovered)),
         ]
-    if mine is not None:
-        expected = (
-            megabytes(mine.bytes),
-            number(mine.kl, ".4f"),
-            number(mine.ppl, ".3f"),
-            share(mine.recovered),
-        )
-        for row, value in zip(rows, expected, strict=False):
-            row["predicted"] = value
-    passed = "The proof passed." if proof.get("passed") else "THE PROOF FAILED."
-    return html.Div(
-        [
-            html.P(f"{result.get('checkpoint')}: {passed if proof else 'written.'}"),
-            as_table({"what": "", "predicted": "Predicted", "measured": "Measured"}, rows),
-        ],
-        className="result",
-        role="status",
+    said = "The proof passed." if measured.get("passed") else "THE PROOF FAILED."
+    return notice(
+        f"● {job.name} is made",
+        table(
+            {"what": "", "predicted": "Predicted", "measured": "Measured"},
+            [
+                {"what": what, "measured": value, "predicted": expected or "–"}
+                for what, value, expected in lines
+            ],
+        ),
+        html.P([said, " ", html.Code(job.result["checkpoint"])], className="summary"),
+        tone="" if measured.get("passed") else "bad",
     )
+
+
+def made_points(made: Sequence[Made]) -> list[dict[str, Any]]:
+    """What was requantized from this page, as measured."""
+    return [
+        {
+            "name": job.name,
+            "bytes": job.result["bytes"],
+            "kl": job.result["proof"]["kl"],
+            "kind": "measured",
+        }
+        for job, _ in made
+        if job.result is not None and job.result.get("proof")
+    ]
 
 
 def download(recipe: Recipe) -> str:
@@ -230,7 +280,8 @@ def editor(store: Store, run: RunSummary, recipe: Recipe, page: Page, jobs: Jobs
     allowed = widths_of(units)
     widths = recipe.bits | read_changes(page.option("bits"), units, allowed)
     mine = predict(run.record, units, widths)
-    points = measured_points(run.record, store.table(run.name, "promotions"))
+    made = made_recipes(store, jobs, run) if jobs is not None else []
+    points = measured_points(run.record, store.table(run.name, "promotions")) + made_points(made)
     low = run.record["spec"]["bits"]
     changed = sum(width != low for width in widths.values())
     actions: list[Any] = [
@@ -247,10 +298,11 @@ def editor(store: Store, run: RunSummary, recipe: Recipe, page: Page, jobs: Jobs
                 "Widths by hand",
                 unit_grid(recipe, widths, allowed),
                 html.Div(actions, className="actions under"),
-                html.Div(id="recipe-result", **{"aria-live": "polite"}),
+                html.Div(results(made), id="recipe-result", **{"aria-live": "polite"}),
+                dcc.Interval(id="recipe-tick", interval=TICK, disabled=not is_making(made)),
                 dcc.Download(id="recipe-file"),
                 dcc.Store(id="recipe-changes"),
-                summary="Choose a cell to change its width; linears that a server fuses change "
+                summary="Choose a width for any unit; linears that a server fuses change "
                 "together. The numbers above follow at once.",
             ),
         ]
@@ -268,3 +320,39 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         said = html.P("It is chosen once sweep and estimates are done.")
         return [run_heading(run, "recipe", "Recipe"), notice("No recipe yet", said)]
     return [run_heading(run, "recipe", "Recipe"), editor(store, run, recipe, page, jobs)]
+
+
+def register(app: Dash, store: Store, jobs: Jobs) -> None:
+    """Connect the button that makes a recipe's checkpoint."""
+
+    @app.callback(
+        Output("recipe-result", "children"),
+        Output("recipe-tick", "disabled"),
+        Input("recipe-make", "n_clicks"),
+        State("units-grid", "rowData"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    def make(clicks: int | None, rows: Sequence[Row], path: str) -> Any:
+        name = read_address(path, "").run
+        own = store.recipe(name)
+        if not clicks or own is None:
+            return no_update, no_update
+        taken = {job.name for job in jobs.requantizations(name)}
+        free = next(f"by-hand-{n}" for n in range(1, len(taken) + 2) if f"by-hand-{n}" not in taken)
+        try:
+            jobs.requantize(name, hand_made(own, grid_widths(rows)), free)
+        except InputError as error:
+            return notice("Not started", html.P(str(error)), tone="bad"), no_update
+        return results(made_recipes(store, jobs, store.summary(name))), False
+
+    @app.callback(
+        Output("recipe-result", "children", allow_duplicate=True),
+        Output("recipe-tick", "disabled", allow_duplicate=True),
+        Input("recipe-tick", "n_intervals"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    def follow(_ticks: int, path: str) -> Any:
+        made = made_recipes(store, jobs, store.summary(read_address(path, "").run))
+        return results(made), not is_making(made)
