@@ -6,6 +6,7 @@ All text goes in as children, which are text nodes: nothing that a run holds can
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import dash_ag_grid as dag
 import dash_mantine_components as dmc
 import plotly.graph_objects as go
 from dash import dcc, html
@@ -17,6 +18,7 @@ MARKS = {
     "failed": ("✕", "failed", "bad"),
     "damaged": ("!", "damaged", "bad"),
 }
+LONG = 120
 GRAPH = {
     "displaylogo": False,
     "responsive": True,
@@ -108,9 +110,23 @@ def _cell(value: Any) -> html.Td:
     return html.Td(value, className="number" if is_number else "")
 
 
-def as_table(*args: Any, **options: Any) -> html.Details:
-    """The same as a chart, as a table to open."""
-    return html.Details([html.Summary("The same as a table"), table(*args, **options)])
+def as_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> html.Details:
+    """The same as a chart, as a table to open. A long one, of text alone, becomes a grid, of which
+    the page holds only what is seen."""
+    found = table(columns, rows) if len(rows) <= LONG else long_table(columns, rows)
+    return html.Details([html.Summary("The same as a table"), found])
+
+
+def long_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> dag.AgGrid:
+    """A table of many rows of text."""
+    return dag.AgGrid(
+        className="grid",
+        columnDefs=[{"field": key, "headerName": name, "flex": 1} for key, name in columns.items()],
+        rowData=[{key: row.get(key, "") for key in columns} for row in rows],
+        defaultColDef={"sortable": False, "resizable": True},
+        dashGridOptions={"theme": {"function": "awqscopeTheme(agGrid)"}, "ensureDomOrder": True},
+        style={"height": "34rem"},
+    )
 
 
 def notice(title: str, *children: Any, tone: str = "") -> html.Div:

@@ -32,11 +32,13 @@ LAYOUTS = {
     "compare": compare.layout,
     "new": new.layout,
 }
-# Dash's own, with the language of the pages.
-INDEX = """<!DOCTYPE html>
+# Dash's own, with the language of the pages; dash asks for plotly, its largest script, last.
+PLOTLY = "/_dash-component-suites/plotly/package_data/plotly.min.js"
+INDEX = f"""<!DOCTYPE html>
 <html lang="en">
-<head>{%metas%}<title>{%title%}</title>{%favicon%}{%css%}</head>
-<body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
+<head>{{%metas%}}<title>{{%title%}}</title>{{%favicon%}}{{%css%}}
+<link rel="preload" href="{PLOTLY}" as="script"></head>
+<body>{{%app_entry%}}<footer>{{%config%}}{{%scripts%}}{{%renderer%}}</footer></body>
 </html>
 """
 HEADERS = {

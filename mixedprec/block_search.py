@@ -206,10 +206,10 @@ def search_block(
             first.register_forward_pre_hook(lambda _, args, site=site: site.add(args[0]))
         )
     kept: dict[str, list[Tensor]] = {}
-    for name in {group.inspect for group in groups if group.inspect}:
-        outputs = kept.setdefault(name, [])
+    for inspected in {group.inspect for group in groups if group.inspect}:
+        outputs = kept.setdefault(inspected, [])
         handles.append(
-            block.get_submodule(name).register_forward_hook(
+            block.get_submodule(inspected).register_forward_hook(
                 lambda _, args, output, outputs=outputs: outputs.append(_first(output))
             )
         )
@@ -219,7 +219,7 @@ def search_block(
     check_finite(hidden, f"the output of {name}")
     for site in dict.fromkeys(sites.values()):
         site.close()
-    references = {name: torch.cat(outputs) for name, outputs in kept.items()}
+    references = {key: torch.cat(outputs) for key, outputs in kept.items()}
     for group in groups:
         if group.inspect == "":
             # The whole block, judged as autoawq does: given the unit's input for its own.
