@@ -24,6 +24,7 @@ bench: $(READY)
 	$(BIN)/python -m examples.benchmarks.sweep
 	$(BIN)/python -m examples.benchmarks.memory
 	$(BIN)/python -m examples.benchmarks.repair
+	$(BIN)/python -m examples.benchmarks.dashboard
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

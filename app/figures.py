@@ -318,11 +318,10 @@ def draw_recipes(points: Sequence[Row]) -> go.Figure:
             )
         )
     figure = _figure(traces, "weights on disk (MB)", "KL (nats a token)", 380)
-    positive = [point["kl"] for point in points if point["kl"] > 0]
-    if positive and max(positive) / min(positive) > 20:
-        figure.update_yaxes(**DECADES)
-    else:
-        figure.update_yaxes(rangemode="tozero")
+    kls = [point["kl"] for point in points]
+    # A logarithm would leave out a recipe that costs nothing.
+    is_wide = bool(kls) and min(kls) > 0 and max(kls) / min(kls) > 20
+    figure.update_yaxes(**DECADES if is_wide else {"rangemode": "tozero"})
     figure.update_xaxes(showgrid=True)
     return figure
 

@@ -23,7 +23,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | re.Pattern[str]]] = {
     "runs": {},
     "run": {"metric": METRICS, "scale": SCALES},
     "block": {"site": NAME},
-    "tokens": {"colour": COLOURINGS, "window": NUMBER, "position": NUMBER, "block": NUMBER},
+    "tokens": {"colour": COLOURINGS, "window": NUMBER, "position": NUMBER},
     "recipe": {"bits": CHANGES},
     "compare": {"a": NAME, "b": NAME, "measure": METRICS},
     "new": {"like": NAME, "started": NAME},
