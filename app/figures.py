@@ -14,6 +14,7 @@ BLUE, ORANGE, GREY, GREEN = "#4f8fcb", "#d97b1f", "#8a94a3", "#3a9d8b"
 FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 METRIC_NAMES = {"kl": "KL (nats a token)", "delta_ppl": "ΔPPL"}
 
+FROM_ZERO = {"type": "linear", "rangemode": "tozero"}
 # Whole decades only: plotly's labels in between are unreadable.
 DECADES = {"type": "log", "exponentformat": "power", "dtick": 1}
 
@@ -95,7 +96,7 @@ def draw_profile(rows: Sequence[Row], metric: str, scale: str) -> go.Figure:
         )
     ]
     figure = _figure([bars, *lines], "block", METRIC_NAMES[metric], 400)
-    figure.update_yaxes(**DECADES if scale == "log" else {"rangemode": "tozero"})
+    figure.update_yaxes(**DECADES if scale == "log" else FROM_ZERO)
     for row in isolated:
         if row["flagged"]:
             figure.add_annotation(
@@ -321,7 +322,7 @@ def draw_recipes(points: Sequence[Row]) -> go.Figure:
     kls = [point["kl"] for point in points]
     # A logarithm would leave out a recipe that costs nothing.
     is_wide = bool(kls) and min(kls) > 0 and max(kls) / min(kls) > 20
-    figure.update_yaxes(**DECADES if is_wide else {"rangemode": "tozero"})
+    figure.update_yaxes(**DECADES if is_wide else FROM_ZERO)
     figure.update_xaxes(showgrid=True)
     return figure
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,13 @@ def make_tokens(windows: int, length: int, *, text: str = "word", seed: int = 0)
     def scores(scale: float) -> pa.Array:
         return pa.array(rng.exponential(scale, count).astype(np.float32), mask=first)
 
+    def profiled(make: Callable[[], Any]) -> list[Any]:
+        """What only the first windows know."""
+        return [None if at % length == 0 or at // length > 2 else make() for at in range(count)]
+
+    def likeliest() -> list[dict[str, Any]]:
+        return [{"token": at, "text": f"{text}{at}", "probability": 0.2} for at in range(5)]
+
     columns: Mapping[str, Any] = {
         "window": np.repeat(np.arange(windows), length),
         "position": np.tile(np.arange(length), windows),
@@ -52,10 +59,10 @@ def make_tokens(windows: int, length: int, *, text: str = "word", seed: int = 0)
         "kl_mixed": pa.nulls(count, pa.float32()),
         "agree_uniform": pa.array(rng.random(count) < 0.7, mask=first),
         "agree_mixed": pa.nulls(count, pa.bool_()),
-        "block_kl": [
-            None if at % length == 0 or at // length > 2 else rng.exponential(0.03, 8).tolist()
-            for at in range(count)
-        ],
+        "block_kl": profiled(lambda: rng.exponential(0.03, 8).tolist()),
+        "restored_kl": profiled(lambda: rng.exponential(0.2, 8).tolist()),
+        "top_reference": profiled(likeliest),
+        "top_uniform": profiled(likeliest),
     }
     return pa.table(columns, schema=TOKENS)
 

@@ -347,7 +347,7 @@ def test_damaged_files_are_their_own_trouble(tmp_path: Path) -> None:
         store.array("sample", "histogram_edges")
     assert len(store.table("sample", "blocks")) == 24
     assert {run.state for run in store.list_runs()} == {"done"}
-    assert len(store.table("whole", "units")) == 64
+    assert len(store.table("whole", "units")) == 96
     assert store.token_index("whole").windows
 
 

@@ -42,8 +42,8 @@ def test_every_link_is_read_as_what_it_was_made_of(name: str, block: int) -> Non
 
 @given(a=NAMES, b=NAMES, metric=st.sampled_from(["kl", "delta_ppl"]))
 def test_options_survive_the_address(a: str, b: str, metric: str) -> None:
-    page = read(link("compare", a=a, b=b, metric=metric))
-    assert page.option("metric") == metric
+    page = read(link("compare", a=a, b=b, measure=metric))
+    assert page.option("measure") == metric
     for key, name in (("a", a), ("b", b)):
         printable = all(character >= " " for character in name)
         assert page.option(key) == (name if printable else "")
@@ -53,13 +53,13 @@ def test_options_survive_the_address(a: str, b: str, metric: str) -> None:
 def test_numbers_survive_the_address(window: int, position: int) -> None:
     page = read(link("tokens", "r", window=window, position=position))
     assert (page.number("window"), page.number("position")) == (window, position)
-    assert page.number("block") is None
+    assert read("/run/r/tokens").number("window") is None
 
 
 def test_defaults_are_left_out() -> None:
     assert link("run", "r", metric="kl", scale="linear") == "/run/r"
     assert link("run", "r", metric="delta_ppl", scale=None) == "/run/r?metric=delta_ppl"
-    assert query("tokens", window=None, block=0) == "?block=0"
+    assert query("tokens", window=None, position=0) == "?position=0"
 
 
 @given(st.text() | st.none(), st.text() | st.none())

@@ -144,6 +144,17 @@ def token_table(rng: np.random.Generator, count: int) -> pa.Table:
     nothing = [None] * (count - profiled)
     words = [f" word{number}" for number in range(5000)]
     ids = rng.integers(0, len(words), count)
+
+    def known(rows: list[Any]) -> list[Any]:
+        return [None if skip else row for row, skip in zip([*rows, *nothing], first, strict=True)]
+
+    tops = [
+        [
+            {"token": int(token), "text": words[token], "probability": 0.2}
+            for token in rng.integers(0, len(words), 5)
+        ]
+        for _ in range(profiled)
+    ]
     columns = {
         "window": window,
         "position": np.arange(count) % SEQ_LEN,
@@ -156,9 +167,10 @@ def token_table(rng: np.random.Generator, count: int) -> pa.Table:
         "kl_mixed": scores(0.02),
         "agree_uniform": agreement(0.7),
         "agree_mixed": agreement(0.9),
-        "block_kl": [
-            None if skip else row for row, skip in zip([*by_block, *nothing], first, strict=True)
-        ],
+        "block_kl": known(by_block),
+        "restored_kl": known(by_block),
+        "top_reference": known(tops),
+        "top_uniform": known(tops),
     }
     return pa.table(columns, schema=TOKENS)
 
@@ -217,8 +229,11 @@ class Server:
                 {"id": "live", "property": "disabled"},
                 {"id": "seen", "property": "data"},
             ],
-            "inputs": [{"id": "url", "property": "pathname", "value": path}],
-            "state": [{"id": "url", "property": "search", "value": search and f"?{search}"}],
+            "inputs": [
+                {"id": "url", "property": "pathname", "value": path},
+                {"id": "url", "property": "search", "value": search and f"?{search}"},
+            ],
+            "state": [],
             "changedPropIds": ["url.pathname"],
         }
         began = time.perf_counter()
