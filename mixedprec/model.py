@@ -64,15 +64,17 @@ class SourceModel:
             by_file.setdefault(self.files[name], []).append(name)
         tensors = {}
         for path, wanted in by_file.items():
-            with safe_open(path, framework="pt") as file:
-                for name in wanted:
+            for name in wanted:
+                # Opened for each: what has been read of a file stays in memory while it is open.
+                with safe_open(path, framework="pt") as file:
                     mapped = file.get_tensor(name)
                     tensors[name] = mapped.to(dtype or mapped.dtype, copy=True)
-                    if not is_finite(tensors[name]):
-                        raise InputError(
-                            f"tensor {name} in {path.name} holds NaN or infinity",
-                            "repair or re-download the checkpoint",
-                        )
+                    del mapped
+                if not is_finite(tensors[name]):
+                    raise InputError(
+                        f"tensor {name} in {path.name} holds NaN or infinity",
+                        "repair or re-download the checkpoint",
+                    )
         return tensors
 
     def _fill(self, module: nn.Module, prefix: str) -> nn.Module:

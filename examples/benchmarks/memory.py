@@ -79,9 +79,9 @@ def main() -> None:
             found = json.loads(output.splitlines()[-1])
         peaks[blocks] = found["peak"]
         print(f"{blocks} blocks, {size / 4e6:.0f} M parameters, {size / 1e9:.2f} GB in float32:")
-        print(f"  peak beyond importing torch: {found['peak'] / size:.0%} of the model")
-        print(f"  of which importing the libraries: {found['imports'] / size:.0%}")
-        by_stage = ", ".join(f"{s} {peak / size:.0%}" for s, peak in found["stages"].items())
+        print(f"  peak beyond importing torch: {found['peak'] / size:.1%} of the model")
+        print(f"  of which importing the libraries: {found['imports'] / size:.1%}")
+        by_stage = ", ".join(f"{s} {peak / size:.1%}" for s, peak in found["stages"].items())
         print(f"  highest so far after each stage: {by_stage}")
         print(f"  the proof's process, which holds all of it: {found['proof_process'] / size:.0%}")
     for blocks in counts[1:]:
