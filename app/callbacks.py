@@ -1,5 +1,6 @@
 """What happens on a page once it is shown: from what was chosen to what is seen."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from dash import (
     no_update,
     set_props,
 )
+from dash.exceptions import PreventUpdate
 
 from app.jobs import Jobs
 from app.pages import block, compare, recipe, run, runs, tokens
 from app.predict import hand_made, predict, unit_table, widths_of, write_changes
 from app.store import Store, UnknownRunError
 from app.urls import METRICS, Page, link, query, read_address
+from mixedprec.errors import InputError
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -29,6 +32,19 @@ ASSETS = Path(__file__).parent / "assets"
 def option(name: str) -> dict[str, str]:
     """The id of a switch that stands for an option of the address (see parts.switch)."""
     return {"type": "option", "name": name}
+
+
+def while_it_lasts(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """`callback`, but what is shown stays as it is where its run is gone or damaged meanwhile."""
+
+    @functools.wraps(callback)
+    def wrapped(*args: Any) -> Any:
+        try:
+            return callback(*args)
+        except (InputError, LookupError, OSError) as error:
+            raise PreventUpdate from error
+
+    return wrapped
 
 
 def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
@@ -41,6 +57,7 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
         State("url", "pathname"),
         prevent_initial_call=True,
     )
+    @while_it_lasts
     def refresh_list(_ticks: int, path: str) -> Any:
         return runs.list_rows(store) if read_address(path, "").name == "runs" else no_update
 
@@ -51,6 +68,7 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
         State("url", "pathname"),
         prevent_initial_call=True,
     )
+    @while_it_lasts
     def redraw_profile(metric: str, scale: str, path: str) -> Any:
         page = read_address(path, query("run", metric=metric, scale=scale))
         rows = store.table(page.run, "blocks")
@@ -62,6 +80,7 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
         State("url", "pathname"),
         prevent_initial_call=True,
     )
+    @while_it_lasts
     def redraw_site(site: str, path: str) -> Any:
         page = read_address(path, "")
         rows = [
@@ -80,6 +99,7 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
         State("url", "pathname"),
         prevent_initial_call=True,
     )
+    @while_it_lasts
     def recolour(colour: str, chosen: Mapping[str, int], path: str) -> Any:
         page = read_address(path, query("tokens", colour=colour))
         rows = store.window(page.run, int(chosen["window"]))
@@ -92,6 +112,7 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
         State("url", "pathname"),
         prevent_initial_call=True,
     )
+    @while_it_lasts
     def show_token(chosen: Mapping[str, int], path: str) -> Any:
         page = read_address(path, "")
         rows = store.window(page.run, int(chosen["window"]))
@@ -105,6 +126,7 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
         State("url", "search"),
         prevent_initial_call=True,
     )
+    @while_it_lasts
     def choose_runs(a: str | None, b: str | None, search: str) -> Any:
         page = read_address("/compare", search)
         if not (a and b) or (a, b) == (page.option("a"), page.option("b")):
@@ -118,7 +140,10 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
         State("compare-b", "value"),
         prevent_initial_call=True,
     )
+    @while_it_lasts
     def redraw_differences(measure: str, first: str, second: str) -> Any:
+        if not (first and second):
+            return no_update
         metric = measure if measure in METRICS else METRICS[0]
         a, b = store.table(first, "blocks"), store.table(second, "blocks")
         return compare.differences_card(compare.block_differences(a, b, metric), metric)
@@ -127,6 +152,12 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
 
 
 def _register_clientside(app: Dash) -> None:
+    app.clientside_callback(
+        ClientsideFunction("awqscope", "readAddress"),
+        Output("address", "data"),
+        Input("url", "pathname"),
+        Input("url", "search"),
+    )
     app.clientside_callback(
         ClientsideFunction("awqscope", "keepOption"),
         Output("kept", "data"),
@@ -174,6 +205,7 @@ def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
         State("url", "pathname"),
         prevent_initial_call=True,
     )
+    @while_it_lasts
     def follow_grid(_changed: Any, _rows: Any, rows: Sequence[Mapping[str, Any]], path: str) -> Any:
         name = read_address(path, "").run
         record, own = store.summary(name).record, store.recipe(name)
@@ -184,7 +216,7 @@ def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
         widths = {
             unit: width
             for unit, width in recipe.grid_widths(rows).items()
-            if unit in units and width in allowed
+            if unit in units and (width in allowed or width == own.bits[unit])
         }
         mine = predict(record, units, widths)
         points = recipe.measured_points(record, store.table(name, "promotions"))
@@ -193,7 +225,7 @@ def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
             points += recipe.made_points(made)
         changed = sum(width != record["spec"]["bits"] for width in widths.values())
         return (
-            recipe.prediction_tiles(mine, record, changed),
+            recipe.prediction_tiles(mine, record, changed, widths == own.bits),
             recipe.chart_card(points, mine),
             write_changes(widths, own.bits),
         )
@@ -204,6 +236,7 @@ def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
         State("url", "pathname"),
         prevent_initial_call=True,
     )
+    @while_it_lasts
     def reset_grid(_clicks: int, path: str) -> Any:
         own = store.recipe(read_address(path, "").run)
         return recipe.grid_rows(own, own.bits) if own else no_update
@@ -215,6 +248,7 @@ def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
         State("url", "pathname"),
         prevent_initial_call=True,
     )
+    @while_it_lasts
     def download(_clicks: int, rows: Sequence[Mapping[str, Any]], path: str) -> Any:
         own = store.recipe(read_address(path, "").run)
         if own is None or ctx.triggered_id != "recipe-download":

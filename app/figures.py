@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from app.predict import unit_kl
+
 BLUE, ORANGE, GREY, GREEN = "#4f8fcb", "#d97b1f", "#8a94a3", "#3a9d8b"
 FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 METRIC_NAMES = {"kl": "KL (nats a token)", "delta_ppl": "ΔPPL"}
@@ -111,10 +113,9 @@ def draw_profile(rows: Sequence[Row], metric: str, scale: str) -> go.Figure:
     return figure
 
 
-def draw_units(rows: Sequence[Row], bits: int) -> go.Figure:
-    """A heat map of blocks by unit kinds: log10 of each unit's KL at `bits`, exact where it was
-    measured, else estimated."""
-    here = [row for row in rows if row["bits"] == bits]
+def draw_units(here: Sequence[Row]) -> go.Figure:
+    """A heat map of blocks by unit kinds: log10 of each unit's KL, exact where it was measured,
+    else estimated. here: rows of units.parquet at one width."""
     kinds = list(dict.fromkeys(row["kind"] for row in here))
     blocks = sorted({row["block"] for row in here})
     values = np.full((len(kinds), len(blocks)), np.nan)
@@ -149,11 +150,6 @@ def draw_units(rows: Sequence[Row], bits: int) -> go.Figure:
     figure.update_yaxes(showgrid=False, autorange="reversed", type="category")
     figure.update_xaxes(tickmode="linear", dtick=max(1, len(blocks) // 16))
     return figure
-
-
-def unit_kl(row: Row) -> float:
-    """A unit's KL: exact where it was measured, else estimated."""
-    return row["exact_kl"] if row["exact_kl"] is not None else row["estimated_kl"]
 
 
 def draw_histograms(

@@ -122,11 +122,16 @@ def long_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) ->
     return dag.AgGrid(
         className="grid",
         columnDefs=[{"field": key, "headerName": name, "flex": 1} for key, name in columns.items()],
-        rowData=[{key: row.get(key, "") for key in columns} for row in rows],
+        rowData=[{key: _text(row.get(key, "")) for key in columns} for row in rows],
         defaultColDef={"sortable": False, "resizable": True},
         dashGridOptions={"theme": {"function": "awqscopeTheme(agGrid)"}, "ensureDomOrder": True},
         style={"height": "34rem"},
     )
+
+
+def _text(cell: Any) -> Any:
+    """What a cell says, without the link it may be."""
+    return getattr(cell, "children", cell)
 
 
 def notice(title: str, *children: Any, tone: str = "") -> html.Div:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.figures import unit_kl
 from mixedprec.recipe import Recipe, RecipeUnit
 from mixedprec.scheme import FP16_BITS
 
@@ -23,6 +22,17 @@ class Prediction:
     kl: float
     ppl: float
     recovered: float
+
+
+def unit_kl(row: Row) -> float:
+    """A unit's KL: exact where it was measured, else estimated."""
+    return row["exact_kl"] if row["exact_kl"] is not None else row["estimated_kl"]
+
+
+def quantized_units(rows: Sequence[Row], spec: Mapping[str, Any]) -> list[Row]:
+    """The rows at the low width of the units that the run quantized at all."""
+    kept = set(spec["keep_fp16"])
+    return [row for row in rows if row["bits"] == spec["bits"] and row["unit"] not in kept]
 
 
 def unit_table(rows: Sequence[Row]) -> dict[str, dict[int, Row]]:

@@ -73,17 +73,20 @@ def create_app(store: Store, access: Access) -> Dash:
     app.layout = lambda: shell(access)
 
     def show(page: Page) -> Any:
-        return render(store, page, jobs), not is_live(store, page), stamp(store, page)
+        # Before the page is rendered: what changes meanwhile is then seen at the next tick.
+        live, seen = is_live(store, page), stamp(store, page)
+        return render(store, page, jobs), not live, seen
 
     @app.callback(
         Output("page", "children"),
         Output("live", "disabled"),
         Output("seen", "data"),
-        Input("url", "pathname"),
-        Input("url", "search"),
+        Input("address", "data"),
+        prevent_initial_call=True,
     )
-    def show_page(path: str, search: str) -> Any:
-        return show(read_address(path, search))
+    def show_page(address: dict[str, str] | None) -> Any:
+        address = address or {}
+        return show(read_address(address.get("path"), address.get("search")))
 
     callbacks.register(app, store, jobs)
     callbacks.register_live(app, store, jobs, show, partial(stamp, store))
@@ -103,6 +106,7 @@ def shell(access: Access) -> Any:
         [
             dcc.Location(id="url", refresh="callback-nav"),
             dcc.Interval(id="live", interval=REFRESH, disabled=True),
+            dcc.Store(id="address"),
             dcc.Store(id="seen"),
             dcc.Store(id="here"),
             dcc.Store(id="kept"),
@@ -184,7 +188,10 @@ def stamp(store: Store, page: Page) -> str:
         found = store.summary(page.run) if page.run else None
     except UnknownRunError:
         return ""
-    return f"{found.state} {(found.record or {}).get('updated')}" if found else ""
+    if found is None:
+        return ""
+    changed = (store.find(found.name).path / "run.json").stat().st_mtime_ns
+    return f"{found.state} {changed}"
 
 
 def guard(app: Dash, access: Access) -> None:

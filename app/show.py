@@ -8,6 +8,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from app.predict import quantized_units, unit_kl
 from app.verdict import write_verdict
 from diagnose.rundir import RunDirectory
 from mixedprec.recipe import load_recipe
@@ -76,12 +77,12 @@ def blocks_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def units_table(rows: Sequence[Mapping[str, Any]], flagged: Sequence[int], bits: int) -> Table:
-    """The units of the flagged blocks, worst first."""
+    """The units of the flagged blocks, worst first. rows: at the low width, `bits`."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("unit", f"KL at {bits} bits", "estimated"):
         table.add_column(name, justify="left" if name == "unit" else "right")
-    chosen = [row for row in rows if row["block"] in flagged and row["bits"] == bits]
-    for row in sorted(chosen, key=lambda row: -(row["exact_kl"] or row["estimated_kl"])):
+    chosen = [row for row in rows if row["block"] in flagged]
+    for row in sorted(chosen, key=lambda row: -unit_kl(row)):
         table.add_row(
             row["unit"], _number(row["exact_kl"], ".5f"), _number(row["estimated_kl"], ".5f")
         )
@@ -105,7 +106,8 @@ def show_run(run: RunDirectory, console: Console) -> None:
     parts: list[Any] = [headline_table(headline, low)]
     parts.append(blocks_table(run.read_table("blocks").to_pylist()))
     if headline["flagged"] and (run.path / "units.parquet").exists():
-        parts.append(units_table(run.read_table("units").to_pylist(), headline["flagged"], low))
+        units = quantized_units(run.read_table("units").to_pylist(), record["spec"])
+        parts.append(units_table(units, headline["flagged"], low))
     if recipe_path.exists():
         listed = ", ".join(f"{entry.unit} → {entry.bits}" for entry in changed)
         parts.append(Text(f"recipe: every unit at {low} bits" + (f", but {listed}" * bool(listed))))

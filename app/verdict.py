@@ -8,7 +8,7 @@ def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
     """The run in a few sentences that need no other line to be understood."""
     headline = record["headline"]
     if record["state"] == "failed":
-        error = record["error"]
+        error = record["error"] or {"message": "no reason was recorded", "remedy": ""}
         remedy = f" Remedy: {error['remedy']}." if error["remedy"] else ""
         return f"The run stopped: {error['message']}.{remedy}"
     if "kl" not in headline:
@@ -23,19 +23,29 @@ def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
     )
     if record["source"]["blocks"] < 4 and not flagged:
         found = "With fewer than four blocks none can be told to stand out; see the table."
+    elif headline["kl"]["uniform"] <= 0:
+        found = "Quantizing changes nothing that was measured."
     elif not flagged:
         found = "No block stands out: the damage is spread, and there is no spike to repair."
     else:
         blocks = ", ".join(str(block) for block in flagged)
-        stand = f"Block {blocks} stands out" if len(flagged) == 1 else f"Blocks {blocks} stand out"
+        wanted = record["spec"]["top_k"] is not None or record["spec"]["delta_ppl"] is not None
+        verbs = ("is flagged", "are flagged") if wanted else ("stands out", "stand out")
+        one = len(flagged) == 1
+        stand = f"Block {blocks} {verbs[0]}" if one else f"Blocks {blocks} {verbs[1]}"
         found = f"{stand}. {_name_units(promoted)} at {rescue} bits"
-        if headline["recovered"] is None:
+        skipped = record["stages"].get("requantize", {})
+        if not promoted:
+            found = f"{stand}. The repair is not chosen yet."
+        elif headline["recovered"] is None:
             predicted = headline.get("predicted_recovered")
             found += (
                 "."
                 if predicted is None
                 else f" should give back {predicted:.1%} of the lost KL (a prediction)."
             )
+            if skipped.get("state") == "skipped":
+                found += f" No checkpoint was written: {skipped.get('reason', '')}."
         else:
             low, high = headline["recovered_interval"]
             size = headline["bytes"]["mixed"] / headline["bytes"]["uniform"] - 1

@@ -21,7 +21,7 @@ from mixedprec.errors import InputError
 from mixedprec.recipe import load_recipe, make_recipe, save_recipe
 from mixedprec.scheme import FP16_BITS
 
-PROOF = (sys.executable, "-m", "diagnose.proof")
+PROOF = (sys.executable, "-P", "-m", "diagnose.proof")
 # Its own name: the directory is the user's, and other tools put files there too.
 PROOF_NAME = "awqscope-proof.json"
 

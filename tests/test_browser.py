@@ -170,6 +170,10 @@ def test_tokens_are_chosen_by_mouse_and_by_keys(page: "sync_api.Page") -> None:
     sync_api.expect(page.locator("#token-card h2")).to_contain_text("Token 21:")
     page.reload()
     sync_api.expect(page.locator("#token-card h2")).to_contain_text("Token 21:")
+    page.locator(".t[data-position='30']").click()
+    sync_api.expect(page.locator("#token-card h2")).to_contain_text("Token 30:")
+    page.get_by_role("link", name="Tokens", exact=True).click()
+    sync_api.expect(page.locator("#token-card h2")).to_contain_text("Token 145:")
 
 
 def test_widths_are_switched_downloaded_and_requantized(page: "sync_api.Page", runs: Path) -> None:

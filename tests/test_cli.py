@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 import mixedprec.checkpoint
 from app.cli import app, default_out, parse_bytes
+from diagnose.repair import PROOF
 from diagnose.rundir import RunDirectory
 from mixedprec.errors import InputError
 from mixedprec.recipe import load_recipe
@@ -398,6 +399,15 @@ def test_full_disk_ends_in_one_line_and_resumes(
     assert not list((tmp_path / "out").rglob("*.tmp"))
     assert not list((tmp_path / "out").glob(".*partial"))
     assert CliRunner().invoke(app, arguments).exit_code == 0
+
+
+def test_the_proof_runs_nothing_from_where_it_is_started(tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('this is not numpy')")
+    done = subprocess.run(
+        [*PROOF, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "holds no run" in done.stderr
+    assert "this is not numpy" not in done.stderr
 
 
 def test_sizes_and_names() -> None:

@@ -1,7 +1,6 @@
 """Charts show the rows they are given, and say in words what colours say."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,8 @@ from app.figures import (
     draw_recipes,
     draw_units,
     escape,
-    unit_kl,
 )
+from app.predict import quantized_units, unit_kl
 from tests.runs import SAMPLE
 
 VIEWS = ("isolated", "cumulative", "restored")
@@ -102,7 +101,7 @@ def unit_row(unit: str, **changes: Any) -> dict[str, Any]:
 
 def test_units_are_where_they_belong() -> None:
     rows = [row for row in read("units") if row["bits"] == 4]
-    figure = draw_units(read("units"), 4)
+    figure = draw_units(rows)
     heat = figure.data[0]
     assert np.shape(heat.z) == (len(heat.y), len(heat.x)) == (4, 8)
     for row in rows:
@@ -115,23 +114,28 @@ def test_units_are_where_they_belong() -> None:
 
 
 def test_units_missing_from_a_block_are_holes() -> None:
-    heat = draw_units([unit_row("0.qkv"), unit_row("1.qkv"), unit_row("1.o")], 4).data[0]
+    heat = draw_units([unit_row("0.qkv"), unit_row("1.qkv"), unit_row("1.o")]).data[0]
     assert np.isnan(heat.z[1, 0])
     assert heat.customdata[1, 0] == ""
     assert not np.isnan(heat.z[:, 1]).any()
 
 
-@pytest.mark.parametrize("rows", [[], [unit_row("0.qkv", bits=8)]])
-def test_no_units_at_that_width(rows: Sequence[dict[str, Any]]) -> None:
-    figure = draw_units(rows, 4)
+def test_no_units() -> None:
+    figure = draw_units([])
     assert np.size(figure.data[0].z) == 0
     is_writable(figure)
 
 
 def test_one_unit_that_costs_nothing() -> None:
-    figure = draw_units([unit_row("0.qkv", exact_kl=0.0)], 4)
+    figure = draw_units([unit_row("0.qkv", exact_kl=0.0)])
     assert np.isfinite(figure.data[0].z).all()
     assert figure.data[0].customdata[0, 0] == "0.qkv: KL 0, measured"
+
+
+def test_kept_units_are_not_quantized() -> None:
+    rows = [unit_row("0.o"), unit_row("0.o", bits=8), unit_row("1.o")]
+    found = quantized_units(rows, {"bits": 4, "keep_fp16": ["1.o"]})
+    assert found == [unit_row("0.o")]
 
 
 def test_exact_is_preferred_to_estimated() -> None:

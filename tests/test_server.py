@@ -40,9 +40,11 @@ def show(client: FlaskClient, path: str, search: str = "") -> tuple[Any, bool]:
         json={
             "output": "..page.children...live.disabled...seen.data..",
             "outputs": [{"id": key, "property": name} for key, name in outputs],
-            "inputs": [{"id": "url", "property": "pathname", "value": path}],
-            "state": [{"id": "url", "property": "search", "value": search}],
-            "changedPropIds": ["url.pathname"],
+            "inputs": [
+                {"id": "address", "property": "data", "value": {"path": path, "search": search}}
+            ],
+            "state": [],
+            "changedPropIds": ["address.data"],
         },
     )
     assert answer.status_code == 200, answer.text

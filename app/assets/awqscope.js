@@ -1,6 +1,18 @@
 // What the page does by itself: switches kept in the address, links in grids, marks of state.
 // Nothing here makes markup out of text: React escapes what it is given.
 
+// dcc.Location does not see history.replaceState: a link to the address it believes to be at would
+// do nothing. The page follows this store, which is told of every link.
+let believed = "";
+let links = 0;
+window.addEventListener("_dashprivate_pushstate", () =>
+  setTimeout(() => {
+    const { pathname: path, search } = window.location;
+    if (path + search !== believed) return;
+    window.dash_clientside.set_props("address", { data: { path, search, links: ++links } });
+  }),
+);
+
 const navigate = (href) => {
   window.history.pushState({}, "", href);
   window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
@@ -9,6 +21,11 @@ const navigate = (href) => {
 
 window.dash_clientside = Object.assign({}, window.dash_clientside, {
   awqscope: {
+    readAddress() {
+      const { pathname: path, search } = window.location;
+      believed = path + search;
+      return { path, search };
+    },
     keepOption(values, ids) {
       const address = new URL(window.location);
       ids.forEach((id, at) => address.searchParams.set(id.name, values[at]));
@@ -66,7 +83,7 @@ components.WidthSelect = (props) =>
       "aria-label": `Bits of ${props.data.block}.${props.colDef.field}`,
       onChange: (event) => props.node.setDataValue(props.colDef.field, Number(event.target.value)),
     },
-    props.widths.map((bits) =>
+    [...new Set([...props.widths, props.value])].map((bits) =>
       React.createElement("option", { key: bits, value: bits }, `${bits} bit`),
     ),
   );
@@ -150,6 +167,7 @@ document.addEventListener("keydown", (event) => {
     const next = Math.min(all.length - 1, Math.max(0, here + STEPS[event.key]));
     if (all[here]) all[here].classList.remove("at");
     all[next].classList.add("at");
+    view.setAttribute("aria-activedescendant", all[next].id);
     all[next].scrollIntoView({ block: "nearest" });
   } else if (event.key === "Enter" && all[here]) {
     chooseToken(all[here]);

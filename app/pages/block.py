@@ -5,7 +5,7 @@ from typing import Any
 
 from dash import html
 
-from app.figures import draw_channels, draw_depth, draw_histograms, unit_kl
+from app.figures import draw_channels, draw_depth, draw_histograms
 from app.jobs import Jobs
 from app.pages.run import run_heading
 from app.parts import (
@@ -24,10 +24,11 @@ from app.parts import (
     tile,
     tiles,
 )
+from app.predict import quantized_units, unit_kl, unit_table
 from app.store import RunSummary, Store
 from app.urls import Page, link
 
-MODELS = {"reference": "16-bit", "uniform": "4-bit"}
+MODELS = {"reference": "16-bit", "uniform": "uniform"}
 STATISTICS = {
     "abs_max": "largest |x|",
     "rms": "root mean square",
@@ -81,7 +82,7 @@ def activation_cards(store: Store, run: str, block: int, site: str, rows: Sequen
     if edges is not None and arrays["histogram"]:
         parts.append(
             card(
-                "Activations, 16-bit against quantized",
+                "Activations, 16-bit against uniform",
                 chart(
                     draw_histograms(edges, arrays["histogram"], MODELS),
                     "Histogram of activations, see the table",
@@ -152,10 +153,12 @@ def statistics_rows(by_model: Mapping[str, Row]) -> list[dict[str, Any]]:
 def units_section(rows: Sequence[Row], promotions: Sequence[Row], spec: Row) -> Any:
     """The block's units at both widths, and the sets of them tried at the rescue width."""
     low, rescue = spec["bits"], spec["rescue_bits"]
-    by_unit: dict[str, dict[int, Row]] = {}
-    for row in rows:
-        by_unit.setdefault(row["unit"], {})[row["bits"]] = row
-    ordered = sorted(by_unit.items(), key=lambda item: -unit_kl(item[1][low]))
+    by_unit = unit_table(rows)
+    quantized = sorted(quantized_units(rows, spec), key=lambda row: -unit_kl(row))
+    ordered = [(row["unit"], by_unit[row["unit"]]) for row in quantized]
+    kept = [unit for unit in by_unit if unit in spec["keep_fp16"]]
+    if not ordered:
+        return card("Units", summary="All of them are kept at 16 bits.")
     lines = []
     for unit, widths in ordered:
         at_low, at_rescue = widths[low], widths.get(rescue)
@@ -214,7 +217,8 @@ def units_section(rows: Sequence[Row], promotions: Sequence[Row], spec: Row) -> 
     return card(
         "Units",
         *parts,
-        summary=f"{worst[0]} costs most: KL {number(unit_kl(worst[1][low]))} at {low} bits.",
+        summary=f"{worst[0]} costs most: KL {number(unit_kl(worst[1][low]))} at {low} bits."
+        + (f" Kept at 16 bits: {', '.join(kept)}." if kept else ""),
     )
 
 
@@ -316,7 +320,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     parts: list[Any] = [block_heading(run, page.block, blocks)]
     if views["isolated"]["flagged"]:
         reason = html.P(views["isolated"]["reason"])
-        parts.append(notice("▲ This block stands out", reason, tone="spike"))
+        parts.append(notice("▲ This block is flagged", reason, tone="spike"))
     parts.append(block_tiles(views, outputs, page.block))
     units = [row for row in store.table(run.name, "units") if row["block"] == page.block]
     promotions = [row for row in store.table(run.name, "promotions") if row["block"] == page.block]

@@ -28,11 +28,11 @@ from app.urls import Page, link
 METRICS = {"kl": "KL", "delta_ppl": "ΔPPL"}
 NUMBERS = (
     ("Perplexity, 16-bit", "ppl", "reference", ".3f"),
-    ("Perplexity, 4-bit", "ppl", "uniform", ".3f"),
+    ("Perplexity, uniform", "ppl", "uniform", ".3f"),
     ("Perplexity, mixed", "ppl", "mixed", ".3f"),
-    ("KL, 4-bit", "kl", "uniform", ".5f"),
+    ("KL, uniform", "kl", "uniform", ".5f"),
     ("KL, mixed", "kl", "mixed", ".5f"),
-    ("Same top token, 4-bit", "top1_agreement", "uniform", ".1%"),
+    ("Same top token, uniform", "top1_agreement", "uniform", ".1%"),
     ("Same top token, mixed", "top1_agreement", "mixed", ".1%"),
 )
 MOST = 5
@@ -118,7 +118,7 @@ def headline_rows(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, 
         known = None not in values and values[0]
         rows.append(
             {
-                "what": f"Size, {'4-bit' if model == 'uniform' else model}",
+                "what": f"Size, {model}",
                 "a": megabytes(values[0]),
                 "b": megabytes(values[1]),
                 "difference": number(values[1] / values[0] - 1, "+.1%") if known else "–",
@@ -180,6 +180,7 @@ def chooser(names: Sequence[str], a: str, b: str) -> Any:
                 data=data,
                 value=value or None,
                 searchable=True,
+                allowDeselect=False,
                 placeholder="choose a run",
                 className="chooser",
             )

@@ -99,21 +99,26 @@ def chart_card(points: Sequence[Row], mine: Prediction | None) -> Any:
     )
 
 
-def prediction_tiles(mine: Prediction, record: Mapping[str, Any], changed: int) -> html.Dl:
-    """The hand-made recipe's numbers."""
+def prediction_tiles(
+    mine: Prediction, record: Mapping[str, Any], changed: int, is_own: bool
+) -> html.Dl:
+    """The recipe's numbers; beside those of the run's own, what was measured."""
     headline = record["headline"]
+    if is_own and headline["kl"].get("mixed") is not None:
+        kl_note = f"measured {headline['kl']['mixed']:.4f}"
+        ppl_note = f"measured {headline['ppl']['mixed']:.3f}"
+        back_note = f"measured {share(headline['recovered'])}"
+    else:
+        kl_note = f"uniform {headline['kl']['uniform']:.4f}"
+        ppl_note, back_note = f"16-bit {headline['ppl']['reference']:.3f}", ""
     growth = mine.bytes / headline["bytes"]["uniform"] - 1
     low = record["spec"]["bits"]
     return tiles(
         tile("Units not at " + f"{low} bits", str(changed)),
         tile("Size", megabytes(mine.bytes), f"{number(growth, '+.1%')} on uniform"),
-        tile("KL, predicted", number(mine.kl, ".4f"), f"uniform {headline['kl']['uniform']:.4f}"),
-        tile(
-            "Perplexity, predicted",
-            number(mine.ppl, ".3f"),
-            f"16-bit {headline['ppl']['reference']:.3f}",
-        ),
-        tile("Recovered, predicted", share(mine.recovered), "", "good"),
+        tile("KL, predicted", number(mine.kl, ".4f"), kl_note),
+        tile("Perplexity, predicted", number(mine.ppl, ".3f"), ppl_note),
+        tile("Recovered, predicted", share(mine.recovered), back_note, "good"),
     )
 
 
@@ -288,11 +293,15 @@ def editor(store: Store, run: RunSummary, recipe: Recipe, page: Page, jobs: Jobs
         dmc.Button("Back to the run's recipe", id="recipe-reset", variant="default", size="sm"),
         dmc.Button("Download recipe", id="recipe-download", variant="default", size="sm"),
     ]
-    if jobs is not None:
+    skipped = run.record["stages"].get("requantize", {})
+    if jobs is not None and skipped.get("state") != "skipped":
         actions.append(dmc.Button("Requantize and measure", id="recipe-make", size="sm"))
     return html.Div(
         [
-            html.Div(prediction_tiles(mine, run.record, changed), id="recipe-tiles"),
+            html.Div(
+                prediction_tiles(mine, run.record, changed, widths == recipe.bits),
+                id="recipe-tiles",
+            ),
             html.Div(chart_card(points, mine), id="recipe-chart"),
             card(
                 "Widths by hand",
@@ -338,7 +347,8 @@ def register(app: Dash, store: Store, jobs: Jobs) -> None:
         own = store.recipe(name)
         if not clicks or own is None:
             return no_update, no_update
-        taken = {job.name for job in jobs.requantizations(name)}
+        folder = store.find(name).path / "recipes"
+        taken = {path.name.partition(".")[0] for path in folder.glob("*")}
         free = next(f"by-hand-{n}" for n in range(1, len(taken) + 2) if f"by-hand-{n}" not in taken)
         try:
             jobs.requantize(name, hand_made(own, grid_widths(rows)), free)
@@ -354,5 +364,8 @@ def register(app: Dash, store: Store, jobs: Jobs) -> None:
         prevent_initial_call=True,
     )
     def follow(_ticks: int, path: str) -> Any:
-        made = made_recipes(store, jobs, store.summary(read_address(path, "").run))
+        try:
+            made = made_recipes(store, jobs, store.summary(read_address(path, "").run))
+        except (InputError, LookupError):
+            return no_update, True
         return results(made), not is_making(made)

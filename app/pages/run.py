@@ -1,12 +1,13 @@
 """One run: its verdict, its numbers with intervals, and where along the depth the damage is."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dash_mantine_components as dmc
 from dash import dcc, html
 
-from app.figures import draw_profile, draw_units, unit_kl
+from app.figures import draw_profile, draw_units
 from app.jobs import Jobs
 from app.pages.runs import write_progress, write_seconds
 from app.parts import (
@@ -27,6 +28,7 @@ from app.parts import (
     tile,
     tiles,
 )
+from app.predict import quantized_units, unit_kl
 from app.store import Progress, RunSummary, Store
 from app.urls import Page, link
 from app.verdict import write_verdict
@@ -174,8 +176,8 @@ def profile_summary(isolated: Sequence[Mapping[str, Any]], metric: str) -> str:
         f"{interval((worst[f'{metric}_low'], worst[f'{metric}_high']))}."
     )
     if len(isolated) > 1:
-        others = sorted(row[metric] for row in isolated[1:])
-        said += f" The other blocks' median is {number(others[len(others) // 2])}."
+        median = statistics.median(row[metric] for row in isolated[1:])
+        said += f" The other blocks' median is {number(median)}."
     return said + (f" Flagged: {', '.join(sorted(flagged, key=int))}." if flagged else "")
 
 
@@ -201,7 +203,7 @@ def profile_rows(rows: Sequence[Mapping[str, Any]], run: str, metric: str) -> li
 def units_card(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> Any:
     """The heat map of units with its summary and table."""
     bits = record["spec"]["bits"]
-    here = sorted((r for r in rows if r["bits"] == bits), key=lambda row: -unit_kl(row))
+    here = sorted(quantized_units(rows, record["spec"]), key=lambda row: -unit_kl(row))
     total = sum(unit_kl(row) for row in here)
     first = here[: min(3, len(here))]
     summary = (
@@ -219,7 +221,7 @@ def units_card(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> 
         )
     return card(
         "Which units",
-        chart(draw_units(rows, bits), "KL by block and unit, see the table"),
+        chart(draw_units(here), "KL by block and unit, see the table"),
         as_table(
             {"unit": "Unit", "kl": f"KL at {bits} bits", "known": "", "bytes": "Weights"},
             [

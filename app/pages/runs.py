@@ -27,11 +27,11 @@ COLUMNS: list[dict[str, Any]] = [
         "headerName": "Perplexity",
         "children": [
             {"field": "reference", "headerName": "16-bit", **_number(",.3f")},
-            {"field": "uniform", "headerName": "4-bit", **_number(",.3f")},
+            {"field": "uniform", "headerName": "uniform", **_number(",.3f")},
             {"field": "mixed", "headerName": "mixed", **_number(",.3f")},
         ],
     },
-    {"field": "kl", "headerName": "KL, 4-bit", **_number(".4f", 104)},
+    {"field": "kl", "headerName": "KL, uniform", **_number(".4f", 118)},
     {"field": "flagged", "headerName": "Flagged", "width": 104},
     {"field": "size", "headerName": "MB", **_number(",.2f", 96)},
     {"field": "created", "headerName": "Begun (UTC)", "width": 152, "sort": "desc"},
@@ -72,7 +72,9 @@ def brief_verdict(run: RunSummary) -> str:
     if not headline["flagged"]:
         return "no block stands out"
     if headline.get("recovered") is None:
-        return f"{len(headline['flagged'])} flagged, not repaired yet"
+        skipped = record["stages"].get("requantize", {}).get("state") == "skipped"
+        then = "no checkpoint" if skipped else "not repaired yet"
+        return f"{len(headline['flagged'])} flagged, {then}"
     return f"▲ {headline['recovered']:.1%} recovered" + (
         ", proved" if headline.get("proved") else ""
     )

@@ -16,6 +16,9 @@ from app.urls import Page, link
 COLOURINGS = {"kl": "KL", "delta_nll": "ΔNLL"}
 SHADES = 8
 LISTED_WINDOWS = 12
+SMALLEST_KL = 1e-6
+# Shares of a token's KL that a repair gives back: below, it does little; above, it restores it.
+LITTLE, MOST = 0.2, 0.8
 
 Row = Mapping[str, Any]
 
@@ -43,7 +46,7 @@ def describe_token(row: Row) -> str:
     if row["kl_uniform"] is None:
         return "context only"
     said = f"KL {row['kl_uniform']:.4f}, NLL {row['nll_reference']:.3f} → {row['nll_uniform']:.3f}"
-    for key, name in (("top_reference", "16-bit"), ("top_uniform", "4-bit")):
+    for key, name in (("top_reference", "16-bit"), ("top_uniform", "uniform")):
         if row.get(key):
             tops = "  ".join(
                 f"{show_token(top['text'])} {top['probability']:.0%}" for top in row[key]
@@ -61,6 +64,8 @@ def text_view(rows: Sequence[Row], colour: str, chosen: int | None) -> Any:
             show_line_ends(row["text"]),
             title=describe_token(row),
             className=f"t {shade(value, largest)}" + (" here" * (row["position"] == chosen)),
+            id=f"t-{row['position']}",
+            role="option",
             **{"data-position": str(row["position"]), "data-window": str(row["window"])},
         )
         for row, value in zip(rows, values, strict=True)
@@ -70,7 +75,7 @@ def text_view(rows: Sequence[Row], colour: str, chosen: int | None) -> Any:
         id="text-view",
         className="text",
         tabIndex=0,
-        role="application",
+        role="listbox",
         **{"aria-label": "The text. Arrow keys move from token to token, Enter shows one."},
     )
 
@@ -90,7 +95,7 @@ def token_card(row: Row, run: str) -> Any:
         )
     parts: list[Any] = [
         table(
-            {"what": "", "reference": "16-bit", "uniform": "4-bit", "mixed": "Mixed"},
+            {"what": "", "reference": "16-bit", "uniform": "Uniform", "mixed": "Mixed"},
             [
                 {
                     "what": "NLL of this token",
@@ -108,21 +113,21 @@ def token_card(row: Row, run: str) -> Any:
     ]
     reference, uniform = row.get("top_reference"), row.get("top_uniform")
     if reference and uniform:
-        expected = predictions(reference, uniform, row["text"])
+        expected = predictions(reference, uniform, row["token"])
         parts += [html.H3("What each model expected here"), expected]
     parts.append(blame(row, run))
     return card(title, *parts, summary=token_summary(row))
 
 
-def predictions(reference: Sequence[Row], uniform: Sequence[Row], actual: str) -> Any:
+def predictions(reference: Sequence[Row], uniform: Sequence[Row], actual: int) -> Any:
     """The five likeliest tokens of both models side by side."""
 
     def cell(top: Row) -> Any:
-        mark = " ✓" if top["text"] == actual else ""
+        mark = " ✓" if top["token"] == actual else ""
         return [html.Code(show_token(top["text"])), f" {top['probability']:.1%}{mark}"]
 
     return table(
-        {"rank": "", "reference": "16-bit", "uniform": "4-bit"},
+        {"rank": "", "reference": "16-bit", "uniform": "Uniform"},
         [
             {"rank": str(rank), "reference": cell(a), "uniform": cell(b)}
             for rank, (a, b) in enumerate(zip(reference, uniform, strict=True), 1)
@@ -136,10 +141,13 @@ def token_summary(row: Row) -> str:
     if restored:
         best = min(range(len(restored)), key=restored.__getitem__)
         left = 1 - restored[best] / row["kl_uniform"] if row["kl_uniform"] > 0 else 0.0
-        if left < 0.2:
+        if row["kl_uniform"] < SMALLEST_KL:
+            return "Quantization does not move this token."
+        if left < LITTLE:
             return "No single block's repair restores this token: the damage adds up."
+        does = "restores it" if left >= MOST else "gives back the most of it"
         return (
-            f"Repairing block {best} alone restores it: KL {number(row['kl_uniform'])} → "
+            f"Repairing block {best} alone {does}: KL {number(row['kl_uniform'])} → "
             f"{number(restored[best])} ({left:.1%} given back)."
         )
     if alone:
@@ -227,7 +235,7 @@ def window_card(rows: Sequence[Row], window: int, colour: str, chosen: int | Non
         f"Window {window}",
         text_view(rows, colour, chosen),
         summary=f"The stronger the orange, the larger the {what}"
-        + (" (blue: the 4-bit model does better)" if colour == "delta_nll" else "")
+        + (" (blue: the uniform model does better)" if colour == "delta_nll" else "")
         + ". Click a token, or move with the arrow keys and press Enter.",
         beside=switch("colour", "Colour by", COLOURINGS, colour),
     )
@@ -254,7 +262,9 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         html.Div(
             [
                 html.Div(window_card(rows, window, colour, chosen), id="window-card"),
-                html.Div(token_card(rows[chosen], run.name), id="token-card"),
+                html.Div(
+                    token_card(rows[chosen], run.name), id="token-card", **{"aria-live": "polite"}
+                ),
             ],
             className="reading",
         ),

@@ -230,11 +230,14 @@ class Server:
                 {"id": "seen", "property": "data"},
             ],
             "inputs": [
-                {"id": "url", "property": "pathname", "value": path},
-                {"id": "url", "property": "search", "value": search and f"?{search}"},
+                {
+                    "id": "address",
+                    "property": "data",
+                    "value": {"path": path, "search": search and f"?{search}"},
+                }
             ],
             "state": [],
-            "changedPropIds": ["url.pathname"],
+            "changedPropIds": ["address.data"],
         }
         began = time.perf_counter()
         connection = http.client.HTTPConnection("127.0.0.1", self.port)
