@@ -161,7 +161,7 @@ def test_run_show_and_requantize(options: list[str], make_model: MakeModel, tmp_
     assert headline["proved"] is True
     assert json.loads(CliRunner().invoke(app, ["show", str(out), "--json"]).stdout) == headline
     shown = CliRunner().invoke(app, ["show", str(out)]).stdout
-    assert f"Block {headline['flagged'][0]} stands out" in shown
+    assert f"Block {headline['flagged'][0]} is flagged" in shown
     assert "▲ flagged" in shown
     recipe = load_recipe(out / "recipe.json")
     entries = json.loads((out / "recipe.json").read_text())
@@ -332,6 +332,8 @@ def test_show_of_something_else(tmp_path: Path) -> None:
 
 
 def start(arguments: list[str], **kwargs: object) -> subprocess.Popen:
+    # Tests that a script started in the background ignore interrupts, and so would what they start.
+    kwargs.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return subprocess.Popen(
         [sys.executable, "-m", "app.cli", *arguments],
         stdout=subprocess.PIPE,

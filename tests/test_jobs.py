@@ -377,7 +377,7 @@ def live_run(tmp_path: Path) -> Iterator[RunDirectory]:
 def test_a_running_run_is_followed(live_run: RunDirectory, tmp_path: Path) -> None:
     app = create_app(Store(tmp_path), LOCAL)
     client = app.server.test_client()
-    address = {"url.pathname": "/run/run", "url.search": ""}
+    address = {"address.data": {"path": "/run/run", "search": ""}}
     first = call(client, app, "page.children", address).json["response"]
     assert first["live"] == {"disabled": False}
 
@@ -404,7 +404,7 @@ def test_requests_of_other_sites_are_refused(tmp_path: Path) -> None:
     client = app.server.test_client()
 
     def status(**headers: str) -> int:
-        address = {"url.pathname": "/new", "url.search": ""}
+        address = {"address.data": {"path": "/new", "search": ""}}
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         return call(client, app, "page.children", address, **sent).status_code
 
@@ -496,7 +496,7 @@ def test_a_process_that_fails_at_once_leaves_its_words(
     wait_for(lambda: not mine.is_alive("gone"))
     assert mine.log_tail("gone").splitlines()[-1] == "awqscope: the hub has no such model"
     app = create_app(Store(tmp_path), LOCAL)
-    address = {"url.pathname": "/new", "url.search": "?started=gone"}
+    address = {"address.data": {"path": "/new", "search": "?started=gone"}}
     answer = call(app.server.test_client(), app, "page.children", address).json["response"]
     assert "It did not begin" in json.dumps(answer["page"])
     assert "The hub has no such model." in json.dumps(answer["page"])
