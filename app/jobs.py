@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
-from app.cli import default_out, parse_bytes
+from app.commands.common import default_out, parse_bytes
 from app.store import Store, read_tail
 from diagnose.rundir import RunDirectory, take_lock
 from diagnose.sources import parse_spec

@@ -247,22 +247,22 @@ def without_token(request: flask.Request) -> str:
     return f"{path}?{urlencode(kept)}" if kept else path
 
 
-def find_port(host: str, port: int) -> int:
-    """`port`, or a free one for 0. InputError where it is taken or not to be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def open_socket(host: str, port: int) -> socket.socket:
+    """A socket bound to `port`, or to a free one for 0. InputError where it cannot be had."""
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-            return int(probe.getsockname()[1])
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
     except OSError as error:
+        found.close()
         raise InputError(
             f"port {port} on {host} cannot be used ({error.strerror})", "choose another --port"
         ) from error
+    return found
 
 
-def serve(app: Dash, host: str, port: int) -> None:
-    """Answer requests until interrupted."""
+def listen(app: Dash, bound: socket.socket) -> Any:
+    """A server that takes connections from now on; its run() answers them until interrupted."""
     import waitress
 
-    waitress.serve(app.server, host=host, port=port, threads=6, ident=None)
+    return waitress.create_server(app.server, sockets=[bound], threads=6, ident=None)

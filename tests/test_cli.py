@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import mixedprec.checkpoint
-from app.cli import app, default_out, parse_bytes
+from app.cli import app
+from app.commands.common import default_out, parse_bytes
 from diagnose.repair import PROOF
 from diagnose.rundir import RunDirectory
 from mixedprec.errors import InputError

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+import app.commands.run as run_module
 from app import cli, jobs
 from app.access import Access, decide_access, is_own_request
 from app.jobs import (
@@ -52,7 +53,7 @@ def parse(command: list[str]) -> tuple[RunSpec, Path]:
     """What the command line makes of a command."""
     seen: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "_carry_out", lambda spec, out, as_json: seen.append((spec, out)))
+        patch.setattr(run_module, "carry_out", lambda spec, out, as_json: seen.append((spec, out)))
         result = CliRunner().invoke(cli.app, command[len(jobs.PYTHON) :])
     assert result.exit_code == 0, result.output
     return seen[0]

@@ -47,17 +47,6 @@ SHOWN = "main .js-plotly-plot .main-svg, main .ag-row, main .card"
 PATIENCE = 15_000
 SERVER_TARGET, PAINT_TARGET, START_TARGET = 0.5, 2.0, 2.0
 MB = 2**20
-# It imports what the dashboard does and no more: writing the runs needs torch, showing them not.
-PROGRAM = """
-import sys
-from pathlib import Path
-from app.access import decide_access
-from app.server import create_app, serve
-from app.store import Store
-host = "127.0.0.1"
-access = decide_access(host, allow_remote=False, token=None, names=(), read_only=False)
-serve(create_app(Store(Path(sys.argv[1])), access), host, int(sys.argv[2]))
-"""
 
 
 def block_rows(rng: np.random.Generator) -> list[dict[str, Any]]:
@@ -263,7 +252,8 @@ def start_server(root: Path) -> Iterator[Server]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(root), str(port)])
+    command = [sys.executable, "-m", "app.cli", "dashboard", str(root), "--port", str(port)]
+    process = subprocess.Popen(command)
     try:
         while True:
             connection = http.client.HTTPConnection("127.0.0.1", port)

@@ -1,0 +1,60 @@
+"""What commands share: errors and exit codes, options, amounts."""
+
+import functools
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mixedprec.errors import InputError
+
+INPUT_ERROR = 2
+INTERRUPTED = 130
+DEVICES = ("auto", "cpu")
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Run directory. [default: reports/NAME]")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of the bootstrap and of sampled tokens.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the headline numbers as JSON.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+
+
+def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Make a command end with one line and the right exit code where the user can mend it."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except InputError as error:
+            sys.stderr.write(f"awqscope: {' '.join(str(error).split())}\n")
+            raise typer.Exit(INPUT_ERROR) from error
+        except KeyboardInterrupt as error:
+            what_now = str(error) or "the same command again goes on from here"
+            sys.stderr.write(f"awqscope: interrupted; {what_now}\n")
+            raise typer.Exit(INTERRUPTED) from error
+
+    return wrapped
+
+
+def parse_bytes(text: str) -> int:
+    """`8GiB`, `500MB` or a number of bytes. InputError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise InputError(f"{text!r} is no amount of memory", "give it like 8GiB or 500MB")
+    number, unit, binary = match.groups()
+    power = UNITS[unit.upper()]
+    if binary:
+        power = 1024 ** ("", "K", "M", "G", "T").index(unit.upper())
+    return int(float(number) * power)
+
+
+def default_out(model: str) -> Path:
+    """Where a run of `model` goes unless told otherwise."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.rstrip("/").rpartition("/")[2]).strip("-.")
+    return Path("reports") / (name or "run")

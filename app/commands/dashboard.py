@@ -1,0 +1,49 @@
+"""`awqscope dashboard`: every run of a directory, in the browser."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mixedprec.errors import InputError
+
+
+def dashboard(
+    runs_dir: Annotated[
+        Path, typer.Argument(metavar="[RUNS_DIR]", help="Directory that holds runs.")
+    ] = Path("reports"),
+    host: Annotated[str, typer.Option(help="Address to answer on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to answer on; 0 for any free one.")] = 8050,
+    allow_remote: Annotated[
+        bool, typer.Option(help="Allow a host that other machines can reach.")
+    ] = False,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="AWQSCOPE_TOKEN", help="What a visitor must show; without it, others only read."
+        ),
+    ] = None,
+    name: Annotated[
+        list[str], typer.Option(help="Host name the dashboard is reached by; repeatable.")
+    ] = [],
+    read_only: Annotated[bool, typer.Option(help="Start and stop nothing from the pages.")] = False,
+) -> None:
+    """Open the web dashboard on every run in RUNS_DIR, finished or under way."""
+    from app.access import decide_access
+    from app.server import create_app, listen, open_socket
+    from app.store import Store
+
+    if not runs_dir.is_dir():
+        raise InputError(f"{runs_dir} is no directory", "give the directory that holds your runs")
+    access = decide_access(
+        host, allow_remote=allow_remote, token=token, names=tuple(name), read_only=read_only
+    )
+    bound = open_socket(host, port)
+    server = listen(create_app(Store(runs_dir), access), bound)
+    shown = f"[{host}]" if ":" in host else host
+    way_in = "" if token is None else "?token=…, the token you set"
+    # Printed once it listens: what starts the dashboard may open the address at once.
+    address = f"http://{shown}:{bound.getsockname()[1]}/{way_in}"
+    sys.stderr.write(f"awqscope: {address} (Ctrl-C ends it)\n")
+    server.run()

@@ -1,0 +1,95 @@
+"""`awqscope requantize`: the checkpoint of a recipe, from a run's search results."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.commands.common import RunArgument
+from mixedprec.errors import InputError
+
+
+def requantize(
+    path: RunArgument,
+    recipe: Annotated[Path, typer.Option(help="Recipe file (JSON), such as RUN/recipe.json.")],
+    out: Annotated[Path, typer.Option(help="Directory for the checkpoint; must not exist.")],
+    fmt: Annotated[
+        str, typer.Option("--format", help="compressed-tensors, or awq (GEMM, uniform 4-bit).")
+    ] = "compressed-tensors",
+    model: Annotated[
+        str | None, typer.Option(help="Where the run's model is now, if it has moved.")
+    ] = None,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Measure and check it as the run's own was proved.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Write the checkpoint of a recipe from a run's search results, without searching again.
+
+    With --prove it is then measured from disk on the run's text, in another process, and every
+    tensor compared with what recipe and searches say; OUT/awqscope-proof.json holds the result.
+    """
+    from app.progress import show_progress
+    from app.verdict import write_proof
+    from diagnose.proof import Subject
+    from diagnose.repair import PROOF_NAME, prove_checkpoint
+    from diagnose.rundir import RunDirectory
+    from diagnose.spec import RunSpec
+    from mixedprec.checkpoint import checkpoint_bytes, write_checkpoint
+    from mixedprec.model import open_model
+    from mixedprec.recipe import check_fits, load_recipe
+    from mixedprec.scheme import FP16_BITS
+
+    found = RunDirectory(path)
+    spec = RunSpec.from_json(found.read()["spec"])
+    if not found.is_done("search"):
+        raise InputError(f"{path} has not finished its AWQ search", "finish the run first")
+    if out.exists():
+        raise InputError(f"{out} exists already", "choose another --out")
+    wanted = load_recipe(recipe)
+    if prove:
+        if fmt == "awq":
+            raise InputError(
+                "--prove reads compressed-tensors only", "leave out --prove or --format awq"
+            )
+        # Its process reads both again: better refused here than once the checkpoint is written.
+        if not recipe.is_file():
+            raise InputError(f"{recipe} can be read only once", "give --prove a file")
+        found.read_table("tokens")
+    source = open_model(model or spec.model)
+    if source.hash() != found.read()["source"]["hashes"]:
+        raise InputError(
+            f"{source.path} is not the model of {path}", "give it with --model, unchanged"
+        )
+    check_fits(wanted, source.family, source.blocks)
+    missing = {entry.bits for entry in wanted.units} - set(spec.schemes) - {FP16_BITS}
+    if missing:
+        raise InputError(
+            f"{path} holds no search at {min(missing)} bits",
+            f"use the widths {spec.bits}, {spec.rescue_bits} and {FP16_BITS}",
+        )
+    proof = None
+    with show_progress() as on_progress:
+        write_checkpoint(
+            out,
+            source,
+            wanted,
+            found.searches,
+            spec.schemes,
+            fmt=fmt,
+            on_block=lambda done: on_progress("writing", done, source.blocks),
+        )
+        if prove:
+            proof = prove_checkpoint(found, Subject(str(source.path), recipe, out), on_progress)
+    size = checkpoint_bytes(out)
+    if as_json:
+        measured = proof and {"passed": proof["passed"], **proof["measured"]}
+        result = {"checkpoint": str(out), "bytes": size, "format": fmt, "proof": measured}
+        print(json.dumps(result, indent=2))
+    else:
+        print(f"{out}: {size / 1e6:,.2f} MB ({fmt})")
+        if proof:
+            print(write_proof(proof, str(out / PROOF_NAME)))
+    if proof and not proof["passed"]:
+        raise typer.Exit(1)

@@ -1,0 +1,117 @@
+"""`awqscope run` and `demo`: from a 16-bit model to a proved mixed checkpoint."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.commands.common import DEVICES, JsonOption, OutOption, SeedOption, default_out, parse_bytes
+from app.commands.show import print_run
+from mixedprec.errors import InputError
+
+
+def run(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Model directory, or id on the Hugging Face hub.")
+    ],
+    calib: Annotated[
+        str, typer.Option(help="Text that AWQ calibrates on (SPEC).")
+    ] = "wikitext2:train",
+    valid: Annotated[str, typer.Option(help="Text to measure on (SPEC).")] = "wikitext2:test",
+    bits: Annotated[int, typer.Option(help="Width of every unit that is not promoted.")] = 4,
+    rescue_bits: Annotated[int, typer.Option(help="Width of promoted units (symmetric).")] = 8,
+    group_size: Annotated[int, typer.Option(help="32, 64, 128, or -1 for one group a row.")] = 128,
+    symmetric: Annotated[bool, typer.Option(help="No zero points at the low width.")] = False,
+    seq_len: Annotated[
+        int | None, typer.Option(help="Window of the PPL. [default: 2048 or the model's maximum]")
+    ] = None,
+    windows: Annotated[
+        int | None, typer.Option(help="Windows to measure, spread over the text. [default: all]")
+    ] = None,
+    calib_windows: Annotated[int, typer.Option(help="Calibration windows.")] = 128,
+    calib_seq_len: Annotated[int, typer.Option(help="Tokens in a calibration window.")] = 512,
+    keep_fp16: Annotated[
+        list[str], typer.Option(help="Unit to leave unquantized, such as 3.down; repeatable.")
+    ] = [],
+    z: Annotated[float, typer.Option(help="Robust z-score from which a block is flagged.")] = 3.5,
+    ratio: Annotated[
+        float, typer.Option(help="... if its KL also is so many times the other blocks' median.")
+    ] = 3.0,
+    delta_ppl: Annotated[
+        float | None, typer.Option(help="Flag any block whose ΔPPL alone is above this.")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Flag the k worst blocks instead of outliers.")
+    ] = None,
+    whole_blocks: Annotated[
+        bool, typer.Option(help="Promote flagged blocks whole, not their fewest units.")
+    ] = False,
+    verify_units: Annotated[
+        int, typer.Option(help="Units measured exactly to check the estimates.")
+    ] = 12,
+    out: OutOption = None,
+    device: Annotated[
+        str, typer.Option(help="auto or cpu: it computes on the CPU so far.")
+    ] = "auto",
+    max_memory: Annotated[
+        str, typer.Option(help="Half of it is for the streams of sweep and estimates.")
+    ] = "8GiB",
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what AWQ costs every block of MODEL, and repair what stands out.
+
+    Ends with a mixed-width checkpoint proved from disk, in a directory with every number behind it.
+    Run again with the same options, a stopped run goes on where it was.
+
+    SPEC is wikitext2[:SPLIT], a .txt, .jsonl or .parquet file, or hub:NAME[:CONFIG]:SPLIT:COLUMN.
+    """
+    from diagnose.spec import RunSpec
+
+    if device not in DEVICES:
+        raise InputError(f"device {device!r} is not supported", f"use {' or '.join(DEVICES)}")
+    spec = RunSpec(
+        model=model,
+        calib=calib,
+        valid=valid,
+        bits=bits,
+        rescue_bits=rescue_bits,
+        group_size=group_size,
+        symmetric=symmetric,
+        seq_len=seq_len,
+        windows=windows,
+        calib_windows=calib_windows,
+        calib_seq_len=calib_seq_len,
+        z=z,
+        ratio=ratio,
+        delta_ppl=delta_ppl,
+        top_k=top_k,
+        whole_blocks=whole_blocks,
+        keep_fp16=tuple(keep_fp16),
+        verify_units=verify_units,
+        seed=seed,
+        max_memory=parse_bytes(max_memory),
+    )
+    carry_out(spec, out or default_out(model), as_json)
+
+
+def demo(out: OutOption = None, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
+    """The same on the bundled model, which has one planted fault to find and repair."""
+    from app.demo import demo_spec
+
+    carry_out(demo_spec(seed), out or Path("reports/demo"), as_json)
+
+
+def carry_out(spec: Any, out: Path, as_json: bool) -> None:
+    from app.progress import show_progress
+    from diagnose.pipeline import run_pipeline
+
+    began = time.monotonic()
+    with show_progress() as on_progress:
+        run = run_pipeline(spec, out, on_progress)
+    sys.stderr.write(f"done in {time.monotonic() - began:.0f} s\n")
+    print_run(run.path, as_json)
+    if run.read()["headline"].get("proved") is False:
+        raise typer.Exit(1)
