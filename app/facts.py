@@ -175,7 +175,7 @@ def block_unit_columns(low: int, rescue: int) -> dict[str, str]:
         "unit": "Unit",
         "low": f"KL at {low} bits",
         "interval": "95%",
-        "known": "",
+        "known": "How known",
         "rescue": f"KL at {rescue} bits",
         "bytes": "Weights",
         "more": f"More at {rescue}",
@@ -211,7 +211,7 @@ def promotion_columns(rescue: int) -> dict[str, str]:
         "kl": "KL of the model",
         "back": "Given back",
         "bytes": "Costs",
-        "chosen": "",
+        "chosen": "Choice",
     }
 
 

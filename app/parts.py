@@ -11,7 +11,7 @@ import dash_mantine_components as dmc
 import plotly.graph_objects as go
 from dash import dcc, html
 
-from app.words import interval, megabytes, number, share
+from app.words import interval, megabytes, number, reads_as_number, share
 
 # Pages take their words from here too.
 __all__ = ["interval", "megabytes", "number", "share"]
@@ -111,7 +111,7 @@ def table(
 
 
 def _cell(value: Any) -> html.Td:
-    is_number = isinstance(value, str) and value[:1] in "0123456789+-−–[" and value != ""
+    is_number = isinstance(value, str) and reads_as_number(value)
     return html.Td(value, className="number" if is_number else "")
 
 

@@ -35,3 +35,8 @@ def show_token(text: str) -> str:
 def show_line_ends(text: str) -> str:
     """Line ends stay line ends, and are seen."""
     return text.replace("\n", "⏎\n") or "∅"
+
+
+def reads_as_number(text: str) -> bool:
+    """Whether a cell begins like a number, and is set as one."""
+    return text[:1] in "0123456789+-−–[" and text != ""
