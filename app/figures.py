@@ -109,7 +109,9 @@ def draw_profile(rows: Sequence[Row], metric: str, scale: str) -> go.Figure:
                 text="▲ flagged",
                 showarrow=False,
             )
-    figure.update_xaxes(tickmode="linear", dtick=max(1, len(isolated) // 16))
+    # No label left of block 0, however wide the steps.
+    edges = [-0.6, len(isolated) - 0.4]
+    figure.update_xaxes(tickmode="linear", dtick=max(1, len(isolated) // 16), range=edges)
     return figure
 
 
@@ -310,6 +312,7 @@ def draw_recipes(points: Sequence[Row]) -> go.Figure:
                 text=[escape(point["name"]) for point in here],
                 mode="markers" if kind == "predicted" else "markers+text",
                 textposition="bottom center" if kind == "yours" else "top center",
+                cliponaxis=False,
                 marker={"size": 15 if kind == "yours" else 10, "color": colour, "symbol": symbol},
                 hovertemplate="%{text}<br>%{x:,.2f} MB<br>KL %{y:.4g}<extra></extra>",
             )

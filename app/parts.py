@@ -11,6 +11,11 @@ import dash_mantine_components as dmc
 import plotly.graph_objects as go
 from dash import dcc, html
 
+from app.words import interval, megabytes, number, reads_as_number, share
+
+# Pages take their words from here too.
+__all__ = ["interval", "megabytes", "number", "share"]
+
 MARKS = {
     "done": ("●", "done", "good"),
     "running": ("◐", "running", "busy"),
@@ -106,7 +111,7 @@ def table(
 
 
 def _cell(value: Any) -> html.Td:
-    is_number = isinstance(value, str) and value[:1] in "0123456789+-−–[" and value != ""
+    is_number = isinstance(value, str) and reads_as_number(value)
     return html.Td(value, className="number" if is_number else "")
 
 
@@ -158,27 +163,3 @@ def switch(name: str, label: str, choices: Mapping[str, str], value: str) -> dmc
 def go_to(text: Any, href: str) -> dcc.Link:
     """A link to another page of the dashboard."""
     return dcc.Link(text, href=href)
-
-
-def number(value: float | None, form: str = ".4g") -> str:
-    """A number, or a dash where there is none."""
-    return "–" if value is None else format(value, form).replace("-", "−")
-
-
-def interval(bounds: Sequence[float | None] | None, form: str = ".4g") -> str:
-    """[low, high], or nothing."""
-    if bounds is None or None in bounds:
-        return ""
-    return f"[{', '.join(number(bound, form) for bound in bounds)}]"
-
-
-def megabytes(count: float | None) -> str:
-    """Bytes in units a person reads."""
-    if count is None:
-        return "–"
-    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.2f} MB"
-
-
-def share(value: float | None, form: str = ".1%") -> str:
-    """A share in percent."""
-    return number(value, form)

@@ -29,6 +29,12 @@ def unit_kl(row: Row) -> float:
     return row["exact_kl"] if row["exact_kl"] is not None else row["estimated_kl"]
 
 
+def unit_bounds(row: Row) -> tuple[float | None, float | None]:
+    """The 95% bounds of that KL."""
+    known = "exact_kl" if row["exact_kl"] is not None else "estimated_kl"
+    return row[f"{known}_low"], row[f"{known}_high"]
+
+
 def quantized_units(rows: Sequence[Row], spec: Mapping[str, Any]) -> list[Row]:
     """The rows at the low width of the units that the run quantized at all."""
     kept = set(spec["keep_fp16"])

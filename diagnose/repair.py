@@ -12,13 +12,16 @@ from diagnose.measure import (
     TOKENS_A_ROW_GROUP,
     token_table,
 )
+from diagnose.model_card import CardSubject, write_card
 from diagnose.proof import INPUT_ERROR, Subject
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.spec import RunSpec
 from diagnose.stages import read_sweep, read_tensors, token_texts
 from mixedprec.checkpoint import checkpoint_bytes, write_checkpoint
 from mixedprec.errors import InputError
-from mixedprec.recipe import load_recipe, make_recipe, save_recipe
+from mixedprec.files import write_text
+from mixedprec.model import SourceModel
+from mixedprec.recipe import Recipe, load_recipe, make_recipe, save_recipe
 from mixedprec.scheme import FP16_BITS
 
 PROOF = (sys.executable, "-P", "-m", "diagnose.proof")
@@ -135,4 +138,33 @@ def proof_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnPr
     headline["recovered_interval"] = proof["measured"]["recovered_interval"]
     headline["proved"] = proof["passed"]
     run.update(headline=headline)
+    recipe = load_recipe(run.path / "recipe.json")
+    write_model_card(run, inputs.model, recipe, run.checkpoint, proof)
     progress("proof", 1, 1)
+
+
+def write_model_card(
+    run: RunDirectory,
+    model: SourceModel,
+    recipe: Recipe,
+    checkpoint: Path,
+    proof: dict[str, Any] | None,
+    *,
+    fmt: str = "compressed-tensors",
+    requantized: bool = False,
+) -> None:
+    """Write the checkpoint's README.md, or awqscope's part of the one that is there, else of the
+    source model's. proof: None if it was not proved. See `CardSubject`."""
+    subject = CardSubject(
+        record=run.read(),
+        recipe=recipe,
+        proof=proof,
+        bytes=checkpoint_bytes(checkpoint),
+        fmt=fmt,
+        base_model=model.hub_id,
+        requantized=requantized,
+    )
+    cards = [folder / "README.md" for folder in (checkpoint, model.path)]
+    existing = next((card for card in cards if card.is_file()), None)
+    text = existing.read_text(encoding="utf-8", errors="replace") if existing else ""
+    write_text(checkpoint / "README.md", write_card(subject, text))

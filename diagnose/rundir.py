@@ -186,7 +186,7 @@ class RunDirectory:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
-            for folder in (self.path, self.searches, self.work):
+            for folder in (self.path, self.searches, self.work, self.checkpoint):
                 remove_leftovers(folder)
             yield
 

@@ -24,7 +24,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from mixedprec.errors import InputError
 from mixedprec.families import FAMILIES, Family, find_family
 
-WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # Names that older checkpoints give a module of today's transformers.
 OLD_NAMES = {"lm_head.weight": "embed_out.weight"}
@@ -126,6 +126,14 @@ class SourceModel:
         """Names of stored tensors outside the blocks (embedding, final norm, head)."""
         start = self.family.blocks + "."
         return sorted(name for name in self.files if not name.startswith(start))
+
+    @property
+    def hub_id(self) -> str | None:
+        """Its id on the hub, by where the hub's client keeps it; None for any other directory."""
+        parts = self.path.parts
+        if len(parts) < 3 or parts[-2] != "snapshots" or not parts[-3].startswith("models--"):
+            return None
+        return parts[-3].removeprefix("models--").replace("--", "/", 1)
 
     def hash(self) -> dict[str, str]:
         """SHA-256 of config.json and of every weights file, by file name."""

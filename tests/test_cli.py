@@ -175,6 +175,7 @@ def test_run_show_and_requantize(options: list[str], make_model: MakeModel, tmp_
     assert result.exit_code == 0, result.output
     names = load_file(target / "model.safetensors").keys()
     assert sum(name.endswith("qweight") for name in names) == len(recipe.linear_widths())
+    assert "was not measured" in (target / "README.md").read_text()
     assert_refused([*arguments, str(target)], "exists already")
     assert_refused([*arguments, str(tmp_path / "x"), "--format", "gguf"], "unknown format 'gguf'")
 
@@ -183,7 +184,10 @@ def test_requantize_refuses_another_model(
     options: list[str], make_model: MakeModel, tmp_path: Path
 ) -> None:
     model = copy_model(make_model("llama"), tmp_path / "model")
+    (model / "README.md").write_text("---\nlicense: mit\n---\n# The source\n")
     assert CliRunner().invoke(app, ["run", str(model), *options]).exit_code == 0
+    card = (tmp_path / "out" / "checkpoint" / "README.md").read_text()
+    assert "license: mit" in card and "Proved from disk" in card and card.endswith("# The source\n")
     recipe = str(tmp_path / "out" / "recipe.json")
     arguments = ["requantize", str(tmp_path / "out"), "--recipe", recipe]
     moved = model.rename(tmp_path / "moved")
@@ -251,6 +255,7 @@ def test_requantize_proves_a_recipe_edited_by_hand(finished: RunDirectory, tmp_p
     proof = json.loads((out / "awqscope-proof.json").read_text())
     assert {"passed": proof["passed"], **proof["measured"]} == measured
     assert proof["predicted_recovered"] is None
+    assert f"| {measured['ppl']:.3f} |" in (out / "README.md").read_text()
     assert files_of(finished) == before
 
 
@@ -286,6 +291,7 @@ def test_requantize_says_that_the_proof_failed(
     assert verdict.startswith("THE PROOF FAILED")
     proof = json.loads((out / "awqscope-proof.json").read_text())
     assert proof["checks"]["differing_on_disk"] == ["model.norm.weight"]
+    assert "**The proof failed**" in (out / "README.md").read_text()
 
 
 def test_a_proof_that_cannot_be_carried_out_leaves_the_checkpoint(

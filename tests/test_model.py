@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,12 @@ def test_unknown_models(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="check the"):
         open_model(name)
+
+
+def test_a_hub_id_is_known_by_the_hubs_own_folder(make_model: MakeModel) -> None:
+    model = open_model(str(make_model("llama")))
+    assert model.hub_id is None
+    cache = Path("/cache/hub/models--org--a--b.c/snapshots/0123abc")
+    assert replace(model, path=cache).hub_id == "org/a--b.c"
+    assert replace(model, path=cache.parent).hub_id is None
+    assert replace(model, path=Path("snapshots/x")).hub_id is None

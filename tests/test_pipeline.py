@@ -91,6 +91,8 @@ def assert_same(run: RunDirectory, whole: RunDirectory) -> None:
     assert first["units"] == second["units"]
     first, second = (json.loads((r.path / "proof.json").read_text()) for r in (run, whole))
     assert first == second
+    first, second = ((r.checkpoint / "README.md").read_text() for r in (run, whole))
+    assert first == second
     assert not run.work.exists()
     assert not list(run.path.rglob("*.tmp"))
     weights = [r.checkpoint / "model.safetensors" for r in (run, whole)]

@@ -29,11 +29,12 @@ def requantize(
 
     With --prove it is then measured from disk on the run's text, in another process, and every
     tensor compared with what recipe and searches say; OUT/awqscope-proof.json holds the result.
+    OUT/README.md is its model card.
     """
     from app.progress import show_progress
     from app.verdict import write_proof
     from diagnose.proof import Subject
-    from diagnose.repair import PROOF_NAME, prove_checkpoint
+    from diagnose.repair import PROOF_NAME, prove_checkpoint, write_model_card
     from diagnose.rundir import RunDirectory
     from diagnose.spec import RunSpec
     from mixedprec.checkpoint import checkpoint_bytes, write_checkpoint
@@ -82,6 +83,7 @@ def requantize(
         )
         if prove:
             proof = prove_checkpoint(found, Subject(str(source.path), recipe, out), on_progress)
+        write_model_card(found, source, wanted, out, proof, fmt=fmt, requantized=True)
     size = checkpoint_bytes(out)
     if as_json:
         measured = proof and {"passed": proof["passed"], **proof["measured"]}

@@ -5,6 +5,13 @@ from typing import Any
 
 from dash import html
 
+from app.facts import (
+    block_unit_columns,
+    block_unit_rows,
+    channel_summary,
+    promotion_columns,
+    promotion_rows,
+)
 from app.figures import draw_channels, draw_depth, draw_histograms
 from app.jobs import Jobs
 from app.pages.run import run_heading
@@ -15,18 +22,16 @@ from app.parts import (
     go_to,
     heading,
     interval,
-    megabytes,
     notice,
     number,
-    share,
     switch,
     table,
     tile,
     tiles,
 )
-from app.predict import quantized_units, unit_kl, unit_table
 from app.store import RunSummary, Store
 from app.urls import Page, link
+from app.words import show_token
 
 MODELS = {"reference": "16-bit", "uniform": "uniform"}
 STATISTICS = {
@@ -134,14 +139,6 @@ def spread_summary(by_model: Mapping[str, Row]) -> str:
     return said
 
 
-def channel_summary(reference: Row) -> str:
-    """The outlier channels in words."""
-    channel, value = reference["outlier_channels"][0], reference["outlier_values"][0]
-    times = value / max(reference["channel_median"], 1e-12)
-    said = f"Channel {channel} reaches {number(value)}, {times:.1f} times the median channel."
-    return said + (" No channel stands out." if times < 6 else "")
-
-
 def statistics_rows(by_model: Mapping[str, Row]) -> list[dict[str, Any]]:
     """Both models' statistics side by side."""
     return [
@@ -153,78 +150,28 @@ def statistics_rows(by_model: Mapping[str, Row]) -> list[dict[str, Any]]:
 def units_section(rows: Sequence[Row], promotions: Sequence[Row], spec: Row) -> Any:
     """The block's units at both widths, and the sets of them tried at the rescue width."""
     low, rescue = spec["bits"], spec["rescue_bits"]
-    by_unit = unit_table(rows)
-    quantized = sorted(quantized_units(rows, spec), key=lambda row: -unit_kl(row))
-    ordered = [(row["unit"], by_unit[row["unit"]]) for row in quantized]
-    kept = [unit for unit in by_unit if unit in spec["keep_fp16"]]
-    if not ordered:
+    lines = block_unit_rows(rows, spec)
+    kept = sorted({row["unit"] for row in rows} & set(spec["keep_fp16"]))
+    if not lines:
         return card("Units", summary="All of them are kept at 16 bits.")
-    lines = []
-    for unit, widths in ordered:
-        at_low, at_rescue = widths[low], widths.get(rescue)
-        lines.append(
-            {
-                "unit": unit,
-                "low": number(unit_kl(at_low)),
-                "interval": interval(_bounds(at_low)),
-                "known": "measured" if at_low["exact_kl"] is not None else "estimated",
-                "rescue": number(unit_kl(at_rescue)) if at_rescue else "–",
-                "bytes": megabytes(at_low["bytes"]),
-                "more": megabytes(at_rescue["bytes"] - at_low["bytes"]) if at_rescue else "–",
-            }
-        )
-    worst = ordered[0]
     parts: list[Any] = [
-        table(
-            {
-                "unit": "Unit",
-                "low": f"KL at {low} bits",
-                "interval": "95%",
-                "known": "",
-                "rescue": f"KL at {rescue} bits",
-                "bytes": "Weights",
-                "more": f"More at {rescue}",
-            },
-            lines,
-            "The block's units, worst first",
-        )
+        table(block_unit_columns(low, rescue), lines, "The block's units, worst first")
     ]
     if promotions:
         parts += [
             html.H3("What was tried"),
             table(
-                {
-                    "units": f"At {rescue} bits",
-                    "kl": "KL of the model",
-                    "back": "Given back",
-                    "bytes": "Costs",
-                    "chosen": "",
-                },
-                [
-                    {
-                        "units": ", ".join(row["units"]),
-                        "kl": number(row["kl"]),
-                        "back": share(row["given_back"]),
-                        "bytes": f"+{megabytes(row['extra_bytes'])}",
-                        "chosen": "✓ chosen" if row["chosen"] else "",
-                        "class": "chosen" if row["chosen"] else "",
-                    }
-                    for row in sorted(promotions, key=lambda row: row["kl"])
-                ],
+                promotion_columns(rescue),
+                promotion_rows(promotions),
                 "Promotions measured in the quantized model, best first",
             ),
         ]
     return card(
         "Units",
         *parts,
-        summary=f"{worst[0]} costs most: KL {number(unit_kl(worst[1][low]))} at {low} bits."
+        summary=f"{lines[0]['unit']} costs most: KL {lines[0]['low']} at {low} bits."
         + (f" Kept at 16 bits: {', '.join(kept)}." if kept else ""),
     )
-
-
-def _bounds(row: Row) -> tuple[float | None, float | None]:
-    known = "exact_kl" if row["exact_kl"] is not None else "estimated_kl"
-    return row[f"{known}_low"], row[f"{known}_high"]
 
 
 def weights_card(rows: Sequence[Row]) -> Any:
@@ -275,11 +222,6 @@ def tokens_card(rows: Sequence[Row], run: str, block: int) -> Any:
         summary="Of the windows with the largest KL, the tokens whose prediction "
         f"moves most when block {block} alone is quantized.",
     )
-
-
-def show_token(text: str) -> str:
-    """A token's text with its blanks made visible."""
-    return text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "·") or "∅"
 
 
 def block_heading(run: RunSummary, block: int, blocks: int) -> Any:

@@ -9,6 +9,7 @@ import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
+from app.facts import measured_points, point_rows
 from app.figures import draw_recipes
 from app.jobs import Jobs, Requantization
 from app.pages.run import run_heading
@@ -46,34 +47,6 @@ Row = Mapping[str, Any]
 Made = tuple[Requantization, Prediction | None]
 
 
-def measured_points(record: Mapping[str, Any], promotions: Sequence[Row]) -> list[dict[str, Any]]:
-    """What was measured or swept: uniform, the recipe's checkpoint, every promotion tried."""
-    headline, low = record["headline"], record["spec"]["bits"]
-    size, kl = headline["bytes"], headline["kl"]
-    points = [
-        {
-            "name": ", ".join(row["units"]),
-            "bytes": size["uniform"] + row["extra_bytes"],
-            "kl": row["kl"],
-            "kind": "predicted",
-        }
-        for row in promotions
-    ]
-    points.append(
-        {
-            "name": f"uniform {low}-bit",
-            "bytes": size["uniform"],
-            "kl": kl["uniform"],
-            "kind": "measured",
-        }
-    )
-    if kl.get("mixed") is not None:
-        points.append(
-            {"name": "recipe", "bytes": size["mixed"], "kl": kl["mixed"], "kind": "measured"}
-        )
-    return points
-
-
 def chart_card(points: Sequence[Row], mine: Prediction | None) -> Any:
     """Bytes against KL, the hand-made recipe among the rest."""
     shown = list(points)
@@ -84,15 +57,7 @@ def chart_card(points: Sequence[Row], mine: Prediction | None) -> Any:
         chart(draw_recipes(shown), "Recipes by size and KL, see the table"),
         as_table(
             {"name": "Recipe", "bytes": "Weights", "kl": "KL", "kind": ""},
-            [
-                {
-                    "name": point["name"],
-                    "bytes": megabytes(point["bytes"]),
-                    "kl": number(point["kl"]),
-                    "kind": point["kind"],
-                }
-                for point in sorted(shown, key=lambda point: point["bytes"])
-            ],
+            point_rows(shown),
         ),
         summary="Down and to the left is better. Circles were measured; hollow ones are promotions "
         "that the sweep tried in the quantized model.",

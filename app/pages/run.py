@@ -1,12 +1,22 @@
 """One run: its verdict, its numbers with intervals, and where along the depth the damage is."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dash_mantine_components as dmc
 from dash import dcc, html
 
+from app.facts import (
+    METRICS,
+    headline_tiles,
+    profile_rows,
+    profile_summary,
+    promoted_units,
+    provenance_facts,
+    unit_rows,
+    units_summary,
+    worst_units,
+)
 from app.figures import draw_profile, draw_units
 from app.jobs import Jobs
 from app.pages.runs import write_progress, write_seconds
@@ -17,24 +27,18 @@ from app.parts import (
     command,
     go_to,
     heading,
-    interval,
     mark,
-    megabytes,
     notice,
-    number,
-    share,
     switch,
     table,
     tile,
     tiles,
 )
-from app.predict import quantized_units, unit_kl
 from app.store import Progress, RunSummary, Store
 from app.urls import Page, link
 from app.verdict import write_verdict
 from diagnose.rundir import STAGES
 
-METRICS = {"kl": "KL", "delta_ppl": "ΔPPL"}
 SCALES = {"linear": "linear", "log": "log"}
 TABS = (("run", "Overview"), ("tokens", "Tokens"), ("recipe", "Recipe"))
 
@@ -65,77 +69,6 @@ def run_heading(run: RunSummary, current: str, title: str | None = None) -> html
     )
 
 
-def promoted_units(store: Store, run: RunSummary) -> list[str]:
-    """Units that the run's recipe gives its rescue width."""
-    recipe = store.recipe(run.name)
-    if recipe is None or run.record is None:
-        return []
-    rescue = run.record["spec"]["rescue_bits"]
-    return [entry.unit for entry in recipe.units if entry.bits == rescue]
-
-
-def headline_tiles(record: Mapping[str, Any]) -> html.Dl:
-    """The numbers a release is decided on."""
-    headline = record["headline"]
-    ppl, kl, size = headline["ppl"], headline["kl"], headline["bytes"]
-    top, delta = headline["top1_agreement"], headline["delta_ppl"]
-    done = "mixed" if ppl.get("mixed") is not None else "uniform"
-    bits = record["spec"]["bits"]
-    parts = [
-        tile("Perplexity, 16-bit", number(ppl["reference"], ".3f")),
-        tile(
-            f"Perplexity, {bits}-bit",
-            number(ppl["uniform"], ".3f"),
-            f"Δ {number(delta['uniform'][0], '+.3f')} {interval(delta['uniform'][1:], '+.3f')}",
-        ),
-        tile(
-            f"KL, {bits}-bit",
-            number(kl["uniform"], ".4f"),
-            f"nats a token {interval(headline['kl_interval']['uniform'], '.4f')}",
-        ),
-        tile("Same top token", share(top[done]), "mixed" if done == "mixed" else f"{bits}-bit"),
-    ]
-    if done == "mixed":
-        parts[2:2] = [
-            tile(
-                "Perplexity, mixed",
-                number(ppl["mixed"], ".3f"),
-                f"Δ {number(delta['mixed'][0], '+.3f')} {interval(delta['mixed'][1:], '+.3f')}",
-            )
-        ]
-        parts[4:4] = [
-            tile(
-                "KL, mixed",
-                number(kl["mixed"], ".4f"),
-                f"nats a token {interval(headline['kl_interval']['mixed'], '.4f')}",
-            )
-        ]
-        parts.append(
-            tile(
-                "Size",
-                megabytes(size["mixed"]),
-                f"{number(size['mixed'] / size['uniform'] - 1, '+.1%')} on {bits}-bit, "
-                f"16-bit {megabytes(size['reference'])}",
-            )
-        )
-    else:
-        parts.append(
-            tile("Size", megabytes(size["uniform"]), f"16-bit {megabytes(size['reference'])}")
-        )
-    if headline.get("recovered") is not None:
-        bounds = interval(headline["recovered_interval"], ".1%")
-        parts.append(tile("Recovered", share(headline["recovered"]), bounds, "good"))
-    if headline.get("additivity") is not None:
-        parts.append(
-            tile(
-                "Additivity",
-                number(headline["additivity"], ".2f"),
-                "the blocks' KL, summed, of the whole's",
-            )
-        )
-    return tiles(*parts)
-
-
 def profile_card(rows: Sequence[Mapping[str, Any]], run: str, metric: str, scale: str) -> Any:
     """The profile with its summary and table."""
     isolated = sorted(
@@ -153,7 +86,10 @@ def profile_card(rows: Sequence[Mapping[str, Any]], run: str, metric: str, scale
                 "cumulative": "Up to here",
                 "restored": "If restored",
             },
-            profile_rows(rows, run, metric),
+            [
+                row | {"block": go_to(f"Block {row['block']}", link("block", run, row["block"]))}
+                for row in profile_rows(rows, metric)
+            ],
         ),
         summary=profile_summary(isolated, metric),
         beside=html.Div(
@@ -166,75 +102,18 @@ def profile_card(rows: Sequence[Mapping[str, Any]], run: str, metric: str, scale
     )
 
 
-def profile_summary(isolated: Sequence[Mapping[str, Any]], metric: str) -> str:
-    """The profile in words. isolated: rows, worst first."""
-    worst = isolated[0]
-    flagged = [str(row["block"]) for row in isolated if row["flagged"]]
-    said = (
-        f"Quantized alone, block {worst['block']} costs most: {METRICS[metric]} "
-        f"{number(worst[metric])} "
-        f"{interval((worst[f'{metric}_low'], worst[f'{metric}_high']))}."
-    )
-    if len(isolated) > 1:
-        median = statistics.median(row[metric] for row in isolated[1:])
-        said += f" The other blocks' median is {number(median)}."
-    return said + (f" Flagged: {', '.join(sorted(flagged, key=int))}." if flagged else "")
-
-
-def profile_rows(rows: Sequence[Mapping[str, Any]], run: str, metric: str) -> list[dict[str, Any]]:
-    """The profile as lines of a table."""
-    views = {(row["block"], row["view"]): row for row in rows}
-    form = ".5f" if metric == "kl" else "+.4f"
-    return [
-        {
-            "block": go_to(f"Block {row['block']}", link("block", run, row["block"])),
-            "verdict": f"▲ flagged: {row['reason']}" if row["flagged"] else "",
-            "value": number(row[metric], form),
-            "interval": interval((row[f"{metric}_low"], row[f"{metric}_high"]), form),
-            "cumulative": number(views[row["block"], "cumulative"][metric], form),
-            "restored": number(views[row["block"], "restored"][metric], form),
-            "class": "flagged" if row["flagged"] else "",
-        }
-        for row in rows
-        if row["view"] == "isolated"
-    ]
-
-
 def units_card(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> Any:
     """The heat map of units with its summary and table."""
     bits = record["spec"]["bits"]
-    here = sorted(quantized_units(rows, record["spec"]), key=lambda row: -unit_kl(row))
-    total = sum(unit_kl(row) for row in here)
-    first = here[: min(3, len(here))]
-    summary = (
-        f"Of {len(here)} units at {bits} bits, "
-        f"{', '.join(row['unit'] for row in first)} cost most: "
-        f"{sum(unit_kl(row) for row in first) / total:.0%} of the sum."
-        if total > 0
-        else None
-    )
-    estimator = record.get("estimator") or {}
-    if summary and estimator.get("spearman") is not None:
-        summary += (
-            f" Estimates agree with {estimator['verified_units']} exact ones at Spearman "
-            f"{estimator['spearman']:.2f}."
-        )
+    here = worst_units(rows, record["spec"])
     return card(
         "Which units",
         chart(draw_units(here), "KL by block and unit, see the table"),
         as_table(
             {"unit": "Unit", "kl": f"KL at {bits} bits", "known": "", "bytes": "Weights"},
-            [
-                {
-                    "unit": row["unit"],
-                    "kl": number(unit_kl(row)),
-                    "known": "measured" if row["exact_kl"] is not None else "estimated",
-                    "bytes": megabytes(row["bytes"]),
-                }
-                for row in here
-            ],
+            unit_rows(here),
         ),
-        summary=summary,
+        summary=units_summary(here, record),
     )
 
 
@@ -310,29 +189,15 @@ def log_details(tail: str, *, is_open: bool = False) -> html.Details:
 
 def provenance_card(record: Mapping[str, Any]) -> Any:
     """How perplexity was defined, on what, with what."""
-    definition, calibration, spec = record["ppl_definition"], record["calibration"], record["spec"]
-    scheme = "symmetric" if spec["symmetric"] else "asymmetric"
-    group = "a group a row" if spec["group_size"] == -1 else f"groups of {spec['group_size']}"
-    facts = {
-        "Perplexity": f"{definition['sentence']} ({definition['scored_tokens']:,} scored)",
-        "Measured on": f"{definition['text']}  sha256 {definition['text_sha256'][:16]}…",
-        "Calibrated on": (
-            f"{calibration['text']}, {calibration['windows']} windows of "
-            f"{calibration['seq_len']} tokens  sha256 {calibration['text_sha256'][:16]}…"
-        ),
-        "Quantization": f"{spec['bits']} bits {scheme}, {group}; promoted to {spec['rescue_bits']}",
-        "Model": (
-            f"{record['source']['architecture']}, {record['source']['blocks']} blocks, "
-            f"{record['source']['parameters']:,} parameters in {record['source']['dtype']}"
-        ),
-        "Versions": ", ".join(f"{name} {v}" for name, v in record["versions"].items()),
-        "Control": f"a block swapped with itself: KL {record.get('plan', {}).get('control_kl', 0)}",
-    }
     hashes = record["source"]["hashes"]
     return card(
         "What these numbers are",
         html.Dl(
-            [part for key, value in facts.items() for part in (html.Dt(key), html.Dd(value))],
+            [
+                part
+                for key, value in provenance_facts(record).items()
+                for part in (html.Dt(key), html.Dd(value))
+            ],
             className="facts",
         ),
         html.Details(
@@ -364,10 +229,10 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     if "kl" not in headline:
         return parts
     if run.state == "done":
-        verdict = write_verdict(run.record, promoted_units(store, run))
+        verdict = write_verdict(run.record, promoted_units(store.recipe(run.name), run.record))
         parts.append(html.P(verdict, className="verdict"))
     blocks, units = store.table(run.name, "blocks"), store.table(run.name, "units")
-    parts.append(headline_tiles(run.record))
+    parts.append(tiles(*(tile(*fact) for fact in headline_tiles(run.record))))
     if blocks:
         parts.append(
             html.Div(

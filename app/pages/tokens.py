@@ -5,40 +5,19 @@ from typing import Any
 
 from dash import dcc, html
 
+from app.facts import shade, token_summary, token_value
 from app.figures import draw_token
 from app.jobs import Jobs
-from app.pages.block import show_token
 from app.pages.run import run_heading
 from app.parts import as_table, card, chart, go_to, heading, notice, number, switch, table
 from app.store import Store, TokenIndex
 from app.urls import Page, link
+from app.words import show_line_ends, show_token
 
 COLOURINGS = {"kl": "KL", "delta_nll": "ΔNLL"}
-SHADES = 8
 LISTED_WINDOWS = 12
-SMALLEST_KL = 1e-6
-# Shares of a token's KL that a repair gives back: below, it does little; above, it restores it.
-LITTLE, MOST = 0.2, 0.8
 
 Row = Mapping[str, Any]
-
-
-def token_value(row: Row, colour: str) -> float | None:
-    """What a token is coloured by; None for a window's first, which is context only."""
-    if row["kl_uniform"] is None:
-        return None
-    if colour == "kl":
-        return row["kl_uniform"]
-    return row["nll_uniform"] - row["nll_reference"]
-
-
-def shade(value: float | None, largest: float) -> str:
-    """The class of a token: `s0` to `s8`, by the square root of its share of the largest; `b…` for
-    a token that the quantized model predicts better."""
-    if value is None or largest <= 0:
-        return "s0"
-    step = min(SHADES, round(SHADES * (abs(value) / largest) ** 0.5))
-    return f"s{step}" if value >= 0 else f"b{step}"
 
 
 def describe_token(row: Row) -> str:
@@ -78,11 +57,6 @@ def text_view(rows: Sequence[Row], colour: str, chosen: int | None) -> Any:
         role="listbox",
         **{"aria-label": "The text. Arrow keys move from token to token, Enter shows one."},
     )
-
-
-def show_line_ends(text: str) -> str:
-    """Line ends stay line ends, and are seen."""
-    return text.replace("\n", "⏎\n") or "∅"
 
 
 def token_card(row: Row, run: str) -> Any:
@@ -133,27 +107,6 @@ def predictions(reference: Sequence[Row], uniform: Sequence[Row], actual: int) -
             for rank, (a, b) in enumerate(zip(reference, uniform, strict=True), 1)
         ],
     )
-
-
-def token_summary(row: Row) -> str:
-    """Which block is to blame, in words, where it is known."""
-    restored, alone = row.get("restored_kl"), row.get("block_kl")
-    if restored:
-        best = min(range(len(restored)), key=restored.__getitem__)
-        left = 1 - restored[best] / row["kl_uniform"] if row["kl_uniform"] > 0 else 0.0
-        if row["kl_uniform"] < SMALLEST_KL:
-            return "Quantization does not move this token."
-        if left < LITTLE:
-            return "No single block's repair restores this token: the damage adds up."
-        does = "restores it" if left >= MOST else "gives back the most of it"
-        return (
-            f"Repairing block {best} alone {does}: KL {number(row['kl_uniform'])} → "
-            f"{number(restored[best])} ({left:.1%} given back)."
-        )
-    if alone:
-        worst = max(range(len(alone)), key=alone.__getitem__)
-        return f"Block {worst} alone moves it most: KL {number(alone[worst])}."
-    return "Blame by block is kept for the eight worst windows only; this is not one of them."
 
 
 def blame(row: Row, run: str) -> Any:

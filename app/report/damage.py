@@ -1,0 +1,208 @@
+"""What a report says of the damage: by block, by unit, and why a block is flagged."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from app.facts import (
+    METRICS,
+    block_unit_columns,
+    block_unit_rows,
+    channel_summary,
+    profile_rows,
+    profile_summary,
+    promotion_columns,
+    promotion_rows,
+    unit_rows,
+    units_summary,
+    worst_units,
+)
+from app.figures import draw_profile, draw_units
+from app.report.findings import Findings
+from app.report.pieces import Chart, Row, Table
+from app.words import interval, number, show_token
+
+SPOILED = 6
+OUTLIERS = 3
+PROFILE_HEIGHT = 330
+
+
+@dataclass(frozen=True)
+class FlaggedBlock:
+    """Why a block is flagged: facts by name, and its tables."""
+
+    block: int
+    reason: str
+    facts: Mapping[str, str]
+    tables: Sequence[Table]
+
+
+def profile_charts(found: Findings) -> list[Chart]:
+    """The profile of the damage in KL, then in ΔPPL."""
+    return [_profile_chart(found.blocks, metric) for metric in METRICS] if found.blocks else []
+
+
+def _profile_chart(rows: Sequence[Row], metric: str) -> Chart:
+    isolated = [row for row in rows if row["view"] == "isolated"]
+    name = METRICS[metric]
+    figure = draw_profile(rows, metric, "linear")
+    figure.update_layout(height=PROFILE_HEIGHT)
+    return Chart(
+        key=f"profile-{metric.replace('_', '-')}",
+        title=f"{name} by block",
+        figure=figure,
+        summary=profile_summary(sorted(isolated, key=lambda row: -row[metric]), metric),
+        table=Table(
+            {
+                "block": "Block",
+                "value": f"{name} alone",
+                "interval": "95%",
+                "cumulative": "Up to here",
+                "restored": "If restored",
+                "verdict": "Verdict",
+            },
+            [row | {"block": str(row["block"])} for row in profile_rows(rows, metric)],
+            f"{name} by block",
+        ),
+    )
+
+
+def units_chart(found: Findings) -> Chart | None:
+    """The heat map of units; None where none is quantized."""
+    here = worst_units(found.units, found.record["spec"])
+    if not here:
+        return None
+    bits = found.record["spec"]["bits"]
+    return Chart(
+        key="units",
+        title="KL by block and unit",
+        figure=draw_units(here),
+        summary=units_summary(here, found.record) or "No unit is damaged at all.",
+        table=Table(
+            {"unit": "Unit", "kl": f"KL at {bits} bits", "known": "How known", "bytes": "Weights"},
+            unit_rows(here),
+            "KL by unit, the largest first",
+        ),
+    )
+
+
+def kept_units(found: Findings) -> str:
+    """Which units the run was told to leave alone, in a sentence; empty if none."""
+    kept = found.record["spec"]["keep_fp16"]
+    return f"Kept at 16 bits, as asked: {', '.join(kept)}." if kept else ""
+
+
+def flagged_blocks(found: Findings) -> list[FlaggedBlock]:
+    """Every flagged block: why, its units, its channels, the tokens it spoils."""
+    return [_flagged_block(found, block) for block in found.record["headline"]["flagged"]]
+
+
+def why_none(found: Findings) -> str:
+    """Why no block is flagged, by the block that came nearest."""
+    isolated = [row for row in found.blocks if row["view"] == "isolated"]
+    if not isolated:
+        return "No block is flagged."
+    worst = max(isolated, key=lambda row: row["kl"])
+    return f"No block is flagged. The nearest is block {worst['block']}: {worst['reason']}."
+
+
+def _flagged_block(found: Findings, block: int) -> FlaggedBlock:
+    views = {row["view"]: row for row in found.blocks if row["block"] == block}
+    alone, spec = views["isolated"], found.record["spec"]
+    bounds = {name: (alone[f"{name}_low"], alone[f"{name}_high"]) for name in ("kl", "delta_ppl")}
+    facts = {
+        "KL alone": f"{number(alone['kl'])} {interval(bounds['kl'])}",
+        "ΔPPL alone": (
+            f"{number(alone['delta_ppl'], '+.3f')} {interval(bounds['delta_ppl'], '+.3f')}"
+        ),
+        "KL if restored": f"{number(views['restored']['kl'])}, all others quantized",
+        "z among the blocks": f"{number(alone['z'], '.1f')}, of log KL, robust",
+    }
+    activations = [row for row in found.activations if row["block"] == block]
+    for row in activations:
+        if row["site"] == "output" and row["model"] == "uniform" and row["sqnr"] is not None:
+            cosine = number(row["cosine"], ".5f")
+            facts["Output SQNR"] = f"{number(row['sqnr'], '.1f')} dB, cosine {cosine}"
+    tables = []
+    units = block_unit_rows([row for row in found.units if row["block"] == block], spec)
+    if units:
+        columns = block_unit_columns(spec["bits"], spec["rescue_bits"])
+        tables.append(Table(columns, units, f"Units of block {block}, worst first"))
+    tried = [row for row in found.promotions if row["block"] == block]
+    if tried:
+        tables.append(
+            Table(
+                promotion_columns(spec["rescue_bits"]),
+                promotion_rows(tried),
+                f"Promotions of block {block} tried in the quantized model, best first",
+            )
+        )
+    order = {kind: place for place, kind in enumerate(found.record["source"]["units"])}
+    reference = sorted(
+        (row for row in activations if row["model"] == "reference"),
+        key=lambda row: order.get(row["site"], len(order)),
+    )
+    if reference:
+        tables.append(_channel_table(reference, block))
+    spoiled = found.spoiled.get(block, [])[:SPOILED]
+    if spoiled:
+        tables.append(_spoiled_table(spoiled, block))
+    return FlaggedBlock(block, alone["reason"], facts, tables)
+
+
+def _reach(row: Row) -> float:
+    """How far the largest channel of a site is above its median channel."""
+    return row["outlier_values"][0] / max(row["channel_median"], 1e-12)
+
+
+def _name_site(site: str) -> str:
+    return "Its output" if site == "output" else f"Into {site}"
+
+
+def _channel_table(rows: Sequence[Row], block: int) -> Table:
+    """The outlier channels of every site of a block. rows: of activations.parquet, reference."""
+    widest = max(rows, key=_reach)
+    return Table(
+        {
+            "site": "Activations",
+            "channels": "Outlier channels (largest |x|)",
+            "median": "Median channel",
+            "times": "Largest over it",
+            "kurtosis": "Kurtosis",
+            "sqnr": "SQNR, uniform",
+        },
+        [
+            {
+                "site": _name_site(row["site"]).lower(),
+                "channels": ", ".join(
+                    f"{channel} ({number(value, '.3g')})"
+                    for channel, value in list(
+                        zip(row["outlier_channels"], row["outlier_values"], strict=True)
+                    )[:OUTLIERS]
+                ),
+                "median": number(row["channel_median"], ".3g"),
+                "times": f"{_reach(row):.1f}×",
+                "kurtosis": number(row["kurtosis"], ".1f"),
+                "sqnr": "–" if row["sqnr"] is None else f"{number(row['sqnr'], '.1f')} dB",
+            }
+            for row in rows
+        ],
+        f"Outlier channels of block {block} in the 16-bit model",
+        summary=f"{_name_site(widest['site'])}: {channel_summary(widest)}",
+    )
+
+
+def _spoiled_table(rows: Sequence[Row], block: int) -> Table:
+    return Table(
+        {"text": "Token", "alone": "KL, this block alone", "kl": "KL, all", "where": "Where"},
+        [
+            {
+                "text": show_token(row["text"]),
+                "alone": number(row["block_kl"], ".4f"),
+                "kl": number(row["kl"], ".4f"),
+                "where": f"window {row['window']}, token {row['position']}",
+            }
+            for row in rows
+        ],
+        f"Tokens that block {block} alone moves most, of the worst windows",
+        code=("text",),
+    )

@@ -1,0 +1,121 @@
+"""Findings to one HTML page that asks nobody for anything: style, script and data are inside it,
+and its policy forbids the rest.
+
+The same findings give the same bytes. Text of a run goes in escaped, in markup by the template and
+in data by `to_data`.
+"""
+
+import base64
+import hashlib
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from app.facts import headline_tiles, promoted_units
+from app.report import damage, outcome, passages
+from app.report.findings import Findings
+from app.verdict import write_verdict
+from app.words import reads_as_number
+
+HERE = Path(__file__).parent
+STYLE = HERE.parent / "assets" / "awqscope.css"
+DARK = re.compile(r':root\[data-mantine-color-scheme="dark"\] (\{[^}]*\})')
+HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
+# Inside a script element these could end it, or begin what HTML reads otherwise.
+UNSAFE = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
+
+
+def write_page(found: Findings) -> str:
+    """The report of a run as HTML."""
+    record = found.record
+    plotly, script = Markup(get_plotlyjs()), Markup((HERE / "report.js").read_text("utf-8"))
+    profile, units = damage.profile_charts(found), damage.units_chart(found)
+    recipe = outcome.recipe_part(found)
+    charts = [*profile, *([units] if units else []), *([recipe.chart] if recipe.chart else [])]
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            policy=_policy(plotly, script),
+            style=Markup(page_style()),
+            plotly=plotly,
+            script=script,
+            data={chart.key: to_data(chart.figure) for chart in charts},
+            title=name_model(record["model"]),
+            run=found.name,
+            proved=record["headline"].get("proved"),
+            verdict=write_verdict(record, promoted_units(found.recipe, record)),
+            tiles=headline_tiles(record),
+            bits=record["spec"]["bits"],
+            profile=profile,
+            units=units,
+            kept=damage.kept_units(found),
+            flagged=damage.flagged_blocks(found),
+            why_none=damage.why_none(found),
+            passages=passages.show_passages(found),
+            recipe=recipe,
+            provenance=outcome.provenance(found),
+            provenance_tables=outcome.provenance_tables(found),
+            definition=record["ppl_definition"]["sentence"],
+            finished=outcome.provenance(found)["Finished"],
+        )
+    )
+
+
+def name_model(model: str) -> str:
+    """What a model is called in a title: a hub id as it is, a directory by its last part."""
+    if HUB_ID.fullmatch(model):
+        return model
+    parts = [part for part in model.split("/") if part not in ("", ".", "..")]
+    return parts[-1] if parts else model
+
+
+def to_data(figure: go.Figure) -> Markup:
+    """A figure as JSON that can stand in a script element."""
+    plain = json.loads(figure.to_json(engine="json"))
+    text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(text.translate(UNSAFE))
+
+
+def page_style() -> str:
+    """The dashboard's style with dark as the reader's system has it, then the report's own."""
+    shared = STYLE.read_text(encoding="utf-8")
+    dark = r"@media screen and (prefers-color-scheme: dark) { :root \1 }"
+    return DARK.sub(dark, shared) + (HERE / "report.css").read_text(encoding="utf-8")
+
+
+def _policy(*scripts: str) -> str:
+    """The page's content security policy: these scripts, its own style, nothing from anywhere."""
+    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests["number"] = _is_number
+    return environment
+
+
+def _is_number(cell: Any) -> bool:
+    return isinstance(cell, str) and reads_as_number(cell)
