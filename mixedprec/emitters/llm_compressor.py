@@ -1,10 +1,10 @@
 """llm-compressor: a recipe in YAML for `oneshot(model, recipe=FILE, dataset=…)`.
 
 The AWQ modifier only rescales weights, and a QuantizationModifier after it says what is quantized
-(an older AWQModifier did both), so both are written. Widths are compressed-tensors config groups, whose targets are
-regular expressions (`re:`) that `re.match` reads; the `Linear` catch-all is never used. Fused names
-are listed because vLLM and SGLang look those up in the checkpoint's config. 16-bit units are in
-`ignore`; the head is in no group, so it stays as it is.
+(an older AWQModifier did both), so both are written. Widths are compressed-tensors config groups,
+whose targets are regular expressions (`re:`) that `re.match` reads; the `Linear` catch-all is never
+used. Fused names are listed because vLLM and SGLang look those up in the checkpoint's config.
+16-bit units are in `ignore`; the head is in no group, so it stays as it is.
 
 Its AWQ is its own, with another grid than autoawq's and no clipping. Models that its registry of
 mappings lacks are taken for llamas, which fails for starcoder2 and gpt_neox: their mappings are
@@ -29,7 +29,7 @@ from mixedprec.scheme import FP16_BITS, Scheme
 
 # A linear that gives the architecture away -> norm and the linears that its output enters, for
 # architectures that llm-compressor's registry lacks and that are not named as llama is.
-MAPPINGS = {
+MAPPINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "mlp.c_fc": {
         "input_layernorm": ("q_proj", "k_proj", "v_proj"),
         "post_attention_layernorm": ("c_fc",),
@@ -78,7 +78,7 @@ def _mappings(linears: Iterable[str]) -> str:
     tails = {at.tail for name in linears if (at := place(name))}
     known = [mapping for tail, mapping in MAPPINGS.items() if tail in tails]
     text = "      mappings:\n" if known else ""
-    for norm, balanced in known[0].items() if known else ():
+    for norm, balanced in [entry for mapping in known for entry in mapping.items()]:
         names = ", ".join(rf"'re:.*\.{name}$'" for name in balanced)
         text += f"        - smooth_layer: 're:.*\\.{norm}$'\n          balance_layers: [{names}]\n"
     return text
