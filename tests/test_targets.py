@@ -48,9 +48,11 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("family", SHAPES)
+@pytest.mark.parametrize("last", [4, 16])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_llm_compressor(
     family: str,
+    last: int,
     make_model: Callable[..., Path],
     workplace: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -62,7 +64,7 @@ def test_llm_compressor(
 
     # It pins pages for an accelerator even where there is none.
     monkeypatch.setattr(IntermediatesCache, "_pin_intermediate", staticmethod(lambda value: None))
-    recipe = mixed(family)
+    recipe = mixed(family, **{f"0.{FAMILIES[family].units[-1].name}": last})
     (workplace / "recipe.yaml").write_text(emit("llm-compressor", recipe, SCHEMES))
     source = make_model(family, dtype=torch.float32)
     model = AutoModelForCausalLM.from_pretrained(source)
@@ -139,14 +141,15 @@ def test_autoround(family: str, make_model: Callable[..., Path], workplace: Path
             assert Scheme(found["bits"], found["group_size"], found["sym"]) == schemes[bits]
 
 
-@pytest.mark.parametrize("family", SHAPES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_modelopt(family: str, make_model: Callable[..., Path], workplace: Path) -> None:
-    """mtq.quantize applies the widths; where ModelOpt exports the family, so does its export."""
+    """mtq.quantize applies the widths, and ModelOpt's export holds them."""
     mtq = pytest.importorskip("modelopt.torch.quantization")
     yaml = pytest.importorskip("yaml")
     from modelopt.torch.export import export_hf_checkpoint
 
-    recipe = mixed(family)
+    # Cohere's attention and MLP share their input, so ModelOpt's export wants them alike.
+    recipe = mixed(family, **({"1.gate_up": 8} if family == "cohere" else {}))
     config = yaml.safe_load(emit("modelopt", recipe, SCHEMES))
     model = AutoModelForCausalLM.from_pretrained(make_model(family))
     tokens = torch.arange(64).reshape(2, 32)
@@ -167,7 +170,14 @@ def test_modelopt(family: str, make_model: Callable[..., Path], workplace: Path)
     assert found == {name: bits for name, bits in widths.items() if bits != 16}
 
 
-@pytest.mark.parametrize("family", SHAPES)
+# What mlx-lm wants in config.json and hub models have, but transformers 5 no longer writes.
+HUB_NAMES = {
+    "gpt_neox": {"rotary_emb_base": 10000, "rotary_pct": 0.25},
+    "stablelm": {"rope_theta": 10000, "partial_rotary_factor": 0.25},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_mlx_lm(family: str, make_model: Callable[..., Path], workplace: Path) -> None:
     """mlx_lm.convert by the text, and the converted model as mlx-lm loads it."""
     mlx_lm = pytest.importorskip("mlx_lm")
@@ -179,11 +189,8 @@ def test_mlx_lm(family: str, make_model: Callable[..., Path], workplace: Path) -
     source = workplace / "source"
     shape = {"intermediate_size": 512} if family == "gpt_neox" else {}
     shutil.copytree(make_model(family, **shape), source)
-    if family == "gpt_neox":
-        # mlx-lm wants the names that transformers 5 no longer writes, as hub models have them.
-        config = json.loads((source / "config.json").read_text())
-        config |= {"rotary_emb_base": 10000, "rotary_pct": 0.25}
-        (source / "config.json").write_text(json.dumps(config))
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, **HUB_NAMES.get(family, {})}))
     mlx_lm.convert(
         str(source),
         str(workplace / "out"),

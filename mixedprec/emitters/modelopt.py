@@ -10,8 +10,10 @@ It is YAML because `block_sizes` has integers for keys, which JSON has not.
 
 ModelOpt's integers have no zero points, and it exports 4 bits only in groups (W4A16_AWQ) and 8 bits
 only with one scale a row (W8A16; groups quantize, but their export fails), so that is what is
-written, and the comments say where the recipe's schemes differ. Its exports of these widths load in
-TensorRT-LLM; vLLM and SGLang read its FP8 and NVFP4. Checked with nvidia-modelopt 0.47.0.
+written, and the comments say where the recipe's schemes differ. Its export also insists on one
+width for linears that share an input: in Cohere's parallel blocks q/k/v and gate/up together. What
+it exports at these widths is for TensorRT-LLM; vLLM and SGLang read its FP8 and NVFP4. Checked with
+nvidia-modelopt 0.47.0.
 """
 
 from collections.abc import Mapping
