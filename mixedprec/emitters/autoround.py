@@ -8,9 +8,9 @@ scheme to every linear of a block that is not listed. Read it as
     arguments = json.load(file); arguments.pop("awqscope")
     AutoRound(model, tokenizer, **arguments)
 
-AutoRound's method is not AWQ. It refuses 8 bits with zero points, and leaves a linear whose shape
-is not a multiple of 32 at 16 bits. In its own format vLLM and SGLang load symmetric weights only.
-Checked with auto-round 0.16.1.
+AutoRound's own method is not AWQ. It refuses 8 bits with zero points, and leaves a linear whose
+shape is not a multiple of 32 at 16 bits. In its own format vLLM and SGLang load symmetric weights
+only. Checked with auto-round 0.16.1.
 """
 
 from collections.abc import Mapping
