@@ -10,7 +10,7 @@ than AWQ's, with groups of their own (q4_K: 32 weights in blocks of 256, with of
 weights, without). A tensor whose rows are no multiple of 256 falls back to a wider type, which
 llama-quantize says.
 Nothing in llama.cpp needs q/k/v or gate/up at one width. Checked with the tensor names of gguf
-0.19.0 and the quantizer of llama.cpp b11739 (llama-cpp-py-sync 0.11739).
+0.19.0 and the llama-quantize of the llama.cpp in llama-cpp-python 0.3.36.
 """
 
 import shlex
