@@ -303,8 +303,9 @@ def test_split_units_of_one_width_are_fused_again(target: str) -> None:
 def test_what_a_target_cannot_hold(target: str, scheme: Scheme, able: str) -> None:
     recipe = make_recipe("m", LLAMA, 2, scheme.bits, changed={"0.qkv": 16})
     message = rf"{target} cannot hold unit 0\.o \({scheme.bits} bits, .*emit for {able}"
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as refused:
         emit(target, recipe, {scheme.bits: scheme})
+    assert ("make it symmetric" in refused.value.remedy) == (target in ("gptqmodel", "autoround"))
 
 
 @pytest.mark.parametrize("target", EMITTERS)

@@ -19,6 +19,7 @@ touches the disk, and the same input gives the same text.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from mixedprec.emitters import autoround, gptqmodel, llama_cpp, llm_compressor, mlx_lm, modelopt
 from mixedprec.emitters.emitter import Emitter, describe_scheme
@@ -76,9 +77,11 @@ def _check_widths(emitter: Emitter, recipe: Recipe, schemes: Mapping[int, Scheme
         scheme = schemes[entry.bits]
         if scheme not in emitter.holds:
             able = [name for name, other in EMITTERS.items() if scheme in other.holds]
+            near = replace(scheme, symmetric=True) in emitter.holds
+            first = "make it symmetric, or " if near else ""
             raise InputError(
                 f"{emitter.name} cannot hold unit {entry.unit} ({describe_scheme(scheme)})",
-                f"emit for {', '.join(able)}" if able else "choose another width",
+                first + (f"emit for {', '.join(able)}" if able else "choose another width"),
             )
 
 
