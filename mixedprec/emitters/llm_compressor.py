@@ -8,9 +8,10 @@ used. Fused names are listed because vLLM and SGLang look those up in the checkp
 
 Its AWQ is its own, with another grid than autoawq's and no clipping. Models that its registry of
 mappings lacks are taken for llamas, which fails for starcoder2 and gpt_neox: their mappings are
-written. Where units stay at 16 bits its duo scaling would divide by zero, and is switched off.
-Checked with llmcompressor 0.14.0.1 on compressed-tensors 0.19.0, from recipe to checkpoint on tiny
-models, and with the parser of compressed-tensors 0.17.1.
+written. Where units stay at 16 bits its duo scaling would divide by zero, and is switched off. It
+searches all linears behind one norm at the last one's scheme, so in Cohere's parallel blocks their
+groups must be of one size. Checked with llmcompressor 0.14.0.1 on compressed-tensors 0.19.0, from
+recipe to checkpoint on tiny models, and with the parser of compressed-tensors 0.17.1.
 """
 
 from collections.abc import Iterable, Mapping
