@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TARGETS := .venv-targets
 
-.PHONY: demo test check lint bench test-slow test-browser clean
+.PHONY: demo test check lint bench test-slow test-browser test-targets clean
 
 demo: $(READY)
 	$(BIN)/awqscope demo
@@ -32,8 +33,11 @@ test-slow: $(READY)
 test-browser: $(READY)
 	$(BIN)/python -m pytest -m browser
 
+test-targets: $(TARGETS)/.ready
+	$(TARGETS)/bin/python -m pytest -m targets
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(TARGETS) build dist *.egg-info
 
 # torch first, by itself: a machine that offers a CPU build of the pinned version then keeps it.
 $(READY): pyproject.toml constraints.txt
@@ -41,4 +45,12 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# Without dependencies: each tool would bring another torch and transformers. The list is whole.
+$(TARGETS)/.ready: pyproject.toml constraints.txt constraints-targets.txt
+	$(PYTHON) -m venv $(TARGETS)
+	$(TARGETS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(TARGETS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(TARGETS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints-targets.txt
 	touch $@
