@@ -21,10 +21,12 @@ from dash.exceptions import PreventUpdate
 
 from app.jobs import Jobs
 from app.pages import block, compare, recipe, run, runs, tokens
-from app.predict import hand_made, predict, unit_table, widths_of, write_changes
+from app.predict import predict, unit_table, widths_of, write_changes
 from app.store import Store, UnknownRunError
 from app.urls import METRICS, Page, link, query, read_address
 from mixedprec.errors import InputError
+from mixedprec.recipe import change_recipe
+from mixedprec.solver import solve
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -219,10 +221,9 @@ def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
             if unit in units and (width in allowed or width == own.bits[unit])
         }
         mine = predict(record, units, widths)
-        points = recipe.measured_points(record, store.table(name, "promotions"))
-        if jobs is not None:
-            made = recipe.made_recipes(store, jobs, store.summary(name))
-            points += recipe.made_points(made)
+        run = store.summary(name)
+        made = recipe.made_recipes(store, jobs, run) if jobs is not None else []
+        points = recipe.known_points(store, run, made)
         changed = sum(width != record["spec"]["bits"] for width in widths.values())
         return (
             recipe.prediction_tiles(mine, record, changed, widths == own.bits),
@@ -242,6 +243,22 @@ def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
         return recipe.grid_rows(own, own.bits) if own else no_update
 
     @app.callback(
+        Output("units-grid", "rowData", allow_duplicate=True),
+        Input("recipe-best", "n_clicks"),
+        State("units-grid", "rowData"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    @while_it_lasts
+    def take_best(_clicks: int, rows: Sequence[Mapping[str, Any]], path: str) -> Any:
+        name = read_address(path, "").run
+        own, scores = store.recipe(name), store.scores(name)
+        if own is None or scores is None:
+            return no_update
+        size = scores.predict(own.bits | recipe.grid_widths(rows)).bytes
+        return recipe.grid_rows(own, own.bits | solve(scores, max_bytes=size).bits)
+
+    @app.callback(
         Output("recipe-file", "data"),
         Input("recipe-download", "n_clicks"),
         State("units-grid", "rowData"),
@@ -253,7 +270,7 @@ def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
         own = store.recipe(read_address(path, "").run)
         if own is None or ctx.triggered_id != "recipe-download":
             return no_update
-        made = hand_made(own, recipe.grid_widths(rows))
+        made = change_recipe(own, recipe.grid_widths(rows))
         return dcc.send_string(recipe.download(made), "recipe.json")
 
 

@@ -294,26 +294,45 @@ def draw_token(
 
 
 def draw_recipes(points: Sequence[Row]) -> go.Figure:
-    """Bytes against KL of recipes. points: rows of name, bytes, kl, kind (`measured`,
-    `predicted`, `yours`)."""
+    """Bytes against KL of recipes. points: rows of name, bytes, kl, kind (`frontier`, drawn as a
+    line, `rival`, `rival, measured`, `measured`, `predicted`, `yours`)."""
+    line = [point for point in points if point["kind"] == "frontier"]
     looks = {
+        "rival": (GREY, "x-thin", "rivals at the recipe's size, predicted"),
+        "rival, measured": (GREY, "diamond", "rivals, measured"),
         "measured": (BLUE, "circle", "measured"),
         "predicted": (GREY, "circle-open", "predicted from the sweep"),
         "yours": (ORANGE, "star", "yours, predicted"),
     }
-    traces = []
+    traces = [
+        go.Scatter(
+            name="frontier, predicted",
+            x=[point["bytes"] / 1e6 for point in line],
+            y=[point["kl"] for point in line],
+            mode="lines",
+            line={"color": ORANGE, "width": 1.5, "shape": "hv"},
+            hovertemplate="best at %{x:,.2f} MB<br>KL %{y:.4g}<extra></extra>",
+        )
+    ] * bool(line)
     for kind, (colour, symbol, name) in looks.items():
         here = [point for point in points if point["kind"] == kind]
+        if not here:
+            continue
         traces.append(
             go.Scatter(
                 name=name,
                 x=[point["bytes"] / 1e6 for point in here],
                 y=[point["kl"] for point in here],
                 text=[escape(point["name"]) for point in here],
-                mode="markers" if kind == "predicted" else "markers+text",
+                mode="markers+text" if kind in ("measured", "yours") else "markers",
                 textposition="bottom center" if kind == "yours" else "top center",
                 cliponaxis=False,
-                marker={"size": 15 if kind == "yours" else 10, "color": colour, "symbol": symbol},
+                marker={
+                    "size": 15 if kind == "yours" else 10,
+                    "color": colour,
+                    "symbol": symbol,
+                    "line": {"color": colour, "width": 1.5},
+                },
                 hovertemplate="%{text}<br>%{x:,.2f} MB<br>KL %{y:.4g}<extra></extra>",
             )
         )

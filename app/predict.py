@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mixedprec.recipe import Recipe, RecipeUnit
 from mixedprec.scheme import FP16_BITS
 
 Row = Mapping[str, Any]
@@ -95,12 +94,3 @@ def read_changes(
 def write_changes(bits: Mapping[str, int], base: Mapping[str, int]) -> str:
     """What differs from `base`, as `read_changes` takes it."""
     return ",".join(f"{unit}:{width}" for unit, width in bits.items() if width != base[unit])
-
-
-def hand_made(recipe: Recipe, bits: Mapping[str, int]) -> Recipe:
-    """The run's recipe with other widths: fused linears go together, as its units hold them."""
-    units = tuple(
-        RecipeUnit(entry.unit, entry.linears, bits.get(entry.unit, entry.bits))
-        for entry in recipe.units
-    )
-    return Recipe(recipe.model, "by hand", units, {"from": recipe.kind, **recipe.provenance})

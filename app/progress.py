@@ -62,7 +62,7 @@ def show_progress() -> Iterator[OnProgress]:
 
         def update(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(LABELS[stage], total=total)
+                tasks[stage] = bars.add_task(LABELS.get(stage, stage), total=total)
             bars.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
 
         yield update
@@ -83,6 +83,6 @@ class _PlainLines:
             return
         self._last = clock
         left = (clock - began) / done * (total - done) if done and done < total else None
-        line = f"{LABELS[stage]}: {done}/{total}"
+        line = f"{LABELS.get(stage, stage)}: {done}/{total}"
         sys.stderr.write(line + (f", about {left:.0f} s left\n" if left else "\n"))
         sys.stderr.flush()

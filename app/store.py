@@ -10,6 +10,7 @@ import os
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -21,8 +22,11 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
 from diagnose.rundir import RunDirectory
+from diagnose.scores import read_scores
 from mixedprec.errors import InputError
 from mixedprec.recipe import Recipe, load_recipe
+from mixedprec.scores import Scores
+from mixedprec.solver import FrontierPoint, list_frontier
 
 KEPT = 2048
 KEPT_BYTES = 64 * 2**20
@@ -30,6 +34,7 @@ WORST_TOKENS = 60
 WORST_WINDOWS = 8
 WORST_OF_BLOCK = 20
 TAIL_BYTES = 20_000
+POINTS = 120
 # Python objects take several times what Arrow or JSON do.
 OBJECTS = 8
 # What every page takes for granted in run.json; the second from the first measurement on.
@@ -130,6 +135,37 @@ class Store:
         """The run's own recipe, once chosen."""
         path = self.find(name).path / "recipe.json"
         return self._keep(path, "recipe", lambda: load_recipe(path))
+
+    def scores(self, name: str) -> Scores | None:
+        """What the run's tables say of every unit; None while they do not, and for runs of versions
+        that did not keep enough."""
+        path = self.find(name).path
+
+        def read() -> Scores | None:
+            try:
+                return read_scores(path)
+            except InputError:
+                return None
+
+        return self._keep(path / "units.parquet", "scores", read)
+
+    def frontier(self, name: str) -> list[FrontierPoint]:
+        """Recipes that no other beats, at most POINTS of them; empty where nothing is scored."""
+        scores = self.scores(name)
+        if scores is None:
+            return []
+        path = self.find(name).path / "units.parquet"
+        return self._keep(path, "frontier", lambda: list_frontier(scores, most=POINTS)) or []
+
+    def races(self, name: str) -> list[Recipe]:
+        """Recipes measured beside their rivals, by name; damaged files are left out."""
+        found = []
+        for path in sorted((self.find(name).path / "races").glob("*.json")):
+            try:
+                found.append(self._keep(path, "recipe", partial(load_recipe, path)))
+            except InputError:
+                continue
+        return [recipe for recipe in found if recipe is not None]
 
     def proof(self, name: str) -> Mapping[str, Any] | None:
         """proof.json, once written."""

@@ -57,3 +57,8 @@ def bounded(value: float, resampled: Floats) -> Estimate:
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return Estimate(value, float(low), float(high))
+
+
+def bounds(estimate: Estimate) -> tuple[float, float, float]:
+    """The value and its bounds, as files keep them."""
+    return estimate.value, estimate.low, estimate.high

@@ -1,4 +1,4 @@
-"""Every unit's damage at every width from one forward and one backward pass.
+"""Every unit's and every linear's damage at every width from one forward and one backward pass.
 
 For a unit whose output changes by δ_t at token t,
 
@@ -10,6 +10,7 @@ from saved block inputs, so that one block is in memory at a time.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,17 +29,27 @@ from mixedprec.model import (
 )
 
 WINDOWS_A_SEED = 2**24
+SEEDS_A_DRAW = 2**48
 
 
-def _head_gradient(head: Head, hidden: Tensor, vocabulary: int, seed: int, first: int) -> Tensor:
+@dataclass(frozen=True)
+class Estimates:
+    """Estimated mean token KL of quantizing one thing alone, by window [n]. units: by unit name and
+    bits; linears: by full module name and bits, each linear alone where a unit has several."""
+
+    units: dict[tuple[str, int], Tensor]
+    linears: dict[tuple[str, int], Tensor]
+
+
+def _head_gradient(head: Head, hidden: Tensor, vocabulary: int, seed: int) -> Tensor:
     """∂ Σ log p(y) / ∂ hidden for y sampled at every scored position; [n, length, d].
 
-    A window's samples depend on the seed and its number (from `first`), not on its chunk."""
+    A window's samples come from a seed of its own, `seed` plus its number: not from its chunk."""
     gradient = torch.zeros_like(hidden)
     step = tokens_a_chunk(vocabulary)
     length = hidden.shape[1]
     for window in range(len(hidden)):
-        generator = torch.Generator().manual_seed(seed * WINDOWS_A_SEED + first + window)
+        generator = torch.Generator().manual_seed(seed + window)
         for start in range(0, length - 1, step):
             here = slice(start, min(start + step, length - 1))
             states = hidden[window : window + 1, here].detach().requires_grad_(True)
@@ -50,30 +61,25 @@ def _head_gradient(head: Head, hidden: Tensor, vocabulary: int, seed: int, first
     return gradient
 
 
-class _UnitProducts:
-    """Collects g_t·δ_t of every unit and width while one batch goes backward through a block."""
+class _Products:
+    """Collects g_t·δ_t [n, length] of every linear and width while one batch goes backward."""
 
-    def __init__(
-        self, swappable: SwappableBlock, units: dict[str, tuple[str, ...]], deltas: dict
-    ) -> None:
-        self.products: dict[tuple[str, int], Tensor] = {}
+    def __init__(self, swappable: SwappableBlock, deltas: dict[str, dict[int, Tensor]]) -> None:
+        self.found: dict[tuple[str, int], Tensor] = {}
         self._deltas = deltas
         self._handles = [
             swappable.block.get_submodule(linear).register_forward_hook(
-                lambda module, args, output, unit=unit, linear=linear: self._watch(
-                    unit, linear, args[0].detach(), output
+                lambda module, args, output, linear=linear: self._watch(
+                    linear, args[0].detach(), output
                 )
             )
-            for unit, linears in units.items()
-            for linear in linears
+            for linear in deltas
         ]
 
-    def _watch(self, unit: str, linear: str, inputs: Tensor, output: Tensor) -> None:
+    def _watch(self, linear: str, inputs: Tensor, output: Tensor) -> None:
         def receive(gradient: Tensor) -> None:
             for bits, delta in self._deltas[linear].items():
-                product = ((gradient @ delta) * inputs).sum(-1)
-                key = (unit, bits)
-                self.products[key] = self.products.get(key, 0) + product
+                self.found[linear, bits] = ((gradient @ delta) * inputs).sum(-1)
 
         output.register_hook(receive)
 
@@ -89,13 +95,14 @@ def estimate_units(
     bits: tuple[int, ...],
     *,
     seed: int,
+    draw: int = 0,
     first: int = 0,
     on_block: Callable[[int], None] = lambda done: None,
-) -> dict[tuple[str, int], Tensor]:
-    """(unit name, bits) -> estimated mean token KL of quantizing that unit alone, by window [n].
+) -> Estimates:
+    """The estimates from one sample of every token.
 
     windows: token ids [n, length], of which the first is number `first` of the whole text's. The
-    sampled tokens depend on `seed` and that number alone.
+    sampled tokens depend on `seed`, `draw` and that number alone.
     """
     with torch.no_grad():
         hidden, all_kwargs = enter_blocks(model, windows)
@@ -104,13 +111,13 @@ def estimate_units(
             inputs.append(hidden.clone())
             advance(model.read_block(number), hidden, all_kwargs[number])
             on_block(number + 1)
-    gradient = _head_gradient(model.read_head(), hidden, model.config.vocab_size, seed, first)
+    start = draw * SEEDS_A_DRAW + seed * WINDOWS_A_SEED + first
+    gradient = _head_gradient(model.read_head(), hidden, model.config.vocab_size, start)
     scored = windows.shape[1] - 1
-    estimates: dict[tuple[str, int], Tensor] = {}
+    estimates = Estimates({}, {})
     for number in reversed(range(model.blocks)):
         swappable = read_swappable(model, number, searches, bits)
-        units = {f"{number}.{kind.name}": kind.linears for kind in model.family.units}
-        linears = [linear for group in units.values() for linear in group]
+        linears = [linear for kind in model.family.units for linear in kind.linears]
         deltas: dict[str, dict[int, Tensor]] = {linear: {} for linear in linears}
         for width in bits:
             widths = dict.fromkeys(linears, width)
@@ -122,18 +129,51 @@ def estimate_units(
         swappable.use({})
         stream = inputs.pop()
         size = batch_size(windows.shape[1])
-        found: dict[tuple[str, int], list[Tensor]] = {}
-        watcher = _UnitProducts(swappable, units, deltas)
+        units: dict[tuple[str, int], list[Tensor]] = {}
+        alone: dict[tuple[str, int], list[Tensor]] = {}
+        products = _Products(swappable, deltas)
         for batch, upstream in zip(stream.split(size), gradient.split(size), strict=True):
             states = batch.detach().requires_grad_(True)
-            watcher.products = {}
+            products.found = {}
             run_block(swappable.block, states, all_kwargs[number]).backward(upstream)
             assert states.grad is not None
             upstream.copy_(states.grad)
-            for key, product in watcher.products.items():
-                found.setdefault(key, []).append(0.5 * product.square().sum(-1) / scored)
-        watcher.remove()
-        del swappable, deltas, watcher  # before the next is read: one at a time
-        estimates |= {key: torch.cat(parts) for key, parts in found.items()}
+            for width in bits:
+                for kind in model.family.units:
+                    found = [products.found[linear, width] for linear in kind.linears]
+                    key = (f"{number}.{kind.name}", width)
+                    units.setdefault(key, []).append(_expected_kl(sum(found), scored))
+                    for linear, product in zip(kind.linears, found, strict=True):
+                        name = f"{model.prefix(number)}.{linear}"
+                        kl = _expected_kl(product, scored)
+                        alone.setdefault((name, width), []).append(kl)
+        products.remove()
+        del swappable, deltas, products  # before the next is read: one at a time
+        estimates.units.update({key: torch.cat(parts) for key, parts in units.items()})
+        estimates.linears.update({key: torch.cat(parts) for key, parts in alone.items()})
         on_block(2 * model.blocks - number)
     return estimates
+
+
+def _expected_kl(products: Tensor | int, scored: int) -> Tensor:
+    """½ · Σ (g_t·δ_t)² over the tokens [n, length] of each window, a scored token."""
+    assert isinstance(products, Tensor)
+    return 0.5 * products.square().sum(-1) / scored
+
+
+def sampling_error(draws: Tensor) -> float:
+    """The 95% half-width that sampling tokens adds to estimates [draws, things, windows], relative
+    to them, things weighed by their damage.
+
+    Between draws only the sampled tokens differ. With one draw there is no telling that apart from
+    how windows differ: their spread then is an upper bound.
+    """
+    count, _, windows = draws.shape
+    means = draws.mean((0, 2))
+    if means.sum() <= 0 or windows * count < 2:
+        return 0.0
+    if count > 1:
+        variance = draws.var(0).sum(-1) / (count * windows**2)
+    else:
+        variance = draws[0].var(-1) / windows
+    return float(1.96 * variance.sqrt().sum() / means.sum())

@@ -7,12 +7,16 @@ from mixedprec.realise import stored_bytes
 from mixedprec.scheme import FP16_BITS
 
 
+def linear_bytes(model: SourceModel, block: int, linear: str, bits: int, spec: RunSpec) -> int:
+    """Bytes of one linear's weight on disk at `bits`; `linear` is its name inside the block."""
+    scheme = spec.schemes.get(bits, spec.low)
+    module = get_linear(model.block_shell(block), linear)
+    return stored_bytes(module.out_features, module.in_features, bits, scheme)
+
+
 def unit_bytes(model: SourceModel, unit: Unit, bits: int, spec: RunSpec) -> int:
     """Bytes of a unit's weights on disk at `bits`."""
-    scheme = spec.schemes.get(bits, spec.low)
-    shell = model.block_shell(unit.block)
-    linears = [get_linear(shell, name) for name in unit.linears]
-    return sum(stored_bytes(m.out_features, m.in_features, bits, scheme) for m in linears)
+    return sum(linear_bytes(model, unit.block, linear, bits, spec) for linear in unit.linears)
 
 
 def model_bytes(model: SourceModel, spec: RunSpec, changed: dict[str, int]) -> tuple[int, int]:

@@ -38,6 +38,19 @@ UNITS = pa.schema(
     ]
 )
 
+LINEARS = pa.schema(
+    [
+        ("linear", pa.string()),
+        ("unit", pa.string()),
+        ("block", pa.int32()),
+        ("bits", pa.int32()),
+        ("bytes", pa.int64()),
+        ("estimated_kl", pa.float64()),
+        ("estimated_kl_low", pa.float64()),
+        ("estimated_kl_high", pa.float64()),
+    ]
+)
+
 PROMOTIONS = pa.schema(
     [
         ("block", pa.int32()),
@@ -56,6 +69,7 @@ WEIGHTS = pa.schema(
         ("linear", pa.string()),
         ("bits", pa.int32()),
         ("relative_error", pa.float64()),
+        ("squared_error", pa.float64()),
         ("worst_rows", pa.list_(pa.int32())),
         ("worst_groups", pa.list_(pa.int32())),
         ("worst_errors", pa.list_(pa.float32())),

@@ -11,15 +11,15 @@ from mixedprec.scheme import FP16_BITS, Scheme
 from mixedprec.search import split_rows
 
 WORST_GROUPS = 8
-COLUMNS = ("relative_error", "worst_rows", "worst_groups", "worst_errors")
+COLUMNS = ("relative_error", "squared_error", "worst_rows", "worst_groups", "worst_errors")
 
 
 def measure_error(reference: Tensor, effective: Tensor, group: int) -> dict[str, Tensor]:
     """How far a linear's effective weight [N, K] is from its reference: COLUMNS by name.
 
-    relative_error: ‖ΔW‖ / ‖W‖. The others, [≤ WORST_GROUPS], worst first: row and group of those
-    runs of `group` inputs with the largest error, which is ‖ΔW_g‖ over the larger of ‖W_g‖ and the
-    root mean square of all ‖W_g‖.
+    relative_error: ‖ΔW‖ / ‖W‖; squared_error: ‖ΔW‖². The others, [≤ WORST_GROUPS], worst first: row
+    and group of those runs of `group` inputs with the largest error, which is ‖ΔW_g‖ over the
+    larger of ‖W_g‖ and the root mean square of all ‖W_g‖.
     """
     sizes, errors = [], []
     for whole, rounded in zip(split_rows(reference), split_rows(effective), strict=True):
@@ -35,6 +35,7 @@ def measure_error(reference: Tensor, effective: Tensor, group: int) -> dict[str,
     groups = size.shape[1]
     return {
         "relative_error": error.square().mean().sqrt() / typical.clamp(min=smallest),
+        "squared_error": error.square().sum(),
         "worst_rows": (order // groups).int(),
         "worst_groups": (order % groups).int(),
         "worst_errors": damage.flatten()[order].float(),

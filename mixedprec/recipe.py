@@ -55,6 +55,38 @@ class Recipe:
         }
 
 
+@dataclass(frozen=True)
+class Change:
+    """What one recipe gives a unit and another does; None for a recipe that lacks the unit."""
+
+    unit: str
+    before: int | None
+    after: int | None
+
+
+def change_recipe(recipe: Recipe, bits: Mapping[str, int]) -> Recipe:
+    """The recipe with other widths (unit -> bits), its kind "by hand"; linears that are fused go
+    together, as its units hold them. InputError for a unit that it lacks."""
+    unknown = sorted(set(bits) - set(recipe.bits))
+    if unknown:
+        raise InputError(f"the recipe has no unit {unknown[0]!r}", "name units as it does")
+    units = tuple(
+        RecipeUnit(entry.unit, entry.linears, bits.get(entry.unit, entry.bits))
+        for entry in recipe.units
+    )
+    return Recipe(recipe.model, "by hand", units, {"from": recipe.kind, **recipe.provenance})
+
+
+def diff_recipes(before: Recipe, after: Recipe) -> list[Change]:
+    """The units whose width differs, in the order of computation."""
+    old, new = before.bits, after.bits
+    return [
+        Change(unit, old.get(unit), new.get(unit))
+        for unit in dict.fromkeys([*old, *new])
+        if old.get(unit) != new.get(unit)
+    ]
+
+
 def make_recipe(
     model: str,
     family: Family,
@@ -92,24 +124,26 @@ def check_names(names: Mapping[str, int] | list[str], units: tuple[Unit, ...]) -
         )
 
 
-def save_recipe(path: Path, recipe: Recipe) -> None:
+def recipe_json(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as its file holds it."""
+    return {
+        "schema": SCHEMA,
+        "model": recipe.model,
+        "kind": recipe.kind,
+        "provenance": dict(recipe.provenance),
+        "units": [
+            {"unit": entry.unit, "linears": list(entry.linears), "bits": entry.bits}
+            for entry in recipe.units
+        ],
+    }
+
+
+def save_recipe(path: Path | str, recipe: Recipe) -> None:
     """Write the recipe as JSON, in one step."""
-    write_json(
-        path,
-        {
-            "schema": SCHEMA,
-            "model": recipe.model,
-            "kind": recipe.kind,
-            "provenance": dict(recipe.provenance),
-            "units": [
-                {"unit": entry.unit, "linears": list(entry.linears), "bits": entry.bits}
-                for entry in recipe.units
-            ],
-        },
-    )
+    write_json(Path(path), recipe_json(recipe))
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: Path | str) -> Recipe:
     """Read a recipe. InputError where the file is missing, is no recipe, or has odd widths."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -135,6 +169,15 @@ def load_recipe(path: Path) -> Recipe:
 def check_fits(recipe: Recipe, family: Family, blocks: int) -> None:
     """Raise InputError unless the recipe names every unit of the model once, with its linears."""
     wanted = make_recipe(recipe.model, family, blocks, FP16_BITS)
+    fused = {linear: entry.unit for entry in wanted.units for linear in entry.linears}
+    known = {entry.unit for entry in wanted.units}
+    for entry in recipe.units:
+        if entry.unit not in known and set(entry.linears) <= set(fused):
+            raise InputError(
+                f"the recipe splits the fused unit {fused[entry.linears[0]]} ({entry.unit})",
+                "vLLM and SGLang fuse its linears and refuse or corrupt it: solve without "
+                "--split-fused, or --emit it for an engine that does not fuse",
+            )
     expected = {entry.unit: set(entry.linears) for entry in wanted.units}
     check_names([entry.unit for entry in recipe.units], list_units(family, blocks))
     missing = sorted(set(expected) - {entry.unit for entry in recipe.units})

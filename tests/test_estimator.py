@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM
 
 from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
-from diagnose.estimator import estimate_units
+from diagnose.estimator import estimate_units, sampling_error
 from diagnose.quantized import read_swappable
 from diagnose.refine import unit_branch
 from diagnose.sweep import Plan, run_sweep
@@ -60,14 +60,17 @@ def test_blockwise_equals_one_backward_pass(setup: Setup) -> None:
         for linear in unit.linears:
             full = f"{model.prefix(unit.block)}.{linear}"
             delta = effective[linear] - whole.get_submodule(full).weight
-            products = products + (by_name[full] * (caught[full][0] @ delta.T)).sum(-1)
+            product = (by_name[full] * (caught[full][0] @ delta.T)).sum(-1)
+            alone = 0.5 * product.square().sum() / (windows.shape[1] - 1)
+            assert found.linears[full, 4].item() == pytest.approx(alone.item(), rel=1e-3)
+            products = products + product
         expected = 0.5 * products.square().sum() / (windows.shape[1] - 1)
-        assert found[unit.name, 4].item() == pytest.approx(expected.item(), rel=1e-3)
+        assert found.units[unit.name, 4].item() == pytest.approx(expected.item(), rel=1e-3)
 
 
 def test_ranks_units_as_exact_measurement_does(setup: Setup) -> None:
     model, windows, searches = setup
-    estimates = estimate_units(model, windows, searches, (4, 8), seed=0)
+    estimates = estimate_units(model, windows, searches, (4, 8), seed=0).units
     units = list_units(model.family, model.blocks)
     branches = tuple(unit_branch(model, unit, 4) for unit in units)
     scores = run_sweep(model, windows, Plan(4, (4, 8), frozenset(), searches, branches))
@@ -76,3 +79,16 @@ def test_ranks_units_as_exact_measurement_does(setup: Setup) -> None:
     # Random weights mix tokens more than trained ones; test_demo.py asks more of a trained model.
     assert spearmanr(exact, estimated).statistic > 0.8
     assert all(estimates[u.name, 8].mean() < 0.1 * estimates[u.name, 4].mean() for u in units)
+
+
+def test_sampling_error_is_told_from_how_windows_differ() -> None:
+    """Draws of known spread around means that differ by window far more."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.rand(1, 3, 40, generator=generator, dtype=torch.float64) * 10 + 1
+    noise = 0.3 * torch.randn(4, 3, 40, generator=generator, dtype=torch.float64)
+    draws = means + noise
+    # Means of 4 draws and 40 windows: 1.96 · 0.3 / √160 each, over their mean.
+    expected = 1.96 * 0.3 / 160**0.5 / float(draws.mean())
+    assert sampling_error(draws) == pytest.approx(expected, rel=0.15)
+    assert sampling_error(draws[:1]) > 3 * sampling_error(draws)
+    assert sampling_error(torch.zeros(1, 3, 40)) == 0

@@ -196,12 +196,14 @@ def recipe_point(name: str, kl: float, kind: str = "predicted") -> dict[str, Any
 def test_recipes_by_kind() -> None:
     points = [recipe_point("<b>odd</b>", 0.2, "measured"), recipe_point("yours", 0.1, "yours")]
     figure = draw_recipes(points)
-    measured, predicted, yours = figure.data
+    measured, yours = figure.data
     assert (list(measured.x), list(measured.y)) == ([2.0], [0.2])
     assert list(measured.text) == ["&lt;b&gt;odd&lt;/b&gt;"]
-    assert len(predicted.x) == 0
     assert list(yours.y) == [0.1]
     assert figure.layout.yaxis.type != "log"
+    line = [recipe_point("frontier", kl, "frontier") for kl in (0.3, 0.1)]
+    drawn = draw_recipes([*points, *line]).data[0]
+    assert (drawn.mode, drawn.line.shape, list(drawn.y)) == ("lines", "hv", [0.3, 0.1])
     assert draw_recipes([*points, recipe_point("far", 0.001)]).layout.yaxis.type == "log"
     is_writable(draw_recipes([]))
     is_writable(draw_recipes([recipe_point("none", 0.0)]))

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from app.predict import hand_made, predict, unit_table, widths_of
+from app.predict import predict, unit_table, widths_of
 from diagnose.pipeline import run_pipeline
 from diagnose.proof import Subject, prove, prove_other
 from diagnose.quantized import read_swappable, uniform_widths
@@ -29,7 +29,7 @@ from diagnose.spec import RunSpec
 from mixedprec.checkpoint import checkpoint_bytes, write_checkpoint
 from mixedprec.errors import InputError
 from mixedprec.model import open_model
-from mixedprec.recipe import load_recipe
+from mixedprec.recipe import change_recipe, load_recipe
 
 MakeModel = Callable[..., Path]
 
@@ -439,7 +439,7 @@ def test_predicted_bytes_are_those_of_the_checkpoint(
 ) -> None:
     """Of recipes made by hand, of which some change the unit that the run kept at 16 bits."""
     model = open_model(spec.model)
-    recipe = hand_made(load_recipe(whole.path / "recipe.json"), changes)
+    recipe = change_recipe(load_recipe(whole.path / "recipe.json"), changes)
     write_checkpoint(tmp_path / "out", model, recipe, whole.searches, spec.schemes)
     units = unit_table(whole.read_table("units").to_pylist())
     assert widths_of(units) == [4, 8, 16]

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.predict import (
-    hand_made,
     predict,
     read_changes,
     unit_table,
@@ -19,7 +18,7 @@ from app.predict import (
 from diagnose.rundir import RunDirectory
 from mixedprec.errors import InputError
 from mixedprec.families import FAMILIES
-from mixedprec.recipe import check_fits, load_recipe
+from mixedprec.recipe import change_recipe, check_fits, load_recipe
 
 SAMPLE = RunDirectory(Path(__file__).parent.parent / "reports" / "sample")
 RECORD = SAMPLE.read()
@@ -141,7 +140,7 @@ def test_garbage_is_left_out(garbage: str) -> None:
 
 @given(changes)
 def test_recipes_made_by_hand_fit_the_model(bits: dict[str, int]) -> None:
-    made = hand_made(RECIPE, bits)
+    made = change_recipe(RECIPE, bits)
     check_fits(made, FAMILIES["llama"], RECORD["source"]["blocks"])
     assert made.bits == RECIPE.bits | bits
     assert made.kind == "by hand"
@@ -157,4 +156,4 @@ def test_a_recipe_that_splits_fused_linears_would_be_refused() -> None:
     split = replace(first, linears=first.linears[:1])
     broken = replace(RECIPE, units=(split, *RECIPE.units[1:]))
     with pytest.raises(InputError, match="does not hold the linears a server fuses"):
-        check_fits(hand_made(broken, {}), FAMILIES["llama"], RECORD["source"]["blocks"])
+        check_fits(change_recipe(broken, {}), FAMILIES["llama"], RECORD["source"]["blocks"])

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import dash_ag_grid as dag
@@ -29,22 +28,33 @@ from app.parts import (
 )
 from app.predict import (
     Prediction,
-    hand_made,
     predict,
     read_changes,
     unit_table,
     widths_of,
 )
+from app.rivals import frontier_points, raced_points
 from app.store import RunSummary, Store
 from app.urls import Page, read_address
 from mixedprec.errors import InputError
-from mixedprec.recipe import Recipe, load_recipe
+from mixedprec.recipe import Recipe, change_recipe, load_recipe, recipe_json
 
 TICK = 1500
 
 Row = Mapping[str, Any]
 # A requantization, and what it should come to.
 Made = tuple[Requantization, Prediction | None]
+
+
+def known_points(store: Store, run: RunSummary, made: Sequence[Made]) -> list[dict[str, Any]]:
+    """Every recipe that the run knows something of, but the one being made by hand."""
+    assert run.record is not None
+    return [
+        *frontier_points(store, run.name, run.record["spec"]["rescue_bits"]),
+        *measured_points(run.record, store.table(run.name, "promotions")),
+        *raced_points(store.races(run.name)),
+        *made_points(made),
+    ]
 
 
 def chart_card(points: Sequence[Row], mine: Prediction | None) -> Any:
@@ -59,8 +69,9 @@ def chart_card(points: Sequence[Row], mine: Prediction | None) -> Any:
             {"name": "Recipe", "bytes": "Weights", "kl": "KL", "kind": ""},
             point_rows(shown),
         ),
-        summary="Down and to the left is better. Circles were measured; hollow ones are promotions "
-        "that the sweep tried in the quantized model.",
+        summary="Down and to the left is better. No recipe is predicted to lie below the line, the "
+        "frontier. Filled circles were measured; hollow ones are promotions that the sweep tried "
+        "in the quantized model; crosses are cheap choices of equal bytes.",
     )
 
 
@@ -231,16 +242,7 @@ def made_points(made: Sequence[Made]) -> list[dict[str, Any]]:
 
 def download(recipe: Recipe) -> str:
     """The recipe as the JSON that `requantize` takes."""
-    return json.dumps(
-        {
-            "schema": 1,
-            "model": recipe.model,
-            "kind": recipe.kind,
-            "provenance": dict(recipe.provenance),
-            "units": [{**asdict(entry), "linears": list(entry.linears)} for entry in recipe.units],
-        },
-        indent=2,
-    )
+    return json.dumps(recipe_json(recipe), indent=2)
 
 
 def editor(store: Store, run: RunSummary, recipe: Recipe, page: Page, jobs: Jobs | None) -> Any:
@@ -251,11 +253,12 @@ def editor(store: Store, run: RunSummary, recipe: Recipe, page: Page, jobs: Jobs
     widths = recipe.bits | read_changes(page.option("bits"), units, allowed)
     mine = predict(run.record, units, widths)
     made = made_recipes(store, jobs, run) if jobs is not None else []
-    points = measured_points(run.record, store.table(run.name, "promotions")) + made_points(made)
+    points = known_points(store, run, made)
     low = run.record["spec"]["bits"]
     changed = sum(width != low for width in widths.values())
     actions: list[Any] = [
         dmc.Button("Back to the run's recipe", id="recipe-reset", variant="default", size="sm"),
+        dmc.Button("Best at this size", id="recipe-best", variant="default", size="sm"),
         dmc.Button("Download recipe", id="recipe-download", variant="default", size="sm"),
     ]
     skipped = run.record["stages"].get("requantize", {})
@@ -316,7 +319,7 @@ def register(app: Dash, store: Store, jobs: Jobs) -> None:
         taken = {path.name.partition(".")[0] for path in folder.glob("*")}
         free = next(f"by-hand-{n}" for n in range(1, len(taken) + 2) if f"by-hand-{n}" not in taken)
         try:
-            jobs.requantize(name, hand_made(own, grid_widths(rows)), free)
+            jobs.requantize(name, change_recipe(own, grid_widths(rows)), free)
         except InputError as error:
             return notice("Not started", html.P(str(error)), tone="bad"), no_update
         return results(made_recipes(store, jobs, store.summary(name))), False

@@ -1,0 +1,185 @@
+"""`awqscope recipe`: a recipe for any budget, beside its rivals, and in other tools' dialects."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.commands.common import RunArgument, parse_bytes
+from mixedprec.baselines import Contestant, predict_contest
+from mixedprec.errors import InputError
+from mixedprec.files import write_text
+
+if TYPE_CHECKING:
+    from diagnose.rundir import RunDirectory
+    from mixedprec import Recipe, Scores
+
+FUSING = "vLLM and SGLang"
+
+
+def recipe(
+    path: RunArgument,
+    flagged: Annotated[
+        bool, typer.Option("--flagged", help="The run's own recipe: flagged units promoted.")
+    ] = False,
+    target_bits: Annotated[
+        float | None,
+        typer.Option(help="Least KL at so many bits per weight, scales and zero points counted."),
+    ] = None,
+    max_bytes: Annotated[
+        str | None, typer.Option(help="Least KL within this size of all tensors, such as 4.2GB.")
+    ] = None,
+    min_recovery: Annotated[
+        float | None, typer.Option(help="Least size that gives back this share of the lost KL.")
+    ] = None,
+    widths: Annotated[
+        str | None, typer.Option(help="Widths to choose from, such as 4,8. [default: all scored]")
+    ] = None,
+    split_fused: Annotated[
+        bool,
+        typer.Option(
+            "--split-fused",
+            help=f"Every linear on its own, for engines that do not fuse: {FUSING} refuse it.",
+        ),
+    ] = False,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Better it by swaps measured in the quantized model.")
+    ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Measure it, and cheap recipes of equal bytes beside it."),
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option(help="Where the run's model is now, if it has moved.")
+    ] = None,
+    emit: Annotated[
+        str | None, typer.Option(help="Write it for another tool; --emit list names them.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where to write the recipe (or the dialect).")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the recipe as JSON, with what is predicted.")
+    ] = False,
+) -> None:
+    """Choose widths from a finished run's scores: least damage in a size, or least size.
+
+    Prints what is predicted and how cheap recipes of equal bytes compare; -o keeps the recipe for
+    `requantize`. With --verify all are measured on the run's text (and kept in RUN/races/).
+    """
+    from app.progress import show_progress
+    from app.standings import print_recipe
+    from diagnose.rundir import RunDirectory
+    from diagnose.scores import read_scores, read_squared_errors
+    from diagnose.spec import RunSpec
+    from mixedprec.baselines import list_baselines
+    from mixedprec.recipe import recipe_json, save_recipe
+    from mixedprec.solver import limit_widths
+
+    if emit == "list":
+        _list_dialects()
+        return
+    _check_dialect(emit)
+    budget = {
+        "target_bits": target_bits,
+        "max_bytes": None if max_bytes is None else parse_bytes(max_bytes),
+        "min_recovery": min_recovery,
+    }
+    asked = {name: value for name, value in budget.items() if value is not None}
+    if len(asked) + flagged > 1:
+        raise InputError(
+            "a recipe has one budget",
+            "give one of --flagged, --target-bits, --max-bytes and --min-recovery",
+        )
+    if refine and not (target_bits or max_bytes):
+        raise InputError(
+            "--refine betters a recipe within a size", "give --target-bits or --max-bytes with it"
+        )
+    run = RunDirectory(path)
+    spec = RunSpec.from_json(run.read()["spec"])
+    scores = read_scores(path, split_fused=split_fused)
+    if widths:
+        scores = limit_widths(scores, _parse_widths(widths))
+    chosen = _choose(run, scores, asked)
+    room = scores.unit_bytes(chosen.bits)
+    if target_bits:
+        room = int(target_bits * scores.weights / 8)
+    elif budget["max_bytes"]:
+        room = int(budget["max_bytes"]) - scores.fixed_bytes
+    contestants: list[Contestant] = []
+    with show_progress() as on_progress:
+        if refine or verify:
+            from diagnose.contest import better, hold_contest, open_course
+
+            course = open_course(run, model)
+        if refine:
+            chosen = better(course, scores, chosen, room, on_progress)
+        room = max(room, scores.unit_bytes(chosen.bits))
+        errors = read_squared_errors(path, scores)
+        baselines = list_baselines(scores, room, spec.rescue_bits, errors)
+        if verify:
+            contestants = hold_contest(course, scores, chosen, baselines, on_progress)
+    if not contestants:
+        contestants = predict_contest(scores, chosen.bits, baselines)
+    chosen = replace(
+        chosen,
+        provenance={
+            **chosen.provenance,
+            "run": run.path.name,
+            "split_fused": split_fused,
+            "source_sha256": run.read()["source"]["hashes"],
+            "rivals": [asdict(contestant) for contestant in contestants],
+        },
+    )
+    if verify:
+        name = "-".join(f"{key}-{value:g}" for key, value in asked.items()) or "flagged"
+        name += "-split" * split_fused + "-refined" * refine
+        save_recipe(run.path / "races" / f"{name}.json", chosen)
+    text = json.dumps(recipe_json(chosen), indent=2, ensure_ascii=False)
+    if emit:
+        from mixedprec.emitters import emit as write_dialect
+
+        text = write_dialect(emit, chosen, spec.schemes)
+    if out is not None:
+        write_text(out, text.rstrip("\n") + "\n")
+    elif emit or as_json:
+        print(text)
+        return
+    print_recipe(scores, chosen, contestants)
+
+
+def _list_dialects() -> None:
+    from mixedprec.emitters import EMITTERS
+
+    for name, emitter in EMITTERS.items():
+        print(f"{name:16}{emitter.purpose}")
+
+
+def _check_dialect(emit: str | None) -> None:
+    """InputError for a dialect that is not there: before anything is measured."""
+    from mixedprec.emitters import EMITTERS
+
+    if emit is not None and emit not in EMITTERS:
+        raise InputError(f"nothing emits {emit!r}", f"use one of {', '.join(EMITTERS)}")
+
+
+def _choose(run: "RunDirectory", scores: "Scores", asked: dict[str, Any]) -> "Recipe":
+    """The recipe for what was asked; the run's own where nothing was."""
+    from mixedprec.recipe import load_recipe
+    from mixedprec.solver import recipe_of, solve
+
+    if asked:
+        return solve(scores, **asked)
+    own = load_recipe(run.path / "recipe.json")
+    widths = own.linear_widths()
+    bits = {unit.name: widths[unit.linears[0]] for unit in scores.units}
+    return recipe_of(scores, bits, kind=own.kind, provenance=own.provenance)
+
+
+def _parse_widths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{text!r} is no list of widths", "give it like 4,8") from error

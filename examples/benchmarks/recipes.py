@@ -1,0 +1,170 @@
+"""Estimates against exhaustive measurement, and recipes against rivals of equal bytes.
+
+`python -m examples.benchmarks.recipes CALIB VALID MODEL [MODEL ...]`: for every model (the bundled
+one where none is given) a run, then every linear and every unit measured exactly, alone; how the
+one-pass estimates rank and add up against that, and in what share of the time. Then, at 4.5 and 5
+bits per weight, the share of the uniform model's KL that recipes give back, all measured: solved
+from the run's scores, solved from the exhaustive measurement, bettered by swaps, and baselines.
+"""
+
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from pandas import Series
+
+from app.demo import demo_spec
+from diagnose.contest import Course, better
+from diagnose.estimator import estimate_units
+from diagnose.inputs import Inputs, load_inputs
+from diagnose.pipeline import run_pipeline
+from diagnose.quantized import uniform_widths
+from diagnose.race import measure_kl
+from diagnose.refine import unit_branch
+from diagnose.rundir import RunDirectory
+from diagnose.scores import read_scores, read_squared_errors
+from diagnose.spec import RunSpec
+from diagnose.sweep import REFERENCE, Branch, Plan, run_sweep
+from mixedprec import Option, Scores, recipe_of, solve
+from mixedprec.baselines import list_baselines
+from mixedprec.families import list_units
+from mixedprec.scheme import FP16_BITS
+
+TARGETS = (4.5, 5.0)
+WINDOWS = {"seq_len": 256, "windows": 32, "calib_windows": 32}
+
+
+def measure_alone(
+    inputs: Inputs, spec: RunSpec, run: RunDirectory, branches: dict[str, Branch]
+) -> dict[str, float]:
+    """Exact KL of every branch, by name, in one sweep."""
+    plan = Plan(spec.bits, tuple(spec.schemes), frozenset(), run.searches, tuple(branches.values()))
+    scores = run_sweep(inputs.model, inputs.windows, plan)
+    return {name: float(scores[branch.name].kl.mean()) for name, branch in branches.items()}
+
+
+def linear_branches(inputs: Inputs, bits: int) -> dict[str, Branch]:
+    """The reference model with one linear at `bits`, by the linear's full name."""
+    model = inputs.model
+    branches = {}
+    for unit in list_units(model.family, model.blocks):
+        kept = uniform_widths(model, FP16_BITS, frozenset(), unit.block)
+        for linear in unit.linears:
+            name = f"{model.prefix(unit.block)}.{linear}"
+            widths = tuple(sorted({**kept, linear: bits}.items()))
+            branches[name] = Branch(name, unit.block, REFERENCE, widths, REFERENCE)
+    return branches
+
+
+def time_naively(inputs: Inputs, spec: RunSpec, run: RunDirectory, scores: Scores) -> float:
+    """Seconds for one model with one linear quantized, measured whole: what a loop over linears
+    without sharing costs a turn."""
+    split = read_scores(run.path, split_fused=True)
+    bits = {unit.name: FP16_BITS for unit in split.units}
+    first = split.units[0].name
+    recipe = recipe_of(split, {**bits, first: spec.bits}, kind="one linear")
+    began = time.perf_counter()
+    measure_kl(inputs.model, inputs.windows, run.searches, {"one": recipe}, spec.max_memory)
+    return time.perf_counter() - began
+
+
+def judge_estimates(inputs: Inputs, spec: RunSpec, run: RunDirectory, scores: Scores) -> None:
+    """Print rank correlation, totals and time of the estimates of all linears and all units."""
+    began = time.perf_counter()
+    estimates = estimate_units(
+        inputs.model, inputs.windows, run.searches, (spec.bits,), seed=spec.seed
+    )
+    estimating = time.perf_counter() - began
+    branches = linear_branches(inputs, spec.bits)
+    began = time.perf_counter()
+    exact = measure_alone(inputs, spec, run, branches)
+    sweeping = time.perf_counter() - began
+    naive = time_naively(inputs, spec, run, scores) * len(branches)
+    found = {name: float(estimates.linears[name, spec.bits].mean()) for name in exact}
+    correlation = Series(found).rank().corr(Series(exact).rank())
+    print(
+        f"  {len(exact)} linears: Spearman {correlation:.3f}, total "
+        f"{sum(found.values()) / sum(exact.values()):.3f} of the exact one; estimate / exhaustive "
+        f"time {estimating / naive:.3f} (one model a linear), {estimating / sweeping:.3f} (one "
+        "sweep for all)",
+        flush=True,
+    )
+
+
+def measure_exactly(inputs: Inputs, spec: RunSpec, run: RunDirectory, scores: Scores) -> Scores:
+    """The scores with every unit's KL measured."""
+    units = {unit.name: unit for unit in list_units(inputs.model.family, inputs.model.blocks)}
+    branches = {
+        f"{name}@{bits}": unit_branch(inputs.model, unit, bits)
+        for name, unit in units.items()
+        for bits in spec.schemes
+    }
+    exact = measure_alone(inputs, spec, run, branches)
+    estimated = Series({u.name: u.options[0].kl for u in scores.units})
+    measured = Series({u.name: exact[f"{u.name}@{u.options[0].bits}"] for u in scores.units})
+    correlation = estimated.rank().corr(measured.rank())
+    print(
+        f"  {len(units)} units: Spearman of the run's scores {correlation:.3f}, total "
+        f"{estimated.sum() / measured.sum():.3f} of the exact one"
+    )
+    return replace(
+        scores,
+        units=tuple(
+            replace(
+                unit,
+                options=tuple(
+                    Option(o.bits, o.bytes, exact.get(f"{unit.name}@{o.bits}", 0.0))
+                    for o in unit.options
+                ),
+            )
+            for unit in scores.units
+        ),
+    )
+
+
+def race(
+    inputs: Inputs, spec: RunSpec, run: RunDirectory, scores: Scores, exact: Scores, target: float
+) -> None:
+    """Print the share of lost KL given back at `target` bits per weight by every way to choose."""
+    ours = solve(scores, target_bits=target)
+    room = target * scores.weights / 8
+    began = time.perf_counter()
+    refined = better(Course(run, spec, inputs), scores, ours, room, lambda stage, done, total: None)
+    refining = time.perf_counter() - began
+    recipes = {
+        "this recipe": ours,
+        "exhaustive": recipe_of(scores, solve(exact, target_bits=target).bits, kind="exhaustive"),
+        "refined": refined,
+    }
+    errors = read_squared_errors(run.path, scores)
+    for name, bits in list_baselines(scores, room, spec.rescue_bits, errors).items():
+        recipes[name] = recipe_of(scores, bits, kind=name)
+    measured = measure_kl(inputs.model, inputs.windows, run.searches, recipes, spec.max_memory)
+    shares = {name: 1 - float(np.mean(kl)) / scores.uniform_kl for name, kl in measured.items()}
+    print(f"  {target} bits per weight, given back ({refining:.0f} s of swaps):")
+    for name, share in sorted(shares.items(), key=lambda item: -item[1]):
+        print(f"    {name:16} {share:7.2%}")
+    print(f"    this recipe / exhaustive {shares['this recipe'] / shares['exhaustive']:.4f}")
+
+
+def main() -> None:
+    """Every model in turn."""
+    calib, valid, *models = sys.argv[1:] or ["", ""]
+    demo = demo_spec(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for number, model in enumerate(models or [demo.model]):
+            spec = RunSpec(model, calib or demo.calib, valid or demo.valid, **WINDOWS)
+            run = run_pipeline(spec, Path(folder) / str(number), lambda *event: None)
+            inputs, scores = load_inputs(spec), read_scores(run.path)
+            print(f"{model}: uniform KL {scores.uniform_kl:.5f}")
+            judge_estimates(inputs, spec, run, scores)
+            exact = measure_exactly(inputs, spec, run, scores)
+            for target in TARGETS:
+                race(inputs, spec, run, scores, exact, target)
+
+
+if __name__ == "__main__":
+    main()

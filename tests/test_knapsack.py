@@ -1,0 +1,120 @@
+"""One option a unit at the least cost within a weight: against enumeration, and a stock solver."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from mixedprec.frontier import trace_frontier
+from mixedprec.knapsack import choose_options
+
+Table = list[list[float]]
+
+
+@st.composite
+def instances(draw: st.DrawFn, most: int = 6) -> tuple[Table, Table]:
+    """Costs and weights of a few units with up to three options; whole numbers, so with ties."""
+    sizes = draw(st.lists(st.integers(1, 3), min_size=1, max_size=most))
+    number = st.integers(0, 9).map(float)
+    costs = [draw(st.lists(number, min_size=n, max_size=n)) for n in sizes]
+    weights = [draw(st.lists(number, min_size=n, max_size=n)) for n in sizes]
+    return costs, weights
+
+
+def enumerate_all(costs: Table, weights: Table) -> list[tuple[float, float]]:
+    """(weight, cost) of every choice."""
+    return [
+        (
+            sum(weights[unit][option] for unit, option in enumerate(chosen)),
+            sum(costs[unit][option] for unit, option in enumerate(chosen)),
+        )
+        for chosen in product(*[range(len(options)) for options in costs])
+    ]
+
+
+@settings(max_examples=300, deadline=None)
+@given(instances(), st.integers(0, 40))
+def test_choice_is_the_best_of_all(instance: tuple[Table, Table], limit: int) -> None:
+    costs, weights = instance
+    fitting = [cost for weight, cost in enumerate_all(costs, weights) if weight <= limit]
+    choice = choose_options(costs, weights, limit)
+    if not fitting:
+        assert choice is None
+        return
+    assert choice is not None and choice.gap == 0
+    picked = list(enumerate(choice.options))
+    assert sum(weights[unit][option] for unit, option in picked) <= limit
+    assert sum(costs[unit][option] for unit, option in picked) == min(fitting)
+
+
+@settings(max_examples=200, deadline=None)
+@given(instances())
+def test_frontier_is_all_of_it(instance: tuple[Table, Table]) -> None:
+    costs, weights = instance
+    every = sorted(enumerate_all(costs, weights))
+    expected, lowest = [], float("inf")
+    for weight, cost in every:
+        if cost < lowest:
+            expected.append((weight, cost))
+            lowest = cost
+    frontier = trace_frontier(costs, weights)
+    assert frontier.complete
+    assert list(zip(frontier.weights, frontier.costs, strict=True)) == expected
+    for (weight, cost), options in zip(expected, frontier.options.tolist(), strict=True):
+        picked = list(enumerate(options))
+        assert sum(weights[unit][option] for unit, option in picked) == weight
+        assert sum(costs[unit][option] for unit, option in picked) == cost
+
+
+@settings(max_examples=100, deadline=None)
+@given(instances())
+def test_hull_points_are_on_the_frontier(instance: tuple[Table, Table]) -> None:
+    costs, weights = instance
+    whole = trace_frontier(costs, weights)
+    hull = trace_frontier(costs, weights, most=0)
+    assert not hull.complete
+    known = set(zip(whole.weights, whole.costs, strict=True))
+    assert set(zip(hull.weights, hull.costs, strict=True)) <= known
+    assert {hull.weights[-1], whole.weights[-1]} == {whole.weights[-1]}
+
+
+def model_like(units: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """KL and bytes at 4, 8 and 16 bits of units of four shapes, unevenly damaged."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.choice([512 * 256, 256 * 256, 1280 * 256, 640 * 256], units)
+    damage = rng.lognormal(-8, 1.2, units)
+    costs = np.stack([damage, damage * 0.004 * rng.lognormal(0, 0.3, units), 0 * damage], axis=1)
+    return costs, np.stack([sizes * 0.52, sizes * 1.02, sizes * 2.0], axis=1).round()
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.6])
+def test_equals_a_mixed_integer_solver(share: float) -> None:
+    """HiGHS, asked for the last digit, on a model of 24 blocks."""
+    costs, weights = model_like(96, seed=1)
+    least, most = weights[:, 0].sum(), weights[:, 2].sum()
+    limit = least + share * (most - least)
+    choice = choose_options(costs.tolist(), weights.tolist(), limit)
+    assert choice is not None and choice.gap == 0
+    units, options = costs.shape
+    one_each = np.kron(np.eye(units), np.ones(options))
+    found = milp(
+        costs.ravel() / costs.sum(),
+        constraints=[
+            LinearConstraint(one_each, 1, 1),
+            LinearConstraint(weights.ravel()[None] / limit, -np.inf, 1),
+        ],
+        integrality=np.ones(costs.size),
+        bounds=Bounds(0, 1),
+        options={"mip_rel_gap": 0},
+    )
+    ours = costs[np.arange(units), list(choice.options)].sum()
+    assert ours / costs.sum() == pytest.approx(found.fun, rel=1e-9)
+
+
+def test_ten_thousand_units_are_solved_exactly() -> None:
+    costs, weights = model_like(10_000, seed=2)
+    choice = choose_options(costs.tolist(), weights.tolist(), 1.1 * weights[:, 0].sum())
+    assert choice is not None and choice.gap == 0

@@ -1,0 +1,157 @@
+"""Recipes for a budget: sizes and predictions by hand, every budget, what no recipe can meet."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from mixedprec import (
+    InputError,
+    Option,
+    ScoredUnit,
+    Scores,
+    change_recipe,
+    diff_recipes,
+    limit_widths,
+    list_frontier,
+    load_recipe,
+    save_recipe,
+    solve,
+)
+from mixedprec.baselines import (
+    RECIPE,
+    judge_contest,
+    list_baselines,
+    predict_contest,
+    rank_contest,
+)
+from mixedprec.baselines import Contestant as Rival
+
+KL = {"0.qkv": 0.04, "0.down": 0.01, "1.qkv": 0.02, "1.down": 0.03}
+
+
+def unit(name: str, kl: float, weights: int) -> ScoredUnit:
+    """A unit of `weights` weights: half, one and two bytes each."""
+    block, _, kind = name.partition(".")
+    options = (
+        Option(4, weights // 2, kl),
+        Option(8, weights, kl / 100),
+        Option(16, weights * 2, 0.0),
+    )
+    return ScoredUnit(name, (f"model.layers.{block}.{kind}_proj",), weights, options)
+
+
+SCORES = Scores(
+    "m",
+    tuple(unit(name, kl, 800 if name.endswith("qkv") else 400) for name, kl in KL.items()),
+    fixed_bytes=1000,
+    uniform_kl=0.2,
+)
+
+
+def test_predictions_by_hand() -> None:
+    predicted = SCORES.predict({**SCORES.uniform, "0.qkv": 8, "1.down": 16})
+    assert predicted.bytes == 1000 + 800 + 200 + 400 + 800
+    assert predicted.bits_per_weight == 8 * 2200 / 2400
+    # Of 0.10 summed, 0.0004 + 0.01 + 0.02 is left.
+    assert predicted.kl == pytest.approx(0.2 * 0.304)
+    assert predicted.recovered == pytest.approx(0.696)
+
+
+def test_every_budget_is_met_by_the_best_recipe() -> None:
+    every = [
+        (dict(zip(KL, bits, strict=True)), SCORES.predict(dict(zip(KL, bits, strict=True))))
+        for bits in product((4, 8, 16), repeat=4)
+    ]
+    for size in (2200, 2600, 2900, 3400, 5800):
+        best = min(each.kl for _, each in every if each.bytes <= size)
+        found = SCORES.predict(solve(SCORES, max_bytes=size).bits)
+        assert found.bytes <= size and found.kl == pytest.approx(best)
+    for target in (4.0, 4.5, 5.0, 7.9):
+        best = min(each.kl for _, each in every if each.bits_per_weight <= target)
+        found = SCORES.predict(solve(SCORES, target_bits=target).bits)
+        assert found.bits_per_weight <= target and found.kl == pytest.approx(best)
+    for share in (0.0, 0.5, 0.9, 0.995, 1.0):
+        least = min(each.bytes for _, each in every if each.recovered >= share - 1e-12)
+        found = SCORES.predict(solve(SCORES, min_recovery=share).bits)
+        assert found.recovered >= share - 1e-12 and found.bytes == least
+
+
+def test_provenance_says_what_was_asked_and_is_expected() -> None:
+    recipe = solve(SCORES, target_bits=4.5)
+    assert recipe.provenance["budget"] == {"target_bits": 4.5}
+    assert recipe.provenance["predicted"]["bytes"] == SCORES.predict(recipe.bits).bytes
+    assert recipe.provenance["gap"] == 0
+
+
+def test_budgets_that_nothing_meets() -> None:
+    with pytest.raises(InputError, match=r"as small as 3\.9 bits per weight: .* 4\.000 bits"):
+        solve(SCORES, target_bits=3.9)
+    with pytest.raises(InputError, match=r"as small as 2000 bytes: .* 2200 bytes"):
+        solve(SCORES, max_bytes=2000)
+    with pytest.raises(InputError, match=r"gives back 99\.90%.* 99\.00% at most"):
+        solve(limit_widths(SCORES, (4, 8)), min_recovery=0.999)
+    with pytest.raises(InputError, match="no share"):
+        solve(SCORES, min_recovery=1.2)
+    with pytest.raises(InputError, match="one budget"):
+        solve(SCORES)
+    with pytest.raises(InputError, match="one budget"):
+        solve(SCORES, target_bits=5, max_bytes=4000)
+
+
+def test_frontier_holds_what_solving_finds() -> None:
+    points = list_frontier(SCORES)
+    assert points[0].bits == SCORES.uniform
+    for point in points:
+        solved = SCORES.predict(solve(SCORES, max_bytes=point.predicted.bytes).bits)
+        assert solved.kl == pytest.approx(point.predicted.kl, abs=1e-12)
+    thin = list_frontier(SCORES, most=5)
+    assert len(thin) <= 5 and thin[0] == points[0] and thin[-1] == points[-1]
+
+
+def test_recipes_are_edited_saved_and_compared(tmp_path: Path) -> None:
+    recipe = solve(SCORES, max_bytes=2200)
+    changed = change_recipe(recipe, {"1.down": 16})
+    assert [(c.unit, c.before, c.after) for c in diff_recipes(recipe, changed)] == [
+        ("1.down", 4, 16)
+    ]
+    save_recipe(tmp_path / "mine.json", changed)
+    assert load_recipe(tmp_path / "mine.json") == changed
+    assert json.loads((tmp_path / "mine.json").read_text())["kind"] == "by hand"
+    with pytest.raises(InputError, match=r"no unit '7\.down'"):
+        change_recipe(recipe, {"7.down": 8})
+
+
+def test_baselines_keep_within_the_room_and_to_their_rule() -> None:
+    room = SCORES.unit_bytes(SCORES.uniform) + 600
+    errors = {"0.qkv": 1.0, "0.down": 4.0, "1.qkv": 2.0, "1.down": 3.0}
+    found = list_baselines(SCORES, room, 8, errors)
+    assert len({name for name in found if name.startswith("random")}) == 5
+    raised = {
+        name: [unit for unit, width in bits.items() if width == 8] for name, bits in found.items()
+    }
+    assert raised["first blocks"] == ["0.qkv", "0.down"]
+    assert raised["last blocks"] == ["1.qkv", "1.down"]
+    assert raised["down only"] == ["0.down", "1.down"]
+    # By error for a byte: 4/200, 3/200, then neither qkv (400 bytes) fits in what is left.
+    assert raised["weight error"] == ["0.down", "1.down"]
+    assert all(SCORES.unit_bytes(bits) <= room for bits in found.values())
+    assert "weight error" not in list_baselines(SCORES, room, 8)
+
+
+def test_a_loss_is_never_hidden() -> None:
+    best = solve(SCORES, max_bytes=2800).bits
+    rivals = list_baselines(SCORES, 1800, 8)
+    assert "No rival" in judge_contest(predict_contest(SCORES, best, rivals))
+    worst = predict_contest(SCORES, SCORES.uniform, {"other": best})
+    assert judge_contest(worst) == "IT LOSES: other is predicted to do better."
+
+    def measured(name: str, kl: float, behind: tuple[float, float, float]) -> Rival:
+        return Rival(name, 1, None, (kl, kl, kl), behind)
+
+    mine = measured(RECIPE, 0.5, (0, 0, 0))
+    unsure = rank_contest([measured("other", 0.4, (-0.1, -0.2, 0.1)), mine])
+    assert judge_contest(unsure).startswith("IT IS NOT THE BEST: other measured lower")
+    sure = rank_contest([measured("other", 0.4, (-0.1, -0.2, -0.01)), mine])
+    assert judge_contest(sure).startswith("IT LOSES: other")
