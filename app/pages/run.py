@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dash_mantine_components as dmc
+import plotly.graph_objects as go
 from dash import dcc, html
 
+from app.components import Link
 from app.figures import draw_profile, draw_units
 from app.jobs import Jobs
 from app.pages.runs import write_progress, write_seconds
@@ -50,12 +52,7 @@ def run_heading(run: RunSummary, current: str, title: str | None = None) -> html
             ),
             html.Nav(
                 [
-                    dcc.Link(
-                        text,
-                        href=link(name, run.name),
-                        className="place here" if name == current else "place",
-                        **({"title": "this page"} if name == current else {}),
-                    )
+                    Link(text, link(name, run.name), "place", is_here=name == current)
                     for name, text in TABS
                 ],
                 className="places",
@@ -136,6 +133,11 @@ def headline_tiles(record: Mapping[str, Any]) -> html.Dl:
     return tiles(*parts)
 
 
+def block_chart(name: str, figure: go.Figure, label: str) -> Any:
+    """A chart with a block a column: a click opens that block's page."""
+    return chart(figure, label, id={"type": "to-block", "chart": name})
+
+
 def profile_card(rows: Sequence[Mapping[str, Any]], run: str, metric: str, scale: str) -> Any:
     """The profile with its summary and table."""
     isolated = sorted(
@@ -143,7 +145,7 @@ def profile_card(rows: Sequence[Mapping[str, Any]], run: str, metric: str, scale
     )
     return card(
         "Where the damage is",
-        chart(draw_profile(rows, metric, scale), "Damage by block, see the table"),
+        block_chart("profile", draw_profile(rows, metric, scale), "Damage by block, see the table"),
         as_table(
             {
                 "block": "Block",
@@ -221,7 +223,7 @@ def units_card(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> 
         )
     return card(
         "Which units",
-        chart(draw_units(here), "KL by block and unit, see the table"),
+        block_chart("units", draw_units(here), "KL by block and unit, see the table"),
         as_table(
             {"unit": "Unit", "kl": f"KL at {bits} bits", "known": "", "bytes": "Weights"},
             [
