@@ -54,16 +54,6 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
     _register_clientside(app)
 
     @app.callback(
-        Output("runs-grid", "rowData"),
-        Input("live", "n_intervals"),
-        State("url", "pathname"),
-        prevent_initial_call=True,
-    )
-    @while_it_lasts
-    def refresh_list(_ticks: int, path: str) -> Any:
-        return runs.list_rows(store) if read_address(path, "").name == "runs" else no_update
-
-    @app.callback(
         Output("profile-card", "children"),
         Input(option("metric"), "value"),
         Input(option("scale"), "value"),
@@ -165,6 +155,12 @@ def _register_clientside(app: Dash) -> None:
         Output("kept", "data"),
         Input({"type": "option", "name": ALL}, "value"),
         State({"type": "option", "name": ALL}, "id"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("awqscope", "openBlock"),
+        Output("kept", "data", allow_duplicate=True),
+        Input({"type": "to-block", "chart": ALL}, "clickData"),
         prevent_initial_call=True,
     )
     app.clientside_callback(
@@ -281,14 +277,25 @@ def register_live(
     show: Callable[[Page], Any],
     stamp: Callable[[Page], str],
 ) -> None:
-    """Keep the page of a run that goes on up to date: its progress at each tick, all of it once
-    the run is another than was seen. show: page, whether its ticks end, and its stamp."""
+    """Keep the list, and the page of a run that goes on, up to date: its progress at each tick,
+    all of it once the run is another than was seen. show: page, whether its ticks end, and its
+    stamp."""
     app.clientside_callback(
         ClientsideFunction("awqscope", "whereNow"),
         Output("here", "data"),
         Input("live", "n_intervals"),
+        Input("glance", "n_intervals"),
         prevent_initial_call=True,
     )
+
+    def refresh_list(page: Page, seen: str, listed: bool) -> Any:
+        rows = runs.list_rows(store)
+        if bool(rows) != listed:
+            return show(page)
+        now = runs.stamp_rows(rows)
+        if rows and now != seen:
+            set_props("runs-grid", {"rowData": rows})
+        return no_update, all(row["state"] != "running" for row in rows), now
 
     @app.callback(
         Output("page", "children", allow_duplicate=True),
@@ -300,6 +307,8 @@ def register_live(
     )
     def refresh(here: dict[str, Any], seen: str) -> Any:
         page = read_address(here["path"], here["search"])
+        if page.name == "runs":
+            return refresh_list(page, seen, bool(here.get("listed")))
         if page.run and stamp(page) != seen:
             return show(page)
         if page.name == "run" and (panel := live_progress(store, page.run)) is not None:

@@ -22,7 +22,7 @@ from threading import Lock, Thread
 from typing import Any
 
 from app.commands.common import default_out, parse_bytes
-from app.store import Store, read_tail
+from app.store import RunSummary, Store, read_tail
 from diagnose.rundir import RunDirectory, take_lock
 from diagnose.sources import parse_spec
 from diagnose.spec import RunSpec
@@ -340,8 +340,11 @@ class Jobs:
         run = self.store.summary(name)
         if run.record is None or run.state not in ("stopped", "failed"):
             raise InputError(f"{name} is {run.state}", "only what has stopped can go on")
+        out = self.store.find(name).path.absolute()
         with self._lock:
-            launch(resume_command(run.record["spec"], self.store.find(name).path), self._log(name))
+            launch(
+                resume_command(run.record["spec"], out), self._log(name), directory=begun_in(run)
+            )
 
     def cancel(self, name: str) -> None:
         """Ask the process that works on a run to stop, until it does. InputError if nobody does."""
@@ -362,7 +365,7 @@ class Jobs:
     def requantize(self, name: str, recipe: Recipe, out_name: str) -> None:
         """Make and measure the checkpoint of a recipe, in RUN/recipes/OUT. InputError for a name
         that cannot be used."""
-        run = self.store.find(name).path
+        run = self.store.find(name).path.absolute()
         folder = run / "recipes"
         if not RECIPE_NAME.fullmatch(out_name):
             raise InputError(f"{out_name!r} is no name", "use up to 60 letters, digits, - and _")
@@ -375,6 +378,7 @@ class Jobs:
                 requantize_command(run, path, out),
                 folder / f"{out_name}.log",
                 folder / f"{out_name}.result.json",
+                begun_in(self.store.summary(name)),
             )
 
     def requantizations(self, name: str) -> list[Requantization]:
@@ -391,10 +395,19 @@ class Jobs:
         return list((self.store.root / LOGS).glob("*.log"))
 
 
-def launch(command: Sequence[str], log: Path, result: Path | None = None) -> None:
-    """Start a command that outlives this process. Its output goes to the end of `log`, which it
-    keeps locked, but for its stdout where a file for the result is given. InputError where it
-    cannot be started, or one with this log is at work."""
+def begun_in(run: RunSummary) -> str | None:
+    """Where a run was started, which is what the paths in its spec are relative to; None where
+    that is not known, or not there any more."""
+    directory = (run.record or {}).get("directory")
+    return directory if directory and os.path.isdir(directory) else None
+
+
+def launch(
+    command: Sequence[str], log: Path, result: Path | None = None, directory: str | None = None
+) -> None:
+    """Start a command that outlives this process, in `directory` or here. Its output goes to the
+    end of `log`, which it keeps locked, but for its stdout where a file for the result is given.
+    InputError where it cannot be started, or one with this log is at work."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "ab") as said, open(result or os.devnull, "wb") as printed:
@@ -406,6 +419,7 @@ def launch(command: Sequence[str], log: Path, result: Path | None = None) -> Non
                 stdin=subprocess.DEVNULL,
                 stdout=printed if result else said,
                 stderr=said,
+                cwd=directory,
                 start_new_session=True,
             )
     except BlockingIOError as error:

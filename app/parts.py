@@ -6,12 +6,12 @@ All text goes in as children, which are text nodes: nothing that a run holds can
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import dash_ag_grid as dag
 import dash_mantine_components as dmc
 import plotly.graph_objects as go
 from dash import dcc, html
 
-from app.words import interval, megabytes, number, reads_as_number, share
+from app.components import Cell, Later, Link, Piece, Table
+from app.words import interval, megabytes, number, share
 
 # Pages take their words from here too.
 __all__ = ["interval", "megabytes", "number", "share"]
@@ -23,7 +23,6 @@ MARKS = {
     "failed": ("✕", "failed", "bad"),
     "damaged": ("!", "damaged", "bad"),
 }
-LONG = 120
 GRAPH = {
     "displaylogo": False,
     "responsive": True,
@@ -80,8 +79,9 @@ def tiles(*parts: html.Div) -> html.Dl:
 
 def chart(figure: go.Figure, label: str, **options: Any) -> html.Div:
     """A chart, named for those who do not see it; the summary and table beside it say the same."""
+    graph = dcc.Graph(figure=figure, config=GRAPH, **options)
     return html.Div(
-        dcc.Graph(figure=figure, config=GRAPH, **options),
+        Later(graph, figure.layout.height),
         role="figure",
         className="chart",
         **{"aria-label": label},
@@ -89,54 +89,37 @@ def chart(figure: go.Figure, label: str, **options: Any) -> html.Div:
 
 
 def table(
-    columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], caption: str = ""
-) -> html.Div:
-    """A plain table. columns: key -> heading; cells are text, numbers already written out, or
-    components. Cells that begin like a number are set right."""
-    head = html.Thead(html.Tr([html.Th(name, scope="col") for name in columns.values()]))
-    body = html.Tbody(
-        [
-            html.Tr([_cell(row.get(key, "")) for key in columns], className=row.get("class", ""))
-            for row in rows
-        ]
-    )
-    parts = [html.Caption(caption)] if caption else []
-    return html.Div(
-        html.Table([*parts, head, body]),
-        className="scroll",
-        tabIndex=0,
-        role="region",
-        **{"aria-label": caption or ", ".join(columns.values())},
+    columns: Mapping[str, str],
+    rows: Sequence[Mapping[str, Any]],
+    caption: str = "",
+    folded: str = "",
+) -> Table:
+    """A plain table. columns: key -> heading; cells are text, numbers already written out, links or
+    html.Code, or lists of them. folded: what opens it."""
+    return Table(
+        list(columns.values()),
+        [[_cell(row.get(key, "")) for key in columns] for row in rows],
+        [row.get("class", "") for row in rows],
+        caption,
+        folded,
     )
 
 
-def _cell(value: Any) -> html.Td:
-    is_number = isinstance(value, str) and reads_as_number(value)
-    return html.Td(value, className="number" if is_number else "")
+def _cell(value: Any) -> Cell:
+    return [_piece(part) for part in value] if isinstance(value, list) else _piece(value)
 
 
-def as_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> html.Details:
-    """The same as a chart, as a table to open. A long one, of text alone, becomes a grid, of which
-    the page holds only what is seen."""
-    found = table(columns, rows) if len(rows) <= LONG else long_table(columns, rows)
-    return html.Details([html.Summary("The same as a table"), found])
+def _piece(part: Any) -> Piece:
+    if isinstance(part, Link):
+        return {"text": part.children, "href": part.href}
+    if isinstance(part, html.Code):
+        return {"text": part.children, "code": getattr(part, "className", "")}
+    return str(part)
 
 
-def long_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> dag.AgGrid:
-    """A table of many rows of text."""
-    return dag.AgGrid(
-        className="grid",
-        columnDefs=[{"field": key, "headerName": name, "flex": 1} for key, name in columns.items()],
-        rowData=[{key: _text(row.get(key, "")) for key in columns} for row in rows],
-        defaultColDef={"sortable": False, "resizable": True},
-        dashGridOptions={"theme": {"function": "awqscopeTheme(agGrid)"}, "ensureDomOrder": True},
-        style={"height": "34rem"},
-    )
-
-
-def _text(cell: Any) -> Any:
-    """What a cell says, without the link it may be."""
-    return getattr(cell, "children", cell)
+def as_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The same as a chart, as a table to open."""
+    return table(columns, rows, folded="The same as a table")
 
 
 def notice(title: str, *children: Any, tone: str = "") -> html.Div:
@@ -160,6 +143,6 @@ def switch(name: str, label: str, choices: Mapping[str, str], value: str) -> dmc
     )
 
 
-def go_to(text: Any, href: str) -> dcc.Link:
+def go_to(text: str, href: str) -> Link:
     """A link to another page of the dashboard."""
-    return dcc.Link(text, href=href)
+    return Link(text, href)

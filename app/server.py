@@ -1,6 +1,7 @@
 """The dashboard's server: from an address to its page, and who may see it."""
 
 import logging
+import re
 import socket
 from functools import partial
 from typing import Any
@@ -22,7 +23,8 @@ from mixedprec.errors import InputError
 COOKIE = "awqscope-token"
 HARMLESS = ("GET", "HEAD", "OPTIONS")
 DAYS_30 = 30 * 24 * 3600
-REFRESH = 2000
+# Milliseconds between looks at a run that goes on, and at a list where none does.
+REFRESH, GLANCE = 2000, 5000
 LAYOUTS = {
     "runs": runs.layout,
     "run": run.layout,
@@ -32,15 +34,19 @@ LAYOUTS = {
     "compare": compare.layout,
     "new": new.layout,
 }
-# Dash's own, with the language of the pages; dash asks for plotly, its largest script, last.
-PLOTLY = "/_dash-component-suites/plotly/package_data/plotly.min.js"
-INDEX = f"""<!DOCTYPE html>
+# Dash's own, with the language of the pages.
+INDEX = """<!DOCTYPE html>
 <html lang="en">
-<head>{{%metas%}}<title>{{%title%}}</title>{{%favicon%}}{{%css%}}
-<link rel="preload" href="{PLOTLY}" as="script"></head>
-<body>{{%app_entry%}}<footer>{{%config%}}{{%scripts%}}{{%renderer%}}</footer></body>
+<head>{metas}<title>{title}</title>{favicon}{css}{early}</head>
+<body>{app_entry}<footer>{config}{scripts}{renderer}</footer></body>
 </html>
 """
+# What a page asks for last, because it is drawn last: the largest scripts there are.
+SUITES = "/_dash-component-suites"
+PLOTLY = f"{SUITES}/plotly/package_data/plotly.min.js"
+GRID = f"{SUITES}/dash_ag_grid/async-community.js"
+# Dash sends its own table to every page; none of these shows one.
+NEVER_USED = re.compile(r'<script src="[^"]*/dash/dash_table/[^"]*"></script>')
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -57,9 +63,41 @@ POLICY = (
 log = logging.getLogger("awqscope")
 
 
+class Dashboard(Dash):
+    """Dash with a first page of its own, which asks early for what its address will need."""
+
+    store: Store
+
+    def interpolate_index(self, **parts: Any) -> str:
+        """The HTML that a browser is sent first, from Dash's parts of it."""
+        wanted = list_early(self.store, read_address(flask.request.path, ""))
+        early = "".join(f'<link rel="preload" href="{path}" as="script">' for path in wanted)
+        return INDEX.format(
+            **parts | {"scripts": NEVER_USED.sub("", parts["scripts"])}, early=early
+        )
+
+
+def list_early(store: Store, page: Page) -> list[str]:
+    """The scripts that the first screen of a page is sure to ask for; a browser complains of what
+    it has fetched in vain."""
+    if page.name == "runs":
+        return [GRID] if store.list_runs() else []
+    if page.name not in ("run", "recipe"):
+        return []
+    try:
+        record = store.summary(page.run).record
+        if record is None or "kl" not in record["headline"]:
+            return []
+        if page.name == "recipe":
+            return [PLOTLY, GRID] if store.recipe(page.run) else []
+    except (UnknownRunError, InputError):
+        return []
+    return [PLOTLY]
+
+
 def create_app(store: Store, access: Access) -> Dash:
     """The dashboard over the runs of `store`."""
-    app = Dash(
+    app = Dashboard(
         "awqscope",
         assets_folder=str(callbacks.ASSETS),
         title="awqscope",
@@ -68,7 +106,7 @@ def create_app(store: Store, access: Access) -> Dash:
         serve_locally=True,
         add_log_handler=False,
     )
-    app.index_string = INDEX
+    app.store = store
     jobs = None if access.read_only else Jobs(store)
     app.layout = lambda: shell(access)
 
@@ -106,6 +144,7 @@ def shell(access: Access) -> Any:
         [
             dcc.Location(id="url", refresh="callback-nav"),
             dcc.Interval(id="live", interval=REFRESH, disabled=True),
+            dcc.Interval(id="glance", interval=GLANCE),
             dcc.Store(id="address"),
             dcc.Store(id="seen"),
             dcc.Store(id="here"),
@@ -183,7 +222,10 @@ def is_live(store: Store, page: Page) -> bool:
 
 
 def stamp(store: Store, page: Page) -> str:
-    """What tells one state of a page's run from the next; empty where there is none."""
+    """What tells one state of a page's run, or of the list, from the next; empty where there is
+    none."""
+    if page.name == "runs":
+        return runs.stamp_rows(runs.list_rows(store))
     try:
         found = store.summary(page.run) if page.run else None
     except UnknownRunError:

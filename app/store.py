@@ -37,7 +37,7 @@ TAIL_BYTES = 20_000
 POINTS = 120
 # Python objects take several times what Arrow or JSON do.
 OBJECTS = 8
-# What every page takes for granted in run.json; the second from the first measurement on.
+# What every page takes for granted in run.json; the others from the first measurement on.
 ENTRIES: Mapping[str, Any] = {
     "state": str,
     "created": str,
@@ -47,10 +47,14 @@ ENTRIES: Mapping[str, Any] = {
     "stages": dict,
     "headline": dict,
     "error": (dict, type(None)),
+    "directory": (str, type(None)),
 }
+MEASURED: Mapping[str, Any] = {"ppl_definition": dict, "calibration": dict, "versions": dict}
 HEADLINE: Mapping[str, Any] = {
     "ppl": dict,
+    "delta_ppl": dict,
     "kl": dict,
+    "kl_interval": dict,
     "bytes": dict,
     "top1_agreement": dict,
     "flagged": list,
@@ -283,7 +287,7 @@ def _find_fault(record: Mapping[str, Any]) -> str | None:
     wanted = [(record, ENTRIES)]
     headline = record.get("headline")
     if isinstance(headline, dict) and "kl" in headline:
-        wanted.append((headline, HEADLINE))
+        wanted += [(record, MEASURED), (headline, HEADLINE)]
     for entries, kinds in wanted:
         for entry, kind in kinds.items():
             if not isinstance(entries.get(entry), kind):

@@ -1,6 +1,7 @@
 """What a run works on: model, tokenizer and texts, opened, checked and described."""
 
 import hashlib
+import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -73,6 +74,7 @@ def describe(spec: RunSpec, inputs: Inputs) -> dict[str, Any]:
     count, length = windows.shape
     return {
         "model": spec.model,
+        "directory": os.getcwd(),
         "spec": spec.to_json(),
         "source": {
             "architecture": model.config.model_type,

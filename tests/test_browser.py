@@ -11,12 +11,16 @@ from urllib.parse import quote, urlparse
 
 import pytest
 
+from diagnose.rundir import RunDirectory
+
 pytestmark = pytest.mark.browser
 sync_api = pytest.importorskip("playwright.sync_api")
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+# What Chromium says where a machine takes seconds to come to the chart that a script is for.
+SLOW = "was preloaded using link preload but not used"
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
 
 
@@ -73,7 +77,10 @@ def page(browser: "sync_api.Browser", address: str) -> Iterator["sync_api.Page"]
     page = context.new_page()
     page.set_default_timeout(20_000)
     troubles: list[str] = []
-    page.on("console", lambda m: m.type in ("error", "warning") and troubles.append(m.text))
+    page.on(
+        "console",
+        lambda m: m.type in ("error", "warning") and SLOW not in m.text and troubles.append(m.text),
+    )
     page.on("pageerror", lambda error: troubles.append(str(error)))
     own = (urlparse(address).netloc, "")
     page.on(
@@ -156,6 +163,67 @@ def test_a_live_run_fills_in(page: "sync_api.Page", runs: Path) -> None:
         change_record(run, **{**done, "updated": "later"})
         sync_api.expect(page.locator(".verdict")).to_contain_text("Block 5 stands out")
         process.kill()
+
+
+def test_the_list_notices_that_a_run_begins(page: "sync_api.Page", runs: Path) -> None:
+    page.goto("/")
+    rows = page.locator(".ag-center-cols-container .ag-row")
+    sync_api.expect(rows).to_have_count(1)
+    run = copy_sample(runs, "live")
+    change_record(run, state="running")
+    with RunDirectory(run).lock():
+        sync_api.expect(rows).to_have_count(2)
+        sync_api.expect(rows.filter(has_text="running")).to_have_count(1)
+        event = {"time": "", "stage": "sweep", "done": 5, "total": 8, "eta": 20.0}
+        (run / "progress.jsonl").write_text(json.dumps(event) + "\n")
+        sync_api.expect(rows.filter(has_text="sweep 5 of 8")).to_have_count(1)
+    change_record(run, state="done")
+    sync_api.expect(rows.filter(has_text="running")).to_have_count(0)
+
+
+def test_the_table_of_a_chart_is_opened_by_keys(page: "sync_api.Page") -> None:
+    page.goto("/run/demo")
+    card = page.locator("#profile-card")
+    card.locator("summary").focus()
+    assert card.locator("table").count() == 0
+    page.keyboard.press("Enter")
+    sync_api.expect(card.locator("tbody tr")).to_have_count(8)
+    sync_api.expect(card.locator("tr.flagged")).to_have_text(re.compile("^Block 5▲ flagged"))
+    before = card.locator("tbody").inner_text()
+    card.get_by_text("ΔPPL", exact=True).locator("visible=true").first.click()
+    sync_api.expect(card.locator(".ytitle")).to_have_text("ΔPPL")
+    card.locator("summary").click()
+    sync_api.expect(card.locator("th").nth(2)).to_have_text("ΔPPL alone")
+    assert card.locator("tbody").inner_text() != before
+    card.get_by_role("link", name="Block 5").focus()
+    page.keyboard.press("Enter")
+    sync_api.expect(page.locator("h1")).to_have_text("Block 5")
+
+
+@pytest.mark.parametrize("chart", ["profile", "units"])
+def test_a_click_on_a_chart_opens_the_block(page: "sync_api.Page", chart: str) -> None:
+    page.goto("/run/demo")
+    layer = page.locator(f"[id*='\"{chart}\"'] .nsewdrag").first
+    layer.scroll_into_view_if_needed()
+    box = layer.bounding_box()
+    assert box is not None
+    # The lowest tenth of the plot is in every bar of block 5, the sixth of eight.
+    page.mouse.click(box["x"] + box["width"] * 5.5 / 8, box["y"] + box["height"] * 0.95)
+    sync_api.expect(page.locator("h1")).to_have_text("Block 5")
+    page.go_back()
+    sync_api.expect(page.locator("h1")).to_have_text("demo")
+
+
+def test_the_ways_to_the_present_page_say_so(page: "sync_api.Page") -> None:
+    header = page.locator("header.top nav a[aria-current=page]")
+    for path, name in (("/", "Runs"), ("/compare", "Compare"), ("/new", "New run")):
+        page.goto(path)
+        sync_api.expect(header).to_have_text(name)
+    page.get_by_role("link", name="Runs", exact=True).first.click()
+    sync_api.expect(header).to_have_text("Runs")
+    page.goto("/run/demo/tokens")
+    sync_api.expect(page.locator("main a[aria-current=page]")).to_have_text("Tokens")
+    sync_api.expect(header).to_have_count(0)
 
 
 def test_tokens_are_chosen_by_mouse_and_by_keys(page: "sync_api.Page") -> None:

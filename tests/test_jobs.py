@@ -269,6 +269,28 @@ def test_start_cancel_and_resume(good: dict[str, Any], tmp_path: Path) -> None:
     wait_for(lambda: not mine.is_alive("mine"))
 
 
+@pytest.mark.parametrize("place", ["elsewhere", "gone"])
+def test_a_run_goes_on_where_it_was_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Its spec may name a model by a path relative to there."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "runs").mkdir()
+    directory = str(tmp_path / place)
+    RunDirectory(tmp_path / "runs" / "mine").create(
+        {**RECORD, "state": "failed", "directory": directory}
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(jobs, "PYTHON", ("sh", "-c", 'pwd; echo "$@"', "awqscope"))
+    mine = Jobs(Store(Path("runs")))
+    mine.resume("mine")
+    wait_for(lambda: not mine.is_alive("mine"))
+    said = mine.log_tail("mine").splitlines()
+    assert said[1] == str(elsewhere if place == "elsewhere" else tmp_path)
+    assert f"--out={tmp_path / 'runs' / 'mine'}" in said[2]
+
+
 def test_only_runs_of_the_listing_are_touched(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     RunDirectory(tmp_path / "outside").create({})

@@ -71,7 +71,9 @@ def read_text(part: Any) -> str:
     if isinstance(part, list):
         return "".join(read_text(value) for value in part)
     if isinstance(part, dict):
-        return read_text(part.get("props", {}).get("children")) + " "
+        props = part.get("props", part)
+        held = [props.get(key) for key in ("children", "text", "columns", "rows", "tokens")]
+        return read_text(held) + " "
     return ""
 
 
@@ -285,8 +287,98 @@ def test_the_stamp_changes_with_the_run(tmp_path: Path) -> None:
     before = stamp(store, page)
     change_record(path, updated="later")
     assert stamp(store, page) != before
-    assert stamp(store, Page("run", "none")) == stamp(store, Page("runs")) == ""
+    assert stamp(store, Page("run", "none")) == ""
     assert not is_live(store, Page("run", "none"))
+
+
+def test_the_stamp_of_the_list_changes_with_what_it_says(tmp_path: Path) -> None:
+    store, page = Store(tmp_path), Page("runs")
+    assert stamp(store, page) == ""
+    path = write_run(tmp_path)
+    before = stamp(store, page)
+    assert before == stamp(store, page) != ""
+    change_record(path, model="another")
+    assert stamp(store, page) != before
+
+
+def look(client: FlaskClient, seen: str, **here: Any) -> dict[str, Any]:
+    """What an open page is sent when it asks whether anything has changed."""
+    known = [entry["output"] for entry in client.get("/_dash-dependencies").json]
+    output = next(found for found in known if found.startswith("..page.children@"))
+    names = [found.split(".") for found in output.strip(".").split("...")]
+    body = {
+        "output": output,
+        "outputs": [{"id": key, "property": name} for key, name in names],
+        "inputs": [{"id": "here", "property": "data", "value": here}],
+        "state": [{"id": "seen", "property": "data", "value": seen}],
+        "changedPropIds": ["here.data"],
+    }
+    answer = client.post("/_dash-update-component", json=body)
+    assert answer.status_code in (200, 204), answer.text
+    return json.loads(answer.text) if answer.text else {}
+
+
+def test_the_list_ticks_while_a_run_goes_on(tmp_path: Path) -> None:
+    client, place = make_client(tmp_path), {"path": "/", "search": ""}
+    assert "page" not in look(client, "", **place, listed=False)["response"]
+    path = write_run(tmp_path, state="running")
+    with RunDirectory(path).lock():
+        begun = look(client, "", **place, listed=False)["response"]
+        assert find_type(begun["page"]["children"], "AgGrid")
+        assert not begun["live"]["disabled"]
+        seen = begun["seen"]["data"]
+        assert "sideUpdate" not in look(client, seen, **place, listed=True)
+        (path / "progress.jsonl").write_text(
+            json.dumps({"stage": "sweep", "done": 3, "total": 8, "eta": 40.0}) + "\n"
+        )
+        sent = look(client, seen, **place, listed=True)
+        assert "sweep 3 of 8" in sent["sideUpdate"]["runs-grid"]["rowData"][0]["verdict"]
+    change_record(path, state="done")
+    ended = look(client, seen, **place, listed=True)
+    assert ended["response"]["live"]["disabled"]
+    assert ended["sideUpdate"]["runs-grid"]["rowData"][0]["state"] == "done"
+
+
+def test_what_no_run_writes_spoils_no_list(tmp_path: Path) -> None:
+    record = json.loads((SAMPLE / "run.json").read_text(encoding="utf-8"))
+    write_run(tmp_path, "odd", headline={**record["headline"], "recovered": "most"})
+    write_run(tmp_path, "whole")
+    client = make_client(tmp_path)
+    rows = find_type(show(client, "/")[0], "AgGrid")[0]["rowData"]
+    assert {row["name"]: row["state"] for row in rows} == {"odd": "damaged", "whole": "done"}
+    assert "cannot be shown" in read_text(show(client, link("run", "odd"))[0])
+
+
+@pytest.mark.parametrize(
+    ("address", "wanted"),
+    [
+        ("/", {"async-community.js"}),
+        ("/run/sample", {"plotly.min.js"}),
+        ("/run/sample/recipe", {"plotly.min.js", "async-community.js"}),
+        ("/run/none", set()),
+        ("/run/early", set()),
+        ("/new", set()),
+    ],
+)
+def test_pages_ask_early_for_what_they_need(tmp_path: Path, address: str, wanted: set[str]) -> None:
+    write_run(tmp_path)
+    write_run(tmp_path, "early", headline={})
+    client = make_client(tmp_path)
+    early = re.findall('<link rel="preload" href="([^"]*)"', client.get(address).text)
+    assert {path.rpartition("/")[2] for path in early} == wanted
+    for path in early:
+        assert client.get(path).status_code == 200
+
+
+def test_every_script_of_the_page_is_there_and_used(tmp_path: Path) -> None:
+    client = make_client(tmp_path)
+    scripts = re.findall('<script src="([^"]*)"', client.get("/").text)
+    assert {"components.js", "awqscope.js"} < {
+        path.split("/")[-1].split("?")[0] for path in scripts
+    }
+    assert not [path for path in scripts if "dash_table" in path]
+    for path in scripts:
+        assert client.get(path).status_code == 200
 
 
 def test_text_of_a_run_stays_text(tmp_path: Path) -> None:

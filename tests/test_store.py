@@ -17,7 +17,7 @@ import app.store
 from app.store import Store, UnknownRunError, index_tokens
 from diagnose.rundir import RunDirectory
 from mixedprec.errors import InputError
-from tests.runs import change_record, make_tokens, write_run, write_tokens
+from tests.runs import SAMPLE, change_record, make_tokens, write_run, write_tokens
 
 
 @pytest.fixture
@@ -99,6 +99,10 @@ def test_damaged_records_are_listed_last_and_said(tmp_path: Path, kind: str) -> 
         ("headline", []),
         ("headline", {"kl": None}),
         ("headline", {"kl": {"uniform": 1.0}}),
+        ("versions", None),
+        ("calibration", "text"),
+        ("ppl_definition", None),
+        ("directory", 5),
         ("stages", "done"),
         ("error", "text"),
     ],
@@ -109,6 +113,15 @@ def test_records_of_odd_kinds_are_damaged(tmp_path: Path, entry: str, value: Any
     found = {run.name: run for run in Store(tmp_path).list_runs()}
     assert found["odd"].state == "damaged"
     assert found["whole"].state == "done"
+
+
+@pytest.mark.parametrize("entry", ["delta_ppl", "kl_interval", "flagged", "bytes"])
+def test_a_headline_with_holes_is_damaged(tmp_path: Path, entry: str) -> None:
+    headline = json.loads((SAMPLE / "run.json").read_text(encoding="utf-8"))["headline"]
+    write_run(tmp_path, "odd", headline={**headline, entry: None})
+    (found,) = Store(tmp_path).list_runs()
+    assert found.state == "damaged"
+    assert entry in found.error
 
 
 def test_newer_schema_says_which_version_reads_it(tmp_path: Path) -> None:

@@ -19,11 +19,19 @@ const navigate = (href) => {
   window.scrollTo(0, 0);
 };
 
+// The header's way to the page that is shown says so.
+const markPlace = (path) =>
+  document.querySelectorAll("header.top nav a").forEach((way) => {
+    if (way.getAttribute("href") === path) way.setAttribute("aria-current", "page");
+    else way.removeAttribute("aria-current");
+  });
+
 window.dash_clientside = Object.assign({}, window.dash_clientside, {
   awqscope: {
     readAddress() {
       const { pathname: path, search } = window.location;
       believed = path + search;
+      markPlace(path);
       return { path, search };
     },
     keepOption(values, ids) {
@@ -39,9 +47,19 @@ window.dash_clientside = Object.assign({}, window.dash_clientside, {
       window.history.replaceState(window.history.state, "", address);
       return window.dash_clientside.no_update;
     },
-    // Where the page is, switches included, at each tick.
-    whereNow(ticks) {
-      return { ticks, path: window.location.pathname, search: window.location.search };
+    // Where the page is, switches included, at each tick; of the slow ones only where nothing else
+    // would tell that a run has begun: on a list that somebody looks at.
+    whereNow(ticks, glances) {
+      const { pathname: path, search } = window.location;
+      const isGlance = window.dash_clientside.callback_context.triggered[0].prop_id.startsWith("glance");
+      if (isGlance && (path !== "/" || document.hidden)) return window.dash_clientside.no_update;
+      const listed = document.getElementById("runs-grid") !== null;
+      return { ticks, glances, path, search, listed };
+    },
+    openBlock() {
+      const { value } = window.dash_clientside.callback_context.triggered[0] || {};
+      if (value) navigate(`${window.location.pathname}/block/${value.points[0].x}`);
+      return window.dash_clientside.no_update;
     },
     comparable(rows) {
       return !rows || rows.length !== 2;

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dash_mantine_components as dmc
+import plotly.graph_objects as go
 from dash import dcc, html
 
+from app.components import Link
 from app.facts import (
     METRICS,
     headline_tiles,
@@ -54,12 +56,7 @@ def run_heading(run: RunSummary, current: str, title: str | None = None) -> html
             ),
             html.Nav(
                 [
-                    dcc.Link(
-                        text,
-                        href=link(name, run.name),
-                        className="place here" if name == current else "place",
-                        **({"title": "this page"} if name == current else {}),
-                    )
+                    Link(text, link(name, run.name), "place", is_here=name == current)
                     for name, text in TABS
                 ],
                 className="places",
@@ -69,6 +66,11 @@ def run_heading(run: RunSummary, current: str, title: str | None = None) -> html
     )
 
 
+def block_chart(name: str, figure: go.Figure, label: str) -> Any:
+    """A chart with a block a column: a click opens that block's page."""
+    return chart(figure, label, id={"type": "to-block", "chart": name})
+
+
 def profile_card(rows: Sequence[Mapping[str, Any]], run: str, metric: str, scale: str) -> Any:
     """The profile with its summary and table."""
     isolated = sorted(
@@ -76,7 +78,7 @@ def profile_card(rows: Sequence[Mapping[str, Any]], run: str, metric: str, scale
     )
     return card(
         "Where the damage is",
-        chart(draw_profile(rows, metric, scale), "Damage by block, see the table"),
+        block_chart("profile", draw_profile(rows, metric, scale), "Damage by block, see the table"),
         as_table(
             {
                 "block": "Block",
@@ -108,7 +110,7 @@ def units_card(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> 
     here = worst_units(rows, record["spec"])
     return card(
         "Which units",
-        chart(draw_units(here), "KL by block and unit, see the table"),
+        block_chart("units", draw_units(here), "KL by block and unit, see the table"),
         as_table(
             {"unit": "Unit", "kl": f"KL at {bits} bits", "known": "", "bytes": "Weights"},
             unit_rows(here),

@@ -1,6 +1,7 @@
 """Every run of the directory, to sort, filter, open, and compare two of."""
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dash_ag_grid as dag
@@ -97,10 +98,21 @@ def write_seconds(seconds: float) -> str:
 
 def list_rows(store: Store) -> list[dict[str, Any]]:
     """The grid's lines, now."""
-    return [
-        list_row(run, store.progress(run.name) if run.state == "running" else None)
-        for run in store.list_runs()
-    ]
+    return [safe_row(store, run) for run in store.list_runs()]
+
+
+def safe_row(store: Store, run: RunSummary) -> dict[str, Any]:
+    """One line of the grid, also of a run whose record holds what no run writes."""
+    try:
+        return list_row(run, store.progress(run.name) if run.state == "running" else None)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        said = f"its record cannot be read ({error})"
+        return list_row(RunSummary(run.name, "damaged", None, said), None)
+
+
+def stamp_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What tells these lines from others; empty where there are none."""
+    return f"{zlib.crc32(repr(rows).encode(errors='replace')):08x}" if rows else ""
 
 
 def compare_link(names: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from dash import dcc, html
 
+from app.components import Text
 from app.facts import shade, token_summary, token_value
 from app.figures import draw_token
 from app.jobs import Jobs
@@ -34,29 +35,21 @@ def describe_token(row: Row) -> str:
     return said
 
 
-def text_view(rows: Sequence[Row], colour: str, chosen: int | None) -> Any:
-    """A window's text, token by token. Arrow keys move, Enter chooses, as a click does."""
+def text_view(rows: Sequence[Row], colour: str, chosen: int | None) -> Text:
+    """A window's text, coloured by what quantization does to each token."""
     values = [token_value(row, colour) for row in rows]
     largest = max((abs(value) for value in values if value is not None), default=0.0)
-    spans = [
-        html.Span(
+    tokens = [
+        (
+            row["position"],
             show_line_ends(row["text"]),
-            title=describe_token(row),
-            className=f"t {shade(value, largest)}" + (" here" * (row["position"] == chosen)),
-            id=f"t-{row['position']}",
-            role="option",
-            **{"data-position": str(row["position"]), "data-window": str(row["window"])},
+            f"t {shade(value, largest)}" + " here" * (row["position"] == chosen),
+            describe_token(row),
         )
         for row, value in zip(rows, values, strict=True)
     ]
-    return html.Div(
-        spans,
-        id="text-view",
-        className="text",
-        tabIndex=0,
-        role="listbox",
-        **{"aria-label": "The text. Arrow keys move from token to token, Enter shows one."},
-    )
+    label = "The text. Arrow keys move from token to token, Enter shows one."
+    return Text(rows[0]["window"], tokens, label)
 
 
 def token_card(row: Row, run: str) -> Any:

@@ -1,0 +1,74 @@
+"""The dashboard's own components, drawn by assets/components.js.
+
+Dash wraps every component of a page in several of React's: a table of html.Td costs a browser a
+thousand of them. These draw what is long or late as one, from plain data.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dash.development.base_component import Component
+
+NAMESPACE = "awqscope"
+
+# A cell is text, or parts of it: {"text": ..., "href" or "code": ...}.
+Piece = str | dict[str, Any]
+Cell = Piece | list[Piece]
+
+
+class Link(Component):
+    """A way to another page of the dashboard. is_here: it leads to the page that is shown."""
+
+    _namespace = NAMESPACE
+    _type = "Link"
+    _prop_names = ["children", "href", "className", "is_here"]
+    _valid_wildcard_attributes: list[str] = []
+
+    def __init__(self, text: str, href: str, look: str = "", is_here: bool = False):
+        super().__init__(children=text, href=href, className=look, is_here=is_here)
+
+
+class Table(Component):
+    """A table of text. rows: cells, in the order of `columns`; marks: a class a row. folded: what
+    it takes to open it; it is not in the page before."""
+
+    _namespace = NAMESPACE
+    _type = "Table"
+    _prop_names = ["columns", "rows", "marks", "caption", "folded"]
+    _valid_wildcard_attributes: list[str] = []
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Cell]],
+        marks: Sequence[str],
+        caption: str = "",
+        folded: str = "",
+    ):
+        super().__init__(columns=columns, rows=rows, marks=marks, caption=caption, folded=folded)
+
+
+class Text(Component):
+    """A window's text, token by token. Arrow keys move, Enter chooses, as a click does. tokens:
+    position, text, class and what the hover says, of each."""
+
+    _namespace = NAMESPACE
+    _type = "Text"
+    _prop_names = ["window", "tokens", "label"]
+    _valid_wildcard_attributes: list[str] = []
+
+    def __init__(self, window: int, tokens: Sequence[tuple[int, str, str, str]], label: str):
+        super().__init__(window=window, tokens=tokens, label=label)
+
+
+class Later(Component):
+    """What is drawn once the page around it is painted and it is about to be seen. height: of the
+    room kept for it, pixels."""
+
+    _namespace = NAMESPACE
+    _type = "Later"
+    _prop_names = ["children", "height"]
+    _valid_wildcard_attributes: list[str] = []
+
+    def __init__(self, children: Component, height: int):
+        super().__init__(children=children, height=height)
