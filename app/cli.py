@@ -8,11 +8,12 @@ import typer
 
 from app.commands.common import reports_errors
 from app.commands.dashboard import dashboard
+from app.commands.explain import explain
 from app.commands.requantize import requantize
 from app.commands.run import demo, run
 from app.commands.show import show
 
-COMMANDS = (run, demo, show, requantize, dashboard)
+COMMANDS = (run, demo, show, requantize, explain, dashboard)
 
 app = typer.Typer(
     no_args_is_help=True,
