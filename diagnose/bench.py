@@ -18,7 +18,7 @@ from mixedprec.model import Entrance, Head
 @dataclass(frozen=True)
 class Bench:
     """What variants of an opened run are measured with. budget: bytes for the streams of one pass;
-    on_progress: told of blocks done, stage `compare` (whole texts) or `judge` (up to the parting)."""
+    on_progress: told of blocks done, stage `compare` (whole texts) or `judge` (beginnings)."""
 
     opened: OpenedRun
     entrance: Entrance

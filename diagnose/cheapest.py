@@ -8,19 +8,23 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 Units = frozenset[str]
-# Sets of the best few tried together; sets grown in one round; how many cheaper ones are tried out.
+# How many of the best units are tried in pairs, grown into one set, and added one at a time to a
+# set; how often the last; how many cheaper sets are tried out.
 PAIRED = 6
 GROWN = 16
+ADDED = 48
+ROUNDS = 6
 EXHAUSTIVE = 128
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a set. repaired: whether every wanted token is the likeliest, the one where
-    uniform parts included; wins: whether that one is; margin: its logit less the largest other
-    one."""
+    """What a model makes of the tokens wanted of it. repaired: whether all are the likeliest;
+    worst: the smallest margin of them (a token's logit less the largest other one). Of the last
+    token: whether it `wins`, its margin and its probability."""
 
     repaired: bool
+    worst: float
     wins: bool
     margin: float
     probability: float
@@ -41,17 +45,17 @@ Search = Generator[list[Units], Mapping[Units, Outcome], Cheapest | None]
 
 
 def search_cheapest(
-    extra_bytes: Mapping[str, int], singles: Mapping[str, Outcome], margin: float
+    extra_bytes: Mapping[str, int], singles: Mapping[str, Outcome], worst: float
 ) -> Search:
     """Search among the units of `extra_bytes` (unit -> bytes that its promotion adds).
 
-    singles: what came of each unit alone. margin: with none. Yields sets to measure; returns None
-    where not even promoting everything repairs, nor any set on the way there.
+    singles: what came of each unit alone. worst: the smallest margin with none. Yields sets to
+    measure; returns None where not even promoting everything repairs, nor any set on the way there.
     """
     costs = {unit: max(1, size) for unit, size in extra_bytes.items()}
     known: dict[Units, Outcome] = {frozenset([unit]): found for unit, found in singles.items()}
     # What does most for its bytes first.
-    order = sorted(costs, key=lambda unit: ((margin - singles[unit].margin) / costs[unit], unit))
+    order = sorted(costs, key=lambda unit: ((worst - singles[unit].worst) / costs[unit], unit))
 
     def price(units: Units) -> int:
         return sum(costs[unit] for unit in units)
@@ -66,7 +70,17 @@ def search_cheapest(
             known.update((yield fresh))
 
     grown = [frozenset(order[:size]) for size in range(2, len(order) + 1)]
-    yield from ask([*grown[:GROWN], *_pairs(order[:PAIRED])])
+    yield from ask(_pairs(order[:PAIRED]))
+    if best() is None:
+        # What repairs one token may break an earlier one: what counts is what a set comes to.
+        largest = frozenset([max(order, key=lambda unit: singles[unit].worst)])
+        for _ in range(ROUNDS):
+            wider = [largest | {unit} for unit in order[:ADDED] if unit not in largest]
+            if best() is not None or not wider:
+                break
+            yield from ask(wider)
+            largest = max(wider, key=lambda units: known[units].worst)
+        yield from ask(grown[:GROWN])
     for start in range(GROWN, len(grown), GROWN):
         if best() is not None:
             break

@@ -71,17 +71,17 @@ def join_readings(parts: Sequence[Reading], prompt: int) -> Reading:
 
 
 def judge(logits: Tensor, wanted: Sequence[int]) -> Outcome:
-    """Whether the tokens `wanted` are the likeliest by logits [tokens, vocabulary]; margin and
-    probability of the last."""
-    wins = logits.argmax(-1) == torch.tensor(wanted)
-    last, token = logits[-1], wanted[-1]
-    others = last.clone()
-    others[token] = -torch.inf
+    """Whether the tokens `wanted` are the likeliest by logits [tokens, vocabulary]."""
+    tokens = torch.tensor(wanted)[:, None]
+    wins = logits.argmax(-1, keepdim=True) == tokens
+    chosen = logits.gather(-1, tokens)[:, 0]
+    margins = chosen - logits.scatter(-1, tokens, -torch.inf).amax(-1)
     return Outcome(
-        bool(wins.all()),
-        bool(wins[-1]),
-        float(last[token] - others.max()),
-        float((last[token] - last.logsumexp(-1)).exp()),
+        repaired=bool(wins.all()),
+        worst=float(margins.min()),
+        wins=bool(wins[-1]),
+        margin=float(margins[-1]),
+        probability=float((chosen[-1] - logits[-1].logsumexp(-1)).exp()),
     )
 
 
