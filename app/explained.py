@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Entry = Mapping[str, Any]
+LISTED = 3
 SIGNS = {"\n": "⏎", "\t": "⇥", "\r": "␍", " ": " "}
 
 
@@ -39,6 +40,13 @@ def join_words(words: Sequence[object], last: str = "and") -> str:
 def write_extra(count: int) -> str:
     """Bytes that a repair adds."""
     return f"{count / 1e6:+,.2f} MB" if abs(count) >= 1e6 else f"{count / 1e3:+,.1f} kB"
+
+
+def write_units(repair: Entry) -> str:
+    """A repair in a table's cell."""
+    units = repair["units"]
+    names = ", ".join(units) if len(units) <= LISTED else f"{len(units)} units"
+    return f"{names} ({write_extra(repair['extra_bytes'])})"
 
 
 def write_parting(entry: Entry, asked: Entry) -> str:

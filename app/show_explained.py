@@ -17,10 +17,10 @@ from app.explained import (
     shorten,
     show_piece,
     write_blame,
-    write_extra,
     write_mixed,
     write_parting,
     write_repair,
+    write_units,
 )
 
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -61,9 +61,7 @@ def overview_table(asked: Entry) -> Table:
             Text("" if parting is None else show_piece(parting["reference"]["text"])),
             Text("" if parting is None else show_piece(parting["other"]["text"])),
             ", ".join(map(str, guilty_blocks(entry))) or "–",
-            f"{', '.join(repair['units'])} ({write_extra(repair['extra_bytes'])})"
-            if repair
-            else "–",
+            write_units(repair) if repair else "–",
             mixed_mark(entry),
         )
     return table

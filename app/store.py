@@ -10,6 +10,7 @@ import os
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -50,6 +51,10 @@ HEADLINE: Mapping[str, Any] = {
     "top1_agreement": dict,
     "flagged": list,
 }
+
+# What is read of an explanation wherever it is listed.
+EXPLAINED_SCHEMA = 1
+EXPLAINED = ("prompt", "parting", "blocks", "repair", "mixed", "reference", "uniform")
 
 Row = Mapping[str, Any]
 
@@ -135,6 +140,13 @@ class Store:
         """proof.json, once written."""
         path = self.find(name).path / "proof.json"
         return self._keep(path, "json", lambda: json.loads(path.read_text(encoding="utf-8")))
+
+    def explained(self, name: str) -> dict[str, Mapping[str, Any] | None]:
+        """What is kept in the run's explained/, by name; None for what is no explanation."""
+        found = {}
+        for path in (self.find(name).path / "explained").glob("*.json"):
+            found[path.stem] = self._keep(path, "explained", partial(read_explained, path))
+        return found
 
     def array(self, name: str, key: str) -> np.ndarray | None:
         """One array of activations.safetensors, if it is there."""
@@ -290,6 +302,16 @@ def index_tokens(file: pq.ParquetFile) -> TokenIndex:
     ]
     windows.sort(key=lambda row: -row["kl"])
     return TokenIndex(windows, worst[:WORST_TOKENS])
+
+
+def read_explained(path: Path) -> Mapping[str, Any] | None:
+    """What `awqscope explain -o` wrote; None for anything else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        known = found["schema"] == EXPLAINED_SCHEMA and {*EXPLAINED} <= set(found["prompts"][0])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return found if known else None
 
 
 def read_tail(path: Path) -> str:

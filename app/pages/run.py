@@ -36,7 +36,7 @@ from diagnose.rundir import STAGES
 
 METRICS = {"kl": "KL", "delta_ppl": "ΔPPL"}
 SCALES = {"linear": "linear", "log": "log"}
-TABS = (("run", "Overview"), ("tokens", "Tokens"), ("recipe", "Recipe"))
+TABS = (("run", "Overview"), ("tokens", "Tokens"), ("recipe", "Recipe"), ("explain", "Explain"))
 
 
 def run_heading(run: RunSummary, current: str, title: str | None = None) -> html.Div:
