@@ -8,6 +8,8 @@ from typing import Any
 
 Entry = Mapping[str, Any]
 LISTED = 3
+# The margin, in nats, up to which the reference was hardly decided itself.
+CLOSE = 0.25
 SIGNS = {"\n": "⏎", "\t": "⇥", "\r": "␍", " ": " "}
 
 
@@ -65,8 +67,16 @@ def write_parting(entry: Entry, asked: Entry) -> str:
     return (
         f"They part {after}: the 16-bit model says {quote(mine['text'])} "
         f"({mine['probability_reference']:.1%}), the {low}-bit model {quote(other['text'])} "
-        f"({other['probability_uniform']:.1%})."
+        f"({other['probability_uniform']:.1%}).{_write_close(found)}"
     )
+
+
+def _write_close(contest: Entry) -> str:
+    """That chance may have decided, where the 16-bit model itself was hardly decided."""
+    margin = contest["margin_reference"]
+    if margin > CLOSE:
+        return ""
+    return f" The 16-bit model prefers its own by a margin of only {margin:.2f} nats: a close call."
 
 
 def _write_length(entry: Entry) -> str:
@@ -117,7 +127,7 @@ def write_blame(entry: Entry) -> str:
         also = "also " * bool(both)
         said.append(f"Restoring block {join_words(restoring, 'or')} alone {also}brings it back.")
     elif not both:
-        said.append("No block restored alone brings the token back: the damage adds up.")
+        said.append("No block restored alone brings the token back.")
     if breaking:
         also = "also " * bool(both)
         verb = "breaks" if len(breaking) == 1 else "each break"

@@ -328,23 +328,22 @@ def draw_positions(pieces: Sequence[Row], parting: int | None) -> go.Figure:
     and for the repair where they were measured. pieces: of an explanation. parting: the place among
     them where uniform parts from the reference."""
     places = [place for place, piece in enumerate(pieces) if piece["kl_uniform"] is not None]
-    colours = {"prompt": GREY, "continuation": BLUE}
-    traces: list[Any] = [
-        go.Bar(
-            name="uniform",
-            x=places,
-            y=[pieces[place]["kl_uniform"] for place in places],
-            text=[escape(repr(pieces[place]["text"])) for place in places],
+    traces: list[Any] = []
+    for part, label, colour in (
+        ("prompt", "uniform, in the prompt", GREY),
+        ("continuation", "uniform, going on", BLUE),
+    ):
+        here = [place for place in places if pieces[place]["part"] == part]
+        bars = go.Bar(
+            name=label,
+            x=here,
+            y=[pieces[place]["kl_uniform"] for place in here],
+            text=[escape(repr(pieces[place]["text"])) for place in here],
             textposition="none",
-            marker={
-                "color": [
-                    ORANGE if place == parting else colours[pieces[place]["part"]]
-                    for place in places
-                ]
-            },
+            marker={"color": colour},
             hovertemplate="%{text}<br>uniform %{y:.4g}<extra></extra>",
         )
-    ]
+        traces.append(bars)
     for name, label, colour, symbol in (
         ("mixed", "the run's recipe", GREEN, "circle"),
         ("repaired", "the repair", ORANGE, "diamond"),
@@ -362,12 +361,12 @@ def draw_positions(pieces: Sequence[Row], parting: int | None) -> go.Figure:
                     hovertemplate=f"{label} %{{y:.4g}}<extra></extra>",
                 )
             )
-    figure = _figure(traces, "token of the text", METRIC_NAMES["kl"], 340)
+    figure = _figure(traces, "token of the text", METRIC_NAMES["kl"], 340, barmode="overlay")
     start = sum(piece["part"] == "prompt" for piece in pieces)
     figure.add_vline(start - 0.5, line={"color": GREY, "dash": "dash", "width": 1})
     if parting is not None:
         largest = max(pieces[parting]["kl_uniform"] or 0.0, 0.0)
-        figure.add_annotation(x=parting, y=largest, text="▼ parts", showarrow=False, yshift=10)
+        figure.add_annotation(x=parting, y=largest, text="parts<br>▼", showarrow=False, yshift=16)
     figure.update_yaxes(rangemode="tozero")
     return figure
 

@@ -111,8 +111,11 @@ def entry_parts(entry: Entry, asked: Entry, run: str) -> list[Any]:
     parting = entry["parting"]
     said = [write_blame(entry), write_repair(entry, asked), write_mixed(entry, asked)]
     parts = [
-        html.P(write_parting(entry, asked), className="verdict"),
-        html.Ul([html.Li(sentence) for sentence in said if sentence], className="claims"),
+        card(
+            f"“{shorten(entry['prompt'], QUOTED)}”",
+            html.P(write_parting(entry, asked), className="verdict"),
+            html.Ul([html.Li(sentence) for sentence in said if sentence], className="claims"),
+        ),
         html.Div(
             [
                 text_card("16-bit", entry, "reference"),
