@@ -94,7 +94,7 @@ def create_app(store: Store, access: Access) -> Dash:
     if jobs is not None:
         new.register(app, store, jobs)
         recipe.register(app, store, jobs)
-        explain.register(app, store)
+    explain.register(app, store, jobs)
     guard(app, access)
     return app
 

@@ -91,6 +91,7 @@ def test_every_page_opens_by_its_link(page: "sync_api.Page") -> None:
         "/run/demo/block/5": "Block 5",
         "/run/demo/tokens": "Tokens",
         "/run/demo/recipe": "Recipe",
+        "/run/demo/explain": "Explain",
         "/compare": "Compare",
         "/new": "New run",
         "/run/nobody": "No such run",

@@ -24,7 +24,7 @@ from app.pages.new import find_reason
 from app.pages.run import run_heading
 from app.pages.tokens import shade, show_line_ends
 from app.parts import as_table, card, chart, go_to, heading, notice, number, table
-from app.store import RunSummary, Store
+from app.store import RunSummary, Store, UnknownRunError
 from app.urls import Page, link, read_address
 from mixedprec.errors import InputError
 
@@ -319,28 +319,8 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     ]
 
 
-def register(app: Dash, store: Store) -> None:
-    """Connect the button that explains a prompt, and the look at how far it is."""
-
-    @app.callback(
-        Output("url", "href", allow_duplicate=True),
-        Output("explain-said", "children"),
-        Input("explain-start", "n_clicks"),
-        State("explain-prompt", "value"),
-        State("explain-tokens", "value"),
-        State("url", "pathname"),
-        running=[(Output("explain-start", "loading"), True, False)],
-        prevent_initial_call=True,
-    )
-    def start(clicks: int | None, prompt: Any, tokens: Any, path: str) -> Any:
-        if not clicks:
-            return no_update, no_update
-        run = read_address(path, "").run
-        try:
-            name = start_explaining(store, run, *check_question(prompt, tokens))
-        except (InputError, LookupError) as error:
-            return no_update, f"Not started: {error}."
-        return link("explain", run, shown=name), ""
+def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
+    """Connect the look at how far explanations are, and the button that asks for one."""
 
     @app.callback(
         Output("explain-body", "children"),
@@ -361,3 +341,28 @@ def register(app: Dash, store: Store) -> None:
             return body(store, page, asked), not is_busy(asked), stamp(asked)
         except (InputError, LookupError, OSError):
             return no_update, True, no_update
+
+    if jobs is None:
+        return
+
+    @app.callback(
+        Output("url", "href", allow_duplicate=True),
+        Output("explain-said", "children"),
+        Input("explain-start", "n_clicks"),
+        State("explain-prompt", "value"),
+        State("explain-tokens", "value"),
+        State("url", "pathname"),
+        running=[(Output("explain-start", "loading"), True, False)],
+        prevent_initial_call=True,
+    )
+    def start(clicks: int | None, prompt: Any, tokens: Any, path: str) -> Any:
+        if not clicks:
+            return no_update, no_update
+        run = read_address(path, "").run
+        try:
+            name = start_explaining(store, run, *check_question(prompt, tokens))
+        except UnknownRunError:
+            return no_update, "Not started: the run is gone."
+        except InputError as error:
+            return no_update, f"Not started: {error}."
+        return link("explain", run, shown=name), ""
