@@ -60,8 +60,8 @@ def encode_prompts(
         ids = tokenizer(prompt, verbose=False)["input_ids"]
         if limit is not None and len(ids) + tokens > limit:
             raise InputError(
-                f"the prompt {_quote(prompt)} has {len(ids)} tokens, which with --tokens {tokens} "
-                f"is more than the model's {limit} positions",
+                f"the {len(ids)} tokens of the prompt {_quote(prompt)} and --tokens {tokens} are "
+                f"more than the model's {limit} positions",
                 "shorten it, or ask for fewer --tokens",
             )
         if max(ids, default=model.config.vocab_size) >= model.config.vocab_size:

@@ -73,7 +73,7 @@ def test_a_file_of_prompts_with_little_memory(run: RunDirectory, tmp_path: Path)
         (["--prompt", " "], "a prompt is empty"),
         (["--prompts", "none.txt"], "none.txt cannot be read"),
         ([*ASK, "--tokens", "0"], "give at least 1"),
-        ([*ASK, "--tokens", "126"], "4 tokens, which with --tokens 126 is more than the model's"),
+        ([*ASK, "--tokens", "126"], "and --tokens 126 are more than the model's 128 positions"),
         ([*ASK, "--model", "/no/such"], "there is no model directory"),
         ([*ASK, "-o", "/no/such/file.json"], "/no/such/file.json cannot be written"),
         ([*ASK, "-o", "/"], "/ cannot be written"),

@@ -52,7 +52,7 @@ def test_tokens_of_prompts(make_model: Callable[..., Path]) -> None:
     assert [tokenizer.decode(ids) for ids in found] == prompts
     longest = "word " * 300
     count = len(tokenizer(longest)["input_ids"])
-    with pytest.raises(InputError, match=f"has {count} tokens, which with --tokens 4 .* 128 posi"):
+    with pytest.raises(InputError, match=f"the {count} tokens of .* and --tokens 4 .* 128 posi"):
         encode_prompts([longest], tokenizer, model, 4)
     exactly = tokenizer.decode(tokenizer(longest)["input_ids"][:124])
     assert len(encode_prompts([exactly], tokenizer, model, 4)[0]) == 124

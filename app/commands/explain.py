@@ -23,7 +23,8 @@ def explain(
         str | None, typer.Option(help="Where the run's model is now, if it has moved.")
     ] = None,
     max_memory: Annotated[
-        str, typer.Option(help="A model that fits is decoded from memory; else read a token.")
+        str,
+        typer.Option(help="A model that fits is decoded from memory, another read for each token."),
     ] = "8GiB",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     output: Annotated[
@@ -63,8 +64,11 @@ def explain(
             f"the model does not fit in --max-memory {max_memory}: "
             "its weights are read again for every token\n"
         )
-    with show_progress() as on_progress:
-        result = explain_prompts(opened, asked, tokens, budget, on_progress).to_json()
+    try:
+        with show_progress() as on_progress:
+            result = explain_prompts(opened, asked, tokens, budget, on_progress).to_json()
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("nothing was written") from error
     if output is not None:
         write_json(output, result)
     if as_json:
