@@ -9,7 +9,7 @@ import json
 import os
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
+from diagnose.explanation import SCHEMA, Explanation
 from diagnose.rundir import RunDirectory
 from mixedprec.errors import InputError
 from mixedprec.recipe import Recipe, load_recipe
@@ -52,9 +53,8 @@ HEADLINE: Mapping[str, Any] = {
     "flagged": list,
 }
 
-# What is read of an explanation wherever it is listed.
-EXPLAINED_SCHEMA = 1
-EXPLAINED = ("prompt", "parting", "blocks", "repair", "mixed", "reference", "uniform")
+# What every prompt of an explanation has.
+EXPLAINED = frozenset(field.name for field in fields(Explanation))
 
 Row = Mapping[str, Any]
 
@@ -308,10 +308,11 @@ def read_explained(path: Path) -> Mapping[str, Any] | None:
     """What `awqscope explain -o` wrote; None for anything else."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        known = found["schema"] == EXPLAINED_SCHEMA and {*EXPLAINED} <= set(found["prompts"][0])
+        entries = found["prompts"]
+        known = found["schema"] == SCHEMA and all(set(entry) >= EXPLAINED for entry in entries)
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    return found if known else None
+    return found if known and entries else None
 
 
 def read_tail(path: Path) -> str:

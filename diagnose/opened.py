@@ -60,6 +60,12 @@ def open_run(run: RunDirectory, model_name: str | None) -> OpenedRun:
     if (run.path / "recipe.json").exists():
         recipe = load_recipe(run.path / "recipe.json")
         check_fits(recipe, model.family, model.blocks)
+        missing = set(recipe.bits.values()) - set(spec.schemes) - {FP16_BITS}
+        if missing:
+            raise InputError(
+                f"{run.path} holds no search at {min(missing)} bits, which its recipe.json wants",
+                "put back the recipe that the run chose",
+            )
         models["mixed"] = recipe.bits
     extra = {
         unit.name: unit_bytes(model, unit, spec.rescue_bits, spec)

@@ -85,7 +85,8 @@ def _group(mixes: Sequence[Mix], owners: Sequence[int]) -> Iterator[tuple[Mix, l
 
 
 def _put_in_place(swappable: SwappableBlock, mix: Mix) -> None:
-    swappable.use(swappable.weights(dict(mix)))
+    is_reference = all(bits == FP16_BITS for _, bits in mix)
+    swappable.use({} if is_reference else swappable.weights(dict(mix)))
 
 
 def split_variants(

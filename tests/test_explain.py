@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from pathlib import Path
 
@@ -225,11 +225,7 @@ def test_the_planted_fault_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         assert entry["mixed"]["repairs"]
 
 
-def names(entries: Sequence[Explanation]) -> list[str]:
-    return [entry.prompt for entry in entries]
-
-
 def test_every_prompt_is_answered_in_turn(found: Explanations) -> None:
-    assert names(found.prompts) == PROMPTS
+    assert [entry.prompt for entry in found.prompts] == PROMPTS
     assert found.recipe == "flagged"
     assert found.units == 8

@@ -101,6 +101,15 @@ def test_runs_that_cannot_be_explained(
     assert "lacks the AWQ search of block 1 at 8 bits" in refuse([str(bare), *ASK])
 
 
+def test_a_recipe_of_other_widths(run: RunDirectory, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    recipe = json.loads((copy / "recipe.json").read_text())
+    recipe["units"][0]["bits"] = 6
+    (copy / "recipe.json").write_text(json.dumps(recipe))
+    assert "holds no search at 6 bits" in refuse([str(copy), *ASK])
+
+
 def test_a_run_without_a_recipe_yet(run: RunDirectory, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run.path, copy)

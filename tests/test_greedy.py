@@ -17,7 +17,7 @@ TOKENS = 12
 PROMPTS = [[40], [60, 61, 62, 63, 64, 65], [100, 90, 80, 70]]
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt_neox", "gemma2"])
+@pytest.fixture(scope="module", params=["llama", "gemma2"])
 def opened(
     request: pytest.FixtureRequest,
     make_model: Callable[..., Path],
