@@ -365,8 +365,9 @@ def draw_positions(pieces: Sequence[Row], parting: int | None) -> go.Figure:
     start = sum(piece["part"] == "prompt" for piece in pieces)
     figure.add_vline(start - 0.5, line={"color": GREY, "dash": "dash", "width": 1})
     if parting is not None:
-        largest = max(pieces[parting]["kl_uniform"] or 0.0, 0.0)
-        figure.add_annotation(x=parting, y=largest, text="parts<br>▼", showarrow=False, yshift=16)
+        figure.add_annotation(
+            x=parting, y=1, yref="paper", yanchor="bottom", text="▼ parts", showarrow=False
+        )
     figure.update_yaxes(rangemode="tozero")
     return figure
 
