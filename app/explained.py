@@ -44,11 +44,15 @@ def write_extra(count: int) -> str:
     return f"{count / 1e6:+,.2f} MB" if abs(count) >= 1e6 else f"{count / 1e3:+,.1f} kB"
 
 
-def write_units(repair: Entry) -> str:
-    """A repair in a table's cell."""
+def name_units(repair: Entry) -> str:
+    """A repair's units in a table's cell."""
     units = repair["units"]
-    names = ", ".join(units) if len(units) <= LISTED else f"{len(units)} units"
-    return f"{names} ({write_extra(repair['extra_bytes'])})"
+    return ", ".join(units) if len(units) <= LISTED else f"{len(units)} units"
+
+
+def write_units(repair: Entry) -> str:
+    """The same with the bytes that it adds."""
+    return f"{name_units(repair)} ({write_extra(repair['extra_bytes'])})"
 
 
 def write_parting(entry: Entry, asked: Entry) -> str:
@@ -97,11 +101,27 @@ def _write_closest(entry: Entry, asked: Entry) -> str:
 
 def guilty_blocks(entry: Entry) -> list[int]:
     """Blocks that break the token alone and, restored alone, bring it back; else those that do one
-    of the two, restoring first."""
-    blocks = entry["blocks"]
-    both = [b["block"] for b in blocks if b["breaks"] and b["restores"]]
-    restoring = [b["block"] for b in blocks if b["restores"]]
-    return both or restoring or [b["block"] for b in blocks if b["breaks"]]
+    of the two, restoring first. The worst first."""
+    breaking, restoring = _list_breaking(entry), _list_restoring(entry)
+    return [block for block in restoring if block in breaking] or restoring or breaking
+
+
+def write_blocks(entry: Entry) -> str:
+    """The guilty blocks in a table's cell."""
+    blocks = guilty_blocks(entry)
+    return ", ".join(map(str, blocks[:LISTED])) + "…" * (len(blocks) > LISTED) or "–"
+
+
+def _list_breaking(entry: Entry) -> list[int]:
+    """Blocks that break the token alone, the worst first."""
+    found = sorted(entry["blocks"], key=lambda row: row["isolated_margin"])
+    return [row["block"] for row in found if row["breaks"]]
+
+
+def _list_restoring(entry: Entry) -> list[int]:
+    """Blocks that restored alone bring the token back, the surest first."""
+    found = sorted(entry["blocks"], key=lambda row: -row["restored_margin"])
+    return [row["block"] for row in found if row["restores"]]
 
 
 def write_blame(entry: Entry) -> str:
@@ -109,9 +129,10 @@ def write_blame(entry: Entry) -> str:
     blocks = entry["blocks"]
     if not blocks:
         return ""
-    both = [b["block"] for b in blocks if b["breaks"] and b["restores"]]
-    breaking = [b["block"] for b in blocks if b["breaks"] and b["block"] not in both]
-    restoring = [b["block"] for b in blocks if b["restores"] and b["block"] not in both]
+    breaking, restoring = _list_breaking(entry), _list_restoring(entry)
+    both = [block for block in restoring if block in breaking]
+    breaking = [block for block in breaking if block not in both]
+    restoring = [block for block in restoring if block not in both]
     said = []
     if len(both) == 1:
         said.append(
@@ -125,9 +146,14 @@ def write_blame(entry: Entry) -> str:
         )
     if restoring:
         also = "also " * bool(both)
-        said.append(f"Restoring block {join_words(restoring, 'or')} alone {also}brings it back.")
+        surest = f", block {restoring[0]} the most surely" * (len(restoring) > 1 and not both)
+        named = join_words(restoring, "or")
+        said.append(f"Restoring block {named} alone {also}brings it back{surest}.")
     elif not both:
-        said.append("No block restored alone brings the token back.")
+        closest = max(blocks, key=lambda row: row["restored_margin"])["block"]
+        said.append(
+            f"No block restored alone brings the token back; block {closest} comes closest."
+        )
     if breaking:
         also = "also " * bool(both)
         verb = "breaks" if len(breaking) == 1 else "each break"

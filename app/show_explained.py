@@ -11,22 +11,25 @@ from rich.text import Text
 
 from app.explained import (
     count_tokens,
-    guilty_blocks,
     mixed_mark,
+    name_units,
     quote,
     shorten,
     show_piece,
     write_blame,
+    write_blocks,
+    write_extra,
     write_mixed,
     write_parting,
     write_repair,
-    write_units,
 )
 
 SPARKS = "▁▂▃▄▅▆▇█"
 WORST = 3
 PROMPT_SHOWN = 400
 PROMPT_SPARKS = 60
+# Columns that the overview gives a prompt at least, and the rest of it.
+SHORTEST, REST = 12, 92
 # Shares of the largest KL from which a position is coloured.
 WARM, HOT = 0.25, 0.6
 
@@ -37,31 +40,32 @@ def show_explained(asked: Entry, console: Console) -> None:
     """Print every explanation, with a table of them first where there are several."""
     entries = asked["prompts"]
     if len(entries) > 1:
-        console.print(overview_table(asked))
+        console.print(overview_table(asked, console.width))
     for number, entry in enumerate(entries, 1):
         if len(entries) > 1:
             console.rule(f"prompt {number}", align="left", style="dim")
         console.print(render_entry(entry, asked))
 
 
-def overview_table(asked: Entry) -> Table:
-    """A line a prompt."""
+def overview_table(asked: Entry, width: int) -> Table:
+    """A line a prompt, for a console of `width` columns."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", justify="right")
-    table.add_column("prompt", ratio=1, no_wrap=True)
+    table.add_column("prompt", no_wrap=True)
     table.add_column("parts after", justify="right")
-    for name in ("16-bit", f"{asked['bits']}-bit", "block", "repair", "recipe repairs"):
-        table.add_column(name)
+    for name in ("16-bit", f"{asked['bits']}-bit", "block", "repair", "bytes", "recipe repairs"):
+        table.add_column(name, no_wrap=name == "bytes")
     for number, entry in enumerate(asked["prompts"], 1):
         parting, repair = entry["parting"], entry["repair"]
         table.add_row(
             str(number),
-            Text(shorten(entry["prompt"], 40)),
+            Text(shorten(entry["prompt"], max(SHORTEST, width - REST))),
             "–" if parting is None else str(parting["position"]),
-            Text("" if parting is None else show_piece(parting["reference"]["text"])),
-            Text("" if parting is None else show_piece(parting["other"]["text"])),
-            ", ".join(map(str, guilty_blocks(entry))) or "–",
-            write_units(repair) if repair else "–",
+            Text("" if parting is None else shorten(parting["reference"]["text"], 9)),
+            Text("" if parting is None else shorten(parting["other"]["text"], 9)),
+            write_blocks(entry),
+            name_units(repair) if repair else "–",
+            Text(write_extra(repair["extra_bytes"]) if repair else "", justify="right"),
             mixed_mark(entry),
         )
     return table

@@ -149,4 +149,4 @@ def test_the_terminal_shows_all_of_it() -> None:
     assert "prompt 1" not in said
     several = show(make_asked(make_entry(), make_entry("another")), width=80)
     assert "prompt 2" in several
-    assert "5.o (+32.5" in several
+    assert "+32.5 kB" in several

@@ -7,11 +7,11 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from app.explained import (
-    guilty_blocks,
     mixed_mark,
     shorten,
     show_piece,
     write_blame,
+    write_blocks,
     write_mixed,
     write_parting,
     write_repair,
@@ -100,7 +100,7 @@ def _list_entry(entry: Entry) -> dict[str, str]:
     parting, repair = entry["parting"], entry["repair"]
     return {
         "parting": "–" if parting is None else str(parting["position"]),
-        "block": ", ".join(map(str, guilty_blocks(entry))) or "–",
+        "block": write_blocks(entry),
         "repair": write_units(repair) if repair else "–",
         "mixed": mixed_mark(entry),
     }
