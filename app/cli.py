@@ -8,13 +8,14 @@ import typer
 
 from app.commands.common import reports_errors
 from app.commands.dashboard import dashboard
+from app.commands.explain import explain
 from app.commands.recipe import recipe
 from app.commands.report import report
 from app.commands.requantize import requantize
 from app.commands.run import demo, run
 from app.commands.show import show
 
-COMMANDS = (run, demo, show, recipe, requantize, report, dashboard)
+COMMANDS = (run, demo, show, explain, recipe, requantize, report, dashboard)
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -29,6 +29,9 @@ LABELS = {
     "proof": "proof from disk",
     "writing": "writing",
     "proving": "proving",
+    "decode": "decoding",
+    "compare": "reading on",
+    "judge": "trying repairs",
 }
 PLAIN_INTERVAL_S = 5.0
 

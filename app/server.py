@@ -14,7 +14,7 @@ from dash import Dash, Input, Output, dcc, html
 from app import callbacks
 from app.access import Access, is_admitted, is_own_request, is_trusted
 from app.jobs import Jobs
-from app.pages import block, compare, new, recipe, run, runs, tokens
+from app.pages import block, compare, explain, new, recipe, run, runs, tokens
 from app.parts import go_to, heading, notice
 from app.store import Store, UnknownRunError
 from app.urls import Page, link, read_address
@@ -31,6 +31,7 @@ LAYOUTS = {
     "block": block.layout,
     "tokens": tokens.layout,
     "recipe": recipe.layout,
+    "explain": explain.layout,
     "compare": compare.layout,
     "new": new.layout,
 }
@@ -131,6 +132,7 @@ def create_app(store: Store, access: Access) -> Dash:
     if jobs is not None:
         new.register(app, store, jobs)
         recipe.register(app, store, jobs)
+    explain.register(app, store, jobs)
     guard(app, access)
     return app
 

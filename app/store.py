@@ -9,7 +9,7 @@ import json
 import os
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
+from diagnose.explanation import SCHEMA, Explanation
 from diagnose.rundir import RunDirectory
 from diagnose.scores import read_scores
 from mixedprec.errors import InputError
@@ -59,6 +60,9 @@ HEADLINE: Mapping[str, Any] = {
     "top1_agreement": dict,
     "flagged": list,
 }
+
+# What every prompt of an explanation has.
+EXPLAINED = frozenset(field.name for field in fields(Explanation))
 
 Row = Mapping[str, Any]
 
@@ -175,6 +179,13 @@ class Store:
         """proof.json, once written."""
         path = self.find(name).path / "proof.json"
         return self._keep(path, "json", lambda: json.loads(path.read_text(encoding="utf-8")))
+
+    def explained(self, name: str) -> dict[str, Mapping[str, Any] | None]:
+        """What is kept in the run's explained/, by name; None for what is no explanation."""
+        found = {}
+        for path in (self.find(name).path / "explained").glob("*.json"):
+            found[path.stem] = self._keep(path, "explained", partial(read_explained, path))
+        return found
 
     def array(self, name: str, key: str) -> np.ndarray | None:
         """One array of activations.safetensors, if it is there."""
@@ -330,6 +341,17 @@ def index_tokens(file: pq.ParquetFile) -> TokenIndex:
     ]
     windows.sort(key=lambda row: -row["kl"])
     return TokenIndex(windows, worst[:WORST_TOKENS])
+
+
+def read_explained(path: Path) -> Mapping[str, Any] | None:
+    """What `awqscope explain -o` wrote; None for anything else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        entries = found["prompts"]
+        known = found["schema"] == SCHEMA and all(set(entry) >= EXPLAINED for entry in entries)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return found if known and entries else None
 
 
 def read_tail(path: Path) -> str:

@@ -25,6 +25,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | re.Pattern[str]]] = {
     "block": {"site": NAME},
     "tokens": {"colour": COLOURINGS, "window": NUMBER, "position": NUMBER},
     "recipe": {"bits": CHANGES},
+    "explain": {"shown": NAME, "prompt": NUMBER},
     "compare": {"a": NAME, "b": NAME, "measure": METRICS},
     "new": {"like": NAME, "started": NAME},
     "missing": {},
@@ -68,7 +69,7 @@ def read_address(path: str | None, search: str | None) -> Page:
             page = Page("run", run)
         case ["run", run, "block", block] if NUMBER.fullmatch(block):
             page = Page("block", run, int(block))
-        case ["run", run, ("tokens" | "recipe") as name]:
+        case ["run", run, ("tokens" | "recipe" | "explain") as name]:
             page = Page(name, run)
         case _:
             return Page("missing")
@@ -78,7 +79,8 @@ def read_address(path: str | None, search: str | None) -> Page:
 
 def link(name: str, run: str = "", block: int | None = None, **options: object) -> str:
     """The address of a page. Options at their default are left out."""
-    tails = {"run": "", "block": f"/block/{block}", "tokens": "/tokens", "recipe": "/recipe"}
+    tails = {"run": "", "block": f"/block/{block}"}
+    tails |= {name: f"/{name}" for name in ("tokens", "recipe", "explain")}
     if name in tails:
         path = f"/run/{quote(run, safe='', errors=ERRORS)}{tails[name]}"
     else:

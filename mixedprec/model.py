@@ -122,6 +122,17 @@ class SourceModel:
             self._fill(shell.lm_head, "lm_head")
         return Head(shell)
 
+    def read_whole(self) -> Any:
+        """transformers' model with every weight in float32, for one that fits in memory."""
+        whole = copy.deepcopy(self.shell)
+        base_name = self.shell.base_model_prefix
+        self._fill(whole.get_submodule(base_name), base_name)
+        if self.config.tie_word_embeddings and "lm_head.weight" not in self.files:
+            whole.lm_head.weight = whole.get_submodule(self.family.embedding).weight
+        else:
+            self._fill(whole.lm_head, "lm_head")
+        return whole
+
     def other_tensors(self) -> list[str]:
         """Names of stored tensors outside the blocks (embedding, final norm, head)."""
         start = self.family.blocks + "."

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlparse
 
 import pytest
 
 from diagnose.rundir import RunDirectory
+from tests.explained import RIVALS, make_asked, make_entry
 
 pytestmark = pytest.mark.browser
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -35,6 +37,18 @@ def change_record(run: Path, **changes: object) -> None:
     path = run / "run.json"
     record = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(record | changes), encoding="utf-8")
+
+
+def keep_explanation(run: Path, entry: dict[str, Any], text: str | None = None) -> None:
+    """Put an explanation into a run; every token says `text` where that is given."""
+    if text is not None:
+        for piece in entry["pieces"]:
+            piece["text"] = text
+        for rival in ("reference", "other"):
+            entry["parting"] = {**entry["parting"], rival: {**RIVALS[rival], "text": text}}
+        entry["uniform"]["pieces"] = [text] * 3
+    (run / "explained").mkdir()
+    (run / "explained" / "kept.json").write_text(json.dumps(make_asked(entry)), encoding="utf-8")
 
 
 @pytest.fixture
@@ -98,6 +112,7 @@ def test_every_page_opens_by_its_link(page: "sync_api.Page") -> None:
         "/run/demo/block/5": "Block 5",
         "/run/demo/tokens": "Tokens",
         "/run/demo/recipe": "Recipe",
+        "/run/demo/explain": "Explain",
         "/compare": "Compare",
         "/new": "New run",
         "/run/nobody": "No such run",
@@ -264,6 +279,22 @@ def test_widths_are_switched_downloaded_and_requantized(page: "sync_api.Page", r
     assert list((runs / "demo" / "recipes").rglob("config.json"))
 
 
+def test_a_prompt_is_explained(page: "sync_api.Page") -> None:
+    page.goto("/run/demo/explain")
+    prompt = f"Optional SAX2 handler for lexical events.\n{HOSTILE}"
+    page.get_by_label("Prompt", exact=True).fill(prompt)
+    page.get_by_label("Tokens").fill("4")
+    page.locator("#explain-start").click()
+    sync_api.expect(page.locator(".verdict")).to_contain_text("part", timeout=120_000)
+    assert "shown=prompt-1" in page.url
+    page.reload()
+    sync_api.expect(page.locator(".verdict")).to_contain_text("part")
+    sync_api.expect(page.get_by_role("link", name="Optional SAX2")).to_have_count(1)
+    page.get_by_text("The same as a table").last.click()
+    sync_api.expect(page.locator("#explain-body details[open] table")).to_contain_text("handler")
+    assert page.title() == "awqscope"
+
+
 def test_nothing_a_run_holds_becomes_markup(page: "sync_api.Page", runs: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -274,9 +305,12 @@ def test_nothing_a_run_holds_becomes_markup(page: "sync_api.Page", runs: Path) -
     tokens = pq.read_table(run / "tokens.parquet")
     hostile = pa.array([HOSTILE] * len(tokens), type=pa.string())
     pq.write_table(tokens.set_column(3, "text", hostile), run / "tokens.parquet")
-    for tail in ("", "/tokens", "/block/5", "/recipe"):
+    keep_explanation(run, make_entry(HOSTILE), HOSTILE)
+    for tail in ("", "/tokens", "/block/5", "/recipe", "/explain"):
         page.goto(f"/run/{quote(name)}{tail}")
         page.locator("h1").wait_for()
+    sync_api.expect(page.locator("#explain-body h2").first).to_contain_text(HOSTILE[:60])
+    page.locator("#explain-body .js-plotly-plot .main-svg").first.wait_for()
     page.goto("/")
     sync_api.expect(page.get_by_text(HOSTILE).first).to_be_visible()
     page.goto(f"/run/{quote(name)}/tokens")
@@ -312,11 +346,12 @@ def test_dark_and_light(page: "sync_api.Page") -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(page: "sync_api.Page", scheme: str) -> None:
+def test_axe_finds_nothing_serious(page: "sync_api.Page", scheme: str, runs: Path) -> None:
+    keep_explanation(runs / "demo", make_entry())
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     serious = []
-    tails = ("/block/5", "/tokens", "/recipe")
+    tails = ("/block/5", "/tokens", "/recipe", "/explain")
     compare = "/compare?a=demo&b=demo"
     for path in ("/", "/run/demo", *[f"/run/demo{tail}" for tail in tails], compare, "/new"):
         page.goto(path)

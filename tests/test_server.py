@@ -22,7 +22,7 @@ from tests.runs import SAMPLE, change_record, make_tokens, write_run, write_toke
 ROOT = Path(__file__).parent.parent
 ODD = "<img src=x onerror=alert(1)>"
 SCRIPT = "<script>alert(1)</script>"
-PAGES = ("run", "block", "tokens", "recipe")
+PAGES = ("run", "block", "tokens", "recipe", "explain")
 # What shows its text as markup, or fetches or runs something.
 LIVELY = {"Markdown", "DangerouslySetInnerHTML", "Iframe", "Script", "Embed", "ObjectEl", "Base"}
 

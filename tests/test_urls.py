@@ -33,7 +33,7 @@ def read(address: str) -> Page:
 @example(name="模型 – é", block=4)
 @example(name="\udcff", block=5)
 def test_every_link_is_read_as_what_it_was_made_of(name: str, block: int) -> None:
-    for page in ("run", "tokens", "recipe"):
+    for page in ("run", "tokens", "recipe", "explain"):
         assert read(link(page, name)) == Page(page, name)
     assert read(link("block", name, block)) == Page("block", name, block)
     for page in ("runs", "compare", "new"):

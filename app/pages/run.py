@@ -42,7 +42,7 @@ from app.verdict import write_verdict
 from diagnose.rundir import STAGES
 
 SCALES = {"linear": "linear", "log": "log"}
-TABS = (("run", "Overview"), ("tokens", "Tokens"), ("recipe", "Recipe"))
+TABS = (("run", "Overview"), ("tokens", "Tokens"), ("recipe", "Recipe"), ("explain", "Explain"))
 
 
 def run_heading(run: RunSummary, current: str, title: str | None = None) -> html.Div:

@@ -1,0 +1,78 @@
+"""`awqscope explain`: which block breaks a prompt, and what repairs it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.commands.common import RunArgument, parse_bytes
+from mixedprec.errors import InputError
+
+
+def explain(
+    path: RunArgument,
+    prompt: Annotated[str | None, typer.Option(help="A prompt.")] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help='A file of them: .txt, one a line, or .jsonl with a "prompt" each.'),
+    ] = None,
+    tokens: Annotated[int, typer.Option(help="Tokens to go on with.")] = 48,
+    model: Annotated[
+        str | None, typer.Option(help="Where the run's model is now, if it has moved.")
+    ] = None,
+    max_memory: Annotated[
+        str,
+        typer.Option(help="A model that fits is decoded from memory, another read for each token."),
+    ] = "8GiB",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the result as JSON here too.")
+    ] = None,
+) -> None:
+    """Say which block makes the quantized model go on with a prompt otherwise, and what repairs it.
+
+    Both models continue the prompt greedily, as it is, without a chat template. Where they part,
+    every block is quantized alone and restored alone, and the cheapest units are found whose
+    promotion to the run's rescue width brings the 16-bit model's token back.
+    """
+    from rich.console import Console
+
+    from app.progress import show_progress
+    from app.show_explained import show_explained
+    from diagnose.explain import explain as explain_prompts
+    from diagnose.greedy import fits_in_memory
+    from diagnose.memory import return_freed_tensors
+    from diagnose.opened import open_run
+    from diagnose.prompts import read_prompts
+    from diagnose.rundir import RunDirectory
+    from mixedprec.files import write_json
+
+    if (prompt is None) == (prompts is None):
+        raise InputError("one prompt or a file of them is needed", "give --prompt or --prompts")
+    if tokens < 1:
+        raise InputError(f"--tokens {tokens} is too small", "give at least 1")
+    if output is not None and (output.is_dir() or not output.absolute().parent.is_dir()):
+        raise InputError(f"{output} cannot be written", "give a file in a directory that exists")
+    budget = parse_bytes(max_memory)
+    return_freed_tensors()
+    asked = [prompt] if prompt is not None else read_prompts(Path(str(prompts)))
+    opened = open_run(RunDirectory(path), model)
+    if not fits_in_memory(opened.model, budget):
+        sys.stderr.write(
+            f"the model does not fit in --max-memory {max_memory}: "
+            "its weights are read again for every token\n"
+        )
+    try:
+        with show_progress() as on_progress:
+            result = explain_prompts(opened, asked, tokens, budget, on_progress).to_json()
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("nothing was written") from error
+    if output is not None:
+        write_json(output, result)
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    width = None if sys.stdout.isatty() else 120
+    show_explained(result, Console(width=width, highlight=False))

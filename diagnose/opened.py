@@ -1,0 +1,81 @@
+"""A finished run opened again to measure more: its model, searches, recipe and sizes."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from diagnose.corpora import load_tokenizer
+from diagnose.rundir import RunDirectory
+from diagnose.sizes import unit_bytes
+from diagnose.spec import RunSpec
+from diagnose.variants import Bits
+from mixedprec.errors import InputError
+from mixedprec.families import list_units
+from mixedprec.model import SourceModel, open_model
+from mixedprec.recipe import Recipe, check_fits, load_recipe
+from mixedprec.scheme import FP16_BITS
+from mixedprec.searches import is_complete, search_path
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run and what it worked on. models: the bits of every unit by model: `reference`, `uniform`,
+    and `mixed` once there is a recipe. extra_bytes: unit -> what its promotion adds; kept units are
+    not in it."""
+
+    run: RunDirectory
+    spec: RunSpec
+    model: SourceModel
+    tokenizer: PreTrainedTokenizerBase
+    models: Mapping[str, Bits]
+    recipe: Recipe | None
+    extra_bytes: Mapping[str, int]
+
+
+def open_run(run: RunDirectory, model_name: str | None) -> OpenedRun:
+    """The run, its model and its tokenizer. InputError for a run that is unfinished, or whose model
+    has moved or changed."""
+    record = run.read()
+    spec = RunSpec.from_json(record["spec"])
+    for stage, name in (("search", "AWQ search"), ("sweep", "sweep")):
+        if not run.is_done(stage):
+            raise InputError(f"{run.path} has not finished its {name}", "finish the run first")
+    model = open_model(model_name or spec.model)
+    if model.hash() != record["source"]["hashes"]:
+        raise InputError(
+            f"{model.path} is not the model of {run.path}", "give it with --model, unchanged"
+        )
+    for block in range(model.blocks):
+        for bits in spec.schemes:
+            if not is_complete(search_path(run.searches, block, bits)):
+                raise InputError(
+                    f"{run.path} lacks the AWQ search of block {block} at {bits} bits",
+                    "run it again elsewhere",
+                )
+    units = list_units(model.family, model.blocks)
+    low = {unit.name: spec.bits for unit in units} | dict.fromkeys(spec.keep_fp16, FP16_BITS)
+    models: dict[str, Bits] = {"reference": dict.fromkeys(low, FP16_BITS), "uniform": low}
+    recipe = None
+    if (run.path / "recipe.json").exists():
+        recipe = load_recipe(run.path / "recipe.json")
+        check_fits(recipe, model.family, model.blocks)
+        missing = set(recipe.bits.values()) - set(spec.schemes) - {FP16_BITS}
+        if missing:
+            raise InputError(
+                f"{run.path} holds no search at {min(missing)} bits, which its recipe.json wants",
+                "put back the recipe that the run chose",
+            )
+        models["mixed"] = recipe.bits
+    extra = {
+        unit.name: unit_bytes(model, unit, spec.rescue_bits, spec)
+        - unit_bytes(model, unit, spec.bits, spec)
+        for unit in units
+        if unit.name not in spec.keep_fp16
+    }
+    return OpenedRun(run, spec, model, load_tokenizer(model.path), models, recipe, extra)
+
+
+def promote(opened: OpenedRun, units: Iterable[str]) -> Bits:
+    """The uniform model with `units` at the rescue width."""
+    return {**opened.models["uniform"], **dict.fromkeys(units, opened.spec.rescue_bits)}

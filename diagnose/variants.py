@@ -1,0 +1,106 @@
+"""Any mixes of widths on any texts, in one pass over the weights.
+
+The sweep's branches change one block, on windows of one length. Here a variant may give every unit
+a width of its own and has its own text. Variants share a stream for as long as text and widths
+agree, so that what differs only late in the depth costs little.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diagnose.quantized import SwappableBlock, read_swappable
+from mixedprec.block_search import check_finite
+from mixedprec.model import Entrance, SourceModel, advance
+from mixedprec.scheme import FP16_BITS
+
+Bits = Mapping[str, int]
+Mix = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model on a text. tokens: ids. bits: of every unit by name, 16 for the reference's."""
+
+    tokens: tuple[int, ...]
+    bits: Bits
+
+
+def block_mix(model: SourceModel, bits: Bits, number: int) -> Mix:
+    """(linear, bits) inside block `number`."""
+    return tuple(
+        (linear, bits[f"{number}.{kind.name}"])
+        for kind in model.family.units
+        for linear in kind.linears
+    )
+
+
+@torch.no_grad()
+def run_variants(
+    model: SourceModel,
+    entrance: Entrance,
+    variants: Sequence[Variant],
+    searches: Path,
+    *,
+    on_block: Callable[[int], None] = lambda done: None,
+) -> list[Tensor]:
+    """Final hidden states [1, tokens, d] of each variant. InputError for activations that are not
+    finite."""
+    texts = list(dict.fromkeys(variant.tokens for variant in variants))
+    places = {text: place for place, text in enumerate(texts)}
+    kwargs = {length: entrance.block_kwargs(length) for length in {len(text) for text in texts}}
+    streams = [entrance.enter(torch.tensor([text])) for text in texts]
+    owners = [places[variant.tokens] for variant in variants]
+    widths = tuple(sorted({b for v in variants for b in v.bits.values()} - {FP16_BITS}))
+    for number in range(model.blocks):
+        swappable = read_swappable(model, number, searches, widths)
+        mixes = [block_mix(model, variant.bits, number) for variant in variants]
+        grown: dict[tuple[Mix, int], Tensor] = {}
+        for mix, members in _group(mixes, owners):
+            _put_in_place(swappable, mix)
+            for owner in members:
+                stream = streams[owner].clone()
+                advance(swappable.block, stream, kwargs[stream.shape[1]][number])
+                check_finite(stream, f"the output of {model.prefix(number)}")
+                grown[mix, owner] = stream
+            swappable.forget(dict(mix))
+        order = {key: place for place, key in enumerate(grown)}
+        owners = [order[mix, owner] for mix, owner in zip(mixes, owners, strict=True)]
+        streams = list(grown.values())
+        del swappable  # before the next is read: one at a time
+        on_block(number + 1)
+    return [streams[owner] for owner in owners]
+
+
+def _group(mixes: Sequence[Mix], owners: Sequence[int]) -> Iterator[tuple[Mix, list[int]]]:
+    """Each mix with the streams that go through it."""
+    members: dict[Mix, dict[int, None]] = {}
+    for mix, owner in zip(mixes, owners, strict=True):
+        members.setdefault(mix, {})[owner] = None
+    for mix, streams in members.items():
+        yield mix, list(streams)
+
+
+def _put_in_place(swappable: SwappableBlock, mix: Mix) -> None:
+    is_reference = all(bits == FP16_BITS for _, bits in mix)
+    swappable.use({} if is_reference else swappable.weights(dict(mix)))
+
+
+def split_variants(
+    variants: Sequence[Variant], hidden_size: int, budget: int
+) -> list[list[Variant]]:
+    """Consecutive variants whose streams, before and after a block, fit in `budget` bytes; at least
+    one at a time."""
+    parts: list[list[Variant]] = []
+    room = 0
+    for variant in variants:
+        size = len(variant.tokens) * hidden_size * 4 * 2
+        if not parts or size > room:
+            parts.append([])
+            room = budget
+        parts[-1].append(variant)
+        room -= size
+    return parts

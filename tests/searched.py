@@ -1,0 +1,61 @@
+"""A run that has got as far as explaining needs, of a tiny model, made in a second."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
+from diagnose.quantized import read_swappable
+from diagnose.rundir import RunDirectory
+from diagnose.spec import RunSpec
+from mixedprec.block_search import search_model
+from mixedprec.model import SourceModel, open_model
+from mixedprec.recipe import make_recipe, save_recipe
+from mixedprec.scheme import FP16_BITS
+
+DONE = {"state": "done"}
+
+
+def write_searched_run(
+    path: Path, model_path: Path, text: Path, *, bits: int = 4, changed: Mapping[str, int] = {}
+) -> RunDirectory:
+    """A run of `model_path` after search and sweep, with a recipe that changes some units."""
+    model, run = open_model(str(model_path)), RunDirectory(path)
+    spec = RunSpec(str(model_path), str(text), str(text), bits=bits, group_size=64)
+    windows = cut_windows(load_corpus(str(text)), load_tokenizer(model_path), 64, 4)
+    run.create(
+        {
+            "spec": spec.to_json(),
+            "model": spec.model,
+            "source": {"hashes": model.hash(), "blocks": model.blocks},
+            "stages": {"search": DONE, "sweep": DONE},
+            "headline": {},
+            "error": None,
+        }
+    )
+    search_model(model, windows, list(spec.schemes.values()), run.searches)
+    kind = "flagged" if changed else "uniform"
+    recipe = make_recipe(spec.model, model.family, model.blocks, bits, changed=changed, kind=kind)
+    save_recipe(path / "recipe.json", recipe)
+    return run
+
+
+@torch.no_grad()
+def build_whole(model: SourceModel, searches: Path, bits: Mapping[str, int]) -> PreTrainedModel:
+    """The naive way: transformers' own model with effective weights put in by hand. bits: of every
+    unit."""
+    whole = AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32).eval()
+    widths = tuple(sorted(set(bits.values()) - {FP16_BITS}))
+    for number in range(model.blocks):
+        swappable = read_swappable(model, number, searches, widths)
+        chosen = {
+            linear: bits[f"{number}.{kind.name}"]
+            for kind in model.family.units
+            for linear in kind.linears
+        }
+        block = whole.get_submodule(model.prefix(number))
+        for name, weight in swappable.weights(chosen).items():
+            block.get_submodule(name).weight.data = weight.clone()
+    return whole
