@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from diagnose.cheapest import Outcome
-from diagnose.contests import Reading, join_readings, judge, read_logits
 from diagnose.likelihood import tokens_a_chunk
 from diagnose.opened import OpenedRun
+from diagnose.readings import Reading, join_readings, judge, read_logits
 from diagnose.rundir import OnProgress
 from diagnose.variants import Bits, Variant, run_variants, split_variants
 from mixedprec.model import Entrance, Head

@@ -6,6 +6,7 @@ from typing import Any
 
 from diagnose.bootstrap import bounds
 from diagnose.inputs import Inputs, load_inputs
+from diagnose.opened import open_source
 from diagnose.race import measure_kl, place
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.sizes import model_bytes
@@ -14,7 +15,6 @@ from diagnose.stages import STREAM_SHARE
 from diagnose.swaps import Bits, better_recipe, in_context
 from mixedprec.baselines import RECIPE, Contestant, rank_contest
 from mixedprec.block_search import search_model
-from mixedprec.errors import InputError
 from mixedprec.recipe import Recipe, make_recipe
 from mixedprec.scheme import GROUP_SIZES
 from mixedprec.scores import Scores
@@ -33,14 +33,9 @@ class Course:
 def open_course(run: RunDirectory, model: str | None) -> Course:
     """The run's model (at `model` where it has moved) and texts. InputError where they are not what
     the run measured."""
-    record = run.read()
-    spec = RunSpec.from_json(record["spec"])
-    inputs = load_inputs(replace(spec, model=model) if model else spec)
-    if inputs.model.hash() != record["source"]["hashes"]:
-        raise InputError(
-            f"{inputs.model.path} is not the model of {run.path}",
-            "give it with --model, unchanged",
-        )
+    spec = RunSpec.from_json(run.read()["spec"])
+    source = open_source(run, model)
+    inputs = load_inputs(replace(spec, model=str(source.path)))
     return Course(run, spec, inputs)
 
 

@@ -10,12 +10,6 @@ from dataclasses import asdict
 
 from diagnose.bench import Bench, judge_variants, read_models
 from diagnose.cheapest import Cheapest, Outcome, Units, search_cheapest
-from diagnose.contests import (
-    Reading,
-    find_contest,
-    follow,
-    list_pieces,
-)
 from diagnose.explanation import (
     BlockBlame,
     Continuation,
@@ -26,6 +20,12 @@ from diagnose.explanation import (
 from diagnose.greedy import decode_held, decode_streamed, find_ends, fits_in_memory
 from diagnose.opened import OpenedRun, promote
 from diagnose.prompts import encode_prompts
+from diagnose.readings import (
+    Reading,
+    find_contest,
+    follow,
+    list_pieces,
+)
 from diagnose.rundir import OnProgress
 from diagnose.variants import Bits, Variant
 

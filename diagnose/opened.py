@@ -33,6 +33,17 @@ class OpenedRun:
     extra_bytes: Mapping[str, int]
 
 
+def open_source(run: RunDirectory, model_name: str | None) -> SourceModel:
+    """The run's model, at `model_name` where it has moved. InputError where it is another."""
+    record = run.read()
+    model = open_model(model_name or RunSpec.from_json(record["spec"]).model)
+    if model.hash() != record["source"]["hashes"]:
+        raise InputError(
+            f"{model.path} is not the model of {run.path}", "give it with --model, unchanged"
+        )
+    return model
+
+
 def open_run(run: RunDirectory, model_name: str | None) -> OpenedRun:
     """The run, its model and its tokenizer. InputError for a run that is unfinished, or whose model
     has moved or changed."""
@@ -41,11 +52,7 @@ def open_run(run: RunDirectory, model_name: str | None) -> OpenedRun:
     for stage, name in (("search", "AWQ search"), ("sweep", "sweep")):
         if not run.is_done(stage):
             raise InputError(f"{run.path} has not finished its {name}", "finish the run first")
-    model = open_model(model_name or spec.model)
-    if model.hash() != record["source"]["hashes"]:
-        raise InputError(
-            f"{model.path} is not the model of {run.path}", "give it with --model, unchanged"
-        )
+    model = open_source(run, model_name)
     for block in range(model.blocks):
         for bits in spec.schemes:
             if not is_complete(search_path(run.searches, block, bits)):

@@ -33,12 +33,12 @@ def requantize(
     """
     from app.progress import show_progress
     from app.verdict import write_proof
+    from diagnose.opened import open_source
     from diagnose.proof import Subject
     from diagnose.repair import PROOF_NAME, prove_checkpoint, write_model_card
     from diagnose.rundir import RunDirectory
     from diagnose.spec import RunSpec
     from mixedprec.checkpoint import checkpoint_bytes, write_checkpoint
-    from mixedprec.model import open_model
     from mixedprec.recipe import check_fits, load_recipe
     from mixedprec.scheme import FP16_BITS
 
@@ -58,11 +58,7 @@ def requantize(
         if not recipe.is_file():
             raise InputError(f"{recipe} can be read only once", "give --prove a file")
         found.read_table("tokens")
-    source = open_model(model or spec.model)
-    if source.hash() != found.read()["source"]["hashes"]:
-        raise InputError(
-            f"{source.path} is not the model of {path}", "give it with --model, unchanged"
-        )
+    source = open_source(found, model)
     check_fits(wanted, source.family, source.blocks)
     missing = {entry.bits for entry in wanted.units} - set(spec.schemes) - {FP16_BITS}
     if missing:
