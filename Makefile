@@ -10,8 +10,9 @@ TARGETS := .venv-targets
 demo: $(READY)
 	$(BIN)/awqscope demo
 
+# A test process a core, each with one thread: models this small gain nothing from more.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: lint test
 
