@@ -73,7 +73,7 @@ def _bound(check: Check) -> str:
     if criterion.form == "proof":
         return "passed"
     written = f"{100 * value:g}%" if criterion.form.endswith("%") else f"{value:g}"
-    return f"{'≤' if criterion.upper else '≥'} {written}"
+    return f"{'≤' if criterion.upper else '≥'}\N{NO-BREAK SPACE}{written}"
 
 
 def write_lines(verdict: GateVerdict) -> list[Line]:
@@ -88,9 +88,9 @@ def write_sentence(verdict: GateVerdict) -> str:
     limits = f"{total} limit{'s' * (total > 1)}"
     if verdict.outcome == PASS:
         return f"Pass: {'all ' * (total > 1)}{limits} {'hold' if total > 1 else 'holds'}."
-    said = {FAIL: "{} not held", INCONCLUSIVE: "{} undecided"}
-    parts = [said[outcome].format(counts[outcome]) for outcome in said if counts[outcome]]
-    return f"{verdict.outcome.capitalize()}: of {limits} {' and '.join(parts)}."
+    said = {FAIL: "not held", INCONCLUSIVE: "undecided"}
+    parts = [f"{counts[outcome]} {words}" for outcome, words in said.items() if counts[outcome]]
+    return f"{verdict.outcome.capitalize()}: of {limits}, {' and '.join(parts)}."
 
 
 def write_context(verdict: GateVerdict) -> str:
@@ -110,7 +110,7 @@ def _policy(verdict: GateVerdict) -> str:
 def write_terminal(verdict: GateVerdict) -> Group:
     """The verdict for the terminal."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("", "value", "95%", "must be", "verdict", ""):
+    for name in ("", "value", "95%", "limit", "verdict", ""):
         table.add_column(name, justify="right" if name in ("value", "95%") else "left")
     for line in write_lines(verdict):
         judged = Text(f"{SIGNS[line.outcome]} {line.outcome}", style=STYLES[line.outcome])
@@ -194,8 +194,8 @@ def write_junit(verdict: GateVerdict) -> str:
             name=criterion.key,
             time="0",
         )
-        said = f"{line.title}: {line.value} {line.interval} must be {line.bound}. {line.note}"
-        said = " ".join(said.split())
+        said = f"{line.title}: {line.value} {line.interval}, limit {line.bound}. {line.note}"
+        said = " ".join(said.replace(" ,", ",").split())
         if line.outcome in TAGS:
             tag = TAGS[line.outcome]
             ElementTree.SubElement(case, tag, message=said, type=line.outcome).text = said
@@ -212,7 +212,7 @@ def write_markdown(verdict: GateVerdict) -> str:
         "",
         f"{_escape(write_sentence(verdict))} {_escape(write_context(verdict))}",
         "",
-        "| limit | value | 95% | must be | verdict | |",
+        "| | value | 95% | limit | verdict | |",
         "|---|--:|--:|---|---|---|",
     ]
     for line in write_lines(verdict):

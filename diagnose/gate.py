@@ -151,12 +151,11 @@ def _badness(finding: Finding, limit: Limit, outcome: str) -> float:
 
 
 def _explain(finding: Finding, evidence: Evidence, tokens: int | None) -> str:
-    """Why a limit is not decided, and what would decide it."""
-    if finding.tokens < finding.least:
-        why = f"{finding.tokens:,} scored tokens are too few to tell"
-    else:
-        why = "the interval reaches across the limit"
+    """Why a limit is not decided, and what would decide it, to two digits."""
+    few = finding.tokens < finding.least
     if tokens is None:
-        return why
+        return "too few tokens to tell" if few else "the interval reaches across the limit"
+    digits = 10 ** max(0, len(str(tokens)) - 2)
     windows = math.ceil(tokens / max(1, evidence.seq_len - 1))
-    return f"{why}; about {tokens:,} scored tokens ({windows:,} windows) would decide"
+    said = f"about {math.ceil(tokens / digits) * digits:,} tokens ({windows:,} windows)"
+    return f"{'it takes ' if few else ''}{said}{'' if few else ' would decide'}"
