@@ -50,13 +50,14 @@ def clean(text: str) -> str:
 def write_line(check: Check) -> Line:
     """A limit, its number and what was decided."""
     criterion, finding = check.limit.criterion, check.finding
-    value, interval = "–", ""
-    if finding is not None:
-        value = finding.of if criterion.form == "proof" else _number(finding.value, criterion)
+    value, interval, of = "–", "", ""
+    if finding is not None and criterion.form == "proof":
+        value = finding.of
+    elif finding is not None:
+        value, of = _number(finding.value, criterion), finding.of
         if finding.tokens:
             bounds = (_number(bound, criterion) for bound in (finding.low, finding.high))
             interval = f"[{', '.join(bounds)}]"
-    of = finding.of if finding and criterion.form != "proof" else ""
     note = "; ".join(part for part in (of, check.reason) if part)
     return Line(criterion.title, clean(value), interval, _bound(check), check.outcome, clean(note))
 

@@ -149,14 +149,12 @@ def _read_scores(run: RunDirectory, definition: Row, subject: str) -> Scores | M
     path = run.path / "tokens.parquet"
     if not path.exists():
         raise InputError(f"{run.path} has no tokens.parquet", "copy the whole run directory")
-    wanted = score_columns(subject)
-    table = run.read_table("tokens", wanted)
-    lacking = [name for name in wanted if name not in table.column_names]
+    table = run.read_table("tokens", score_columns(subject))
     windows, length = definition["windows"], definition["seq_len"]
-    if lacking or table.num_rows != windows * length:
-        what = f"no {lacking[0]}" if lacking else f"{table.num_rows:,} tokens"
+    if table.num_rows != windows * length:
         raise InputError(
-            f"{path} is not this run's: it has {what}", "copy the whole run directory again"
+            f"{path} is not this run's: it has {table.num_rows:,} tokens, not {windows} × {length}",
+            "copy the whole run directory again",
         )
     return read_scores(table, subject, windows, length)
 

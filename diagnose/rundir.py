@@ -136,6 +136,9 @@ class RunDirectory:
         """`name`.parquet, all of it or some columns. InputError where it is missing or damaged."""
         path = self.path / f"{name}.parquet"
         try:
+            lacking = set(columns or ()).difference(pq.read_schema(path).names)
+            if lacking:
+                raise InputError(f"{path} has no column {min(lacking)}", "copy the run again")
             return pq.read_table(path, columns=columns)
         except (OSError, pa.ArrowInvalid) as error:
             raise InputError(f"{path} cannot be read ({error})", "finish the run first") from error
