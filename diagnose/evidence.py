@@ -3,6 +3,7 @@
 Reads the run directory only, and of its token table only the columns that are judged.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -218,7 +219,7 @@ def block_shares(
     isolated: rows of blocks.parquet. units, bits: rows of units.parquet and a recipe; a block whose
     widths the recipe changes costs the sum of its units at these widths, exact where measured. The
     bounds are outer ones: a block's upper bound among the others' lower bounds, and the reverse.
-    They cover at least as often as the blocks' own. scored: tokens, and the least to trust them.
+    They cover at least as often as the blocks' own. scored: tokens, and the least to bound it.
     """
     costs = {row["block"]: [row[f"kl{end}"] for end in ("", "_low", "_high")] for row in isolated}
     kept = set(spec["keep_fp16"])
@@ -246,6 +247,8 @@ def block_shares(
             mine / (mine + rest) if mine + rest > 0 else 0.0
             for mine, rest in ((value, others[0]), (low, others[2]), (high, others[1]))
         )
+        if scored[0] < scored[1]:
+            least, most = -math.inf, math.inf
         found.append(Finding(share, least, most, *scored, of=f"block {block}"))
     return tuple(found)
 

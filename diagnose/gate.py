@@ -2,10 +2,10 @@
 
 A limit passes when the whole interval of its number is on the good side, the limit itself included;
 it fails when the whole interval is on the bad side, and is inconclusive otherwise. A number that is
-missing, or rests on too few tokens for its interval to mean anything, is inconclusive too. A proof
-that is demanded and missing fails: it is a yes or no, and its absence is a no. Of several texts or
-blocks all must pass, and one that fails is enough. The worst limit decides the verdict: fail,
-then inconclusive, then pass.
+missing is inconclusive too, and so mostly is one of too few tokens, whose interval has no end. A
+proof that is demanded and missing fails: it is a yes or no, and its absence is a no. Of several
+texts or blocks all must pass, and one that fails is enough. The worst limit decides the verdict:
+fail, then inconclusive, then pass.
 """
 
 import math
@@ -116,8 +116,6 @@ def _check(limit: Limit, evidence: Evidence) -> Check:
 
 def weigh(finding: Finding, limit: Limit) -> str:
     """pass, fail or inconclusive: on which side of the limit the interval is."""
-    if finding.tokens < finding.least:
-        return INCONCLUSIVE
     low, high = finding.low, finding.high
     if limit.criterion.upper:
         good, bad = high <= limit.value, low > limit.value
@@ -129,16 +127,18 @@ def weigh(finding: Finding, limit: Limit) -> str:
 def tokens_to_decide(findings: Sequence[Finding], limit: Limit, scored: int) -> int | None:
     """How many scored tokens in all would decide inconclusive findings, if their numbers stay what
     they are and their intervals shrink as 1/√tokens; None where a number lies on its limit, which
-    no number of tokens decides. scored: tokens of the run; texts keep their shares of them."""
+    no number of tokens decides. Where the interval has no end, it is how many give it one. scored:
+    tokens of the run; texts keep their shares of them."""
     needed = 0
     for finding in findings:
         gap = abs(limit.value - finding.value)
         leaning_good = (finding.value <= limit.value) == limit.criterion.upper
         upwards = leaning_good == limit.criterion.upper
         half = finding.high - finding.value if upwards else finding.value - finding.low
-        if gap == 0 or not finding.tokens or not math.isfinite(half / gap):
+        if gap == 0 or not finding.tokens or not math.isfinite(gap):
             return None
-        more = max(1.0, (half / gap) ** 2, finding.least / finding.tokens)
+        shrunk = (half / gap) ** 2 if math.isfinite(half) else 1.0
+        more = max(shrunk, finding.least / finding.tokens)
         needed = max(needed, math.floor(scored * more) + 1)
     return needed
 
@@ -152,7 +152,7 @@ def _badness(finding: Finding, limit: Limit, outcome: str) -> float:
 
 def _explain(finding: Finding, evidence: Evidence, tokens: int | None) -> str:
     """Why a limit is not decided, and what would decide it, to two digits."""
-    few = finding.tokens < finding.least
+    few = math.isinf(finding.high) or math.isinf(finding.low)
     if tokens is None:
         return "too few tokens to tell" if few else "the interval reaches across the limit"
     digits = 10 ** max(0, len(str(tokens)) - 2)

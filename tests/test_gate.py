@@ -74,7 +74,7 @@ def test_what_is_missing_never_passes() -> None:
 
 
 def test_too_few_tokens_never_decide() -> None:
-    few = finding(0.1, 0.1, 0.1, tokens=599)
+    few = finding(0.1, -math.inf, math.inf, tokens=599)
     verdict = judge("[limits]\nmax_kl = 1", {"kl": few})
     assert verdict.outcome == INCONCLUSIVE
     assert verdict.checks[0].tokens == pytest.approx(TOKENS * 600 / 599, abs=2)

@@ -8,7 +8,6 @@ import pytest
 
 from diagnose.bootstrap import RESAMPLES, expanded_tail
 from diagnose.scores import (
-    LEAST_TAIL_TOKENS,
     Finding,
     Missing,
     Scores,
@@ -53,7 +52,6 @@ def test_every_number_is_what_resampling_the_tokens_gives() -> None:
     kl = scores.kl.astype(float)
     pool = {
         "kl": lambda w: kl[w].mean(),
-        "kl_p999": lambda w: np.quantile(kl[w], 0.999),
         "top1_agreement": lambda w: scores.top1[w].mean(),
         "ppl_ratio": lambda w: (
             math.exp(scores.nll[w].mean()) / math.exp(scores.nll_reference[w].mean())
@@ -69,8 +67,38 @@ def test_every_number_is_what_resampling_the_tokens_gives() -> None:
             (number(np.arange(12)), low, high)
         ), name
         assert finding.tokens == 4800
-    assert alone(found["kl_p999"]).least == LEAST_TAIL_TOKENS
+    tails = [np.quantile(kl[w], 0.999) for w in drawn]
+    tail_kl = alone(found["kl_p999"])
+    assert (tail_kl.value, tail_kl.low) == pytest.approx(
+        (np.quantile(kl, 0.999), np.quantile(tails, tail))
+    )
     assert alone(found["kl"]).least == 6 * 400
+
+
+def test_the_upper_end_of_p999_is_a_token_of_a_rank_that_is_surely_passed() -> None:
+    """Of 20,000 independent tokens 20 are expected above the p99.9: in 97.5% of texts at least 11
+    (Poisson), so the 11th largest or a larger one is the bound; and of 2,000 tokens none is."""
+    missed = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        kl = rng.exponential(1.0, (40, 500)).astype(np.float32)
+        one = Scores(np.zeros(40), np.zeros(40), kl, np.ones(40))
+        found = alone(judge_scores(one, [Slice("all", 0, 40)], 0)["kl_p999"])
+        missed += found.high < math.log(1000)
+        assert found.high >= np.sort(kl.ravel())[-11] * (1 - 1e-6)
+        assert found.tokens > found.least
+    assert missed <= 10
+    few = Scores(np.zeros(40), np.zeros(40), kl[:, :50], np.ones(40))
+    found = alone(judge_scores(few, [Slice("all", 0, 40)], 0)["kl_p999"])
+    assert found.high == math.inf
+    assert found.tokens < found.least < 10_000
+    assert math.isfinite(found.low)
+
+
+def test_of_fewer_than_six_windows_nothing_is_known_but_the_number() -> None:
+    found = judge_scores(make_scores(5, 30), [Slice("all", 0, 5)], 0)
+    kl = alone(found["kl"])
+    assert (kl.low, kl.high, kl.least) == (-math.inf, math.inf, 180)
 
 
 def test_slices_are_judged_by_their_own_windows() -> None:
