@@ -47,6 +47,7 @@ BY_TOKEN = (
     "slice_kl",
 )
 DRIFT_BY_TOKEN = ("ppl_drift", "kl_drift", "kl_p999_drift", "top1_drop")
+ENDS = ("", "_low", "_high")
 SAME = ("tokens_sha256", "windows", "seq_len")
 Row = Mapping[str, Any]
 
@@ -175,7 +176,8 @@ def _read_proof(run: RunDirectory) -> Finding:
 
 
 def _bytes(record: Row, model: str) -> float | None:
-    return record["headline"]["bytes"].get(model)
+    size = record["headline"]["bytes"].get(model)
+    return size if isinstance(size, int | float) else None
 
 
 def _divide(part: float | None, whole: float | None) -> tuple[Finding, ...] | Missing:
@@ -191,11 +193,12 @@ def _read_block_shares(
     for name in ("blocks.parquet", *(["units.parquet", "recipe.json"] * (subject == "mixed"))):
         if not (run.path / name).exists():
             return Missing(f"{run.path / name} is missing")
-    rows = run.read_table("blocks").to_pylist()
+    rows = run.read_table("blocks", ["block", "view", *_kl_columns("")]).to_pylist()
     bits, units = {}, []
     if subject == "mixed":
         bits = load_recipe(run.path / "recipe.json").bits
-        units = run.read_table("units").to_pylist()
+        columns = ["unit", "bits", *_kl_columns("exact_"), *_kl_columns("estimated_")]
+        units = run.read_table("units", columns).to_pylist()
     definition = record["ppl_definition"]
     scored = definition["seq_len"] - 1
     return block_shares(
@@ -205,6 +208,10 @@ def _read_block_shares(
         record["spec"],
         (definition["windows"] * scored, LEAST_WINDOWS * scored),
     )
+
+
+def _kl_columns(known: str) -> list[str]:
+    return [f"{known}kl{end}" for end in ENDS]
 
 
 def block_shares(
@@ -221,7 +228,7 @@ def block_shares(
     bounds are outer ones: a block's upper bound among the others' lower bounds, and the reverse.
     They cover at least as often as the blocks' own. scored: tokens, and the least to bound it.
     """
-    costs = {row["block"]: [row[f"kl{end}"] for end in ("", "_low", "_high")] for row in isolated}
+    costs = {row["block"]: [row[f"kl{end}"] for end in ENDS] for row in isolated}
     kept = set(spec["keep_fp16"])
     plain = {unit: FP16_BITS if unit in kept else spec["bits"] for unit in bits}
     changed = {int(unit.partition(".")[0]) for unit in bits if bits[unit] != plain[unit]}
@@ -233,9 +240,7 @@ def block_shares(
         absent = [unit for unit, width in wanted if (unit, width) not in at]
         if absent:
             return Missing(f"unit {absent[0]} was not measured at {bits[absent[0]]} bits")
-        costs[block] = [
-            sum(_unit_kl(at[key], end) for key in wanted) for end in ("", "_low", "_high")
-        ]
+        costs[block] = [sum(_unit_kl(at[key], end) for key in wanted) for end in ENDS]
     if not costs:
         return Missing("no block was measured")
     sums = [sum(max(0.0, cost[end]) for cost in costs.values()) for end in range(3)]

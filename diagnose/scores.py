@@ -108,7 +108,8 @@ def _by_window(values: NDArray[np.float32]) -> Floats:
     return values.mean(axis=1, dtype=np.float64)
 
 
-@functools.lru_cache(maxsize=4)
+# Tens of megabytes where windows are many: the whole text's, and one slice's at a time.
+@functools.lru_cache(maxsize=2)
 def _resample(windows: int, seed: int) -> Resampler:
     return Resampler(windows, seed)
 
