@@ -67,7 +67,7 @@ def judge_run(
     baseline that cannot be judged, and a baseline that the policy does nothing with."""
     if baseline is not None and not policy.has_drift:
         raise InputError(
-            f"the {policy.name} holds nothing to a baseline",
+            f"the policy {policy.name} holds nothing to a baseline",
             "set limits in [drift], or leave out --baseline",
         )
     return decide(policy, read_evidence(run, policy.subject, baseline, by_token))
@@ -81,7 +81,7 @@ def decide(policy: Policy, evidence: Evidence) -> GateVerdict:
         limits = tuple(limit for limit in limits if limit.criterion.section != "drift")
         notes = ("Drift was not judged: no baseline was given.",)
     if not limits:
-        raise InputError(f"the {policy.name} judges nothing here", "set a limit in [limits]")
+        raise InputError(f"the policy {policy.name} judges nothing here", "set a limit in [limits]")
     checks = tuple(_check(limit, evidence) for limit in limits)
     found = {check.outcome for check in checks}
     outcome = next(outcome for outcome in OUTCOMES if outcome in found)
