@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from diagnose.rundir import RunDirectory
-from diagnose.scores import (
+from diagnose.findings import (
     LEAST_WINDOWS,
     Finding,
     Findings,
@@ -21,6 +20,7 @@ from diagnose.scores import (
     read_scores,
     score_columns,
 )
+from diagnose.rundir import RunDirectory
 from mixedprec.errors import InputError
 from mixedprec.recipe import load_recipe
 from mixedprec.scheme import FP16_BITS

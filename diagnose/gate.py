@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diagnose.evidence import Evidence, TokenEvidence, read_evidence
+from diagnose.findings import Finding, Missing
 from diagnose.policy import Limit, Policy
 from diagnose.rundir import RunDirectory
-from diagnose.scores import Finding, Missing
 from mixedprec.errors import InputError
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from diagnose.evidence import block_shares, read_evidence, read_token_evidence
+from diagnose.findings import Finding, Missing
 from diagnose.rundir import RunDirectory
-from diagnose.scores import Finding, Missing
 from mixedprec.errors import InputError
 from tests.runs import SAMPLE, change_record, make_tokens, write_run, write_tokens
 

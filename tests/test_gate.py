@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from diagnose.criteria import SECTIONS
 from diagnose.evidence import Evidence
+from diagnose.findings import Finding, Missing
 from diagnose.gate import FAIL, INCONCLUSIVE, PASS, GateVerdict, decide, tokens_to_decide, weigh
 from diagnose.policy import Limit, Policy, parse_policy
-from diagnose.scores import Finding, Missing
 from mixedprec.errors import InputError
 
 TOKENS = 10_000

@@ -23,9 +23,9 @@ from app.gate_outputs import (
 )
 from diagnose.criteria import SECTIONS
 from diagnose.evidence import Evidence
+from diagnose.findings import Finding, Missing
 from diagnose.gate import FAIL, INCONCLUSIVE, PASS, GateVerdict, decide
 from diagnose.policy import Limit, Policy, parse_policy
-from diagnose.scores import Finding, Missing
 
 CRITERIA = [criterion for criteria in SECTIONS.values() for criterion in criteria]
 NAMES = st.text(st.characters(), max_size=12) | st.sampled_from(

@@ -17,10 +17,7 @@ import numpy as np
 from diagnose.bootstrap import TAIL, bounded
 from diagnose.criteria import SECTIONS, Criterion
 from diagnose.evidence import read_finished
-from diagnose.gate import FAIL, INCONCLUSIVE, PASS, weigh
-from diagnose.policy import Limit
-from diagnose.rundir import RunDirectory
-from diagnose.scores import (
+from diagnose.findings import (
     Finding,
     Missing,
     Scores,
@@ -29,6 +26,9 @@ from diagnose.scores import (
     read_scores,
     score_columns,
 )
+from diagnose.gate import FAIL, INCONCLUSIVE, PASS, weigh
+from diagnose.policy import Limit
+from diagnose.rundir import RunDirectory
 
 SAMPLE = Path(__file__).parents[2] / "reports" / "sample"
 MEASURES = ("ppl_ratio", "kl", "kl_p999", "top1_agreement")

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from diagnose.bootstrap import RESAMPLES, expanded_tail
-from diagnose.scores import (
+from diagnose.findings import (
     Finding,
     Missing,
     Scores,
