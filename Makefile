@@ -27,6 +27,8 @@ bench: $(READY)
 	$(BIN)/python -m examples.benchmarks.memory
 	$(BIN)/python -m examples.benchmarks.repair
 	$(BIN)/python -m examples.benchmarks.dashboard
+	$(BIN)/python -m examples.benchmarks.recipes
+	$(BIN)/python -m examples.benchmarks.gate
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

@@ -1,7 +1,8 @@
 """The command line. One file a command in `app/commands`.
 
-Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 the proof failed, 2 usage
-or input that cannot be used (one line with the remedy), 130 interrupted.
+Results go to stdout, progress and errors to stderr. Exit codes: 0 done or pass, 1 the proof or
+the gate failed, 2 usage or input that cannot be used (one line with the remedy), 3 the gate is
+inconclusive, 130 interrupted.
 """
 
 import typer
@@ -9,13 +10,14 @@ import typer
 from app.commands.common import reports_errors
 from app.commands.dashboard import dashboard
 from app.commands.explain import explain
+from app.commands.gate import gate
 from app.commands.recipe import recipe
 from app.commands.report import report
 from app.commands.requantize import requantize
 from app.commands.run import demo, run
 from app.commands.show import show
 
-COMMANDS = (run, demo, show, explain, recipe, requantize, report, dashboard)
+COMMANDS = (run, demo, show, explain, recipe, requantize, gate, report, dashboard)
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -143,8 +143,10 @@ def _read_number(value: Any) -> float | None:
 
 def request_like(spec: Mapping[str, Any]) -> RunRequest:
     """A request for a run like the one with this spec, without its name; options that this version
-    does not know are left out."""
+    does not know are left out, and of several texts to measure on all but the first."""
     known = {key: value for key, value in spec.items() if key in DEFAULTS and key != "name"}
+    if not isinstance(known.get("valid", ""), str):
+        known["valid"] = known["valid"][0]
     known["keep_fp16"] = tuple(known.get("keep_fp16", ()))
     known["max_memory"] = write_bytes(known.get("max_memory", parse_bytes(RunRequest.max_memory)))
     return RunRequest(**known)

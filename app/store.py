@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
+from diagnose.evidence import TokenEvidence, read_finished, read_token_evidence
 from diagnose.explanation import SCHEMA, Explanation
 from diagnose.rundir import RunDirectory
 from diagnose.scores import read_scores
@@ -230,6 +231,15 @@ class Store:
             return found.sort_by([("block_kl", "descending")]).slice(0, WORST_OF_BLOCK)
 
         return self._keep(path, f"block {block}", read) or []
+
+    def token_evidence(self, name: str, subject: str) -> TokenEvidence | None:
+        """What a gate takes from the tokens of a finished run; None where it has none."""
+        run = self.find(name)
+        record = read_finished(run)
+        # The same tokens are judged by what run.json says of them.
+        what = f"gate {subject} {record.get('updated')}"
+        path = run.path / "tokens.parquet"
+        return self._keep(path, what, lambda: read_token_evidence(run, record, subject))
 
     def progress(self, name: str) -> Progress | None:
         """The last event of the run's log."""

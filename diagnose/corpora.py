@@ -5,6 +5,7 @@ as the GPTQ and AWQ papers do for WikiText-2.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from diagnose.sources import BUILDERS, parse_spec
 from mixedprec.errors import InputError
+
+LEAST_WINDOWS = 2
 
 
 @dataclass(frozen=True)
@@ -96,14 +99,51 @@ def cut_windows(
     count: keep so many, spread evenly over the text; all by default. InputError where the text does
     not fill two windows: an interval needs more than one.
     """
+    return pick_windows(tile_windows(corpus, tokenizer, length), count)
+
+
+def cut_slices(
+    corpora: Sequence[Corpus], tokenizer: PreTrainedTokenizerBase, length: int, count: int | None
+) -> list[Tensor]:
+    """The windows of each corpus, as `cut_windows` gives them; `count` is of all corpora together.
+    InputError as there, and for a count that leaves a corpus fewer than two windows."""
+    tiled = [tile_windows(corpus, tokenizer, length) for corpus in corpora]
+    counts = spread_windows([len(windows) for windows in tiled], count)
+    return [pick_windows(*pair) for pair in zip(tiled, counts, strict=True)]
+
+
+def spread_windows(available: Sequence[int], count: int | None) -> list[int]:
+    """How many windows each text gets of `count` (all by default): in proportion to the windows
+    that it has, at least two. InputError for a count too small for that."""
+    total = sum(available)
+    if count is None or count >= total:
+        return list(available)
+    least = LEAST_WINDOWS * len(available)
+    if count < least:
+        raise InputError(
+            f"--windows {count} is too few for {len(available)} texts", f"give at least {least}"
+        )
+    counts = [LEAST_WINDOWS] * len(available)
+    while sum(counts) < count:
+        lacking = [count * have / total - got for have, got in zip(available, counts, strict=True)]
+        counts[lacking.index(max(lacking))] += 1
+    return counts
+
+
+def tile_windows(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, length: int) -> Tensor:
+    """Every whole window [n, length] of the corpus's tokens. InputError for fewer than two."""
     tokens = tokenizer(corpus.text, verbose=False)["input_ids"]
     whole = len(tokens) // length
-    if whole < 2:
+    if whole < LEAST_WINDOWS:
         raise InputError(
             f"{corpus.spec} has {len(tokens)} tokens, too few for two windows of {length}",
             "give a longer text or shorter windows",
         )
-    windows = torch.tensor(tokens[: whole * length]).view(whole, length)
-    if count is None or count >= whole:
+    return torch.tensor(tokens[: whole * length]).view(whole, length)
+
+
+def pick_windows(windows: Tensor, count: int | None) -> Tensor:
+    """`count` of the windows, spread evenly; all by default."""
+    if count is None or count >= len(windows):
         return windows
-    return windows[torch.linspace(0, whole - 1, count).round().long()]
+    return windows[torch.linspace(0, len(windows) - 1, count).round().long()]

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from diagnose.corpora import Corpus, cut_windows, load_corpus, load_tokenizer
+from diagnose.corpora import Corpus, cut_slices, cut_windows, load_corpus, load_tokenizer
 from diagnose.sources import parse_spec
 from diagnose.spec import DEFAULT_SEQ_LEN, RunSpec
 from mixedprec.block_search import check_schemes
@@ -24,25 +25,28 @@ VERSIONED = ("awqscope", "torch", "transformers", "autoawq", "compressed-tensors
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run works on, loaded and checked."""
+    """What a run works on, loaded and checked. windows: those of the texts `valid` one after
+    another, `slices` of each."""
 
     model: SourceModel
     tokenizer: PreTrainedTokenizerBase
     calib: Corpus
-    valid: Corpus
+    valid: tuple[Corpus, ...]
     calib_windows: Tensor
     windows: Tensor
+    slices: tuple[int, ...]
 
 
 def load_inputs(spec: RunSpec) -> Inputs:
     """Open the model and the texts. InputError for anything that a run could not use."""
-    parse_spec(spec.calib)
-    parse_spec(spec.valid)
+    for text in (spec.calib, *spec.valid_texts):
+        parse_spec(text)
     model = open_model(spec.model)
     check_schemes(model, list(spec.schemes.values()))
     check_names(list(spec.keep_fp16), list_units(model.family, model.blocks))
     tokenizer = load_tokenizer(model.path)
-    calib, valid = load_corpus(spec.calib), load_corpus(spec.valid)
+    calib = load_corpus(spec.calib)
+    valid = tuple(load_corpus(text) for text in spec.valid_texts)
     limit = getattr(model.config, "max_position_embeddings", DEFAULT_SEQ_LEN)
     seq_len = spec.seq_len or min(DEFAULT_SEQ_LEN, limit)
     if seq_len > limit:
@@ -53,14 +57,16 @@ def load_inputs(spec: RunSpec) -> Inputs:
     calib_windows = cut_windows(
         calib, tokenizer, min(spec.calib_seq_len, limit), spec.calib_windows
     )
-    windows = cut_windows(valid, tokenizer, seq_len, spec.windows)
+    parts = cut_slices(valid, tokenizer, seq_len, spec.windows)
+    windows = torch.cat(parts)
     largest = max(int(calib_windows.max()), int(windows.max()))
     if largest >= model.config.vocab_size:
         raise InputError(
             f"the tokenizer gives token {largest}, the model knows {model.config.vocab_size}",
             "use the tokenizer that came with the model",
         )
-    return Inputs(model, tokenizer, calib, valid, calib_windows, windows)
+    slices = tuple(len(part) for part in parts)
+    return Inputs(model, tokenizer, calib, valid, calib_windows, windows, slices)
 
 
 def hash_tokens(windows: Tensor) -> str:
@@ -68,10 +74,27 @@ def hash_tokens(windows: Tensor) -> str:
     return hashlib.sha256(windows.int().numpy().tobytes()).hexdigest()
 
 
+def describe_texts(inputs: Inputs) -> dict[str, Any]:
+    """What perplexity is measured on. Several texts are told apart in `slices`."""
+    texts = inputs.valid
+    if len(texts) == 1:
+        return {"text": texts[0].spec, "text_sha256": texts[0].hash}
+    firsts = [sum(inputs.slices[:number]) for number in range(len(texts))]
+    return {
+        "text": ", ".join(text.spec for text in texts),
+        "text_sha256": hashlib.sha256("".join(text.hash for text in texts).encode()).hexdigest(),
+        "slices": [
+            {"text": text.spec, "sha256": text.hash, "first_window": first, "windows": count}
+            for text, first, count in zip(texts, firsts, inputs.slices, strict=True)
+        ],
+    }
+
+
 def describe(spec: RunSpec, inputs: Inputs) -> dict[str, Any]:
     """The part of run.json that is known before anything is measured."""
     model, windows = inputs.model, inputs.windows
     count, length = windows.shape
+    of_texts = f" of {len(inputs.valid)} texts" if len(inputs.valid) > 1 else ""
     return {
         "model": spec.model,
         "directory": os.getcwd(),
@@ -87,10 +110,9 @@ def describe(spec: RunSpec, inputs: Inputs) -> dict[str, Any]:
         "ppl_definition": {
             "sentence": (
                 f"exp of the mean token NLL over {count} non-overlapping windows of {length} "
-                f"tokens; every token is scored but each window's first"
+                f"tokens{of_texts}; every token is scored but each window's first"
             ),
-            "text": inputs.valid.spec,
-            "text_sha256": inputs.valid.hash,
+            **describe_texts(inputs),
             "tokens_sha256": hash_tokens(windows),
             "windows": count,
             "seq_len": length,

@@ -68,7 +68,7 @@ def run_pipeline(spec: RunSpec, out: Path, on_progress: OnProgress) -> RunDirect
         parts = {
             "source": spec.model,
             "calibration": spec.calib,
-            "ppl_definition": spec.valid,
+            "ppl_definition": " or ".join(spec.valid_texts),
             "versions": "the set of installed libraries",
         }
         for part, what in parts.items():

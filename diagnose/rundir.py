@@ -132,13 +132,29 @@ class RunDirectory:
         with replace_file(self.path / f"{name}.parquet") as temporary:
             pq.write_table(table, temporary, row_group_size=row_group)
 
-    def read_table(self, name: str) -> pa.Table:
-        """`name`.parquet. InputError where it is missing or damaged."""
+    def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """`name`.parquet, all of it or some columns. InputError where it is missing or damaged."""
         path = self.path / f"{name}.parquet"
         try:
-            return pq.read_table(path)
+            lacking = set(columns or ()).difference(pq.read_schema(path).names)
+            if lacking:
+                raise InputError(f"{path} has no column {min(lacking)}", "copy the run again")
+            return pq.read_table(path, columns=columns)
         except (OSError, pa.ArrowInvalid) as error:
             raise InputError(f"{path} cannot be read ({error})", "finish the run first") from error
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """`name`.json, empty where there is none. InputError where it is damaged."""
+        path = self.path / f"{name}.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path} cannot be read ({error})", "run it again elsewhere"
+            ) from error
+        return found if isinstance(found, dict) else {}
 
     def write_arrays(self, name: str, arrays: Mapping[str, Any]) -> None:
         """Write a safetensors file `name` (a path inside the run) of arrays or CPU tensors."""

@@ -15,12 +15,13 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class RunSpec:
-    """The options of `awqscope run`; see its --help. seq_len and windows: None for the defaults.
-    max_memory: bytes. Errors: InputError for widths that make no sense."""
+    """The options of `awqscope run`; see its --help. valid: a text, or several to measure on and to
+    tell apart. seq_len and windows: None for the defaults. max_memory: bytes. Errors: InputError
+    for widths that make no sense, and for no text or the same one twice."""
 
     model: str
     calib: str
-    valid: str
+    valid: str | tuple[str, ...]
     bits: int = 4
     rescue_bits: int = 8
     group_size: int = 128
@@ -45,6 +46,12 @@ class RunSpec:
                 f"--rescue-bits {self.rescue_bits} is not above --bits {self.bits}",
                 "rescue at more bits than the rest gets",
             )
+        twice = [text for text in self.valid_texts if self.valid_texts.count(text) > 1]
+        if twice or not self.valid_texts:
+            raise InputError(
+                f"--valid {twice[0]} is given twice" if twice else "there is no text to measure on",
+                "give each text once",
+            )
         positive = {
             "--seq-len": (self.seq_len, 2),
             "--windows": (self.windows, 2),
@@ -57,6 +64,11 @@ class RunSpec:
         for option, (value, least) in positive.items():
             if value is not None and value < least:
                 raise InputError(f"{option} {value} is too small", f"give at least {least}")
+
+    @property
+    def valid_texts(self) -> tuple[str, ...]:
+        """The texts that are measured on, one after another."""
+        return (self.valid,) if isinstance(self.valid, str) else self.valid
 
     @property
     def low(self) -> Scheme:
@@ -78,14 +90,20 @@ class RunSpec:
         return Thresholds(self.z, self.ratio, self.delta_ppl, self.top_k)
 
     def to_json(self) -> dict[str, Any]:
-        """As stored in run.json."""
-        return {**asdict(self), "keep_fp16": list(self.keep_fp16)}
+        """As stored in run.json; one text to measure on is a string there."""
+        texts = self.valid_texts
+        return {
+            **asdict(self),
+            "valid": texts[0] if len(texts) == 1 else list(texts),
+            "keep_fp16": list(self.keep_fp16),
+        }
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> "RunSpec":
         """What `to_json` gave."""
         try:
-            return RunSpec(**{**data, "keep_fp16": tuple(data["keep_fp16"])})
+            valid = data["valid"] if isinstance(data["valid"], str) else tuple(data["valid"])
+            return RunSpec(**{**data, "valid": valid, "keep_fp16": tuple(data["keep_fp16"])})
         except (TypeError, KeyError) as error:
             raise InputError(
                 f"the run was made by another version ({error})", "use the version that made it"

@@ -59,6 +59,7 @@ def assert_refused(arguments: list[str], *wanted: str, out: Path | None = None) 
         (["--windows", "1"], "give at least 2"),
         (["--valid", "wikitext9"], "give wikitext2, a .txt"),
         (["--valid", "no-such.txt"], "there is no file no-such.txt"),
+        (["--valid", "wikitext2", "--valid", "wikitext2"], "--valid wikitext2 is given twice"),
         (["--keep-fp16", "9.down"], "the model has no unit '9.down'"),
         (["--max-memory", "lots"], "give it like 8GiB"),
         (["--device", "cuda"], "use auto or cpu"),

@@ -8,8 +8,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from diagnose.corpora import Corpus, cut_windows, load_corpus, load_tokenizer
+from diagnose.corpora import (
+    Corpus,
+    cut_slices,
+    cut_windows,
+    load_corpus,
+    load_tokenizer,
+    spread_windows,
+)
 from diagnose.sources import HubSource, parse_spec
 from mixedprec.errors import InputError
 
@@ -67,6 +76,38 @@ def test_windows_tile_the_text_and_spread(make_model: Callable[..., Path], text_
     assert len(tokens) - windows.numel() < 64
     few = cut_windows(corpus, tokenizer, 64, 3)
     assert torch.equal(few, windows[[0, round((len(windows) - 1) / 2), len(windows) - 1]])
+
+
+def test_slices_are_each_texts_own_windows(
+    make_model: Callable[..., Path], text_file: Path
+) -> None:
+    tokenizer = load_tokenizer(make_model("llama"))
+    whole = load_corpus(str(text_file))
+    half = Corpus("half", whole.text[: len(whole.text) // 2], "")
+    first, second = cut_slices([whole, half], tokenizer, 64, None)
+    assert torch.equal(first, cut_windows(whole, tokenizer, 64, None))
+    assert torch.equal(second, cut_windows(half, tokenizer, 64, None))
+    first, second = cut_slices([whole, half], tokenizer, 64, 6)
+    assert torch.equal(first, cut_windows(whole, tokenizer, 64, 4))
+    assert torch.equal(second, cut_windows(half, tokenizer, 64, 2))
+    (alone,) = cut_slices([whole], tokenizer, 64, 5)
+    assert torch.equal(alone, cut_windows(whole, tokenizer, 64, 5))
+
+
+@given(st.lists(st.integers(2, 400), min_size=1, max_size=5), st.integers(2, 1000))
+def test_windows_are_spread_in_proportion(available: list[int], count: int) -> None:
+    if count < 2 * len(available) and count < sum(available):
+        with pytest.raises(InputError, match=f"give at least {2 * len(available)}"):
+            spread_windows(available, count)
+        return
+    found = spread_windows(available, count)
+    assert sum(found) == min(count, sum(available))
+    assert all(2 <= got <= have for got, have in zip(found, available, strict=True))
+    # Only the texts that get their least keep the others from their exact share.
+    spared = sum(max(0.0, 2 - count * have / sum(available)) for have in available)
+    for got, have in zip(found, available, strict=True):
+        exact = min(have, count * have / sum(available))
+        assert exact - spared - 1 < got < max(2, exact) + 1
 
 
 def test_too_few_tokens(make_model: Callable[..., Path]) -> None:

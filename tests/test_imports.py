@@ -33,7 +33,8 @@ def test_imports_go_one_way(package: str) -> None:
 
 def test_runs_are_read_without_torch() -> None:
     """What shows a run must start at once: it reads the run directory, and imports no torch."""
-    program = "import app.show, app.report.page, sys; sys.exit('torch' in sys.modules)"
+    modules = "mixedprec, diagnose, app.show, app.report.page, app.pages.gate_card"
+    program = f"import {modules}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
 
 

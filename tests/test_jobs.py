@@ -108,6 +108,14 @@ def test_resuming_asks_for_the_same_run(spec: RunSpec, tmp_path: Path) -> None:
     assert parse(command) == (spec, tmp_path / "run")
 
 
+def test_a_run_on_several_texts_is_resumed_and_taken_as_a_model(tmp_path: Path) -> None:
+    spec = RunSpec("m", "c", ("v", "--seed=9"), seed=3)
+    stored = json.loads(json.dumps(spec.to_json()))
+    assert RunSpec.from_json(stored) == spec
+    assert parse(resume_command(stored, tmp_path / "run")) == (spec, tmp_path / "run")
+    assert request_like(stored).valid == "v"
+
+
 def test_a_run_of_another_version_is_not_resumed() -> None:
     with pytest.raises(InputError, match="another version"):
         resume_command({**SPEC.to_json(), "invented": 1}, Path("run"))

@@ -19,7 +19,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from app.predict import predict, unit_table, widths_of
+from diagnose.gate import judge_run
 from diagnose.pipeline import run_pipeline
+from diagnose.policy import parse_policy
 from diagnose.proof import Subject, prove, prove_other
 from diagnose.quantized import read_swappable, uniform_widths
 from diagnose.repair import prove_checkpoint
@@ -56,6 +58,37 @@ def spec(make_model: MakeModel, text_file: Path) -> RunSpec:
 @pytest.fixture(scope="module")
 def whole(spec: RunSpec, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     return run_pipeline(spec, tmp_path_factory.mktemp("whole") / "run", lambda *event: None)
+
+
+def test_several_texts_are_told_apart(spec: RunSpec, text_file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text(text_file.read_text(encoding="utf-8")[3000:8000], encoding="utf-8")
+    # At three bits no checkpoint is written, which takes most of a run's time here.
+    both = replace(spec, bits=3, valid=(str(text_file), str(other)), windows=7, verify_units=0)
+    run = run_pipeline(both, tmp_path / "run", lambda *event: None)
+    definition = run.read()["ppl_definition"]
+    first, second = definition["slices"]
+    assert [part["text"] for part in (first, second)] == list(both.valid)
+    assert (first["first_window"], second["first_window"]) == (0, first["windows"])
+    assert first["windows"] + second["windows"] == definition["windows"] == 7
+    tokenizer = AutoTokenizer.from_pretrained(spec.model)
+    tokens = run.read_table("tokens")["token"].to_numpy().reshape(7, 64)
+    for part, path in ((first, text_file), (second, other)):
+        ids = tokenizer(path.read_text(encoding="utf-8"))["input_ids"]
+        tiles = {tuple(ids[at : at + 64]) for at in range(0, len(ids) - 63, 64)}
+        here = tokens[part["first_window"] :][: part["windows"]]
+        assert {tuple(window) for window in here.tolist()} <= tiles
+    # The same options find the finished run, others are refused.
+    assert run_pipeline(both, run.path, lambda *event: None).read() == run.read()
+    with pytest.raises(InputError, match="its valid is"):
+        run_pipeline(replace(both, valid=str(text_file)), run.path, lambda *event: None)
+    uniform = 'subject = "uniform"\n[limits]\nmax_slice_kl = 100'
+    verdict = judge_run(run, parse_policy(uniform, "p"))
+    # Two texts of a few windows are too little to decide anything on.
+    assert verdict.outcome == "inconclusive"
+    assert verdict.checks[0].tokens is not None
+    mixed = judge_run(run, parse_policy("[limits]\nmax_kl = 100", "p"))
+    assert "no checkpoint was made: no server loads" in mixed.checks[0].reason
 
 
 def command(spec: RunSpec, out: Path) -> list[str]:

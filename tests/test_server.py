@@ -52,6 +52,19 @@ def show(client: FlaskClient, path: str, search: str = "") -> tuple[Any, bool]:
     return found["page"]["children"], not found["live"]["disabled"]
 
 
+def test_a_form_like_a_run_on_several_texts_says_what_it_leaves_out(tmp_path: Path) -> None:
+    spec = json.loads((SAMPLE / "run.json").read_text(encoding="utf-8"))["spec"]
+    write_run(tmp_path, "two", spec={**spec, "valid": ["first.txt", "second.txt"]})
+    layout, _ = show(make_client(tmp_path), "/new", "?like=two")
+    fields = {
+        part["props"]["id"]["field"]: part["props"].get("value")
+        for part in walk(layout)
+        if isinstance(part["props"].get("id"), dict) and part["props"]["id"]["type"] == "new"
+    }
+    assert fields["valid"] == "first.txt"
+    assert "was measured on 2 texts; this form takes the first" in json.dumps(layout)
+
+
 def walk(part: Any) -> Iterator[dict[str, Any]]:
     """Every component of a layout."""
     if isinstance(part, dict):

@@ -19,7 +19,9 @@ def run(
     calib: Annotated[
         str, typer.Option(help="Text that AWQ calibrates on (SPEC).")
     ] = "wikitext2:train",
-    valid: Annotated[str, typer.Option(help="Text to measure on (SPEC).")] = "wikitext2:test",
+    valid: Annotated[
+        list[str], typer.Option(help="Text to measure on (SPEC); repeatable, each is a slice.")
+    ] = ["wikitext2:test"],
     bits: Annotated[int, typer.Option(help="Width of every unit that is not promoted.")] = 4,
     rescue_bits: Annotated[int, typer.Option(help="Width of promoted units (symmetric).")] = 8,
     group_size: Annotated[int, typer.Option(help="32, 64, 128, or -1 for one group a row.")] = 128,
@@ -75,7 +77,7 @@ def run(
     spec = RunSpec(
         model=model,
         calib=calib,
-        valid=valid,
+        valid=valid[0] if len(valid) == 1 else tuple(valid),
         bits=bits,
         rescue_bits=rescue_bits,
         group_size=group_size,

@@ -116,11 +116,14 @@ def field_group(title: str, keys: Sequence[str], request: RunRequest, like: str)
     )
 
 
-def form(request: RunRequest, like: str = "") -> list[Any]:
-    """The form, filled in as `request`; like: the run it was taken from."""
+def form(request: RunRequest, like: str = "", texts: int = 1) -> list[Any]:
+    """The form, filled in as `request`; like: the run it was taken from, which was measured on
+    so many `texts`."""
     taken_from: list[Any] = (
         ["Filled in as ", go_to(like, link("run", like)), " was."] if like else []
     )
+    if texts > 1:
+        taken_from.append(f" That one was measured on {texts} texts; this form takes the first.")
     return [
         heading("New run", over=go_to("Runs", link("runs"))),
         html.P(
@@ -242,7 +245,8 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         record = None
     if record is None:
         return form(RunRequest())
-    return form(request_like(record["spec"]), like)
+    valid = record["spec"].get("valid", "")
+    return form(request_like(record["spec"]), like, 1 if isinstance(valid, str) else len(valid))
 
 
 def register(app: Dash, store: Store, jobs: Jobs) -> None:

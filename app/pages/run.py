@@ -21,6 +21,7 @@ from app.facts import (
 )
 from app.figures import draw_profile, draw_units
 from app.jobs import Jobs
+from app.pages.gate_card import gate_card
 from app.pages.runs import write_progress, write_seconds
 from app.parts import (
     as_table,
@@ -245,6 +246,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     if units:
         parts.append(units_card(units, run.record))
     if run.state == "done":
+        parts.append(gate_card(store, run))
         again = f"awqscope show {store.find(run.name).path}"
         parts.append(html.P(["In the terminal: ", command(again)], className="hint"))
     parts.append(provenance_card(run.record))

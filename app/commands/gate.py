@@ -1,0 +1,79 @@
+"""`awqscope gate`: whether a run may be released, by a policy."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mixedprec.errors import InputError
+
+
+def gate(
+    path: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="A finished run's directory.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Policy (TOML). [default: see --print-policy]")
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="Run on the same tokens, for the policy's [drift] limits.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write Markdown to this file.")] = None,
+    json_file: Annotated[
+        str | None, typer.Option("--json", help="Write JSON to this file, or - for stdout.")
+    ] = None,
+    print_policy: Annotated[
+        bool, typer.Option("--print-policy", help="Print the default policy, with what it means.")
+    ] = False,
+    print_schema: Annotated[
+        bool, typer.Option("--print-schema", help="Print the JSON Schema of policies.")
+    ] = False,
+) -> None:
+    """Hold a finished run to a policy.
+
+    Every limit is decided on the whole 95% interval of its number. Exit code 0: all hold. 1: one
+    does not. 3: one cannot be decided, and none fails; the table says how many tokens would.
+    """
+    from diagnose.policy import DEFAULT_PATH, SCHEMA_PATH, load_policy
+
+    if print_policy or print_schema:
+        print((DEFAULT_PATH if print_policy else SCHEMA_PATH).read_text(encoding="utf-8"), end="")
+        return
+    if path is None:
+        raise InputError("no run was given", "awqscope gate RUN")
+
+    from rich.console import Console
+
+    from app.gate_outputs import write_json_text, write_junit, write_markdown, write_terminal
+    from diagnose.gate import judge_run
+    from diagnose.rundir import RunDirectory
+
+    given = {"junit": junit, "markdown": markdown}
+    given["json"] = None if json_file in (None, "-") else Path(str(json_file))
+    files = {kind: file for kind, file in given.items() if file is not None}
+    if len(set(files.values())) < len(files):
+        raise InputError("two outputs go to the same file", "give each its own")
+    against = None if baseline is None else RunDirectory(baseline)
+    verdict = judge_run(RunDirectory(path), load_policy(policy), against)
+    writers = {"junit": write_junit, "markdown": write_markdown, "json": write_json_text}
+    for kind, file in files.items():
+        write_output(file, writers[kind](verdict))
+    if json_file == "-":
+        sys.stdout.write(write_json_text(verdict))
+    else:
+        width = None if sys.stdout.isatty() else 150
+        Console(width=width, highlight=False).print(write_terminal(verdict))
+    raise typer.Exit(verdict.exit_code)
+
+
+def write_output(file: Path, text: str) -> None:
+    """Write a file in one step. InputError where it cannot be written."""
+    from mixedprec.files import write_text
+
+    try:
+        write_text(file, text)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{file} cannot be written ({reason})", "give another file") from error

@@ -1,0 +1,197 @@
+"""What a release can be held to: every number that a policy may limit, as data."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+# TOML's integers have no bound, floats have.
+HUGE = 10**300
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """Something that can be limited.
+
+    key: its name in the policy's `section`. measure: the number it limits, by its name in an
+    `Evidence`. least, most: what a limit can be; `open_least`: but not `least` itself. upper:
+    whether the limit is the largest value allowed, or the smallest. form: how its numbers are
+    written, a format specification, or "proof" for yes or no.
+    """
+
+    section: str
+    key: str
+    measure: str
+    title: str
+    meaning: str
+    least: float
+    most: float = math.inf
+    open_least: bool = False
+    upper: bool = True
+    form: str = ".4f"
+
+    @property
+    def name(self) -> str:
+        """Section and key: the limit's name in every output."""
+        return f"{self.section}.{self.key}"
+
+
+_LIMITS = (
+    Criterion(
+        "limits",
+        "max_ppl_ratio",
+        "ppl_ratio",
+        "PPL ratio",
+        "Perplexity over the reference's. A limit below 1 would ask for a better model.",
+        1,
+    ),
+    Criterion(
+        "limits",
+        "max_delta_ppl",
+        "delta_ppl",
+        "ΔPPL",
+        "Perplexity less the reference's.",
+        0,
+        form="+.3f",
+    ),
+    Criterion("limits", "max_kl", "kl", "KL, mean", "Mean KL, nats a token.", 0, form=".5f"),
+    Criterion(
+        "limits",
+        "max_kl_p999",
+        "kl_p999",
+        "KL, p99.9",
+        "The KL that one token in a thousand exceeds, nats.",
+        0,
+    ),
+    Criterion(
+        "limits",
+        "min_top1_agreement",
+        "top1_agreement",
+        "Same top token",
+        "Share of tokens whose likeliest next token is the reference's.",
+        0,
+        1,
+        upper=False,
+        form=".2%",
+    ),
+    Criterion(
+        "limits",
+        "max_slice_ppl_ratio",
+        "slice_ppl_ratio",
+        "PPL ratio, worst text",
+        "As max_ppl_ratio, for each text of the run.",
+        1,
+    ),
+    Criterion(
+        "limits",
+        "max_slice_kl",
+        "slice_kl",
+        "KL, worst text",
+        "As max_kl, for each text of the run.",
+        0,
+        form=".5f",
+    ),
+    Criterion(
+        "limits",
+        "max_block_share",
+        "block_share",
+        "KL share, worst block",
+        "Isolated KL of a block over the sum of all blocks'.",
+        0,
+        1,
+        open_least=True,
+        form=".1%",
+    ),
+    Criterion(
+        "limits",
+        "max_size_ratio",
+        "size_ratio",
+        "Size ratio",
+        "Bytes of all weights over the reference's.",
+        0,
+        1,
+        open_least=True,
+    ),
+    Criterion(
+        "limits",
+        "require_proof",
+        "proof",
+        "Proof",
+        "The checkpoint was measured from disk and is what the recipe says.",
+        1,
+        1,
+        upper=False,
+        form="proof",
+    ),
+)
+_DRIFT = (
+    Criterion(
+        "drift",
+        "max_ppl_ratio",
+        "ppl_drift",
+        "PPL, to baseline",
+        "Perplexity over that of the baseline's model.",
+        0,
+        open_least=True,
+    ),
+    Criterion(
+        "drift",
+        "max_kl_ratio",
+        "kl_drift",
+        "KL, to baseline",
+        "Mean KL over the baseline's.",
+        0,
+        open_least=True,
+        form=".3f",
+    ),
+    Criterion(
+        "drift",
+        "max_kl_p999_ratio",
+        "kl_p999_drift",
+        "KL p99.9, to baseline",
+        "p99.9 of KL over the baseline's.",
+        0,
+        open_least=True,
+        form=".3f",
+    ),
+    Criterion(
+        "drift",
+        "max_top1_drop",
+        "top1_drop",
+        "Same top token, lost",
+        "Top-1 agreement of the baseline less this run's: 0.005 is half a point.",
+        0,
+        1,
+        form="+.2%",
+    ),
+    Criterion(
+        "drift",
+        "max_size_ratio",
+        "size_drift",
+        "Size, to baseline",
+        "Bytes of all weights over the baseline's.",
+        0,
+        open_least=True,
+    ),
+)
+SECTIONS = {"limits": _LIMITS, "drift": _DRIFT}
+
+
+def find_problem(criterion: Criterion, value: Any) -> tuple[str, str] | None:
+    """Why a value cannot be this limit, and the remedy; None if it can."""
+    key = criterion.key
+    if criterion.form == "proof":
+        return None if isinstance(value, bool) else (f"{key} is {value!r}", "give true or false")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"{key} is {value!r}", "give a number"
+    if isinstance(value, int):
+        value = max(-HUGE, min(value, HUGE))
+    if not math.isfinite(value):
+        return f"{key} is {value}", "give a finite number"
+    low = value <= criterion.least if criterion.open_least else value < criterion.least
+    if low or value > criterion.most:
+        above = "above" if criterion.open_least else "at least"
+        bounds = f"{above} {criterion.least:g}"
+        bounds += f" and at most {criterion.most:g}" if criterion.most < math.inf else ""
+        example = " (a share: 0.9 is 90%)" if criterion.most == 1 and value > 1 else ""
+        return f"{key} is {value:g}, which no run can be held to", f"give {bounds}{example}"
+    return None

@@ -1,0 +1,161 @@
+"""Whether a run may be released: evidence and policy in, verdict out.
+
+A limit passes when the whole interval of its number is on the good side, the limit itself included;
+it fails when the whole interval is on the bad side, and is inconclusive otherwise. A number that is
+missing is inconclusive too, and so mostly is one of too few tokens, whose interval has no end. A
+proof that is demanded and missing fails: it is a yes or no, and its absence is a no. Of several
+texts or blocks all must pass, and one that fails is enough. The worst limit decides the verdict:
+fail, then inconclusive, then pass.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from diagnose.evidence import Evidence, TokenEvidence, read_evidence
+from diagnose.findings import Finding, Missing
+from diagnose.policy import Limit, Policy
+from diagnose.rundir import RunDirectory
+from mixedprec.errors import InputError
+
+PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
+EXIT_CODES = {PASS: 0, FAIL: 1, INCONCLUSIVE: 3}
+# The worst first.
+OUTCOMES = (FAIL, INCONCLUSIVE, PASS)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One limit, decided.
+
+    finding: the number that decided it, if there is one; of several texts or blocks the worst.
+    reason: why it did not pass, in words. tokens: how many scored tokens in all would decide an
+    inconclusive one, if the number stays what it is; None where no number of them can be told.
+    """
+
+    limit: Limit
+    outcome: str
+    finding: Finding | None
+    reason: str = ""
+    tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class GateVerdict:
+    """What was decided of a run, limit by limit; every output is made of it. policy: its name.
+    notes: what was not judged, in words."""
+
+    outcome: str
+    policy: str
+    evidence: Evidence
+    checks: tuple[Check, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 1 fail, 3 inconclusive."""
+        return EXIT_CODES[self.outcome]
+
+
+def judge_run(
+    run: RunDirectory,
+    policy: Policy,
+    baseline: RunDirectory | None = None,
+    by_token: TokenEvidence | None = None,
+) -> GateVerdict:
+    """The verdict on a finished run. by_token: as `read_evidence` takes it. InputError for a run or
+    baseline that cannot be judged, and a baseline that the policy does nothing with."""
+    if baseline is not None and not policy.has_drift:
+        raise InputError(
+            f"the policy {policy.name} holds nothing to a baseline",
+            "set limits in [drift], or leave out --baseline",
+        )
+    return decide(policy, read_evidence(run, policy.subject, baseline, by_token))
+
+
+def decide(policy: Policy, evidence: Evidence) -> GateVerdict:
+    """Hold evidence to a policy. InputError where nothing would be judged."""
+    limits = policy.limits
+    notes: tuple[str, ...] = ()
+    if evidence.baseline is None and policy.has_drift and policy.drift_optional:
+        limits = tuple(limit for limit in limits if limit.criterion.section != "drift")
+        notes = ("Drift was not judged: no baseline was given.",)
+    if not limits:
+        raise InputError(f"the policy {policy.name} judges nothing here", "set a limit in [limits]")
+    checks = tuple(_check(limit, evidence) for limit in limits)
+    found = {check.outcome for check in checks}
+    outcome = next(outcome for outcome in OUTCOMES if outcome in found)
+    return GateVerdict(outcome, policy.name, evidence, checks, notes)
+
+
+def _check(limit: Limit, evidence: Evidence) -> Check:
+    """One limit, decided by the findings of its measure."""
+    findings = evidence.numbers.get(limit.criterion.measure, Missing("it was not measured"))
+    if limit.criterion.section == "drift" and evidence.baseline is None:
+        findings = Missing("no baseline was given")
+    if isinstance(findings, Missing):
+        return Check(limit, INCONCLUSIVE, None, findings.reason)
+    outcomes = [weigh(finding, limit) for finding in findings]
+    outcome = next(outcome for outcome in OUTCOMES if outcome in outcomes)
+    # Of those that decided it, the one furthest to the bad side.
+    deciding = [f for f, found in zip(findings, outcomes, strict=True) if found == outcome]
+    edge = [_badness(finding, limit, outcome) for finding in deciding]
+    worst = deciding[edge.index(max(edge))]
+    if outcome == INCONCLUSIVE:
+        tokens = tokens_to_decide(deciding, limit, evidence.scored_tokens)
+        return Check(limit, outcome, worst, _explain(worst, evidence, tokens), tokens)
+    side = "above" if limit.criterion.upper else "below"
+    reason = {
+        PASS: "",
+        FAIL: "the proof is " + worst.of
+        if limit.criterion.form == "proof"
+        else f"surely {side} the limit",
+    }
+    return Check(limit, outcome, worst, reason[outcome])
+
+
+def weigh(finding: Finding, limit: Limit) -> str:
+    """pass, fail or inconclusive: on which side of the limit the interval is."""
+    low, high = finding.low, finding.high
+    if limit.criterion.upper:
+        good, bad = high <= limit.value, low > limit.value
+    else:
+        good, bad = low >= limit.value, high < limit.value
+    return PASS if good else FAIL if bad else INCONCLUSIVE
+
+
+def tokens_to_decide(findings: Sequence[Finding], limit: Limit, scored: int) -> int | None:
+    """How many scored tokens in all would decide inconclusive findings, if their numbers stay what
+    they are and their intervals shrink as 1/√tokens; None where a number lies on its limit, which
+    no number of tokens decides. Where the interval has no end, it is how many give it one. scored:
+    tokens of the run; texts keep their shares of them."""
+    needed = 0
+    for finding in findings:
+        gap = abs(limit.value - finding.value)
+        leaning_good = (finding.value <= limit.value) == limit.criterion.upper
+        upwards = leaning_good == limit.criterion.upper
+        half = finding.high - finding.value if upwards else finding.value - finding.low
+        if gap == 0 or not finding.tokens or not math.isfinite(gap):
+            return None
+        shrunk = (half / gap) ** 2 if math.isfinite(half) else 1.0
+        more = max(shrunk, finding.least / finding.tokens)
+        needed = max(needed, math.floor(scored * more) + 1)
+    return needed
+
+
+def _badness(finding: Finding, limit: Limit, outcome: str) -> float:
+    """How far to the bad side the bound is that decided."""
+    sign = 1 if limit.criterion.upper else -1
+    far = max(sign * finding.low, sign * finding.high)
+    return min(sign * finding.low, sign * finding.high) if outcome == FAIL else far
+
+
+def _explain(finding: Finding, evidence: Evidence, tokens: int | None) -> str:
+    """Why a limit is not decided, and what would decide it, to two digits."""
+    few = math.isinf(finding.high) or math.isinf(finding.low)
+    if tokens is None:
+        return "too few tokens to tell" if few else "the interval reaches across the limit"
+    digits = 10 ** max(0, len(str(tokens)) - 2)
+    windows = math.ceil(tokens / max(1, evidence.seq_len - 1))
+    said = f"about {math.ceil(tokens / digits) * digits:,} tokens ({windows:,} windows)"
+    return f"{'it takes ' if few else ''}{said}{'' if few else ' would decide'}"

@@ -1,0 +1,119 @@
+"""How often does the gate decide wrongly?
+
+`python -m examples.benchmarks.gate [RUN] [--trials N]`: takes the windows of a run (by default the
+sample's) for all the text there is, so that every true number is known. Runs of so many windows are
+drawn from them with replacement and judged, with the limit set at the true number and near it. On
+the limit either decision is wrong: nominally each comes in 2.5% of the runs. Beside it stands the
+plain percentile interval, which the gate would use if it took no account of few windows.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from diagnose.bootstrap import TAIL, bounded
+from diagnose.criteria import SECTIONS, Criterion
+from diagnose.evidence import read_finished
+from diagnose.findings import (
+    Finding,
+    Measured,
+    Missing,
+    Slice,
+    judge_measured,
+    read_measured,
+    score_columns,
+)
+from diagnose.gate import FAIL, INCONCLUSIVE, PASS, weigh
+from diagnose.policy import Limit
+from diagnose.rundir import RunDirectory
+
+SAMPLE = Path(__file__).parents[2] / "reports" / "sample"
+MEASURES = ("ppl_ratio", "kl", "kl_p999", "top1_agreement")
+SIZES = (8, 16, 40, 128)
+# The true number's distance from the limit, in standard errors of a run; above 0 it is on the bad
+# side.
+DISTANCES = (-4, -2, 0, 2, 4)
+JUDGED: Mapping[str, Criterion] = {c.measure: c for c in SECTIONS["limits"]}
+
+
+def draw(scores: Measured, windows: np.ndarray) -> Measured:
+    """A run of these windows."""
+    return Measured(
+        scores.nll_reference[windows],
+        scores.nll[windows],
+        scores.kl[windows],
+        scores.top1[windows],
+    )
+
+
+def judge(scores: Measured, seed: int) -> dict[str, Finding]:
+    """The numbers of a run, by measure."""
+    found = judge_measured(scores, [Slice("all", 0, len(scores.nll))], seed)
+    single = {}
+    for name in MEASURES:
+        findings = found[name]
+        assert not isinstance(findings, Missing)
+        single[name] = findings[0]
+    return single
+
+
+def judge_plain(scores: Measured, limit: float, seed: int) -> str:
+    """What the plain percentile interval of mean KL would decide."""
+    rng = np.random.default_rng(seed)
+    kl = scores.kl.mean(axis=1, dtype=np.float64)
+    drawn = kl[rng.integers(0, len(kl), (2000, len(kl)))].mean(axis=1)
+    found = bounded(float(kl.mean()), drawn, TAIL, TAIL)
+    return weigh(Finding(found.value, found.low, found.high), Limit(JUDGED["kl"], limit))
+
+
+def simulate(population: Measured, size: int, trials: int) -> None:
+    """Print how often runs of `size` windows are decided, and how."""
+    rng = np.random.default_rng(size)
+    truth = judge(population, 0)
+    runs = [rng.integers(0, len(population.nll), size) for _ in range(trials)]
+    found = [judge(draw(population, windows), 0) for windows in runs]
+    for name in MEASURES:
+        errors = np.std([one[name].value for one in found])
+        criterion = JUDGED[name]
+        for distance in DISTANCES:
+            sign = 1 if criterion.upper else -1
+            limit = Limit(criterion, truth[name].value - sign * distance * errors)
+            counts = Counter(weigh(one[name], limit) for one in found)
+            write_row(size, name, f"{distance:+d}", counts, trials)
+    plain = Counter(
+        judge_plain(draw(population, windows), truth["kl"].value, trial)
+        for trial, windows in enumerate(runs)
+    )
+    write_row(size, "kl, plain", "+0", plain, trials)
+
+
+def write_row(size: int, name: str, distance: str, counts: Counter[str], trials: int) -> None:
+    """A line of the result."""
+    shares = (f"{counts[outcome] / trials:12.1%}" for outcome in (FAIL, PASS, INCONCLUSIVE))
+    print(f"{size:7d}  {name:<16s}{distance:>9s}{''.join(shares)}", flush=True)
+
+
+def main() -> None:
+    """Run the simulation on what the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m examples.benchmarks.gate")
+    parser.add_argument("run", type=Path, nargs="?", default=SAMPLE)
+    parser.add_argument("--trials", type=int, default=2000)
+    given = parser.parse_args()
+    run = RunDirectory(given.run)
+    definition = read_finished(run)["ppl_definition"]
+    table = run.read_table("tokens", score_columns("mixed"))
+    scores = read_measured(table, "mixed", definition["windows"], definition["seq_len"])
+    if isinstance(scores, Missing):
+        parser.error(scores.reason)
+    print(f"{given.run}: {len(scores.nll)} windows, {given.trials} runs drawn of each size")
+    print("True number's distance from the limit in standard errors; above 0 it should fail.")
+    print("windows  number          distance       fails      passes   undecided")
+    for size in SIZES:
+        simulate(scores, size, given.trials)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""A verdict written out: every output says the same, whatever the names and numbers are."""
+
+import io
+import json
+import math
+import xml.dom.minidom
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from app.gate_outputs import (
+    clean,
+    to_json,
+    write_json_text,
+    write_junit,
+    write_lines,
+    write_markdown,
+    write_sentence,
+    write_terminal,
+)
+from diagnose.criteria import SECTIONS
+from diagnose.evidence import Evidence
+from diagnose.findings import Finding, Missing
+from diagnose.gate import FAIL, INCONCLUSIVE, PASS, GateVerdict, decide
+from diagnose.policy import Limit, Policy, parse_policy
+
+CRITERIA = [criterion for criteria in SECTIONS.values() for criterion in criteria]
+NAMES = st.text(st.characters(), max_size=12) | st.sampled_from(
+    [
+        "\x00\x1b[31m",
+        "a|b`c`",
+        "<b>&\"'</b>",
+        "\ud800",
+        "\ufffe",
+        "]]>",
+        "a\nb\r\tc",
+        "[red]x[/red]",
+    ]
+)
+NUMBERS = st.floats(-2, 3) | st.sampled_from([math.inf, -math.inf, 0.0, 1.0])
+
+
+@st.composite
+def findings(draw: st.DrawFn) -> Finding:
+    low, value, high = sorted(draw(st.tuples(NUMBERS, NUMBERS, NUMBERS)))
+    tokens = draw(st.sampled_from([0, 10, 5000]))
+    return Finding(value, low, high, tokens, draw(st.sampled_from([0, 600])), draw(NAMES))
+
+
+@st.composite
+def verdicts(draw: st.DrawFn) -> GateVerdict:
+    chosen = draw(st.lists(st.sampled_from(CRITERIA), min_size=1, unique=True))
+    limits = tuple(Limit(criterion, draw(st.floats(0, 2))) for criterion in chosen)
+    numbers = {
+        criterion.measure: draw(
+            st.builds(Missing, NAMES) | st.lists(findings(), min_size=1, max_size=3).map(tuple)
+        )
+        for criterion in draw(st.lists(st.sampled_from(CRITERIA), unique=True))
+    }
+    baseline = draw(st.none() | NAMES)
+    has_limits = any(limit.criterion.section == "limits" for limit in limits)
+    policy = Policy(draw(NAMES), "mixed", limits, draw(st.booleans()) and has_limits)
+    return decide(policy, Evidence(draw(NAMES), "mixed", baseline, 40, 256, 10200, numbers))
+
+
+@settings(max_examples=150, deadline=None)
+@given(verdicts())
+def test_verdict_exit_code_junit_and_json_agree(verdict: GateVerdict) -> None:
+    outcomes = [check.outcome for check in verdict.checks]
+    fails, undecided = outcomes.count(FAIL), outcomes.count(INCONCLUSIVE)
+    expected = FAIL if fails else INCONCLUSIVE if undecided else PASS
+    assert verdict.outcome == expected
+    assert verdict.exit_code == {PASS: 0, FAIL: 1, INCONCLUSIVE: 3}[expected]
+
+    told = json.loads(write_json_text(verdict), parse_constant=pytest.fail)
+    assert (told["verdict"], told["exit_code"]) == (expected, verdict.exit_code)
+    assert [limit["verdict"] for limit in told["limits"]] == outcomes
+    assert told["run"] == verdict.evidence.run
+    assert told == to_json(verdict)
+
+    junit = write_junit(verdict).encode("utf-8")
+    xml.dom.minidom.parseString(junit)
+    suites = ElementTree.fromstring(junit)
+    for element in (suites, suites[0]):
+        counts = [int(element.get(name, "")) for name in ("tests", "failures", "errors")]
+        assert counts == [len(outcomes), fails, undecided]
+    cases = list(suites.iter("testcase"))
+    tags = {FAIL: "failure", INCONCLUSIVE: "error", PASS: "system-out"}
+    assert [[child.tag for child in case] for case in cases] == [[tags[o]] for o in outcomes]
+    names = [f"{c.get('classname', '').rpartition('.')[2]}.{c.get('name')}" for c in cases]
+    assert names == [limit["name"] for limit in told["limits"]]
+
+    lines = write_lines(verdict)
+    assert [line.outcome for line in lines] == outcomes
+    markdown = write_markdown(verdict)
+    rows = [row for row in markdown.splitlines() if row.startswith("| ")][1:]
+    assert markdown.startswith("### ") and expected in markdown.splitlines()[0]
+    assert [row.count(" | ") for row in rows] == [5] * len(outcomes)
+    assert all(f" {outcome} |" in row for row, outcome in zip(rows, outcomes, strict=True))
+
+    printed = io.StringIO()
+    Console(file=printed, width=400).print(write_terminal(verdict))
+    said = printed.getvalue()
+    assert said.lower().startswith(expected)
+    assert not set(said) - {"\n"} & {chr(n) for n in range(32)}
+    said.encode("utf-8")
+
+
+@given(verdicts())
+@settings(max_examples=50, deadline=None)
+def test_names_are_text_and_nothing_else(verdict: GateVerdict) -> None:
+    suite = ElementTree.fromstring(write_junit(verdict))[0]
+    assert suite.get("name") == f"awqscope gate {clean(verdict.evidence.run)}"
+    told = {entry.get("name"): entry.get("value") for entry in suite.iter("property")}
+    assert told["policy"] == clean(verdict.policy)
+    for character in "<>":
+        assert character not in write_markdown(verdict).replace("\\" + character, "")
+
+
+def test_words() -> None:
+    policy = parse_policy(
+        "[limits]\nmax_kl = 0.2\nmin_top1_agreement = 0.9\nrequire_proof = true", "p.toml"
+    )
+    numbers = {
+        "kl": (Finding(0.123456, 0.1, 0.15, 1000),),
+        "top1_agreement": (Finding(0.89, 0.88, 0.91, 1000),),
+        "proof": (Finding(0, 0, 0, of="missing"),),
+    }
+    verdict = decide(policy, Evidence("runs/a", "mixed", None, 10, 101, 1000, numbers))
+    assert write_sentence(verdict) == "Fail: of 3 limits, 1 not held and 1 undecided."
+    kl, top1, proof = write_lines(verdict)
+    assert (kl.value, kl.interval, kl.bound) == ("0.12346", "[0.10000, 0.15000]", "≤\xa00.2")
+    assert (top1.value, top1.bound) == ("89.00%", "≥\xa090%")
+    assert top1.note == "about 4,100 tokens (41 windows) would decide"
+    assert (proof.value, proof.bound, proof.note) == ("missing", "passed", "the proof is missing")
