@@ -327,7 +327,7 @@ def score_streams(
     """
     count, length = windows.shape
     keys = {name: (id(stream), name in heads) for name, stream in finals.items()}
-    owners = {keys[REFERENCE]: REFERENCE}
+    owners: dict[tuple[int, bool], str] = {keys[REFERENCE]: REFERENCE}
     for name, stream in finals.items():
         known = keys[name] in owners or name in heads
         equal = not known and torch.equal(stream, finals[REFERENCE])
