@@ -7,12 +7,13 @@ or input that cannot be used (one line with the remedy), 130 interrupted.
 import typer
 
 from app.commands.common import reports_errors
+from app.commands.compare import compare
 from app.commands.dashboard import dashboard
 from app.commands.requantize import requantize
 from app.commands.run import demo, run
 from app.commands.show import show
 
-COMMANDS = (run, demo, show, requantize, dashboard)
+COMMANDS = (run, demo, show, requantize, compare, dashboard)
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -108,9 +108,10 @@ Observer = Callable[[int, str, Tensor, Tensor], None]
 Inspector = Callable[[int, str, Tensor, Tensor], None]
 
 
-def view_name(view: str, block: int) -> str:
-    """The name of a branch that is a block's view ("isolated.3")."""
-    return f"{view}.{block}"
+def view_name(view: str, place: int | str) -> str:
+    """The name of a branch that is the view of a block, or of a place outside of them
+    ("isolated.3")."""
+    return f"{view}.{place}"
 
 
 def _freeze(widths: Widths) -> tuple[tuple[str, int], ...]:

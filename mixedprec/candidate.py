@@ -315,6 +315,24 @@ def differing_places(reference: SourceModel, candidate: Candidate) -> tuple[str,
     return tuple(places)
 
 
+def rebased_blocks(reference: SourceModel, candidate: Candidate) -> frozenset[int]:
+    """Blocks in which more differs than linears' weights: scales folded into norms and biases, so
+    that a linear's weight and input are no longer what they are in the reference."""
+    start = reference.family.blocks + "."
+    weights = {
+        f"{name}.weight"
+        for name, module in reference.shell.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    return frozenset(
+        int(name.removeprefix(start).partition(".")[0])
+        for name, _ in reference.shell.named_parameters()
+        if name.startswith(start)
+        and name not in weights
+        and not _equal(reference, name, candidate, name)
+    )
+
+
 def _head_name(model: SourceModel) -> str:
     """The parameter whose weight the head multiplies with: its own, or the tied embedding's."""
     stored = stored_name("lm_head.weight", model.files)
