@@ -5,6 +5,7 @@ from typing import Any
 
 from dash import html
 
+from app.candidate import is_comparison
 from app.figures import draw_channels, draw_depth, draw_histograms
 from app.jobs import Jobs
 from app.pages.run import run_heading
@@ -222,6 +223,21 @@ def units_section(rows: Sequence[Row], promotions: Sequence[Row], spec: Row) -> 
     )
 
 
+def widths_section(rows: Sequence[Row]) -> Any:
+    """The widths that a candidate's units were found at."""
+    return card(
+        "Units",
+        table(
+            {"unit": "Unit", "bits": "Bits", "bytes": "Weights"},
+            [
+                {"unit": r["unit"], "bits": str(r["bits"]), "bytes": megabytes(r["bytes"])}
+                for r in rows
+            ],
+        ),
+        summary="The candidate's block is swapped whole: its units have no KL of their own.",
+    )
+
+
 def _bounds(row: Row) -> tuple[float | None, float | None]:
     known = "exact_kl" if row["exact_kl"] is not None else "estimated_kl"
     return row[f"{known}_low"], row[f"{known}_high"]
@@ -324,7 +340,9 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     parts.append(block_tiles(views, outputs, page.block))
     units = [row for row in store.table(run.name, "units") if row["block"] == page.block]
     promotions = [row for row in store.table(run.name, "promotions") if row["block"] == page.block]
-    if units:
+    if units and is_comparison(run.record):
+        parts.append(widths_section(units))
+    elif units:
         parts.append(units_section(units, promotions, run.record["spec"]))
     here = [row for row in activations if row["block"] == page.block]
     if here:

@@ -7,6 +7,13 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import dcc, html
 
+from app.candidate import (
+    NO_RECIPE,
+    is_comparison,
+    list_facts,
+    name_briefly,
+    write_note,
+)
 from app.figures import draw_profile, draw_units
 from app.jobs import Jobs
 from app.pages.runs import write_progress, write_seconds
@@ -61,6 +68,9 @@ def run_heading(run: RunSummary, current: str, title: str | None = None) -> html
                 className="places",
                 **{"aria-label": "Pages of this run"},
             ),
+            html.P(write_note(run.record), className="hint")
+            if run.record and is_comparison(run.record)
+            else None,
         ]
     )
 
@@ -80,20 +90,20 @@ def headline_tiles(record: Mapping[str, Any]) -> html.Dl:
     ppl, kl, size = headline["ppl"], headline["kl"], headline["bytes"]
     top, delta = headline["top1_agreement"], headline["delta_ppl"]
     done = "mixed" if ppl.get("mixed") is not None else "uniform"
-    bits = record["spec"]["bits"]
+    low = name_briefly(record)
     parts = [
         tile("Perplexity, 16-bit", number(ppl["reference"], ".3f")),
         tile(
-            f"Perplexity, {bits}-bit",
+            f"Perplexity, {low}",
             number(ppl["uniform"], ".3f"),
             f"Δ {number(delta['uniform'][0], '+.3f')} {interval(delta['uniform'][1:], '+.3f')}",
         ),
         tile(
-            f"KL, {bits}-bit",
+            f"KL, {low}",
             number(kl["uniform"], ".4f"),
             f"nats a token {interval(headline['kl_interval']['uniform'], '.4f')}",
         ),
-        tile("Same top token", share(top[done]), "mixed" if done == "mixed" else f"{bits}-bit"),
+        tile("Same top token", share(top[done]), "mixed" if done == "mixed" else low),
     ]
     if done == "mixed":
         parts[2:2] = [
@@ -114,7 +124,7 @@ def headline_tiles(record: Mapping[str, Any]) -> html.Dl:
             tile(
                 "Size",
                 megabytes(size["mixed"]),
-                f"{number(size['mixed'] / size['uniform'] - 1, '+.1%')} on {bits}-bit, "
+                f"{number(size['mixed'] / size['uniform'] - 1, '+.1%')} on {low}, "
                 f"16-bit {megabytes(size['reference'])}",
             )
         )
@@ -171,7 +181,7 @@ def profile_summary(isolated: Sequence[Mapping[str, Any]], metric: str) -> str:
     worst = isolated[0]
     flagged = [str(row["block"]) for row in isolated if row["flagged"]]
     said = (
-        f"Quantized alone, block {worst['block']} costs most: {METRICS[metric]} "
+        f"Alone, block {worst['block']} costs most: {METRICS[metric]} "
         f"{number(worst[metric])} "
         f"{interval((worst[f'{metric}_low'], worst[f'{metric}_high']))}."
     )
@@ -235,6 +245,48 @@ def units_card(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> 
             ],
         ),
         summary=summary,
+    )
+
+
+def widths_card(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """What a candidate's units are stored at; nothing more can be said of them."""
+    return card(
+        "Widths that were found",
+        as_table(
+            {"unit": "Unit", "bits": "Bits", "bytes": "Weights"},
+            [
+                {
+                    "unit": row["unit"],
+                    "bits": str(row["bits"]),
+                    "bytes": megabytes(row["bytes"]),
+                }
+                for row in rows
+            ],
+        ),
+        summary="Units have no KL of their own here: the candidate's blocks are swapped whole. "
+        + NO_RECIPE,
+    )
+
+
+def places_card(places: Sequence[Mapping[str, Any]]) -> Any:
+    """What a candidate changes outside the blocks."""
+    return card(
+        "Outside the blocks",
+        table(
+            {"place": "Place", "kl": "KL alone", "ppl": "ΔPPL alone", "restored": "KL if restored"},
+            [
+                {
+                    "place": row["place"],
+                    "kl": f"{number(row['kl'])} {interval((row['kl_low'], row['kl_high']))}",
+                    "ppl": f"{number(row['delta_ppl'], '+.3f')} "
+                    f"{interval((row['delta_ppl_low'], row['delta_ppl_high']), '+.3f')}",
+                    "restored": number(row["restored_kl"]),
+                }
+                for row in places
+            ],
+        ),
+        summary="The candidate's are not the reference's; “up to here” above begins with its "
+        "embeddings, and only the whole candidate has its head.",
     )
 
 
@@ -310,17 +362,11 @@ def log_details(tail: str, *, is_open: bool = False) -> html.Details:
 
 def provenance_card(record: Mapping[str, Any]) -> Any:
     """How perplexity was defined, on what, with what."""
-    definition, calibration, spec = record["ppl_definition"], record["calibration"], record["spec"]
-    scheme = "symmetric" if spec["symmetric"] else "asymmetric"
-    group = "a group a row" if spec["group_size"] == -1 else f"groups of {spec['group_size']}"
+    definition = record["ppl_definition"]
     facts = {
         "Perplexity": f"{definition['sentence']} ({definition['scored_tokens']:,} scored)",
         "Measured on": f"{definition['text']}  sha256 {definition['text_sha256'][:16]}…",
-        "Calibrated on": (
-            f"{calibration['text']}, {calibration['windows']} windows of "
-            f"{calibration['seq_len']} tokens  sha256 {calibration['text_sha256'][:16]}…"
-        ),
-        "Quantization": f"{spec['bits']} bits {scheme}, {group}; promoted to {spec['rescue_bits']}",
+        **(list_facts(record) if is_comparison(record) else _list_quantization(record)),
         "Model": (
             f"{record['source']['architecture']}, {record['source']['blocks']} blocks, "
             f"{record['source']['parameters']:,} parameters in {record['source']['dtype']}"
@@ -328,7 +374,11 @@ def provenance_card(record: Mapping[str, Any]) -> Any:
         "Versions": ", ".join(f"{name} {v}" for name, v in record["versions"].items()),
         "Control": f"a block swapped with itself: KL {record.get('plan', {}).get('control_kl', 0)}",
     }
-    hashes = record["source"]["hashes"]
+    hashes = {**record["source"]["hashes"]}
+    hashes |= {
+        f"candidate: {name}": value
+        for name, value in record.get("candidate", {}).get("hashes", {}).items()
+    }
     return card(
         "What these numbers are",
         html.Dl(
@@ -345,6 +395,20 @@ def provenance_card(record: Mapping[str, Any]) -> Any:
             ]
         ),
     )
+
+
+def _list_quantization(record: Mapping[str, Any]) -> dict[str, str]:
+    """What a run quantized with: label -> text."""
+    calibration, spec = record["calibration"], record["spec"]
+    scheme = "symmetric" if spec["symmetric"] else "asymmetric"
+    group = "a group a row" if spec["group_size"] == -1 else f"groups of {spec['group_size']}"
+    return {
+        "Calibrated on": (
+            f"{calibration['text']}, {calibration['windows']} windows of "
+            f"{calibration['seq_len']} tokens  sha256 {calibration['text_sha256'][:16]}…"
+        ),
+        "Quantization": f"{spec['bits']} bits {scheme}, {group}; promoted to {spec['rescue_bits']}",
+    }
 
 
 def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
@@ -375,13 +439,16 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
                 id="profile-card",
             )
         )
+    if run.record.get("places"):
+        parts.append(places_card(run.record["places"]))
+    compared = is_comparison(run.record)
     if units:
-        parts.append(units_card(units, run.record))
+        parts.append(widths_card(units) if compared else units_card(units, run.record))
     if run.state == "done":
         again = f"awqscope show {store.find(run.name).path}"
         parts.append(html.P(["In the terminal: ", command(again)], className="hint"))
     parts.append(provenance_card(run.record))
-    if jobs is not None:
+    if jobs is not None and not compared:
         like = go_to("New run like this one", link("new", like=run.name))
         parts.append(html.P(like, className="hint"))
     return parts
