@@ -206,12 +206,12 @@ def _describe_linears(
         if not isinstance(linear, nn.Linear) or layout.probe not in found:
             continue
         coding = layout.describe(quantization, name, linear, found)
+        missing = coding.shapes.keys() - found.keys() - set(layout.optional)
+        if missing:
+            raise _missing(path, f"{name}.{min(missing)}")
         for part, shape in coding.shapes.items():
-            full = f"{name}.{part}"
-            if part not in found and part not in layout.optional:
-                raise _missing(path, full)
             if part in found and found[part] != shape:
-                raise _misshapen(full, found[part], shape)
+                raise _misshapen(f"{name}.{part}", found[part], shape)
         codings[name] = coding
     return codings
 
