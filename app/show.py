@@ -10,7 +10,7 @@ from rich.text import Text
 
 from app.candidate import is_comparison, list_facts, name_uniform
 from app.predict import quantized_units, unit_kl
-from app.verdict import write_verdict
+from app.verdict import write_kl, write_verdict
 from diagnose.rundir import RunDirectory
 from mixedprec.recipe import load_recipe
 
@@ -21,6 +21,10 @@ def _megabytes(count: int | None) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
+
+
+def _kl(value: float | None) -> str:
+    return "–" if value is None else write_kl(value, 5)
 
 
 def headline_table(headline: Mapping[str, Any], uniform: str, *, mixed: bool = True) -> Table:
@@ -42,7 +46,7 @@ def headline_table(headline: Mapping[str, Any], uniform: str, *, mixed: bool = T
 
     add("perplexity", *[_number(ppl[n], ".3f") for n in names])
     add("ΔPPL [95%]", "", interval(delta["uniform"]), interval(delta["mixed"]))
-    add("KL, mean (nats)", "", _number(kl["uniform"], ".5f"), _number(kl["mixed"], ".5f"))
+    add("KL, mean (nats)", "", *[_kl(kl[n]) for n in ("uniform", "mixed")])
     p999 = headline["kl_p999"]
     add("KL, p99.9", "", _number(p999["uniform"], ".3f"), _number(p999["mixed"], ".3f"))
     top = headline["top1_agreement"]
@@ -58,20 +62,21 @@ def blocks_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for name in ("KL alone [95%]", "", "ΔPPL alone", "KL up to here", "KL if restored"):
         table.add_column(name, justify="left" if name == "" else "right")
     table.add_column("verdict")
+
     views = {(row["block"], row["view"]): row for row in rows}
     isolated = [row for row in rows if row["view"] == "isolated"]
     largest = max(row["kl"] for row in isolated)
     for row in isolated:
         block = row["block"]
-        bar = "█" * max(1, round(12 * row["kl"] / largest)) if largest > 0 else ""
+        bar = "█" * max(row["kl"] > 0, round(12 * row["kl"] / largest)) if largest > 0 else ""
         style = "bold" if row["flagged"] else ""
         table.add_row(
             str(block),
-            f"{row['kl']:.5f} [{row['kl_low']:.5f}, {row['kl_high']:.5f}]",
+            f"{_kl(row['kl'])} [{_kl(row['kl_low'])}, {_kl(row['kl_high'])}]",
             Text(bar, style="dark_orange" if row["flagged"] else "blue"),
             f"{row['delta_ppl']:+.3f}",
-            f"{views[block, 'cumulative']['kl']:.5f}",
-            f"{views[block, 'restored']['kl']:.5f}",
+            _kl(views[block, "cumulative"]["kl"]),
+            _kl(views[block, "restored"]["kl"]),
             f"▲ flagged: {row['reason']}" if row["flagged"] else f"z = {row['z']:.1f}",
             style=style,
         )

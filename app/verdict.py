@@ -18,12 +18,14 @@ def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
         return f"The run is under way ({stage}); nothing is measured yet."
     ppl, flagged = headline["ppl"], headline["flagged"]
     compared = is_comparison(record)
-    who = name_candidate(record) if compared else name_uniform(record)
-    model = "its reference" if compared else "this model"
-    cost = (
-        f"{who} costs {model} {ppl['uniform'] - ppl['reference']:+.3f} perplexity "
+    kl, points = headline["kl"]["uniform"], f"{ppl['uniform'] - ppl['reference']:+.3f} perplexity"
+    if compared:
+        cost = f"{name_candidate(record)} costs {points} against its reference "
+    else:
+        cost = f"{name_uniform(record)} costs this model {points} "
+    cost += (
         f"({ppl['reference']:.3f} → {ppl['uniform']:.3f}) and a KL of "
-        f"{headline['kl']['uniform']:.4f} nats a token."
+        f"{write_kl(kl, 4)} nats a token."
     )
     if record["source"]["blocks"] < 4 and not flagged:
         found = "With fewer than four blocks none can be told to stand out; see the table."
@@ -89,6 +91,11 @@ def write_proof(proof: Mapping[str, Any], file: str) -> str:
         low, high = measured["recovered_interval"]
         numbers += f", recovered {measured['recovered']:.1%} [{low:.1%}, {high:.1%}]"
     return f"{numbers}\n{_write_passed(proof['passed'], file)}"
+
+
+def write_kl(kl: float, decimals: int) -> str:
+    """A KL with so many decimals; as a power of ten where they would not show it."""
+    return f"{kl:.{decimals}f}" if kl == 0 or kl >= 10**-decimals else f"{kl:.1e}"
 
 
 def _name_units(units: Sequence[str]) -> str:

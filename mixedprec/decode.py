@@ -2,7 +2,7 @@
 they stand for. A format is a `Layout`, a row of `LAYOUTS`.
 
     awq                 autoawq 0.2.9, GEMM: qweight [K, N/8], qzeros [G, N/8], scales [G, N]
-    gptq                AutoGPTQ and GPTQModel, 2 to 8 bits: qweight [K·b/32, N], qzeros
+    gptq                AutoGPTQ and GPTQModel, 2, 3, 4 and 8 bits: qweight [K·b/32, N], qzeros
                         [G, N·b/32], scales [G, N], g_idx [K], the group of each input. Zero points
                         are stored less one, but in checkpoint_format gptq_v2.
     compressed-tensors  pack-quantized: weight_packed [N, K/(32/b)], weight_scale [N, G],
@@ -25,6 +25,8 @@ from mixedprec.packing import unpack, unpack_gemm, unpack_stream
 from mixedprec.scheme import BITS
 
 Parts = Mapping[str, Tensor]
+# At other widths GPTQModel packs by planes.
+GPTQ_BITS = (2, 3, 4, 8)
 Shapes = Mapping[str, list[int]]
 
 
@@ -112,10 +114,14 @@ def _decode_awq(parts: Parts, coding: Coding) -> Tensor:
 
 
 def _check_gptq(config: Mapping[str, Any]) -> None:
-    stored = config.get("checkpoint_format") or "gptq"
-    if stored not in ("gptq", "gptq_v2") or config.get("is_marlin_format"):
-        named = "marlin" if config.get("is_marlin_format") else stored
-        _refuse(f"GPTQ checkpoint_format is {named}", "gptq and gptq_v2 are read")
+    stored = "marlin" if config.get("is_marlin_format") else _gptq_format(config)
+    if stored not in ("gptq", "gptq_v2"):
+        _refuse(f"GPTQ checkpoint_format is {stored}", "gptq and gptq_v2 are read")
+
+
+def _gptq_format(config: Mapping[str, Any]) -> str:
+    """GPTQModel has written it under either name; AutoGPTQ wrote neither."""
+    return str(config.get("checkpoint_format") or config.get("format") or "gptq")
 
 
 def _describe_gptq(
@@ -125,7 +131,7 @@ def _describe_gptq(
     rows, columns = linear.out_features, linear.in_features
     words = found["qweight"][0] if found["qweight"] else 0
     bits, rest = divmod(words * 32, columns)
-    if rest or bits not in BITS:
+    if rest or bits not in GPTQ_BITS:
         raise InputError(
             f"{name}.qweight has {words} rows of words, which is no width for {columns} inputs",
             "download the checkpoint again",
@@ -142,16 +148,20 @@ def _describe_gptq(
         "scales": [groups, rows],
         "g_idx": [columns],
     }
-    return Coding(bits, shapes, (config.get("checkpoint_format") or "gptq") == "gptq")
+    return Coding(bits, shapes, _gptq_format(config) == "gptq")
 
 
 def _decode_gptq(parts: Parts, coding: Coding) -> Tensor:
     groups, rows = coding.shapes["scales"]
     (columns,) = coding.shapes["g_idx"]
     codes = unpack_stream(parts["qweight"], coding.bits, columns).T.contiguous()
-    zeros = unpack_stream(parts["qzeros"].T.contiguous(), coding.bits, rows)
-    if coding.plus_one:
-        # In the width's own arithmetic, as the kernels do: a stored 15 is a zero point of 0.
+    words = parts["qzeros"].T.contiguous()
+    if coding.plus_one and 32 % coding.bits == 0:
+        # GPTQModel takes the ones off whole words, so that below a zero point of 0 the next one is
+        # borrowed from; only adding them back to whole words gives what it was made with.
+        words = words + sum(1 << place for place in range(0, 32, coding.bits))
+    zeros = unpack_stream(words, coding.bits, rows)
+    if coding.plus_one and 32 % coding.bits:
         zeros = (zeros + 1) & (2**coding.bits - 1)
     index = _group_index(parts, "g_idx", groups)
     return _dequantize(codes, zeros, parts["scales"].T, index)

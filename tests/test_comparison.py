@@ -296,7 +296,7 @@ def test_command_line(spec: CompareSpec, reference: Path, tmp_path: Path) -> Non
     assert headline["flagged"] == [1]
     assert headline["ppl"]["mixed"] is None
     said = " ".join(CliRunner().invoke(app, ["show", str(out)]).stdout.split())
-    assert "candidate (not quantized) costs its reference" in said
+    assert "candidate (not quantized) costs +" in said
     assert "Block 1 is flagged." in said
     assert "AWQ" not in said
     record = RunDirectory(out).read()

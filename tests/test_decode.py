@@ -54,10 +54,16 @@ def make_gptq(
     if shuffled:
         rng.shuffle(index)
     stored = zeros if v2 else (zeros - 1) % 2**bits
+    if not v2 and bits != 3:
+        # A word of zero points less a word of ones, as one number: a 0 borrows from the next.
+        words = pack_bits(zeros.T, bits).long() - sum(1 << place for place in range(0, 32, bits))
+        qzeros = words.to(torch.int32).T.contiguous()
+    else:
+        qzeros = pack_bits(stored.T, bits).T.contiguous()
     weight = (codes - zeros[index]).astype(np.float32) * scales[index].astype(np.float32)
     parts = {
         "qweight": pack_bits(codes, bits),
-        "qzeros": pack_bits(stored.T, bits).T.contiguous(),
+        "qzeros": qzeros,
         "scales": torch.from_numpy(scales),
         "g_idx": torch.from_numpy(index).int(),
     }
