@@ -27,11 +27,11 @@ def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
         f"({ppl['reference']:.3f} → {ppl['uniform']:.3f}) and a KL of "
         f"{write_kl(kl, 4)} nats a token."
     )
-    if record["source"]["blocks"] < 4 and not flagged:
-        found = "With fewer than four blocks none can be told to stand out; see the table."
-    elif headline["kl"]["uniform"] <= 0:
+    if kl <= 0:
         what = "It" if compared else "Quantizing"
         found = f"{what} changes nothing that was measured."
+    elif record["source"]["blocks"] < 4 and not flagged:
+        found = "With fewer than four blocks none can be told to stand out; see the table."
     elif not flagged:
         found = "No block stands out: the damage is spread, and there is no spike to repair."
     elif compared:

@@ -16,24 +16,28 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from app.jobs import resume_command
+from app.urls import link
 from diagnose.candidate import plan_candidate
 from diagnose.compare_spec import CompareSpec
 from diagnose.comparison import run_comparison
 from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
-from diagnose.likelihood import prepare_reference, score
+from diagnose.likelihood import TokenScores, prepare_reference, score
 from diagnose.rundir import RunDirectory
 from diagnose.sweep import REFERENCE, UNIFORM, Plan, block_branches, run_sweep
 from mixedprec.block_search import search_model
 from mixedprec.candidate import open_candidate
 from mixedprec.checkpoint import write_checkpoint
 from mixedprec.errors import InputError
-from mixedprec.model import open_model
+from mixedprec.model import SourceModel, open_model
 from mixedprec.recipe import make_recipe
 from mixedprec.scheme import Scheme
 from tests.test_candidate import change_config, change_tensors, copy_model
+from tests.test_server import find_type, make_client, read_text, show
 
 MakeModel = Callable[..., Path]
-BLOCKS = 4
+Swept = tuple[SourceModel, Path, dict[str, TokenScores]]
+SCHEMES = {4: Scheme(4, 64, False)}
+BLOCKS = 3
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +54,21 @@ def spec(reference: Path, text_file: Path) -> CompareSpec:
         valid=str(text_file),
         seq_len=64,
         windows=6,
-        max_memory=2_000_000,
+        max_memory=1_500_000,
     )
+
+
+@pytest.fixture(scope="module")
+def swept(
+    make_model: MakeModel, text_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Swept:
+    """A model, its AWQ searches, and what the sweep of a run finds of it at 4 bits."""
+    path, folder = make_model("llama", num_hidden_layers=BLOCKS), tmp_path_factory.mktemp("awq")
+    model = open_model(str(path))
+    windows = cut_windows(load_corpus(str(text_file)), load_tokenizer(path), 64, 6)
+    search_model(model, windows[:2], list(SCHEMES.values()), folder)
+    plan = Plan(4, (4,), frozenset(), folder, block_branches(model, 4, frozenset()))
+    return model, folder, run_sweep(model, windows, plan)
 
 
 def compare(spec: CompareSpec, candidate: Path, out: Path) -> RunDirectory:
@@ -78,8 +95,8 @@ def naive(path: Path, windows: Tensor, parts: dict[str, Tensor] = {}) -> tuple[T
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     model.load_state_dict(parts, strict=False)
     logits = model(windows, use_cache=False).logits
-    losses = [model(row[None], labels=row[None]).loss.item() for row in windows]
-    return logits[:, :-1], sum(losses) / len(losses)
+    # Windows are of one length, so that the mean of all is the mean of theirs.
+    return logits[:, :-1], model(windows, labels=windows, use_cache=False).loss.item()
 
 
 def naive_kl(expected: Tensor, logits: Tensor, windows: Tensor) -> float:
@@ -88,20 +105,12 @@ def naive_kl(expected: Tensor, logits: Tensor, windows: Tensor) -> float:
 
 @pytest.mark.parametrize("fmt", ["awq", "compressed-tensors"])
 def test_a_runs_checkpoint_compares_as_the_run_measured_it(
-    fmt: str, spec: CompareSpec, make_model: MakeModel, text_file: Path, tmp_path: Path
+    fmt: str, spec: CompareSpec, swept: Swept, tmp_path: Path
 ) -> None:
-    path = make_model("llama", num_hidden_layers=BLOCKS)
-    model = open_model(str(path))
-    windows = cut_windows(load_corpus(str(text_file)), load_tokenizer(path), 64, 6)
-    schemes = {4: Scheme(4, 64, False)}
-    search_model(model, windows[:3], list(schemes.values()), tmp_path / "awq")
-    branches = block_branches(model, 4, frozenset())
-    plan = Plan(4, (4,), frozenset(), tmp_path / "awq", branches)
-    expected = run_sweep(model, windows, plan)
-    recipe = make_recipe("", model.family, BLOCKS, 4)
-    out = tmp_path / "candidate"
-    write_checkpoint(out, model, recipe, tmp_path / "awq", schemes, fmt=fmt)
-    spec = CompareSpec(**{**spec.to_json(), "reference": str(path)})
+    model, searches, expected = swept
+    recipe, out = make_recipe("", model.family, BLOCKS, 4), tmp_path / "candidate"
+    write_checkpoint(out, model, recipe, searches, SCHEMES, fmt=fmt)
+    spec = CompareSpec(**{**spec.to_json(), "reference": model.name})
     run = compare(spec, out, tmp_path / "run")
     headline = run.read()["headline"]
     assert headline["kl"]["uniform"] == pytest.approx(float(expected[UNIFORM].kl.mean()), rel=1e-3)
@@ -205,6 +214,9 @@ def test_embeddings_and_head_are_places_of_their_own(
             },
             rel=1e-3,
         ), block
+    said = read_text(show(make_client(tmp_path), link("run", "run"))[0])
+    assert "Outside the blocks its embeddings (KL " in said
+    assert "head (KL " in said
     summed = sum(isolated(run)) + sum(row["kl"] for row in record["places"])
     whole = record["headline"]["kl"]["uniform"]
     assert record["headline"]["additivity"] == pytest.approx(summed / whole)
@@ -285,6 +297,25 @@ def test_another_tokenizer_is_refused(spec: CompareSpec, reference: Path, tmp_pa
     assert not compare(spec, candidate, tmp_path / "run").read()["candidate"]["tokenizer"]
 
 
+def assert_pages_read_well(root: Path) -> None:
+    """Every page of the comparison `run` below `root`."""
+    client, said = make_client(root), {}
+    for name in ("run", "block", "tokens", "recipe"):
+        said[name] = read_text(show(client, link(name, "run", 1))[0])
+        assert "A comparison:" in said[name]
+        assert "candidate (not quantized)" in said[name]
+        assert "AWQ" not in said[name]
+    assert "Perplexity, candidate" in said["run"]
+    assert "Widths that were found" in said["run"]
+    assert "New run like this one" not in said["run"]
+    assert "Outside the blocks" not in said["run"]
+    assert "its units have no KL of their own" in said["block"]
+    assert "mlp.up_proj is rounded worst" in said["block"]
+    assert "A comparison has no recipe" in said["recipe"]
+    listed = find_type(show(client, "/")[0], "AgGrid")[0]["rowData"]
+    assert [row["verdict"] for row in listed] == ["▲ 1 flagged in the candidate"]
+
+
 def test_command_line(spec: CompareSpec, reference: Path, tmp_path: Path) -> None:
     candidate, out = copy_model(reference, tmp_path), tmp_path / "run"
     change_tensors(candidate, lambda name, t: t * 1.1 if ".1.mlp.up_proj" in name else t)
@@ -296,9 +327,10 @@ def test_command_line(spec: CompareSpec, reference: Path, tmp_path: Path) -> Non
     assert headline["flagged"] == [1]
     assert headline["ppl"]["mixed"] is None
     said = " ".join(CliRunner().invoke(app, ["show", str(out)]).stdout.split())
-    assert "candidate (not quantized) costs +" in said
+    assert "candidate (not quantized) costs " in said
     assert "Block 1 is flagged." in said
     assert "AWQ" not in said
+    assert_pages_read_well(tmp_path)
     record = RunDirectory(out).read()
     again = resume_command(record["spec"], out)
     result = CliRunner().invoke(app, again[again.index("compare") :])

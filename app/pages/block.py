@@ -132,6 +132,8 @@ def spread_summary(by_model: Mapping[str, Row]) -> str:
             f" Quantized, with all blocks before it: SQNR {number(uniform['sqnr'], '.1f')} dB, "
             f"cosine {number(uniform['cosine'], '.5f')}."
         )
+    elif uniform is not None:
+        said += " The candidate's are scaled inside of this block: they have no error of their own."
     return said
 
 

@@ -55,6 +55,9 @@ def run_heading(run: RunSummary, current: str, title: str | None = None) -> html
                 over=[go_to("Runs", link("runs")), " / ", go_to(run.name, link("run", run.name))],
                 beside=mark(run.state),
             ),
+            html.P(write_note(run.record), className="hint")
+            if run.record and is_comparison(run.record)
+            else None,
             html.Nav(
                 [
                     dcc.Link(
@@ -68,9 +71,6 @@ def run_heading(run: RunSummary, current: str, title: str | None = None) -> html
                 className="places",
                 **{"aria-label": "Pages of this run"},
             ),
-            html.P(write_note(run.record), className="hint")
-            if run.record and is_comparison(run.record)
-            else None,
         ]
     )
 
@@ -252,16 +252,21 @@ def widths_card(rows: Sequence[Mapping[str, Any]]) -> Any:
     """What a candidate's units are stored at; nothing more can be said of them."""
     return card(
         "Widths that were found",
-        as_table(
-            {"unit": "Unit", "bits": "Bits", "bytes": "Weights"},
+        html.Details(
             [
-                {
-                    "unit": row["unit"],
-                    "bits": str(row["bits"]),
-                    "bytes": megabytes(row["bytes"]),
-                }
-                for row in rows
-            ],
+                html.Summary("Unit by unit"),
+                table(
+                    {"unit": "Unit", "bits": "Bits", "bytes": "Weights"},
+                    [
+                        {
+                            "unit": row["unit"],
+                            "bits": str(row["bits"]),
+                            "bytes": megabytes(row["bytes"]),
+                        }
+                        for row in rows
+                    ],
+                ),
+            ]
         ),
         summary="Units have no KL of their own here: the candidate's blocks are swapped whole. "
         + NO_RECIPE,
