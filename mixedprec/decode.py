@@ -74,10 +74,12 @@ def _dequantize(codes: Tensor, zeros: Tensor, scales: Tensor, groups: Tensor | N
 
 
 def _group_index(parts: Parts, suffix: str, groups: int) -> Tensor | None:
-    """The group of each input; None where there is no such tensor. A group out of range raises
-    InputError."""
+    """The group of each input; None where there is no such tensor, or one that was never filled in
+    (−1). A group out of range raises InputError."""
     index = parts.get(suffix)
-    if index is not None and not (0 <= int(index.min()) <= int(index.max()) < groups):
+    if index is None or bool((index == -1).all()):
+        return None
+    if not (0 <= int(index.min()) <= int(index.max()) < groups):
         raise InputError(f"a {suffix} holds groups out of range", "download the checkpoint again")
     return index
 

@@ -312,6 +312,16 @@ def test_plain_tensors_that_are_not_as_they_must_be(
         open_candidate(str(path), model)
 
 
+def test_notes_of_other_tools_in_config_json_are_no_difference(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    model = open_model(str(make_model("llama")))
+    path = copy_model(model.path, tmp_path)
+    change_config(path, made_with="a tool", transformers_version="4.1", torch_dtype="float32")
+    change_config(path, use_cache=False, bos_token_id=7, attention_dropout=0.1)
+    assert open_candidate(str(path), model).codings == {}
+
+
 def test_a_tensor_too_many_is_named(make_model: MakeModel, tmp_path: Path) -> None:
     """Such as the activation scales that autoawq leaves in models with a GELU."""
     model = open_model(str(make_model("starcoder2")))

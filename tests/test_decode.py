@@ -84,6 +84,12 @@ def test_gptq_without_an_index_has_groups_in_a_row() -> None:
     assert torch.equal(decode("gptq", {}, parts), weight)
 
 
+def test_an_index_that_was_never_filled_in() -> None:
+    parts, weight = make_gptq(4, False, shuffled=False)
+    parts["g_idx"].fill_(-1)
+    assert torch.equal(decode("gptq", {}, parts), weight)
+
+
 def test_a_group_that_is_not_there() -> None:
     parts, _ = make_gptq(4, False, shuffled=True)
     parts["g_idx"][3] = COLUMNS // GROUP
