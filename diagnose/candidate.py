@@ -11,14 +11,9 @@ from torch import Tensor, nn
 
 from diagnose.quantized import Swappable, Widths
 from diagnose.sweep import REFERENCE, UNIFORM, Branch, reference_widths, view_branches, view_name
-from mixedprec.candidate import (
-    EMBEDDINGS,
-    HEAD,
-    Candidate,
-    differing_places,
-    rebased_blocks,
-)
+from mixedprec.candidate import Candidate
 from mixedprec.model import SourceModel
+from mixedprec.places import EMBEDDINGS, HEAD, differing_places, rebased_blocks
 from mixedprec.scheme import FP16_BITS
 
 # The block itself, as one thing that is the reference's (16) or is not.

@@ -15,11 +15,12 @@ from transformers import AutoModelForCausalLM
 
 from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
 from mixedprec.block_search import search_model
-from mixedprec.candidate import differing_places, open_candidate, rebased_blocks
+from mixedprec.candidate import open_candidate
 from mixedprec.checkpoint import realise_block, write_checkpoint
 from mixedprec.errors import InputError
 from mixedprec.families import list_units
 from mixedprec.model import SourceModel, enter_blocks, open_model, run_block
+from mixedprec.places import differing_places, rebased_blocks
 from mixedprec.recipe import make_recipe
 from mixedprec.scheme import FP16_BITS, Scheme
 from tests.test_decode import GROUP, make_gptq
