@@ -47,6 +47,8 @@ WITHOUT_EFFECT = {
     "use_cache",
 }
 FIRST = ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
+# autoawq's ScaledActivation, in families whose MLP has one linear before its activation.
+ACTIVATION_SCALES = "mlp.act.scales"
 # Tensors of older checkpoints that hold no parameter.
 BUFFERS = (".inv_freq", ".masked_bias", ".attention.bias")
 
@@ -77,24 +79,38 @@ class Candidate(SourceModel):
         found: dict[str, Tensor] = {}
         for name in names:
             linear = name.removesuffix(".weight")
-            if linear not in self.codings:
-                found |= super().read([name], dtype)
-                continue
-            coding = self.codings[linear]
-            wanted = [part for part in coding.shapes if f"{linear}.{part}" in self.files]
-            parts = super().read([f"{linear}.{part}" for part in wanted])
-            try:
-                weight = LAYOUTS[self.method].decode(
-                    {part: parts[f"{linear}.{part}"] for part in wanted}, coding
-                )
-            except InputError as error:
-                raise InputError(f"{linear}: {error.what}", error.remedy) from error
-            if not is_finite(weight):
+            packed, scales = linear in self.codings, self.activation_scales(linear)
+            if packed:
+                weight = self._decode(linear)
+            else:
+                weight = super().read([name], dtype if scales is None else torch.float32)[name]
+            if scales is not None:
+                weight = weight / super().read([scales], torch.float32)[scales]
+            if (packed or scales is not None) and not is_finite(weight):
                 raise InputError(
                     f"the weight of {linear} holds NaN or infinity", "download the checkpoint again"
                 )
             found[name] = weight if dtype is None else weight.to(dtype)
         return found
+
+    def _decode(self, linear: str) -> Tensor:
+        """The weight of a packed linear, float32 [N, K]."""
+        coding = self.codings[linear]
+        wanted = [part for part in coding.shapes if f"{linear}.{part}" in self.files]
+        parts = super().read([f"{linear}.{part}" for part in wanted])
+        try:
+            return LAYOUTS[self.method].decode(
+                {part: parts[f"{linear}.{part}"] for part in wanted}, coding
+            )
+        except InputError as error:
+            raise InputError(f"{linear}: {error.what}", error.remedy) from error
+
+    def activation_scales(self, linear: str) -> str | None:
+        """The tensor [K] by which autoawq divides what flows from an activation function into a
+        linear, if there is one: dividing the weight's columns instead is the same function."""
+        block = linear.removesuffix(f".{self.family.units[-1].linears[0]}")
+        name = f"{block}.{ACTIVATION_SCALES}"
+        return name if block != linear and name in self.files and self.method == "awq" else None
 
     def width(self, linear: str) -> int:
         """Bits of a linear, by its full name; 16 for one that is not packed."""
@@ -250,6 +266,10 @@ def _check_tensors(candidate: Candidate, headers: Headers) -> None:
         if not (tied and linear == "lm_head")
     }
     for full, parameter in parameters.items():
+        scales = candidate.activation_scales(full.removesuffix(".weight"))
+        if scales is not None:
+            _check_plain(scales, headers[scales], [parameter.shape[1]])
+            known.add(scales)
         linear = full.removesuffix(".weight")
         name = stored_name(full, candidate.files)
         if name in headers and linear not in candidate.codings:

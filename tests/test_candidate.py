@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from awq.modules.act import ScaledActivation
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
@@ -323,8 +324,36 @@ def test_notes_of_other_tools_in_config_json_are_no_difference(
     assert open_candidate(str(path), model).codings == {}
 
 
+@pytest.mark.parametrize("family", ["gpt_neox", "starcoder2"])
+def test_scales_that_autoawq_leaves_after_an_activation(
+    family: str, searched: Callable, tmp_path: Path
+) -> None:
+    """Against transformers' model with autoawq's own module in place of its activation."""
+    model, searches, windows = searched(family)
+    units = [unit.name for unit in list_units(model.family, model.blocks)]
+    recipe = make_recipe("", model.family, model.blocks, 4, changed={units[7]: FP16_BITS})
+    path = tmp_path / "out"
+    write_checkpoint(path, model, recipe, searches, SCHEMES, fmt="awq")
+    before = open_candidate(str(path), model)
+    loaded = AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32).eval()
+    tensors = load_file(path / "model.safetensors")
+    torch.manual_seed(7)
+    for number in range(model.blocks):
+        block = loaded.get_submodule(model.prefix(number))
+        block.load_state_dict(before.read_block(number).state_dict())
+        scales = 0.5 + torch.rand(256)
+        tensors[f"{model.prefix(number)}.mlp.act.scales"] = scales
+        block.mlp.act = ScaledActivation(block.mlp.act, scales)
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    with torch.no_grad():
+        expected = loaded(windows, use_cache=False).logits
+    found = forward(open_candidate(str(path), model), windows)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (found - forward(before, windows)).abs().max() > 0.1
+
+
 def test_a_tensor_too_many_is_named(make_model: MakeModel, tmp_path: Path) -> None:
-    """Such as the activation scales that autoawq leaves in models with a GELU."""
+    """Such as autoawq's activation scales in a checkpoint that does not say it is autoawq's."""
     model = open_model(str(make_model("starcoder2")))
     path = copy_model(model.path, tmp_path)
     tensors = load_file(path / "model.safetensors")
