@@ -8,6 +8,7 @@ inconclusive, 130 interrupted.
 import typer
 
 from app.commands.common import reports_errors
+from app.commands.compare import compare
 from app.commands.dashboard import dashboard
 from app.commands.explain import explain
 from app.commands.gate import gate
@@ -17,7 +18,18 @@ from app.commands.requantize import requantize
 from app.commands.run import demo, run
 from app.commands.show import show
 
-COMMANDS = (run, demo, show, explain, recipe, requantize, gate, report, dashboard)
+COMMANDS = (
+    run,
+    demo,
+    compare,
+    show,
+    explain,
+    recipe,
+    requantize,
+    gate,
+    report,
+    dashboard,
+)
 
 app = typer.Typer(
     no_args_is_help=True,

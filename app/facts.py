@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from app.candidate import is_comparison, list_facts, name_briefly
 from app.predict import quantized_units, unit_bounds, unit_kl, unit_table
 from app.words import interval, megabytes, number, share
 from mixedprec.recipe import Recipe
@@ -31,8 +32,24 @@ class Tile(NamedTuple):
 
 def promoted_units(recipe: Recipe | None, record: Mapping[str, Any]) -> list[str]:
     """Units that the run's recipe gives its rescue width."""
+    if recipe is None:
+        return []
     rescue = record["spec"]["rescue_bits"]
-    return [entry.unit for entry in recipe.units if entry.bits == rescue] if recipe else []
+    return [entry.unit for entry in recipe.units if entry.bits == rescue]
+
+
+def _list_quantization(record: Mapping[str, Any]) -> dict[str, str]:
+    """What a run quantized with: label -> text."""
+    calibration, spec = record["calibration"], record["spec"]
+    scheme = "symmetric" if spec["symmetric"] else "asymmetric"
+    group = "a group a row" if spec["group_size"] == -1 else f"groups of {spec['group_size']}"
+    return {
+        "Calibrated on": (
+            f"{calibration['text']}, {calibration['windows']} windows of "
+            f"{calibration['seq_len']} tokens  sha256 {calibration['text_sha256'][:16]}…"
+        ),
+        "Quantization": f"{spec['bits']} bits {scheme}, {group}; promoted to {spec['rescue_bits']}",
+    }
 
 
 def headline_tiles(record: Mapping[str, Any]) -> list[Tile]:
@@ -41,20 +58,20 @@ def headline_tiles(record: Mapping[str, Any]) -> list[Tile]:
     ppl, kl, size = headline["ppl"], headline["kl"], headline["bytes"]
     top, delta = headline["top1_agreement"], headline["delta_ppl"]
     done = "mixed" if ppl.get("mixed") is not None else "uniform"
-    bits = record["spec"]["bits"]
+    low = name_briefly(record)
     parts = [
         Tile("Perplexity, 16-bit", number(ppl["reference"], ".3f")),
         Tile(
-            f"Perplexity, {bits}-bit",
+            f"Perplexity, {low}",
             number(ppl["uniform"], ".3f"),
             f"Δ {number(delta['uniform'][0], '+.3f')} {interval(delta['uniform'][1:], '+.3f')}",
         ),
         Tile(
-            f"KL, {bits}-bit",
+            f"KL, {low}",
             number(kl["uniform"], ".4f"),
             f"nats a token {interval(headline['kl_interval']['uniform'], '.4f')}",
         ),
-        Tile("Same top token", share(top[done]), "mixed" if done == "mixed" else f"{bits}-bit"),
+        Tile("Same top token", share(top[done]), "mixed" if done == "mixed" else low),
     ]
     if done == "mixed":
         parts[2:2] = [
@@ -75,7 +92,7 @@ def headline_tiles(record: Mapping[str, Any]) -> list[Tile]:
             Tile(
                 "Size",
                 megabytes(size["mixed"]),
-                f"{number(size['mixed'] / size['uniform'] - 1, '+.1%')} on {bits}-bit, "
+                f"{number(size['mixed'] / size['uniform'] - 1, '+.1%')} on {low}, "
                 f"16-bit {megabytes(size['reference'])}",
             )
         )
@@ -102,7 +119,7 @@ def profile_summary(isolated: Sequence[Row], metric: str) -> str:
     worst = isolated[0]
     flagged = [str(row["block"]) for row in isolated if row["flagged"]]
     said = (
-        f"Quantized alone, block {worst['block']} costs most: {METRICS[metric]} "
+        f"Alone, block {worst['block']} costs most: {METRICS[metric]} "
         f"{number(worst[metric])} "
         f"{interval((worst[f'{metric}_low'], worst[f'{metric}_high']))}."
     )
@@ -320,17 +337,11 @@ def point_rows(points: Sequence[Row]) -> list[dict[str, Any]]:
 
 def provenance_facts(record: Mapping[str, Any]) -> dict[str, str]:
     """How perplexity was defined, on what, with what, by name."""
-    definition, calibration, spec = record["ppl_definition"], record["calibration"], record["spec"]
-    scheme = "symmetric" if spec["symmetric"] else "asymmetric"
-    group = "a group a row" if spec["group_size"] == -1 else f"groups of {spec['group_size']}"
+    definition = record["ppl_definition"]
     return {
         "Perplexity": f"{definition['sentence']} ({definition['scored_tokens']:,} scored)",
         "Measured on": f"{definition['text']}  sha256 {definition['text_sha256'][:16]}…",
-        "Calibrated on": (
-            f"{calibration['text']}, {calibration['windows']} windows of "
-            f"{calibration['seq_len']} tokens  sha256 {calibration['text_sha256'][:16]}…"
-        ),
-        "Quantization": f"{spec['bits']} bits {scheme}, {group}; promoted to {spec['rescue_bits']}",
+        **(list_facts(record) if is_comparison(record) else _list_quantization(record)),
         "Model": (
             f"{record['source']['architecture']}, {record['source']['blocks']} blocks, "
             f"{record['source']['parameters']:,} parameters in {record['source']['dtype']}"

@@ -23,6 +23,7 @@ from typing import Any
 
 from app.commands.common import default_out, parse_bytes
 from app.store import RunSummary, Store, read_tail
+from diagnose.compare_spec import CompareSpec
 from diagnose.rundir import RunDirectory, take_lock
 from diagnose.sources import parse_spec
 from diagnose.spec import RunSpec
@@ -280,16 +281,21 @@ def run_command(request: RunRequest, root: Path) -> list[str]:
 def resume_command(spec: Mapping[str, Any], out: Path) -> list[str]:
     """The command that goes on with the run in `out`, from its record's spec. InputError for a
     record of another version."""
-    return spec_command(RunSpec.from_json(dict(spec)), out)
+    kind = CompareSpec if "candidate" in spec else RunSpec
+    return spec_command(kind.from_json(dict(spec)), out)
 
 
-def spec_command(spec: RunSpec, out: Path) -> list[str]:
-    """`awqscope run` with every option of a spec. A value is never an argument of its own, so that
-    none can be taken for an option."""
+def spec_command(spec: RunSpec | CompareSpec, out: Path) -> list[str]:
+    """`awqscope run` or `compare` with every option of a spec. A value is never an argument of its
+    own, so that none can be taken for an option."""
+    if isinstance(spec, CompareSpec):
+        command, models = "compare", {"reference": spec.reference, "candidate": spec.candidate}
+    else:
+        command, models = "run", {"model": spec.model}
     options = []
     for key, value in asdict(spec).items():
         option = f"--{key.replace('_', '-')}"
-        if key == "model" or value is None or value is False:
+        if key in models or value is None or value is False:
             continue
         if value is True:
             options.append(option)
@@ -297,7 +303,7 @@ def spec_command(spec: RunSpec, out: Path) -> list[str]:
             options += [f"{option}={entry}" for entry in value]
         else:
             options.append(f"{option}={value}")
-    return [*PYTHON, "run", *options, f"--out={out}", "--", spec.model]
+    return [*PYTHON, command, *options, f"--out={out}", "--", *models.values()]
 
 
 def requantize_command(run: Path, recipe: Path, out: Path) -> list[str]:

@@ -8,8 +8,9 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from app.candidate import is_comparison, list_facts, name_uniform
 from app.predict import quantized_units, unit_kl
-from app.verdict import write_verdict
+from app.verdict import write_kl, write_verdict
 from diagnose.rundir import RunDirectory
 from mixedprec.recipe import load_recipe
 
@@ -22,30 +23,35 @@ def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def headline_table(headline: Mapping[str, Any], bits: int) -> Table:
-    """Reference, uniform and mixed side by side."""
+def _kl(value: float | None) -> str:
+    return "–" if value is None else write_kl(value, 5)
+
+
+def headline_table(headline: Mapping[str, Any], uniform: str, *, mixed: bool = True) -> Table:
+    """Reference, uniform (by its name) and mixed side by side; the last where there can be one."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    names = ("reference", "uniform", "mixed")[: 3 if mixed else 2]
     table.add_column("")
-    for name in ("16-bit", f"{bits}-bit AWQ", "mixed"):
+    for name in ("16-bit", uniform, "mixed")[: len(names)]:
         table.add_column(name, justify="right")
+
+    def add(label: str, *cells: str) -> None:
+        table.add_row(label, *cells[: len(names)])
+
     ppl, kl, size = headline["ppl"], headline["kl"], headline["bytes"]
     delta = headline["delta_ppl"]
 
     def interval(values: Sequence[float] | None) -> str:
         return "–" if values is None else f"{values[0]:+.3f} [{values[1]:+.3f}, {values[2]:+.3f}]"
 
-    table.add_row(
-        "perplexity", *[_number(ppl[n], ".3f") for n in ("reference", "uniform", "mixed")]
-    )
-    table.add_row("ΔPPL [95%]", "", interval(delta["uniform"]), interval(delta["mixed"]))
-    table.add_row("KL, mean (nats)", "", _number(kl["uniform"], ".5f"), _number(kl["mixed"], ".5f"))
+    add("perplexity", *[_number(ppl[n], ".3f") for n in names])
+    add("ΔPPL [95%]", "", interval(delta["uniform"]), interval(delta["mixed"]))
+    add("KL, mean (nats)", "", *[_kl(kl[n]) for n in ("uniform", "mixed")])
     p999 = headline["kl_p999"]
-    table.add_row("KL, p99.9", "", _number(p999["uniform"], ".3f"), _number(p999["mixed"], ".3f"))
+    add("KL, p99.9", "", _number(p999["uniform"], ".3f"), _number(p999["mixed"], ".3f"))
     top = headline["top1_agreement"]
-    table.add_row(
-        "same top token", "", _number(top["uniform"], ".1%"), _number(top["mixed"], ".1%")
-    )
-    table.add_row("weights", *[_megabytes(size[n]) for n in ("reference", "uniform", "mixed")])
+    add("same top token", "", _number(top["uniform"], ".1%"), _number(top["mixed"], ".1%"))
+    add("weights", *[_megabytes(size[n]) for n in names])
     return table
 
 
@@ -56,20 +62,21 @@ def blocks_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for name in ("KL alone [95%]", "", "ΔPPL alone", "KL up to here", "KL if restored"):
         table.add_column(name, justify="left" if name == "" else "right")
     table.add_column("verdict")
+
     views = {(row["block"], row["view"]): row for row in rows}
     isolated = [row for row in rows if row["view"] == "isolated"]
     largest = max(row["kl"] for row in isolated)
     for row in isolated:
         block = row["block"]
-        bar = "█" * max(1, round(12 * row["kl"] / largest)) if largest > 0 else ""
+        bar = "█" * max(row["kl"] > 0, round(12 * row["kl"] / largest)) if largest > 0 else ""
         style = "bold" if row["flagged"] else ""
         table.add_row(
             str(block),
-            f"{row['kl']:.5f} [{row['kl_low']:.5f}, {row['kl_high']:.5f}]",
+            f"{_kl(row['kl'])} [{_kl(row['kl_low'])}, {_kl(row['kl_high'])}]",
             Text(bar, style="dark_orange" if row["flagged"] else "blue"),
             f"{row['delta_ppl']:+.3f}",
-            f"{views[block, 'cumulative']['kl']:.5f}",
-            f"{views[block, 'restored']['kl']:.5f}",
+            _kl(views[block, "cumulative"]["kl"]),
+            _kl(views[block, "restored"]["kl"]),
             f"▲ flagged: {row['reason']}" if row["flagged"] else f"z = {row['z']:.1f}",
             style=style,
         )
@@ -93,7 +100,8 @@ def show_run(run: RunDirectory, console: Console) -> None:
     """Print a run: verdict, headline numbers, blocks, units, recipe, and how PPL was defined."""
     record = run.read()
     recipe_path = run.path / "recipe.json"
-    low = record["spec"]["bits"]
+    compared = is_comparison(record)
+    low = 0 if compared else record["spec"]["bits"]
     changed = (
         [f for f in load_recipe(recipe_path).units if f.bits != low] if recipe_path.exists() else []
     )
@@ -103,14 +111,17 @@ def show_run(run: RunDirectory, console: Console) -> None:
     headline = record["headline"]
     if "kl" not in headline:
         return
-    parts: list[Any] = [headline_table(headline, low)]
+    parts: list[Any] = [headline_table(headline, name_uniform(record), mixed=not compared)]
     parts.append(blocks_table(run.read_table("blocks").to_pylist()))
-    if headline["flagged"] and (run.path / "units.parquet").exists():
+    if headline["flagged"] and (run.path / "units.parquet").exists() and not compared:
         units = quantized_units(run.read_table("units").to_pylist(), record["spec"])
         parts.append(units_table(units, headline["flagged"], low))
     if recipe_path.exists():
         listed = ", ".join(f"{entry.unit} → {entry.bits}" for entry in changed)
         parts.append(Text(f"recipe: every unit at {low} bits" + (f", but {listed}" * bool(listed))))
+    if compared:
+        facts = list_facts(record)
+        parts += [Text(f"{name.lower()}: {fact}") for name, fact in facts.items()]
     estimator = record.get("estimator", {})
     if estimator.get("spearman") is not None:
         parts.append(

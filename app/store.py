@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
+from app.candidate import is_comparison
 from diagnose.evidence import TokenEvidence, read_finished, read_token_evidence
 from diagnose.explanation import SCHEMA, Explanation
 from diagnose.rundir import RunDirectory
@@ -51,7 +52,9 @@ ENTRIES: Mapping[str, Any] = {
     "error": (dict, type(None)),
     "directory": (str, type(None)),
 }
-MEASURED: Mapping[str, Any] = {"ppl_definition": dict, "calibration": dict, "versions": dict}
+MEASURED: Mapping[str, Any] = {"ppl_definition": dict, "versions": dict}
+SEARCHED: Mapping[str, Any] = {"calibration": dict}
+COMPARED: Mapping[str, Any] = {"candidate": dict}
 HEADLINE: Mapping[str, Any] = {
     "ppl": dict,
     "delta_ppl": dict,
@@ -308,7 +311,8 @@ def _find_fault(record: Mapping[str, Any]) -> str | None:
     wanted = [(record, ENTRIES)]
     headline = record.get("headline")
     if isinstance(headline, dict) and "kl" in headline:
-        wanted += [(record, MEASURED), (headline, HEADLINE)]
+        kind = COMPARED if is_comparison(record) else SEARCHED
+        wanted += [(record, MEASURED), (record, kind), (headline, HEADLINE)]
     for entries, kinds in wanted:
         for entry, kind in kinds.items():
             if not isinstance(entries.get(entry), kind):

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from app.candidate import is_comparison, name_candidate, name_uniform, write_places
+
 
 def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
     """The run in a few sentences that need no other line to be understood."""
@@ -14,26 +16,29 @@ def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
     if "kl" not in headline:
         stage = next((s for s, e in record["stages"].items() if e["state"] == "running"), "start")
         return f"The run is under way ({stage}); nothing is measured yet."
-    bits, rescue = record["spec"]["bits"], record["spec"]["rescue_bits"]
     ppl, flagged = headline["ppl"], headline["flagged"]
-    cost = (
-        f"{bits}-bit AWQ costs this model {ppl['uniform'] - ppl['reference']:+.3f} perplexity "
+    compared = is_comparison(record)
+    kl, points = headline["kl"]["uniform"], f"{ppl['uniform'] - ppl['reference']:+.3f} perplexity"
+    if compared:
+        cost = f"{name_candidate(record)} costs {points} against its reference "
+    else:
+        cost = f"{name_uniform(record)} costs this model {points} "
+    cost += (
         f"({ppl['reference']:.3f} → {ppl['uniform']:.3f}) and a KL of "
-        f"{headline['kl']['uniform']:.4f} nats a token."
+        f"{write_kl(kl, 4)} nats a token."
     )
-    if record["source"]["blocks"] < 4 and not flagged:
+    if kl <= 0:
+        what = "It" if compared else "Quantizing"
+        found = f"{what} changes nothing that was measured."
+    elif record["source"]["blocks"] < 4 and not flagged:
         found = "With fewer than four blocks none can be told to stand out; see the table."
-    elif headline["kl"]["uniform"] <= 0:
-        found = "Quantizing changes nothing that was measured."
     elif not flagged:
         found = "No block stands out: the damage is spread, and there is no spike to repair."
+    elif compared:
+        found = f"{_name_flagged(record)}."
     else:
-        blocks = ", ".join(str(block) for block in flagged)
-        wanted = record["spec"]["top_k"] is not None or record["spec"]["delta_ppl"] is not None
-        verbs = ("is flagged", "are flagged") if wanted else ("stands out", "stand out")
-        one = len(flagged) == 1
-        stand = f"Block {blocks} {verbs[0]}" if one else f"Blocks {blocks} {verbs[1]}"
-        found = f"{stand}. {_name_units(promoted)} at {rescue} bits"
+        stand = _name_flagged(record)
+        found = f"{stand}. {_name_units(promoted)} at {record['spec']['rescue_bits']} bits"
         skipped = record["stages"].get("requantize", {})
         if not promoted:
             found = f"{stand}. The repair is not chosen yet."
@@ -56,7 +61,18 @@ def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
             )
     proved = headline.get("proved")
     tail = "" if proved is None else f" {_write_passed(proved, 'proof.json')}"
-    return f"{cost} {found}{tail}"
+    outside = write_places(record.get("places", ()))
+    return f"{cost} {found}{tail}" + (f" {outside}" if outside else "")
+
+
+def _name_flagged(record: Mapping[str, Any]) -> str:
+    """ "Block 5 stands out", or that it is flagged where a limit asked for it."""
+    flagged, spec = record["headline"]["flagged"], record["spec"]
+    blocks = ", ".join(str(block) for block in flagged)
+    wanted = spec["top_k"] is not None or spec["delta_ppl"] is not None
+    verbs = ("is flagged", "are flagged") if wanted else ("stands out", "stand out")
+    one = len(flagged) == 1
+    return f"Block {blocks} {verbs[0]}" if one else f"Blocks {blocks} {verbs[1]}"
 
 
 def _write_passed(passed: bool, file: str) -> str:
@@ -75,6 +91,11 @@ def write_proof(proof: Mapping[str, Any], file: str) -> str:
         low, high = measured["recovered_interval"]
         numbers += f", recovered {measured['recovered']:.1%} [{low:.1%}, {high:.1%}]"
     return f"{numbers}\n{_write_passed(proof['passed'], file)}"
+
+
+def write_kl(kl: float, decimals: int) -> str:
+    """A KL with so many decimals; as a power of ten where they would not show it."""
+    return f"{kl:.{decimals}f}" if kl == 0 or kl >= 10**-decimals else f"{kl:.1e}"
 
 
 def _name_units(units: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ in float64; quantiles come from a fixed logarithmic histogram, so that they do n
 text is cut into batches (their error is below 5% of the value).
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -165,8 +166,10 @@ class ActivationLog:
             both.reference.merge(state, f"{key}.reference")
             both.uniform.merge(state, f"{key}.uniform")
 
-    def rows(self) -> list[dict[str, Any]]:
-        """A row a block, site and model, with the error of the pair and the worst channels."""
+    def rows(self, apart: Collection[tuple[int, str]] = ()) -> list[dict[str, Any]]:
+        """A row a block, site and model, with the error of the pair and the worst channels.
+
+        apart: (block, site) at which the models hold different quantities; no error is given."""
         rows = []
         for (block, site), both in sorted(self.sites.items()):
             for name, moments in (("reference", both.reference), ("uniform", both.uniform)):
@@ -181,7 +184,7 @@ class ActivationLog:
                         "channel_median": float(moments.channel_max.median()),
                         "outlier_channels": top.indices.tolist(),
                         "outlier_values": top.values.tolist(),
-                        **both.error(),
+                        **(dict.fromkeys(both.error()) if (block, site) in apart else both.error()),
                     }
                 )
         return rows

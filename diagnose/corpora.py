@@ -83,12 +83,17 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     missing = InputError(
         f"{path} has no tokenizer that can be loaded", "copy the model's tokenizer files there"
     )
-    if not any(path.glob("tokenizer*")) and not (path / "vocab.json").exists():
+    if not has_tokenizer(path):
         raise missing
     try:
         return AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise missing from error
+
+
+def has_tokenizer(path: Path) -> bool:
+    """Whether a model's directory holds a tokenizer, of whatever kind."""
+    return any(path.glob("tokenizer*")) or (path / "vocab.json").exists()
 
 
 def cut_windows(

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -47,26 +48,38 @@ def load_inputs(spec: RunSpec) -> Inputs:
     tokenizer = load_tokenizer(model.path)
     calib = load_corpus(spec.calib)
     valid = tuple(load_corpus(text) for text in spec.valid_texts)
-    limit = getattr(model.config, "max_position_embeddings", DEFAULT_SEQ_LEN)
-    seq_len = spec.seq_len or min(DEFAULT_SEQ_LEN, limit)
-    if seq_len > limit:
-        raise InputError(
-            f"--seq-len {seq_len} is longer than the model's {limit} positions",
-            f"give at most {limit}",
-        )
+    seq_len, limit = choose_length(model, spec.seq_len)
     calib_windows = cut_windows(
         calib, tokenizer, min(spec.calib_seq_len, limit), spec.calib_windows
     )
     parts = cut_slices(valid, tokenizer, seq_len, spec.windows)
     windows = torch.cat(parts)
-    largest = max(int(calib_windows.max()), int(windows.max()))
+    check_tokens(model, calib_windows, windows)
+    slices = tuple(len(part) for part in parts)
+    return Inputs(model, tokenizer, calib, valid, calib_windows, windows, slices)
+
+
+def choose_length(model: SourceModel, asked: int | None) -> tuple[int, int]:
+    """The length of validation windows, and the most that the model takes. InputError where it
+    takes less than is `asked`."""
+    limit = getattr(model.config, "max_position_embeddings", DEFAULT_SEQ_LEN)
+    seq_len = asked or min(DEFAULT_SEQ_LEN, limit)
+    if seq_len > limit:
+        raise InputError(
+            f"--seq-len {seq_len} is longer than the model's {limit} positions",
+            f"give at most {limit}",
+        )
+    return seq_len, limit
+
+
+def check_tokens(model: SourceModel, *windows: Tensor) -> None:
+    """Raise InputError for tokens that the model does not know."""
+    largest = max(int(tokens.max()) for tokens in windows)
     if largest >= model.config.vocab_size:
         raise InputError(
             f"the tokenizer gives token {largest}, the model knows {model.config.vocab_size}",
             "use the tokenizer that came with the model",
         )
-    slices = tuple(len(part) for part in parts)
-    return Inputs(model, tokenizer, calib, valid, calib_windows, windows, slices)
 
 
 def hash_tokens(windows: Tensor) -> str:
@@ -74,50 +87,14 @@ def hash_tokens(windows: Tensor) -> str:
     return hashlib.sha256(windows.int().numpy().tobytes()).hexdigest()
 
 
-def describe_texts(inputs: Inputs) -> dict[str, Any]:
-    """What perplexity is measured on. Several texts are told apart in `slices`."""
-    texts = inputs.valid
-    if len(texts) == 1:
-        return {"text": texts[0].spec, "text_sha256": texts[0].hash}
-    firsts = [sum(inputs.slices[:number]) for number in range(len(texts))]
-    return {
-        "text": ", ".join(text.spec for text in texts),
-        "text_sha256": hashlib.sha256("".join(text.hash for text in texts).encode()).hexdigest(),
-        "slices": [
-            {"text": text.spec, "sha256": text.hash, "first_window": first, "windows": count}
-            for text, first, count in zip(texts, firsts, inputs.slices, strict=True)
-        ],
-    }
-
-
 def describe(spec: RunSpec, inputs: Inputs) -> dict[str, Any]:
     """The part of run.json that is known before anything is measured."""
-    model, windows = inputs.model, inputs.windows
-    count, length = windows.shape
-    of_texts = f" of {len(inputs.valid)} texts" if len(inputs.valid) > 1 else ""
     return {
         "model": spec.model,
         "directory": os.getcwd(),
         "spec": spec.to_json(),
-        "source": {
-            "architecture": model.config.model_type,
-            "blocks": model.blocks,
-            "units": [kind.name for kind in model.family.units],
-            "parameters": sum(p.numel() for p in model.shell.parameters()),
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "hashes": model.hash(),
-        },
-        "ppl_definition": {
-            "sentence": (
-                f"exp of the mean token NLL over {count} non-overlapping windows of {length} "
-                f"tokens{of_texts}; every token is scored but each window's first"
-            ),
-            **describe_texts(inputs),
-            "tokens_sha256": hash_tokens(windows),
-            "windows": count,
-            "seq_len": length,
-            "scored_tokens": count * (length - 1),
-        },
+        "source": describe_source(inputs.model),
+        "ppl_definition": describe_text(inputs.valid, inputs.slices, inputs.windows),
         "calibration": {
             "text": inputs.calib.spec,
             "text_sha256": inputs.calib.hash,
@@ -125,9 +102,59 @@ def describe(spec: RunSpec, inputs: Inputs) -> dict[str, Any]:
             "windows": len(inputs.calib_windows),
             "seq_len": inputs.calib_windows.shape[1],
         },
-        "versions": {name: version(name) for name in VERSIONED}
-        | {"python": platform.python_version()},
+        "versions": describe_versions(),
         "stages": {},
         "headline": {},
         "error": None,
     }
+
+
+def describe_source(model: SourceModel) -> dict[str, Any]:
+    """The `source` of run.json: the reference."""
+    return {
+        "architecture": model.config.model_type,
+        "blocks": model.blocks,
+        "units": [kind.name for kind in model.family.units],
+        "parameters": sum(p.numel() for p in model.shell.parameters()),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "hashes": model.hash(),
+    }
+
+
+def describe_text(
+    texts: Sequence[Corpus], slices: Sequence[int], windows: Tensor
+) -> dict[str, Any]:
+    """The `ppl_definition` of run.json. slices: windows of each text; several texts are told apart
+    in its entry `slices`."""
+    count, length = windows.shape
+    of_texts = f" of {len(texts)} texts" if len(texts) > 1 else ""
+    return {
+        "sentence": (
+            f"exp of the mean token NLL over {count} non-overlapping windows of {length} "
+            f"tokens{of_texts}; every token is scored but each window's first"
+        ),
+        **_name_texts(texts, slices),
+        "tokens_sha256": hash_tokens(windows),
+        "windows": count,
+        "seq_len": length,
+        "scored_tokens": count * (length - 1),
+    }
+
+
+def _name_texts(texts: Sequence[Corpus], slices: Sequence[int]) -> dict[str, Any]:
+    if len(texts) == 1:
+        return {"text": texts[0].spec, "text_sha256": texts[0].hash}
+    firsts = [sum(slices[:number]) for number in range(len(texts))]
+    return {
+        "text": ", ".join(text.spec for text in texts),
+        "text_sha256": hashlib.sha256("".join(text.hash for text in texts).encode()).hexdigest(),
+        "slices": [
+            {"text": text.spec, "sha256": text.hash, "first_window": first, "windows": windows}
+            for text, first, windows in zip(texts, firsts, slices, strict=True)
+        ],
+    }
+
+
+def describe_versions() -> dict[str, str]:
+    """The `versions` of run.json."""
+    return {name: version(name) for name in VERSIONED} | {"python": platform.python_version()}

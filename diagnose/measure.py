@@ -61,29 +61,33 @@ def join_chunks(chunks: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {**joined, "worst": indices[order], **worst}
 
 
+def damage(scores: dict[str, Tensor], name: str, resampler: Resampler) -> dict[str, float]:
+    """delta_nll, delta_ppl and kl of one model against the reference, with their bounds, and
+    top1_agreement."""
+    reference, nll = scores[f"nll.{REFERENCE}"].numpy(), scores[f"nll.{name}"].numpy()
+    estimates = {
+        "delta_nll": resampler.mean(nll - reference),
+        "delta_ppl": resampler.ppl_difference(reference, nll),
+        "kl": resampler.mean(scores[f"kl.{name}"].numpy()),
+    }
+    row = {}
+    for column, estimate in estimates.items():
+        row[column] = estimate.value
+        row[f"{column}_low"] = estimate.low
+        row[f"{column}_high"] = estimate.high
+    return row | {"top1_agreement": float(scores[f"agree.{name}"].mean())}
+
+
 def block_rows(
     scores: dict[str, Tensor], blocks: int, thresholds: Thresholds, seed: int
 ) -> list[dict[str, Any]]:
     """Rows of blocks.parquet: every block and view with intervals, and whether it is flagged."""
     resampler = Resampler(len(scores[f"kl.{UNIFORM}"]), seed)
-    reference = scores[f"nll.{REFERENCE}"].numpy()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for block in range(blocks):
         for view in VIEWS:
-            name = view_name(view, block)
-            nll = scores[f"nll.{name}"].numpy()
-            estimates = {
-                "delta_nll": resampler.mean(nll - reference),
-                "delta_ppl": resampler.ppl_difference(reference, nll),
-                "kl": resampler.mean(scores[f"kl.{name}"].numpy()),
-            }
-            row: dict[str, Any] = {"block": block, "view": view}
-            for column, estimate in estimates.items():
-                row[column] = estimate.value
-                row[f"{column}_low"] = estimate.low
-                row[f"{column}_high"] = estimate.high
-            row["top1_agreement"] = float(scores[f"agree.{name}"].mean())
-            rows.append(row)
+            found = damage(scores, view_name(view, block), resampler)
+            rows.append({"block": block, "view": view, **found})
     damages = [
         BlockDamage(row["block"], row["kl"], row["kl_low"], row["delta_ppl"])
         for row in rows

@@ -16,9 +16,12 @@ run killed anywhere and started again with the same options ends with the same n
 import shutil
 import sys
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from diagnose.inputs import Inputs, describe, load_inputs
+from diagnose.inputs import describe, load_inputs
 from diagnose.memory import return_freed_tensors
 from diagnose.repair import proof_stage, recipe_stage, requantize_stage
 from diagnose.rundir import STAGES, OnProgress, ProgressLog, RunDirectory, now
@@ -47,42 +50,70 @@ def _skip_reason(stage: str, spec: RunSpec) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a spec comes to once its inputs are read. description: the first run.json. stages: by
+    name, what carries each out, or why it does not apply."""
+
+    description: dict[str, Any]
+    stages: Mapping[str, Callable[[RunDirectory, OnProgress], None] | str]
+
+
+def prepare_run(spec: RunSpec) -> Work:
+    """The work of `awqscope run`."""
+    inputs = load_inputs(spec)
+
+    def stage(name: str) -> Callable[[RunDirectory, OnProgress], None]:
+        return lambda run, progress: ACTIONS[name](spec, inputs, run, progress)
+
+    stages = {name: _skip_reason(name, spec) or stage(name) for name in STAGES}
+    return Work(describe(spec, inputs), stages)
+
+
 def run_pipeline(spec: RunSpec, out: Path, on_progress: OnProgress) -> RunDirectory:
     """Carry out `spec` in the directory `out`, going on where an earlier process stopped.
 
     on_progress(stage, done, total). InputError for unusable input, another run in `out`, a process
     that is already at it, or a full disk; the run directory then says so too.
     """
+    texts = " or ".join(spec.valid_texts)
+    named = {"source": spec.model, "calibration": spec.calib, "ppl_definition": texts}
+    return conduct(spec.to_json(), lambda: prepare_run(spec), named, out, on_progress)
+
+
+def conduct(
+    spec: dict[str, Any],
+    prepare: Callable[[], Work],
+    named: dict[str, str],
+    out: Path,
+    on_progress: OnProgress,
+) -> RunDirectory:
+    """Carry out a spec of any kind; see `run_pipeline`. named: the inputs, entries of the
+    description, that must not change between two attempts, and what a user calls them."""
     return_freed_tensors()
     run = RunDirectory(out)
     if run.exists():
-        run.check_spec(spec.to_json())
+        run.check_spec(spec)
     else:
         run.check_free()
-    inputs = load_inputs(spec)
-    description = describe(spec, inputs)
+    work = prepare()
+    description = work.description
     with run.lock():
         if not run.exists():
             run.create(description)
         begun = run.read()
-        parts = {
-            "source": spec.model,
-            "calibration": spec.calib,
-            "ppl_definition": " or ".join(spec.valid_texts),
-            "versions": "the set of installed libraries",
-        }
-        for part, what in parts.items():
+        for part, what in {**named, "versions": "the set of installed libraries"}.items():
             # A finished run stays what it is; an unfinished one must not mix libraries' numbers.
             matters = part != "versions" or begun["state"] != "done"
             if matters and begun[part] != description[part]:
                 raise InputError(
                     f"{what} has changed since {out} was begun", "choose another --out"
                 )
-        _carry_out(spec, inputs, run, ProgressLog(run, on_progress))
+        _carry_out(work, run, ProgressLog(run, on_progress))
     return run
 
 
-def _carry_out(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
+def _carry_out(work: Work, run: RunDirectory, progress: OnProgress) -> None:
     if run.read()["state"] == "done":
         return
     run.update(state="running", error=None)
@@ -90,13 +121,13 @@ def _carry_out(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnPro
         for stage in STAGES:
             if run.is_done(stage):
                 continue
-            reason = _skip_reason(stage, spec)
-            if reason:
-                run.mark(stage, "skipped", reason=reason)
+            action = work.stages[stage]
+            if isinstance(action, str):
+                run.mark(stage, "skipped", reason=action)
                 continue
             run.mark(stage, "running", started=now())
             began = time.monotonic()
-            ACTIONS[stage](spec, inputs, run, progress)
+            action(run, progress)
             run.mark(stage, "done", finished=now(), seconds=round(time.monotonic() - began, 2))
     except InputError as error:
         _record_failure(run, {"message": error.what, "remedy": error.remedy})

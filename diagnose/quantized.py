@@ -1,7 +1,8 @@
 """A block that can be any mix of its reference and its quantized weights, by swapping pointers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,33 @@ from mixedprec.scheme import FP16_BITS
 from mixedprec.searches import load_searches
 
 Widths = Mapping[str, int]
+
+
+class Swappable(Protocol):
+    """A block that the sweep gives one set of weights after another, by name."""
+
+    block: nn.Module
+
+    def weights(self, widths: Widths) -> dict[str, Tensor]:
+        """What `widths` puts in the reference's place."""
+        ...
+
+    def copies(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Copies of the reference's weights, to be swapped in as a control."""
+        ...
+
+    def use(self, weights: Mapping[str, Tensor]) -> None:
+        """Put these weights in place, and the reference's everywhere else."""
+        ...
+
+    def forget(self, widths: Widths) -> None:
+        """Drop what `weights` keeps of these widths."""
+        ...
+
+    def pairs(self, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Each linear of `weights` that can be set beside the reference's: its name and both
+        weights [N, K], the reference's first."""
+        ...
 
 
 class SwappableBlock:
@@ -55,6 +83,12 @@ class SwappableBlock:
     def forget(self, widths: Widths) -> None:
         """Drop the effective weights of one mix."""
         self._effective.pop(tuple(sorted(widths.items())), None)
+
+    def pairs(self, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Each linear of `weights`: its name, reference and effective weight."""
+        self.use({})
+        for name, effective in weights.items():
+            yield name, get_linear(self.block, name).weight.data, effective
 
 
 def read_swappable(

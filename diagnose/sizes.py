@@ -19,14 +19,20 @@ def unit_bytes(model: SourceModel, unit: Unit, bits: int, spec: RunSpec) -> int:
     return sum(linear_bytes(model, unit.block, linear, bits, spec) for linear in unit.linears)
 
 
+def reference_bytes(model: SourceModel) -> int:
+    """Bytes of the tensors of a model in 16 bits."""
+    total = 0
+    for name, parameter in model.shell.named_parameters():
+        tied = name == "lm_head.weight" and stored_name(name, model.files) not in model.files
+        total += 0 if tied else parameter.numel() * 2
+    return total
+
+
 def model_bytes(model: SourceModel, spec: RunSpec, changed: dict[str, int]) -> tuple[int, int]:
     """Bytes of the tensors of a model with every unit at the low width but those `changed`, and of
     the reference in 16 bits."""
     units = list_units(model.family, model.blocks)
-    reference = 0
-    for name, parameter in model.shell.named_parameters():
-        tied = name == "lm_head.weight" and stored_name(name, model.files) not in model.files
-        reference += 0 if tied else parameter.numel() * 2
+    reference = reference_bytes(model)
     kept = dict.fromkeys(spec.keep_fp16, FP16_BITS)
     widths = {unit.name: spec.bits for unit in units} | kept | changed
     saved = sum(

@@ -3,7 +3,8 @@ writes the run directory; what it decides is decided by pure functions elsewhere
 
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -32,12 +33,14 @@ from diagnose.refine import (
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.sizes import linear_bytes, model_bytes, unit_bytes
 from diagnose.spec import RunSpec
+from diagnose.spikes import Thresholds
 from diagnose.sweep import (
     CONTROL,
     REFERENCE,
     UNIFORM,
     Branch,
     Plan,
+    Sweepable,
     block_branches,
     count_streams,
     list_chunks,
@@ -50,6 +53,33 @@ from mixedprec.block_search import search_model
 from mixedprec.families import Unit, list_units
 from mixedprec.model import SourceModel
 from mixedprec.scheme import FP16_BITS
+
+
+class Options(Protocol):
+    """What a sweep is asked, by a run or a comparison."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def max_memory(self) -> int: ...
+
+    @property
+    def thresholds(self) -> Thresholds: ...
+
+
+class Subject(Protocol):
+    """What a sweep works on."""
+
+    @property
+    def model(self) -> SourceModel: ...
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
+
+    @property
+    def windows(self) -> Tensor: ...
+
 
 # Half of the memory budget is for streams; blocks, the head and the search use the rest.
 STREAM_SHARE = 0.5
@@ -87,19 +117,19 @@ def _steps_of(progress: OnProgress, stage: str, before: int, total: int) -> Call
 
 def _swept_chunks(
     name: str,
-    spec: RunSpec,
-    inputs: Inputs,
+    spec: Options,
+    inputs: Subject,
     run: RunDirectory,
-    plan: Plan,
+    plan: Sweepable,
     progress: OnProgress,
     reduce: Callable[[dict], dict[str, Tensor]],
     *,
-    log: bool = False,
+    group: Callable[[int], int] | None = None,
 ) -> list[dict[str, Tensor]]:
     """Run the plan chunk by chunk, keeping each chunk's result in work/ until the run is done.
 
-    log: keep `activations.…` of every chunk too, and `weights.…`, which are the same for all, of
-    the first.
+    group: keep `activations.…` of every chunk too, and `weights.…`, which are the same for all, of
+    the first; it gives the size of the weight groups for a number of inputs.
     """
     model, windows = inputs.model, inputs.windows
     record = run.read()
@@ -115,13 +145,13 @@ def _swept_chunks(
         file = f"work/{name}-{number:04d}.safetensors"
         if (run.path / file).exists():
             continue
-        activations, weights = ActivationLog(), WeightLog(spec.low)
+        activations, weights = ActivationLog(), WeightLog(group or int)
         scores = run_sweep(
             model,
             windows[chunk],
             plan,
-            observe=activations.observe if log else None,
-            inspect=weights.observe if log and number == 0 else None,
+            observe=activations.observe if group else None,
+            inspect=weights.observe if group and number == 0 else None,
             on_block=_steps_of(progress, name, number * steps, total),
         )
         state = {f"activations.{key}": value for key, value in activations.state().items()}
@@ -152,10 +182,35 @@ def _part(chunk: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in chunk.items() if k.startswith(prefix)}
 
 
-def sweep_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
-    """Measure every block in its three views; write blocks, activations, weights and tokens."""
-    model, kept = inputs.model, frozenset(spec.keep_fp16)
-    plan = _plan(spec, model, run, block_branches(model, spec.bits, kept))
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep found: the joined scores, the rows of blocks.parquet, what flowed, and the
+    errors of the weights."""
+
+    scores: dict[str, Tensor]
+    rows: list[dict[str, Any]]
+    activations: ActivationLog
+    weights: dict[str, Tensor]
+
+    @property
+    def isolated_kl(self) -> float:
+        """The isolated KL of all blocks, summed."""
+        return sum(row["kl"] for row in self.rows if row["view"] == "isolated")
+
+
+def sweep_views(
+    spec: Options,
+    inputs: Subject,
+    run: RunDirectory,
+    plan: Sweepable,
+    progress: OnProgress,
+    group: Callable[[int], int],
+) -> Sweep:
+    """Measure every block in its three views; write blocks, tokens and what flowed.
+
+    group: inputs of a linear -> inputs of a weight group.
+    """
+    model = inputs.model
     chunks = _swept_chunks(
         "sweep",
         spec,
@@ -164,7 +219,7 @@ def sweep_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnPr
         plan,
         progress,
         lambda scores: reduce_chunk(scores, model.blocks),
-        log=True,
+        group=group,
     )
     log = ActivationLog()
     for chunk in chunks:
@@ -177,10 +232,7 @@ def sweep_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnPr
     if control != 0.0:
         raise AssertionError(f"a block swapped with itself gives KL {control:.2e}, not 0")
     run.write_arrays("work/sweep.safetensors", scores)
-    run.write_table("activations", log.rows(), ACTIVATIONS)
     run.write_arrays("activations.safetensors", log.arrays())
-    weights = weight_rows(model, spec.bits, kept, _part(chunks[0], "weights."))
-    run.write_table("weights", weights, WEIGHTS)
     rows = block_rows(scores, model.blocks, spec.thresholds, spec.seed)
     run.write_table("blocks", rows, BLOCKS)
     texts = token_texts(inputs.tokenizer, model.config.vocab_size)
@@ -188,26 +240,42 @@ def sweep_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnPr
         "tokens", token_table(inputs.windows, texts, scores), row_group=TOKENS_A_ROW_GROUP
     )
     run.update(
-        headline={**run.read()["headline"], **_sweep_headline(scores, rows, spec, inputs)},
         plan={
             "streams": count_streams(model, plan),
             "chunk_windows": run.read()["chunks"]["sweep"],
             "control_kl": control,
         },
     )
+    return Sweep(scores, rows, log, _part(chunks[0], "weights."))
 
 
-def _sweep_headline(
-    scores: dict[str, Tensor], rows: list[dict[str, Any]], spec: RunSpec, inputs: Inputs
+def sweep_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
+    """Measure every block in its three views; write blocks, activations, weights and tokens."""
+    model, kept = inputs.model, frozenset(spec.keep_fp16)
+    plan = _plan(spec, model, run, block_branches(model, spec.bits, kept))
+    swept = sweep_views(spec, inputs, run, plan, progress, spec.low.group)
+    run.write_table("activations", swept.activations.rows(), ACTIVATIONS)
+    run.write_table("weights", weight_rows(model, spec.bits, kept, swept.weights), WEIGHTS)
+    low_bytes, reference = model_bytes(model, spec, {})
+    sizes = {"reference": reference, "uniform": low_bytes, "mixed": None}
+    headline = sweep_headline(swept, spec.seed, sizes, swept.isolated_kl)
+    run.update(headline={**run.read()["headline"], **headline})
+
+
+def sweep_headline(
+    swept: Sweep, seed: int, sizes: dict[str, int | None], isolated_kl: float
 ) -> dict[str, Any]:
+    """The headline numbers of the reference and the uniform model.
+
+    sizes: their bytes. isolated_kl: summed over everything that was swapped alone.
+    """
+    scores = swept.scores
     reference = scores[f"nll.{REFERENCE}"].numpy()
     uniform = scores[f"nll.{UNIFORM}"].numpy()
     kl = scores[f"kl.{UNIFORM}"].numpy()
     token_kl = scores["token.kl_uniform"].numpy()
-    resampler = Resampler(len(kl), spec.seed)
-    isolated = [row["kl"] for row in rows if row["view"] == "isolated"]
+    resampler = Resampler(len(kl), seed)
     delta, spread = resampler.ppl_difference(reference, uniform), resampler.mean(kl)
-    low_bytes, reference_bytes = model_bytes(inputs.model, spec, {})
     return {
         "ppl": {
             "reference": math.exp(reference.mean()),
@@ -223,10 +291,10 @@ def _sweep_headline(
             "uniform": float(scores[f"agree.{UNIFORM}"].mean()),
             "mixed": None,
         },
-        "bytes": {"reference": reference_bytes, "uniform": low_bytes, "mixed": None},
-        "flagged": [row["block"] for row in rows if row["view"] == "isolated" and row["flagged"]],
+        "bytes": sizes,
+        "flagged": [r["block"] for r in swept.rows if r["view"] == "isolated" and r["flagged"]],
         "recovered": None,
-        "additivity": sum(isolated) / float(kl.mean()) if kl.mean() > 0 else None,
+        "additivity": isolated_kl / float(kl.mean()) if kl.mean() > 0 else None,
     }
 
 

@@ -10,7 +10,7 @@ of 3L². Final hidden states are kept, never logits of a whole set.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from diagnose.likelihood import (
     tokens_a_chunk,
 )
 from diagnose.quantized import (
-    SwappableBlock,
+    Swappable,
     Widths,
     read_swappable,
     uniform_widths,
@@ -37,7 +37,6 @@ from mixedprec.model import (
     advance,
     batch_size,
     enter_blocks,
-    get_linear,
     run_block,
 )
 from mixedprec.scheme import FP16_BITS
@@ -51,13 +50,35 @@ CONTROL = "control"
 @dataclass(frozen=True)
 class Branch:
     """A model that follows the trunk `prefix` up to `block`, gives that block's linears `widths`
-    (16 is the reference weight), and follows the trunk `suffix`'s weights after it."""
+    (16 is the reference weight), and follows the trunk `suffix`'s weights after it. Where the
+    trunks' embeddings and heads differ, those before and after the blocks go with them."""
 
     name: str
     block: int
     prefix: Trunk
     widths: tuple[tuple[str, int], ...]
     suffix: Trunk
+
+
+class Sweepable(Protocol):
+    """What is swept: the uniform model, wherever its blocks come from, and the branches.
+
+    outside: the model whose embeddings and head the uniform model has, None for the reference's.
+    """
+
+    @property
+    def branches(self) -> tuple[Branch, ...]: ...
+
+    @property
+    def outside(self) -> SourceModel | None: ...
+
+    def uniform(self, model: SourceModel, block: int) -> Widths:
+        """The widths that are block `block` of the uniform model."""
+        ...
+
+    def read(self, model: SourceModel, block: int) -> Swappable:
+        """Block `block` of the reference `model`, to be given any widths of the plan."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -72,15 +93,25 @@ class Plan:
     kept: frozenset[str]
     searches: Path
     branches: tuple[Branch, ...]
+    outside: SourceModel | None = None
+
+    def uniform(self, model: SourceModel, block: int) -> Widths:
+        """Linear -> bits of block `block` of the uniform model."""
+        return uniform_widths(model, self.low, self.kept, block)
+
+    def read(self, model: SourceModel, block: int) -> Swappable:
+        """Block `block` with its searches."""
+        return read_swappable(model, block, self.searches, self.bits)
 
 
 Observer = Callable[[int, str, Tensor, Tensor], None]
 Inspector = Callable[[int, str, Tensor, Tensor], None]
 
 
-def view_name(view: str, block: int) -> str:
-    """The name of a branch that is a block's view ("isolated.3")."""
-    return f"{view}.{block}"
+def view_name(view: str, place: int | str) -> str:
+    """The name of a branch that is the view of a block, or of a place outside of them
+    ("isolated.3")."""
+    return f"{view}.{place}"
 
 
 def _freeze(widths: Widths) -> tuple[tuple[str, int], ...]:
@@ -89,54 +120,67 @@ def _freeze(widths: Widths) -> tuple[tuple[str, int], ...]:
 
 def block_branches(model: SourceModel, low: int, kept: frozenset[str]) -> tuple[Branch, ...]:
     """The three views of every block, and the control: a block swapped with itself."""
+    return view_branches([uniform_widths(model, low, kept, n) for n in range(model.blocks)])
+
+
+def view_branches(uniform: Sequence[Widths]) -> tuple[Branch, ...]:
+    """The same for a uniform model with these widths in each block."""
     branches = []
-    for block in range(model.blocks):
-        quantized = _freeze(uniform_widths(model, low, kept, block))
-        kept_whole = _freeze(dict.fromkeys(dict(quantized), FP16_BITS))
+    for block, widths in enumerate(uniform):
+        quantized = _freeze(widths)
+        kept_whole = reference_widths(widths)
         branches += [
             Branch(view_name("isolated", block), block, REFERENCE, quantized, REFERENCE),
             Branch(view_name("cumulative", block), block, UNIFORM, quantized, REFERENCE),
             Branch(view_name("restored", block), block, UNIFORM, kept_whole, UNIFORM),
         ]
-    middle = model.blocks // 2
-    widths = dict.fromkeys(dict(_freeze(uniform_widths(model, low, kept, middle))), FP16_BITS)
-    branches.append(Branch(CONTROL, middle, REFERENCE, _freeze(widths), REFERENCE))
+    middle = len(uniform) // 2
+    branches.append(
+        Branch(CONTROL, middle, REFERENCE, reference_widths(uniform[middle]), REFERENCE)
+    )
     return tuple(branches)
 
 
-def _share_streams(plan: Plan, model: SourceModel) -> dict[str, Branch | Trunk]:
+def reference_widths(widths: Widths) -> tuple[tuple[str, int], ...]:
+    """The reference's own widths for whatever `widths` quantizes."""
+    return _freeze(dict.fromkeys(widths, FP16_BITS))
+
+
+def _share_streams(plan: Sweepable, model: SourceModel) -> dict[str, Branch | Trunk]:
     """Branch name -> the branch whose stream it shares (itself, an equal one, or a trunk)."""
     last = model.blocks - 1
+    alike = plan.outside is None
     shared: dict[str, Branch | Trunk] = {}
     seen: dict[Branch, Branch] = {}
     for branch in plan.branches:
         block, prefix, suffix = branch.block, branch.prefix, branch.suffix
         widths = dict(branch.widths)
         if (
-            block == last
+            alike
+            and block == last
             and block > 0
             and prefix == UNIFORM
             and set(widths.values()) == {FP16_BITS}
         ):
             # All but the last block quantized: quantized up to the block before it.
             block, suffix = last - 1, REFERENCE
-            widths = dict(uniform_widths(model, plan.low, plan.kept, block))
-        if block == 0:
+            widths = dict(plan.uniform(model, block))
+        if alike and block == 0:
             prefix = REFERENCE
-        if block == last:
-            suffix = REFERENCE
-        uniform = widths == uniform_widths(model, plan.low, plan.kept, block)
+        if alike and block == last:
+            suffix = prefix
+        uniform = widths == plan.uniform(model, block)
         plain = Branch("", block, prefix, _freeze(widths), suffix)
         if branch.name == CONTROL:
             shared[branch.name] = branch
-        elif block == last and prefix == UNIFORM and uniform:
+        elif block == last and prefix == suffix == UNIFORM and uniform:
             shared[branch.name] = UNIFORM
         else:
             shared[branch.name] = seen.setdefault(plain, branch)
     return shared
 
 
-def count_streams(model: SourceModel, plan: Plan) -> int:
+def count_streams(model: SourceModel, plan: Sweepable) -> int:
     """Streams alive at the end of the sweep."""
     unique = set(_share_streams(plan, model).values()) - {REFERENCE, UNIFORM}
     return len(unique) + 2
@@ -145,7 +189,7 @@ def count_streams(model: SourceModel, plan: Plan) -> int:
 class _Capture:
     """Records the input of the first linear of every unit during one forward of a block."""
 
-    def __init__(self, swappable: SwappableBlock, model: SourceModel):
+    def __init__(self, swappable: Swappable, model: SourceModel):
         self.inputs: dict[str, Tensor] = {}
         self._handles = [
             swappable.block.get_submodule(kind.linears[0]).register_forward_pre_hook(
@@ -162,7 +206,7 @@ class _Capture:
 def _advance_trunks(
     model: SourceModel,
     number: int,
-    swappable: SwappableBlock,
+    swappable: Swappable,
     quantized: dict[str, Tensor],
     trunks: dict[str, Tensor],
     kwargs: dict[str, Any],
@@ -195,7 +239,7 @@ def _advance_trunks(
 def run_sweep(
     model: SourceModel,
     windows: Tensor,
-    plan: Plan,
+    plan: Sweepable,
     *,
     observe: Observer | None = None,
     inspect: Inspector | None = None,
@@ -212,13 +256,14 @@ def run_sweep(
     """
     shared = _share_streams(plan, model)
     hidden, all_kwargs = enter_blocks(model, windows)
-    trunks: dict[str, Tensor] = {REFERENCE: hidden, UNIFORM: hidden.clone()}
+    uniform = hidden.clone() if plan.outside is None else enter_blocks(plan.outside, windows)[0]
+    trunks: dict[str, Tensor] = {REFERENCE: hidden, UNIFORM: uniform}
     unique = dict.fromkeys(s for s in shared.values() if isinstance(s, Branch))
     streams: dict[Branch, Tensor] = {}
     for number in range(model.blocks):
-        swappable = read_swappable(model, number, plan.searches, plan.bits)
+        swappable = plan.read(model, number)
         kwargs = all_kwargs[number]
-        low = uniform_widths(model, plan.low, plan.kept, number)
+        low = plan.uniform(model, number)
         alive = list(streams)
         for branch in unique:
             if branch.block != number:
@@ -232,9 +277,7 @@ def run_sweep(
                 swappable.forget(widths)
         quantized = swappable.weights(low)
         if inspect is not None:
-            swappable.use({})
-            for name, effective in quantized.items():
-                weight = get_linear(swappable.block, name).weight.data
+            for name, weight, effective in swappable.pairs(quantized):
                 inspect(number, name, weight, effective)
         _advance_trunks(model, number, swappable, quantized, trunks, kwargs, observe)
         for trunk, weights in ((REFERENCE, {}), (UNIFORM, quantized)):
@@ -250,8 +293,18 @@ def run_sweep(
         name: trunks[source] if isinstance(source, str) else streams[source]
         for name, source in shared.items()
     }
+    head, heads = model.read_head(), {}
+    if plan.outside is not None:
+        other = plan.outside.read_head()
+        after = {branch.name: branch.suffix for branch in plan.branches} | {UNIFORM: UNIFORM}
+        heads = {name: other for name, suffix in after.items() if suffix == UNIFORM}
     scores = score_streams(
-        model.read_head(), windows, finals, model.config.vocab_size, ranked=(REFERENCE, UNIFORM)
+        head,
+        windows,
+        finals,
+        model.config.vocab_size,
+        ranked=(REFERENCE, UNIFORM),
+        heads=heads,
     )
     on_block(model.blocks + 1)
     return scores
@@ -265,19 +318,22 @@ def score_streams(
     vocabulary: int,
     *,
     ranked: Collection[str] = (),
+    heads: Mapping[str, Head] = {},
 ) -> dict[str, TokenScores]:
     """Scores of final hidden states [n, length, d] by name, against the one named "reference".
-    Those named in `ranked` come with their likeliest tokens.
+    Those named in `ranked` come with their likeliest tokens; those in `heads` have that head.
 
-    Streams that are one tensor under several names are scored once; so is one that equals the
-    reference's to the last bit (the control should).
+    Streams that are one tensor under several names are scored once a head; so is one that equals
+    the reference's to the last bit (the control should).
     """
     count, length = windows.shape
-    owners: dict[int, str] = {id(finals[REFERENCE]): REFERENCE}
+    keys = {name: (id(stream), name in heads) for name, stream in finals.items()}
+    owners: dict[tuple[int, bool], str] = {keys[REFERENCE]: REFERENCE}
     for name, stream in finals.items():
-        equal = id(stream) not in owners and torch.equal(stream, finals[REFERENCE])
-        owners.setdefault(id(stream), REFERENCE if equal else name)
-    top = {owners[id(finals[name])] for name in ranked}
+        known = keys[name] in owners or name in heads
+        equal = not known and torch.equal(stream, finals[REFERENCE])
+        owners.setdefault(keys[name], REFERENCE if equal else name)
+    top = {owners[keys[name]] for name in ranked}
     scores = {
         name: empty_scores(count, length, TOP_TOKENS if name in top else 0)
         for name in dict.fromkeys(owners.values())
@@ -289,7 +345,7 @@ def score_streams(
             targets = windows[window, here.start + 1 : here.stop + 1]
 
             def read(name: str, window: int = window, here: slice = here) -> Tensor:
-                return head(finals[name][window : window + 1, here])[0].float()
+                return heads.get(name, head)(finals[name][window : window + 1, here])[0].float()
 
             reference = prepare_reference(read(REFERENCE))
             for name, found in scores.items():
@@ -302,10 +358,10 @@ def score_streams(
                     tokens, probabilities = rank_tokens(logits)
                     found.top_tokens[window, here] = tokens.int()
                     found.top_probabilities[window, here] = probabilities
-    return {name: scores[owners[id(stream)]] for name, stream in finals.items()}
+    return {name: scores[owners[key]] for name, key in keys.items()}
 
 
-def windows_a_chunk(model: SourceModel, plan: Plan, length: int, budget: int) -> int:
+def windows_a_chunk(model: SourceModel, plan: Sweepable, length: int, budget: int) -> int:
     """How many windows' streams fit in `budget` bytes; at least one."""
     stream = length * model.config.hidden_size * 4
     return max(1, budget // (stream * (count_streams(model, plan) + 2)))

@@ -1,5 +1,6 @@
 """What rounding does to the weights themselves: every linear's error and worst weight groups."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from diagnose.quantized import uniform_widths
 from mixedprec.model import SourceModel
-from mixedprec.scheme import FP16_BITS, Scheme
+from mixedprec.scheme import FP16_BITS
 from mixedprec.search import split_rows
 
 WORST_GROUPS = 8
@@ -45,13 +46,14 @@ def measure_error(reference: Tensor, effective: Tensor, group: int) -> dict[str,
 class WeightLog:
     """The error of every linear that is shown to it: the inspector of a sweep."""
 
-    def __init__(self, scheme: Scheme) -> None:
-        self._scheme = scheme
+    def __init__(self, group: Callable[[int], int]) -> None:
+        """group: inputs of a linear -> inputs of each of its weight groups."""
+        self._group = group
         self._found: dict[str, Tensor] = {}
 
     def observe(self, block: int, linear: str, reference: Tensor, effective: Tensor) -> None:
         """Take in a linear; see `run_sweep`."""
-        group = self._scheme.group(reference.shape[1])
+        group = self._group(reference.shape[1])
         for column, values in measure_error(reference, effective, group).items():
             self._found[f"{block}.{linear}.{column}"] = values
 

@@ -268,7 +268,7 @@ def resolve_path(name: str) -> Path:
         ) from error
 
 
-def _index_tensors(path: Path) -> dict[str, Path]:
+def index_tensors(path: Path) -> dict[str, Path]:
     """Tensor name -> file, from the headers of every safetensors file of the checkpoint."""
     index = path / "model.safetensors.index.json"
     if index.exists():
@@ -338,15 +338,14 @@ def _served_dtype(files: dict[str, Path], probe: str) -> torch.dtype:
     return torch.bfloat16 if stored == "BF16" else torch.float16
 
 
-def open_model(name: str) -> SourceModel:
-    """Open a model by hub id or path; reads headers only. InputError where it cannot be used."""
-    path = resolve_path(name)
+def read_config(path: Path) -> tuple[dict[str, Any], PretrainedConfig]:
+    """config.json of a model of a supported family, as it stands and as transformers reads it."""
     if not (path / "config.json").exists():
         raise InputError(f"{path} has no config.json", "give the directory of a Hugging Face model")
     try:
         raw = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        family = find_family(raw.get("model_type", ""))
-        config = AutoConfig.from_pretrained(path)
+        find_family(raw.get("model_type", ""))
+        return raw, AutoConfig.from_pretrained(path)
     except InputError:
         raise
     except Exception as error:
@@ -354,9 +353,16 @@ def open_model(name: str) -> SourceModel:
         raise InputError(
             f"{path / 'config.json'} cannot be used ({reason})", "repair it"
         ) from error
+
+
+def open_model(name: str) -> SourceModel:
+    """Open a model by hub id or path; reads headers only. InputError where it cannot be used."""
+    path = resolve_path(name)
+    raw, config = read_config(path)
+    family = find_family(config.model_type)
     if raw.get("quantization_config"):
         raise InputError(f"{name} is already quantized", "give the FP16 or BF16 model it came from")
-    files = _index_tensors(path)
+    files = index_tensors(path)
     embedding = family.embedding + ".weight"
     if embedding not in files:
         raise InputError(f"{path} has no tensor {embedding}", "download the whole checkpoint again")

@@ -1,8 +1,9 @@
-"""Integer codes in 32-bit words, in the two layouts that servers read.
+"""Integer codes in 32-bit words, in the layouts that servers read.
 
 compressed-tensors `pack-quantized`: element k of a row sits in word k // (32 // bits), at bit
 bits · (k mod (32 // bits)). Widths that do not divide 32 leave the top bits of each word empty.
 AutoAWQ GEMM: the transposed matrix, eight 4-bit codes a word in the order 0 2 4 6 1 3 5 7.
+GPTQ, which is only read: the transposed matrix, packed down its columns as a stream of bits.
 """
 
 import torch
@@ -77,16 +78,36 @@ def to_gemm(weight: Quantized) -> dict[str, Tensor]:
 
 def from_gemm(tensors: dict[str, Tensor], scheme: Scheme) -> Quantized:
     """What `to_gemm` packed."""
-    order = torch.argsort(torch.tensor(GEMM_ORDER))
-
-    def restore(words: Tensor) -> Tensor:
-        codes = unpack(words, 4, words.shape[1] * 8)
-        rows, columns = codes.shape
-        return codes.view(rows, columns // 8, 8)[:, :, order].reshape(rows, columns).T.contiguous()
-
     return Quantized(
-        restore(tensors["qweight"]),
+        unpack_gemm(tensors["qweight"]),
         tensors["scales"].T.contiguous(),
-        restore(tensors["qzeros"]),
+        unpack_gemm(tensors["qzeros"]),
         scheme,
     )
+
+
+def unpack_gemm(words: Tensor) -> Tensor:
+    """AutoAWQ's int32 words [R, C / 8] to uint8 codes [C, R]: the transpose, in order."""
+    order = torch.argsort(torch.tensor(GEMM_ORDER))
+    codes = unpack(words, 4, words.shape[1] * 8)
+    rows, columns = codes.shape
+    return codes.view(rows, columns // 8, 8)[:, :, order].reshape(rows, columns).T.contiguous()
+
+
+def unpack_stream(words: Tensor, bits: int, rows: int) -> Tensor:
+    """GPTQ's int32 words [W, C] to uint8 codes [rows, C]: down each column the codes follow each
+    other bit by bit, so that at 3 bits some straddle two words."""
+    count, columns = words.shape
+    groups = -(-count // bits)
+    padded = torch.zeros(groups * bits, columns, dtype=torch.int32)
+    padded[:count] = words
+    grouped = padded.view(groups, bits, columns)
+    codes = torch.empty(groups, 32, columns, dtype=torch.uint8)
+    for place in range(32):
+        word, shift = divmod(place * bits, 32)
+        found = grouped[:, word] >> shift
+        if shift + bits > 32:
+            found &= 2 ** (32 - shift) - 1
+            found |= grouped[:, word + 1] << (32 - shift)
+        codes[:, place] = found & (2**bits - 1)
+    return codes.view(groups * 32, columns)[:rows]

@@ -48,3 +48,25 @@ def test_a_checkpoint_that_no_server_would_load(record: dict[str, Any]) -> None:
 def test_a_failed_run_without_a_reason(record: dict[str, Any]) -> None:
     record |= {"state": "failed", "error": None}
     assert "no reason was recorded" in write_verdict(record, [])
+
+
+def test_a_comparison_speaks_of_its_candidate(record: dict[str, Any]) -> None:
+    record |= {
+        "kind": "compare",
+        "spec": {"top_k": None, "delta_ppl": None},
+        "candidate": {"path": "/models/us/ours", "format": "gptq", "bits": {"8": 2, "4": 54}},
+    }
+    record["headline"] |= {"recovered": None, "proved": None}
+    said = write_verdict(record, [])
+    assert said.startswith("us/ours (4/8-bit GPTQ) costs +8.386 perplexity against its reference")
+    assert said.endswith("Block 5 stands out.")
+    record["places"] = [{"place": "embeddings", "kl": 0.01}, {"place": "head", "kl": 2e-7}]
+    record["candidate"] |= {"format": "plain", "bits": {"16": 56}}
+    said = write_verdict(record, [])
+    assert said.startswith("us/ours (not quantized) costs")
+    assert said.endswith("embeddings (KL 0.01 alone) and head (KL 2e-07 alone) differ too.")
+
+
+def test_a_small_kl_is_not_written_as_none(record: dict[str, Any]) -> None:
+    record["headline"]["kl"]["uniform"] = 3.14e-6
+    assert "a KL of 3.1e-06 nats" in write_verdict(record, [])

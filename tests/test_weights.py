@@ -66,7 +66,7 @@ def test_names_the_damaged_groups_and_no_others() -> None:
 def test_whole_rows_few_groups_and_pruned_linears() -> None:
     weight, effective = make_pair(rows=3)
     effective[1] *= 1.5
-    log = WeightLog(Scheme(4, -1, True))
+    log = WeightLog(Scheme(4, -1, True).group)
     log.observe(5, "mlp.down_proj", weight, effective)
     log.observe(6, "mlp.down_proj", torch.zeros(4, 128), torch.zeros(4, 128))
     state = log.state()

@@ -5,6 +5,7 @@ from typing import Any
 
 from dash import html
 
+from app.candidate import is_comparison
 from app.facts import (
     block_unit_columns,
     block_unit_rows,
@@ -31,7 +32,7 @@ from app.parts import (
 )
 from app.store import RunSummary, Store
 from app.urls import Page, link
-from app.words import show_token
+from app.words import megabytes, show_token
 
 MODELS = {"reference": "16-bit", "uniform": "uniform"}
 STATISTICS = {
@@ -136,6 +137,8 @@ def spread_summary(by_model: Mapping[str, Row]) -> str:
             f" Quantized, with all blocks before it: SQNR {number(uniform['sqnr'], '.1f')} dB, "
             f"cosine {number(uniform['cosine'], '.5f')}."
         )
+    elif uniform is not None:
+        said += " The candidate's are scaled inside of this block: they have no error of their own."
     return said
 
 
@@ -171,6 +174,21 @@ def units_section(rows: Sequence[Row], promotions: Sequence[Row], spec: Row) -> 
         *parts,
         summary=f"{lines[0]['unit']} costs most: KL {lines[0]['low']} at {low} bits."
         + (f" Kept at 16 bits: {', '.join(kept)}." if kept else ""),
+    )
+
+
+def widths_section(rows: Sequence[Row]) -> Any:
+    """The widths that a candidate's units were found at."""
+    return card(
+        "Units",
+        table(
+            {"unit": "Unit", "bits": "Bits", "bytes": "Weights"},
+            [
+                {"unit": r["unit"], "bits": str(r["bits"]), "bytes": megabytes(r["bytes"])}
+                for r in rows
+            ],
+        ),
+        summary="The candidate's block is swapped whole: its units have no KL of their own.",
     )
 
 
@@ -266,7 +284,9 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     parts.append(block_tiles(views, outputs, page.block))
     units = [row for row in store.table(run.name, "units") if row["block"] == page.block]
     promotions = [row for row in store.table(run.name, "promotions") if row["block"] == page.block]
-    if units:
+    if units and is_comparison(run.record):
+        parts.append(widths_section(units))
+    elif units:
         parts.append(units_section(units, promotions, run.record["spec"]))
     here = [row for row in activations if row["block"] == page.block]
     if here:

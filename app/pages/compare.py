@@ -73,7 +73,11 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
     flat |= {f"source {key}": record["source"][key] for key in ("architecture", "dtype")}
     flat["weights"] = " ".join(value[:10] for value in record["source"]["hashes"].values())
     flat["validation tokens"] = record["ppl_definition"]["tokens_sha256"][:16]
-    flat["calibration tokens"] = record["calibration"]["tokens_sha256"][:16]
+    if "candidate" in record:
+        hashes = record["candidate"]["hashes"].values()
+        flat["candidate's weights"] = " ".join(value[:10] for value in hashes)
+    if "calibration" in record:
+        flat["calibration tokens"] = record["calibration"]["tokens_sha256"][:16]
     flat.pop("max_memory", None)
     return flat
 

@@ -8,6 +8,7 @@ import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
+from app.candidate import NO_RECIPE, is_comparison
 from app.facts import measured_points, point_rows
 from app.figures import draw_recipes
 from app.jobs import Jobs, Requantization
@@ -291,6 +292,9 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     run = store.summary(page.run)
     if run.record is None:
         return [heading(run.name), notice("This run cannot be shown", html.P(run.error))]
+    if is_comparison(run.record):
+        said = html.P(NO_RECIPE)
+        return [run_heading(run, "recipe", "Recipe"), notice("A comparison has no recipe", said)]
     recipe = store.recipe(run.name)
     headline = run.record["headline"]
     if recipe is None or "kl" not in headline or not store.table(run.name, "units"):

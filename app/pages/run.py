@@ -7,6 +7,7 @@ import dash_mantine_components as dmc
 import plotly.graph_objects as go
 from dash import dcc, html
 
+from app.candidate import NO_RECIPE, is_comparison, write_note
 from app.components import Link
 from app.facts import (
     METRICS,
@@ -40,6 +41,7 @@ from app.parts import (
 from app.store import Progress, RunSummary, Store
 from app.urls import Page, link
 from app.verdict import write_verdict
+from app.words import interval, megabytes, number
 from diagnose.rundir import STAGES
 
 SCALES = {"linear": "linear", "log": "log"}
@@ -55,6 +57,9 @@ def run_heading(run: RunSummary, current: str, title: str | None = None) -> html
                 over=[go_to("Runs", link("runs")), " / ", go_to(run.name, link("run", run.name))],
                 beside=mark(run.state),
             ),
+            html.P(write_note(run.record), className="hint")
+            if run.record and is_comparison(run.record)
+            else None,
             html.Nav(
                 [
                     Link(text, link(name, run.name), "place", is_here=name == current)
@@ -117,6 +122,53 @@ def units_card(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> 
             unit_rows(here),
         ),
         summary=units_summary(here, record),
+    )
+
+
+def widths_card(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """What a candidate's units are stored at; nothing more can be said of them."""
+    return card(
+        "Widths that were found",
+        html.Details(
+            [
+                html.Summary("Unit by unit"),
+                table(
+                    {"unit": "Unit", "bits": "Bits", "bytes": "Weights"},
+                    [
+                        {
+                            "unit": row["unit"],
+                            "bits": str(row["bits"]),
+                            "bytes": megabytes(row["bytes"]),
+                        }
+                        for row in rows
+                    ],
+                ),
+            ]
+        ),
+        summary="Units have no KL of their own here: the candidate's blocks are swapped whole. "
+        + NO_RECIPE,
+    )
+
+
+def places_card(places: Sequence[Mapping[str, Any]]) -> Any:
+    """What a candidate changes outside the blocks."""
+    return card(
+        "Outside the blocks",
+        table(
+            {"place": "Place", "kl": "KL alone", "ppl": "ΔPPL alone", "restored": "KL if restored"},
+            [
+                {
+                    "place": row["place"],
+                    "kl": f"{number(row['kl'])} {interval((row['kl_low'], row['kl_high']))}",
+                    "ppl": f"{number(row['delta_ppl'], '+.3f')} "
+                    f"{interval((row['delta_ppl_low'], row['delta_ppl_high']), '+.3f')}",
+                    "restored": number(row["restored_kl"]),
+                }
+                for row in places
+            ],
+        ),
+        summary="The candidate's are not the reference's; “up to here” above begins with its "
+        "embeddings, and only the whole candidate has its head.",
     )
 
 
@@ -192,7 +244,11 @@ def log_details(tail: str, *, is_open: bool = False) -> html.Details:
 
 def provenance_card(record: Mapping[str, Any]) -> Any:
     """How perplexity was defined, on what, with what."""
-    hashes = record["source"]["hashes"]
+    hashes = {**record["source"]["hashes"]}
+    hashes |= {
+        f"candidate: {name}": value
+        for name, value in record.get("candidate", {}).get("hashes", {}).items()
+    }
     return card(
         "What these numbers are",
         html.Dl(
@@ -243,14 +299,17 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
                 id="profile-card",
             )
         )
+    if run.record.get("places"):
+        parts.append(places_card(run.record["places"]))
+    compared = is_comparison(run.record)
     if units:
-        parts.append(units_card(units, run.record))
+        parts.append(widths_card(units) if compared else units_card(units, run.record))
     if run.state == "done":
         parts.append(gate_card(store, run))
         again = f"awqscope show {store.find(run.name).path}"
         parts.append(html.P(["In the terminal: ", command(again)], className="hint"))
     parts.append(provenance_card(run.record))
-    if jobs is not None:
+    if jobs is not None and not compared:
         like = go_to("New run like this one", link("new", like=run.name))
         parts.append(html.P(like, className="hint"))
     return parts

@@ -8,6 +8,7 @@ import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import html
 
+from app.candidate import is_comparison, name_uniform
 from app.jobs import Jobs
 from app.parts import command, go_to, heading, notice
 from app.store import Progress, RunSummary, Store
@@ -72,6 +73,8 @@ def brief_verdict(run: RunSummary) -> str:
         return "✕ the proof failed"
     if not headline["flagged"]:
         return "no block stands out"
+    if is_comparison(record):
+        return f"▲ {len(headline['flagged'])} flagged in {name_uniform(record)}"
     if headline.get("recovered") is None:
         skipped = record["stages"].get("requantize", {}).get("state") == "skipped"
         then = "no checkpoint" if skipped else "not repaired yet"

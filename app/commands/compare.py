@@ -1,0 +1,80 @@
+"""`awqscope compare`: a checkpoint that another tool made, block by block against its reference."""
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from app.commands.common import DEVICES, JsonOption, OutOption, SeedOption, default_out, parse_bytes
+from app.commands.show import print_run
+from mixedprec.errors import InputError
+
+
+def compare(
+    reference: Annotated[
+        str, typer.Argument(metavar="REFERENCE", help="The 16-bit model: directory or hub id.")
+    ],
+    candidate: Annotated[
+        str, typer.Argument(metavar="CANDIDATE", help="The checkpoint: directory or hub id.")
+    ],
+    valid: Annotated[str, typer.Option(help="Text to measure on (SPEC).")] = "wikitext2:test",
+    seq_len: Annotated[
+        int | None, typer.Option(help="Window of the PPL. [default: 2048 or the model's maximum]")
+    ] = None,
+    windows: Annotated[
+        int | None, typer.Option(help="Windows to measure, spread over the text. [default: all]")
+    ] = None,
+    z: Annotated[float, typer.Option(help="Robust z-score from which a block is flagged.")] = 3.5,
+    ratio: Annotated[
+        float, typer.Option(help="... if its KL also is so many times the other blocks' median.")
+    ] = 3.0,
+    delta_ppl: Annotated[
+        float | None, typer.Option(help="Flag any block whose ΔPPL alone is above this.")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Flag the k worst blocks instead of outliers.")
+    ] = None,
+    out: OutOption = None,
+    device: Annotated[
+        str, typer.Option(help="auto or cpu: it computes on the CPU so far.")
+    ] = "auto",
+    max_memory: Annotated[str, typer.Option(help="Half of it is for the sweep's streams.")] = (
+        "8GiB"
+    ),
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what every block of CANDIDATE costs against REFERENCE, the model it was made from.
+
+    CANDIDATE is a checkpoint of autoawq (GEMM), GPTQ, compressed-tensors (pack-quantized), or one
+    that is not quantized but has other weights. The result is a run directory, as of `run`, without
+    a recipe. Run again with the same options, a stopped comparison goes on where it was.
+
+    SPEC is wikitext2[:SPLIT], a .txt, .jsonl or .parquet file, or hub:NAME[:CONFIG]:SPLIT:COLUMN.
+    """
+    from diagnose.compare_spec import CompareSpec
+
+    if device not in DEVICES:
+        raise InputError(f"device {device!r} is not supported", f"use {' or '.join(DEVICES)}")
+    spec = CompareSpec(
+        reference=reference,
+        candidate=candidate,
+        valid=valid,
+        seq_len=seq_len,
+        windows=windows,
+        z=z,
+        ratio=ratio,
+        delta_ppl=delta_ppl,
+        top_k=top_k,
+        seed=seed,
+        max_memory=parse_bytes(max_memory),
+    )
+    from app.progress import show_progress
+    from diagnose.comparison import run_comparison
+
+    began = time.monotonic()
+    with show_progress() as on_progress:
+        run = run_comparison(spec, out or default_out(candidate), on_progress)
+    sys.stderr.write(f"done in {time.monotonic() - began:.0f} s\n")
+    print_run(run.path, as_json)

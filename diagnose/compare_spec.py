@@ -1,0 +1,51 @@
+"""What a comparison is asked: everything that decides its numbers, checked before it starts."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from diagnose.spec import GIB
+from diagnose.spikes import Thresholds
+from mixedprec.errors import InputError
+
+
+@dataclass(frozen=True)
+class CompareSpec:
+    """The options of `awqscope compare`; see its --help. seq_len and windows: None for the
+    defaults. max_memory: bytes. Errors: InputError for numbers that make no sense."""
+
+    reference: str
+    candidate: str
+    valid: str
+    seq_len: int | None = None
+    windows: int | None = None
+    z: float = 3.5
+    ratio: float = 3.0
+    delta_ppl: float | None = None
+    top_k: int | None = None
+    seed: int = 0
+    max_memory: int = 8 * GIB
+
+    def __post_init__(self) -> None:
+        least = {"--seq-len": (self.seq_len, 2), "--windows": (self.windows, 2)}
+        least |= {"--top-k": (self.top_k, 0), "--seed": (self.seed, 0)}
+        for option, (value, smallest) in least.items():
+            if value is not None and value < smallest:
+                raise InputError(f"{option} {value} is too small", f"give at least {smallest}")
+
+    @property
+    def thresholds(self) -> Thresholds:
+        return Thresholds(self.z, self.ratio, self.delta_ppl, self.top_k)
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored in run.json."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> "CompareSpec":
+        """What `to_json` gave."""
+        try:
+            return CompareSpec(**data)
+        except TypeError as error:
+            raise InputError(
+                f"the run was made by another version ({error})", "use the version that made it"
+            ) from error

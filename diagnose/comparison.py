@@ -1,0 +1,214 @@
+"""A comparison: a checkpoint that somebody else made, block by block against its reference.
+
+Its result is a run directory with the candidate in the uniform model's place. What asks for AWQ
+searches of the run's own (units, recipe, checkpoint, proof) is skipped.
+"""
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from diagnose.bootstrap import Resampler
+from diagnose.candidate import CandidatePlan, plan_candidate
+from diagnose.compare_spec import CompareSpec
+from diagnose.corpora import Corpus, cut_windows, has_tokenizer, load_corpus, load_tokenizer
+from diagnose.inputs import (
+    check_tokens,
+    choose_length,
+    describe_source,
+    describe_text,
+    describe_versions,
+)
+from diagnose.measure import damage
+from diagnose.pipeline import Work, conduct
+from diagnose.rundir import STAGES, OnProgress, RunDirectory
+from diagnose.sizes import reference_bytes
+from diagnose.sources import parse_spec
+from diagnose.stages import Sweep, sweep_headline, sweep_views
+from diagnose.sweep import view_name
+from diagnose.tables import ACTIVATIONS, UNITS, WEIGHTS
+from diagnose.weights import COLUMNS
+from mixedprec.candidate import Candidate, open_candidate
+from mixedprec.errors import InputError
+from mixedprec.families import list_units
+from mixedprec.model import SourceModel, open_model
+
+KIND = "compare"
+SKIPPED = "the checkpoint was made elsewhere: there are no searches to choose widths from"
+# Runs of a weight's inputs whose errors are ranked, whatever groups the candidate has.
+WEIGHT_GROUP = 128
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison works on, loaded and checked."""
+
+    model: SourceModel
+    candidate: Candidate
+    tokenizer: PreTrainedTokenizerBase
+    valid: Corpus
+    windows: Tensor
+    plan: CandidatePlan
+
+
+def load_compared(spec: CompareSpec) -> Compared:
+    """Open both models and the text. InputError for anything that could not be compared."""
+    parse_spec(spec.valid)
+    model = open_model(spec.reference)
+    candidate = open_candidate(spec.candidate, model)
+    tokenizer, valid = load_tokenizer(model.path), load_corpus(spec.valid)
+    length, _ = choose_length(model, spec.seq_len)
+    windows = cut_windows(valid, tokenizer, length, spec.windows)
+    check_tokens(model, windows)
+    if has_tokenizer(candidate.path):
+        theirs = load_tokenizer(candidate.path)
+        same = theirs.get_vocab() == tokenizer.get_vocab()
+        if not same or not torch.equal(cut_windows(valid, theirs, length, spec.windows), windows):
+            raise InputError(
+                f"the tokenizer of {spec.candidate} reads the text as other tokens than that of "
+                f"{spec.reference}",
+                "compare a checkpoint with the model it was made from",
+            )
+    return Compared(model, candidate, tokenizer, valid, windows, plan_candidate(model, candidate))
+
+
+def describe_candidate(candidate: Candidate) -> dict[str, Any]:
+    """The `candidate` of run.json."""
+    widths = Counter(
+        candidate.width(f"{candidate.prefix(unit.block)}.{linear}")
+        for unit in list_units(candidate.family, candidate.blocks)
+        for linear in unit.linears
+    )
+    return {
+        "path": candidate.name,
+        "format": candidate.method,
+        "bits": {str(bits): widths[bits] for bits in sorted(widths)},
+        "tokenizer": has_tokenizer(candidate.path),
+        "hashes": candidate.hash(),
+    }
+
+
+def prepare_comparison(spec: CompareSpec) -> Work:
+    """The work of `awqscope compare`."""
+    compared = load_compared(spec)
+    description = {
+        "kind": KIND,
+        "model": spec.reference,
+        "directory": os.getcwd(),
+        "spec": spec.to_json(),
+        "source": describe_source(compared.model),
+        "candidate": describe_candidate(compared.candidate),
+        "ppl_definition": describe_text(
+            (compared.valid,), (len(compared.windows),), compared.windows
+        ),
+        "versions": describe_versions(),
+        "stages": {},
+        "headline": {},
+        "error": None,
+    }
+
+    def measure(run: RunDirectory, progress: OnProgress) -> None:
+        compare_stage(spec, compared, run, progress)
+
+    return Work(description, {**dict.fromkeys(STAGES, SKIPPED), "sweep": measure})
+
+
+def run_comparison(spec: CompareSpec, out: Path, on_progress: OnProgress) -> RunDirectory:
+    """Carry out `spec` in the directory `out`, going on where an earlier process stopped; errors as
+    of `run_pipeline`."""
+    named = {
+        "source": spec.reference,
+        "candidate": spec.candidate,
+        "ppl_definition": spec.valid,
+    }
+    return conduct(spec.to_json(), lambda: prepare_comparison(spec), named, out, on_progress)
+
+
+def compare_stage(
+    spec: CompareSpec, compared: Compared, run: RunDirectory, progress: OnProgress
+) -> None:
+    """Measure every block of the candidate in its three views, and what differs outside of them;
+    write blocks, activations, tokens, units and weights."""
+    model, candidate, plan = compared.model, compared.candidate, compared.plan
+    swept = sweep_views(spec, compared, run, plan, progress, weight_group)
+    kinds = [kind.name for kind in model.family.units]
+    apart = {(block, kind) for block in plan.rebased for kind in kinds}
+    run.write_table("activations", swept.activations.rows(apart), ACTIVATIONS)
+    run.write_table("units", unit_rows(candidate), UNITS)
+    run.write_table("weights", weight_rows(compared, swept), WEIGHTS)
+    places = place_rows(plan.places, swept, spec.seed)
+    sizes = {
+        "reference": reference_bytes(model),
+        "uniform": sum(candidate.sizes.values()),
+        "mixed": None,
+    }
+    isolated = swept.isolated_kl + sum(row["kl"] for row in places)
+    headline = sweep_headline(swept, spec.seed, sizes, isolated)
+    run.update(headline=headline, places=places)
+
+
+def weight_group(inputs: int) -> int:
+    """Inputs of a weight group of a linear with so many inputs."""
+    return inputs if inputs % WEIGHT_GROUP else WEIGHT_GROUP
+
+
+def place_rows(places: tuple[str, ...], swept: Sweep, seed: int) -> list[dict[str, Any]]:
+    """What the places outside the blocks cost: as blocks.parquet has of a block alone, and the KL
+    if that place were restored."""
+    resampler = Resampler(len(swept.scores["kl.uniform"]), seed)
+    return [
+        {
+            "place": place,
+            **damage(swept.scores, view_name("isolated", place), resampler),
+            "restored_kl": float(swept.scores[f"kl.{view_name('restored', place)}"].mean()),
+        }
+        for place in places
+    ]
+
+
+def unit_rows(candidate: Candidate) -> list[dict[str, Any]]:
+    """Rows of units.parquet: every unit at the width it was found at, or at each of several, with
+    its bytes on disk. No KL: a unit cannot be swapped without its block."""
+    rows = []
+    for unit in list_units(candidate.family, candidate.blocks):
+        sizes: Counter[int] = Counter()
+        for linear in unit.linears:
+            full = f"{candidate.prefix(unit.block)}.{linear}"
+            sizes[candidate.width(full)] += candidate.linear_bytes(full)
+        rows += [
+            {
+                "unit": unit.name,
+                "block": unit.block,
+                "kind": unit.kind.name,
+                "bits": bits,
+                "bytes": size,
+            }
+            for bits, size in sorted(sizes.items())
+        ]
+    return rows
+
+
+def weight_rows(compared: Compared, swept: Sweep) -> list[dict[str, Any]]:
+    """Rows of weights.parquet: the linears of blocks of which nothing but weights differs."""
+    model, candidate = compared.model, compared.candidate
+    return [
+        {
+            "block": unit.block,
+            "unit": unit.name,
+            "linear": linear,
+            "bits": candidate.width(f"{model.prefix(unit.block)}.{linear}"),
+            **{
+                column: swept.weights[f"{unit.block}.{linear}.{column}"].tolist()
+                for column in COLUMNS
+            },
+        }
+        for unit in list_units(model.family, model.blocks)
+        for linear in unit.linears
+        if f"{unit.block}.{linear}.{COLUMNS[0]}" in swept.weights
+    ]

@@ -1,0 +1,314 @@
+"""A checkpoint that somebody else made, against the reference it came from: opened, checked and
+read as the reference is, with every packed linear as the weight that it stands for.
+
+Blocks come whole, norms and biases included: AWQ folds its scales into norms, so that a linear of
+another tool's cannot be set beside the reference's alone.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from mixedprec.decode import LAYOUTS, Coding, Layout
+from mixedprec.errors import InputError
+from mixedprec.model import (
+    SourceModel,
+    index_tensors,
+    is_finite,
+    read_config,
+    resolve_path,
+    stored_name,
+)
+from mixedprec.scheme import FP16_BITS
+
+PLAIN = "plain"
+FLOATS = {"F16", "BF16", "F32", "F64"}
+# Entries of config.json that decide no number of a forward without a cache.
+WITHOUT_EFFECT = {
+    "architectures",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "dtype",
+    "eos_token_id",
+    "initializer_range",
+    "name_or_path",
+    "pad_token_id",
+    "pretraining_tp",
+    "tie_word_embeddings",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+}
+FIRST = ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
+# autoawq's ScaledActivation, in families whose MLP has one linear before its activation.
+ACTIVATION_SCALES = "mlp.act.scales"
+# Tensors of older checkpoints that hold no parameter.
+BUFFERS = (".inv_freq", ".masked_bias", ".attention.bias")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file's header says of a tensor: safetensors' name of its type, shape, bytes."""
+
+    dtype: str
+    shape: list[int]
+    size: int
+
+
+Headers = Mapping[str, Header]
+
+
+@dataclass(frozen=True)
+class Candidate(SourceModel):
+    """A checkpoint of the reference's architecture. method: of LAYOUTS, or `plain`. codings: full
+    name of every packed linear -> how it is coded. sizes: tensor name -> bytes on disk."""
+
+    method: str
+    codings: Mapping[str, Coding]
+    sizes: Mapping[str, int]
+
+    def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """As of any model; the weight of a packed linear is float32, or `dtype`."""
+        found: dict[str, Tensor] = {}
+        for name in names:
+            linear = name.removesuffix(".weight")
+            packed, scales = linear in self.codings, self.activation_scales(linear)
+            if packed:
+                weight = self._decode(linear)
+            else:
+                weight = super().read([name], dtype if scales is None else torch.float32)[name]
+            if scales is not None:
+                weight = weight / super().read([scales], torch.float32)[scales]
+            if (packed or scales is not None) and not is_finite(weight):
+                raise InputError(
+                    f"the weight of {linear} holds NaN or infinity", "download the checkpoint again"
+                )
+            found[name] = weight if dtype is None else weight.to(dtype)
+        return found
+
+    def _decode(self, linear: str) -> Tensor:
+        """The weight of a packed linear, float32 [N, K]."""
+        coding = self.codings[linear]
+        wanted = [part for part in coding.shapes if f"{linear}.{part}" in self.files]
+        parts = super().read([f"{linear}.{part}" for part in wanted])
+        try:
+            return LAYOUTS[self.method].decode(
+                {part: parts[f"{linear}.{part}"] for part in wanted}, coding
+            )
+        except InputError as error:
+            raise InputError(f"{linear}: {error.what}", error.remedy) from error
+
+    def activation_scales(self, linear: str) -> str | None:
+        """The tensor [K] by which autoawq divides what flows from an activation function into a
+        linear, if there is one: dividing the weight's columns instead is the same function."""
+        block = linear.removesuffix(f".{self.family.units[-1].linears[0]}")
+        name = f"{block}.{ACTIVATION_SCALES}"
+        return name if block != linear and name in self.files and self.method == "awq" else None
+
+    def width(self, linear: str) -> int:
+        """Bits of a linear, by its full name; 16 for one that is not packed."""
+        return self.codings[linear].bits if linear in self.codings else FP16_BITS
+
+    def linear_bytes(self, linear: str) -> int:
+        """Bytes on disk of a linear's weight, with scales and zero points."""
+        coding = self.codings.get(linear)
+        parts = coding.shapes if coding else ("weight",)
+        return sum(self.sizes.get(f"{linear}.{part}", 0) for part in parts)
+
+
+def _read_quantization(path: Path, raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What the checkpoint says of its quantization: an entry of config.json, or AutoGPTQ's own file
+    of old."""
+    found = raw.get("quantization_config") or raw.get("compression_config")
+    old = path / "quantize_config.json"
+    if found is None and old.exists():
+        try:
+            found = {"quant_method": "gptq", **json.loads(old.read_text(encoding="utf-8"))}
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{old} cannot be read", "download the checkpoint again") from error
+    if found is not None and not isinstance(found, dict):
+        raise InputError(f"the quantization of {path} is no JSON object", "repair its config.json")
+    return found
+
+
+def check_architecture(reference: PretrainedConfig, candidate: PretrainedConfig) -> None:
+    """Raise InputError, naming the first entry of config.json that makes of the candidate another
+    function than the reference, whatever their weights."""
+    ours, theirs = reference.to_dict(), candidate.to_dict()
+    # Tools leave notes of their own in config.json: what the architecture does not know is one.
+    known = set(type(reference)().to_dict())
+    entries = [*FIRST, *sorted(known - WITHOUT_EFFECT - set(FIRST))]
+    for entry in entries:
+        if entry.startswith("_") or "dropout" in entry:
+            continue
+        if ours.get(entry) != theirs.get(entry):
+            raise InputError(
+                f"the candidate's {entry} is {theirs.get(entry)}, "
+                f"the reference's {ours.get(entry)}",
+                "compare a checkpoint with the model it was made from",
+            )
+
+
+def open_candidate(name: str, reference: SourceModel) -> Candidate:
+    """Open a checkpoint by hub id or path, of the architecture of `reference`; reads headers only.
+
+    InputError for another architecture, a quantization that is not read, and tensors that are
+    missing, too many, or of another shape or type than they must be.
+    """
+    path = resolve_path(name)
+    raw, config = read_config(path)
+    check_architecture(reference.config, config)
+    quantization = _read_quantization(path, raw)
+    method = PLAIN if quantization is None else str(quantization.get("quant_method", "unknown"))
+    if method != PLAIN and method not in LAYOUTS:
+        raise InputError(
+            f"the candidate's quantization method {method!r} is not read",
+            f"compare a checkpoint of {', '.join(LAYOUTS)}, or one that is not quantized",
+        )
+    files = index_tensors(path)
+    headers = {name: found for file in set(files.values()) for name, found in _read(file).items()}
+    codings: dict[str, Coding] = {}
+    sizes = {name: header.size for name, header in headers.items()}
+    if quantization is not None:
+        layout = LAYOUTS[method]
+        try:
+            layout.check(quantization)
+            codings = _describe_linears(layout, quantization, reference, path, headers)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise InputError(
+                f"the candidate's quantization_config cannot be used ({error!r})",
+                "repair its config.json",
+            ) from error
+    candidate = Candidate(
+        name,
+        path,
+        config,
+        reference.family,
+        reference.dtype,
+        files,
+        reference.shell,
+        method,
+        codings,
+        sizes,
+    )
+    _check_tensors(candidate, headers)
+    return candidate
+
+
+def _describe_linears(
+    layout: Layout,
+    quantization: Mapping[str, Any],
+    reference: SourceModel,
+    path: Path,
+    headers: Headers,
+) -> dict[str, Coding]:
+    """The coding of every packed linear, checked against the shapes of its tensors."""
+    parts: dict[str, dict[str, list[int]]] = defaultdict(dict)
+    for name, header in headers.items():
+        parts[name.rpartition(".")[0]][name.rpartition(".")[2]] = header.shape
+    codings = {}
+    for name, linear in reference.shell.named_modules():
+        found = parts[name]
+        if not isinstance(linear, nn.Linear) or layout.probe not in found:
+            continue
+        coding = layout.describe(quantization, name, linear, found)
+        missing = coding.shapes.keys() - found.keys() - set(layout.optional)
+        if missing:
+            raise _missing(path, f"{name}.{min(missing)}")
+        for part, shape in coding.shapes.items():
+            if part in found and found[part] != shape:
+                raise _misshapen(f"{name}.{part}", found[part], shape)
+        codings[name] = coding
+    return codings
+
+
+def _read(path: Path) -> dict[str, Header]:
+    """The header of a safetensors file: 8 bytes of length, then JSON."""
+    with open(path, "rb") as file:
+        entries = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    entries.pop("__metadata__", None)
+    return {
+        name: Header(
+            entry["dtype"], entry["shape"], entry["data_offsets"][1] - entry["data_offsets"][0]
+        )
+        for name, entry in entries.items()
+    }
+
+
+def _missing(path: Path, name: str) -> InputError:
+    return InputError(f"{path} has no tensor {name}", "download the whole checkpoint again")
+
+
+def _misshapen(name: str, found: list[int], wanted: list[int]) -> InputError:
+    return InputError(
+        f"the candidate's tensor {name} has shape {found} where its config.json means {wanted}",
+        "use the config.json that came with these weights",
+    )
+
+
+def _check_tensors(candidate: Candidate, headers: Headers) -> None:
+    """Raise InputError for a parameter that is missing, misshapen or of no known type, and for a
+    tensor that belongs to no parameter."""
+    parameters = dict(candidate.shell.named_parameters())
+    parameters["lm_head.weight"] = candidate.shell.lm_head.weight
+    tied = candidate.config.tie_word_embeddings
+    known = {
+        f"{linear}.{part}"
+        for linear, coding in candidate.codings.items()
+        for part in coding.shapes
+        if not (tied and linear == "lm_head")
+    }
+    for full, parameter in parameters.items():
+        scales = candidate.activation_scales(full.removesuffix(".weight"))
+        if scales is not None:
+            _check_plain(scales, headers[scales], [parameter.shape[1]])
+            known.add(scales)
+        linear = full.removesuffix(".weight")
+        name = stored_name(full, candidate.files)
+        if name in headers and linear not in candidate.codings:
+            _check_plain(name, headers[name], list(parameter.shape))
+            known.add(name)
+        elif linear not in candidate.codings and not (tied and full == "lm_head.weight"):
+            if f"{linear}.qweight" in headers or f"{linear}.weight_packed" in headers:
+                raise InputError(
+                    f"{candidate.path} packs {linear} in a way that its config.json does not name",
+                    "restore the quantization_config that it was saved with",
+                )
+            raise _missing(candidate.path, name)
+    for name in sorted(set(headers) - known):
+        if name.endswith(BUFFERS) or _is_idle_bias(candidate, name):
+            continue
+        raise InputError(
+            f"the candidate's tensor {name} belongs to no parameter of a "
+            f"{candidate.config.model_type}",
+            "compare a checkpoint that holds this architecture and nothing else",
+        )
+
+
+def _check_plain(name: str, header: Header, shape: list[int]) -> None:
+    """Raise InputError unless a parameter is stored as it is used: a shape and floating point."""
+    if header.shape != shape:
+        raise _misshapen(name, header.shape, shape)
+    if header.dtype not in FLOATS:
+        raise InputError(
+            f"the candidate stores {name} as {header.dtype}, "
+            "which its config.json does not explain",
+            "compare one whose unquantized tensors are float16, bfloat16 or float32",
+        )
+
+
+def _is_idle_bias(candidate: Candidate, name: str) -> bool:
+    """Whether a tensor is a bias that adds nothing: some writers give every linear one."""
+    linear, _, last = name.rpartition(".")
+    return (
+        last == "bias"
+        and linear in candidate.codings
+        and not bool(SourceModel.read(candidate, [name])[name].any())
+    )
