@@ -9,6 +9,7 @@ from typing import Any
 import dash_mantine_components as dmc
 import plotly.graph_objects as go
 from dash import dcc, html
+from dash.development.base_component import Component
 
 from app.components import Cell, Later, Link, Piece, Table
 from app.words import interval, megabytes, number, share
@@ -94,8 +95,8 @@ def table(
     caption: str = "",
     folded: str = "",
 ) -> Table:
-    """A plain table. columns: key -> heading; cells are text, numbers already written out, links or
-    html.Code, or lists of them. folded: what opens it."""
+    """A plain table. columns: key -> heading; cells are text, numbers already written out, links,
+    html.Code or html.Span with a class, or lists of them. folded: what opens it."""
     return Table(
         list(columns.values()),
         [[_cell(row.get(key, "")) for key in columns] for row in rows],
@@ -114,7 +115,17 @@ def _piece(part: Any) -> Piece:
         return {"text": part.children, "href": part.href}
     if isinstance(part, html.Code):
         return {"text": part.children, "code": getattr(part, "className", "")}
+    if isinstance(part, html.Span):
+        return {"text": _spell(part), "look": part.className}
+    if isinstance(part, Component):
+        raise TypeError(f"a table's cell cannot hold {part!r}")
     return str(part)
+
+
+def _spell(part: Any) -> str:
+    """What a piece and those within it read as."""
+    inside = part.children if isinstance(part, Component) else part
+    return "".join(map(_spell, inside)) if isinstance(inside, list) else str(inside)
 
 
 def as_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> Table:

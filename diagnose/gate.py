@@ -20,6 +20,8 @@ from mixedprec.errors import InputError
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
 EXIT_CODES = {PASS: 0, FAIL: 1, INCONCLUSIVE: 3}
+# Intervals so many times wider than what is left to the limit ask for more text than there is.
+MOST_HALVES = 1e4
 # The worst first.
 OUTCOMES = (FAIL, INCONCLUSIVE, PASS)
 
@@ -126,18 +128,21 @@ def weigh(finding: Finding, limit: Limit) -> str:
 
 def tokens_to_decide(findings: Sequence[Finding], limit: Limit, scored: int) -> int | None:
     """How many scored tokens in all would decide inconclusive findings, if their numbers stay what
-    they are and their intervals shrink as 1/√tokens; None where a number lies on its limit, which
-    no number of tokens decides. Where the interval has no end, it is how many give it one. scored:
-    tokens of the run; texts keep their shares of them."""
+    they are and their intervals shrink as 1/√tokens; None where a number lies on its limit, or so
+    near that no text would be long enough. Where the interval has no end, it is how many give it
+    one. scored: tokens of the run; texts keep their shares of them."""
     needed = 0
     for finding in findings:
         gap = abs(limit.value - finding.value)
         leaning_good = (finding.value <= limit.value) == limit.criterion.upper
         upwards = leaning_good == limit.criterion.upper
         half = finding.high - finding.value if upwards else finding.value - finding.low
-        if gap == 0 or not finding.tokens or not math.isfinite(gap):
+        if not finding.tokens or not 0 < gap < math.inf:
             return None
-        shrunk = (half / gap) ** 2 if math.isfinite(half) else 1.0
+        halves = half / gap if math.isfinite(half) else 1.0
+        if halves > MOST_HALVES:
+            return None
+        shrunk = halves**2
         more = max(shrunk, finding.least / finding.tokens)
         needed = max(needed, math.floor(scored * more) + 1)
     return needed

@@ -135,6 +135,7 @@ def test_nothing_is_left_over(faulted: RunDirectory) -> None:
         "awq",
         "blocks.parquet",
         "units.parquet",
+        "linears.parquet",
         "weights.parquet",
         "promotions.parquet",
         "activations.parquet",

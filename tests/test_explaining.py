@@ -23,7 +23,7 @@ from mixedprec.errors import InputError
 from tests.explained import CONTEST, make_asked, make_block, make_entry
 from tests.runs import change_record, write_run
 from tests.test_jobs import LOCAL, READ_ONLY, call, outputs, wait_for
-from tests.test_server import ODD, SCRIPT, find_type, make_client, read_text, show
+from tests.test_server import ODD, SCRIPT, find_links, find_type, make_client, read_text, show
 
 # Writes what was asked back, as the command would its result.
 PROGRAM = f"""
@@ -105,7 +105,7 @@ def test_the_page_shows_one_and_links_all(store: Store) -> None:
     for part in (ODD, "Block 5 is to blame", "no cheaper set does", "it parts later", "brings it"):
         assert part in text
     assert len(find_type(page, "Graph")) == 2
-    hrefs = {found["href"] for found in find_type(page, "Link")}
+    hrefs = find_links(page)
     assert link("explain", "demo", shown="mine") in hrefs
     second = link("explain", "demo", shown="mine", prompt=1)
     assert second in hrefs

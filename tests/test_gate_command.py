@@ -106,7 +106,9 @@ def text(part: Any) -> str:
         return part
     if isinstance(part, list | tuple):
         return " ".join(text(child) for child in part if child is not None)
-    return text(getattr(part, "children", None) or "")
+    if isinstance(part, dict):
+        return text(part["text"])
+    return text(getattr(part, "children", None) or getattr(part, "rows", None) or "")
 
 
 def test_the_card_says_what_the_command_says(tmp_path: Path) -> None:

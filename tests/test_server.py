@@ -90,6 +90,16 @@ def read_text(part: Any) -> str:
     return ""
 
 
+def find_links(part: Any) -> set[str]:
+    """Where a layout's links lead to, those in the cells of tables too."""
+    if isinstance(part, list):
+        return set().union(*map(find_links, part))
+    if not isinstance(part, dict):
+        return set()
+    own = {part["href"]} if isinstance(part.get("href"), str) else set()
+    return own.union(*map(find_links, part.values()))
+
+
 def find_type(part: Any, kind: str) -> list[dict[str, Any]]:
     return [found["props"] for found in walk(part) if found["type"] == kind]
 

@@ -58,7 +58,7 @@ def summarise(verdict: GateVerdict, policy: str) -> str:
 def verdict_row(line: Line) -> dict[str, Any]:
     """A limit as a line of the table."""
     return {
-        "title": [line.title, html.Div(line.note, className="note")],
+        "title": [line.title, html.Span(line.note, className="note")],
         "value": line.value,
         "interval": line.interval,
         "bound": line.bound,
