@@ -1,10 +1,10 @@
 """Estimates against exhaustive measurement, and recipes against rivals of equal bytes.
 
-`python -m examples.benchmarks.recipes CALIB VALID MODEL [MODEL ...]`: for every model (the bundled
-one where none is given) a run, then every linear and every unit measured exactly, alone; how the
-one-pass estimates rank and add up against that, and in what share of the time. Then, at 4.5 and 5
-bits per weight, the share of the uniform model's KL that recipes give back, all measured: solved
-from the run's scores, solved from the exhaustive measurement, bettered by swaps, and baselines.
+`python -m examples.benchmarks.recipes [RUN ...]`: for every finished run (one of the bundled model
+where none is given) every linear and every unit measured exactly, alone; how the one-pass estimates
+rank and add up against that, and in what share of the time. Then, at 4.5 and 5 bits per weight, the
+share of the uniform model's KL that recipes give back, all measured: solved from the run's scores,
+solved from the exhaustive measurement, bettered by swaps, and baselines.
 """
 
 import sys
@@ -34,7 +34,6 @@ from mixedprec.families import list_units
 from mixedprec.scheme import FP16_BITS
 
 TARGETS = (4.5, 5.0)
-WINDOWS = {"seq_len": 256, "windows": 32, "calib_windows": 32}
 
 
 def measure_alone(
@@ -59,7 +58,7 @@ def linear_branches(inputs: Inputs, bits: int) -> dict[str, Branch]:
     return branches
 
 
-def time_naively(inputs: Inputs, spec: RunSpec, run: RunDirectory, scores: Scores) -> float:
+def time_naively(inputs: Inputs, spec: RunSpec, run: RunDirectory) -> float:
     """Seconds for one model with one linear quantized, measured whole: what a loop over linears
     without sharing costs a turn."""
     split = read_scores(run.path, split_fused=True)
@@ -71,7 +70,7 @@ def time_naively(inputs: Inputs, spec: RunSpec, run: RunDirectory, scores: Score
     return time.perf_counter() - began
 
 
-def judge_estimates(inputs: Inputs, spec: RunSpec, run: RunDirectory, scores: Scores) -> None:
+def judge_estimates(inputs: Inputs, spec: RunSpec, run: RunDirectory) -> None:
     """Print rank correlation, totals and time of the estimates of all linears and all units."""
     began = time.perf_counter()
     estimates = estimate_units(
@@ -82,7 +81,7 @@ def judge_estimates(inputs: Inputs, spec: RunSpec, run: RunDirectory, scores: Sc
     began = time.perf_counter()
     exact = measure_alone(inputs, spec, run, branches)
     sweeping = time.perf_counter() - began
-    naive = time_naively(inputs, spec, run, scores) * len(branches)
+    naive = time_naively(inputs, spec, run) * len(branches)
     found = {name: float(estimates.linears[name, spec.bits].mean()) for name in exact}
     correlation = Series(found).rank().corr(Series(exact).rank())
     print(
@@ -151,16 +150,18 @@ def race(
 
 
 def main() -> None:
-    """Every model in turn."""
-    calib, valid, *models = sys.argv[1:] or ["", ""]
-    demo = demo_spec(0)
+    """Every run in turn; one of the bundled model where none is given."""
     with tempfile.TemporaryDirectory() as folder:
-        for number, model in enumerate(models or [demo.model]):
-            spec = RunSpec(model, calib or demo.calib, valid or demo.valid, **WINDOWS)
-            run = run_pipeline(spec, Path(folder) / str(number), lambda *event: None)
-            inputs, scores = load_inputs(spec), read_scores(run.path)
-            print(f"{model}: uniform KL {scores.uniform_kl:.5f}")
-            judge_estimates(inputs, spec, run, scores)
+        paths = list(map(Path, sys.argv[1:]))
+        if not paths:
+            run_pipeline(demo_spec(0), Path(folder) / "run", lambda *event: None)
+            paths = [Path(folder) / "run"]
+        for path in paths:
+            run, scores = RunDirectory(path), read_scores(path)
+            spec = RunSpec.from_json(run.read()["spec"])
+            inputs = load_inputs(spec)
+            print(f"{spec.model}: uniform KL {scores.uniform_kl:.5f}")
+            judge_estimates(inputs, spec, run)
             exact = measure_exactly(inputs, spec, run, scores)
             for target in TARGETS:
                 race(inputs, spec, run, scores, exact, target)
