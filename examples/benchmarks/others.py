@@ -61,7 +61,8 @@ def choose_by_awqscope(course: Course, scores: Scores, target: float) -> Bits:
 
 
 def choose_by_modelopt(course: Course, scores: Scores, target: float) -> Bits:
-    """auto_quantize, gradient mode. It counts nominal bits: those that make our bytes."""
+    """auto_quantize, gradient mode. It counts nominal bits, and the head among the weights: those
+    that make our bytes."""
     import modelopt.torch.quantization as mtq
 
     model, spec, windows = load(course), course.spec, course.inputs.windows
@@ -83,10 +84,14 @@ def choose_by_modelopt(course: Course, scores: Scores, target: float) -> Bits:
             "algorithm": "max",
         }
 
+    head = model.get_output_embeddings().weight.numel()
+    nominal = spec.bits + (target - narrow) / step
     batches = [{"input_ids": window[None], "labels": window[None]} for window in windows]
     found, _ = mtq.auto_quantize(
         model,
-        constraints={"effective_bits": spec.bits + (target - narrow) / step},
+        constraints={
+            "effective_bits": (nominal * scores.weights + 16 * head) / (scores.weights + head)
+        },
         quantization_formats=[scheme(spec.bits), scheme(spec.rescue_bits)],
         data_loader=batches,
         forward_step=lambda model, batch: model(**batch),
