@@ -9,6 +9,7 @@ labels, no first-order term, tokens treated as independent. The backward pass go
 from saved block inputs, so that one block is in memory at a time.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +29,6 @@ from mixedprec.model import (
     run_block,
 )
 
-WINDOWS_A_SEED = 2**24
-SEEDS_A_DRAW = 2**48
-
 
 @dataclass(frozen=True)
 class Estimates:
@@ -41,15 +39,24 @@ class Estimates:
     linears: dict[tuple[str, int], Tensor]
 
 
-def _head_gradient(head: Head, hidden: Tensor, vocabulary: int, seed: int) -> Tensor:
+def window_seed(seed: int, draw: int, window: int) -> int:
+    """What the tokens of window number `window` are sampled with. Torch's generator takes 32 bits
+    of a seed on the CPU: all three go into them."""
+    digest = hashlib.sha256(f"{seed} {draw} {window}".encode()).digest()
+    return int.from_bytes(digest[:4])
+
+
+def _head_gradient(
+    head: Head, hidden: Tensor, vocabulary: int, seeds: Callable[[int], int]
+) -> Tensor:
     """∂ Σ log p(y) / ∂ hidden for y sampled at every scored position; [n, length, d].
 
-    A window's samples come from a seed of its own, `seed` plus its number: not from its chunk."""
+    seeds: of each window, by its place in `hidden`."""
     gradient = torch.zeros_like(hidden)
     step = tokens_a_chunk(vocabulary)
     length = hidden.shape[1]
     for window in range(len(hidden)):
-        generator = torch.Generator().manual_seed(seed + window)
+        generator = torch.Generator().manual_seed(seeds(window))
         for start in range(0, length - 1, step):
             here = slice(start, min(start + step, length - 1))
             states = hidden[window : window + 1, here].detach().requires_grad_(True)
@@ -111,8 +118,12 @@ def estimate_units(
             inputs.append(hidden.clone())
             advance(model.read_block(number), hidden, all_kwargs[number])
             on_block(number + 1)
-    start = draw * SEEDS_A_DRAW + seed * WINDOWS_A_SEED + first
-    gradient = _head_gradient(model.read_head(), hidden, model.config.vocab_size, start)
+    gradient = _head_gradient(
+        model.read_head(),
+        hidden,
+        model.config.vocab_size,
+        lambda window: window_seed(seed, draw, first + window),
+    )
     scored = windows.shape[1] - 1
     estimates = Estimates({}, {})
     for number in reversed(range(model.blocks)):

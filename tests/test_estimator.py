@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM
 
 from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
-from diagnose.estimator import estimate_units, sampling_error
+from diagnose.estimator import estimate_units, sampling_error, window_seed
 from diagnose.quantized import read_swappable
 from diagnose.refine import unit_branch
 from diagnose.sweep import Plan, run_sweep
@@ -47,7 +47,7 @@ def test_blockwise_equals_one_backward_pass(setup: Setup) -> None:
             )
     logits = whole(windows, use_cache=False).logits[0, :-1]
     log_p = logits.log_softmax(-1)
-    generator = torch.Generator().manual_seed(5 * 2**24)
+    generator = torch.Generator().manual_seed(window_seed(5, 0, 0))
     sampled = torch.multinomial(log_p.detach().exp(), 1, generator=generator)
     outputs = [output for _, output in caught.values()]
     gradients = torch.autograd.grad(log_p.gather(-1, sampled).sum(), outputs)
@@ -66,6 +66,19 @@ def test_blockwise_equals_one_backward_pass(setup: Setup) -> None:
             products = products + product
         expected = 0.5 * products.square().sum() / (windows.shape[1] - 1)
         assert found.units[unit.name, 4].item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_draws_are_samples_of_their_own(setup: Setup) -> None:
+    model, windows, searches = setup
+    first, again, other, seeded = (
+        estimate_units(model, windows[:2], searches, (4,), seed=seed, draw=draw).units["0.qkv", 4]
+        for seed, draw in ((0, 0), (0, 0), (0, 1), (2**20, 0))
+    )
+    assert torch.equal(first, again)
+    assert len({tuple(each.tolist()) for each in (first, other, seeded)}) == 3
+    # A window's samples are its own, whichever windows are with it.
+    alone = estimate_units(model, windows[1:2], searches, (4,), seed=0, first=1)
+    assert alone.units["0.qkv", 4] == pytest.approx(first[1:].numpy(), rel=1e-5)
 
 
 def test_ranks_units_as_exact_measurement_does(setup: Setup) -> None:
