@@ -29,7 +29,7 @@ def print_recipe(scores: Scores, recipe: Recipe, contestants: Sequence[Contestan
     console.print(_raised(scores, recipe))
     gap = recipe.provenance.get("gap")
     if gap:
-        console.print(f"Not proved the best sum: it may be {gap:.2e} nats off.")
+        console.print(f"Not proved the best: {_missed(scores, recipe, gap)} less may be possible.")
     refined = recipe.provenance.get("refined")
     if refined:
         console.print(
@@ -38,6 +38,13 @@ def print_recipe(scores: Scores, recipe: Recipe, contestants: Sequence[Contestan
         )
     console.print(rivals_table(contestants, scores.uniform_kl))
     console.print(judge_contest(contestants))
+
+
+def _missed(scores: Scores, recipe: Recipe, gap: float) -> str:
+    """The gap as what the recipe was chosen for: bytes, or predicted KL."""
+    if "min_recovery" in recipe.provenance.get("budget", {}):
+        return f"{gap:,.0f} bytes"
+    return f"{gap * scores.uniform_kl / scores.uniform_sum:.2e} nats"
 
 
 def _raised(scores: Scores, recipe: Recipe) -> str:

@@ -177,7 +177,7 @@ def test_recipes_are_edited_saved_and_compared(tmp_path: Path) -> None:
 def test_baselines_keep_within_the_room_and_to_their_rule() -> None:
     room = SCORES.unit_bytes(SCORES.uniform) + 600
     errors = {"0.qkv": 1.0, "0.down": 4.0, "1.qkv": 2.0, "1.down": 3.0}
-    found = list_baselines(SCORES, room, 8, errors)
+    found = list_baselines(SCORES, room, errors)
     assert len({name for name in found if name.startswith("random")}) == 5
     raised = {
         name: [unit for unit, width in bits.items() if width == 8] for name, bits in found.items()
@@ -188,12 +188,27 @@ def test_baselines_keep_within_the_room_and_to_their_rule() -> None:
     # By error for a byte: 4/200, 3/200, then neither qkv (400 bytes) fits in what is left.
     assert raised["weight error"] == ["0.down", "1.down"]
     assert all(SCORES.unit_bytes(bits) <= room for bits in found.values())
-    assert "weight error" not in list_baselines(SCORES, room, 8)
+    assert "weight error" not in list_baselines(SCORES, room)
+
+
+def test_baselines_use_every_width_that_the_recipe_may() -> None:
+    """Room for all units at 8 bits, and for 800 bytes besides: one qkv, or both down, at 16."""
+    wide = dict.fromkeys(SCORES.uniform, 8)
+    found = list_baselines(SCORES, SCORES.unit_bytes(wide) + 800)
+    assert found["first blocks"] == {**wide, "0.qkv": 16}
+    assert found["last blocks"] == {**wide, "1.down": 16, "0.down": 16}
+    assert found["down only"] == {**SCORES.uniform, "0.down": 16, "1.down": 16}
+    # Without 8 bits to choose, 16 is next.
+    narrow = limit_widths(SCORES, (4, 16))
+    assert list_baselines(narrow, SCORES.unit_bytes(SCORES.uniform) + 1200)["first blocks"] == {
+        **SCORES.uniform,
+        "0.qkv": 16,
+    }
 
 
 def test_a_loss_is_never_hidden() -> None:
     best = solve(SCORES, max_bytes=2800).bits
-    rivals = list_baselines(SCORES, 1800, 8)
+    rivals = list_baselines(SCORES, 1800)
     assert "No rival" in judge_contest(predict_contest(SCORES, best, rivals))
     worst = predict_contest(SCORES, SCORES.uniform, {"other": best})
     assert judge_contest(worst) == "IT LOSES: other is predicted to do better."
