@@ -84,7 +84,7 @@ def judge_contest(contestants: Sequence[Contestant]) -> str:
     if not rivals:
         return "Nothing was there to compare it with."
     if not better:
-        return f"No rival of equal bytes is {how} to do better."
+        return f"No rival within the same bytes is {how} to do better."
     names = ", ".join(each.name for each in better)
     if recipe.kl is not None and not sure:
         return f"IT IS NOT THE BEST: {names} measured lower, within what windows differ by."

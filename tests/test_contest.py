@@ -112,7 +112,7 @@ def test_a_recipe_for_a_budget_is_predicted_saved_and_written(
     assert result.exit_code == 0, result.output
     scores, recipe = read_scores(run.path), load_recipe(out)
     assert recipe.bits == solve(scores, target_bits=5.5).bits
-    assert "bits per weight" in result.output and "No rival of equal bytes" in result.output
+    assert "bits per weight" in result.output and "No rival within the same bytes" in result.output
     rivals = {rival["name"]: rival for rival in recipe.provenance["rivals"]}
     assert {"this recipe", "weight error", "down only", "random 4"} <= set(rivals)
     assert rivals["this recipe"]["kl"] is None
