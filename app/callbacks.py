@@ -22,11 +22,11 @@ from dash.exceptions import PreventUpdate
 from app.jobs import Jobs
 from app.pages import block, compare, recipe, run, runs, tokens
 from app.predict import predict, unit_table, widths_of, write_changes
+from app.rivals import best_at_size
 from app.store import Store, UnknownRunError
 from app.urls import METRICS, Page, link, query, read_address
 from mixedprec.errors import InputError
 from mixedprec.recipe import change_recipe
-from mixedprec.solver import solve
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -251,8 +251,7 @@ def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
         own, scores = store.recipe(name), store.scores(name)
         if own is None or scores is None:
             return no_update
-        size = scores.predict(own.bits | recipe.grid_widths(rows)).bytes
-        return recipe.grid_rows(own, own.bits | solve(scores, max_bytes=size).bits)
+        return recipe.grid_rows(own, best_at_size(scores, own.bits | recipe.grid_widths(rows)))
 
     @app.callback(
         Output("recipe-file", "data"),

@@ -29,15 +29,22 @@ def print_recipe(scores: Scores, recipe: Recipe, contestants: Sequence[Contestan
     console.print(_raised(scores, recipe))
     gap = recipe.provenance.get("gap")
     if gap:
-        console.print(f"Not proved the best sum: it may be {gap:.2e} nats off.")
+        console.print(f"Not proved the best: {_missed(scores, recipe, gap)} less may be possible.")
     refined = recipe.provenance.get("refined")
     if refined:
         console.print(
-            f"Bettered in the quantized model: KL {refined['kl_before']:.5f} -> "
+            f"Bettered by swaps measured on the run's text: KL {refined['kl_before']:.5f} -> "
             f"{refined['kl']:.5f}, of {refined['measured']} recipes measured."
         )
     console.print(rivals_table(contestants, scores.uniform_kl))
     console.print(judge_contest(contestants))
+
+
+def _missed(scores: Scores, recipe: Recipe, gap: float) -> str:
+    """The gap as what the recipe was chosen for: bytes, or predicted KL."""
+    if "min_recovery" in recipe.provenance.get("budget", {}):
+        return f"{gap:,.0f} bytes"
+    return f"{gap * scores.uniform_kl / scores.uniform_sum:.2e} nats"
 
 
 def _raised(scores: Scores, recipe: Recipe) -> str:
@@ -58,7 +65,7 @@ def _raised(scores: Scores, recipe: Recipe) -> str:
 def rivals_table(contestants: Sequence[Contestant], uniform_kl: float) -> Table:
     """A line a contestant: size, KL and the share of the uniform model's KL given back."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("at equal bytes")
+    table.add_column("within the same bytes")
     columns = ("size", "KL predicted", "KL measured [95%]", "more than this recipe", "gives back")
     for name in columns:
         table.add_column(name, justify="right")

@@ -25,11 +25,12 @@ from app.candidate import is_comparison
 from diagnose.evidence import TokenEvidence, read_finished, read_token_evidence
 from diagnose.explanation import SCHEMA, Explanation
 from diagnose.rundir import RunDirectory
-from diagnose.scores import read_scores
+from diagnose.scores import read_scores, read_squared_errors
+from mixedprec.baselines import Contestant, read_contest
 from mixedprec.errors import InputError
 from mixedprec.recipe import Recipe, load_recipe
-from mixedprec.scores import Scores
-from mixedprec.solver import FrontierPoint, list_frontier
+from mixedprec.scores import Prediction, Scores
+from mixedprec.solver import predict_outline
 
 KEPT = 2048
 KEPT_BYTES = 64 * 2**20
@@ -37,7 +38,6 @@ WORST_TOKENS = 60
 WORST_WINDOWS = 8
 WORST_OF_BLOCK = 20
 TAIL_BYTES = 20_000
-POINTS = 120
 # Python objects take several times what Arrow or JSON do.
 OBJECTS = 8
 # What every page takes for granted in run.json; the others from the first measurement on.
@@ -113,6 +113,14 @@ class TokenIndex:
         return 500 * (len(self.windows) + len(self.tokens))
 
 
+@dataclass(frozen=True)
+class Race:
+    """A recipe measured beside its rivals: how it came to be, and the contest, itself first."""
+
+    provenance: Mapping[str, Any]
+    contestants: Sequence[Contestant]
+
+
 class Store:
     """Read access to the runs below `root`."""
 
@@ -159,25 +167,40 @@ class Store:
             except InputError:
                 return None
 
-        return self._keep(path / "units.parquet", "scores", read)
+        # Tables are there before the recipe is; what run.json says of the stages changes last.
+        return self._keep(path / "run.json", "scores", read)
 
-    def frontier(self, name: str) -> list[FrontierPoint]:
-        """Recipes that no other beats, at most POINTS of them; empty where nothing is scored."""
+    def outline(self, name: str) -> list[Prediction]:
+        """The recipes on the frontier's lower convex hull, the smallest first; empty where nothing
+        is scored."""
         scores = self.scores(name)
         if scores is None:
             return []
-        path = self.find(name).path / "units.parquet"
-        return self._keep(path, "frontier", lambda: list_frontier(scores, most=POINTS)) or []
+        path = self.find(name).path / "run.json"
+        return self._keep(path, "outline", lambda: predict_outline(scores)) or []
 
-    def races(self, name: str) -> list[Recipe]:
-        """Recipes measured beside their rivals, by name; damaged files are left out."""
+    def squared_errors(self, name: str) -> dict[str, float]:
+        """‖ΔW‖² of every unit at the low width; empty for a run that did not keep it."""
+        scores, path = self.scores(name), self.find(name).path
+        if scores is None:
+            return {}
+        read = partial(read_squared_errors, path, scores)
+        return self._keep(path / "weights.parquet", "squared errors", read) or {}
+
+    def races(self, name: str) -> list[Race]:
+        """What `recipe --verify` kept, in the order of file names; damaged files are left out."""
+
+        def read(path: Path) -> Race:
+            provenance = load_recipe(path).provenance
+            return Race(provenance, read_contest(provenance))
+
         found = []
         for path in sorted((self.find(name).path / "races").glob("*.json")):
             try:
-                found.append(self._keep(path, "recipe", partial(load_recipe, path)))
+                found.append(self._keep(path, "race", partial(read, path)))
             except InputError:
                 continue
-        return [recipe for recipe in found if recipe is not None]
+        return [race for race in found if race is not None]
 
     def proof(self, name: str) -> Mapping[str, Any] | None:
         """proof.json, once written."""

@@ -69,8 +69,9 @@ def better(
 
     starts = {"summed": recipe.bits, "in context": contextual.bits}
     found = better_recipe(shifted, starts, room, measure)
+    # What the best sum may be missed by says nothing of a recipe that is chosen by measuring.
     provenance = {
-        **recipe.provenance,
+        **{name: value for name, value in recipe.provenance.items() if name != "gap"},
         "predicted": asdict(scores.predict(found.bits)),
         "refined": {
             "measured": found.measured,
@@ -87,10 +88,12 @@ def hold_contest(
     scores: Scores,
     recipe: Recipe,
     baselines: Mapping[str, Bits],
+    room: float,
     progress: OnProgress,
 ) -> list[Contestant]:
     """The recipe and its rivals measured in full, the recipe first, then by KL. A rival besides
-    `baselines`: every unit at the low width with the smallest groups that fit, searched anew."""
+    `baselines`: every unit at the low width with the smallest groups that fit in `room` bytes of
+    units, searched anew."""
     run, spec, inputs = course.run, course.spec, course.inputs
     memory = int(spec.max_memory * STREAM_SHARE)
     recipes = {RECIPE: recipe}
@@ -105,7 +108,7 @@ def hold_contest(
     )
     predicted = {name: scores.predict(found.bits) for name, found in recipes.items()}
     sizes = {name: found.bytes for name, found in predicted.items()}
-    grouped = _smaller_groups(spec, inputs, sizes[RECIPE])
+    grouped = _smaller_groups(spec, inputs, room + scores.fixed_bytes)
     if grouped is not None:
         name = f"uniform, groups of {grouped.group_size}"
         folder = run.path / "races" / f"awq-g{grouped.group_size}"
@@ -145,7 +148,7 @@ def hold_contest(
     )
 
 
-def _smaller_groups(spec: RunSpec, inputs: Inputs, most: int) -> RunSpec | None:
+def _smaller_groups(spec: RunSpec, inputs: Inputs, most: float) -> RunSpec | None:
     """The spec with the smallest groups below the run's own whose uniform model fits in `most`
     bytes, if any does."""
     largest = max(module.in_features for module in _linears(inputs))

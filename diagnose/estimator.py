@@ -10,6 +10,7 @@ from saved block inputs, so that one block is in memory at a time.
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,12 +178,14 @@ def sampling_error(draws: Tensor) -> float:
     to them, things weighed by their damage.
 
     Between draws only the sampled tokens differ. With one draw there is no telling that apart from
-    how windows differ: their spread then is an upper bound.
+    how windows differ: their spread then is an upper bound, and infinite for one window.
     """
     count, _, windows = draws.shape
     means = draws.mean((0, 2))
-    if means.sum() <= 0 or windows * count < 2:
+    if means.sum() <= 0:
         return 0.0
+    if windows * count < 2:
+        return math.inf
     if count > 1:
         variance = draws.var(0).sum(-1) / (count * windows**2)
     else:

@@ -1,5 +1,6 @@
 """A run's scores: what its tables say of every unit, as the solver takes it. Imports no torch."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ def read_scores(path: Path | str, *, split_fused: bool = False) -> Scores:
     by_linear = _options(run.read_table("linears").to_pylist(), "linear") if split_fused else {}
     units: list[ScoredUnit] = []
     for entry in recipe.units:
+        if entry.unit not in by_unit:
+            raise InputError(
+                f"{path} has no scores of unit {entry.unit}, which its recipe.json names",
+                "put back the recipe that the run chose",
+            )
         whole: Part = (entry.unit, entry.linears, by_unit[entry.unit])
         block, _, _ = entry.unit.partition(".")
         parts: list[Part] = [
@@ -80,5 +86,9 @@ def _options(rows: list[dict[str, Any]], key: str) -> dict[str, dict[int, Option
     for row in rows:
         exact = row.get("exact_kl")
         kl = exact if exact is not None else row["estimated_kl"]
+        if not math.isfinite(kl):
+            raise InputError(
+                f"{row[key]} at {row['bits']} bits has no finite KL", "keep it out with --keep-fp16"
+            )
         found.setdefault(row[key], {})[row["bits"]] = Option(row["bits"], row["bytes"], kl)
     return found

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
+from mixedprec.errors import InputError
 from mixedprec.scores import ScoredUnit, Scores
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -48,6 +50,31 @@ def predict_contest(
     )
 
 
+def read_contest(provenance: Mapping[str, Any]) -> list[Contestant]:
+    """The contest that a recipe's provenance keeps as `rivals`; empty where it keeps none.
+    InputError where it is damaged."""
+
+    def bounded(values: Any) -> Bounded | None:
+        if values is None:
+            return None
+        value, low, high = map(float, values)
+        return value, low, high
+
+    try:
+        return [
+            Contestant(
+                str(rival["name"]),
+                int(rival["bytes"]),
+                None if rival["predicted_kl"] is None else float(rival["predicted_kl"]),
+                bounded(rival["kl"]),
+                bounded(rival["behind"]),
+            )
+            for rival in provenance.get("rivals", ())
+        ]
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError("the recipe's rivals cannot be read", "race it again") from error
+
+
 def judge_contest(contestants: Sequence[Contestant]) -> str:
     """Where the recipe stands, in a sentence that hides no loss."""
     recipe, *rivals = contestants
@@ -57,7 +84,7 @@ def judge_contest(contestants: Sequence[Contestant]) -> str:
     if not rivals:
         return "Nothing was there to compare it with."
     if not better:
-        return f"No rival of equal bytes is {how} to do better."
+        return f"No rival within the same bytes is {how} to do better."
     names = ", ".join(each.name for each in better)
     if recipe.kl is not None and not sure:
         return f"IT IS NOT THE BEST: {names} measured lower, within what windows differ by."
@@ -65,15 +92,15 @@ def judge_contest(contestants: Sequence[Contestant]) -> str:
 
 
 def list_baselines(
-    scores: Scores, room: float, bits: int, squared_errors: Mapping[str, float] = {}
+    scores: Scores, room: float, squared_errors: Mapping[str, float] = {}
 ) -> dict[str, dict[str, int]]:
-    """Name -> a recipe (unit -> bits) that raises units to `bits` in some order while they fit in
-    `room` bytes of units.
+    """Name -> a recipe (unit -> bits) that raises units in some order while they fit in `room`
+    bytes of units: all to their next width first, then, where room is left, to the one after.
 
     squared_errors: ‖ΔW‖² by unit, at the first width; without them there is no baseline by weight
     error. Its order is by error taken away for a byte, which is kinder to it than by error alone.
     """
-    units = [unit for unit in scores.units if any(o.bits == bits for o in unit.options)]
+    units = [unit for unit in scores.units if len(unit.options) > 1]
     orders: dict[str, Sequence[ScoredUnit]] = {
         "first blocks": units,
         "last blocks": units[::-1],
@@ -81,24 +108,26 @@ def list_baselines(
     }
     if squared_errors:
         orders["weight error"] = sorted(
-            units, key=lambda unit: -squared_errors.get(unit.name, 0) / _extra(unit, bits)
+            units, key=lambda unit: -squared_errors.get(unit.name, 0) / max(1, _extra(unit, 1))
         )
     for seed in SEEDS:
         orders[f"random {seed}"] = Random(seed).sample(units, len(units))
-    return {name: _fill(scores, order, room, bits) for name, order in orders.items()}
+    return {name: _fill(scores, order, room) for name, order in orders.items()}
 
 
-def _extra(unit: ScoredUnit, bits: int) -> int:
-    """Bytes that a unit takes more at `bits`; at least one."""
-    return max(1, unit.option(bits).bytes - unit.options[0].bytes)
+def _extra(unit: ScoredUnit, place: int) -> int:
+    """Bytes that a unit takes more at the width in this place of its widths than at the last."""
+    return unit.options[place].bytes - unit.options[place - 1].bytes
 
 
-def _fill(scores: Scores, order: Sequence[ScoredUnit], room: float, bits: int) -> dict[str, int]:
-    """Units of `order` raised to `bits` one by one; those that no longer fit are passed."""
-    widths = scores.uniform
-    left = room - scores.unit_bytes(widths)
-    for unit in order:
-        if unit.options[0].bits < bits and _extra(unit, bits) <= left:
-            widths[unit.name] = bits
-            left -= _extra(unit, bits)
-    return widths
+def _fill(scores: Scores, order: Sequence[ScoredUnit], room: float) -> dict[str, int]:
+    """Units of `order` raised one by one; those that no longer fit are passed."""
+    places = dict.fromkeys(scores.uniform, 0)
+    left = room - scores.unit_bytes(scores.uniform)
+    for place in range(1, max((len(unit.options) for unit in order), default=1)):
+        for unit in order:
+            fits = place < len(unit.options) and _extra(unit, place) <= left
+            if fits and places[unit.name] == place - 1:
+                places[unit.name] = place
+                left -= _extra(unit, place)
+    return {unit.name: unit.options[places[unit.name]].bits for unit in scores.units}

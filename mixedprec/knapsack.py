@@ -38,7 +38,7 @@ def choose_options(
 ) -> Choice | None:
     """One option a unit with Σ weight ≤ limit and the least Σ cost; None where nothing fits.
 
-    costs, weights: by unit, then by option. Among choices of equal cost the lighter.
+    costs, weights: by unit, then by option. Among choices of equal cost the lightest.
     """
     count = len(costs)
     width = max(map(len, costs), default=1)
@@ -53,9 +53,11 @@ def choose_options(
         priced = np.where(np.isinf(cost), np.inf, cost + multiplier * weight)
     default = priced.argmin(1)
     reduced = priced - priced[every, default][:, None]
-    bound = float(priced[every, default].sum() - multiplier * limit)
+    # Where everything fits, the limit may be infinite.
+    charged = multiplier * limit if multiplier else 0.0
+    bound = float(priced[every, default].sum() - charged)
     best = float(cost[every, greedy].sum())
-    slack = ROUNDING * (abs(best) + abs(bound))
+    slack = ROUNDING * (abs(best) + abs(bound) + abs(charged))
     if best - bound <= slack:
         return Choice(tuple(map(int, greedy)), 0.0)
     found, proved = _search_core(cost, weight, limit, reduced, default, bound, greedy, slack)
@@ -86,11 +88,13 @@ def hull_steps(
     """The lightest useful option of every unit, and the steps along the units' hulls from there, in
     the order of what they give for their weight."""
     hulls = [_hull(cost, weight) for cost, weight in zip(costs, weights, strict=True)]
-    steps = [
-        ((costs[u][a] - costs[u][b]) / (weights[u][b] - weights[u][a]), u, a, b)
-        for u, hull in enumerate(hulls)
-        for a, b in pairwise(hull)
-    ]
+    steps: list[Step] = []
+    for u, hull in enumerate(hulls):
+        worth = float("inf")
+        for a, b in pairwise(hull):
+            # Rounding must not put a unit's later step before its earlier one.
+            worth = min(worth, (costs[u][a] - costs[u][b]) / (weights[u][b] - weights[u][a]))
+            steps.append((worth, u, a, b))
     return [hull[0] for hull in hulls], sorted(steps, key=lambda step: -step[0])
 
 
@@ -126,6 +130,7 @@ def _search_core(
     their cheapest departure from `default`, the relaxation's choice."""
     every = np.arange(len(cost))
     best, found = float(cost[every, greedy].sum()), greedy
+    lightest = float(weight[every, greedy].sum())
     departure = np.where(reduced > 0, reduced, np.inf)
     ties = (reduced == 0).sum(1) > 1
     departure = np.where(ties, 0.0, departure.min(1))
@@ -165,9 +170,10 @@ def _search_core(
         fitting = np.flatnonzero(heavier <= room)
         if len(fitting):
             state = int(fitting[dearer[fitting].argmin()])
-            total = floor + dearer[state]
-            if total < best - slack:
-                best, found = float(total), _trace(history, reached, state, default)
+            total, load = float(floor + dearer[state]), float(limit - room + heavier[state])
+            if total < best - slack or (total <= best + slack and load < lightest):
+                best, lightest = min(best, total), load
+                found = _trace(history, reached, state, default)
         if len(heavier) > MOST_STATES:
             return found, False
     return found, True

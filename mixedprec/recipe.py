@@ -150,7 +150,7 @@ def load_recipe(path: Path | str) -> Recipe:
         units = tuple(
             RecipeUnit(str(e["unit"]), tuple(e["linears"]), int(e["bits"])) for e in data["units"]
         )
-        recipe = Recipe(data["model"], data["kind"], units, data.get("provenance", {}))
+        recipe = Recipe(data["model"], data["kind"], units, dict(data.get("provenance", {})))
     except OSError as error:
         raise InputError(f"{path} cannot be read", error.strerror or "check the path") from error
     except (ValueError, KeyError, TypeError) as error:

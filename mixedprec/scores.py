@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from mixedprec.errors import InputError
 
@@ -61,12 +62,12 @@ class Scores:
         """unit -> its first, narrowest width."""
         return {unit.name: unit.options[0].bits for unit in self.units}
 
-    @property
+    @cached_property
     def weights(self) -> int:
         """How many weights have a width."""
         return sum(unit.weights for unit in self.units)
 
-    @property
+    @cached_property
     def uniform_sum(self) -> float:
         """Σ KL of all units at their first width, each alone: what `predict_kl` is scaled by."""
         return sum(unit.options[0].kl for unit in self.units)
@@ -78,10 +79,14 @@ class Scores:
     def predict(self, bits: Mapping[str, int]) -> "Prediction":
         """What a recipe (unit -> bits) should come to. Units' damage adds up nearly, so that the
         KL is the uniform model's times the share of the units' summed KL that is left."""
-        size = self.unit_bytes(bits)
+        damage = sum(unit.option(bits[unit.name]).kl for unit in self.units)
+        return self.predict_sums(self.unit_bytes(bits), damage)
+
+    def predict_sums(self, size: int, damage: float) -> "Prediction":
+        """What a recipe whose units come to `size` bytes and, each alone, to `damage` nats should
+        come to."""
         total = self.uniform_sum
-        left = sum(unit.option(bits[unit.name]).kl for unit in self.units)
-        share = left / total if total > 0 else 1.0
+        share = damage / total if total > 0 else 1.0
         return Prediction(
             bytes=self.fixed_bytes + size,
             bits_per_weight=8 * size / self.weights,

@@ -4,15 +4,19 @@ The damage of a recipe is taken as the sum of its units' own (see `Scores.predic
 recipe is then exact: `knapsack.py` proves it, or says how far it may be off.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mixedprec.errors import InputError
-from mixedprec.frontier import trace_frontier
+from mixedprec.frontier import outline_frontier, trace_frontier
 from mixedprec.knapsack import Choice, choose_options
 from mixedprec.recipe import Recipe, RecipeUnit
 from mixedprec.scores import Prediction, ScoredUnit, Scores
+
+# Of a limit that comes from sums of fractions: what rounding may take from it.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,10 @@ def solve(
 
     target_bits: least KL at this many bits per weight, scales and zero points counted (the units'
     weights only). max_bytes: least KL with all tensors on disk within it. min_recovery: least bytes
-    that give back this share of the uniform model's KL. Its provenance says what was asked and
-    what is predicted. InputError for a budget that nothing meets.
+    that give back this share of the uniform model's KL. Its provenance says what was asked, what is
+    predicted, and by how much (`gap`) it may miss the best there is: nats of its units' summed KL,
+    or bytes for a recovery; 0 where it is proved the best. InputError for a budget that nothing
+    meets.
     """
     budget = {"target_bits": target_bits, "max_bytes": max_bytes, "min_recovery": min_recovery}
     asked = {name: value for name, value in budget.items() if value is not None}
@@ -46,12 +52,10 @@ def solve(
         )
     if min_recovery is not None:
         choice = _least_bytes(scores, min_recovery)
-    elif target_bits is not None:
-        room = target_bits * scores.weights / 8
-        choice = _least_damage(scores, room, f"{target_bits} bits per weight")
     else:
-        assert max_bytes is not None
-        choice = _least_damage(scores, max_bytes - scores.fixed_bytes, f"{max_bytes} bytes")
+        said = f"{max_bytes} bytes" if target_bits is None else f"{target_bits} bits per weight"
+        room = unit_room(scores, target_bits=target_bits, max_bytes=max_bytes)
+        choice = _least_damage(scores, room, said)
     bits = {
         unit.name: unit.options[option].bits
         for unit, option in zip(scores.units, choice.options, strict=True)
@@ -65,6 +69,17 @@ def solve(
     return recipe_of(scores, bits, kind="budget", provenance=provenance)
 
 
+def unit_room(
+    scores: Scores, *, target_bits: float | None = None, max_bytes: int | None = None
+) -> int:
+    """Bytes that a budget in size leaves for the units. InputError for one that is no number."""
+    if max_bytes is not None:
+        return int(max_bytes) - scores.fixed_bytes
+    if target_bits is None or not math.isfinite(target_bits):
+        raise InputError(f"{target_bits} bits per weight are no budget", "give a number like 4.5")
+    return math.floor(target_bits * scores.weights / 8 * (1 + ROUNDING))
+
+
 def recipe_of(
     scores: Scores, bits: Mapping[str, int], *, kind: str, provenance: Mapping[str, Any] = {}
 ) -> Recipe:
@@ -76,26 +91,53 @@ def recipe_of(
 def list_frontier(scores: Scores, most: int | None = None) -> list[FrontierPoint]:
     """Every recipe that no other beats, the smallest first; for very many units those on the convex
     hull only. most: no more than so many of them, spread evenly, both ends among them."""
-    frontier = trace_frontier(_damages(scores), _sizes(scores))
-    rows: Sequence[int] = range(len(frontier.options))
-    if most is not None and len(rows) > most:
-        rows = [round(i * (len(rows) - 1) / (most - 1)) for i in range(most)]
-    points = []
-    for row in rows:
-        options = frontier.options[row].tolist()
-        bits = {
-            unit.name: unit.options[option].bits
-            for unit, option in zip(scores.units, options, strict=True)
-        }
-        points.append(FrontierPoint(bits, scores.predict(bits)))
-    return points
+    frontier = trace_frontier(_damages(scores), _sizes(scores), most)
+    return [
+        FrontierPoint(
+            {
+                unit.name: unit.options[option].bits
+                for unit, option in zip(scores.units, options, strict=True)
+            },
+            scores.predict_sums(round(size), kl),
+        )
+        for size, kl, options in zip(
+            frontier.weights.tolist(),
+            frontier.costs.tolist(),
+            frontier.options.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def predict_outline(scores: Scores) -> list[Prediction]:
+    """What the recipes on the frontier's lower convex hull come to, the smallest first. No recipe
+    is predicted to lie below the line that joins them; at once, however many units there are."""
+    sizes, damages = outline_frontier(_damages(scores), _sizes(scores))
+    return [
+        scores.predict_sums(round(size), max(0.0, kl))
+        for size, kl in zip(sizes.tolist(), damages.tolist(), strict=True)
+    ]
 
 
 def limit_widths(scores: Scores, widths: tuple[int, ...]) -> Scores:
-    """The scores with these widths to choose from; a unit with none of them keeps what it has."""
+    """The scores with these widths to choose from; a unit that is kept stays so.
+
+    InputError for a width that was not scored, and where the uniform model's is not among them:
+    what is given back is told from that.
+    """
+    scored = sorted({option.bits for unit in scores.units for option in unit.options})
+    unknown = sorted(set(widths) - set(scored))
+    if unknown:
+        known = ", ".join(map(str, scored))
+        raise InputError(f"no unit was scored at {unknown[0]} bits", f"choose from {known}")
 
     def limit(unit: ScoredUnit) -> ScoredUnit:
         options = tuple(option for option in unit.options if option.bits in widths)
+        if unit.options[0] not in options and len(unit.options) > 1:
+            least = unit.options[0].bits
+            raise InputError(
+                f"the widths leave out {least} bits, those of the uniform model", f"add {least}"
+            )
         return replace(unit, options=options or unit.options)
 
     return replace(scores, units=tuple(map(limit, scores.units)))
@@ -124,7 +166,7 @@ def _least_damage(scores: Scores, room: float, said: str) -> Choice:
 def _least_bytes(scores: Scores, recovery: float) -> Choice:
     if not 0 <= recovery <= 1:
         raise InputError(f"a recovery of {recovery} is no share", "give one from 0 to 1")
-    allowed = (1 - recovery) * scores.uniform_sum
+    allowed = (1 - recovery + ROUNDING) * scores.uniform_sum
     choice = choose_options(_sizes(scores), _damages(scores), allowed)
     if choice is None:
         best = {u.name: min(u.options, key=lambda o: o.kl).bits for u in scores.units}

@@ -279,6 +279,32 @@ def test_widths_are_switched_downloaded_and_requantized(page: "sync_api.Page", r
     assert list((runs / "demo" / "recipes").rglob("config.json"))
 
 
+def test_the_best_recipe_of_the_size_is_taken(page: "sync_api.Page") -> None:
+    page.goto("/run/demo/recipe")
+    kl = page.locator("#recipe-tiles .tile").nth(2)
+    for unit in ("5.qkv", "5.o"):
+        page.get_by_label(f"Bits of {unit}").select_option("4")
+    for unit in ("0.qkv", "0.o"):
+        page.get_by_label(f"Bits of {unit}").select_option("8")
+    sync_api.expect(page.locator("#recipe-tiles .tile").nth(1)).to_contain_text("on uniform")
+    page.wait_for_url(lambda url: "0.o%3A8" in url)
+    by_hand = kl.inner_text()
+    page.get_by_role("button", name="Best at this size").click()
+    # The run's own recipe is the best of its size: the address says nothing of it.
+    page.wait_for_url(lambda url: "bits=" not in url)
+    for unit, bits in (("5.qkv", "8"), ("5.o", "8"), ("0.qkv", "4"), ("0.o", "4")):
+        sync_api.expect(page.get_by_label(f"Bits of {unit}")).to_have_value(bits)
+    assert kl.inner_text() != by_hand
+    page.get_by_label("Bits of 7.down").select_option("8")
+    page.wait_for_url(lambda url: "7.down%3A8" in url)
+    page.get_by_role("button", name="Best at this size").click()
+    page.wait_for_url(lambda url: "bits=" in url and "7.down" not in url)
+    found, shown = page.url, page.locator("#recipe-tiles").inner_text()
+    page.reload()
+    sync_api.expect(page.locator("#recipe-tiles")).to_have_text(shown, use_inner_text=True)
+    assert page.url == found
+
+
 def test_a_prompt_is_explained(page: "sync_api.Page") -> None:
     page.goto("/run/demo/explain")
     prompt = f"Optional SAX2 handler for lexical events.\n{HOSTILE}"

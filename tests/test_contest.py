@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -110,7 +112,7 @@ def test_a_recipe_for_a_budget_is_predicted_saved_and_written(
     assert result.exit_code == 0, result.output
     scores, recipe = read_scores(run.path), load_recipe(out)
     assert recipe.bits == solve(scores, target_bits=5.5).bits
-    assert "bits per weight" in result.output and "No rival of equal bytes" in result.output
+    assert "bits per weight" in result.output and "No rival within the same bytes" in result.output
     rivals = {rival["name"]: rival for rival in recipe.provenance["rivals"]}
     assert {"this recipe", "weight error", "down only", "random 4"} <= set(rivals)
     assert rivals["this recipe"]["kl"] is None
@@ -121,12 +123,15 @@ def test_a_recipe_for_a_budget_is_predicted_saved_and_written(
     assert checkpoint_bytes(tmp_path / "c") == scores.predict(recipe.bits).bytes
     printed = json.loads(call(run.path, "--target-bits", 5.5, "--json").stdout)
     assert printed == json.loads(out.read_text())
+    both = call(run.path, "--target-bits", 5.5, "--json", "-o", tmp_path / "again.json").stdout
+    assert json.loads(both) == json.loads((tmp_path / "again.json").read_text()) == printed
 
 
 def test_a_contest_is_measured_and_kept(run: RunDirectory) -> None:
-    result = call(run.path, "--target-bits", 6, "--refine", "--verify")
+    result = call(run.path, "--target-bits", 6, "--widths", "8,4", "--refine", "--verify")
     assert result.exit_code == 0, result.output
-    kept = load_recipe(run.path / "races" / "target_bits-6-refined.json")
+    kept = load_recipe(run.path / "races" / "target_bits-6-widths-4-8-refined.json")
+    assert "gap" not in kept.provenance and kept.kind == "budget, refined"
     rivals = kept.provenance["rivals"]
     assert rivals[0]["name"] == "this recipe" and rivals[0]["kl"] is not None
     grouped = next(rival for rival in rivals if rival["name"] == "uniform, groups of 32")
@@ -137,6 +142,38 @@ def test_a_contest_is_measured_and_kept(run: RunDirectory) -> None:
     refined = kept.provenance["refined"]
     assert refined["kl"] <= refined["kl_before"] and refined["measured"] > 2
     assert refined["kl"] == pytest.approx(rivals[0]["kl"][0])
+
+
+def test_a_run_that_cannot_keep_a_contest_is_told_before_it(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    for path in run.path.iterdir():
+        if path.name != "races":
+            (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "races").write_text("in the way")
+    refused = call(tmp_path, "--target-bits", 6, "--verify", "--model", "/nowhere")
+    assert refused.exit_code == 2 and "races cannot be written" in refused.output
+    assert call(tmp_path, "--target-bits", 6).exit_code == 0
+
+
+def test_damaged_scores_are_refused(run: RunDirectory, tmp_path: Path) -> None:
+    for path in run.path.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    own = json.loads((run.path / "recipe.json").read_text())
+    own["units"][0]["unit"] = "9.qkv"
+    (tmp_path / "recipe.json").unlink()
+    (tmp_path / "recipe.json").write_text(json.dumps(own))
+    with pytest.raises(InputError, match=r"no scores of unit 9\.qkv"):
+        read_scores(tmp_path)
+    (tmp_path / "recipe.json").unlink()
+    (tmp_path / "recipe.json").symlink_to(run.path / "recipe.json")
+    table = run.read_table("units")
+    nan = pa.array([float("nan")] * len(table))
+    table = table.set_column(table.column_names.index("estimated_kl"), "estimated_kl", nan)
+    (tmp_path / "units.parquet").unlink()
+    pq.write_table(table, tmp_path / "units.parquet")
+    with pytest.raises(InputError, match="has no finite KL"):
+        read_scores(tmp_path)
 
 
 def test_split_recipes_are_for_engines_that_do_not_fuse(run: RunDirectory, tmp_path: Path) -> None:
@@ -169,7 +206,13 @@ def test_dialects(run: RunDirectory, tmp_path: Path) -> None:
         (("--flagged", "--target-bits", "5"), "one budget"),
         (("--target-bits", "5", "--max-bytes", "1GB"), "one budget"),
         (("--refine",), "within a size"),
-        (("--widths", "4,x"), "no list of widths"),
+        (("--widths", "4,x", "--target-bits", "5"), "no list of widths"),
+        (("--widths", "4,8"), "--widths is for a budget"),
+        (("--widths", "4,5", "--target-bits", "5"), "no unit was scored at 5 bits"),
+        (("--widths", "8,16", "--target-bits", "9"), "leave out 4 bits"),
+        (("--target-bits", "inf"), "no budget"),
+        (("--refine", "--min-recovery", "0.5"), "within a size"),
+        (("--target-bits", "5", "-o", "/nowhere/r.json"), "cannot be written"),
         (("--emit", "onnx"), "nothing emits 'onnx'"),
         (("--verify", "--model", "/nowhere"), "/nowhere"),
     ],

@@ -105,3 +105,6 @@ def test_sampling_error_is_told_from_how_windows_differ() -> None:
     assert sampling_error(draws) == pytest.approx(expected, rel=0.15)
     assert sampling_error(draws[:1]) > 3 * sampling_error(draws)
     assert sampling_error(torch.zeros(1, 3, 40)) == 0
+    # One draw of one window says nothing of its error; a second draw does.
+    assert sampling_error(draws[:1, :, :1]) == float("inf")
+    assert 0 < sampling_error(draws[:2, :, :1]) < 1

@@ -203,8 +203,14 @@ def test_recipes_by_kind() -> None:
     assert figure.layout.yaxis.type != "log"
     line = [recipe_point("frontier", kl, "frontier") for kl in (0.3, 0.1)]
     drawn = draw_recipes([*points, *line]).data[0]
-    assert (drawn.mode, drawn.line.shape, list(drawn.y)) == ("lines", "hv", [0.3, 0.1])
+    assert (drawn.mode, drawn.line.shape, list(drawn.y)) == ("lines+markers", None, [0.3, 0.1])
     assert draw_recipes([*points, recipe_point("far", 0.001)]).layout.yaxis.type == "log"
+    # The smallest is named above, where the axis is not in the way.
+    named = [recipe_point("big", 0.1, "measured"), recipe_point("small", 0.3, "measured")]
+    named[1]["bytes"] = 1e6
+    drawn = draw_recipes(named).data[0]
+    assert list(drawn.text) == ["small", "big"]
+    assert list(drawn.textposition) == ["top center", "bottom center"]
     is_writable(draw_recipes([]))
     is_writable(draw_recipes([recipe_point("none", 0.0)]))
 

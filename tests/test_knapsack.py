@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from mixedprec.frontier import trace_frontier
+from mixedprec import knapsack
+from mixedprec.frontier import outline_frontier, trace_frontier
 from mixedprec.knapsack import choose_options
 
 Table = list[list[float]]
@@ -39,15 +40,51 @@ def enumerate_all(costs: Table, weights: Table) -> list[tuple[float, float]]:
 @given(instances(), st.integers(0, 40))
 def test_choice_is_the_best_of_all(instance: tuple[Table, Table], limit: int) -> None:
     costs, weights = instance
-    fitting = [cost for weight, cost in enumerate_all(costs, weights) if weight <= limit]
+    every = enumerate_all(costs, weights)
+    fitting = [(cost, weight) for weight, cost in every if weight <= limit]
     choice = choose_options(costs, weights, limit)
     if not fitting:
         assert choice is None
         return
     assert choice is not None and choice.gap == 0
     picked = list(enumerate(choice.options))
+    cost = sum(costs[unit][option] for unit, option in picked)
+    # The least cost, and of those the least weight.
+    assert (cost, sum(weights[unit][option] for unit, option in picked)) == min(fitting)
+
+
+@settings(max_examples=100, deadline=None)
+@given(instances(most=5))
+def test_without_a_limit_every_unit_is_at_its_cheapest(instance: tuple[Table, Table]) -> None:
+    costs, weights = instance
+    choice = choose_options(costs, weights, float("inf"))
+    assert choice is not None and choice.gap == 0
+    picked = [costs[unit][option] for unit, option in enumerate(choice.options)]
+    assert picked == [min(options) for options in costs]
+
+
+@settings(max_examples=100, deadline=None)
+@given(instances(), st.integers(0, 40), st.sampled_from([1e-9, 1e9]))
+def test_the_gap_holds_where_states_run_out(
+    instance: tuple[Table, Table], limit: int, scale: float
+) -> None:
+    costs, weights = instance
+    heavy = [[weight * scale for weight in options] for options in weights]
+    every = enumerate_all(costs, weights)
+    fitting = [cost for weight, cost in every if weight <= limit]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(knapsack, "MOST_STATES", 1)
+        choice = choose_options(costs, heavy, limit * scale * (1 + 1e-9))
+    if not fitting:
+        assert choice is None
+        return
+    assert choice is not None
+    picked = list(enumerate(choice.options))
     assert sum(weights[unit][option] for unit, option in picked) <= limit
-    assert sum(costs[unit][option] for unit, option in picked) == min(fitting)
+    found = sum(costs[unit][option] for unit, option in picked)
+    assert found - choice.gap <= min(fitting) + 1e-9
+    if choice.gap == 0:
+        assert found == min(fitting)
 
 
 @settings(max_examples=200, deadline=None)
@@ -74,11 +111,36 @@ def test_frontier_is_all_of_it(instance: tuple[Table, Table]) -> None:
 def test_hull_points_are_on_the_frontier(instance: tuple[Table, Table]) -> None:
     costs, weights = instance
     whole = trace_frontier(costs, weights)
-    hull = trace_frontier(costs, weights, most=0)
+    hull = trace_frontier(costs, weights, cells=0)
     assert not hull.complete
     known = set(zip(whole.weights, whole.costs, strict=True))
-    assert set(zip(hull.weights, hull.costs, strict=True)) <= known
-    assert {hull.weights[-1], whole.weights[-1]} == {whole.weights[-1]}
+    found = list(zip(hull.weights, hull.costs, strict=True))
+    assert set(found) <= known
+    assert {min(known), max(known)} <= set(found)
+    for (weight, cost), options in zip(found, hull.options.tolist(), strict=True):
+        picked = list(enumerate(options))
+        assert sum(weights[unit][option] for unit, option in picked) == weight
+        assert sum(costs[unit][option] for unit, option in picked) == cost
+    # No choice lies below the line that joins them.
+    sizes, least = outline_frontier(costs, weights)
+    assert (list(sizes), list(least)) == (list(hull.weights), list(hull.costs))
+    for weight, cost in enumerate_all(costs, weights):
+        assert cost >= np.interp(weight, sizes, least) - 1e-9
+
+
+@settings(max_examples=100, deadline=None)
+@given(instances(), st.integers(2, 5), st.booleans())
+def test_a_thin_frontier_is_of_the_whole_one(
+    instance: tuple[Table, Table], most: int, hull: bool
+) -> None:
+    costs, weights = instance
+    whole = trace_frontier(costs, weights, cells=0 if hull else 10**6)
+    thin = trace_frontier(costs, weights, most, cells=0 if hull else 10**6)
+    assert len(thin.weights) == min(most, len(whole.weights))
+    known = dict(zip(whole.weights, whole.options.tolist(), strict=True))
+    for weight, options in zip(thin.weights, thin.options.tolist(), strict=True):
+        assert known[weight] == options
+    assert (thin.weights[0], thin.weights[-1]) == (whole.weights[0], whole.weights[-1])
 
 
 def model_like(units: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -118,3 +180,10 @@ def test_ten_thousand_units_are_solved_exactly() -> None:
     costs, weights = model_like(10_000, seed=2)
     choice = choose_options(costs.tolist(), weights.tolist(), 1.1 * weights[:, 0].sum())
     assert choice is not None and choice.gap == 0
+
+
+def test_of_equal_costs_the_lightest_off_the_hull() -> None:
+    """(7, 26) and (10, 23) cost the same; the second is lighter, and off the second unit's hull."""
+    costs, weights = [[28.0, 7, 10], [2.0, 23, 26]], [[13.0, 9, 4], [30.0, 14, 11]]
+    choice = choose_options(costs, weights, 21)
+    assert choice is not None and choice.options == (2, 1)

@@ -16,6 +16,7 @@ from app.predict import (
     write_changes,
 )
 from diagnose.rundir import RunDirectory
+from diagnose.scores import read_scores
 from mixedprec.errors import InputError
 from mixedprec.families import FAMILIES
 from mixedprec.recipe import change_recipe, check_fits, load_recipe
@@ -26,6 +27,7 @@ HEADLINE = RECORD["headline"]
 UNITS = unit_table(SAMPLE.read_table("units").to_pylist())
 RECIPE = load_recipe(SAMPLE.path / "recipe.json")
 WIDTHS = [4, 8, 16]
+SCORES = read_scores(SAMPLE.path)
 
 changes = st.dictionaries(st.sampled_from(list(UNITS)), st.sampled_from(WIDTHS))
 
@@ -62,6 +64,15 @@ def test_the_runs_own_recipe_is_predicted_near_what_was_measured() -> None:
     assert found.recovered == pytest.approx(HEADLINE["recovered"], abs=0.03)
     assert found.kl == pytest.approx(HEADLINE["kl"]["mixed"], abs=0.03 * HEADLINE["kl"]["uniform"])
     assert found.ppl == pytest.approx(HEADLINE["ppl"]["mixed"], rel=0.01)
+
+
+@given(st.lists(st.sampled_from([4, 8, 16]), min_size=32, max_size=32))
+def test_the_page_predicts_what_the_command_does(widths: list[int]) -> None:
+    bits = dict(zip(SCORES.uniform, widths, strict=True))
+    ours, commands = predict(RECORD, UNITS, bits), SCORES.predict(bits)
+    assert ours.bytes == commands.bytes
+    assert ours.kl == pytest.approx(commands.kl, abs=1e-12 * SCORES.uniform_kl)
+    assert ours.recovered == pytest.approx(commands.recovered, abs=1e-12)
 
 
 def test_a_kept_unit_costs_nothing_until_it_is_quantized() -> None:

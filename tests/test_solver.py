@@ -3,7 +3,9 @@
 import json
 from itertools import product
 from pathlib import Path
+from random import Random
 
+import numpy as np
 import pytest
 
 from mixedprec import (
@@ -27,6 +29,7 @@ from mixedprec.baselines import (
     rank_contest,
 )
 from mixedprec.baselines import Contestant as Rival
+from mixedprec.solver import predict_outline
 
 KL = {"0.qkv": 0.04, "0.down": 0.01, "1.qkv": 0.02, "1.down": 0.03}
 
@@ -92,12 +95,60 @@ def test_budgets_that_nothing_meets() -> None:
         solve(SCORES, max_bytes=2000)
     with pytest.raises(InputError, match=r"gives back 99\.90%.* 99\.00% at most"):
         solve(limit_widths(SCORES, (4, 8)), min_recovery=0.999)
-    with pytest.raises(InputError, match="no share"):
-        solve(SCORES, min_recovery=1.2)
+    for share in (1.2, float("nan")):
+        with pytest.raises(InputError, match="no share"):
+            solve(SCORES, min_recovery=share)
+    for target in (float("inf"), float("nan")):
+        with pytest.raises(InputError, match="no budget"):
+            solve(SCORES, target_bits=target)
     with pytest.raises(InputError, match="one budget"):
         solve(SCORES)
     with pytest.raises(InputError, match="one budget"):
         solve(SCORES, target_bits=5, max_bytes=4000)
+
+
+def test_what_a_recipe_comes_to_is_budget_enough_for_it() -> None:
+    """Many units of uneven damage: sums that rounding must not push over their own limit."""
+    rng = Random(0)
+    units = tuple(unit(f"{i}.down", rng.lognormvariate(-8, 1.2), 402) for i in range(300))
+    scores = Scores("m", units, 0, 0.1)
+    assert solve(scores, min_recovery=0).bits == scores.uniform
+    assert set(solve(scores, min_recovery=1).bits.values()) == {16}
+    for point in list_frontier(scores, most=40):
+        for budget in (
+            {"target_bits": point.predicted.bits_per_weight},
+            {"max_bytes": point.predicted.bytes},
+        ):
+            again = scores.predict(solve(scores, **budget).bits)
+            assert again.bytes == point.predicted.bytes
+            assert again.kl == pytest.approx(point.predicted.kl, abs=1e-15)
+        predicted = scores.predict(point.bits)
+        assert point.predicted.bytes == predicted.bytes
+        assert point.predicted.recovered == pytest.approx(predicted.recovered, abs=1e-12)
+
+
+def test_limited_widths() -> None:
+    narrow = limit_widths(SCORES, (4, 16))
+    assert set(solve(narrow, target_bits=9).bits.values()) == {4, 16}
+    assert narrow.predict(SCORES.uniform) == SCORES.predict(SCORES.uniform)
+    alone = ScoredUnit("2.o", ("model.layers.2.o_proj",), 8, (Option(16, 16, 0.0),))
+    kept = Scores("m", (*SCORES.units, alone), 0, 1.0)
+    assert solve(limit_widths(kept, (4, 8)), target_bits=9).bits["2.o"] == 16
+    with pytest.raises(InputError, match="no unit was scored at 5 bits: choose from 4, 8, 16"):
+        limit_widths(SCORES, (4, 5))
+    # What is given back is told from the uniform model: 8 bits must not pass for it.
+    with pytest.raises(InputError, match="leave out 4 bits"):
+        limit_widths(SCORES, (8, 16))
+
+
+def test_the_outline_is_of_the_frontier_and_below_it() -> None:
+    outline = predict_outline(SCORES)
+    points = [point.predicted for point in list_frontier(SCORES)]
+    assert (outline[0], outline[-1].bytes, outline[-1].kl) == (points[0], points[-1].bytes, 0)
+    sizes, least = [each.bytes for each in outline], [each.kl for each in outline]
+    assert set(sizes) <= {point.bytes for point in points}
+    for point in points:
+        assert point.kl >= np.interp(point.bytes, sizes, least) - 1e-12
 
 
 def test_frontier_holds_what_solving_finds() -> None:
@@ -126,7 +177,7 @@ def test_recipes_are_edited_saved_and_compared(tmp_path: Path) -> None:
 def test_baselines_keep_within_the_room_and_to_their_rule() -> None:
     room = SCORES.unit_bytes(SCORES.uniform) + 600
     errors = {"0.qkv": 1.0, "0.down": 4.0, "1.qkv": 2.0, "1.down": 3.0}
-    found = list_baselines(SCORES, room, 8, errors)
+    found = list_baselines(SCORES, room, errors)
     assert len({name for name in found if name.startswith("random")}) == 5
     raised = {
         name: [unit for unit, width in bits.items() if width == 8] for name, bits in found.items()
@@ -137,12 +188,27 @@ def test_baselines_keep_within_the_room_and_to_their_rule() -> None:
     # By error for a byte: 4/200, 3/200, then neither qkv (400 bytes) fits in what is left.
     assert raised["weight error"] == ["0.down", "1.down"]
     assert all(SCORES.unit_bytes(bits) <= room for bits in found.values())
-    assert "weight error" not in list_baselines(SCORES, room, 8)
+    assert "weight error" not in list_baselines(SCORES, room)
+
+
+def test_baselines_use_every_width_that_the_recipe_may() -> None:
+    """Room for all units at 8 bits, and for 800 bytes besides: one qkv, or both down, at 16."""
+    wide = dict.fromkeys(SCORES.uniform, 8)
+    found = list_baselines(SCORES, SCORES.unit_bytes(wide) + 800)
+    assert found["first blocks"] == {**wide, "0.qkv": 16}
+    assert found["last blocks"] == {**wide, "1.down": 16, "0.down": 16}
+    assert found["down only"] == {**SCORES.uniform, "0.down": 16, "1.down": 16}
+    # Without 8 bits to choose, 16 is next.
+    narrow = limit_widths(SCORES, (4, 16))
+    assert list_baselines(narrow, SCORES.unit_bytes(SCORES.uniform) + 1200)["first blocks"] == {
+        **SCORES.uniform,
+        "0.qkv": 16,
+    }
 
 
 def test_a_loss_is_never_hidden() -> None:
     best = solve(SCORES, max_bytes=2800).bits
-    rivals = list_baselines(SCORES, 1800, 8)
+    rivals = list_baselines(SCORES, 1800)
     assert "No rival" in judge_contest(predict_contest(SCORES, best, rivals))
     worst = predict_contest(SCORES, SCORES.uniform, {"other": best})
     assert judge_contest(worst) == "IT LOSES: other is predicted to do better."

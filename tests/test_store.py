@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -193,6 +194,75 @@ def test_unchanged_files_are_read_once(tmp_path: Path, reads: Counter) -> None:
     assert reads["sample", "units"] == 2
     change_record(path, model="other")
     assert store.summary("sample").record["model"] == "other"
+
+
+def race(name: str, **changes: object) -> dict[str, Any]:
+    """A recipe as `recipe --verify` keeps it, raced against nothing but itself."""
+    rival = {
+        "name": "this recipe",
+        "bytes": 5,
+        "predicted_kl": 0.1,
+        "kl": [1, 0, 2],
+        "behind": None,
+    }
+    return {
+        "schema": 1,
+        "model": "m",
+        "kind": "budget",
+        "units": [],
+        "provenance": {"budget": {"target_bits": 4.5}, "rivals": [rival | changes], "run": name},
+    }
+
+
+def test_races_are_read_and_damaged_ones_left_out(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    store = Store(tmp_path)
+    assert store.races("sample") == []
+    kept = {
+        "a": json.dumps(race("first")),
+        "b": "{",
+        "c": json.dumps(race("odd", kl=[1])),
+        "d": json.dumps(race("odd", bytes="many")),
+        "e": json.dumps(race("odd") | {"provenance": [1]}),
+        "f": json.dumps(race("odd") | {"provenance": {"rivals": 3}}),
+        "g": json.dumps(race("last", kl=None)),
+    }
+    (path / "races" / "awq-g64").mkdir(parents=True)
+    for name, text in kept.items():
+        (path / "races" / f"{name}.json").write_text(text)
+    first, last = store.races("sample")
+    assert (first.provenance["run"], last.provenance["run"]) == ("first", "last")
+    assert first.contestants[0].kl == (1.0, 0.0, 2.0) and last.contestants[0].kl is None
+    (path / "races" / "a.json").write_text("[]")
+    touch_later(path / "races" / "a.json")
+    assert len(store.races("sample")) == 1
+
+
+def test_the_outline_is_of_the_runs_scores(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    store = Store(tmp_path)
+    outline, record = store.outline("sample"), store.summary("sample").record
+    assert record is not None
+    assert outline[0].bytes == record["headline"]["bytes"]["uniform"]
+    assert outline[0].kl == record["headline"]["kl"]["uniform"]
+    assert outline[-1].kl == pytest.approx(0, abs=1e-12)
+    sizes, damages = [each.bytes for each in outline], [each.kl for each in outline]
+    assert sizes == sorted(set(sizes)) and damages == sorted(set(damages), reverse=True)
+    slopes = np.diff(damages) / np.diff(sizes)
+    assert all(slopes[1:] >= slopes[:-1] - 1e-18)
+    assert store.outline("sample") is outline
+
+
+def test_scores_appear_once_the_recipe_is_chosen(tmp_path: Path) -> None:
+    """Their tables are there long before, and do not change any more."""
+    path = write_run(tmp_path)
+    stages = json.loads((path / "run.json").read_text())["stages"]
+    change_record(path, stages={name: each for name, each in stages.items() if name != "recipe"})
+    store = Store(tmp_path)
+    assert store.scores("sample") is None and store.outline("sample") == []
+    assert store.squared_errors("sample") == {}
+    change_record(path, stages=stages)
+    assert store.scores("sample") is not None and store.outline("sample")
 
 
 def test_files_that_come_and_go(tmp_path: Path) -> None:

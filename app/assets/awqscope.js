@@ -40,7 +40,9 @@ window.dash_clientside = Object.assign({}, window.dash_clientside, {
       window.history.replaceState(window.history.state, "", address);
       return window.dash_clientside.no_update;
     },
+    // Nothing is said where the page has just been opened: its address is as it should be.
     keepChanges(changes) {
+      if (typeof changes !== "string") return window.dash_clientside.no_update;
       const address = new URL(window.location);
       if (changes) address.searchParams.set("bits", changes);
       else address.searchParams.delete("bits");

@@ -1,6 +1,7 @@
 """`awqscope recipe`: a recipe for any budget, beside its rivals, and in other tools' dialects."""
 
 import json
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -61,22 +62,22 @@ def recipe(
         Path | None, typer.Option("--out", "-o", help="Where to write the recipe (or the dialect).")
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the recipe as JSON, with what is predicted.")
+        bool, typer.Option("--json", help="Print the recipe as JSON, with its rivals.")
     ] = False,
 ) -> None:
     """Choose widths from a finished run's scores: least damage in a size, or least size.
 
     Prints what is predicted and how cheap recipes of equal bytes compare; -o keeps the recipe for
-    `requantize`. With --verify all are measured on the run's text (and kept in RUN/races/).
+    `requantize`. With --verify all are measured on the run's text (and kept in RUN/races/); with
+    --refine alone nothing is kept in RUN.
     """
     from app.progress import show_progress
     from app.standings import print_recipe
     from diagnose.rundir import RunDirectory
     from diagnose.scores import read_scores, read_squared_errors
-    from diagnose.spec import RunSpec
     from mixedprec.baselines import list_baselines
     from mixedprec.recipe import recipe_json, save_recipe
-    from mixedprec.solver import limit_widths
+    from mixedprec.solver import limit_widths, unit_room
 
     if emit == "list":
         _list_dialects()
@@ -87,27 +88,31 @@ def recipe(
         "max_bytes": None if max_bytes is None else parse_bytes(max_bytes),
         "min_recovery": min_recovery,
     }
-    asked = {name: value for name, value in budget.items() if value is not None}
+    asked: dict[str, Any] = {name: value for name, value in budget.items() if value is not None}
     if len(asked) + flagged > 1:
         raise InputError(
             "a recipe has one budget",
             "give one of --flagged, --target-bits, --max-bytes and --min-recovery",
         )
-    if refine and not (target_bits or max_bytes):
+    if refine and target_bits is None and max_bytes is None:
         raise InputError(
             "--refine betters a recipe within a size", "give --target-bits or --max-bytes with it"
         )
+    if widths is not None and not asked:
+        raise InputError("--widths is for a budget", "give --target-bits or another with it")
+    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise InputError(f"{out} cannot be written", "give a file in a directory that exists")
     run = RunDirectory(path)
-    spec = RunSpec.from_json(run.read()["spec"])
     scores = read_scores(path, split_fused=split_fused)
-    if widths:
-        scores = limit_widths(scores, _parse_widths(widths))
+    allowed = None if widths is None else _parse_widths(widths)
+    if allowed is not None:
+        scores = limit_widths(scores, allowed)
+    if verify:
+        _check_races(run)
     chosen = _choose(run, scores, asked)
     room = scores.unit_bytes(chosen.bits)
-    if target_bits:
-        room = int(target_bits * scores.weights / 8)
-    elif budget["max_bytes"]:
-        room = int(budget["max_bytes"]) - scores.fixed_bytes
+    if min_recovery is None and asked:
+        room = unit_room(scores, **asked)
     contestants: list[Contestant] = []
     with show_progress() as on_progress:
         if refine or verify:
@@ -116,36 +121,39 @@ def recipe(
             course = open_course(run, model)
         if refine:
             chosen = better(course, scores, chosen, room, on_progress)
-        room = max(room, scores.unit_bytes(chosen.bits))
-        errors = read_squared_errors(path, scores)
-        baselines = list_baselines(scores, room, spec.rescue_bits, errors)
+        baselines = list_baselines(scores, room, read_squared_errors(path, scores))
         if verify:
-            contestants = hold_contest(course, scores, chosen, baselines, on_progress)
+            contestants = hold_contest(course, scores, chosen, baselines, room, on_progress)
     if not contestants:
         contestants = predict_contest(scores, chosen.bits, baselines)
     chosen = replace(
         chosen,
         provenance={
             **chosen.provenance,
-            "run": run.path.name,
+            "run": run.path.resolve().name,
             "split_fused": split_fused,
             "source_sha256": run.read()["source"]["hashes"],
             "rivals": [asdict(contestant) for contestant in contestants],
         },
     )
     if verify:
-        name = "-".join(f"{key}-{value:g}" for key, value in asked.items()) or "flagged"
+        name = "-".join(f"{key}-{value:.15g}" for key, value in asked.items()) or "flagged"
+        name += "" if allowed is None else f"-widths-{'-'.join(map(str, allowed))}"
         name += "-split" * split_fused + "-refined" * refine
         save_recipe(run.path / "races" / f"{name}.json", chosen)
     text = json.dumps(recipe_json(chosen), indent=2, ensure_ascii=False)
     if emit:
+        from diagnose.spec import RunSpec
         from mixedprec.emitters import emit as write_dialect
 
-        text = write_dialect(emit, chosen, spec.schemes)
+        text = write_dialect(emit, chosen, RunSpec.from_json(run.read()["spec"]).schemes)
     if out is not None:
         write_text(out, text.rstrip("\n") + "\n")
-    elif emit or as_json:
+    elif emit:
         print(text)
+        return
+    if as_json:
+        print(json.dumps(recipe_json(chosen), indent=2, ensure_ascii=False))
         return
     print_recipe(scores, chosen, contestants)
 
@@ -165,6 +173,19 @@ def _check_dialect(emit: str | None) -> None:
         raise InputError(f"nothing emits {emit!r}", f"use one of {', '.join(EMITTERS)}")
 
 
+def _check_races(run: "RunDirectory") -> None:
+    """InputError where the run cannot keep what will be measured: before it is."""
+    folder = run.path / "races"
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written ({error.strerror})", "copy the run to where it can"
+        ) from error
+
+
 def _choose(run: "RunDirectory", scores: "Scores", asked: dict[str, Any]) -> "Recipe":
     """The recipe for what was asked; the run's own where nothing was."""
     from mixedprec.recipe import load_recipe
@@ -180,6 +201,6 @@ def _choose(run: "RunDirectory", scores: "Scores", asked: dict[str, Any]) -> "Re
 
 def _parse_widths(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in text.split(","))
+        return tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError as error:
         raise InputError(f"{text!r} is no list of widths", "give it like 4,8") from error

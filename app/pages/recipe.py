@@ -34,7 +34,7 @@ from app.predict import (
     unit_table,
     widths_of,
 )
-from app.rivals import frontier_points, raced_points
+from app.rivals import cut_frontier, frontier_points, list_points, raced_points
 from app.store import RunSummary, Store
 from app.urls import Page, read_address
 from mixedprec.errors import InputError
@@ -51,28 +51,28 @@ def known_points(store: Store, run: RunSummary, made: Sequence[Made]) -> list[di
     """Every recipe that the run knows something of, but the one being made by hand."""
     assert run.record is not None
     return [
-        *frontier_points(store, run.name, run.record["spec"]["rescue_bits"]),
+        *frontier_points(store, run.name),
         *measured_points(run.record, store.table(run.name, "promotions")),
         *raced_points(store.races(run.name)),
         *made_points(made),
     ]
 
 
-def chart_card(points: Sequence[Row], mine: Prediction | None) -> Any:
+def chart_card(points: Sequence[Row], mine: Prediction) -> Any:
     """Bytes against KL, the hand-made recipe among the rest."""
-    shown = list(points)
-    if mine is not None:
-        shown.append({"name": "yours", "bytes": mine.bytes, "kl": mine.kl, "kind": "yours"})
+    yours = {"name": "yours", "bytes": mine.bytes, "kl": mine.kl, "kind": "yours"}
+    shown = cut_frontier([*points, yours])
     return card(
         "Size against damage",
         chart(draw_recipes(shown), "Recipes by size and KL, see the table"),
         as_table(
             {"name": "Recipe", "bytes": "Weights", "kl": "KL", "kind": ""},
-            point_rows(shown),
+            point_rows(list_points(shown)),
         ),
-        summary="Down and to the left is better. No recipe is predicted to lie below the line, the "
-        "frontier. Filled circles were measured; hollow ones are promotions that the sweep tried "
-        "in the quantized model; crosses are cheap choices of equal bytes.",
+        summary="Down and to the left is better. The line joins the best recipes there are; none "
+        "is predicted to lie below it. Filled marks were measured; hollow ones are promotions that "
+        "the sweep tried in the quantized model; crosses are cheap choices of as many bytes as the "
+        "run's recipe has.",
     )
 
 
@@ -259,7 +259,13 @@ def editor(store: Store, run: RunSummary, recipe: Recipe, page: Page, jobs: Jobs
     changed = sum(width != low for width in widths.values())
     actions: list[Any] = [
         dmc.Button("Back to the run's recipe", id="recipe-reset", variant="default", size="sm"),
-        dmc.Button("Best at this size", id="recipe-best", variant="default", size="sm"),
+        dmc.Button(
+            "Best at this size",
+            id="recipe-best",
+            variant="default",
+            size="sm",
+            disabled=store.scores(run.name) is None,
+        ),
         dmc.Button("Download recipe", id="recipe-download", variant="default", size="sm"),
     ]
     skipped = run.record["stages"].get("requantize", {})

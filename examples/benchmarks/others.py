@@ -53,7 +53,8 @@ def choose_by_awqscope(course: Course, scores: Scores, target: float) -> Bits:
             for o in unit.options
             if o.bits in spec.schemes
         )
-        return ScoredUnit(unit.name, unit.linears, unit.weights, options)
+        # A unit that the run kept has no other width.
+        return ScoredUnit(unit.name, unit.linears, unit.weights, options or unit.options)
 
     units = tuple(map(score, scores.units))
     anew = Scores(scores.model, units, scores.fixed_bytes, scores.uniform_kl)

@@ -139,7 +139,7 @@ def race(
         "refined": refined,
     }
     errors = read_squared_errors(run.path, scores)
-    for name, bits in list_baselines(scores, room, spec.rescue_bits, errors).items():
+    for name, bits in list_baselines(scores, room, errors).items():
         recipes[name] = recipe_of(scores, bits, kind=name)
     measured = measure_kl(inputs.model, inputs.windows, run.searches, recipes, spec.max_memory)
     shares = {name: 1 - float(np.mean(kl)) / scores.uniform_kl for name, kl in measured.items()}
