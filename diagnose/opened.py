@@ -35,7 +35,7 @@ class OpenedRun:
 
 def open_source(run: RunDirectory, model_name: str | None) -> SourceModel:
     """The run's model, at `model_name` where it has moved. InputError where it is another."""
-    record = run.read()
+    record = run.read_searched()
     model = open_model(model_name or RunSpec.from_json(record["spec"]).model)
     if model.hash() != record["source"]["hashes"]:
         raise InputError(
@@ -47,7 +47,7 @@ def open_source(run: RunDirectory, model_name: str | None) -> SourceModel:
 def open_run(run: RunDirectory, model_name: str | None) -> OpenedRun:
     """The run, its model and its tokenizer. InputError for a run that is unfinished, or whose model
     has moved or changed."""
-    record = run.read()
+    record = run.read_searched()
     spec = RunSpec.from_json(record["spec"])
     for stage, name in (("search", "AWQ search"), ("sweep", "sweep")):
         if not run.is_done(stage):

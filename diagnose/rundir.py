@@ -24,6 +24,7 @@ from mixedprec.errors import InputError
 from mixedprec.files import remove_leftovers, replace_file, report_full_disk, write_json
 
 SCHEMA = 1
+COMPARISON = "compare"
 STAGES = ("search", "sweep", "estimate", "refine", "recipe", "requantize", "proof")
 # Options that change how a run is carried out, not what it finds.
 NOT_BINDING = ("max_memory",)
@@ -31,6 +32,11 @@ LOCK_TRIES = 5
 LOCK_PAUSE = 0.02
 
 OnProgress = Callable[[str, int, int], None]
+
+
+def is_comparison(record: Mapping[str, Any]) -> bool:
+    """Whether a run compares a checkpoint made elsewhere, and has not made its own."""
+    return record.get("kind") == COMPARISON
 
 
 def now() -> str:
@@ -78,6 +84,17 @@ class RunDirectory:
             raise InputError(
                 f"{self.path} is a run of schema {record['schema']}",
                 f"this version reads schema {SCHEMA}; use the version that made it",
+            )
+        return record
+
+    def read_searched(self) -> dict[str, Any]:
+        """run.json of a run with searches and a recipe of its own. InputError as of `read`, and for
+        a comparison."""
+        record = self.read()
+        if is_comparison(record):
+            raise InputError(
+                f"{self.path} is a comparison, without searches or recipe of its own",
+                "give what `awqscope run` made of the reference",
             )
         return record
 

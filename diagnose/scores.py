@@ -17,10 +17,10 @@ def read_scores(path: Path | str, *, split_fused: bool = False) -> Scores:
     """The scores of the run in directory `path`: exact KL where it was measured, else estimated.
 
     split_fused: every linear of a fused unit is a unit of its own, named BLOCK.LINEAR. InputError
-    for a run that has not chosen its recipe yet, or that an earlier version made.
+    for a comparison, a run that has not chosen its recipe yet, or that an earlier version made.
     """
     run = RunDirectory(Path(path))
-    record = run.read()
+    record = run.read_searched()
     if not run.is_done("recipe"):
         raise InputError(f"{path} has not scored its units", "finish the run first")
     kept = set(record["spec"]["keep_fp16"])

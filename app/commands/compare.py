@@ -18,7 +18,9 @@ def compare(
     candidate: Annotated[
         str, typer.Argument(metavar="CANDIDATE", help="The checkpoint: directory or hub id.")
     ],
-    valid: Annotated[str, typer.Option(help="Text to measure on (SPEC).")] = "wikitext2:test",
+    valid: Annotated[
+        list[str], typer.Option(help="Text to measure on (SPEC); repeatable, each is a slice.")
+    ] = ["wikitext2:test"],
     seq_len: Annotated[
         int | None, typer.Option(help="Window of the PPL. [default: 2048 or the model's maximum]")
     ] = None,
@@ -60,7 +62,7 @@ def compare(
     spec = CompareSpec(
         reference=reference,
         candidate=candidate,
-        valid=valid,
+        valid=valid[0] if len(valid) == 1 else tuple(valid),
         seq_len=seq_len,
         windows=windows,
         z=z,

@@ -98,7 +98,7 @@ def recipe(
             "--refine betters a recipe within a size", "give --target-bits or --max-bytes with it"
         )
     run = RunDirectory(path)
-    spec = RunSpec.from_json(run.read()["spec"])
+    spec = RunSpec.from_json(run.read_searched()["spec"])
     scores = read_scores(path, split_fused=split_fused)
     if widths:
         scores = limit_widths(scores, _parse_widths(widths))

@@ -43,7 +43,7 @@ def requantize(
     from mixedprec.scheme import FP16_BITS
 
     found = RunDirectory(path)
-    spec = RunSpec.from_json(found.read()["spec"])
+    spec = RunSpec.from_json(found.read_searched()["spec"])
     if not found.is_done("search"):
         raise InputError(f"{path} has not finished its AWQ search", "finish the run first")
     if out.exists():
