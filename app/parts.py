@@ -9,6 +9,7 @@ from typing import Any
 import dash_mantine_components as dmc
 import plotly.graph_objects as go
 from dash import dcc, html
+from dash.development.base_component import Component
 
 from app.components import Cell, Later, Link, Piece, Table
 from app.words import interval, megabytes, number, share
@@ -94,8 +95,8 @@ def table(
     caption: str = "",
     folded: str = "",
 ) -> Table:
-    """A plain table. columns: key -> heading; cells are text, numbers already written out, links or
-    html.Code, or lists of them. folded: what opens it."""
+    """A plain table. columns: key -> heading; cells are text, numbers already written out, links,
+    html.Code or html.Span of text, or lists of them. folded: what opens it."""
     return Table(
         list(columns.values()),
         [[_cell(row.get(key, "")) for key in columns] for row in rows],
@@ -114,6 +115,10 @@ def _piece(part: Any) -> Piece:
         return {"text": part.children, "href": part.href}
     if isinstance(part, html.Code):
         return {"text": part.children, "code": getattr(part, "className", "")}
+    if isinstance(part, html.Span):
+        return {"text": part.children, "look": getattr(part, "className", "")}
+    if isinstance(part, Component):
+        raise TypeError(f"a cell cannot hold {type(part).__name__}")
     return str(part)
 
 

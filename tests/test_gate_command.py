@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import app
+from app.components import Table
 from app.pages.gate_card import gate_card
 from app.store import Store
 from diagnose.policy import DEFAULT_PATH, SCHEMA_PATH
@@ -109,6 +110,11 @@ def text(part: Any) -> str:
     return text(getattr(part, "children", None) or "")
 
 
+def find_table(part: Any) -> list[Any]:
+    """The rows of the table in a card."""
+    return next(child.rows for child in part.children if isinstance(child, Table))
+
+
 def test_the_card_says_what_the_command_says(tmp_path: Path) -> None:
     path = write_run(tmp_path, "plain")
     own = write_run(tmp_path, "own")
@@ -119,7 +125,8 @@ def test_the_card_says_what_the_command_says(tmp_path: Path) -> None:
         told = json.loads(gate(run, *options, "--json", "-").stdout)
         head = re.match(r"Release gate . (\w+)", " ".join(said.split()))
         assert head and head[1] == told["verdict"]
-        words = re.findall(r"[✓✕?]\s+(pass|fail|inconclusive)", said)[1:]
+        rows = find_table(gate_card(store, store.summary(run.name)))
+        words = [row[-1]["text"].split()[1] for row in rows]
         assert words == [limit["verdict"] for limit in told["limits"]]
     assert "by its own policy.toml" in said
     assert f"awqscope gate {own} --policy {own}/policy.toml" in said
