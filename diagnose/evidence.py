@@ -90,8 +90,9 @@ def read_finished(run: RunDirectory) -> dict[str, Any]:
     """run.json of a run that is done. InputError for one that is not, and for a damaged record."""
     record = run.read()
     if record.get("state") != "done":
+        state = "it failed" if record.get("state") == "failed" else f"it is {record.get('state')}"
         raise InputError(
-            f"{run.path} is not finished (it is {record.get('state')})",
+            f"{run.path} is not finished ({state})",
             "finish it first: the command that began it goes on with it",
         )
     needed = [*NEEDED.items(), *(() if is_comparison(record) else NEEDED_OF_RUNS.items())]

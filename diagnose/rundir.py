@@ -152,13 +152,23 @@ class RunDirectory:
     def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """`name`.parquet, all of it or some columns. InputError where it is missing or damaged."""
         path = self.path / f"{name}.parquet"
+        if not path.exists():
+            raise InputError(f"{path} is missing", self._how_to_get())
         try:
             lacking = set(columns or ()).difference(pq.read_schema(path).names)
             if lacking:
-                raise InputError(f"{path} has no column {min(lacking)}", "copy the run again")
+                raise InputError(f"{path} has no column {min(lacking)}", self._how_to_get())
             return pq.read_table(path, columns=columns)
         except (OSError, pa.ArrowInvalid) as error:
-            raise InputError(f"{path} cannot be read ({error})", "finish the run first") from error
+            raise InputError(
+                f"{path} cannot be read ({error})", "copy the whole run directory again"
+            ) from error
+
+    def _how_to_get(self) -> str:
+        """The remedy where a file or column is missing."""
+        if self.read().get("state") != "done":
+            return "finish the run first"
+        return "copy the whole run, or run it again elsewhere if an earlier version made it"
 
     def read_json(self, name: str) -> dict[str, Any]:
         """`name`.json, empty where there is none. InputError where it is damaged."""

@@ -27,7 +27,10 @@ def read_scores(path: Path | str, *, split_fused: bool = False) -> Scores:
     recipe = load_recipe(run.path / "recipe.json")
     by_unit = _options(run.read_table("units").to_pylist(), "unit")
     if any(FP16_BITS not in options for options in by_unit.values()):
-        raise InputError(f"{path} was made by an earlier version", "run it again elsewhere")
+        raise InputError(
+            f"{run.path / 'units.parquet'} lacks 16 bits (an earlier version made it)",
+            "run it again elsewhere",
+        )
     by_linear = _options(run.read_table("linears").to_pylist(), "linear") if split_fused else {}
     units: list[ScoredUnit] = []
     for entry in recipe.units:

@@ -169,12 +169,13 @@ def load_recipe(path: Path | str) -> Recipe:
 def check_fits(recipe: Recipe, family: Family, blocks: int) -> None:
     """Raise InputError unless the recipe names every unit of the model once, with its linears."""
     wanted = make_recipe(recipe.model, family, blocks, FP16_BITS)
-    fused = {linear: entry.unit for entry in wanted.units for linear in entry.linears}
+    fused = {linear: entry for entry in wanted.units for linear in entry.linears}
     known = {entry.unit for entry in wanted.units}
     for entry in recipe.units:
-        if entry.unit not in known and set(entry.linears) <= set(fused):
+        whole = fused.get(next(iter(entry.linears), ""))
+        if entry.unit not in known and whole and set(entry.linears) < set(whole.linears):
             raise InputError(
-                f"the recipe splits the fused unit {fused[entry.linears[0]]} ({entry.unit})",
+                f"the recipe splits the fused unit {whole.unit} ({entry.unit})",
                 "vLLM and SGLang fuse its linears and refuse or corrupt it: solve without "
                 "--split-fused, or --emit it for an engine that does not fuse",
             )

@@ -4,6 +4,7 @@ The damage of a recipe is taken as the sum of its units' own (see `Scores.predic
 recipe is then exact: `knapsack.py` proves it, or says how far it may be off.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -110,6 +111,8 @@ def _sizes(scores: Scores) -> list[list[float]]:
 
 
 def _least_damage(scores: Scores, room: float, said: str) -> Choice:
+    if not math.isfinite(room):
+        raise InputError(f"{said} is no size", "give a number")
     choice = choose_options(_damages(scores), _sizes(scores), room)
     if choice is None:
         lightest = {u.name: min(u.options, key=lambda o: o.bytes).bits for u in scores.units}

@@ -58,6 +58,9 @@ def test_exit_codes_and_files(policy: str, verdict: str, code: int, tmp_path: Pa
     again = gate(SAMPLE, "--policy", path, "--json", "-")
     assert json.loads(again.stdout) == told
     assert again.stdout == files["json"].read_text()
+    for kind in ("junit", "markdown"):
+        shown = gate(SAMPLE, "--policy", path, f"--{kind}", "-").stdout
+        assert shown == files[kind].read_text(encoding="utf-8")
 
 
 def test_the_default_policy_and_its_schema_are_printed() -> None:
@@ -97,7 +100,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
     )
     refused("there is no policy", SAMPLE, "--policy", tmp_path / "none.toml")
     refused("go to the same file", SAMPLE, "--junit", tmp_path / "x", "--json", tmp_path / "x")
-    refused("cannot be written", SAMPLE, "--junit", tmp_path)
+    refused("is a directory", SAMPLE, "--junit", tmp_path)
+    (tmp_path / "file").touch()
+    refused("cannot be written", SAMPLE, "--junit", tmp_path / "file" / "x")
     assert not (tmp_path / "x").exists()
 
 

@@ -378,10 +378,10 @@ def test_a_page_that_is_there_is_replaced(html: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
-        ({"state": "running"}, "finish it with its `awqscope run` command first"),
+        ({"state": "running"}, "finish it first: the command that began it goes on with it"),
         (
             {"state": "failed", "error": {"message": "no space", "remedy": "free some"}},
-            "failed (no space): free some, then give its `awqscope run` command again",
+            "failed (no space): free some; the command that began it goes on with it",
         ),
         ({"state": "failed"}, "no reason was recorded"),
         ({"schema": 99}, "schema 99"),

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.commands.common import RunArgument, parse_bytes
+from app.commands.common import STDOUT, RunArgument, check_output, parse_bytes, write_output
 from mixedprec.baselines import Contestant, predict_contest
 from mixedprec.errors import InputError
-from mixedprec.files import write_text
 
 if TYPE_CHECKING:
     from diagnose.rundir import RunDirectory
@@ -58,7 +57,10 @@ def recipe(
         str | None, typer.Option(help="Write it for another tool; --emit list names them.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where to write the recipe (or the dialect).")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Write the recipe (or the dialect) to this file; - is stdout."
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the recipe as JSON, with what is predicted.")
@@ -82,6 +84,8 @@ def recipe(
         _list_dialects()
         return
     _check_dialect(emit)
+    if out is not None:
+        check_output(out)
     budget = {
         "target_bits": target_bits,
         "max_bytes": None if max_bytes is None else parse_bytes(max_bytes),
@@ -142,10 +146,11 @@ def recipe(
         from mixedprec.emitters import emit as write_dialect
 
         text = write_dialect(emit, chosen, spec.schemes)
-    if out is not None:
-        write_text(out, text.rstrip("\n") + "\n")
-    elif emit or as_json:
-        print(text)
+    text = text.rstrip("\n") + "\n"
+    if out not in (None, STDOUT):
+        write_output(out, text)
+    if as_json or out == STDOUT or (emit and out is None):
+        write_output(STDOUT, text)
         return
     print_recipe(scores, chosen, contestants)
 

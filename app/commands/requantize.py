@@ -13,7 +13,9 @@ from mixedprec.errors import InputError
 def requantize(
     path: RunArgument,
     recipe: Annotated[Path, typer.Option(help="Recipe file (JSON), such as RUN/recipe.json.")],
-    out: Annotated[Path, typer.Option(help="Directory for the checkpoint; must not exist.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Directory for the checkpoint; must not exist.")
+    ],
     fmt: Annotated[
         str, typer.Option("--format", help="compressed-tensors, or awq (GEMM, uniform 4-bit).")
     ] = "compressed-tensors",
