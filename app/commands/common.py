@@ -19,7 +19,8 @@ DEVICES = ("auto", "cpu")
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 OutOption = Annotated[
-    Path | None, typer.Option("--out", "-o", help="Run directory. [default: reports/NAME]")
+    Path | None,
+    typer.Option("--out", "-o", metavar="DIR", help="Run directory. [default: reports/NAME]"),
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of the bootstrap and of sampled tokens.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the headline numbers as JSON.")]

@@ -47,11 +47,12 @@ def compare(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure what every block of CANDIDATE costs against REFERENCE, the model it was made from.
+    """Measure a checkpoint that was made elsewhere, block by block.
 
-    CANDIDATE is a checkpoint of autoawq (GEMM), GPTQ, compressed-tensors (pack-quantized), or one
-    that is not quantized but has other weights. The result is a run directory, as of `run`, without
-    a recipe. Run again with the same options, a stopped comparison goes on where it was.
+    REFERENCE is the 16-bit model that CANDIDATE was made from. CANDIDATE is a checkpoint of autoawq
+    (GEMM), GPTQ, compressed-tensors (pack-quantized), or one that is not quantized but has other
+    weights. The result is a run directory, as of `run`, without a recipe. Run again with the same
+    options, a stopped comparison goes on where it was.
 
     SPEC is wikitext2[:SPLIT], a .txt, .jsonl or .parquet file, or hub:NAME[:CONFIG]:SPLIT:COLUMN.
     """

@@ -29,10 +29,15 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Write the result as JSON to this file; - is stdout."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Write the result as JSON to this file; - is stdout.",
+        ),
     ] = None,
 ) -> None:
-    """Say which block makes the quantized model go on with a prompt otherwise, and what repairs it.
+    """Say which block breaks a prompt, and what repairs it.
 
     Both models continue the prompt greedily, as it is, without a chat template. Where they part,
     every block is quantized alone and restored alone, and the cheapest units are found whose

@@ -59,17 +59,22 @@ def recipe(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="Write the recipe (or the dialect) to this file; - is stdout."
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Write the recipe (or the dialect) to this file; - is stdout.",
         ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the recipe as JSON, with what is predicted.")
     ] = False,
 ) -> None:
-    """Choose widths from a finished run's scores: least damage in a size, or least size.
+    """Choose widths for a budget from a finished run's scores.
 
-    Prints what is predicted and how cheap recipes of equal bytes compare; -o keeps the recipe for
-    `requantize`. With --verify all are measured on the run's text (and kept in RUN/races/).
+    The least damage in a size, or the least size for a recovery; without a budget the run's own
+    recipe. Prints what is predicted and how cheap recipes of equal bytes compare; -o keeps the
+    recipe for `requantize`. With --verify all are measured on the run's text (and kept in
+    RUN/races/).
     """
     from app.progress import show_progress
     from app.standings import print_recipe

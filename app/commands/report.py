@@ -17,10 +17,10 @@ def report(
         Path, typer.Option("-o", "--out", metavar="FILE", help="File ending in .html; - is stdout.")
     ],
 ) -> None:
-    """Write a finished run as one HTML page that needs nothing else, to send to someone.
+    """Write a finished run as one page to send to someone.
 
-    A FILE that is there is replaced, in one step. The page asks nobody for anything, and the same
-    run gives the same page.
+    It is HTML and needs nothing else. A FILE that is there is replaced, in one step. The page asks
+    nobody for anything, and the same run gives the same page.
     """
     from app.report.findings import read_findings
     from app.report.page import write_page

@@ -14,7 +14,10 @@ def requantize(
     path: RunArgument,
     recipe: Annotated[Path, typer.Option(help="Recipe file (JSON), such as RUN/recipe.json.")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Directory for the checkpoint; must not exist.")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Directory for the checkpoint; must not exist."
+        ),
     ],
     fmt: Annotated[
         str, typer.Option("--format", help="compressed-tensors, or awq (GEMM, uniform 4-bit).")
@@ -27,7 +30,7 @@ def requantize(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Write the checkpoint of a recipe from a run's search results, without searching again.
+    """Write the checkpoint of a recipe, without searching again.
 
     With --prove it is then measured from disk on the run's text, in another process, and every
     tensor compared with what recipe and searches say; OUT/awqscope-proof.json holds the result.
