@@ -5,6 +5,7 @@
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,11 +182,12 @@ def check_fits(recipe: Recipe, family: Family, blocks: int) -> None:
             )
     expected = {entry.unit: set(entry.linears) for entry in wanted.units}
     check_names([entry.unit for entry in recipe.units], list_units(family, blocks))
+    twice = [name for name, count in Counter(e.unit for e in recipe.units).items() if count > 1]
+    if twice:
+        raise InputError(f"the recipe names the unit {twice[0]} twice", "give every unit one width")
     missing = sorted(set(expected) - {entry.unit for entry in recipe.units})
     if missing:
         raise InputError(f"the recipe leaves out unit {missing[0]}", "give every unit a width")
-    if len(recipe.units) != len(expected):
-        raise InputError("the recipe names a unit twice", "give every unit one width")
     for entry in recipe.units:
         if set(entry.linears) != expected[entry.unit]:
             raise InputError(

@@ -163,6 +163,10 @@ def provenance_tables(found: Findings) -> list[Table]:
         for kind, key in (("text", "text_sha256"), ("tokens", "tokens_sha256"))
         if part.get(key)
     ]
+    hashes += [
+        {"what": f"Text {part['text']}", "hash": part["sha256"]}
+        for part in record["ppl_definition"].get("slices", ())
+    ]
     hashes += [{"what": name, "hash": value} for name, value in list_hashes(record).items()]
     options = [
         {"option": name, "value": _write_option(value)} for name, value in record["spec"].items()
