@@ -4,20 +4,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from diagnose.rundir import is_comparison
 from mixedprec.scheme import FP16_BITS
 
 FORMATS = {"awq": "AWQ", "gptq": "GPTQ", "compressed-tensors": "compressed-tensors"}
+NO_UNITS = "Units have no KL of their own here: the candidate's blocks are swapped whole."
+ABOUT_PLACES = (
+    "The candidate's are not the reference's; “up to here” above begins with its embeddings, and "
+    "only the whole candidate has its head."
+)
+NO_SEARCHES = (
+    "A prompt is explained by quantizing blocks alone and promoting units, which takes searches: "
+    "this checkpoint was made elsewhere, without them. awqscope run on the reference makes them."
+)
 NO_RECIPE = (
     "This checkpoint was made elsewhere, so there is nothing to choose widths from: awqscope run "
     "on the reference searches, and repairs what stands out."
 )
 
 Row = Mapping[str, Any]
-
-
-def is_comparison(record: Mapping[str, Any]) -> bool:
-    """Whether a run compares a checkpoint made elsewhere, and has not made its own."""
-    return record.get("kind") == "compare"
 
 
 def name_uniform(record: Mapping[str, Any]) -> str:

@@ -21,14 +21,14 @@ from app.commands.show import show
 COMMANDS = (
     run,
     demo,
-    compare,
     show,
+    dashboard,
     explain,
     recipe,
     requantize,
-    gate,
     report,
-    dashboard,
+    gate,
+    compare,
 )
 
 app = typer.Typer(

@@ -11,7 +11,7 @@ from dash.development.base_component import Component
 
 NAMESPACE = "awqscope"
 
-# A cell is text, or parts of it: {"text": ..., "href", "code" or "look" (a class): ...}.
+# A cell is text, or parts of it: {"text": ..., "href", "look" (a class) or "code": ...}.
 Piece = str | dict[str, Any]
 Cell = Piece | list[Piece]
 

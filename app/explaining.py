@@ -32,7 +32,7 @@ class Explaining:
 
 def explain_command(run: Path, prompts: Path, out: Path, tokens: int) -> list[str]:
     """The command that explains the prompts of a file."""
-    options = [f"--prompts={prompts}", f"--output={out}", f"--tokens={tokens}"]
+    options = [f"--prompts={prompts}", f"--out={out}", f"--tokens={tokens}"]
     return [*jobs.PYTHON, "explain", *options, "--", str(run)]
 
 

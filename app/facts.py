@@ -7,11 +7,19 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from app.candidate import is_comparison, list_facts, name_briefly
+from app.candidate import list_facts, name_briefly
 from app.predict import quantized_units, unit_bounds, unit_kl, unit_table
 from app.words import interval, megabytes, number, share
+from diagnose.rundir import is_comparison
 from mixedprec.recipe import Recipe
 
+WIDTH_COLUMNS = {"unit": "Unit", "bits": "Bits", "bytes": "Weights"}
+PLACE_COLUMNS = {
+    "place": "Place",
+    "kl": "KL alone",
+    "ppl": "ΔPPL alone",
+    "restored": "KL if restored",
+}
 METRICS = {"kl": "KL", "delta_ppl": "ΔPPL"}
 SHADES = 8
 SMALLEST_KL = 1e-6
@@ -221,6 +229,28 @@ def block_unit_rows(rows: Sequence[Row], spec: Mapping[str, Any]) -> list[dict[s
     return lines
 
 
+def width_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The units of a candidate at the widths they were found at. rows: of units.parquet."""
+    return [
+        {"unit": row["unit"], "bits": str(row["bits"]), "bytes": megabytes(row["bytes"])}
+        for row in rows
+    ]
+
+
+def place_rows(places: Sequence[Row]) -> list[dict[str, Any]]:
+    """What a candidate changes outside the blocks. places: of run.json."""
+    return [
+        {
+            "place": row["place"],
+            "kl": f"{number(row['kl'])} {interval((row['kl_low'], row['kl_high']))}",
+            "ppl": f"{number(row['delta_ppl'], '+.3f')} "
+            f"{interval((row['delta_ppl_low'], row['delta_ppl_high']), '+.3f')}",
+            "restored": number(row["restored_kl"]),
+        }
+        for row in places
+    ]
+
+
 def promotion_columns(rescue: int) -> dict[str, str]:
     """The headings of `promotion_rows`."""
     return {
@@ -333,6 +363,12 @@ def point_rows(points: Sequence[Row]) -> list[dict[str, Any]]:
         }
         for point in sorted(points, key=lambda point: point["bytes"])
     ]
+
+
+def list_hashes(record: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of the model's files by name, and of a candidate's."""
+    theirs = record.get("candidate", {}).get("hashes", {})
+    return record["source"]["hashes"] | {f"candidate: {n}": value for n, value in theirs.items()}
 
 
 def provenance_facts(record: Mapping[str, Any]) -> dict[str, str]:

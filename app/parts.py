@@ -96,7 +96,7 @@ def table(
     folded: str = "",
 ) -> Table:
     """A plain table. columns: key -> heading; cells are text, numbers already written out, links,
-    html.Code or html.Span with a class, or lists of them. folded: what opens it."""
+    html.Code or html.Span of text, or lists of them. folded: what opens it."""
     return Table(
         list(columns.values()),
         [[_cell(row.get(key, "")) for key in columns] for row in rows],
@@ -116,16 +116,10 @@ def _piece(part: Any) -> Piece:
     if isinstance(part, html.Code):
         return {"text": part.children, "code": getattr(part, "className", "")}
     if isinstance(part, html.Span):
-        return {"text": _spell(part), "look": part.className}
+        return {"text": part.children, "look": getattr(part, "className", "")}
     if isinstance(part, Component):
-        raise TypeError(f"a table's cell cannot hold {part!r}")
+        raise TypeError(f"a cell cannot hold {type(part).__name__}")
     return str(part)
-
-
-def _spell(part: Any) -> str:
-    """What a piece and those within it read as."""
-    inside = part.children if isinstance(part, Component) else part
-    return "".join(map(_spell, inside)) if isinstance(inside, list) else str(inside)
 
 
 def as_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> Table:

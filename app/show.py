@@ -8,10 +8,10 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from app.candidate import is_comparison, list_facts, name_uniform
+from app.candidate import list_facts, name_uniform
 from app.predict import quantized_units, unit_kl
 from app.verdict import write_kl, write_verdict
-from diagnose.rundir import RunDirectory
+from diagnose.rundir import RunDirectory, is_comparison
 from mixedprec.recipe import load_recipe
 
 

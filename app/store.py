@@ -21,10 +21,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
-from app.candidate import is_comparison
 from diagnose.evidence import TokenEvidence, read_finished, read_token_evidence
 from diagnose.explanation import SCHEMA, Explanation
-from diagnose.rundir import RunDirectory
+from diagnose.rundir import RunDirectory, is_comparison
 from diagnose.scores import read_scores, read_squared_errors
 from mixedprec.baselines import Contestant, read_contest
 from mixedprec.errors import InputError

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.candidate import is_comparison, name_candidate, name_uniform, write_places
+from app.candidate import name_candidate, name_uniform, write_places
+from diagnose.rundir import is_comparison
 
 
 def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from diagnose.bootstrap import Resampler
 from diagnose.candidate import CandidatePlan, plan_candidate
 from diagnose.compare_spec import CompareSpec
-from diagnose.corpora import Corpus, cut_windows, has_tokenizer, load_corpus, load_tokenizer
+from diagnose.corpora import Corpus, cut_slices, has_tokenizer, load_corpus, load_tokenizer
 from diagnose.inputs import (
     check_tokens,
     choose_length,
@@ -27,7 +27,7 @@ from diagnose.inputs import (
 )
 from diagnose.measure import damage
 from diagnose.pipeline import Work, conduct
-from diagnose.rundir import STAGES, OnProgress, RunDirectory
+from diagnose.rundir import COMPARISON, STAGES, OnProgress, RunDirectory
 from diagnose.sizes import reference_bytes
 from diagnose.sources import parse_spec
 from diagnose.stages import Sweep, sweep_headline, sweep_views
@@ -39,7 +39,6 @@ from mixedprec.errors import InputError
 from mixedprec.families import list_units
 from mixedprec.model import SourceModel, open_model
 
-KIND = "compare"
 SKIPPED = "the checkpoint was made elsewhere: there are no searches to choose widths from"
 # Runs of a weight's inputs whose errors are ranked, whatever groups the candidate has.
 WEIGHT_GROUP = 128
@@ -47,35 +46,44 @@ WEIGHT_GROUP = 128
 
 @dataclass(frozen=True)
 class Compared:
-    """What a comparison works on, loaded and checked."""
+    """What a comparison works on, loaded and checked. windows: those of the texts `valid` one after
+    another, `slices` of each."""
 
     model: SourceModel
     candidate: Candidate
     tokenizer: PreTrainedTokenizerBase
-    valid: Corpus
+    valid: tuple[Corpus, ...]
     windows: Tensor
+    slices: tuple[int, ...]
     plan: CandidatePlan
 
 
 def load_compared(spec: CompareSpec) -> Compared:
     """Open both models and the text. InputError for anything that could not be compared."""
-    parse_spec(spec.valid)
+    for text in spec.valid_texts:
+        parse_spec(text)
     model = open_model(spec.reference)
     candidate = open_candidate(spec.candidate, model)
-    tokenizer, valid = load_tokenizer(model.path), load_corpus(spec.valid)
+    tokenizer = load_tokenizer(model.path)
+    valid = tuple(load_corpus(text) for text in spec.valid_texts)
     length, _ = choose_length(model, spec.seq_len)
-    windows = cut_windows(valid, tokenizer, length, spec.windows)
+    parts = cut_slices(valid, tokenizer, length, spec.windows)
+    windows = torch.cat(parts)
     check_tokens(model, windows)
     if has_tokenizer(candidate.path):
         theirs = load_tokenizer(candidate.path)
         same = theirs.get_vocab() == tokenizer.get_vocab()
-        if not same or not torch.equal(cut_windows(valid, theirs, length, spec.windows), windows):
+        if not same or not torch.equal(
+            torch.cat(cut_slices(valid, theirs, length, spec.windows)), windows
+        ):
             raise InputError(
                 f"the tokenizer of {spec.candidate} reads the text as other tokens than that of "
                 f"{spec.reference}",
                 "compare a checkpoint with the model it was made from",
             )
-    return Compared(model, candidate, tokenizer, valid, windows, plan_candidate(model, candidate))
+    slices = tuple(len(part) for part in parts)
+    plan = plan_candidate(model, candidate)
+    return Compared(model, candidate, tokenizer, valid, windows, slices, plan)
 
 
 def describe_candidate(candidate: Candidate) -> dict[str, Any]:
@@ -98,15 +106,13 @@ def prepare_comparison(spec: CompareSpec) -> Work:
     """The work of `awqscope compare`."""
     compared = load_compared(spec)
     description = {
-        "kind": KIND,
+        "kind": COMPARISON,
         "model": spec.reference,
         "directory": os.getcwd(),
         "spec": spec.to_json(),
         "source": describe_source(compared.model),
         "candidate": describe_candidate(compared.candidate),
-        "ppl_definition": describe_text(
-            (compared.valid,), (len(compared.windows),), compared.windows
-        ),
+        "ppl_definition": describe_text(compared.valid, compared.slices, compared.windows),
         "versions": describe_versions(),
         "stages": {},
         "headline": {},
@@ -125,7 +131,7 @@ def run_comparison(spec: CompareSpec, out: Path, on_progress: OnProgress) -> Run
     named = {
         "source": spec.reference,
         "candidate": spec.candidate,
-        "ppl_definition": spec.valid,
+        "ppl_definition": " or ".join(spec.valid_texts),
     }
     return conduct(spec.to_json(), lambda: prepare_comparison(spec), named, out, on_progress)
 

@@ -15,6 +15,7 @@ from diagnose.stages import STREAM_SHARE
 from diagnose.swaps import Bits, better_recipe, in_context
 from mixedprec.baselines import RECIPE, Contestant, rank_contest
 from mixedprec.block_search import search_model
+from mixedprec.errors import InputError
 from mixedprec.recipe import Recipe, make_recipe
 from mixedprec.scheme import GROUP_SIZES
 from mixedprec.scores import Scores
@@ -35,7 +36,12 @@ def open_course(run: RunDirectory, model: str | None) -> Course:
     the run measured."""
     spec = RunSpec.from_json(run.read()["spec"])
     source = open_source(run, model)
-    inputs = load_inputs(replace(spec, model=str(source.path)))
+    try:
+        inputs = load_inputs(replace(spec, model=str(source.path)))
+    except InputError as error:
+        began = run.read().get("directory")
+        where = f"give the command in {began}, where the run was begun" if began else error.remedy
+        raise InputError(error.what, where) from error
     return Course(run, spec, inputs)
 
 

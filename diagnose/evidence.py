@@ -20,7 +20,7 @@ from diagnose.findings import (
     read_measured,
     score_columns,
 )
-from diagnose.rundir import RunDirectory
+from diagnose.rundir import RunDirectory, is_comparison
 from mixedprec.errors import InputError
 from mixedprec.recipe import load_recipe
 from mixedprec.scheme import FP16_BITS
@@ -34,9 +34,12 @@ NEEDED: Mapping[str, Mapping[str, type]] = {
         "windows": int,
         "seq_len": int,
     },
-    "spec": {"seed": int, "bits": int, "keep_fp16": list},
+    "spec": {"seed": int},
     "headline": {"bytes": dict},
 }
+# What is read besides of a run that has widths of its own.
+NEEDED_OF_RUNS: Mapping[str, Mapping[str, type]] = {"spec": {"bits": int, "keep_fp16": list}}
+CANDIDATE = "candidate"
 BY_TOKEN = (
     "ppl_ratio",
     "delta_ppl",
@@ -56,7 +59,8 @@ Row = Mapping[str, Any]
 class Evidence:
     """What is known of one model of one run.
 
-    run, baseline: their directories; subject: mixed or uniform. windows: of `seq_len` tokens each;
+    run, baseline: their directories; subject: mixed or uniform, or the candidate of a comparison,
+    which is all that can be judged there. windows: of `seq_len` tokens each;
     scored_tokens in all. numbers: measure -> one finding, or one for each text or block of which
     the worst decides, or why there is none.
     """
@@ -86,11 +90,13 @@ def read_finished(run: RunDirectory) -> dict[str, Any]:
     """run.json of a run that is done. InputError for one that is not, and for a damaged record."""
     record = run.read()
     if record.get("state") != "done":
+        state = "it failed" if record.get("state") == "failed" else f"it is {record.get('state')}"
         raise InputError(
-            f"{run.path} is not finished (it is {record.get('state')})",
+            f"{run.path} is not finished ({state})",
             "finish it first: the command that began it goes on with it",
         )
-    for entry, kinds in NEEDED.items():
+    needed = [*NEEDED.items(), *(() if is_comparison(record) else NEEDED_OF_RUNS.items())]
+    for entry, kinds in needed:
         for key, kind in kinds.items():
             holder = record.get(entry)
             if not isinstance(holder, dict) or not isinstance(holder.get(key), kind):
@@ -100,11 +106,16 @@ def read_finished(run: RunDirectory) -> dict[str, Any]:
     return record
 
 
+def choose_model(record: Row, subject: str) -> str:
+    """The name by which a run's files have what is judged: a candidate is in uniform's place."""
+    return "uniform" if is_comparison(record) else subject
+
+
 def read_token_evidence(run: RunDirectory, record: Row, subject: str) -> TokenEvidence:
     """The numbers of a model by the run's own tokens. InputError for a token table that is missing,
     damaged or not the run's."""
     definition = record["ppl_definition"]
-    scores = _read_scores(run, definition, subject)
+    scores = _read_scores(run, definition, choose_model(record, subject))
     whole = {"text": definition["text"], "first_window": 0, "windows": definition["windows"]}
     slices = [
         Slice(part["text"], part["first_window"], part["windows"])
@@ -131,14 +142,17 @@ def read_evidence(
     record = read_finished(run)
     definition = record["ppl_definition"]
     numbers = dict((by_token or read_token_evidence(run, record, subject)).numbers)
-    numbers["size_ratio"] = _divide(_bytes(record, subject), _bytes(record, "reference"))
-    numbers["block_share"] = _read_block_shares(run, record, subject)
-    numbers["proof"] = (_read_proof(run),)
+    compared = is_comparison(record)
+    model = choose_model(record, subject)
+    numbers["size_ratio"] = _divide(_bytes(record, model), _bytes(record, "reference"))
+    numbers["block_share"] = _read_block_shares(run, record, model)
+    if not compared:
+        numbers["proof"] = (_read_proof(run),)
     if baseline is not None:
         numbers |= _read_drift(run, record, subject, baseline)
     return Evidence(
         str(run.path),
-        subject,
+        CANDIDATE if compared else subject,
         None if baseline is None else str(baseline.path),
         definition["windows"],
         definition["seq_len"],
@@ -194,7 +208,8 @@ def _read_block_shares(
         if not (run.path / name).exists():
             return Missing(f"{run.path / name} is missing")
     rows = run.read_table("blocks", ["block", "view", *_kl_columns("")]).to_pylist()
-    bits, units = {}, []
+    bits: Mapping[str, int] = {}
+    units: Sequence[Row] = []
     if subject == "mixed":
         bits = load_recipe(run.path / "recipe.json").bits
         columns = ["unit", "bits", *_kl_columns("exact_"), *_kl_columns("estimated_")]
@@ -229,8 +244,7 @@ def block_shares(
     They cover at least as often as the blocks' own. scored: tokens, and the least to bound it.
     """
     costs = {row["block"]: [row[f"kl{end}"] for end in ENDS] for row in isolated}
-    kept = set(spec["keep_fp16"])
-    plain = {unit: FP16_BITS if unit in kept else spec["bits"] for unit in bits}
+    plain = {unit: FP16_BITS if unit in spec["keep_fp16"] else spec["bits"] for unit in bits}
     changed = {int(unit.partition(".")[0]) for unit in bits if bits[unit] != plain[unit]}
     at = {(row["unit"], row["bits"]): row for row in units}
     for block in changed:
@@ -274,8 +288,12 @@ def _read_drift(run: RunDirectory, record: Row, subject: str, baseline: RunDirec
             f"({_explain_difference(mine, theirs)})",
             "run both with the same --valid, --windows and --seq-len",
         )
-    size = _divide(_bytes(record, subject), _bytes(other, subject))
-    here, there = (_read_scores(found, mine, subject) for found in (run, baseline))
+    models = choose_model(record, subject), choose_model(other, subject)
+    size = _divide(_bytes(record, models[0]), _bytes(other, models[1]))
+    here, there = (
+        _read_scores(found, mine, model)
+        for found, model in zip((run, baseline), models, strict=True)
+    )
     if isinstance(here, Missing) or isinstance(there, Missing):
         why = here if isinstance(here, Missing) else Missing(f"baseline: {_reason(there)}")
         return {**dict.fromkeys(DRIFT_BY_TOKEN, why), "size_drift": size}

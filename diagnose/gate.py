@@ -3,7 +3,8 @@
 A limit passes when the whole interval of its number is on the good side, the limit itself included;
 it fails when the whole interval is on the bad side, and is inconclusive otherwise. A number that is
 missing is inconclusive too, and so mostly is one of too few tokens, whose interval has no end. A
-proof that is demanded and missing fails: it is a yes or no, and its absence is a no. Of several
+proof that is demanded and missing fails: it is a yes or no, and its absence is a no. There can be
+none of a comparison's candidate, which was made elsewhere: none is demanded of it. Of several
 texts or blocks all must pass, and one that fails is enough. The worst limit decides the verdict:
 fail, then inconclusive, then pass.
 """
@@ -12,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diagnose.evidence import Evidence, TokenEvidence, read_evidence
+from diagnose.evidence import CANDIDATE, Evidence, TokenEvidence, read_evidence
 from diagnose.findings import Finding, Missing
 from diagnose.policy import Limit, Policy
 from diagnose.rundir import RunDirectory
@@ -82,12 +83,19 @@ def decide(policy: Policy, evidence: Evidence) -> GateVerdict:
     if evidence.baseline is None and policy.has_drift and policy.drift_optional:
         limits = tuple(limit for limit in limits if limit.criterion.section != "drift")
         notes = ("Drift was not judged: no baseline was given.",)
+    if evidence.subject == CANDIDATE and any(_is_proof(limit) for limit in limits):
+        limits = tuple(limit for limit in limits if not _is_proof(limit))
+        notes += ("No proof was asked for: the candidate was measured as it is on disk.",)
     if not limits:
         raise InputError(f"the policy {policy.name} judges nothing here", "set a limit in [limits]")
     checks = tuple(_check(limit, evidence) for limit in limits)
     found = {check.outcome for check in checks}
     outcome = next(outcome for outcome in OUTCOMES if outcome in found)
     return GateVerdict(outcome, policy.name, evidence, checks, notes)
+
+
+def _is_proof(limit: Limit) -> bool:
+    return limit.criterion.measure == "proof"
 
 
 def _check(limit: Limit, evidence: Evidence) -> Check:

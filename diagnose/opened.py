@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -34,9 +36,14 @@ class OpenedRun:
 
 
 def open_source(run: RunDirectory, model_name: str | None) -> SourceModel:
-    """The run's model, at `model_name` where it has moved. InputError where it is another."""
-    record = run.read()
-    model = open_model(model_name or RunSpec.from_json(record["spec"]).model)
+    """The run's model, at `model_name` where it has moved. InputError for another, or none."""
+    record = run.read_searched()
+    try:
+        model = open_model(model_name or RunSpec.from_json(record["spec"]).model)
+    except InputError as error:
+        if model_name is not None:
+            raise
+        raise InputError(error.what, f"give it with --model{_or_where(record)}") from error
     if model.hash() != record["source"]["hashes"]:
         raise InputError(
             f"{model.path} is not the model of {run.path}", "give it with --model, unchanged"
@@ -44,10 +51,17 @@ def open_source(run: RunDirectory, model_name: str | None) -> SourceModel:
     return model
 
 
+def _or_where(record: Mapping[str, Any]) -> str:
+    """Where a relative path of the run's spec would be found, as another remedy."""
+    began = record.get("directory")
+    is_path = not Path(record["spec"]["model"]).is_absolute()
+    return f", or give the command in {began}" if began and is_path else ""
+
+
 def open_run(run: RunDirectory, model_name: str | None) -> OpenedRun:
     """The run, its model and its tokenizer. InputError for a run that is unfinished, or whose model
     has moved or changed."""
-    record = run.read()
+    record = run.read_searched()
     spec = RunSpec.from_json(record["spec"])
     for stage, name in (("search", "AWQ search"), ("sweep", "sweep")):
         if not run.is_done(stage):

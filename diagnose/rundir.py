@@ -24,6 +24,7 @@ from mixedprec.errors import InputError
 from mixedprec.files import remove_leftovers, replace_file, report_full_disk, write_json
 
 SCHEMA = 1
+COMPARISON = "compare"
 STAGES = ("search", "sweep", "estimate", "refine", "recipe", "requantize", "proof")
 # Options that change how a run is carried out, not what it finds.
 NOT_BINDING = ("max_memory",)
@@ -31,6 +32,11 @@ LOCK_TRIES = 5
 LOCK_PAUSE = 0.02
 
 OnProgress = Callable[[str, int, int], None]
+
+
+def is_comparison(record: Mapping[str, Any]) -> bool:
+    """Whether a run compares a checkpoint made elsewhere, and has not made its own."""
+    return record.get("kind") == COMPARISON
 
 
 def now() -> str:
@@ -78,6 +84,17 @@ class RunDirectory:
             raise InputError(
                 f"{self.path} is a run of schema {record['schema']}",
                 f"this version reads schema {SCHEMA}; use the version that made it",
+            )
+        return record
+
+    def read_searched(self) -> dict[str, Any]:
+        """run.json of a run with searches and a recipe of its own. InputError as of `read`, and for
+        a comparison."""
+        record = self.read()
+        if is_comparison(record):
+            raise InputError(
+                f"{self.path} is a comparison, without searches or recipe of its own",
+                "give what `awqscope run` made of the reference",
             )
         return record
 
@@ -135,13 +152,23 @@ class RunDirectory:
     def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """`name`.parquet, all of it or some columns. InputError where it is missing or damaged."""
         path = self.path / f"{name}.parquet"
+        if not path.exists():
+            raise InputError(f"{path} is missing", self._how_to_get())
         try:
             lacking = set(columns or ()).difference(pq.read_schema(path).names)
             if lacking:
-                raise InputError(f"{path} has no column {min(lacking)}", "copy the run again")
+                raise InputError(f"{path} has no column {min(lacking)}", self._how_to_get())
             return pq.read_table(path, columns=columns)
         except (OSError, pa.ArrowInvalid) as error:
-            raise InputError(f"{path} cannot be read ({error})", "finish the run first") from error
+            raise InputError(
+                f"{path} cannot be read ({error})", "copy the whole run directory again"
+            ) from error
+
+    def _how_to_get(self) -> str:
+        """The remedy where a file or column is missing."""
+        if self.read().get("state") != "done":
+            return "finish the run first"
+        return "copy the whole run, or run it again elsewhere if an earlier version made it"
 
     def read_json(self, name: str) -> dict[str, Any]:
         """`name`.json, empty where there is none. InputError where it is damaged."""

@@ -18,17 +18,20 @@ def read_scores(path: Path | str, *, split_fused: bool = False) -> Scores:
     """The scores of the run in directory `path`: exact KL where it was measured, else estimated.
 
     split_fused: every linear of a fused unit is a unit of its own, named BLOCK.LINEAR. InputError
-    for a run that has not chosen its recipe yet, or that an earlier version made.
+    for a comparison, a run that has not chosen its recipe yet, or that an earlier version made.
     """
     run = RunDirectory(Path(path))
-    record = run.read()
+    record = run.read_searched()
     if not run.is_done("recipe"):
         raise InputError(f"{path} has not scored its units", "finish the run first")
     kept = set(record["spec"]["keep_fp16"])
     recipe = load_recipe(run.path / "recipe.json")
     by_unit = _options(run.read_table("units").to_pylist(), "unit")
     if any(FP16_BITS not in options for options in by_unit.values()):
-        raise InputError(f"{path} was made by an earlier version", "run it again elsewhere")
+        raise InputError(
+            f"{run.path / 'units.parquet'} lacks 16 bits (an earlier version made it)",
+            "run it again elsewhere",
+        )
     by_linear = _options(run.read_table("linears").to_pylist(), "linear") if split_fused else {}
     units: list[ScoredUnit] = []
     for entry in recipe.units:

@@ -13,6 +13,35 @@ DEFAULT_SEQ_LEN = 2048
 GIB = 2**30
 
 
+# A text to measure on, or several.
+Texts = str | tuple[str, ...]
+
+
+def list_texts(valid: Texts) -> tuple[str, ...]:
+    """The texts that are measured on, one after another."""
+    return (valid,) if isinstance(valid, str) else valid
+
+
+def check_texts(texts: tuple[str, ...]) -> None:
+    """Raise InputError for no text or the same one twice."""
+    twice = [text for text in texts if texts.count(text) > 1]
+    if twice or not texts:
+        raise InputError(
+            f"--valid {twice[0]} is given twice" if twice else "there is no text to measure on",
+            "give each text once",
+        )
+
+
+def write_texts(texts: tuple[str, ...]) -> str | list[str]:
+    """`valid` as stored in run.json: one text is a string there."""
+    return texts[0] if len(texts) == 1 else list(texts)
+
+
+def read_texts(valid: str | list[str]) -> Texts:
+    """What `write_texts` gave."""
+    return valid if isinstance(valid, str) else tuple(valid)
+
+
 @dataclass(frozen=True)
 class RunSpec:
     """The options of `awqscope run`; see its --help. valid: a text, or several to measure on and to
@@ -21,7 +50,7 @@ class RunSpec:
 
     model: str
     calib: str
-    valid: str | tuple[str, ...]
+    valid: Texts
     bits: int = 4
     rescue_bits: int = 8
     group_size: int = 128
@@ -46,12 +75,7 @@ class RunSpec:
                 f"--rescue-bits {self.rescue_bits} is not above --bits {self.bits}",
                 "rescue at more bits than the rest gets",
             )
-        twice = [text for text in self.valid_texts if self.valid_texts.count(text) > 1]
-        if twice or not self.valid_texts:
-            raise InputError(
-                f"--valid {twice[0]} is given twice" if twice else "there is no text to measure on",
-                "give each text once",
-            )
+        check_texts(self.valid_texts)
         positive = {
             "--seq-len": (self.seq_len, 2),
             "--windows": (self.windows, 2),
@@ -68,7 +92,7 @@ class RunSpec:
     @property
     def valid_texts(self) -> tuple[str, ...]:
         """The texts that are measured on, one after another."""
-        return (self.valid,) if isinstance(self.valid, str) else self.valid
+        return list_texts(self.valid)
 
     @property
     def low(self) -> Scheme:
@@ -91,18 +115,14 @@ class RunSpec:
 
     def to_json(self) -> dict[str, Any]:
         """As stored in run.json; one text to measure on is a string there."""
-        texts = self.valid_texts
-        return {
-            **asdict(self),
-            "valid": texts[0] if len(texts) == 1 else list(texts),
-            "keep_fp16": list(self.keep_fp16),
-        }
+        valid = write_texts(self.valid_texts)
+        return {**asdict(self), "valid": valid, "keep_fp16": list(self.keep_fp16)}
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> "RunSpec":
         """What `to_json` gave."""
         try:
-            valid = data["valid"] if isinstance(data["valid"], str) else tuple(data["valid"])
+            valid = read_texts(data["valid"])
             return RunSpec(**{**data, "valid": valid, "keep_fp16": tuple(data["keep_fp16"])})
         except (TypeError, KeyError) as error:
             raise InputError(

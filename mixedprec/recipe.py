@@ -5,6 +5,7 @@
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,22 +170,24 @@ def load_recipe(path: Path | str) -> Recipe:
 def check_fits(recipe: Recipe, family: Family, blocks: int) -> None:
     """Raise InputError unless the recipe names every unit of the model once, with its linears."""
     wanted = make_recipe(recipe.model, family, blocks, FP16_BITS)
-    fused = {linear: entry.unit for entry in wanted.units for linear in entry.linears}
+    fused = {linear: entry for entry in wanted.units for linear in entry.linears}
     known = {entry.unit for entry in wanted.units}
     for entry in recipe.units:
-        if entry.unit not in known and set(entry.linears) <= set(fused):
+        whole = fused.get(next(iter(entry.linears), ""))
+        if entry.unit not in known and whole and set(entry.linears) < set(whole.linears):
             raise InputError(
-                f"the recipe splits the fused unit {fused[entry.linears[0]]} ({entry.unit})",
+                f"the recipe splits the fused unit {whole.unit} ({entry.unit})",
                 "vLLM and SGLang fuse its linears and refuse or corrupt it: solve without "
                 "--split-fused, or --emit it for an engine that does not fuse",
             )
     expected = {entry.unit: set(entry.linears) for entry in wanted.units}
     check_names([entry.unit for entry in recipe.units], list_units(family, blocks))
+    twice = [name for name, count in Counter(e.unit for e in recipe.units).items() if count > 1]
+    if twice:
+        raise InputError(f"the recipe names the unit {twice[0]} twice", "give every unit one width")
     missing = sorted(set(expected) - {entry.unit for entry in recipe.units})
     if missing:
         raise InputError(f"the recipe leaves out unit {missing[0]}", "give every unit a width")
-    if len(recipe.units) != len(expected):
-        raise InputError("the recipe names a unit twice", "give every unit one width")
     for entry in recipe.units:
         if set(entry.linears) != expected[entry.unit]:
             raise InputError(

@@ -152,6 +152,8 @@ def _sizes(scores: Scores) -> list[list[float]]:
 
 
 def _least_damage(scores: Scores, room: float, said: str) -> Choice:
+    if not math.isfinite(room):
+        raise InputError(f"{said} is no size", "give a number")
     choice = choose_options(_damages(scores), _sizes(scores), room)
     if choice is None:
         lightest = {u.name: min(u.options, key=lambda o: o.bytes).bits for u in scores.units}

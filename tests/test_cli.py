@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -258,6 +259,41 @@ def test_requantize_proves_a_recipe_edited_by_hand(finished: RunDirectory, tmp_p
     assert proof["predicted_recovered"] is None
     assert f"| {measured['ppl']:.3f} |" in (out / "README.md").read_text()
     assert files_of(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"unit": "9.qkv"}, "the model has no unit '9.qkv'"),
+        ({"unit": "0.q_proj", "linears": 1}, "splits the fused unit 0.qkv"),
+        ({"bits": 5}, "holds no search at 5 bits"),
+        ({"unit": "0.o"}, "the recipe names the unit 0.o twice"),
+    ],
+)
+def test_requantize_refuses_recipes_of_another_shape(
+    change: dict[str, Any], said: str, finished: RunDirectory, tmp_path: Path
+) -> None:
+    entries = json.loads((finished.path / "recipe.json").read_text())
+    kept = entries["units"][0]["linears"][: change.get("linears")]
+    entries["units"][0] |= {**change, "linears": kept}
+    recipe, out = tmp_path / "edited.json", tmp_path / "checkpoint"
+    recipe.write_text(json.dumps(entries))
+    assert_refused(proving(finished, recipe, out), said, out=out)
+    assert list(tmp_path.iterdir()) == [recipe]
+
+
+def test_requantize_refuses_unfinished_runs_and_other_schemas(
+    finished: RunDirectory, tmp_path: Path
+) -> None:
+    recipe, out = finished.path / "recipe.json", tmp_path / "checkpoint"
+    other = RunDirectory(tmp_path / "run")
+    other.path.mkdir()
+    for changes, said in (
+        ({"stages": {"search": {"state": "running"}}}, "has not finished its AWQ search"),
+        ({"schema": 9}, "is a run of schema 9"),
+    ):
+        (other.path / "run.json").write_text(json.dumps({**finished.read(), **changes}))
+        assert_refused(proving(other, recipe, out), said, out=out)
 
 
 def damage_after_writing(monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]) -> None:

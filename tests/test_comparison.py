@@ -1,8 +1,10 @@
 """Comparisons: their numbers against the run that made the candidate, and against models built
 whole and run by transformers."""
 
+import html
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,7 @@ from diagnose.comparison import run_comparison
 from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
 from diagnose.likelihood import TokenScores, prepare_reference, score
 from diagnose.rundir import RunDirectory
+from diagnose.scores import read_scores
 from diagnose.sweep import REFERENCE, UNIFORM, Plan, block_branches, run_sweep
 from mixedprec.block_search import search_model
 from mixedprec.candidate import open_candidate
@@ -300,7 +303,7 @@ def test_another_tokenizer_is_refused(spec: CompareSpec, reference: Path, tmp_pa
 def assert_pages_read_well(root: Path) -> None:
     """Every page of the comparison `run` below `root`."""
     client, said = make_client(root), {}
-    for name in ("run", "block", "tokens", "recipe"):
+    for name in ("run", "block", "tokens", "recipe", "explain"):
         said[name] = read_text(show(client, link(name, "run", 1))[0])
         assert "A comparison:" in said[name]
         assert "candidate (not quantized)" in said[name]
@@ -309,9 +312,11 @@ def assert_pages_read_well(root: Path) -> None:
     assert "Widths that were found" in said["run"]
     assert "New run like this one" not in said["run"]
     assert "Outside the blocks" not in said["run"]
-    assert "its units have no KL of their own" in said["block"]
+    assert "Units have no KL of their own here" in said["block"]
     assert "mlp.up_proj is rounded worst" in said["block"]
     assert "A comparison has no recipe" in said["recipe"]
+    assert "Nothing can be explained here" in said["explain"]
+    assert "The candidate model, by default policy" in said["run"]
     listed = find_type(show(client, "/")[0], "AgGrid")[0]["rowData"]
     assert [row["verdict"] for row in listed] == ["▲ 1 flagged in the candidate"]
 
@@ -347,3 +352,124 @@ def test_command_line(spec: CompareSpec, reference: Path, tmp_path: Path) -> Non
         "'hqq' is not read: compare a checkpoint of awq, gptq, compressed-tensors" in result.stderr
     )
     assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def finished(
+    make_model: MakeModel, text_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> RunDirectory:
+    """A comparison on two texts, of which one block and the embeddings differ."""
+    folder = tmp_path_factory.mktemp("finished")
+    second = folder / "second.txt"
+    second.write_text(text_file.read_text(encoding="utf-8")[::-1], encoding="utf-8")
+    reference = make_model("llama", num_hidden_layers=BLOCKS)
+    candidate = copy_model(reference, folder)
+    changed = (".1.mlp.up_proj", "embed_tokens")
+    change_tensors(candidate, lambda name, t: t * 1.1 if any(c in name for c in changed) else t)
+    texts = (str(text_file), str(second))
+    asked = CompareSpec(str(reference), str(candidate), texts, seq_len=64, windows=16, top_k=1)
+    return run_comparison(asked, folder / "run", lambda *event: None)
+
+
+def test_several_texts_are_slices(finished: RunDirectory) -> None:
+    record = finished.read()
+    slices = record["ppl_definition"]["slices"]
+    assert [part["text"] for part in slices] == record["spec"]["valid"]
+    assert [part["first_window"] for part in slices] == [0, slices[0]["windows"]]
+    assert sum(part["windows"] for part in slices) == 16
+    assert CompareSpec.from_json(record["spec"]).valid_texts == tuple(record["spec"]["valid"])
+    command = resume_command(record["spec"], finished.path)
+    assert [f"--valid={text}" in command for text in record["spec"]["valid"]] == [True, True]
+
+
+def test_the_same_text_twice_is_refused(spec: CompareSpec) -> None:
+    with pytest.raises(InputError, match="is given twice"):
+        CompareSpec(**{**spec.to_json(), "valid": (spec.valid, spec.valid)})
+
+
+@pytest.mark.parametrize("subject", ["mixed", "uniform"])
+def test_the_gate_judges_the_candidate(
+    subject: str, finished: RunDirectory, tmp_path: Path
+) -> None:
+    policy = tmp_path / "policy.toml"
+    limits = "max_kl = 10\nmax_slice_kl = 10\nmax_size_ratio = 1\nmax_block_share = 0.01"
+    proof = "require_proof = true" if subject == "mixed" else ""
+    policy.write_text(f'subject = "{subject}"\n[limits]\n{limits}\n{proof}\n')
+    command = ["gate", str(finished.path), "--policy", str(policy), "--json", "-"]
+    result = CliRunner().invoke(app, command)
+    verdict = json.loads(result.stdout)
+    found = {limit["name"].partition(".")[2]: limit for limit in verdict["limits"]}
+    headline, text = finished.read()["headline"], finished.read()["spec"]["valid"]
+    assert verdict["subject"] == "candidate"
+    assert found["max_kl"]["value"] == pytest.approx(headline["kl"]["uniform"], rel=1e-5)
+    assert found["max_slice_kl"]["of"] in text
+    assert found["max_size_ratio"]["value"] == 1
+    # Of one block that differs all is that block's, whatever the embeddings do.
+    assert found["max_block_share"]["value"] == 1
+    assert found["max_block_share"]["of"] == "block 1"
+    assert result.exit_code == 1
+    assert "require_proof" not in found
+    assert any("No proof was asked for" in note for note in verdict["notes"]) == bool(proof)
+
+
+def test_a_comparison_is_its_own_baseline(finished: RunDirectory, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[drift]\nmax_ppl_ratio = 1\nmax_kl_ratio = 1\nmax_size_ratio = 1\n")
+    path = str(finished.path)
+    result = CliRunner().invoke(app, ["gate", path, "--policy", str(policy), "--baseline", path])
+    assert result.exit_code == 0, result.output
+
+
+def test_a_policy_of_proof_alone_judges_no_comparison(
+    finished: RunDirectory, tmp_path: Path
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[limits]\nrequire_proof = true\n")
+    result = CliRunner().invoke(app, ["gate", str(finished.path), "--policy", str(policy)])
+    assert result.exit_code == 2
+    assert "judges nothing here" in result.stderr
+
+
+def test_the_report_of_a_comparison(finished: RunDirectory, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    result = CliRunner().invoke(app, ["report", str(finished.path), "-o", str(page)])
+    assert result.exit_code == 0, result.output
+    markup = page.read_text(encoding="utf-8").partition('<script type="application/json"')[0]
+    said = " ".join(re.sub(r"<[^>]*>", " ", markup.partition("</style>")[2]).split())
+    said = html.unescape(said)
+    assert "(not quantized) against" in said
+    assert "A comparison: “uniform” and “quantized” stand for the candidate" in said
+    assert "Units have no KL of their own here" in said
+    assert "there is nothing to choose widths from" in said
+    assert "Outside the blocks" in said
+    assert "embeddings" in said
+    assert "Units of block 1" in said
+    assert "candidate: model.safetensors" in said
+    for absent in ("AWQ cost", "Calibration text", "no checkpoint proved", "None-bit"):
+        assert absent not in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["recipe"],
+        ["recipe", "--target-bits", "5", "-o", "OUT"],
+        ["requantize", "--recipe", "recipe.json", "--out", "OUT"],
+        ["explain", "--prompt", "The", "-o", "OUT"],
+    ],
+)
+def test_what_takes_searches_says_that_there_are_none(
+    command: list[str], finished: RunDirectory, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    rest = [str(out) if part == "OUT" else part for part in command[1:]]
+    result = CliRunner().invoke(app, [command[0], str(finished.path), *rest])
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "is a comparison, without searches or recipe of its own" in result.stderr
+    assert not out.exists()
+
+
+def test_a_comparison_has_no_scores(finished: RunDirectory) -> None:
+    with pytest.raises(InputError, match="is a comparison"):
+        read_scores(finished.path)

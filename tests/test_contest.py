@@ -1,10 +1,12 @@
 """Scores read from a run, recipes measured side by side, and `awqscope recipe` over both."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -194,7 +196,18 @@ def test_dialects(run: RunDirectory, tmp_path: Path) -> None:
     assert all(name in listed for name in EMITTERS)
     result = call(run.path, "--emit", "llm-compressor", "-o", tmp_path / "recipe.yaml")
     assert result.exit_code == 0, result.output
-    assert "layers" in (tmp_path / "recipe.yaml").read_text()
+    text = (tmp_path / "recipe.yaml").read_text()
+    assert "layers" in text
+    assert call(run.path, "--emit", "llm-compressor", "-o", "-").stdout == text
+    assert call(run.path, "--emit", "llm-compressor").stdout == text
+
+
+def test_outputs_agree(run: RunDirectory, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "recipe.json"
+    budget = ("--target-bits", 5)
+    printed = call(run.path, *budget, "--json", "-o", out).stdout
+    assert out.read_text(encoding="utf-8") == printed == call(run.path, *budget, "-o", "-").stdout
+    assert load_recipe(out).kind == "budget"
 
 
 @pytest.mark.parametrize(
@@ -212,9 +225,11 @@ def test_dialects(run: RunDirectory, tmp_path: Path) -> None:
         (("--widths", "8,16", "--target-bits", "9"), "leave out 4 bits"),
         (("--target-bits", "inf"), "no budget"),
         (("--refine", "--min-recovery", "0.5"), "within a size"),
-        (("--target-bits", "5", "-o", "/nowhere/r.json"), "cannot be written"),
         (("--emit", "onnx"), "nothing emits 'onnx'"),
         (("--verify", "--model", "/nowhere"), "/nowhere"),
+        (("--target-bits", "nan"), "nan bits per weight are no budget"),
+        (("--target-bits", "5", "-o", "/"), "/ is a directory"),
+        (("--target-bits", "5", "-o", f"{__file__}/x"), "cannot be written"),
     ],
 )
 def test_what_cannot_be_asked(run: RunDirectory, options: tuple[str, ...], said: str) -> None:
@@ -230,3 +245,33 @@ def test_runs_without_scores(run: RunDirectory, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match="has not scored its units: finish the run first"):
         read_scores(tmp_path)
+
+
+def test_runs_of_earlier_versions_say_what_they_lack(run: RunDirectory, tmp_path: Path) -> None:
+    path = tmp_path / "old"
+    shutil.copytree(run.path, path)
+    (path / "linears.parquet").unlink()
+    assert call(path, "--target-bits", 5).exit_code == 0
+    result = call(path, "--target-bits", 5, "--split-fused")
+    assert result.exit_code == 2
+    assert "linears.parquet is missing: copy the whole run, or run it again" in result.stderr
+    old = RunDirectory(path)
+    units = old.read_table("units")
+    old.write_arrow("units", units.filter(pc.field("bits") < 16))
+    result = call(path, "--target-bits", 5)
+    assert result.exit_code == 2
+    assert "lacks 16 bits (an earlier version made it): run it again elsewhere" in result.stderr
+
+
+def test_a_model_or_text_that_is_elsewhere(run: RunDirectory, tmp_path: Path) -> None:
+    path = tmp_path / "moved"
+    shutil.copytree(run.path, path)
+    record, moved = RunDirectory(path).read(), RunDirectory(path)
+    model = record["spec"]["model"]
+    moved.update(spec={**record["spec"], "model": "nowhere/at/all", "valid": "gone.txt"})
+    result = call(path, "--verify")
+    assert result.exit_code == 2
+    assert f"give it with --model, or give the command in {record['directory']}" in result.stderr
+    result = call(path, "--verify", "--model", model)
+    assert result.exit_code == 2
+    assert f"no file gone.txt: give the command in {record['directory']}" in result.stderr

@@ -33,7 +33,7 @@ prompt = json.loads(open(options["prompts"]).read())["prompt"]
 if "fail" in prompt: sys.exit("awqscope: the model has moved")
 result = {make_asked(make_entry())!r}
 result["prompts"][0]["prompt"] = prompt
-json.dump(result, open(options["output"], "w"))
+json.dump(result, open(options["out"], "w"))
 """
 
 
@@ -70,7 +70,7 @@ def test_prompts_go_by_their_file(store: Store, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_command() -> None:
     run, asked, out = Path("/r/-x"), Path("/r/-x/p.jsonl"), Path("/r/-x/p.json")
-    options = [f"--prompts={asked}", f"--output={out}", "--tokens=7"]
+    options = [f"--prompts={asked}", f"--out={out}", "--tokens=7"]
     expected = [*jobs.PYTHON, "explain", *options, "--", str(run)]
     assert explain_command(run, asked, out, 7) == expected
 

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import app
+from app.components import Table
 from app.pages.gate_card import gate_card
 from app.store import Store
 from diagnose.policy import DEFAULT_PATH, SCHEMA_PATH
@@ -57,6 +58,9 @@ def test_exit_codes_and_files(policy: str, verdict: str, code: int, tmp_path: Pa
     again = gate(SAMPLE, "--policy", path, "--json", "-")
     assert json.loads(again.stdout) == told
     assert again.stdout == files["json"].read_text()
+    for kind in ("junit", "markdown"):
+        shown = gate(SAMPLE, "--policy", path, f"--{kind}", "-").stdout
+        assert shown == files[kind].read_text(encoding="utf-8")
 
 
 def test_the_default_policy_and_its_schema_are_printed() -> None:
@@ -96,7 +100,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
     )
     refused("there is no policy", SAMPLE, "--policy", tmp_path / "none.toml")
     refused("go to the same file", SAMPLE, "--junit", tmp_path / "x", "--json", tmp_path / "x")
-    refused("cannot be written", SAMPLE, "--junit", tmp_path)
+    refused("is a directory", SAMPLE, "--junit", tmp_path)
+    (tmp_path / "file").touch()
+    refused("cannot be written", SAMPLE, "--junit", tmp_path / "file" / "x")
     assert not (tmp_path / "x").exists()
 
 
@@ -111,6 +117,11 @@ def text(part: Any) -> str:
     return text(getattr(part, "children", None) or getattr(part, "rows", None) or "")
 
 
+def find_table(part: Any) -> list[Any]:
+    """The rows of the table in a card."""
+    return next(child.rows for child in part.children if isinstance(child, Table))
+
+
 def test_the_card_says_what_the_command_says(tmp_path: Path) -> None:
     path = write_run(tmp_path, "plain")
     own = write_run(tmp_path, "own")
@@ -121,7 +132,8 @@ def test_the_card_says_what_the_command_says(tmp_path: Path) -> None:
         told = json.loads(gate(run, *options, "--json", "-").stdout)
         head = re.match(r"Release gate . (\w+)", " ".join(said.split()))
         assert head and head[1] == told["verdict"]
-        words = re.findall(r"[✓✕?]\s+(pass|fail|inconclusive)", said)[1:]
+        rows = find_table(gate_card(store, store.summary(run.name)))
+        words = [row[-1]["text"].split()[1] for row in rows]
         assert words == [limit["verdict"] for limit in told["limits"]]
     assert "by its own policy.toml" in said
     assert f"awqscope gate {own} --policy {own}/policy.toml" in said

@@ -62,6 +62,12 @@ def test_recipes_of_another_model_and_split_units(saved: Path) -> None:
     with pytest.raises(InputError, match="has no unit"):
         check_fits(recipe, LLAMA, 1)
     units = json.loads(saved.read_text())["units"]
-    units[0]["linears"] = units[0]["linears"][:1]
+    units[0]["unit"] = "9.qkv"
+    with pytest.raises(InputError, match=r"has no unit '9\.qkv'"):
+        check_fits(load_recipe(change(saved, units=units)), LLAMA, 2)
+    units[0] |= {"unit": "0.q_proj", "linears": units[0]["linears"][:1]}
+    with pytest.raises(InputError, match=r"splits the fused unit 0\.qkv \(0\.q_proj\)"):
+        check_fits(load_recipe(change(saved, units=units)), LLAMA, 2)
+    units[0]["unit"] = "0.qkv"
     with pytest.raises(InputError, match=r"0\.qkv does not hold the linears a server fuses"):
         check_fits(load_recipe(change(saved, units=units)), LLAMA, 2)

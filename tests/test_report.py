@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from app.report.findings import AFTER, BEFORE, PASSAGES, Findings, choose_passages, read_findings
+from app.report.outcome import provenance_tables
 from app.report.page import name_model, page_style, to_data, write_page
 from tests.runs import SAMPLE, change_record, write_run
 
@@ -375,13 +376,26 @@ def test_a_page_that_is_there_is_replaced(html: str, tmp_path: Path) -> None:
     assert os.listdir(out.parent) == ["report.html"]
 
 
+def test_every_text_has_its_hash(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    definition = json.loads((run / "run.json").read_text())["ppl_definition"]
+    parts = [
+        {"text": f"{name}.txt", "sha256": name * 64, "first_window": 20 * n, "windows": 20}
+        for n, name in enumerate("ab")
+    ]
+    change_record(run, ppl_definition={**definition, "slices": parts})
+    (hashes, _) = provenance_tables(read_findings(run))
+    rows = {row["what"]: row["hash"] for row in hashes.rows}
+    assert (rows["Text a.txt"], rows["Text b.txt"]) == ("a" * 64, "b" * 64)
+
+
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
-        ({"state": "running"}, "finish it with its `awqscope run` command first"),
+        ({"state": "running"}, "finish it first: the command that began it goes on with it"),
         (
             {"state": "failed", "error": {"message": "no space", "remedy": "free some"}},
-            "failed (no space): free some, then give its `awqscope run` command again",
+            "failed (no space): free some; the command that began it goes on with it",
         ),
         ({"state": "failed"}, "no reason was recorded"),
         ({"schema": 99}, "schema 99"),

@@ -10,9 +10,11 @@ from typing import Any
 
 import flask
 import pytest
+from dash import html
 from flask.testing import FlaskClient
 
 from app.access import decide_access
+from app.parts import table
 from app.server import COOKIE, HEADERS, create_app, is_live, stamp
 from app.store import Store
 from app.urls import Page, link
@@ -264,6 +266,40 @@ def test_damaged_runs_say_so_and_spoil_no_list(
     rows = find_type(show(client, "/")[0], "AgGrid")[0]["rowData"]
     assert [(row["name"], row["state"]) for row in rows] == [("whole", "done"), ("odd", "damaged")]
     assert said in rows[1]["verdict"]
+
+
+def test_a_run_without_token_hashes_is_compared(tmp_path: Path) -> None:
+    """Runs of earlier versions do not say on which tokens they were measured."""
+    write_run(tmp_path, "new")
+    record = json.loads((write_run(tmp_path, "old") / "run.json").read_text(encoding="utf-8"))
+    for entry in ("ppl_definition", "calibration"):
+        record[entry].pop("tokens_sha256", None)
+    change_record(tmp_path / "old", **record)
+    page, _ = show(make_client(tmp_path), "/compare", "?a=old&b=new")
+    said = read_text(page)
+    assert "It is not known whether the texts are the same" in said
+    assert "not known" in said.partition("Settings that differ")[2]
+    assert "Block by block" in said
+
+
+def test_the_gate_of_a_run_is_drawn_as_text(tmp_path: Path) -> None:
+    write_run(tmp_path, "plain")
+    page, _ = show(make_client(tmp_path), link("run", "plain"))
+    marks = [
+        cell
+        for table in find_type(page, "Table")
+        for row in table["rows"]
+        for cell in row
+        if isinstance(cell, dict) and "look" in cell
+    ]
+    assert {cell["text"] for cell in marks} == {"✓ pass"}
+    assert {cell["look"] for cell in marks} == {"mark good"}
+    assert "children=" not in json.dumps(page)
+
+
+def test_cells_that_cannot_be_drawn_are_a_fault() -> None:
+    with pytest.raises(TypeError, match="cannot hold Div"):
+        table({"a": "A"}, [{"a": html.Div("x")}])
 
 
 def test_a_failed_run_says_the_remedy(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ const Link = ({ href, className, is_here, children }) =>
 const writePiece = (piece, key) => {
   if (typeof piece === "string") return piece;
   if (piece.href) return React.createElement(Link, { key, href: piece.href }, piece.text);
-  const [kind, look] = "look" in piece ? ["span", piece.look] : ["code", piece.code];
-  return React.createElement(kind, { key, className: look }, piece.text);
+  if ("look" in piece) return React.createElement("span", { key, className: piece.look }, piece.text);
+  return React.createElement("code", { key, className: piece.code }, piece.text);
 };
 
 const writeCell = (cell, key) => {

@@ -1,6 +1,7 @@
 """What commands share: errors and exit codes, options, amounts."""
 
 import functools
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -13,11 +14,13 @@ from mixedprec.errors import InputError
 
 INPUT_ERROR = 2
 INTERRUPTED = 130
+STDOUT = Path("-")
 DEVICES = ("auto", "cpu")
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 OutOption = Annotated[
-    Path | None, typer.Option("--out", help="Run directory. [default: reports/NAME]")
+    Path | None,
+    typer.Option("--out", "-o", metavar="DIR", help="Run directory. [default: reports/NAME]"),
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of the bootstrap and of sampled tokens.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the headline numbers as JSON.")]
@@ -40,6 +43,34 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(INTERRUPTED) from error
 
     return wrapped
+
+
+def check_output(path: Path) -> None:
+    """Raise InputError, before anything is measured, for what cannot be a file to write."""
+    if path == STDOUT:
+        return
+    if path.is_dir():
+        raise InputError(f"{path} is a directory", "give a file, or - for stdout")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(f"{path} cannot be written", f"{there} takes no file: give another")
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write a file in one step, with the directories that it needs; what is there is replaced. `-`
+    is stdout. InputError where it cannot be written."""
+    from mixedprec.files import write_text
+
+    if path == STDOUT:
+        # A page is in UTF-8 whatever the terminal's encoding.
+        sys.stdout.buffer.write(text.encode())
+        return
+    check_output(path)
+    try:
+        write_text(path.resolve(), text)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{path} cannot be written ({reason})", "give another file") from error
 
 
 def parse_bytes(text: str) -> int:

@@ -18,7 +18,9 @@ def compare(
     candidate: Annotated[
         str, typer.Argument(metavar="CANDIDATE", help="The checkpoint: directory or hub id.")
     ],
-    valid: Annotated[str, typer.Option(help="Text to measure on (SPEC).")] = "wikitext2:test",
+    valid: Annotated[
+        list[str], typer.Option(help="Text to measure on (SPEC); repeatable, each is a slice.")
+    ] = ["wikitext2:test"],
     seq_len: Annotated[
         int | None, typer.Option(help="Window of the PPL. [default: 2048 or the model's maximum]")
     ] = None,
@@ -45,11 +47,12 @@ def compare(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure what every block of CANDIDATE costs against REFERENCE, the model it was made from.
+    """Measure a checkpoint that was made elsewhere, block by block.
 
-    CANDIDATE is a checkpoint of autoawq (GEMM), GPTQ, compressed-tensors (pack-quantized), or one
-    that is not quantized but has other weights. The result is a run directory, as of `run`, without
-    a recipe. Run again with the same options, a stopped comparison goes on where it was.
+    REFERENCE is the 16-bit model that CANDIDATE was made from. CANDIDATE is a checkpoint of autoawq
+    (GEMM), GPTQ, compressed-tensors (pack-quantized), or one that is not quantized but has other
+    weights. The result is a run directory, as of `run`, without a recipe. Run again with the same
+    options, a stopped comparison goes on where it was.
 
     SPEC is wikitext2[:SPLIT], a .txt, .jsonl or .parquet file, or hub:NAME[:CONFIG]:SPLIT:COLUMN.
     """
@@ -60,7 +63,7 @@ def compare(
     spec = CompareSpec(
         reference=reference,
         candidate=candidate,
-        valid=valid,
+        valid=valid[0] if len(valid) == 1 else tuple(valid),
         seq_len=seq_len,
         windows=windows,
         z=z,

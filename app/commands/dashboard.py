@@ -29,7 +29,7 @@ def dashboard(
     ] = [],
     read_only: Annotated[bool, typer.Option(help="Start and stop nothing from the pages.")] = False,
 ) -> None:
-    """Open the web dashboard on every run in RUNS_DIR, finished or under way."""
+    """Open the web dashboard on every run in RUNS_DIR."""
     from app.access import decide_access
     from app.server import create_app, listen, open_socket
     from app.store import Store

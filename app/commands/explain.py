@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands.common import RunArgument, parse_bytes
+from app.commands.common import STDOUT, RunArgument, check_output, parse_bytes, write_output
 from mixedprec.errors import InputError
 
 
@@ -27,11 +27,17 @@ def explain(
         typer.Option(help="A model that fits is decoded from memory, another read for each token."),
     ] = "8GiB",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the result as JSON here too.")
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Write the result as JSON to this file; - is stdout.",
+        ),
     ] = None,
 ) -> None:
-    """Say which block makes the quantized model go on with a prompt otherwise, and what repairs it.
+    """Say which block breaks a prompt, and what repairs it.
 
     Both models continue the prompt greedily, as it is, without a chat template. Where they part,
     every block is quantized alone and restored alone, and the cheapest units are found whose
@@ -47,14 +53,13 @@ def explain(
     from diagnose.opened import open_run
     from diagnose.prompts import read_prompts
     from diagnose.rundir import RunDirectory
-    from mixedprec.files import write_json
 
     if (prompt is None) == (prompts is None):
         raise InputError("one prompt or a file of them is needed", "give --prompt or --prompts")
     if tokens < 1:
         raise InputError(f"--tokens {tokens} is too small", "give at least 1")
-    if output is not None and (output.is_dir() or not output.absolute().parent.is_dir()):
-        raise InputError(f"{output} cannot be written", "give a file in a directory that exists")
+    if out is not None:
+        check_output(out)
     budget = parse_bytes(max_memory)
     return_freed_tensors()
     asked = [prompt] if prompt is not None else read_prompts(Path(str(prompts)))
@@ -69,10 +74,11 @@ def explain(
             result = explain_prompts(opened, asked, tokens, budget, on_progress).to_json()
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt("nothing was written") from error
-    if output is not None:
-        write_json(output, result)
-    if as_json:
-        print(json.dumps(result, indent=2))
+    text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if out not in (None, STDOUT):
+        write_output(out, text)
+    if as_json or out == STDOUT:
+        write_output(STDOUT, text)
         return
     width = None if sys.stdout.isatty() else 120
     show_explained(result, Console(width=width, highlight=False))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from app.commands.common import STDOUT, check_output, write_output
 from mixedprec.errors import InputError
 
 
@@ -19,10 +20,15 @@ def gate(
     baseline: Annotated[
         Path | None, typer.Option(help="Run on the same tokens, for the policy's [drift] limits.")
     ] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write Markdown to this file.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write JUnit XML to this file.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write Markdown to this file.")
+    ] = None,
     json_file: Annotated[
-        str | None, typer.Option("--json", help="Write JSON to this file, or - for stdout.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write JSON to this file; - is stdout."),
     ] = None,
     print_policy: Annotated[
         bool, typer.Option("--print-policy", help="Print the default policy, with what it means.")
@@ -50,9 +56,10 @@ def gate(
     from diagnose.gate import judge_run
     from diagnose.rundir import RunDirectory
 
-    given = {"junit": junit, "markdown": markdown}
-    given["json"] = None if json_file in (None, "-") else Path(str(json_file))
+    given = {"junit": junit, "markdown": markdown, "json": json_file}
     files = {kind: file for kind, file in given.items() if file is not None}
+    for file in files.values():
+        check_output(file)
     if len(set(files.values())) < len(files):
         raise InputError("two outputs go to the same file", "give each its own")
     against = None if baseline is None else RunDirectory(baseline)
@@ -60,20 +67,7 @@ def gate(
     writers = {"junit": write_junit, "markdown": write_markdown, "json": write_json_text}
     for kind, file in files.items():
         write_output(file, writers[kind](verdict))
-    if json_file == "-":
-        sys.stdout.write(write_json_text(verdict))
-    else:
+    if STDOUT not in files.values():
         width = None if sys.stdout.isatty() else 150
         Console(width=width, highlight=False).print(write_terminal(verdict))
     raise typer.Exit(verdict.exit_code)
-
-
-def write_output(file: Path, text: str) -> None:
-    """Write a file in one step. InputError where it cannot be written."""
-    from mixedprec.files import write_text
-
-    try:
-        write_text(file, text)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"{file} cannot be written ({reason})", "give another file") from error

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.commands.common import RunArgument, parse_bytes
+from app.commands.common import STDOUT, RunArgument, check_output, parse_bytes, write_output
 from mixedprec.baselines import Contestant, predict_contest
 from mixedprec.errors import InputError
-from mixedprec.files import write_text
 
 if TYPE_CHECKING:
     from diagnose.rundir import RunDirectory
@@ -59,22 +58,30 @@ def recipe(
         str | None, typer.Option(help="Write it for another tool; --emit list names them.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where to write the recipe (or the dialect).")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Write the recipe (or the dialect) to this file; - is stdout.",
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the recipe as JSON, with its rivals.")
     ] = False,
 ) -> None:
-    """Choose widths from a finished run's scores: least damage in a size, or least size.
+    """Choose widths for a budget from a finished run's scores.
 
-    Prints what is predicted and how cheap recipes of equal bytes compare; -o keeps the recipe for
-    `requantize`. With --verify all are measured on the run's text (and kept in RUN/races/); with
-    --refine alone nothing is kept in RUN.
+    The least damage in a size, or the least size for a recovery; without a budget the run's own
+    recipe. Prints what is predicted and how cheap recipes of equal bytes compare; -o keeps the
+    recipe for `requantize`. With --verify all are measured on the run's text (and kept in
+    RUN/races/); with --refine alone nothing is kept in RUN.
     """
     from app.progress import show_progress
     from app.standings import print_recipe
     from diagnose.rundir import RunDirectory
     from diagnose.scores import read_scores, read_squared_errors
+    from diagnose.spec import RunSpec
     from mixedprec.baselines import list_baselines
     from mixedprec.recipe import recipe_json, save_recipe
     from mixedprec.solver import limit_widths, unit_room
@@ -83,6 +90,8 @@ def recipe(
         _list_dialects()
         return
     _check_dialect(emit)
+    if out is not None:
+        check_output(out)
     budget = {
         "target_bits": target_bits,
         "max_bytes": None if max_bytes is None else parse_bytes(max_bytes),
@@ -100,9 +109,8 @@ def recipe(
         )
     if widths is not None and not asked:
         raise InputError("--widths is for a budget", "give --target-bits or another with it")
-    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
-        raise InputError(f"{out} cannot be written", "give a file in a directory that exists")
     run = RunDirectory(path)
+    spec = RunSpec.from_json(run.read_searched()["spec"])
     scores = read_scores(path, split_fused=split_fused)
     allowed = None if widths is None else _parse_widths(widths)
     if allowed is not None:
@@ -143,17 +151,14 @@ def recipe(
         save_recipe(run.path / "races" / f"{name}.json", chosen)
     text = json.dumps(recipe_json(chosen), indent=2, ensure_ascii=False)
     if emit:
-        from diagnose.spec import RunSpec
         from mixedprec.emitters import emit as write_dialect
 
-        text = write_dialect(emit, chosen, RunSpec.from_json(run.read()["spec"]).schemes)
-    if out is not None:
-        write_text(out, text.rstrip("\n") + "\n")
-    elif emit:
-        print(text)
-        return
-    if as_json:
-        print(json.dumps(recipe_json(chosen), indent=2, ensure_ascii=False))
+        text = write_dialect(emit, chosen, spec.schemes)
+    text = text.rstrip("\n") + "\n"
+    if out not in (None, STDOUT):
+        write_output(out, text)
+    if as_json or out == STDOUT or (emit and out is None):
+        write_output(STDOUT, text)
         return
     print_recipe(scores, chosen, contestants)
 

@@ -1,15 +1,13 @@
 """`awqscope report`: a finished run as one page to send to someone."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.commands.common import RunArgument
+from app.commands.common import STDOUT, RunArgument, write_output
 from mixedprec.errors import InputError
 
-STDOUT = Path("-")
 SUFFIXES = (".html", ".htm")
 
 
@@ -19,25 +17,18 @@ def report(
         Path, typer.Option("-o", "--out", metavar="FILE", help="File ending in .html; - is stdout.")
     ],
 ) -> None:
-    """Write a finished run as one HTML page that needs nothing else, to send to someone.
+    """Write a finished run as one page to send to someone.
 
-    A FILE that is there is replaced, in one step. The page asks nobody for anything, and the same
-    run gives the same page.
+    It is HTML and needs nothing else. A FILE that is there is replaced, in one step. The page asks
+    nobody for anything, and the same run gives the same page.
     """
     from app.report.findings import read_findings
     from app.report.page import write_page
-    from mixedprec.files import write_text
 
     # Nothing but a page is ever replaced, such as a recipe named by mistake.
     if out != STDOUT and (out.suffix.lower() not in SUFFIXES or out.is_dir()):
         raise InputError(f"{out} is no page", "give -o a file that ends in .html, or -")
     page = write_page(read_findings(path))
-    if out == STDOUT:
-        sys.stdout.buffer.write(page.encode())
-        return
-    try:
-        write_text(out.resolve(), page)
-    except OSError as error:
-        said = f"{out} cannot be written ({error.strerror})"
-        raise InputError(said, "choose another -o") from error
-    print(f"{out}: {len(page.encode()) / 1e6:.1f} MB")
+    write_output(out, page)
+    if out != STDOUT:
+        print(f"{out}: {len(page.encode()) / 1e6:.1f} MB")

@@ -13,7 +13,12 @@ from mixedprec.errors import InputError
 def requantize(
     path: RunArgument,
     recipe: Annotated[Path, typer.Option(help="Recipe file (JSON), such as RUN/recipe.json.")],
-    out: Annotated[Path, typer.Option(help="Directory for the checkpoint; must not exist.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Directory for the checkpoint; must not exist."
+        ),
+    ],
     fmt: Annotated[
         str, typer.Option("--format", help="compressed-tensors, or awq (GEMM, uniform 4-bit).")
     ] = "compressed-tensors",
@@ -25,7 +30,7 @@ def requantize(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Write the checkpoint of a recipe from a run's search results, without searching again.
+    """Write the checkpoint of a recipe, without searching again.
 
     With --prove it is then measured from disk on the run's text, in another process, and every
     tensor compared with what recipe and searches say; OUT/awqscope-proof.json holds the result.
@@ -43,7 +48,7 @@ def requantize(
     from mixedprec.scheme import FP16_BITS
 
     found = RunDirectory(path)
-    spec = RunSpec.from_json(found.read()["spec"])
+    spec = RunSpec.from_json(found.read_searched()["spec"])
     if not found.is_done("search"):
         raise InputError(f"{path} has not finished its AWQ search", "finish the run first")
     if out.exists():

@@ -63,7 +63,7 @@ def run(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure what AWQ costs every block of MODEL, and repair what stands out.
+    """Quantize MODEL, measure every block, repair what stands out.
 
     Ends with a mixed-width checkpoint proved from disk, in a directory with every number behind it.
     Run again with the same options, a stopped run goes on where it was.
@@ -100,7 +100,7 @@ def run(
 
 
 def demo(out: OutOption = None, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
-    """The same on the bundled model, which has one planted fault to find and repair."""
+    """The same on the bundled model, which has one planted fault."""
     from app.demo import demo_spec
 
     carry_out(demo_spec(seed), out or Path("reports/demo"), as_json)

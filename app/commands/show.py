@@ -8,7 +8,7 @@ from app.commands.common import JsonOption, RunArgument
 
 
 def show(path: RunArgument, as_json: JsonOption = False) -> None:
-    """Print what a run found: verdict, blocks, recipe, what was recovered at what size."""
+    """Print what a run found: verdict, numbers, blocks, recipe."""
     print_run(path, as_json)
 
 

@@ -5,13 +5,15 @@ from typing import Any
 
 from dash import html
 
-from app.candidate import is_comparison
+from app.candidate import NO_UNITS
 from app.facts import (
+    WIDTH_COLUMNS,
     block_unit_columns,
     block_unit_rows,
     channel_summary,
     promotion_columns,
     promotion_rows,
+    width_rows,
 )
 from app.figures import draw_channels, draw_depth, draw_histograms
 from app.jobs import Jobs
@@ -32,7 +34,8 @@ from app.parts import (
 )
 from app.store import RunSummary, Store
 from app.urls import Page, link
-from app.words import megabytes, show_token
+from app.words import show_token
+from diagnose.rundir import is_comparison
 
 MODELS = {"reference": "16-bit", "uniform": "uniform"}
 STATISTICS = {
@@ -181,14 +184,8 @@ def widths_section(rows: Sequence[Row]) -> Any:
     """The widths that a candidate's units were found at."""
     return card(
         "Units",
-        table(
-            {"unit": "Unit", "bits": "Bits", "bytes": "Weights"},
-            [
-                {"unit": r["unit"], "bits": str(r["bits"]), "bytes": megabytes(r["bytes"])}
-                for r in rows
-            ],
-        ),
-        summary="The candidate's block is swapped whole: its units have no KL of their own.",
+        table(WIDTH_COLUMNS, width_rows(rows)),
+        summary=NO_UNITS,
     )
 
 

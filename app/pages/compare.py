@@ -72,14 +72,19 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
     flat |= {f"version of {name}": value for name, value in record["versions"].items()}
     flat |= {f"source {key}": record["source"][key] for key in ("architecture", "dtype")}
     flat["weights"] = " ".join(value[:10] for value in record["source"]["hashes"].values())
-    flat["validation tokens"] = record["ppl_definition"]["tokens_sha256"][:16]
+    flat["validation tokens"] = _shorten(record["ppl_definition"].get("tokens_sha256"))
     if "candidate" in record:
         hashes = record["candidate"]["hashes"].values()
         flat["candidate's weights"] = " ".join(value[:10] for value in hashes)
     if "calibration" in record:
-        flat["calibration tokens"] = record["calibration"]["tokens_sha256"][:16]
+        flat["calibration tokens"] = _shorten(record["calibration"].get("tokens_sha256"))
     flat.pop("max_memory", None)
     return flat
+
+
+def _shorten(digest: str | None) -> str:
+    """The beginning of a hash; runs of earlier versions lack some."""
+    return "not known" if digest is None else digest[:16]
 
 
 def different_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -202,8 +207,11 @@ def comparison(store: Store, a: RunSummary, b: RunSummary, metric: str) -> list[
             return [notice(f"{run.name} cannot be compared", said)]
     assert a.record is not None and b.record is not None
     parts: list[Any] = []
-    tokens = [run.record["ppl_definition"]["tokens_sha256"] for run in (a, b) if run.record]
-    if tokens[0] != tokens[1]:
+    tokens = [run.record["ppl_definition"].get("tokens_sha256") for run in (a, b) if run.record]
+    if None in tokens:
+        said = html.P("An earlier version made one of them and did not say on which tokens.")
+        parts.append(notice("It is not known whether the texts are the same", said))
+    elif tokens[0] != tokens[1]:
         said = html.P("Their numbers are of different validation tokens: differences mean little.")
         parts.append(notice("Measured on different text", said, tone="bad"))
     parts.append(

@@ -6,6 +6,7 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
+from app.candidate import NO_SEARCHES
 from app.explained import (
     mixed_mark,
     shorten,
@@ -26,6 +27,7 @@ from app.pages.tokens import shade, show_line_ends
 from app.parts import as_table, card, chart, go_to, heading, notice, number, table
 from app.store import RunSummary, Store, UnknownRunError
 from app.urls import Page, link, read_address
+from diagnose.rundir import is_comparison
 from mixedprec.errors import InputError
 
 TICK = 1500
@@ -305,6 +307,8 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     if run.record is None:
         return [heading(run.name), notice("This run cannot be shown", html.P(run.error))]
     parts: list[Any] = [run_heading(run, "explain", "Explain")]
+    if is_comparison(run.record):
+        return [*parts, notice("Nothing can be explained here", html.P(NO_SEARCHES))]
     if not is_ready(run):
         said = html.P("Search and sweep must be done first.")
         return [*parts, notice("Nothing can be explained yet", said)]

@@ -58,7 +58,7 @@ def summarise(verdict: GateVerdict, policy: str) -> str:
 def verdict_row(line: Line) -> dict[str, Any]:
     """A limit as a line of the table."""
     return {
-        "title": [line.title, html.Span(line.note, className="note")],
+        "title": [line.title, html.Span(line.note, className="note")] if line.note else line.title,
         "value": line.value,
         "interval": line.interval,
         "bound": line.bound,
@@ -68,5 +68,4 @@ def verdict_row(line: Line) -> dict[str, Any]:
 
 def verdict_mark(outcome: str) -> html.Span:
     """pass, fail or inconclusive, by sign, word and colour."""
-    sign = html.Span(SIGNS[outcome], **{"aria-hidden": "true"})
-    return html.Span([sign, f" {outcome}"], className=f"mark {TONES[outcome]}")
+    return html.Span(f"{SIGNS[outcome]} {outcome}", className=f"mark {TONES[outcome]}")

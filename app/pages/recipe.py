@@ -8,7 +8,7 @@ import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
-from app.candidate import NO_RECIPE, is_comparison
+from app.candidate import NO_RECIPE
 from app.facts import measured_points, point_rows
 from app.figures import draw_recipes
 from app.jobs import Jobs, Requantization
@@ -37,6 +37,7 @@ from app.predict import (
 from app.rivals import cut_frontier, frontier_points, list_points, raced_points
 from app.store import RunSummary, Store
 from app.urls import Page, read_address
+from diagnose.rundir import is_comparison
 from mixedprec.errors import InputError
 from mixedprec.recipe import Recipe, change_recipe, load_recipe, recipe_json
 

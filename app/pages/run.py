@@ -7,17 +7,22 @@ import dash_mantine_components as dmc
 import plotly.graph_objects as go
 from dash import dcc, html
 
-from app.candidate import NO_RECIPE, is_comparison, write_note
+from app.candidate import ABOUT_PLACES, NO_RECIPE, NO_UNITS, write_note
 from app.components import Link
 from app.facts import (
     METRICS,
+    PLACE_COLUMNS,
+    WIDTH_COLUMNS,
     headline_tiles,
+    list_hashes,
+    place_rows,
     profile_rows,
     profile_summary,
     promoted_units,
     provenance_facts,
     unit_rows,
     units_summary,
+    width_rows,
     worst_units,
 )
 from app.figures import draw_profile, draw_units
@@ -41,8 +46,7 @@ from app.parts import (
 from app.store import Progress, RunSummary, Store
 from app.urls import Page, link
 from app.verdict import write_verdict
-from app.words import interval, megabytes, number
-from diagnose.rundir import STAGES
+from diagnose.rundir import STAGES, is_comparison
 
 SCALES = {"linear": "linear", "log": "log"}
 TABS = (("run", "Overview"), ("tokens", "Tokens"), ("recipe", "Recipe"), ("explain", "Explain"))
@@ -132,21 +136,10 @@ def widths_card(rows: Sequence[Mapping[str, Any]]) -> Any:
         html.Details(
             [
                 html.Summary("Unit by unit"),
-                table(
-                    {"unit": "Unit", "bits": "Bits", "bytes": "Weights"},
-                    [
-                        {
-                            "unit": row["unit"],
-                            "bits": str(row["bits"]),
-                            "bytes": megabytes(row["bytes"]),
-                        }
-                        for row in rows
-                    ],
-                ),
+                table(WIDTH_COLUMNS, width_rows(rows)),
             ]
         ),
-        summary="Units have no KL of their own here: the candidate's blocks are swapped whole. "
-        + NO_RECIPE,
+        summary=f"{NO_UNITS} {NO_RECIPE}",
     )
 
 
@@ -154,21 +147,8 @@ def places_card(places: Sequence[Mapping[str, Any]]) -> Any:
     """What a candidate changes outside the blocks."""
     return card(
         "Outside the blocks",
-        table(
-            {"place": "Place", "kl": "KL alone", "ppl": "ΔPPL alone", "restored": "KL if restored"},
-            [
-                {
-                    "place": row["place"],
-                    "kl": f"{number(row['kl'])} {interval((row['kl_low'], row['kl_high']))}",
-                    "ppl": f"{number(row['delta_ppl'], '+.3f')} "
-                    f"{interval((row['delta_ppl_low'], row['delta_ppl_high']), '+.3f')}",
-                    "restored": number(row["restored_kl"]),
-                }
-                for row in places
-            ],
-        ),
-        summary="The candidate's are not the reference's; “up to here” above begins with its "
-        "embeddings, and only the whole candidate has its head.",
+        table(PLACE_COLUMNS, place_rows(places)),
+        summary=ABOUT_PLACES,
     )
 
 
@@ -244,11 +224,6 @@ def log_details(tail: str, *, is_open: bool = False) -> html.Details:
 
 def provenance_card(record: Mapping[str, Any]) -> Any:
     """How perplexity was defined, on what, with what."""
-    hashes = {**record["source"]["hashes"]}
-    hashes |= {
-        f"candidate: {name}": value
-        for name, value in record.get("candidate", {}).get("hashes", {}).items()
-    }
     return card(
         "What these numbers are",
         html.Dl(
@@ -264,7 +239,10 @@ def provenance_card(record: Mapping[str, Any]) -> Any:
                 html.Summary("Hashes of the model's files"),
                 table(
                     {"file": "File", "hash": "SHA-256"},
-                    [{"file": name, "hash": html.Code(value)} for name, value in hashes.items()],
+                    [
+                        {"file": name, "hash": html.Code(value)}
+                        for name, value in list_hashes(record).items()
+                    ],
                 ),
             ]
         ),

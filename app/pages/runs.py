@@ -8,11 +8,12 @@ import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import html
 
-from app.candidate import is_comparison, name_uniform
+from app.candidate import name_uniform
 from app.jobs import Jobs
 from app.parts import command, go_to, heading, notice
 from app.store import Progress, RunSummary, Store
 from app.urls import Page, link
+from diagnose.rundir import is_comparison
 
 
 def _number(form: str, width: int = 96) -> dict[str, Any]:

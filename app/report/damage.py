@@ -3,23 +3,29 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from app.candidate import ABOUT_PLACES, NO_UNITS
 from app.facts import (
     METRICS,
+    PLACE_COLUMNS,
+    WIDTH_COLUMNS,
     block_unit_columns,
     block_unit_rows,
     channel_summary,
+    place_rows,
     profile_rows,
     profile_summary,
     promotion_columns,
     promotion_rows,
     unit_rows,
     units_summary,
+    width_rows,
     worst_units,
 )
 from app.figures import draw_profile, draw_units
 from app.report.findings import Findings
 from app.report.pieces import Chart, Row, Table
 from app.words import interval, number, show_token
+from diagnose.rundir import is_comparison
 
 SPOILED = 6
 OUTLIERS = 3
@@ -67,7 +73,9 @@ def _profile_chart(rows: Sequence[Row], metric: str) -> Chart:
 
 
 def units_chart(found: Findings) -> Chart | None:
-    """The heat map of units; None where none is quantized."""
+    """The heat map of units; None where none is quantized, and of a comparison."""
+    if is_comparison(found.record):
+        return None
     here = worst_units(found.units, found.record["spec"])
     if not here:
         return None
@@ -85,8 +93,26 @@ def units_chart(found: Findings) -> Chart | None:
     )
 
 
-def kept_units(found: Findings) -> str:
-    """Which units the run was told to leave alone, in a sentence; empty if none."""
+def found_widths(found: Findings) -> Table | None:
+    """What a candidate's units are stored at; None of a run that chose widths itself."""
+    if not is_comparison(found.record):
+        return None
+    return Table(WIDTH_COLUMNS, width_rows(found.units), "Widths that were found")
+
+
+def places_table(found: Findings) -> Table | None:
+    """What a candidate changes outside the blocks; None where it changes nothing there."""
+    places = found.record.get("places")
+    if not places:
+        return None
+    return Table(PLACE_COLUMNS, place_rows(places), "Outside the blocks", summary=ABOUT_PLACES)
+
+
+def about_units(found: Findings) -> str:
+    """Which units the run was told to leave alone, or why a comparison says little of them, in a
+    sentence; empty if there is nothing to say."""
+    if is_comparison(found.record):
+        return NO_UNITS
     kept = found.record["spec"]["keep_fp16"]
     return f"Kept at 16 bits, as asked: {', '.join(kept)}." if kept else ""
 
@@ -123,8 +149,10 @@ def _flagged_block(found: Findings, block: int) -> FlaggedBlock:
             cosine = number(row["cosine"], ".5f")
             facts["Output SQNR"] = f"{number(row['sqnr'], '.1f')} dB, cosine {cosine}"
     tables = []
-    units = block_unit_rows([row for row in found.units if row["block"] == block], spec)
-    if units:
+    mine = [row for row in found.units if row["block"] == block]
+    if is_comparison(found.record):
+        tables.append(Table(WIDTH_COLUMNS, width_rows(mine), f"Units of block {block}"))
+    elif units := block_unit_rows(mine, spec):
         columns = block_unit_columns(spec["bits"], spec["rescue_bits"])
         tables.append(Table(columns, units, f"Units of block {block}, worst first"))
     tried = [row for row in found.promotions if row["block"] == block]

@@ -12,6 +12,7 @@ from mixedprec.recipe import Recipe
 
 PASSAGES = 8
 BEFORE, AFTER = 40, 12
+GO_ON = "the command that began it goes on with it"
 UNFINISHED = {
     "running": "is not finished: a process is at it",
     "stopped": "is not finished: it was stopped before its end",
@@ -61,14 +62,10 @@ def read_findings(path: Path) -> Findings:
         raise InputError(run.error, run.remedy)
     if run.state == "failed":
         fault = run.record["error"] or {"message": "no reason was recorded", "remedy": ""}
-        first = f"{fault['remedy']}, then " if fault["remedy"] else ""
-        raise InputError(
-            f"{path} failed ({fault['message']})", f"{first}give its `awqscope run` command again"
-        )
+        first = f"{fault['remedy']}; " if fault["remedy"] else ""
+        raise InputError(f"{path} failed ({fault['message']})", first + GO_ON)
     if run.state != "done":
-        raise InputError(
-            f"{path} {UNFINISHED[run.state]}", "finish it with its `awqscope run` command first"
-        )
+        raise InputError(f"{path} {UNFINISHED[run.state]}", f"finish it first: {GO_ON}")
     try:
         return _read_tables(store, folder.name, run.record)
     except (OSError, ValueError, LookupError, TypeError) as error:

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.facts import measured_points, point_rows, provenance_facts
+from app.candidate import NO_RECIPE
+from app.facts import list_hashes, measured_points, point_rows, provenance_facts
 from app.figures import draw_recipes
 from app.predict import predict, unit_table
 from app.report.findings import Findings
 from app.report.pieces import Chart, Table
 from app.words import interval, megabytes, number, share
+from diagnose.rundir import is_comparison
 from mixedprec.widths import list_changed, list_widths
 
 
@@ -27,6 +29,8 @@ class RecipePart:
 def recipe_part(found: Findings) -> RecipePart:
     """The recipe, what it was to come to and what it came to, and its proof."""
     recipe, record = found.recipe, found.record
+    if is_comparison(record):
+        return RecipePart(NO_RECIPE, None, None, None)
     if recipe is None:
         return RecipePart("The run chose no recipe.", None, None, None)
     spec, headline = record["spec"], record["headline"]
@@ -149,14 +153,21 @@ def _write_time(stamp: str | None) -> str:
 def provenance_tables(found: Findings) -> list[Table]:
     """Every hash in full, and every option."""
     record = found.record
-    texts = {"Validation": record["ppl_definition"], "Calibration": record["calibration"]}
+    texts = {
+        "Validation": record["ppl_definition"],
+        "Calibration": record.get("calibration", {}),
+    }
     hashes = [
         {"what": f"{name} {kind}", "hash": part[key]}
         for name, part in texts.items()
         for kind, key in (("text", "text_sha256"), ("tokens", "tokens_sha256"))
         if part.get(key)
     ]
-    hashes += [{"what": name, "hash": value} for name, value in record["source"]["hashes"].items()]
+    hashes += [
+        {"what": f"Text {part['text']}", "hash": part["sha256"]}
+        for part in record["ppl_definition"].get("slices", ())
+    ]
+    hashes += [{"what": name, "hash": value} for name, value in list_hashes(record).items()]
     options = [
         {"option": name, "value": _write_option(value)} for name, value in record["spec"].items()
     ]

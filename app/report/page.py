@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from app.candidate import name_candidate, name_uniform, write_note
 from app.facts import headline_tiles, promoted_units
 from app.report import damage, outcome, passages
 from app.report.findings import Findings
 from app.verdict import write_verdict
 from app.words import reads_as_number
+from diagnose.rundir import is_comparison
 
 HERE = Path(__file__).parent
 STYLE = HERE.parent / "assets" / "awqscope.css"
@@ -48,15 +51,18 @@ def write_page(found: Findings) -> str:
             plotly=plotly,
             script=script,
             data={chart.key: to_data(chart.figure) for chart in charts},
-            title=name_model(record["model"]),
+            title=name_subject(record),
             run=found.name,
             proved=record["headline"].get("proved"),
             verdict=write_verdict(record, promoted_units(found.recipe, record)),
             tiles=headline_tiles(record),
-            bits=record["spec"]["bits"],
+            uniform=name_uniform(record),
+            note=write_note(record) if is_comparison(record) else "",
             profile=profile,
             units=units,
-            kept=damage.kept_units(found),
+            widths=damage.found_widths(found),
+            places=damage.places_table(found),
+            about_units=damage.about_units(found),
             flagged=damage.flagged_blocks(found),
             why_none=damage.why_none(found),
             passages=passages.show_passages(found),
@@ -67,6 +73,12 @@ def write_page(found: Findings) -> str:
             finished=outcome.provenance(found)["Finished"],
         )
     )
+
+
+def name_subject(record: Mapping[str, Any]) -> str:
+    """What the page is of: the model, or a comparison's candidate and its model."""
+    model = name_model(record["model"])
+    return f"{name_candidate(record)} against {model}" if is_comparison(record) else model
 
 
 def name_model(model: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from app.candidate import name_briefly
 from app.facts import shade, token_summary, token_value
 from app.report.findings import Findings, Passage
 from app.report.pieces import Row
@@ -36,11 +37,11 @@ class ShownPassage:
 def show_passages(found: Findings) -> list[ShownPassage]:
     """The worst tokens in their text, shaded on one scale."""
     largest = max((p.rows[p.at]["kl_uniform"] for p in found.passages), default=0.0)
-    bits = found.record["spec"]["bits"]
-    return [_show_passage(passage, largest, bits) for passage in found.passages]
+    uniform = name_briefly(found.record)
+    return [_show_passage(passage, largest, uniform) for passage in found.passages]
 
 
-def _show_passage(passage: Passage, largest: float, bits: int) -> ShownPassage:
+def _show_passage(passage: Passage, largest: float, uniform: str) -> ShownPassage:
     tokens = [_shown(row, largest) for row in passage.rows]
     row = passage.rows[passage.at]
     expected = {
@@ -48,7 +49,7 @@ def _show_passage(passage: Passage, largest: float, bits: int) -> ShownPassage:
             (show_token(top["text"]), f"{top['probability']:.0%}", top["token"] == row["token"])
             for top in row[key]
         ]
-        for key, name in (("top_reference", "16-bit"), ("top_uniform", f"{bits}-bit"))
+        for key, name in (("top_reference", "16-bit"), ("top_uniform", uniform))
         if row.get(key)
     }
     mixed = "" if row["kl_mixed"] is None else f" (mixed {number(row['kl_mixed'], '.4f')})"
