@@ -145,8 +145,11 @@ def tokens_to_decide(findings: Sequence[Finding], limit: Limit, scored: int) -> 
         half = finding.high - finding.value if upwards else finding.value - finding.low
         if gap == 0 or not finding.tokens or not math.isfinite(gap):
             return None
-        shrunk = (half / gap) ** 2 if math.isfinite(half) else 1.0
+        # A square by `**` raises where it overflows, a product is infinite.
+        shrunk = (half / gap) * (half / gap) if math.isfinite(half) else 1.0
         more = max(shrunk, finding.least / finding.tokens)
+        if not math.isfinite(scored * more):
+            return None
         needed = max(needed, math.floor(scored * more) + 1)
     return needed
 
