@@ -152,6 +152,8 @@ def tokens_to_decide(findings: Sequence[Finding], limit: Limit, scored: int) -> 
             return None
         shrunk = halves**2
         more = max(shrunk, finding.least / finding.tokens)
+        if not math.isfinite(scored * more):
+            return None
         needed = max(needed, math.floor(scored * more) + 1)
     return needed
 

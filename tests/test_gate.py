@@ -124,6 +124,8 @@ def test_tokens_to_decide_by_hand() -> None:
     # Above the limit it is the lower half that matters.
     assert tokens_to_decide([finding(0.4, 0.2, 0.45)], limit, 1000) == pytest.approx(4000, abs=1)
     assert tokens_to_decide([finding(0.3, 0.2, 0.4)], limit, 1000) is None
+    # More than can be counted.
+    assert tokens_to_decide([finding(0, 0, 1)], Limit(limit.criterion, 1e-184), 1000) is None
     assert tokens_to_decide([finding(0.9, 0.6, 0.95)], Limit(TOP1, 0.8), 1000) == pytest.approx(
         9000, abs=1
     )
