@@ -367,7 +367,7 @@ def test_what_cannot_be_proved_is_refused_before_writing(
     shutil.copytree(finished.path, unmeasured)
     (unmeasured / "tokens.parquet").unlink()
     assert_refused(
-        proving(RunDirectory(unmeasured), recipe, out), "tokens.parquet cannot be read", out=out
+        proving(RunDirectory(unmeasured), recipe, out), "tokens.parquet is missing", out=out
     )
 
 
