@@ -128,7 +128,8 @@ def test_a_chosen_view_survives_a_reload(page: "sync_api.Page") -> None:
     page.get_by_text("ΔPPL", exact=True).locator("visible=true").first.click()
     page.get_by_text("log", exact=True).click()
     sync_api.expect(page.locator("#profile-card .ytitle")).to_have_text("ΔPPL")
-    assert "metric=delta_ppl" in page.url and "scale=log" in page.url
+    sync_api.expect(page).to_have_url(re.compile(re.escape("metric=delta_ppl")))
+    sync_api.expect(page).to_have_url(re.compile(re.escape("scale=log")))
     page.reload()
     sync_api.expect(page.locator("#profile-card .ytitle")).to_have_text("ΔPPL")
 
@@ -246,7 +247,7 @@ def test_tokens_are_chosen_by_mouse_and_by_keys(page: "sync_api.Page") -> None:
     sync_api.expect(page.locator("#token-card h2")).to_contain_text("Token 10:")
     page.locator(".t[data-position='20']").click()
     sync_api.expect(page.locator("#token-card h2")).to_contain_text("Token 20:")
-    assert "position=20" in page.url
+    sync_api.expect(page).to_have_url(re.compile(re.escape("position=20")))
     page.locator("#text-view").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
@@ -265,7 +266,7 @@ def test_widths_are_switched_downloaded_and_requantized(page: "sync_api.Page", r
     sync_api.expect(tile).to_contain_text("2")
     page.get_by_label("Bits of 0.down").select_option("8")
     sync_api.expect(tile).to_contain_text("3")
-    assert "bits=0.down%3A8" in page.url
+    sync_api.expect(page).to_have_url(re.compile(re.escape("bits=0.down%3A8")))
     with page.expect_download() as download:
         page.locator("#recipe-download").click()
     made = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
@@ -312,7 +313,7 @@ def test_a_prompt_is_explained(page: "sync_api.Page") -> None:
     page.get_by_label("Tokens").fill("4")
     page.locator("#explain-start").click()
     sync_api.expect(page.locator(".verdict")).to_contain_text("part", timeout=120_000)
-    assert "shown=prompt-1" in page.url
+    sync_api.expect(page).to_have_url(re.compile(re.escape("shown=prompt-1")))
     page.reload()
     sync_api.expect(page.locator(".verdict")).to_contain_text("part")
     sync_api.expect(page.get_by_role("link", name="Optional SAX2")).to_have_count(1)
