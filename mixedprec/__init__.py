@@ -1,11 +1,8 @@
 """Make: quantization arithmetic, the AWQ search, recipes, checkpoints. Imports nothing above it.
 
-What scripts use is here, and stays as it is:
+What scripts use is here, and stays as it is. With a run's `Scores`, which the package above reads
+(examples/script_a_recipe.py does all of it):
 
-    from diagnose import read_scores
-    from mixedprec import change_recipe, diff_recipes, load_recipe, save_recipe, solve
-
-    scores = read_scores("reports/demo")
     recipe = solve(scores, target_bits=4.5)
     scores.predict(recipe.bits).recovered
     save_recipe("mine.json", change_recipe(recipe, {"3.down": 8}))

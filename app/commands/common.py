@@ -73,6 +73,12 @@ def write_output(path: Path, text: str) -> None:
         raise InputError(f"{path} cannot be written ({reason})", "give another file") from error
 
 
+def check_device(device: str) -> None:
+    """InputError for a device that nothing computes on."""
+    if device not in DEVICES:
+        raise InputError(f"device {device!r} is not supported", f"use {' or '.join(DEVICES)}")
+
+
 def parse_bytes(text: str) -> int:
     """`8GiB`, `500MB` or a number of bytes. InputError for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)

@@ -6,9 +6,15 @@ from typing import Annotated
 
 import typer
 
-from app.commands.common import DEVICES, JsonOption, OutOption, SeedOption, default_out, parse_bytes
+from app.commands.common import (
+    JsonOption,
+    OutOption,
+    SeedOption,
+    check_device,
+    default_out,
+    parse_bytes,
+)
 from app.commands.show import print_run
-from mixedprec.errors import InputError
 
 
 def compare(
@@ -58,8 +64,7 @@ def compare(
     """
     from diagnose.compare_spec import CompareSpec
 
-    if device not in DEVICES:
-        raise InputError(f"device {device!r} is not supported", f"use {' or '.join(DEVICES)}")
+    check_device(device)
     spec = CompareSpec(
         reference=reference,
         candidate=candidate,

@@ -7,9 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from app.commands.common import DEVICES, JsonOption, OutOption, SeedOption, default_out, parse_bytes
+from app.commands.common import (
+    JsonOption,
+    OutOption,
+    SeedOption,
+    check_device,
+    default_out,
+    parse_bytes,
+)
 from app.commands.show import print_run
-from mixedprec.errors import InputError
 
 
 def run(
@@ -72,8 +78,7 @@ def run(
     """
     from diagnose.spec import RunSpec
 
-    if device not in DEVICES:
-        raise InputError(f"device {device!r} is not supported", f"use {' or '.join(DEVICES)}")
+    check_device(device)
     spec = RunSpec(
         model=model,
         calib=calib,
