@@ -7,29 +7,38 @@ depend on each other's results: a stopped search goes on at the first block with
 import copy
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mixedprec.autoawq import is_clipped, read_scale_groups
+from mixedprec.autoawq import is_clipped
 from mixedprec.errors import InputError
-from mixedprec.families import UnitKind
-from mixedprec.model import SourceModel, advance, enter_blocks, get_linear, is_finite, run_block
+from mixedprec.expert_search import search_experts
+from mixedprec.families import Family
+from mixedprec.family import ScaleGroup
+from mixedprec.model import (
+    SourceModel,
+    advance,
+    enter_blocks,
+    fit_kwargs,
+    get_linear,
+    is_finite,
+    run_block,
+)
 from mixedprec.realise import norm_offset
+from mixedprec.scale_groups import find_scale_groups
 from mixedprec.scheme import Scheme
 from mixedprec.search import (
     CLIP_TOKENS,
     RATIOS,
     BlockSearch,
     ScaleChoice,
-    ScaleGroup,
     SecondMoment,
-    best_clip,
     candidate_scales,
-    group_grams,
+    choose_clip,
     judge_jointly,
     lone_losses,
     weight_means,
@@ -97,8 +106,9 @@ def scale_block(block: nn.Module, choices: Sequence[ScaleChoice]) -> nn.Module:
             previous.weight.data = (previous.weight.data + offset) / scales - offset
         if getattr(previous, "bias", None) is not None:
             previous.bias.data[-len(scales) :] /= scales
-        for name in choice.group.linears:
-            get_linear(scaled, name).weight.data *= scales
+        for name in (*choice.group.linears, *choice.group.compensated):
+            reader: Any = scaled.get_submodule(name)
+            reader.weight.data *= scales
     return scaled
 
 
@@ -129,13 +139,14 @@ def _runner(
     passed = {k: v for k, v in kwargs.items() if k in named} if group.mixes_tokens else {}
 
     def run(batch: Tensor) -> Tensor:
-        return _first(module(batch, **passed))
+        return _first(module(batch, **fit_kwargs(passed, len(batch))))
 
     return run
 
 
 def _search_scheme(
     block: nn.Module,
+    family: Family,
     groups: Sequence[ScaleGroup],
     sites: dict[str, _Site],
     references: dict[str, Tensor],
@@ -143,14 +154,19 @@ def _search_scheme(
     scheme: Scheme,
 ) -> BlockSearch:
     """The choices for one block at one scheme, from what its sites saw."""
+    clips: dict[str, Tensor] = {}
+    search = BlockSearch(scheme, (), clips, family.symmetric_linears())
     choices = []
     for group in groups:
-        site = sites[group.linears[0]]
+        site = _site_of(group, sites)
+        if site is None:
+            continue
         linears = [get_linear(block, name) for name in group.linears]
         weights = [linear.weight.data for linear in linears]
-        candidates = candidate_scales(site.absolute / site.seen, weight_means(weights, scheme))
+        own = search.scheme_of(group.linears[0])
+        candidates = candidate_scales(site.absolute / site.seen, weight_means(weights, own))
         if group.inspect is None:
-            losses = lone_losses(weights[0], site.second_moment(), candidates, scheme)
+            losses = lone_losses(weights[0], site.second_moment(), candidates, own)
             best = losses.index(min(losses))
         else:
             best = judge_jointly(
@@ -159,24 +175,23 @@ def _search_scheme(
                 references[group.inspect],
                 _runner(block, group, kwargs),
                 candidates,
-                scheme,
+                own,
                 mixes_tokens=group.mixes_tokens,
             )
         choices.append(ScaleChoice(group, best / RATIOS, candidates[best].clone()))
-    clips: dict[str, Tensor] = {}
-    search = BlockSearch(scheme, tuple(choices), clips)
-    for name, site in sites.items():
-        if not is_clipped(name):
-            continue
-        weight = get_linear(block, name).weight.data
-        inputs = site.clip_inputs
-        choice = search.choice_for(name)
-        if choice is not None:
-            weight, inputs = weight * choice.scales, inputs / choice.scales
-        weight = weight / search.row_scales(name, len(weight))[:, None]
-        grams = group_grams(inputs, scheme.group(weight.shape[1]))
-        clips[name] = best_clip(weight, grams, scheme)
+    search = replace(search, scales=tuple(choices))
+    for kind in family.units:
+        for name in kind.linears:
+            if name in sites and is_clipped(name):
+                weight = get_linear(block, name).weight.data
+                clips[name] = choose_clip(name, weight, sites[name].clip_inputs, search)
     return search
+
+
+def _site_of(group: ScaleGroup, sites: dict[str, _Site]) -> _Site | None:
+    """Where the input of a group was seen: at its linears, or at the mixture that hands it on to
+    them; None for what a single expert is searched for."""
+    return sites.get(group.linears[0]) or sites.get(group.inspect or "")
 
 
 @torch.no_grad()
@@ -184,7 +199,7 @@ def search_block(
     name: str,
     block: nn.Module,
     groups: Sequence[ScaleGroup],
-    units: Sequence[UnitKind],
+    family: Family,
     hidden: Tensor,
     kwargs: dict[str, Any],
     schemes: Sequence[Scheme],
@@ -198,10 +213,10 @@ def search_block(
     tokens = hidden.shape[0] * hidden.shape[1]
     sites: dict[str, _Site] = {}
     handles = []
-    for unit in units:
+    for unit in family.units:
         site = _Site(tokens, lone=not jointly & set(unit.linears))
-        sites |= dict.fromkeys(unit.linears, site)
-        first = block.get_submodule(unit.linears[0])
+        sites |= dict.fromkeys((unit.site,) if unit.site else unit.linears, site)
+        first = block.get_submodule(unit.observed)
         handles.append(
             first.register_forward_pre_hook(lambda _, args, site=site: site.add(args[0]))
         )
@@ -225,7 +240,14 @@ def search_block(
             # The whole block, judged as autoawq does: given the unit's input for its own.
             run, inputs = _runner(block, group, kwargs), sites[group.linears[0]].inputs
             references[""] = torch.cat([run(batch) for batch in inputs.split(1)])
-    return [_search_scheme(block, groups, sites, references, kwargs, scheme) for scheme in schemes]
+    searches = [
+        _search_scheme(block, family, groups, sites, references, kwargs, scheme)
+        for scheme in schemes
+    ]
+    if family.experts is None:
+        return searches
+    inputs = sites[family.experts.module].inputs
+    return search_experts(block, family.experts, groups, inputs, searches)
 
 
 @torch.no_grad()
@@ -243,8 +265,7 @@ def search_model(
     and for activations that are not finite.
     """
     check_schemes(model, schemes)
-    groups = read_scale_groups(model.config.model_type, model.block_shell(0))
-    units = model.family.units
+    groups = find_scale_groups(model.family, model.config.model_type, model.block_shell(0))
     missing = [
         block
         for block in range(model.blocks)
@@ -259,7 +280,7 @@ def search_model(
         if number in missing:
             name = model.prefix(number)
             first = hidden[:1].clone()
-            searches = search_block(name, block, groups, units, hidden, kwargs, schemes)
+            searches = search_block(name, block, groups, model.family, hidden, kwargs, schemes)
             for search in searches:
                 _check_scaling(name, block, search, first, kwargs)
                 save_search(search_path(folder, number, search.scheme.bits), search)
