@@ -53,17 +53,18 @@ def _skip_reason(stage: str, spec: RunSpec) -> str | None:
 @dataclass(frozen=True)
 class Work:
     """What a spec comes to once its inputs are read. description: the first run.json. stages: by
-    name, what carries each out, or why it does not apply."""
+    name, what carries each out (and may find that it does not apply: the reason), or why it does
+    not apply."""
 
     description: dict[str, Any]
-    stages: Mapping[str, Callable[[RunDirectory, OnProgress], None] | str]
+    stages: Mapping[str, Callable[[RunDirectory, OnProgress], str | None] | str]
 
 
 def prepare_run(spec: RunSpec) -> Work:
     """The work of `awqscope run`."""
     inputs = load_inputs(spec)
 
-    def stage(name: str) -> Callable[[RunDirectory, OnProgress], None]:
+    def stage(name: str) -> Callable[[RunDirectory, OnProgress], str | None]:
         return lambda run, progress: ACTIONS[name](spec, inputs, run, progress)
 
     stages = {name: _skip_reason(name, spec) or stage(name) for name in STAGES}
@@ -127,7 +128,10 @@ def _carry_out(work: Work, run: RunDirectory, progress: OnProgress) -> None:
                 continue
             run.mark(stage, "running", started=now())
             began = time.monotonic()
-            action(run, progress)
+            reason = action(run, progress)
+            if reason is not None:
+                run.mark(stage, "skipped", reason=reason)
+                continue
             run.mark(stage, "done", finished=now(), seconds=round(time.monotonic() - began, 2))
     except InputError as error:
         _record_failure(run, {"message": error.what, "remedy": error.remedy})

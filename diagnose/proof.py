@@ -27,6 +27,7 @@ from transformers.utils import logging
 
 from diagnose.bootstrap import Resampler
 from diagnose.likelihood import empty_scores, prepare_reference, score, tokens_a_chunk
+from diagnose.provable import explain_unproved
 from diagnose.quantized import read_swappable
 from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
@@ -34,8 +35,9 @@ from diagnose.sweep import REFERENCE, score_streams
 from mixedprec.arithmetic import Quantized
 from mixedprec.checkpoint import block_tensors, open_checkpoint, realise_block
 from mixedprec.errors import InputError
+from mixedprec.experts import read_linear
 from mixedprec.files import write_json
-from mixedprec.model import SourceModel, advance, enter_blocks, get_linear, open_model
+from mixedprec.model import SourceModel, advance, enter_blocks, open_model
 from mixedprec.recipe import Recipe, load_recipe
 from mixedprec.scheme import FP16_BITS
 
@@ -86,7 +88,7 @@ def check_tensors(
                 wrong_width.append(full)
             if weight is None or not torch.equal(weight.float(), linear.served()):
                 differing.append(full)
-            if not torch.equal(get_linear(loaded, full).weight.float(), linear.served()):
+            if not torch.equal(read_linear(loaded, full, model.family.experts), linear.served()):
                 differing_loaded.append(full)
     for name, tensor in model.read(model.other_tensors(), model.dtype).items():
         compare(name, tensor)
@@ -182,6 +184,9 @@ def examine(
     spec = RunSpec.from_json(record["spec"])
     model = open_model(subject.model)
     recipe = load_recipe(subject.recipe)
+    reason = explain_unproved(recipe)
+    if reason is not None:
+        raise InputError(reason, "measure the checkpoint in the server that will run it")
     tokens = run.read_table("tokens")
     shape = (record["ppl_definition"]["windows"], record["ppl_definition"]["seq_len"])
     windows = torch.tensor(tokens["token"].to_numpy()).long().view(shape)

@@ -53,6 +53,7 @@ from mixedprec.block_search import search_model
 from mixedprec.families import Unit, list_units
 from mixedprec.model import SourceModel
 from mixedprec.scheme import FP16_BITS
+from mixedprec.searches import read_uncalibrated, search_path
 
 
 class Options(Protocol):
@@ -108,6 +109,12 @@ def search_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnP
         run.searches,
         lambda done: progress("search", done, blocks),
     )
+    low = spec.bits
+    paths = {number: search_path(run.searches, number, low) for number in range(blocks)}
+    found = {str(number): read_uncalibrated(path) for number, path in paths.items()}
+    uncalibrated = {number: list(experts) for number, experts in found.items() if experts}
+    if uncalibrated:
+        run.update(uncalibrated=uncalibrated)
 
 
 def _steps_of(progress: OnProgress, stage: str, before: int, total: int) -> Callable[[int], None]:

@@ -90,6 +90,31 @@ def split_experts(block: nn.Module, layout: ExpertLayout, name: str) -> None:
         block.__dict__[layout.attribute] = mixture
 
 
+def read_linear(loaded: nn.Module, name: str, layout: ExpertLayout | None) -> Tensor:
+    """The weight [N, K], float32, of the linear called `name` in a model as transformers loaded it,
+    which stacks experts."""
+    found = _split_name(f"{name}.weight", layout)
+    if layout is None or found is None:
+        module: Any = loaded.get_submodule(name)
+        return module.weight.float()
+    block, expert, half = found
+    experts: Any = loaded.get_submodule(f"{block}.{layout.attribute}.experts")
+    if half is None:
+        return experts.down_proj[expert].float()
+    return experts.gate_up_proj[expert].chunk(2)[half].float()
+
+
+def _split_name(name: str, layout: ExpertLayout | None) -> tuple[str, int, int | None] | None:
+    """Block, number and half of the stacked rows (None for a last linear) of an expert's weight."""
+    if layout is None:
+        return None
+    found = re.fullmatch(rf"(.+)\.{layout.module}\.experts\.(\d+)\.(\w+)\.weight", name)
+    halves = {layout.gate: 0, layout.up: 1, layout.down: None}
+    if found is None or found[3] not in halves:
+        return None
+    return found[1], int(found[2]), halves[found[3]]
+
+
 @dataclass(frozen=True)
 class Part:
     """A linear of an expert inside a stacked tensor on disk: `tensor`[expert, rows]. half: 0 for
@@ -118,15 +143,13 @@ def find_part(
 ) -> Part | None:
     """Where a checkpoint that stacks its experts holds the parameter `name`; None where it does
     not, or holds it by itself."""
-    if layout is None or name in files:
+    found = _split_name(name, layout)
+    if layout is None or found is None or name in files:
         return None
-    found = re.fullmatch(rf"(.+)\.{layout.module}\.experts\.(\d+)\.(\w+)\.weight", name)
-    if found is None or found[3] not in (layout.gate, layout.up, layout.down):
-        return None
-    half = {layout.gate: 0, layout.up: 1, layout.down: None}[found[3]]
+    block, expert, half = found
     stacked = "down_proj" if half is None else "gate_up_proj"
     for module in (layout.module, layout.attribute):
-        tensor = f"{found[1]}.{module}.experts.{stacked}"
+        tensor = f"{block}.{module}.experts.{stacked}"
         if tensor in files:
-            return Part(tensor, int(found[2]), half)
+            return Part(tensor, expert, half)
     return None
