@@ -14,5 +14,5 @@ def explain_unproved(recipe: Recipe) -> str | None:
     widths = {e.bits for e in recipe.units if e.unit.endswith(f".{EXPERTS}")}
     if len(widths) > 1 or widths == {FP16_BITS}:
         shown = " and ".join(map(str, sorted(widths)))
-        return f"transformers loads experts of {shown} bits wrongly, so that it proves nothing"
+        return f"transformers does not load experts of {shown} bits rightly"
     return None

@@ -54,8 +54,8 @@ class SwappableBlock:
         self._effective: dict[tuple[tuple[str, int], ...], dict[str, Tensor]] = {}
 
     def weights(self, widths: Widths) -> dict[str, Tensor]:
-        """Effective weight of each linear that `widths` (linear -> bits) quantizes, and of each router
-        that reads what is scaled for them."""
+        """Effective weight of each linear that `widths` (linear -> bits) quantizes, and of each
+        router that reads what is scaled for them."""
         key = tuple(sorted(widths.items()))
         if key not in self._effective:
             self.use({})

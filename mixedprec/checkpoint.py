@@ -65,9 +65,7 @@ def served_dtype(model: SourceModel, fmt: str) -> torch.dtype:
     return torch.float16 if fmt == "awq" else model.dtype
 
 
-def _check_format(
-    fmt: str, family: Family, recipe: Recipe, schemes: dict[int, Scheme]
-) -> None:
+def _check_format(fmt: str, family: Family, recipe: Recipe, schemes: dict[int, Scheme]) -> None:
     if fmt not in FORMATS:
         raise InputError(f"unknown format {fmt!r}", f"choose from {', '.join(FORMATS)}")
     widths = {entry.bits for entry in recipe.units}

@@ -59,16 +59,17 @@ def search_experts(
     experts = mixture.get_submodule("experts")
     assert isinstance(experts, Experts)
     flat = inputs.flatten(0, 1)
-    _, _, chosen = mixture.get_submodule("gate")(flat)
+    router: nn.Module = mixture.get_submodule("gate")
+    _, _, chosen = router(flat)
     found = [(list(s.scales), dict(s.clips), list(s.uncalibrated)) for s in searches]
-    for number, expert in enumerate(experts):
+    for number in range(len(experts)):
         name = layout.expert(number)
         hidden = flat[(chosen == number).any(-1)]
         if len(hidden) < FEWEST_TOKENS:
             for _, _, uncalibrated in found:
                 uncalibrated.append(name)
             continue
-        inner = expert.inner(hidden)
+        inner = experts.inner(number, hidden)
         group = alone.get(f"{name}.{layout.up}")
         for search, (scales, clips, _) in zip(searches, found, strict=True):
             if group is not None:

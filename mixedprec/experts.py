@@ -47,6 +47,12 @@ class Experts(nn.ModuleList):
 
     rows: dict[int, Tensor]
 
+    def inner(self, number: int, hidden: Tensor) -> Tensor:
+        """The input of an expert's last linear, for tokens [T, d]."""
+        expert = self[number]
+        assert isinstance(expert, Expert)
+        return expert.inner(hidden)
+
     def forward(self, hidden: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         """hidden: [T, d]; top_k_index, top_k_weights: [T, k]. The weighted sum [T, d]."""
         result = torch.zeros_like(hidden)
@@ -80,9 +86,7 @@ def split_experts(block: nn.Module, layout: ExpertLayout, name: str) -> None:
             "use a model whose blocks are all alike",
         )
     count, hidden, inner = stacked.down_proj.shape
-    mixture.experts = Experts(
-        Expert(layout, hidden, inner, stacked.act_fn) for _ in range(count)
-    )
+    mixture.experts = Experts(Expert(layout, hidden, inner, stacked.act_fn) for _ in range(count))
     if layout.module != layout.attribute:
         del block._modules[layout.attribute]
         block.add_module(layout.module, mixture)
@@ -102,6 +106,11 @@ def read_linear(loaded: nn.Module, name: str, layout: ExpertLayout | None) -> Te
     if half is None:
         return experts.down_proj[expert].float()
     return experts.gate_up_proj[expert].chunk(2)[half].float()
+
+
+def is_expert(name: str, layout: ExpertLayout | None) -> bool:
+    """Whether the linear called `name` is an expert's."""
+    return _split_name(f"{name}.weight", layout) is not None
 
 
 def _split_name(name: str, layout: ExpertLayout | None) -> tuple[str, int, int | None] | None:
@@ -138,9 +147,7 @@ class Part:
         return [rows if self.half is None else rows // 2, columns]
 
 
-def find_part(
-    name: str, layout: ExpertLayout | None, files: Mapping[str, Path]
-) -> Part | None:
+def find_part(name: str, layout: ExpertLayout | None, files: Mapping[str, Path]) -> Part | None:
     """Where a checkpoint that stacks its experts holds the parameter `name`; None where it does
     not, or holds it by itself."""
     found = _split_name(name, layout)

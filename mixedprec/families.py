@@ -9,6 +9,8 @@ and 3, EXAONE 4), and of an output projection whose value rows are not the last 
 projection, or are fewer (grouped heads).
 """
 
+from dataclasses import replace
+
 from mixedprec.errors import InputError
 from mixedprec.family import (
     EXPERTS,
@@ -22,6 +24,7 @@ from mixedprec.family import (
     fit_family,
     list_units,
 )
+from mixedprec.refused import REFUSED
 
 __all__ = [
     "EXPERTS",
@@ -41,10 +44,10 @@ def _lone(name: str, linear: str) -> UnitKind:
 
 
 Q, K, V = "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"
-O, GATE, UP = "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj"
+O_LINEAR, GATE, UP = "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj"
 
 QKV = UnitKind("qkv", (Q, K, V), "self_attn.qkv_proj")
-O_PROJ = _lone("o", O)
+O_PROJ = _lone("o", O_LINEAR)
 GATE_UP = UnitKind("gate_up", (GATE, UP), "mlp.gate_up_proj")
 GATE_UP_FUSED = _lone("gate_up", "mlp.gate_up_proj")
 DOWN = _lone("down", "mlp.down_proj")
@@ -52,7 +55,7 @@ DOWN = _lone("down", "mlp.down_proj")
 ALL_EXPERTS = UnitKind(EXPERTS, (), "mlp.experts", symmetric=True, site="mlp")
 
 QKV_SCALES = ScaleGroup("input_layernorm", (Q, K, V), "self_attn", mixes_tokens=True)
-O_SCALES = ScaleGroup(V, (O,))
+O_SCALES = ScaleGroup(V, (O_LINEAR,))
 DOWN_SCALES = ScaleGroup(UP, ("mlp.down_proj",))
 
 
@@ -289,6 +292,8 @@ QWEN3_MOE = Family(
     experts=ExpertLayout(module="mlp", count="num_experts", attribute="mlp"),
 )
 
+OLMOE = replace(QWEN3_MOE, refusals=OLMO.refusals)
+
 FAMILIES = {
     "bloom": BLOOM,
     "cohere": LLAMA_LIKE,
@@ -311,7 +316,7 @@ FAMILIES = {
     "olmo": OLMO,
     "olmo2": NORMED_AFTER,
     "olmo3": NORMED_AFTER,
-    "olmoe": QWEN3_MOE,
+    "olmoe": OLMOE,
     "opt": OPT,
     "phi3": PHI3,
     "qwen2": LLAMA_LIKE,
@@ -321,34 +326,6 @@ FAMILIES = {
     "smollm3": NEWER_LLAMA_LIKE,
     "stablelm": STABLELM,
     "starcoder2": STARCODER2,
-}
-
-_REMOTE = (
-    "needs code from its own directory, which is never run",
-    "use a model that transformers knows itself",
-)
-_MANY_SENSES = (
-    "sees or hears as well as reads, which is not measured here",
-    "use a text model; one saved on its own has a config.json of its own",
-)
-_FIRST_DENSE = (
-    "mixes dense blocks with mixtures of experts, and compresses its keys and values",
-    "use a model whose blocks are all alike",
-)
-# What autoawq's registry names, and is often asked for, and cannot be had: what it is, the remedy.
-REFUSED = {
-    "Yi": (_REMOTE[0], "take today's revision of Yi, which is a llama"),
-    "RefinedWeb": (_REMOTE[0], "take today's revision of Falcon, which transformers knows"),
-    "RefinedWebModel": (_REMOTE[0], "take today's revision of Falcon, which transformers knows"),
-    **dict.fromkeys(
-        ("aquila", "baichuan", "exaone", "internlm2", "minicpm", "phi3_v", "qwen"), _REMOTE
-    ),
-    **dict.fromkeys(
-        ("gemma3", "llava", "llava_next", "mistral3", "phi4_multimodal", "qwen2_5_omni")
-        + ("qwen2_5_vl", "qwen2_vl", "qwen3_vl"),
-        _MANY_SENSES,
-    ),
-    **dict.fromkeys(("deepseek_v2", "deepseek_v3"), _FIRST_DENSE),
 }
 
 

@@ -1,5 +1,5 @@
-"""What a model family is, as data: where its blocks are, which linears a server fuses, which linears
-share AWQ scales, and which settings of its config.json cannot be handled."""
+"""What a model family is, as data: where its blocks are, which linears a server fuses, which
+linears share AWQ scales, and which settings of its config.json cannot be handled."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -134,8 +134,8 @@ class Family:
     for those of autoawq's registry.
 
     activations: pairs of a linear and the module that its output passes before the next linear:
-    scales pass a ReLU only. returns_tuple: whether a block gives a tuple, of which its output is the
-    first. experts: of a family of mixtures, whose unit and groups depend on the model's config.
+    scales pass a ReLU only. returns_tuple: whether a block gives a tuple, of which its output is
+    the first. experts: of a family of mixtures, whose unit and groups depend on the model's config.
     """
 
     blocks: str
@@ -155,9 +155,7 @@ class Family:
 
     def symmetric_linears(self) -> frozenset[str]:
         """Names inside a block of those linears that servers take without zero points only."""
-        return frozenset(
-            linear for kind in self.units if kind.symmetric for linear in kind.linears
-        )
+        return frozenset(linear for kind in self.units if kind.symmetric for linear in kind.linears)
 
 
 @dataclass(frozen=True)

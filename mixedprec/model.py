@@ -73,7 +73,9 @@ class SourceModel:
                 # Opened for each: what has been read of a file stays in memory while it is open.
                 with safe_open(path, framework="pt") as file:
                     part = parts.get(name)
-                    mapped = part.cut(file.get_slice(part.tensor)) if part else file.get_tensor(name)
+                    mapped = (
+                        part.cut(file.get_slice(part.tensor)) if part else file.get_tensor(name)
+                    )
                     tensors[name] = mapped.to(dtype or mapped.dtype, copy=True)
                     del mapped
                 if not is_finite(tensors[name]):

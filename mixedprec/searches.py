@@ -42,9 +42,9 @@ def load_search(path: Path) -> BlockSearch:
         choices = []
         for number, entry in enumerate(json.loads(metadata["groups"])):
             ratio = entry.pop("ratio")
-            group = ScaleGroup(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
-            )
+            for key in ("linears", "compensated"):
+                entry[key] = tuple(entry.get(key, ()))
+            group = ScaleGroup(**entry)
             choices.append(ScaleChoice(group, ratio, file.get_tensor(f"scale.{number}").clone()))
         clips = {
             name.removeprefix("clip."): file.get_tensor(name).clone()

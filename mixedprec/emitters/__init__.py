@@ -42,8 +42,8 @@ def emit(target: str, recipe: Recipe, schemes: Mapping[int, Scheme]) -> str:
 
     schemes: bits -> scheme, for every width of the recipe but 16. InputError for an unknown target,
     a width without a scheme, a scheme that the target cannot hold, fused linears of different
-    widths where the target's servers fuse, a unit without linears, a linear named twice, a mixture of
-    experts, and names that no selector can tell apart.
+    widths where the target's servers fuse, a unit without linears, a linear named twice, a mixture
+    of experts, and names that no selector can tell apart.
     """
     if target not in EMITTERS:
         raise InputError(f"unknown target {target!r}", f"choose from {', '.join(EMITTERS)}")
@@ -70,7 +70,7 @@ def _check_experts(recipe: Recipe) -> None:
     mixture = next((e.unit for e in recipe.units if e.unit.endswith(f".{EXPERTS}")), None)
     if mixture is not None:
         raise InputError(
-            f"unit {mixture} is a mixture of experts, which every tool stacks and names its own way",
+            f"unit {mixture} is a mixture of experts, which every tool names its own way",
             "write a checkpoint instead: awqscope requantize",
         )
 
