@@ -188,7 +188,7 @@ def examine(
     spec = RunSpec.from_json(record["spec"])
     model = open_model(subject.model)
     recipe = load_recipe(subject.recipe)
-    reason = explain_unproved(recipe)
+    reason = explain_unproved(recipe, model.family, model.config.model_type)
     if reason is not None:
         raise InputError(reason, "measure the checkpoint in the server that will run it")
     tokens = run.read_table("tokens")

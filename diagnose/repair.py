@@ -126,7 +126,7 @@ def proof_stage(
     """Measure the checkpoint from disk in a fresh process; complete the headline and tokens. The
     reason where it proves nothing, with the model card written all the same."""
     recipe = load_recipe(run.path / "recipe.json")
-    reason = explain_unproved(recipe)
+    reason = explain_unproved(recipe, inputs.model.family, inputs.model.config.model_type)
     if reason is not None:
         write_model_card(run, inputs.model, recipe, run.checkpoint, None)
         return reason
