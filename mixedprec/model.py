@@ -74,7 +74,9 @@ class SourceModel:
                 with safe_open(path, framework="pt") as file:
                     part = parts.get(name)
                     mapped = (
-                        part.cut(file.get_slice(part.tensor)) if part else file.get_tensor(name)
+                        part.cut(file.get_slice(held_name(file, part.tensor)))
+                        if part
+                        else file.get_tensor(held_name(file, name))
                     )
                     tensors[name] = mapped.to(dtype or mapped.dtype, copy=True)
                     del mapped
@@ -332,6 +334,21 @@ def index_tensors(path: Path) -> dict[str, Path]:
     return files
 
 
+def name_fully(files: dict[str, Path], family: Family) -> dict[str, Path]:
+    """The tensors by the names of transformers' whole model: some checkpoints, BLOOM's and old OPTs
+    among them, hold its body alone, without the first part of each name."""
+    body, _, bare = f"{family.embedding}.weight".partition(".")
+    if bare not in files:
+        return files
+    known = ("lm_head.", body + ".")
+    return {n if n.startswith(known) else f"{body}.{n}": path for n, path in files.items()}
+
+
+def held_name(file: Any, name: str) -> str:
+    """What an open file calls the tensor `name`: see `name_fully`."""
+    return name if name in file.keys() else name.partition(".")[2]
+
+
 def stored_name(name: str, files: dict[str, Path]) -> str:
     """What a parameter is called in this checkpoint."""
     old = OLD_NAMES.get(name, name)
@@ -361,7 +378,7 @@ def _check_shapes(
         with safe_open(file, framework="pt") as opened:
             for name, shape in shapes.items():
                 part = parts.get(name)
-                whole = opened.get_slice(part.tensor if part else name)
+                whole = opened.get_slice(held_name(opened, part.tensor if part else name))
                 found = part.shape(whole) if part else whole.get_shape()
                 if found != shape:
                     raise InputError(
@@ -373,7 +390,7 @@ def _check_shapes(
 def _served_dtype(files: dict[str, Path], probe: str) -> torch.dtype:
     """The 16-bit type to serve in: the stored one; float16 for a checkpoint in float32."""
     with safe_open(files[probe], framework="pt") as file:
-        stored = file.get_slice(probe).get_dtype()
+        stored = file.get_slice(held_name(file, probe)).get_dtype()
     return torch.bfloat16 if stored == "BF16" else torch.float16
 
 
@@ -401,7 +418,7 @@ def open_model(name: str) -> SourceModel:
     family = fit_family(find_family(config.model_type), config, name)
     if raw.get("quantization_config"):
         raise InputError(f"{name} is already quantized", "give the FP16 or BF16 model it came from")
-    files = index_tensors(path)
+    files = name_fully(index_tensors(path), family)
     embedding = family.embedding + ".weight"
     if embedding not in files:
         raise InputError(f"{path} has no tensor {embedding}", "download the whole checkpoint again")
