@@ -1,18 +1,81 @@
-"""The stage `search`: awq/."""
+"""The stage `search`: every block at both widths."""
+
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
 
 from diagnose.inputs import Inputs
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.spec import RunSpec
-from mixedprec.block_search import search_model
+from diagnose.tasks import OnStep, Task, Workers
+from mixedprec.block_search import missing_blocks, search_from, search_model, stream_inputs
+from mixedprec.files import replace_file
+from mixedprec.model import SourceModel
+from mixedprec.scheme import Scheme
+from mixedprec.searches import is_complete, search_path
 
 
-def search_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
-    """The AWQ search of every block at both widths."""
-    blocks = inputs.model.blocks
-    search_model(
-        inputs.model,
-        inputs.calib_windows,
-        list(spec.schemes.values()),
-        run.searches,
-        lambda done: progress("search", done, blocks),
+def search_stage(
+    spec: RunSpec, inputs: Inputs, run: RunDirectory, workers: Workers, progress: OnProgress
+) -> None:
+    """The AWQ search of every block at both widths.
+
+    Here, it goes along with the calibration stream. Elsewhere, a block is a task: this process
+    takes the stream through the unquantized blocks, and leaves what each begins with in work/ until
+    the block is searched.
+    """
+    model, schemes = inputs.model, list(spec.schemes.values())
+    blocks = model.blocks
+    if workers.here:
+        search_model(
+            model,
+            inputs.calib_windows,
+            schemes,
+            run.searches,
+            lambda done: progress("search", done, blocks),
+        )
+        return
+    folder = run.work / "inputs"
+    shutil.rmtree(folder, ignore_errors=True)
+    missing = missing_blocks(model, schemes, run.searches)
+    searched = blocks - len(missing)
+    workers.run(
+        _hand_out(inputs, schemes, run.searches, folder, missing),
+        lambda done: progress("search", searched + done, blocks),
     )
+
+
+def _hand_out(
+    inputs: Inputs, schemes: list[Scheme], searches: Path, folder: Path, missing: list[int]
+) -> Iterator[Task]:
+    """A task for each missing block, its input written when it is asked for."""
+    model = inputs.model
+    for number, hidden, kwargs in stream_inputs(model, inputs.calib_windows, missing):
+        path = folder / f"block-{number:04d}.safetensors"
+        with replace_file(path) as temporary:
+            save_file({"hidden": hidden}, temporary)
+        leaves = tuple(f"awq/{search_path(searches, number, s.bits).name}" for s in schemes)
+        work = partial(_search_input, model, number, path, kwargs, schemes, searches)
+        yield Task(f"the search of block {number}", leaves, 1, work)
+
+
+def _search_input(
+    model: SourceModel,
+    number: int,
+    path: Path,
+    kwargs: dict[str, Any],
+    schemes: list[Scheme],
+    searches: Path,
+    device: torch.device,
+    on_step: OnStep,
+) -> None:
+    """Search a block from its input at `path`, which is then removed."""
+    if not all(is_complete(search_path(searches, number, s.bits)) for s in schemes):
+        search_from(model, number, load_file(path)["hidden"], kwargs, schemes, searches)
+    path.unlink(missing_ok=True)
+    on_step(1)
