@@ -38,6 +38,7 @@ from mixedprec.files import write_json
 from mixedprec.model import SourceModel, advance, enter_blocks, get_linear, open_model
 from mixedprec.recipe import Recipe, load_recipe
 from mixedprec.scheme import FP16_BITS
+from mixedprec.streams import Stream, in_memory
 
 # Float32 sums of a forward in another order; far below any damage worth speaking of.
 NLL_TOLERANCE = 1e-3
@@ -103,11 +104,11 @@ def check_tensors(
 @torch.no_grad()
 def final_streams(
     model: SourceModel, windows: Tensor, recipe: Recipe, searches: Path
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Stream, Stream]:
     """Final hidden states [n, length, d] of the reference and of the recipe's model, simulated
     block by block with effective weights."""
     reference, all_kwargs = enter_blocks(model, windows)
-    mixed = reference.clone()
+    mixed = in_memory().copy(reference)
     for number in range(model.blocks):
         widths = recipe.block_widths(model.prefix(number))
         bits = tuple(sorted(set(widths.values()) - {FP16_BITS}))
@@ -135,7 +136,7 @@ def measure(
         logits = loaded(input_ids=window[None], use_cache=False).logits[0].float()
         for start in range(0, len(window) - 1, step):
             here = slice(start, min(start + step, len(window) - 1))
-            states = reference_stream[number : number + 1, here]
+            states = reference_stream.read(slice(number, number + 1), here)
             reference = prepare_reference(head(states)[0].float())
             targets = window[here.start + 1 : here.stop + 1]
             nll, kl, agree = score(reference, logits[here], targets)
