@@ -30,7 +30,7 @@ from diagnose.pipeline import Work, conduct
 from diagnose.rundir import COMPARISON, STAGES, OnProgress, RunDirectory
 from diagnose.sizes import reference_bytes
 from diagnose.sources import parse_spec
-from diagnose.stages import Sweep, sweep_headline, sweep_views
+from diagnose.stages.sweep import Sweep, sweep_headline, sweep_views
 from diagnose.sweep import view_name
 from diagnose.tables import ACTIVATIONS, UNITS, WEIGHTS
 from diagnose.weights import COLUMNS

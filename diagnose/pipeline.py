@@ -26,7 +26,10 @@ from diagnose.memory import return_freed_tensors
 from diagnose.repair import proof_stage, recipe_stage, requantize_stage
 from diagnose.rundir import STAGES, OnProgress, ProgressLog, RunDirectory, now
 from diagnose.spec import RunSpec
-from diagnose.stages import estimate_stage, refine_stage, search_stage, sweep_stage
+from diagnose.stages.estimate import estimate_stage
+from diagnose.stages.refine import refine_stage
+from diagnose.stages.search import search_stage
+from diagnose.stages.sweep import sweep_stage
 from mixedprec.checkpoint import SERVED_WIDTHS
 from mixedprec.errors import InputError
 
