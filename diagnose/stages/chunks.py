@@ -24,7 +24,8 @@ from diagnose.sweep import (
 )
 from diagnose.tasks import OnStep, Task, Workers, list_missing
 from diagnose.weights import WeightLog
-from mixedprec.model import SourceModel, batch_size
+from mixedprec.model import SourceModel
+from mixedprec.streams import batch_size
 
 # Half of the memory budget is for streams; blocks, the head and the search use the rest.
 STREAM_SHARE = 0.5
@@ -125,6 +126,7 @@ def _sweep_chunk(
         observe=activations.observe if group else None,
         inspect=weights.observe if group and first else None,
         on_block=on_step,
+        device=device,
     )
     state = {f"activations.{key}": value for key, value in activations.state().items()}
     state |= {f"weights.{key}": value for key, value in weights.state().items()}

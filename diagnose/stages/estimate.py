@@ -57,7 +57,15 @@ def _estimate_chunk(
     """Write what one sample of every token of a chunk gives, by window: `units.NAME.BITS` and
     `linears.NAME.BITS`. first: the number of the chunk's first window."""
     found = estimate_units(
-        model, windows, run.searches, bits, seed=seed, draw=draw, first=first, on_block=on_step
+        model,
+        windows,
+        run.searches,
+        bits,
+        seed=seed,
+        draw=draw,
+        first=first,
+        on_block=on_step,
+        device=device,
     )
     run.write_arrays(
         file,

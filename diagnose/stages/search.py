@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from diagnose.inputs import Inputs
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.spec import RunSpec
 from diagnose.tasks import OnStep, Task, Workers
 from mixedprec.block_search import missing_blocks, search_from, search_model, stream_inputs
-from mixedprec.files import replace_file
 from mixedprec.model import SourceModel
 from mixedprec.scheme import Scheme
 from mixedprec.searches import is_complete, search_path
+from mixedprec.streams import in_memory, load_stream, save_stream
 
 
 def search_stage(
@@ -38,6 +37,7 @@ def search_stage(
             schemes,
             run.searches,
             lambda done: progress("search", done, blocks),
+            device=workers.device,
         )
         return
     folder = run.work / "inputs"
@@ -45,20 +45,25 @@ def search_stage(
     missing = missing_blocks(model, schemes, run.searches)
     searched = blocks - len(missing)
     workers.run(
-        _hand_out(inputs, schemes, run.searches, folder, missing),
+        _hand_out(inputs, schemes, run.searches, folder, missing, workers.device),
         lambda done: progress("search", searched + done, blocks),
     )
 
 
 def _hand_out(
-    inputs: Inputs, schemes: list[Scheme], searches: Path, folder: Path, missing: list[int]
+    inputs: Inputs,
+    schemes: list[Scheme],
+    searches: Path,
+    folder: Path,
+    missing: list[int],
+    device: torch.device,
 ) -> Iterator[Task]:
     """A task for each missing block, its input written when it is asked for."""
     model = inputs.model
-    for number, hidden, kwargs in stream_inputs(model, inputs.calib_windows, missing):
-        path = folder / f"block-{number:04d}.safetensors"
-        with replace_file(path) as temporary:
-            save_file({"hidden": hidden}, temporary)
+    streamed = stream_inputs(model, inputs.calib_windows, missing, device=device)
+    for number, hidden, kwargs in streamed:
+        path = folder / f"block-{number:04d}.npy"
+        save_stream(path, hidden)
         leaves = tuple(f"awq/{search_path(searches, number, s.bits).name}" for s in schemes)
         work = partial(_search_input, model, number, path, kwargs, schemes, searches)
         yield Task(f"the search of block {number}", leaves, 1, work)
@@ -76,6 +81,7 @@ def _search_input(
 ) -> None:
     """Search a block from its input at `path`, which is then removed."""
     if not all(is_complete(search_path(searches, number, s.bits)) for s in schemes):
-        search_from(model, number, load_file(path)["hidden"], kwargs, schemes, searches)
+        hidden = load_stream(path, in_memory())
+        search_from(model, number, hidden, kwargs, schemes, searches, device=device)
     path.unlink(missing_ok=True)
     on_step(1)
