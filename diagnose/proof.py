@@ -2,7 +2,8 @@
 
 `python -m diagnose.proof RUN` runs in a process of its own and trusts nothing that the run
 computed but the recipe, the searches and the tokens. With --recipe, --checkpoint, --model and --out
-it proves another checkpoint made from the run's searches. transformers loads the checkpoint; then
+it proves another checkpoint made from the run's searches. transformers loads the checkpoint, block
+by block where all of it does not fit in --max-memory; then
 
 * every linear's realised width is the recipe's, by the codes on disk and by config.json;
 * every tensor on disk is what recipe and searches say, and dequantized weights equal the simulated
@@ -21,12 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
-from transformers.utils import logging
+from torch import Tensor
 
 from diagnose.bootstrap import Resampler
 from diagnose.likelihood import empty_scores, prepare_reference, score, tokens_a_chunk
+from diagnose.loaded import Loaded
 from diagnose.quantized import read_swappable
 from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
@@ -38,6 +38,7 @@ from mixedprec.files import write_json
 from mixedprec.model import SourceModel, advance, enter_blocks, get_linear, open_model
 from mixedprec.recipe import Recipe, load_recipe
 from mixedprec.scheme import FP16_BITS
+from mixedprec.streams import Stream, StreamSpace
 
 # Float32 sums of a forward in another order; far below any damage worth speaking of.
 NLL_TOLERANCE = 1e-3
@@ -58,7 +59,7 @@ class Subject:
 
 
 def check_tensors(
-    model: SourceModel, recipe: Recipe, searches: Path, checkpoint: Path, loaded: nn.Module
+    model: SourceModel, recipe: Recipe, searches: Path, checkpoint: Path, loaded: Loaded
 ) -> dict[str, Any]:
     """Compare every tensor on disk, and every linear as transformers holds it, with what recipe and
     searches say, block by block; names of those that are not as they should be."""
@@ -77,6 +78,7 @@ def check_tensors(
         realised = realise_block(model, recipe, searches, number, model.dtype)
         for name, tensor in block_tensors(prefix, realised, "compressed-tensors").items():
             compare(name, tensor)
+        held = loaded.block(number)
         for name, linear in realised.linears.items():
             full = f"{prefix}.{name}"
             on_disk = stored.linear(full)
@@ -86,10 +88,11 @@ def check_tensors(
                 wrong_width.append(full)
             if weight is None or not torch.equal(weight.float(), linear.served()):
                 differing.append(full)
-            if not torch.equal(get_linear(loaded, full).weight.float(), linear.served()):
+            if not torch.equal(get_linear(held, name).weight.float(), linear.served()):
                 differing_loaded.append(full)
-    for name, tensor in model.read(model.other_tensors(), model.dtype).items():
-        compare(name, tensor)
+        del realised, held  # before the next is read: one at a time
+    for name in model.other_tensors():
+        compare(name, model.read([name], model.dtype)[name])
     return {
         "linears": len(widths),
         "tensors": len(stored.files),
@@ -102,12 +105,12 @@ def check_tensors(
 
 @torch.no_grad()
 def final_streams(
-    model: SourceModel, windows: Tensor, recipe: Recipe, searches: Path
-) -> tuple[Tensor, Tensor]:
+    model: SourceModel, windows: Tensor, recipe: Recipe, searches: Path, space: StreamSpace
+) -> tuple[Stream, Stream]:
     """Final hidden states [n, length, d] of the reference and of the recipe's model, simulated
     block by block with effective weights."""
-    reference, all_kwargs = enter_blocks(model, windows)
-    mixed = reference.clone()
+    reference, all_kwargs = enter_blocks(model, windows, space)
+    mixed = space.copy(reference)
     for number in range(model.blocks):
         widths = recipe.block_widths(model.prefix(number))
         bits = tuple(sorted(set(widths.values()) - {FP16_BITS}))
@@ -121,21 +124,29 @@ def final_streams(
 
 @torch.no_grad()
 def measure(
-    model: SourceModel, loaded: nn.Module, windows: Tensor, recipe: Recipe, searches: Path
+    model: SourceModel,
+    loaded: Loaded,
+    windows: Tensor,
+    recipe: Recipe,
+    searches: Path,
+    space: StreamSpace,
 ) -> tuple[dict[str, Tensor], Tensor, float]:
     """nll, kl, agree [n, length − 1] of the loaded model; the reference's NLL; the mean KL of the
     simulated model."""
-    reference_stream, mixed_stream = final_streams(model, windows, recipe, searches)
+    reference_stream, mixed_stream = final_streams(model, windows, recipe, searches, space)
     streams = {REFERENCE: reference_stream, "mixed": mixed_stream}
-    head, vocabulary = model.read_head(), model.config.vocab_size
-    simulated = score_streams(head, windows, streams, vocabulary)
+    vocabulary = model.config.vocab_size
+    simulated = score_streams(model.read_head(), windows, streams, vocabulary)
     found = empty_scores(*windows.shape)
     step = tokens_a_chunk(vocabulary)
-    for number, window in enumerate(windows):
-        logits = loaded(input_ids=window[None], use_cache=False).logits[0].float()
+    head = None
+    for number, logits in enumerate(loaded.logits(windows)):
+        # Read once the blocks of the checkpoint are through.
+        head = head or model.read_head()
+        window = windows[number]
         for start in range(0, len(window) - 1, step):
             here = slice(start, min(start + step, len(window) - 1))
-            states = reference_stream[number : number + 1, here]
+            states = reference_stream.read(slice(number, number + 1), here)
             reference = prepare_reference(head(states)[0].float())
             targets = window[here.start + 1 : here.stop + 1]
             nll, kl, agree = score(reference, logits[here], targets)

@@ -16,7 +16,8 @@ from diagnose.model_card import CardSubject, write_card
 from diagnose.proof import INPUT_ERROR, Subject
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.spec import RunSpec
-from diagnose.stages import read_sweep, read_tensors, token_texts
+from diagnose.stages.chunks import read_tensors
+from diagnose.stages.sweep import read_sweep, token_texts
 from mixedprec.checkpoint import checkpoint_bytes, write_checkpoint
 from mixedprec.errors import InputError
 from mixedprec.files import write_text

@@ -8,12 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from app.commands.common import (
+    DeviceOption,
     JsonOption,
     OutOption,
+    RayOption,
     SeedOption,
-    check_device,
+    WorkersOption,
     default_out,
     parse_bytes,
+    read_placement,
 )
 from app.commands.show import print_run
 
@@ -60,9 +63,9 @@ def run(
         int, typer.Option(help="Units measured exactly to check the estimates.")
     ] = 12,
     out: OutOption = None,
-    device: Annotated[
-        str, typer.Option(help="auto or cpu: it computes on the CPU so far.")
-    ] = "auto",
+    device: DeviceOption = "auto",
+    workers: WorkersOption = None,
+    ray: RayOption = None,
     max_memory: Annotated[
         str, typer.Option(help="Half of it is for the streams of sweep and estimates.")
     ] = "8GiB",
@@ -78,7 +81,7 @@ def run(
     """
     from diagnose.spec import RunSpec
 
-    check_device(device)
+    placement = read_placement(device, workers, ray)
     spec = RunSpec(
         model=model,
         calib=calib,
@@ -101,23 +104,24 @@ def run(
         seed=seed,
         max_memory=parse_bytes(max_memory),
     )
-    carry_out(spec, out or default_out(model), as_json)
+    carry_out(spec, out or default_out(model), as_json, placement)
 
 
 def demo(out: OutOption = None, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
     """The same on the bundled model, which has one planted fault."""
     from app.demo import demo_spec
 
-    carry_out(demo_spec(seed), out or Path("reports/demo"), as_json)
+    placement = read_placement("auto", None, None)
+    carry_out(demo_spec(seed), out or Path("reports/demo"), as_json, placement)
 
 
-def carry_out(spec: Any, out: Path, as_json: bool) -> None:
+def carry_out(spec: Any, out: Path, as_json: bool, placement: Any) -> None:
     from app.progress import show_progress
     from diagnose.pipeline import run_pipeline
 
     began = time.monotonic()
     with show_progress() as on_progress:
-        run = run_pipeline(spec, out, on_progress)
+        run = run_pipeline(spec, out, on_progress, placement)
     sys.stderr.write(f"done in {time.monotonic() - began:.0f} s\n")
     print_run(run.path, as_json)
     if run.read()["headline"].get("proved") is False:
