@@ -6,7 +6,7 @@ depend on each other's results: a stopped search goes on at the first block with
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -314,33 +314,86 @@ def search_model(
     are not finite.
     """
     check_schemes(model, schemes)
-    groups = read_scale_groups(model.config.model_type, model.block_shell(0))
-    units = model.family.units
-    missing = [
-        block
-        for block in range(model.blocks)
-        if not all(is_complete(search_path(folder, block, s.bits)) for s in schemes)
-    ]
+    missing = missing_blocks(model, schemes, folder)
     if not missing:
         return
     space = space or in_memory()
     hidden, all_kwargs = enter_blocks(model, windows, space)
     for number in range(missing[-1] + 1):
-        block = model.read_block(number, device)
-        kwargs = move(all_kwargs[number], device)
+        kwargs = all_kwargs[number]
         if number in missing:
-            name = model.prefix(number)
-            first = hidden.read(slice(1)).to(device, copy=True)
-            searches = search_block(
-                name, block, groups, units, hidden, kwargs, schemes, device=device, space=space
-            )
-            for search in searches:
-                _check_scaling(name, block, search.to(device), first, kwargs)
-                save_search(search_path(folder, number, search.scheme.bits), search)
+            search_from(model, number, hidden, kwargs, schemes, folder, device=device, space=space)
         else:
-            advance(block, hidden, kwargs)
-        del block  # before the next is read: one at a time
+            advance(model.read_block(number, device), hidden, kwargs)
         on_block(number + 1)
+
+
+def missing_blocks(model: SourceModel, schemes: Sequence[Scheme], folder: Path) -> list[int]:
+    """The blocks that are yet to be searched at one of the schemes, in order."""
+    return [
+        block
+        for block in range(model.blocks)
+        if not all(is_complete(search_path(folder, block, s.bits)) for s in schemes)
+    ]
+
+
+@torch.no_grad()
+def search_from(
+    model: SourceModel,
+    number: int,
+    hidden: Stream | Tensor,
+    kwargs: dict[str, Any],
+    schemes: Sequence[Scheme],
+    folder: Path,
+    *,
+    device: torch.device = CPU,
+    space: StreamSpace | None = None,
+) -> None:
+    """Search block `number` of `model` at each scheme, one file a width in `folder`.
+
+    hidden: the calibration stream [n, length, d] before the block, which becomes the one after it.
+    kwargs: what the block is called with beside it. device, space: as of `search_block`. InputError
+    for activations that are not finite.
+    """
+    name, block = model.prefix(number), model.read_block(number, device)
+    groups = read_scale_groups(model.config.model_type, model.block_shell(0))
+    hidden, kwargs = as_stream(hidden), move(kwargs, device)
+    first = hidden.read(slice(1)).to(device, copy=True)
+    searches = search_block(
+        name,
+        block,
+        groups,
+        model.family.units,
+        hidden,
+        kwargs,
+        schemes,
+        device=device,
+        space=space,
+    )
+    for search in searches:
+        _check_scaling(name, block, search.to(device), first, kwargs)
+        save_search(search_path(folder, number, search.scheme.bits), search)
+
+
+@torch.no_grad()
+def stream_inputs(
+    model: SourceModel,
+    windows: Tensor,
+    wanted: Sequence[int],
+    *,
+    device: torch.device = CPU,
+    space: StreamSpace | None = None,
+) -> Iterator[tuple[int, Stream, dict[str, Any]]]:
+    """Each of the `wanted` blocks, in order, with what `search_from` takes: the calibration stream
+    before it, which is this one's until the next is asked for, and its keyword arguments."""
+    if not wanted:
+        return
+    hidden, all_kwargs = enter_blocks(model, windows, space)
+    for number in range(wanted[-1] + 1):
+        if number in wanted:
+            yield number, hidden, all_kwargs[number]
+        if number < wanted[-1]:
+            advance(model.read_block(number, device), hidden, all_kwargs[number])
 
 
 def check_schemes(model: SourceModel, schemes: Sequence[Scheme]) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,11 @@ class SourceModel:
     dtype: torch.dtype
     files: dict[str, Path]
     shell: Any
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, it goes without its shell, which another process makes anew."""
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "shell"}
+        return _restore, (type(self), kept, self.shell.config)
 
     @property
     def blocks(self) -> int:
@@ -462,12 +467,21 @@ def open_model(name: str) -> SourceModel:
             "use a model whose blocks have two norms",
         )
     try:
-        with init_empty_weights(include_buffers=False):
-            shell = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        shell = make_shell(config)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path / 'config.json'} does not describe a model ({error})", "repair it"
         ) from error
     _check_shapes(path, shell, files, config.tie_word_embeddings)
     dtype = _served_dtype(files, embedding)
-    return SourceModel(name, path, config, family, dtype, files, shell.eval())
+    return SourceModel(name, path, config, family, dtype, files, shell)
+
+
+def make_shell(config: PretrainedConfig) -> Any:
+    """transformers' model with its parameters on meta."""
+    with init_empty_weights(include_buffers=False):
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def _restore(kind: type[SourceModel], kept: dict[str, Any], config: PretrainedConfig) -> Any:
+    return kind(**kept, shell=make_shell(config))

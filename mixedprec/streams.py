@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mixedprec.files import report_full_disk
+from mixedprec.files import replace_file, report_full_disk
 
 CPU = torch.device("cpu")
 TOKENS_A_BATCH = 256
@@ -203,6 +203,26 @@ class StreamSpace:
         for part in list_batches(stream):
             twin.write(part, stream.read(part))
         return twin
+
+
+def save_stream(path: Path, stream: Stream) -> None:
+    """Write a stream to a file for another process: its float32 values and nothing else."""
+    with replace_file(path) as temporary, open(temporary, "wb") as file:
+        for part in list_batches(stream):
+            file.write(stream.read(part).to(CPU).contiguous().numpy().data)
+
+
+def load_stream(path: Path, shape: tuple[int, int, int], space: StreamSpace) -> Stream:
+    """What `save_stream` wrote, as a stream of its own in `space`. EOFError for a file that is too
+    short."""
+    stream = space.empty(*shape)
+    with open(path, "rb") as file:
+        for part in list_batches(stream):
+            values = torch.empty(part.stop - part.start, *shape[1:])
+            if file.readinto(values.numpy().data.cast("B")) != values.nbytes:
+                raise EOFError(f"{path} is too short for a stream of {shape}")
+            stream.write(part, values)
+    return stream
 
 
 def in_memory() -> StreamSpace:
