@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.quantizers import AutoHfQuantizer
 from transformers.utils import logging
 
-from mixedprec.families import find_family
-from mixedprec.model import SourceModel, index_tensors, run_block
+from mixedprec.families import find_family, fit_family
+from mixedprec.model import SourceModel, index_tensors, make_shell, run_block
 from mixedprec.streams import StreamSpace
 
 How = Literal["whole", "by block"]
@@ -98,7 +97,7 @@ def load_checkpoint(checkpoint: Path, how: How, space: StreamSpace) -> Loaded:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
-    family = find_family(config.model_type)
+    family = fit_family(find_family(config.model_type), config, str(checkpoint))
     if how == "whole":
         model = AutoModelForCausalLM.from_pretrained(
             checkpoint, dtype=torch.float32, local_files_only=True
@@ -106,8 +105,7 @@ def load_checkpoint(checkpoint: Path, how: How, space: StreamSpace) -> Loaded:
         return _Whole(model.eval(), family.blocks)
     quantizer = AutoHfQuantizer.from_config(config.quantization_config, pre_quantized=True)
     quantizer.validate_environment()
-    with init_empty_weights(include_buffers=False):
-        shell = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    shell = make_shell(config, family, str(checkpoint))
     # What from_pretrained does before it reads weights: modules get their schemes and the packed
     # parameters that the files hold.
     quantizer.preprocess_model(shell, dtype=torch.float32)
@@ -118,6 +116,6 @@ def load_checkpoint(checkpoint: Path, how: How, space: StreamSpace) -> Loaded:
         family,
         torch.float32,
         index_tensors(checkpoint),
-        shell.eval(),
+        shell,
     )
     return _ByBlock(source, quantizer.compressor, space)

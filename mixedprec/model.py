@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from mixedprec.errors import InputError
-from mixedprec.families import FAMILIES, Family, find_family
+from mixedprec.experts import Part, find_part, split_experts
+from mixedprec.families import Family, find_family, fit_family
 from mixedprec.streams import (
     CPU,
     Stream,
@@ -57,8 +59,9 @@ class SourceModel:
     shell: Any
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled, it goes without its shell, which another process makes anew."""
-        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "shell"}
+        """Pickled, it goes without family and shell, which another process makes anew."""
+        made = ("family", "shell")
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in made}
         return _restore, (type(self), kept, self.shell.config)
 
     @property
@@ -73,16 +76,22 @@ class SourceModel:
         """Tensors by name, as `dtype` or in the stored type. InputError for one missing or not
         finite."""
         by_file: dict[Path, list[str]] = {}
+        parts: dict[str, Part] = {}
         for name in names:
-            if name not in self.files:
+            part = find_part(name, self.family.experts, self.files)
+            if part is not None:
+                parts[name] = part
+            elif name not in self.files:
                 raise InputError(
                     f"{self.path} has no tensor {name}", "download the whole checkpoint again"
                 )
-            by_file.setdefault(self.files[name], []).append(name)
+            by_file.setdefault(self.files[part.tensor if part else name], []).append(name)
         tensors = {}
         for path, wanted in by_file.items():
             for name in wanted:
-                tensors[name] = _read_tensor(path, name, dtype)
+                part = parts.get(name)
+                read = partial(_cut_part, part=part) if part else partial(_read_tensor, name=name)
+                tensors[name] = read(path, dtype=dtype)
                 if not is_finite(tensors[name]):
                     raise _not_finite(name, path)
         return tensors
@@ -126,7 +135,7 @@ class SourceModel:
         takes no memory."""
         base_name = self.shell.base_model_prefix
         base = copy.deepcopy(self.shell.get_submodule(base_name))
-        recorders = [_Recorder() for _ in range(self.blocks)]
+        recorders = [_Recorder(self.family.returns_tuple) for _ in range(self.blocks)]
         base.set_submodule(
             self.family.blocks.removeprefix(base_name + "."), nn.ModuleList(recorders)
         )
@@ -145,7 +154,7 @@ class SourceModel:
         """The final norm and the language-model head on `device`."""
         shell = copy.deepcopy(self.shell)
         norm = self._fill(shell.get_submodule(self.family.norm), self.family.norm)
-        shell.set_submodule(self.shell.base_model_prefix, _FinalNorm(norm))
+        shell.set_submodule(self.family.norm.rpartition(".")[0], _FinalNorm(norm))
         if self.config.tie_word_embeddings and "lm_head.weight" not in self.files:
             name = self.family.embedding + ".weight"
             weight = self.read([name], torch.float32)[name]
@@ -192,20 +201,33 @@ class _Recorder(nn.Module):
     hidden: Tensor
     kwargs: dict[str, Any]
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def __init__(self, returns_tuple: bool):
+        super().__init__()
+        self._returns_tuple = returns_tuple
+
+    def forward(
+        self, hidden_states: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor | tuple[Tensor, None]:
         self.hidden, self.kwargs = hidden_states, kwargs
-        return hidden_states
+        return (hidden_states, None) if self._returns_tuple else hidden_states
+
+
+@dataclass
+class _Decoded(BaseModelOutputWithPastAndCrossAttentions):
+    """What a decoder gives its head, of any architecture."""
+
+    router_logits: tuple[Tensor, ...] | None = None
 
 
 class _FinalNorm(nn.Module):
-    """Stands where the base model would: all that is left of it is its final norm."""
+    """Stands where the decoder would: all that is left of it is its final norm."""
 
     def __init__(self, norm: nn.Module):
         super().__init__()
         self.norm = norm
 
-    def forward(self, *args: Any, inputs_embeds: Tensor, **kwargs: Any) -> BaseModelOutputWithPast:
-        return BaseModelOutputWithPast(last_hidden_state=self.norm(inputs_embeds))
+    def forward(self, *args: Any, inputs_embeds: Tensor, **kwargs: Any) -> _Decoded:
+        return _Decoded(last_hidden_state=self.norm(inputs_embeds))
 
 
 class Entrance:
@@ -296,7 +318,7 @@ def advance(block: nn.Module, stream: Stream | Tensor, kwargs: dict[str, Any]) -
 
 def run_block(block: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
     """A block's output for a stream [n, length, d]."""
-    output = block(hidden, **kwargs)
+    output = block(hidden, **fit_kwargs(kwargs, len(hidden)))
     return output[0] if isinstance(output, tuple) else output
 
 
@@ -326,11 +348,25 @@ def _read_tensor(path: Path, name: str, dtype: torch.dtype | None) -> Tensor:
     return values
 
 
+def _cut_part(path: Path, part: Part, dtype: torch.dtype | None) -> Tensor:
+    """A part of a stored tensor in memory of its own."""
+    with safe_open(path, framework="pt") as file:
+        mapped = part.cut(file.get_slice(part.tensor))
+        return mapped.to(dtype or mapped.dtype, copy=True)
+
+
 def _not_finite(name: str, path: Path) -> InputError:
     return InputError(
         f"tensor {name} in {path.name} holds NaN or infinity",
         "repair or re-download the checkpoint",
     )
+
+
+def fit_kwargs(kwargs: dict[str, Any], count: int) -> dict[str, Any]:
+    """A block's keyword arguments, known for one window, for a batch of `count`: biases of
+    positions (ALiBi) have a row a head and window, everything else is broadcast."""
+    alibi = kwargs.get("alibi")
+    return kwargs if alibi is None else {**kwargs, "alibi": alibi.repeat(count, 1, 1)}
 
 
 def is_finite(values: Tensor) -> bool:
@@ -403,22 +439,31 @@ def stored_name(name: str, files: dict[str, Path]) -> str:
     return old if name not in files and old in files else name
 
 
-def _check_shapes(path: Path, shell: Any, files: dict[str, Path], tied: bool) -> None:
+def _check_shapes(
+    path: Path, shell: Any, family: Family, files: dict[str, Path], tied: bool
+) -> None:
     """Raise InputError for a parameter that the checkpoint lacks or holds in another shape."""
     wanted: dict[Path, dict[str, list[int]]] = {}
+    parts: dict[str, Part] = {}
     for name, parameter in shell.named_parameters():
         stored = stored_name(name, files)
         if name == "lm_head.weight" and tied and stored not in files:
             continue
-        if stored not in files:
+        part = find_part(stored, family.experts, files)
+        if part is not None:
+            parts[stored] = part
+        elif stored not in files:
             raise InputError(
                 f"{path} has no tensor {stored}", "download the whole checkpoint again"
             )
-        wanted.setdefault(files[stored], {})[stored] = list(parameter.shape)
+        file = files[part.tensor if part else stored]
+        wanted.setdefault(file, {})[stored] = list(parameter.shape)
     for file, shapes in wanted.items():
         with safe_open(file, framework="pt") as opened:
             for name, shape in shapes.items():
-                found = opened.get_slice(name).get_shape()
+                part = parts.get(name)
+                whole = opened.get_slice(part.tensor if part else name)
+                found = part.shape(whole) if part else whole.get_shape()
                 if found != shape:
                     raise InputError(
                         f"tensor {name} has shape {found} where config.json means {shape}",
@@ -454,34 +499,36 @@ def open_model(name: str) -> SourceModel:
     """Open a model by hub id or path; reads headers only. InputError where it cannot be used."""
     path = resolve_path(name)
     raw, config = read_config(path)
-    family = find_family(config.model_type)
+    family = fit_family(find_family(config.model_type), config, name)
     if raw.get("quantization_config"):
         raise InputError(f"{name} is already quantized", "give the FP16 or BF16 model it came from")
     files = index_tensors(path)
     embedding = family.embedding + ".weight"
     if embedding not in files:
         raise InputError(f"{path} has no tensor {embedding}", "download the whole checkpoint again")
-    if family is FAMILIES["stablelm"] and getattr(config, "use_parallel_residual", False):
-        raise InputError(
-            f"{name} is a StableLM with parallel residuals, which autoawq would scale wrongly",
-            "use a model whose blocks have two norms",
-        )
     try:
-        shell = make_shell(config)
+        shell = make_shell(config, family, name)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path / 'config.json'} does not describe a model ({error})", "repair it"
         ) from error
-    _check_shapes(path, shell, files, config.tie_word_embeddings)
+    _check_shapes(path, shell, family, files, config.tie_word_embeddings)
     dtype = _served_dtype(files, embedding)
     return SourceModel(name, path, config, family, dtype, files, shell)
 
 
-def make_shell(config: PretrainedConfig) -> Any:
-    """transformers' model with its parameters on meta."""
+def make_shell(config: PretrainedConfig, family: Family, name: str) -> Any:
+    """transformers' model with its parameters on meta, and experts as linears. InputError, with the
+    model's `name`, where only some of its blocks have experts."""
     with init_empty_weights(include_buffers=False):
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        shell = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        if family.experts is not None:
+            for block in shell.get_submodule(family.blocks):
+                split_experts(block, family.experts, name)
+    return shell.eval()
 
 
 def _restore(kind: type[SourceModel], kept: dict[str, Any], config: PretrainedConfig) -> Any:
-    return kind(**kept, shell=make_shell(config))
+    name = kept["name"]
+    family = fit_family(find_family(config.model_type), config, name)
+    return kind(**kept, family=family, shell=make_shell(config, family, name))

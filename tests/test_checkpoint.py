@@ -56,9 +56,10 @@ def searched(
 
 
 def mixed_recipe(model: SourceModel) -> Recipe:
-    """Two units of block 1 at 8 bits, one of block 0 kept at 16."""
+    """Two units of block 1 at 8 bits, the last one of block 0 kept at 16."""
     names = [unit.name for unit in list_units(model.family, model.blocks)]
-    changed = {names[3]: FP16_BITS, names[4]: 8, names[6]: 8}
+    kinds = len(model.family.units)
+    changed = {names[kinds - 1]: FP16_BITS, names[kinds]: 8, names[kinds + 2]: 8}
     return make_recipe("tiny", model.family, model.blocks, 4, changed=changed)
 
 
@@ -73,8 +74,8 @@ def simulate(
     for number in range(model.blocks):
         block = model.read_block(number)
         realised = realise_block(model, recipe, searches, number, model.dtype)
-        for name, linear in realised.linears.items():
-            block.get_submodule(name).weight.data = linear.effective()
+        for name, weight in realised.effective().items():
+            block.get_submodule(name).weight.data = weight
         hidden = run_block(block, hidden, all_kwargs[number])
     return model.read_head()(hidden)
 

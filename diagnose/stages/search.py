@@ -16,7 +16,7 @@ from diagnose.tasks import OnStep, Task, Workers
 from mixedprec.block_search import missing_blocks, search_from, search_model, stream_inputs
 from mixedprec.model import SourceModel
 from mixedprec.scheme import Scheme
-from mixedprec.searches import is_complete, search_path
+from mixedprec.searches import is_complete, read_uncalibrated, search_path
 from mixedprec.streams import load_stream, save_stream
 
 
@@ -41,7 +41,24 @@ def search_stage(
             device=workers.device,
             space=room_for(run, "search").open(),
         )
-        return
+    else:
+        _search_elsewhere(inputs, schemes, run, workers, progress)
+    paths = [search_path(run.searches, number, spec.bits) for number in range(blocks)]
+    found = {str(number): read_uncalibrated(path) for number, path in enumerate(paths)}
+    uncalibrated = {number: list(experts) for number, experts in found.items() if experts}
+    if uncalibrated:
+        run.update(uncalibrated=uncalibrated)
+
+
+def _search_elsewhere(
+    inputs: Inputs,
+    schemes: list[Scheme],
+    run: RunDirectory,
+    workers: Workers,
+    progress: OnProgress,
+) -> None:
+    """Every missing block as a task of its own."""
+    model, blocks = inputs.model, inputs.model.blocks
     folder, room = run.work / "inputs", room_for(run, "search", workers.sharing)
     shutil.rmtree(folder, ignore_errors=True)
     missing = missing_blocks(model, schemes, run.searches)
