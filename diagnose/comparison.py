@@ -27,7 +27,8 @@ from diagnose.inputs import (
     describe_versions,
 )
 from diagnose.measure import damage
-from diagnose.pipeline import Work, conduct
+from diagnose.pipeline import OnPlan, Work, conduct
+from diagnose.planning import plan_work
 from diagnose.rundir import COMPARISON, STAGES, OnProgress, RunDirectory
 from diagnose.sizes import reference_bytes
 from diagnose.sources import parse_spec
@@ -124,11 +125,24 @@ def prepare_comparison(spec: CompareSpec) -> Work:
     def measure(run: RunDirectory, workers: Workers, progress: OnProgress) -> None:
         compare_stage(spec, compared, run, workers, progress)
 
-    return Work(description, {**dict.fromkeys(STAGES, SKIPPED), "sweep": measure})
+    plan = partial(
+        plan_work,
+        compared.model,
+        compared.windows,
+        ["sweep"],
+        budget=spec.max_memory,
+        most_windows=spec.chunk_windows,
+        sweep=compared.plan.branches,
+    )
+    return Work(description, {**dict.fromkeys(STAGES, SKIPPED), "sweep": measure}, plan)
 
 
 def run_comparison(
-    spec: CompareSpec, out: Path, on_progress: OnProgress, placement: Placement = HERE
+    spec: CompareSpec,
+    out: Path,
+    on_progress: OnProgress,
+    placement: Placement = HERE,
+    on_plan: OnPlan = lambda plan: None,
 ) -> RunDirectory:
     """Carry out `spec` in the directory `out`, going on where an earlier process stopped; errors as
     of `run_pipeline`."""
@@ -138,7 +152,7 @@ def run_comparison(
         "ppl_definition": " or ".join(spec.valid_texts),
     }
     prepare = partial(prepare_comparison, spec)
-    return conduct(spec.to_json(), prepare, named, out, on_progress, placement)
+    return conduct(spec.to_json(), prepare, named, out, on_progress, placement, on_plan)
 
 
 def compare_stage(

@@ -12,7 +12,6 @@ from typing import Any, Literal, Protocol
 
 import torch
 from accelerate import init_empty_weights
-from compressed_tensors.compressors import ModelCompressor
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.quantizers import AutoHfQuantizer
@@ -57,7 +56,7 @@ class _Whole:
 class _ByBlock:
     how: How = "by block"
 
-    def __init__(self, source: SourceModel, compressor: ModelCompressor, space: StreamSpace):
+    def __init__(self, source: SourceModel, compressor: Any, space: StreamSpace):
         self._source, self._compressor, self._space = source, compressor, space
 
     def logits(self, windows: Tensor) -> Iterator[Tensor]:

@@ -6,7 +6,7 @@ of that stage says, and were set beside measured peaks (examples/benchmarks/memo
 the safe side. Streams take what a stage leaves of the budget, and files the rest.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,10 @@ from mixedprec.search import KEPT_ELEMENTS, RATIOS
 from mixedprec.streams import FLOAT_BYTES, batch_size
 
 MIB = 2**20
+PROOF = "proof"
+# Stages whose tasks several processes share.
+SHARED = ("search", "sweep", "estimate", "refine")
+STAGES = (*SHARED, "requantize", PROOF)
 # What the allocator, lazily imported modules and a stage's bookkeeping add.
 SLACK_BYTES = 48 * MIB
 SLACK_SHARE = 0.05
@@ -80,7 +84,8 @@ class Rates:
 class Machine:
     """What a run may use. budget: bytes of each kind of memory, the host's and a device's. held:
     what a process has before it begins. workers: processes that share the host's. on_device:
-    whether blocks compute on another device. disk: bytes free for streams."""
+    whether blocks compute on another device. disk: bytes free for streams. resting: what the
+    process that began the proof's keeps to itself meanwhile."""
 
     budget: int
     held: int
@@ -88,11 +93,13 @@ class Machine:
     workers: int = 1
     on_device: bool = False
     disk: int = 2**62
+    resting: int = 0
 
-    @property
-    def share(self) -> int:
-        """Bytes of the host that each process may have."""
-        if self.workers == 1:
+    def share(self, stage: str) -> int:
+        """Bytes of the host that a process of a stage may have."""
+        if stage == PROOF:
+            return self.budget - self.resting
+        if stage not in SHARED or self.workers == 1:
             return self.budget
         return (self.budget - self.held) // self.workers
 
@@ -127,19 +134,15 @@ class MemoryPlan:
     held: int
     minimum: int
     workers: int
+    seconds: float
     stages: tuple[StagePlan, ...]
 
     def stage(self, name: str) -> StagePlan:
         return next(stage for stage in self.stages if stage.stage == name)
 
-    @property
-    def seconds(self) -> float:
-        return sum(stage.seconds for stage in self.stages)
-
     def to_json(self) -> dict[str, Any]:
         """As stored in run.json."""
-        stages = [{**asdict(s), "seconds": round(s.seconds, 1)} for s in self.stages]
-        return {**asdict(self), "stages": stages}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,7 @@ def list_demands(
     backward = count_activations(shape, length, BACKWARD)
     token = 2 * shape.block + 4 * length * shape.channels
     depth = shape.blocks / 2
+    embedding = 2 * shape.vocabulary * shape.channels
     linears = shape.blocks * shape.block
 
     def swept(stage: str, streams: int) -> Demand:
@@ -258,14 +262,14 @@ def list_demands(
             0,
             length,
             0,
-            count_mixes(shape, 1) + SHARD_BYTES + 2 * shape.block,
+            SHARD_BYTES + max(count_mixes(shape, 1) + 2 * shape.block, 2 * embedding),
             1,
             0,
             linears,
             0,
         ),
         Demand(
-            "proof",
+            PROOF,
             valid,
             length,
             3,
@@ -289,10 +293,10 @@ def choose_chunk(demand: Demand, shape: Shape, room: int, machine: Machine) -> i
     fitting = max(1, room // stream // size) * size
     most = -(-demand.windows // size) * size
     choices = {min(fitting, most), most}
-    while min(choices) * 2 < most:
-        choices.add(min(c for c in choices if c * 2 not in choices or c == max(choices)) * 2)
-        if len(choices) > 40:
-            break
+    doubled = min(choices) * 2
+    while doubled < most:
+        choices.add(doubled)
+        doubled *= 2
 
     def cost(chunk: int) -> tuple[float, int]:
         chunks = -(-demand.windows // chunk)
@@ -307,22 +311,31 @@ def choose_chunk(demand: Demand, shape: Shape, room: int, machine: Machine) -> i
     return min(sorted(choices), key=cost)
 
 
+def with_slack(working: int, tokens: int) -> int:
+    """What a stage holds besides streams: what works, what is noted of the text's tokens, and what
+    nobody counts."""
+    return working + int(working * SLACK_SHARE) + SLACK_BYTES + TOKEN_BYTES * tokens
+
+
 def plan_stage(
     demand: Demand, shape: Shape, machine: Machine, fixed_chunk: int | None, most: int | None
 ) -> StagePlan:
     """A stage's plan. fixed_chunk: windows a chunk where that was decided before; most: where more
     are not wanted."""
-    slack = int(demand.working * SLACK_SHARE) + SLACK_BYTES
     tokens = demand.windows * demand.length
-    noted = TOKEN_BYTES * tokens
     # With a device the host reads a block, and holds what enters the first.
-    host = FLOAT_BYTES * shape.block if machine.on_device else demand.working
-    fixed = host + slack + noted
-    room = max(0, machine.share - machine.held - fixed)
+    on_device = machine.on_device and demand.stage in SHARED
+    working = FLOAT_BYTES * shape.block if on_device else demand.working
+    fixed = with_slack(working, tokens)
+    share = machine.share(demand.stage)
+    if demand.stage == PROOF:
+        whole = with_slack(count_whole_proof(shape, demand.length), tokens)
+        fixed = whole if machine.held + whole <= share else fixed
+    room = max(0, share - machine.held - fixed)
     chunk = fixed_chunk or choose_chunk(demand, shape, room, machine)
     if most and demand.chunked and not fixed_chunk:
         size = batch_size(demand.length)
-        chunk = min(chunk, -(-most // size) * size)
+        chunk = min(chunk, max(1, most // size) * size)
     chunk = min(chunk, demand.windows) if demand.windows else 0
     chunks = -(-demand.windows // chunk) if chunk else 1
     per_window = demand.length * shape.channels * FLOAT_BYTES * demand.streams
@@ -351,10 +364,10 @@ def plan_stage(
         spilled_bytes=min(spilled, streams),
         fixed_bytes=fixed,
         peak_bytes=machine.held + fixed + min(streams + scores, room),
-        device_bytes=demand.working + slack if machine.on_device else 0,
+        device_bytes=with_slack(demand.working, 0) if on_device else 0,
         read_bytes=read,
         flops=flops,
-        seconds=seconds / (machine.workers if demand.chunked or demand.stage == "search" else 1),
+        seconds=round(seconds / (machine.workers if demand.stage in SHARED else 1), 1),
     )
 
 
@@ -367,17 +380,19 @@ def plan_run(
     refine_streams: int,
     chunks: Mapping[str, int] = {},
     most_windows: int | None = None,
+    stages: Collection[str] = STAGES,
 ) -> MemoryPlan:
-    """The plan of a run. chunks: windows a chunk by stage, where an earlier start decided.
+    """The plan of a run. sweep_streams, refine_streams: of these stages. chunks: windows a chunk by
+    stage, where an earlier start decided. most_windows: the most that are wanted. stages: those
+    that there are.
 
     InputError, with the amount needed, where the budget is too small."""
-    stages = tuple(
+    planned = tuple(
         plan_stage(demand, shape, machine, chunks.get(demand.stage), most_windows)
         for demand in list_demands(shape, texts, sweep_streams, refine_streams)
+        if demand.stage in stages
     )
-    own = machine.held if machine.workers > 1 else 0
-    host = own + machine.workers * max(machine.held + stage.fixed_bytes for stage in stages)
-    minimum = max([host, *(stage.device_bytes for stage in stages)])
+    minimum = max(max(_least(stage, machine), stage.device_bytes) for stage in planned)
     if machine.budget < minimum:
         raise InputError(
             f"--max-memory {machine.budget / MIB:.0f}MiB is too little for this model: a block at "
@@ -385,4 +400,17 @@ def plan_run(
             + (f" for {machine.workers} processes" if machine.workers > 1 else ""),
             f"give --max-memory {-(-minimum // MIB)}MiB or more",
         )
-    return MemoryPlan(machine.budget, machine.held, minimum, machine.workers, stages)
+    seconds = sum(stage.seconds for stage in planned)
+    return MemoryPlan(
+        machine.budget, machine.held, minimum, machine.workers, round(seconds, 1), planned
+    )
+
+
+def _least(stage: StagePlan, machine: Machine) -> int:
+    """The smallest budget of the host that a stage could be carried out in."""
+    one = machine.held + stage.fixed_bytes
+    if stage.stage == PROOF:
+        return one + machine.resting
+    if stage.stage in SHARED and machine.workers > 1:
+        return machine.held + machine.workers * one
+    return one

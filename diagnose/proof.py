@@ -26,7 +26,10 @@ from torch import Tensor
 
 from diagnose.bootstrap import Resampler
 from diagnose.likelihood import empty_scores, prepare_reference, score, tokens_a_chunk
-from diagnose.loaded import Loaded
+from diagnose.loaded import How, Loaded, load_checkpoint
+from diagnose.memory import held_bytes, peak_bytes, return_freed_tensors
+from diagnose.plan import MIB, count_proof, count_whole_proof, with_slack
+from diagnose.planning import read_shape
 from diagnose.quantized import read_swappable
 from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
@@ -38,7 +41,7 @@ from mixedprec.files import write_json
 from mixedprec.model import SourceModel, advance, enter_blocks, get_linear, open_model
 from mixedprec.recipe import Recipe, load_recipe
 from mixedprec.scheme import FP16_BITS
-from mixedprec.streams import Stream, StreamSpace
+from mixedprec.streams import CPU, Stream, StreamSpace
 
 # Float32 sums of a forward in another order; far below any damage worth speaking of.
 NLL_TOLERANCE = 1e-3
@@ -180,14 +183,44 @@ def summarise(
     }
 
 
+def choose_loading(model: SourceModel, windows: Tensor, budget: int | None) -> tuple[How, int]:
+    """How to load the checkpoint of a model within `budget` bytes for this process (None for any
+    amount), and what that leaves for streams. InputError where a block at a time is too much."""
+    if budget is None:
+        return "whole", 2**62
+    shape, (count, length) = read_shape(model), windows.shape
+    room = {
+        how: budget - held_bytes() - with_slack(working, count * length)
+        for how, working in (
+            ("whole", count_whole_proof(shape, length)),
+            ("by block", count_proof(shape, length)),
+        )
+    }
+    if room["whole"] >= 0:
+        return "whole", room["whole"]
+    if room["by block"] < 0:
+        short = -(-(budget - room["by block"]) // MIB)
+        raise InputError(
+            f"the proof's process may have {budget // MIB}MiB and needs {short}MiB",
+            f"give --max-memory {short - budget // MIB}MiB more",
+        )
+    return "by block", room["by block"]
+
+
 def examine(
-    run: RunDirectory, subject: Subject, predicted: float | None
+    run: RunDirectory,
+    subject: Subject,
+    predicted: float | None,
+    *,
+    budget: int | None = None,
+    how: How | None = None,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Carry out a proof by a run's tokens and searches: the content of proof.json, and nll, kl and
     agree [n, length − 1] of the checkpoint.
 
-    predicted: the recovered share that was expected, if any. InputError for files of the run, the
-    recipe or the model that cannot be read.
+    predicted: the recovered share that was expected, if any. budget: bytes that this process may
+    have, None for any amount. how: the way to load the checkpoint, None for whole where that fits.
+    InputError for files of the run, the recipe or the model that cannot be read.
     """
     record = run.read()
     spec = RunSpec.from_json(record["spec"])
@@ -201,12 +234,13 @@ def examine(
         values = tokens[column].to_numpy(zero_copy_only=False).reshape(shape)[:, 1:]
         return torch.tensor(values.astype(np.float32))
 
-    logging.set_verbosity_error()
-    loaded = AutoModelForCausalLM.from_pretrained(
-        subject.checkpoint, dtype=torch.float32, local_files_only=True
-    ).eval()
+    fitting, room = choose_loading(model, windows, budget)
+    space = StreamSpace([(CPU, room)], run.path)
+    loaded = load_checkpoint(subject.checkpoint, how or fitting, space)
     # transformers unpacks compressed weights at the first forward: measure before looking at them.
-    mixed, reference_nll, simulated_kl = measure(model, loaded, windows, recipe, run.searches)
+    mixed, reference_nll, simulated_kl = measure(
+        model, loaded, windows, recipe, run.searches, space
+    )
     checks = check_tensors(model, recipe, run.searches, subject.checkpoint, loaded)
     measured_kl = float(mixed["kl"].mean())
     checks |= {
@@ -227,24 +261,38 @@ def examine(
         "measured": summarise(mixed, reference_nll, uniform_kl, spec.seed),
         "predicted_recovered": predicted,
         "loaded_with": f"transformers {version('transformers')}",
+        "loaded": loaded.how,
+        "peak_bytes": peak_bytes(),
     }
     return proof, mixed
 
 
-def prove(run: RunDirectory) -> dict[str, Any]:
-    """Carry out the proof of a run; write proof.json and the mixed model's token scores."""
+def prove(
+    run: RunDirectory, *, budget: int | None = None, how: How | None = None
+) -> dict[str, Any]:
+    """Carry out the proof of a run; write proof.json and the mixed model's token scores. budget,
+    how: see `examine`."""
     record = run.read()
     subject = Subject(record["spec"]["model"], run.path / "recipe.json", run.checkpoint)
-    proof, mixed = examine(run, subject, record["headline"]["predicted_recovered"])
+    proof, mixed = examine(
+        run, subject, record["headline"]["predicted_recovered"], budget=budget, how=how
+    )
     run.write_arrays("work/proof.safetensors", mixed)
     write_json(run.path / "proof.json", proof)
     return proof
 
 
-def prove_other(run: RunDirectory, subject: Subject, out: Path) -> dict[str, Any]:
+def prove_other(
+    run: RunDirectory,
+    subject: Subject,
+    out: Path,
+    *,
+    budget: int | None = None,
+    how: How | None = None,
+) -> dict[str, Any]:
     """Carry out the proof of another checkpoint made from a run's searches; write it to the file
-    `out` and leave the run as it is. Nothing was predicted for it."""
-    proof, _ = examine(run, subject, None)
+    `out` and leave the run as it is. Nothing was predicted for it. budget, how: see `examine`."""
+    proof, _ = examine(run, subject, None, budget=budget, how=how)
     write_json(out, proof)
     return proof
 
@@ -261,16 +309,18 @@ def main() -> None:
     }
     for name, (kind, text) in options.items():
         parser.add_argument(name, type=kind, help=text)
+    parser.add_argument("--max-memory", type=int, help="bytes that it may take")
     given = parser.parse_args()
     other = (given.model, given.recipe, given.checkpoint, given.out)
     if any(other) and not all(other):
         parser.error(f"give all of {', '.join(options)}, or none")
     run = RunDirectory(given.run)
+    return_freed_tensors()
     try:
         if any(other):
-            prove_other(run, Subject(*other[:3]), given.out)
+            prove_other(run, Subject(*other[:3]), given.out, budget=given.max_memory)
         else:
-            prove(run)
+            prove(run, budget=given.max_memory)
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(INPUT_ERROR)

@@ -27,7 +27,7 @@ SCHEMA = 1
 COMPARISON = "compare"
 STAGES = ("search", "sweep", "estimate", "refine", "recipe", "requantize", "proof")
 # Options that change how a run is carried out, not what it finds.
-NOT_BINDING = ("max_memory",)
+NOT_BINDING = ("max_memory", "chunk_windows")
 LOCK_TRIES = 5
 LOCK_PAUSE = 0.02
 

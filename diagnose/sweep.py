@@ -46,7 +46,6 @@ from mixedprec.streams import (
     StreamSpace,
     are_equal,
     as_stream,
-    batch_size,
     in_memory,
     list_batches,
     list_slices,
@@ -383,13 +382,6 @@ def score_streams(
                     found.top_tokens[window, here] = tokens.int().cpu()
                     found.top_probabilities[window, here] = probabilities.cpu()
     return {name: scores[owners[key]] for name, key in keys.items()}
-
-
-def windows_a_chunk(model: SourceModel, plan: Sweepable, length: int, budget: int) -> int:
-    """How many windows' streams fit in `budget` bytes: whole batches, at least one."""
-    stream = length * model.config.hidden_size * 4
-    size = batch_size(length)
-    return max(1, budget // (stream * (count_streams(model, plan) + 2)) // size) * size
 
 
 def list_chunks(count: int, size: int) -> list[slice]:

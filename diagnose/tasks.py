@@ -20,6 +20,8 @@ from mixedprec.errors import InputError
 
 CPU = "cpu"
 CUDA = "cuda"
+# So that workers of unequal speed end together.
+CHUNKS_A_WORKER = 2
 # How often a task is begun, if the process that carries it out is killed.
 TRIES = 3
 

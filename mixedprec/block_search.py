@@ -357,10 +357,18 @@ def search_from(
     """
     name, block = model.prefix(number), model.read_block(number, device)
     groups = read_scale_groups(model.config.model_type, model.block_shell(0))
-    units, hidden, kwargs = model.family.units, as_stream(hidden), move(kwargs, device)
+    hidden, kwargs = as_stream(hidden), move(kwargs, device)
     first = hidden.read(slice(1)).to(device, copy=True)
     searches = search_block(
-        name, block, groups, units, hidden, kwargs, schemes, device=device, space=space
+        name,
+        block,
+        groups,
+        model.family.units,
+        hidden,
+        kwargs,
+        schemes,
+        device=device,
+        space=space,
     )
     for search in searches:
         _check_scaling(name, block, search.to(device), first, kwargs)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from numpy.lib import format as npy
 from torch import Tensor
 
 from mixedprec.files import replace_file, report_full_disk
@@ -206,6 +205,26 @@ class StreamSpace:
         return twin
 
 
+def save_stream(path: Path, stream: Stream) -> None:
+    """Write a stream to a file for another process: its float32 values and nothing else."""
+    with replace_file(path) as temporary, open(temporary, "wb") as file:
+        for part in list_batches(stream):
+            file.write(stream.read(part).to(CPU).contiguous().numpy().data)
+
+
+def load_stream(path: Path, shape: tuple[int, int, int], space: StreamSpace) -> Stream:
+    """What `save_stream` wrote, as a stream of its own in `space`. EOFError for a file that is too
+    short."""
+    stream = space.empty(*shape)
+    with open(path, "rb") as file:
+        for part in list_batches(stream):
+            values = torch.empty(part.stop - part.start, *shape[1:])
+            if file.readinto(values.numpy().data.cast("B")) != values.nbytes:
+                raise EOFError(f"{path} is too short for a stream of {shape}")
+            stream.write(part, values)
+    return stream
+
+
 def in_memory() -> StreamSpace:
     """All the memory there is, and no files."""
     return StreamSpace()
@@ -227,26 +246,3 @@ def are_equal(one: Stream, other: Stream) -> bool:
     return all(
         torch.equal(one.read(part).cpu(), other.read(part).cpu()) for part in list_batches(one)
     )
-
-
-def save_stream(path: Path, stream: Stream) -> None:
-    """Write a stream to a file that another process reads, in numpy's format."""
-    header = {"descr": "<f4", "fortran_order": False, "shape": stream.shape}
-    with replace_file(path) as temporary, open(temporary, "wb") as file:
-        npy.write_array_header_1_0(file, header)
-        for part in list_batches(stream):
-            file.write(stream.read(part).to(CPU).contiguous().numpy().data)
-
-
-def load_stream(path: Path, space: StreamSpace) -> Stream:
-    """What `save_stream` wrote, in `space`."""
-    with open(path, "rb") as file:
-        npy.read_magic(file)
-        windows, length, channels = npy.read_array_header_1_0(file)[0]
-        stream = space.empty(windows, length, channels)
-        for part in list_batches(stream):
-            values = torch.empty(part.stop - part.start, length, channels)
-            if file.readinto(values.numpy().data.cast("B")) != values.numel() * FLOAT_BYTES:
-                raise EOFError(f"{path} is cut short")
-            stream.write(part, values)
-    return stream

@@ -50,9 +50,9 @@ def compare(
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     ray: RayOption = None,
-    max_memory: Annotated[str, typer.Option(help="Half of it is for the sweep's streams.")] = (
-        "8GiB"
-    ),
+    max_memory: Annotated[
+        str, typer.Option(help="What a process may hold; streams that do not fit go to files.")
+    ] = "8GiB",
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -81,11 +81,12 @@ def compare(
         seed=seed,
         max_memory=parse_bytes(max_memory),
     )
-    from app.progress import show_progress
+    from app.progress import show_plan, show_progress
     from diagnose.comparison import run_comparison
 
     began = time.monotonic()
     with show_progress() as on_progress:
-        run = run_comparison(spec, out or default_out(candidate), on_progress, placement)
+        out = out or default_out(candidate)
+        run = run_comparison(spec, out, on_progress, placement, show_plan)
     sys.stderr.write(f"done in {time.monotonic() - began:.0f} s\n")
     print_run(run.path, as_json)

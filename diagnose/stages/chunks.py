@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from diagnose.activations import ActivationLog
 from diagnose.likelihood import TokenScores
+from diagnose.planning import Room, planned_windows, room_for
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.spec import RunSpec
 from diagnose.spikes import Thresholds
@@ -20,17 +21,13 @@ from diagnose.sweep import (
     Sweepable,
     list_chunks,
     run_sweep,
-    windows_a_chunk,
 )
-from diagnose.tasks import OnStep, Task, Workers, list_missing
+from diagnose.tasks import CHUNKS_A_WORKER, OnStep, Task, Workers, list_missing
 from diagnose.weights import WeightLog
-from mixedprec.model import SourceModel
-from mixedprec.streams import batch_size
+from mixedprec.model import SourceModel, batch_size
 
-# Half of the memory budget is for streams; blocks, the head and the search use the rest.
+# Where recipes are raced, half of the memory budget is for their streams.
 STREAM_SHARE = 0.5
-# So that workers of unequal speed end together.
-CHUNKS_A_WORKER = 2
 
 
 class Options(Protocol):
@@ -89,11 +86,6 @@ def fix_chunks(
     return list_chunks(len(windows), sizes[name])
 
 
-def stream_budget(spec: Options, workers: Workers) -> int:
-    """Bytes that the streams of one chunk may take: workers of a machine share it."""
-    return int(spec.max_memory * STREAM_SHARE) // workers.sharing
-
-
 def finish_tasks(
     tasks: Sequence[Task], run: RunDirectory, workers: Workers, on_step: OnStep
 ) -> None:
@@ -114,6 +106,7 @@ def _sweep_chunk(
     reduce: Callable[[dict[str, TokenScores]], dict[str, Tensor]],
     group: Callable[[int], int] | None,
     first: bool,
+    room: Room,
     device: torch.device,
     on_step: OnStep,
 ) -> None:
@@ -127,6 +120,7 @@ def _sweep_chunk(
         inspect=weights.observe if group and first else None,
         on_block=on_step,
         device=device,
+        space=room.open(),
     )
     state = {f"activations.{key}": value for key, value in activations.state().items()}
     state |= {f"weights.{key}": value for key, value in weights.state().items()}
@@ -152,15 +146,15 @@ def swept_chunks(
     plan must go to other processes: functions of modules.
     """
     model, windows = inputs.model, inputs.windows
-    most = windows_a_chunk(model, plan, windows.shape[1], stream_budget(spec, workers))
-    chunks = fix_chunks(run, name, windows, most, workers)
+    chunks = fix_chunks(run, name, windows, planned_windows(run, name), workers)
+    room = room_for(run, name, workers.sharing)
     files = [f"work/{name}-{number:04d}.safetensors" for number in range(len(chunks))]
     steps = model.blocks + 1
     tasks = []
     for number, (file, chunk) in enumerate(zip(files, chunks, strict=True)):
         # A copy: a view would take the whole text along.
         text, first = windows[chunk].clone(), number == 0
-        work = partial(_sweep_chunk, run, file, model, text, plan, reduce, group, first)
+        work = partial(_sweep_chunk, run, file, model, text, plan, reduce, group, first, room)
         tasks.append(Task(f"chunk {number} of the {name}", (file,), steps, work))
     total = len(tasks) * steps
     finish_tasks(tasks, run, workers, lambda done: progress(name, done, total))

@@ -10,10 +10,11 @@ from torch import Tensor
 from diagnose.bootstrap import Resampler
 from diagnose.estimator import estimate_units, sampling_error
 from diagnose.inputs import Inputs
+from diagnose.planning import Room, planned_windows, room_for
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.sizes import linear_bytes, unit_bytes
 from diagnose.spec import RunSpec
-from diagnose.stages.chunks import finish_tasks, fix_chunks, read_tensors, stream_budget
+from diagnose.stages.chunks import finish_tasks, fix_chunks, read_tensors
 from diagnose.tables import LINEARS, UNITS
 from diagnose.tasks import OnStep, Task, Workers
 from mixedprec.families import Unit, list_units
@@ -51,6 +52,7 @@ def _estimate_chunk(
     seed: int,
     draw: int,
     first: int,
+    room: Room,
     device: torch.device,
     on_step: OnStep,
 ) -> None:
@@ -66,6 +68,7 @@ def _estimate_chunk(
         first=first,
         on_block=on_step,
         device=device,
+        space=room.open(),
     )
     run.write_arrays(
         file,
@@ -95,9 +98,8 @@ def _draw_estimates(
     what sampling adds to their error within ESTIMATE_ERROR."""
     model, windows = inputs.model, inputs.windows
     widths = (spec.bits, spec.rescue_bits)
-    stream = windows.shape[1] * model.config.hidden_size * 4
-    most = max(1, stream_budget(spec, workers) // (stream * (model.blocks + 4)))
-    chunks = fix_chunks(run, "estimate", windows, most, workers)
+    chunks = fix_chunks(run, "estimate", windows, planned_windows(run, "estimate"), workers)
+    room = room_for(run, "estimate", workers.sharing)
     steps = 2 * model.blocks
     units: list[Things] = []
     linears: list[Things] = []
@@ -106,7 +108,9 @@ def _draw_estimates(
         tasks = []
         for number, (file, chunk) in enumerate(zip(files, chunks, strict=True)):
             text, first = windows[chunk].clone(), chunk.start
-            work = partial(_estimate_chunk, run, file, model, text, widths, spec.seed, draw, first)
+            work = partial(
+                _estimate_chunk, run, file, model, text, widths, spec.seed, draw, first, room
+            )
             tasks.append(Task(f"chunk {number} of estimate {draw}", (file,), steps, work))
         before, total = draw * len(tasks) * steps, (draw + 1) * len(tasks) * steps
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from diagnose.inputs import Inputs
+from diagnose.planning import Room, room_for
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.spec import RunSpec
 from diagnose.tasks import OnStep, Task, Workers
@@ -16,7 +17,7 @@ from mixedprec.block_search import missing_blocks, search_from, search_model, st
 from mixedprec.model import SourceModel
 from mixedprec.scheme import Scheme
 from mixedprec.searches import is_complete, search_path
-from mixedprec.streams import in_memory, load_stream, save_stream
+from mixedprec.streams import load_stream, save_stream
 
 
 def search_stage(
@@ -38,14 +39,15 @@ def search_stage(
             run.searches,
             lambda done: progress("search", done, blocks),
             device=workers.device,
+            space=room_for(run, "search").open(),
         )
         return
-    folder = run.work / "inputs"
+    folder, room = run.work / "inputs", room_for(run, "search", workers.sharing)
     shutil.rmtree(folder, ignore_errors=True)
     missing = missing_blocks(model, schemes, run.searches)
     searched = blocks - len(missing)
     workers.run(
-        _hand_out(inputs, schemes, run.searches, folder, missing, workers.device),
+        _hand_out(inputs, schemes, run.searches, folder, missing, room, workers.device),
         lambda done: progress("search", searched + done, blocks),
     )
 
@@ -56,16 +58,19 @@ def _hand_out(
     searches: Path,
     folder: Path,
     missing: list[int],
+    room: Room,
     device: torch.device,
 ) -> Iterator[Task]:
     """A task for each missing block, its input written when it is asked for."""
     model = inputs.model
-    streamed = stream_inputs(model, inputs.calib_windows, missing, device=device)
-    for number, hidden, kwargs in streamed:
-        path = folder / f"block-{number:04d}.npy"
+    entered = stream_inputs(model, inputs.calib_windows, missing, device=device, space=room.open())
+    for number, hidden, kwargs in entered:
+        path = folder / f"block-{number:04d}.float32"
         save_stream(path, hidden)
         leaves = tuple(f"awq/{search_path(searches, number, s.bits).name}" for s in schemes)
-        work = partial(_search_input, model, number, path, kwargs, schemes, searches)
+        work = partial(
+            _search_input, model, number, path, hidden.shape, kwargs, schemes, searches, room
+        )
         yield Task(f"the search of block {number}", leaves, 1, work)
 
 
@@ -73,15 +78,18 @@ def _search_input(
     model: SourceModel,
     number: int,
     path: Path,
+    shape: tuple[int, int, int],
     kwargs: dict[str, Any],
     schemes: list[Scheme],
     searches: Path,
+    room: Room,
     device: torch.device,
     on_step: OnStep,
 ) -> None:
     """Search a block from its input at `path`, which is then removed."""
     if not all(is_complete(search_path(searches, number, s.bits)) for s in schemes):
-        hidden = load_stream(path, in_memory())
-        search_from(model, number, hidden, kwargs, schemes, searches, device=device)
+        space = room.open()
+        hidden = load_stream(path, shape, space)
+        search_from(model, number, hidden, kwargs, schemes, searches, device=device, space=space)
     path.unlink(missing_ok=True)
     on_step(1)
