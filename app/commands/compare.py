@@ -86,8 +86,7 @@ def compare(
 
     began = time.monotonic()
     with show_progress() as on_progress:
-        run = run_comparison(
-            spec, out or default_out(candidate), on_progress, placement, on_plan=show_plan
-        )
+        out = out or default_out(candidate)
+        run = run_comparison(spec, out, on_progress, placement, show_plan)
     sys.stderr.write(f"done in {time.monotonic() - began:.0f} s\n")
     print_run(run.path, as_json)

@@ -121,7 +121,7 @@ def run(
         chunk_windows=chunk_windows,
     )
     if plan:
-        print_plan(spec, out or default_out(model), as_json)
+        print_plan(spec, out or default_out(model), as_json, placement)
         return
     carry_out(spec, out or default_out(model), as_json, placement)
 
@@ -134,12 +134,12 @@ def demo(out: OutOption = None, seed: SeedOption = 0, as_json: JsonOption = Fals
     carry_out(demo_spec(seed), out or Path("reports/demo"), as_json, placement)
 
 
-def print_plan(spec: Any, out: Path, as_json: bool) -> None:
+def print_plan(spec: Any, out: Path, as_json: bool, placement: Any) -> None:
     """Print what a run would take."""
     from app.progress import list_plan
     from diagnose.pipeline import plan_pipeline
 
-    found = plan_pipeline(spec, out)
+    found = plan_pipeline(spec, out, placement)
     print(json.dumps(found.to_json(), indent=2) if as_json else "\n".join(list_plan(found)))
 
 
@@ -149,7 +149,7 @@ def carry_out(spec: Any, out: Path, as_json: bool, placement: Any) -> None:
 
     began = time.monotonic()
     with show_progress() as on_progress:
-        run = run_pipeline(spec, out, on_progress, placement, on_plan=show_plan)
+        run = run_pipeline(spec, out, on_progress, placement, show_plan)
     sys.stderr.write(f"done in {time.monotonic() - began:.0f} s\n")
     print_run(run.path, as_json)
     if run.read()["headline"].get("proved") is False:
