@@ -188,11 +188,12 @@ def choose_loading(model: SourceModel, windows: Tensor, budget: int | None) -> t
     amount), and what that leaves for streams. InputError where a block at a time is too much.
 
     Mixtures of experts are loaded block by block in any case: transformers 5.23 stacks experts by
-    one scheme for the whole model, and loads blocks of another width wrongly without a word.
+    one scheme for the whole model, and loads blocks of another width wrongly without a word. So are
+    families whose loader of weights takes no packed ones.
     """
-    mixture = model.family.experts is not None
+    takes_whole = model.family.experts is None and model.family.loads_packed
     if budget is None:
-        return "by block" if mixture else "whole", 2**62
+        return "whole" if takes_whole else "by block", 2**62
     shape, (count, length) = read_shape(model), windows.shape
     room = {
         how: budget - held_bytes() - with_slack(working, count * length)
@@ -201,7 +202,7 @@ def choose_loading(model: SourceModel, windows: Tensor, budget: int | None) -> t
             ("by block", count_proof(shape, length)),
         )
     }
-    if room["whole"] >= 0 and not mixture:
+    if room["whole"] >= 0 and takes_whole:
         return "whole", room["whole"]
     if room["by block"] < 0:
         short = -(-(budget - room["by block"]) // MIB)

@@ -194,6 +194,7 @@ BLOOM = Family(
     ),
 )
 FALCON_QKV, FALCON_UP = "self_attention.query_key_value", "mlp.dense_h_to_4h"
+# transformers initialises weights of Falcon and GPTBigCode that packed linears do not have.
 # Falcon 40B's blocks; those of 7B and 11B have one norm, those of RW one after the other.
 FALCON = Family(
     "transformer.h",
@@ -205,6 +206,7 @@ FALCON = Family(
         ScaleGroup("ln_mlp", (FALCON_UP,), "", mixes_tokens=True),
     ),
     returns_tuple=True,
+    loads_packed=False,
     variants=(
         Variant(
             lambda config: not config.parallel_attn,
@@ -267,6 +269,7 @@ GPT_BIGCODE = Family(
         _lone("up", "mlp.c_fc"),
         _lone("down", "mlp.c_proj"),
     ),
+    loads_packed=False,
 )
 
 MIXTURE_UNITS = (QKV, O_PROJ, ALL_EXPERTS)

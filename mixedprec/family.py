@@ -135,7 +135,8 @@ class Family:
 
     activations: pairs of a linear and the module that its output passes before the next linear:
     scales pass a ReLU only. returns_tuple: whether a block gives a tuple, of which its output is
-    the first. experts: of a family of mixtures, whose unit and groups depend on the model's config.
+    the first. loads_packed: whether transformers 5.23 loads its packed checkpoints. experts: of a
+    family of mixtures, whose unit and groups depend on the model's config.
     """
 
     blocks: str
@@ -145,6 +146,7 @@ class Family:
     scales: tuple[ScaleGroup, ...] | None = None
     activations: tuple[tuple[str, str], ...] = ()
     returns_tuple: bool = False
+    loads_packed: bool = True
     variants: tuple[Variant, ...] = ()
     experts: ExpertLayout | None = None
     refusals: tuple[Refusal, ...] = ()

@@ -366,7 +366,9 @@ def fit_kwargs(kwargs: dict[str, Any], count: int) -> dict[str, Any]:
     """A block's keyword arguments, known for one window, for a batch of `count`: biases of
     positions (ALiBi) have a row a head and window, everything else is broadcast."""
     alibi = kwargs.get("alibi")
-    return kwargs if alibi is None else {**kwargs, "alibi": alibi.repeat(count, 1, 1)}
+    if alibi is None:
+        return kwargs
+    return {**kwargs, "alibi": alibi.repeat(count, *[1] * (alibi.ndim - 1))}
 
 
 def is_finite(values: Tensor) -> bool:

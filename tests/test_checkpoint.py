@@ -27,7 +27,7 @@ from mixedprec.families import list_units
 from mixedprec.model import SourceModel, open_model, run_block
 from mixedprec.recipe import Recipe, make_recipe
 from mixedprec.scheme import FP16_BITS, Scheme
-from tests.tiny import FAMILIES
+from tests.tiny import STOCK
 
 SCHEMES = {4: Scheme(4, 64, False), 8: Scheme(8, 64, True)}
 Searched = Callable[..., tuple[SourceModel, Path, torch.Tensor]]
@@ -80,7 +80,7 @@ def simulate(
     return model.read_head()(hidden)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", STOCK)
 def test_transformers_loads_what_was_simulated(
     family: str, searched: Searched, tmp_path: Path
 ) -> None:

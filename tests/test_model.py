@@ -115,7 +115,7 @@ def test_other_shapes_and_odd_configs(damaged: Path) -> None:
 def test_unsupported_architecture_names_the_supported(damaged: Path) -> None:
     config = json.loads((damaged / "config.json").read_text())
     (damaged / "config.json").write_text(json.dumps({**config, "model_type": "mamba"}))
-    with pytest.raises(InputError, match=r"'mamba' is not supported: use one of cohere, gemma"):
+    with pytest.raises(InputError, match=r"'mamba' is not supported: use one of bloom, cohere"):
         open_model(str(damaged))
 
 
