@@ -76,7 +76,7 @@ class BlockSearch:
         """The same search with its tensors on `device`."""
         choices = tuple(replace(c, scales=c.scales.to(device)) for c in self.scales)
         clips = {name: clip.to(device) for name, clip in self.clips.items()}
-        return BlockSearch(self.scheme, choices, clips)
+        return replace(self, scales=choices, clips=clips)
 
     def row_scales(self, linear: str, rows: int) -> Tensor:
         """What the rows of `linear` are divided by for the linear after it, [rows]."""
