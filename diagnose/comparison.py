@@ -35,6 +35,7 @@ from diagnose.sweep import view_name
 from diagnose.tables import ACTIVATIONS, UNITS, WEIGHTS
 from diagnose.weights import COLUMNS
 from mixedprec.candidate import Candidate, open_candidate
+from mixedprec.checkpoint import examine_serving
 from mixedprec.errors import InputError
 from mixedprec.families import list_units
 from mixedprec.model import SourceModel, open_model
@@ -98,6 +99,7 @@ def describe_candidate(candidate: Candidate) -> dict[str, Any]:
         "format": candidate.method,
         "bits": {str(bits): widths[bits] for bits in sorted(widths)},
         "tokenizer": has_tokenizer(candidate.path),
+        "serving": examine_serving(candidate.path, candidate).to_json(),
         "hashes": candidate.hash(),
     }
 
