@@ -75,11 +75,11 @@ def list_facts(record: Mapping[str, Any]) -> dict[str, str]:
         for bits, count in candidate["bits"].items()
     )
     has = candidate["tokenizer"]
-    serving = candidate.get("serving", {"notes": []})
+    serving = record.get("serving", {"notes": []})
     return {
         "Candidate": f"{candidate['path']}: {FORMATS.get(candidate['format'], 'plain')}, {widths}",
         "Tokenizer": (
             "the same in both" if has else "the candidate has none: the reference's was used"
         ),
-        "Serving": write_serving(serving),
+        "Served": write_serving(serving),
     }

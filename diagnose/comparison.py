@@ -99,7 +99,6 @@ def describe_candidate(candidate: Candidate) -> dict[str, Any]:
         "format": candidate.method,
         "bits": {str(bits): widths[bits] for bits in sorted(widths)},
         "tokenizer": has_tokenizer(candidate.path),
-        "serving": examine_serving(candidate.path, candidate).to_json(),
         "hashes": candidate.hash(),
     }
 
@@ -114,6 +113,7 @@ def prepare_comparison(spec: CompareSpec) -> Work:
         "spec": spec.to_json(),
         "source": describe_source(compared.model),
         "candidate": describe_candidate(compared.candidate),
+        "serving": examine_serving(compared.candidate.path, compared.candidate).to_json(),
         "ppl_definition": describe_text(compared.valid, compared.slices, compared.windows),
         "versions": describe_versions(),
         "stages": {},

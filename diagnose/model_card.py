@@ -281,7 +281,7 @@ def _write_loading(subject: CardSubject) -> str:
     checked = ""
     if subject.serving is not None:
         said = _plain(write_serving(subject.serving))
-        checked = f"\n\nBy the rules that they match and fuse linears by: {said}."
+        checked = f"\n\nHeld against the rules by which they match and fuse linears: {said}."
     return f"""With {LOADERS[subject.fmt]}:
 
 ```python

@@ -285,12 +285,17 @@ def examine_serving(folder: Path, model: SourceModel) -> Serving:
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             shapes |= {name: file.get_slice(name).get_shape() for name in file.keys()}
-    columns = {
-        name: module.in_features
-        for name, module in model.shell.named_modules()
-        if isinstance(module, nn.Linear)
-    }
-    served = describe_served(model.family, model.config.model_type, model.blocks, columns)
+    modules = dict(model.shell.named_modules())
+    columns = {name: m.in_features for name, m in modules.items() if isinstance(m, nn.Linear)}
+    embeddings = [name for name, m in modules.items() if isinstance(m, nn.Embedding)]
+    served = describe_served(
+        model.family,
+        model.config.model_type,
+        model.blocks,
+        columns,
+        embeddings=tuple(embeddings),
+        modules=tuple(name for name in modules if name not in {*columns, *embeddings}),
+    )
     return check_serving(config.get("quantization_config") or {}, shapes, served)
 
 

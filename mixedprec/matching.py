@@ -86,6 +86,10 @@ class Groups:
         """Every target that matches a linear's name."""
         return [target for target in self.targets if matches(name, target)]
 
+    def ignores(self, name: str) -> bool:
+        """Whether an entry of `ignore` matches a name."""
+        return any(matches(name, target) for target in self.ignore)
+
 
 def served_layers(family: Family, blocks: int) -> tuple[Layer, ...]:
     """The linears of all blocks as servers fuse them."""
@@ -100,9 +104,9 @@ def served_layers(family: Family, blocks: int) -> tuple[Layer, ...]:
 
 
 def read_groups(quantization: Mapping[str, Any]) -> Groups:
-    """The groups of a `quantization_config`; those of attention, which hold the cache's scales, left
-    out. KeyError, TypeError or ValueError where it is malformed; re.error (a ValueError only in
-    Python 3.13) where a pattern is."""
+    """The groups of a `quantization_config`, without those of attention, which hold scales of the
+    cache. KeyError, TypeError, ValueError or AttributeError where it is malformed; re.error where a
+    pattern is."""
     targets: dict[str, Declared] = {}
     for name, group in quantization["config_groups"].items():
         if len(group["targets"]) == 1 and group["targets"][0].endswith("Attention"):
@@ -161,7 +165,7 @@ def _differs(layer: Layer, parts: Iterable[str]) -> Refused:
 
 def read_in_vllm(layer: Layer, groups: Groups, mapped: bool = True) -> Reading:
     """vLLM: ignored by its fused name, or else all of its parts; then the first target in the
-    file's order, of the fused name, else of the parts (the first part's for all), else of the class.
+    file's order: of the fused name, else of the parts (the first's for all), else of the class.
 
     mapped: whether vLLM's class says which linears it fuses. Of experts it asks those of the first,
     one by one.
@@ -216,14 +220,14 @@ def read_in_sglang(layer: Layer, groups: Groups) -> Reading:
     return groups.targets[target] if target else Refused("neither ignored nor matched by a target")
 
 
-def read_in_transformers(linear: str, groups: Groups) -> Declared | None:
+def read_in_transformers(linear: str, groups: Groups, own_class: str = "Linear") -> Declared | None:
     """transformers: each linear for itself; ignored by name or class; then the first target, exact
     names before patterns and each in alphabetical order, and classes last."""
 
     def is_class(target: str) -> bool:
-        return target in ("Linear", "Module")
+        return target in (own_class, "Module")
 
-    if any(matches(linear, target) or is_class(target) for target in groups.ignore):
+    if groups.ignores(linear) or any(is_class(target) for target in groups.ignore):
         return None
     ordered = sorted(groups.targets, key=lambda target: ("re:" in target, target))
     found = [target for target in ordered if matches(linear, target)]

@@ -2,8 +2,8 @@
 it, or load it and answer wrongly.
 
 Decided from config.json and the files' headers alone. What follows from a mismatch was seen in
-vLLM 0.32 and transformers 5.23 with checkpoints that break one rule each; `make test-serving` repeats
-that. SGLang's loading is taken to be vLLM's, from which it was copied.
+vLLM 0.32 and transformers 5.23 with checkpoints that break one rule each; tests and
+`make test-serving` repeat that. SGLang's loading is taken to be vLLM's, from which it was copied.
 """
 
 import math
@@ -91,32 +91,42 @@ class Serving:
 
 
 def write_serving(serving: Mapping[str, Any]) -> str:
-    """`Serving.to_json()` in a line: "vLLM and SGLang load it wrongly, transformers loads it. …"."""
+    """`Serving.to_json()` in a line: "transformers loads it, vLLM and SGLang refuse it. …"."""
     said = []
     for outcome, verbs in VERBS.items():
         names = [name for name in CONSUMERS if serving.get(name.lower()) == outcome]
         if names:
             said.append(f"{join_words(names)} {verbs[len(names) > 1]}")
-    return ". ".join([", ".join(said) or "not checked", *serving["notes"]])
+    return ". ".join([", ".join(said) or "unknown", *serving["notes"]])
 
 
 @dataclass(frozen=True)
 class Served:
     """An architecture as servers hold it. layers: of all blocks. columns: linear -> inputs, of
-    those that are known. mapped: see `read_in_vllm`. heads: linears outside the blocks."""
+    those that are known. mapped: see `read_in_vllm`. As transformers names them: heads: linears
+    outside the blocks; embeddings; modules: what is neither."""
 
     layers: tuple[Layer, ...]
     columns: Mapping[str, int]
     mapped: bool = True
     heads: tuple[str, ...] = ("lm_head",)
+    embeddings: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
 
 
 def describe_served(
-    family: Family, model_type: str, blocks: int, columns: Mapping[str, int]
+    family: Family,
+    model_type: str,
+    blocks: int,
+    columns: Mapping[str, int],
+    embeddings: tuple[str, ...] = (),
+    modules: tuple[str, ...] = (),
 ) -> Served:
-    """The architecture of a family's model; columns: linear -> inputs."""
-    heads = ("embed_out",) if model_type == "gpt_neox" else ("lm_head",)
-    return Served(served_layers(family, blocks), columns, model_type not in UNMAPPED, heads)
+    """The architecture of a family's model. columns: linear -> inputs; the rest as of `Served`."""
+    layers = served_layers(family, blocks)
+    inside = f"{family.blocks}."
+    heads = tuple(name for name in columns if not name.startswith(inside))
+    return Served(layers, columns, model_type not in UNMAPPED, heads, embeddings, modules)
 
 
 def check_serving(quantization: Mapping[str, Any], shapes: Shapes, served: Served) -> Serving:
@@ -238,18 +248,18 @@ def _load_in_server(
 def _check_transformers(groups: Groups, shapes: Shapes, served: Served) -> Iterator[_Seen]:
     """transformers' reading of every linear, against what is stored of it."""
     linears = [part for layer in served.layers if layer.kind != EXPERTS for part in layer.parts]
-    for linear in (*linears, *served.heads):
-        declared = read_in_transformers(linear, groups)
-        if declared is None and linear in served.heads:
+    for linear in (*linears, *served.heads, *served.embeddings):
+        embeds = linear in served.embeddings
+        declared = read_in_transformers(linear, groups, "Embedding" if embeds else "Linear")
+        if declared is None and (embeds or linear in served.heads):
             continue
         for effect, reason in _load_in_transformers(linear, declared, shapes, served):
             yield _Seen(TRANSFORMERS, effect, reason, linear)
-    parents = {linear.rpartition(".")[0] for linear in linears if re.search(r"[kv]_proj$", linear)}
-    for parent in sorted(parents):
-        caught = [target for target in groups.naming(parent) if target.startswith("re:")]
-        if caught and not any(matches(parent, target) for target in groups.ignore):
-            reason = f"attention as a whole is matched by the target {caught[0]}"
-            yield _Seen(TRANSFORMERS, REFUSES, reason, parent)
+    for module in served.modules:
+        caught = groups.naming(module)
+        if caught and not groups.ignores(module):
+            reason = f"no linear, and matched by the target {caught[0]}"
+            yield _Seen(TRANSFORMERS, REFUSES, reason, f"the module {module!r}")
     yield from _check_experts(groups, served)
 
 

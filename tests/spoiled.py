@@ -2,6 +2,7 @@
 themselves."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +13,24 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from diagnose.spec import RunSpec
+from mixedprec.checkpoint import write_checkpoint
+from mixedprec.model import SourceModel, open_model
+from mixedprec.recipe import load_recipe
+from mixedprec.serving import LOADS, REFUSES, WRONG
+from tests.searched import write_searched_run
+
 Tensors = dict[str, torch.Tensor]
-BLOCK = "model.layers.{}.{}"
+QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
+FUSED = {"self_attn.qkv_proj": QKV, "mlp.gate_up_proj": GATE_UP}
+LINEARS = (*QKV, "self_attn.o_proj", *GATE_UP, "mlp.down_proj")
+BLOCKS, GROUP = 2, 64
+
+
+def at(block: int, linear: str) -> str:
+    """The full name of a linear."""
+    return f"model.layers.{block}.{linear}"
 
 
 @dataclass
@@ -31,7 +48,21 @@ class Opened:
     def ignore(self) -> list[str]:
         return self.quantization["ignore"]
 
-    def pack(self, linear: str, bits: int, symmetric: bool, group: int) -> None:
+    def spell_out(self) -> None:
+        """Replace patterns by the names that they match, fused ones included."""
+        names = [at(block, name) for block in range(BLOCKS) for name in (*LINEARS, *FUSED)]
+        lists = [group["targets"] for group in self.groups.values()]
+        for targets in (*lists, self.ignore):
+            patterns = [t.removeprefix("re:") for t in targets if t.startswith("re:")]
+            found = [name for name in names if any(re.match(p, name) for p in patterns)]
+            targets[:] = [t for t in targets if not t.startswith("re:")] + found
+
+    def untarget(self, *names: str) -> None:
+        """Take names out of every group."""
+        for group in self.groups.values():
+            group["targets"] = [target for target in group["targets"] if target not in names]
+
+    def pack(self, linear: str, bits: int, symmetric: bool, group: int = GROUP) -> None:
         """Store a linear anew at other settings, rounded to nearest."""
         weight = meaning(self.tensors)[linear]
         for part in ("weight", "weight_packed", "weight_scale", "weight_zero_point"):
@@ -63,17 +94,22 @@ class Opened:
         self.tensors[f"{linear}.weight"] = weight
 
     def declare(
-        self, name: str, targets: list[str], bits: int, symmetric: bool, group: int
+        self, targets: list[str], bits: int, symmetric: bool, group: int | None = GROUP
     ) -> None:
-        """Add a config group at the end."""
+        """Add a config group at the end; group None: one a row."""
         weights = {
             "num_bits": bits,
             "type": "int",
             "symmetric": symmetric,
-            "strategy": "group",
+            "strategy": "group" if group else "channel",
             "group_size": group,
         }
-        self.groups[name] = {"targets": targets, "weights": weights, "format": "pack-quantized"}
+        group_name = f"group_{len(self.groups)}"
+        self.groups[group_name] = {
+            "targets": targets,
+            "weights": weights,
+            "format": "pack-quantized",
+        }
 
 
 def words(codes: torch.Tensor, bits: int) -> torch.Tensor:
@@ -100,7 +136,7 @@ def meaning(tensors: Tensors) -> Tensors:
         linear, _, part = name.rpartition(".")
         if part == "weight" and value.ndim == 2 and "embed" not in name:
             found[linear] = value.float()
-        if part == "weight_packed":
+        if part == "weight_packed" and f"{linear}.weight_scale" in tensors:
             rows, columns = tensors[f"{linear}.weight_shape"].tolist()
             bits = value.shape[1] * 32 // columns
             scale = tensors[f"{linear}.weight_scale"].float()
@@ -113,6 +149,18 @@ def meaning(tensors: Tensors) -> Tensors:
     return found
 
 
+def write_sound(out: Path, model_path: Path, text: Path, **changed: int) -> SourceModel:
+    """A checkpoint of a tiny model with 4, 8 and 16 bits, and the model. changed: other widths."""
+    model = open_model(str(model_path))
+    first, *_, last = (kind.name for kind in model.family.units)
+    bits = {f"1.{first}": 8, f"1.{model.family.units[-2].name}": 8, f"0.{last}": 16, **changed}
+    run = write_searched_run(out.with_name("run"), model_path, text, changed=bits)
+    recipe = load_recipe(run.path / "recipe.json")
+    schemes = RunSpec.from_json(run.read()["spec"]).schemes
+    write_checkpoint(out, model, recipe, run.searches, schemes)
+    return model
+
+
 def spoil(source: Path, out: Path, change: Callable[[Opened], None]) -> Path:
     """A copy of the checkpoint `source` with a change."""
     shutil.copytree(source, out)
@@ -122,3 +170,218 @@ def spoil(source: Path, out: Path, change: Callable[[Opened], None]) -> Path:
     (out / "config.json").write_text(json.dumps(config))
     save_file(opened.tensors, out / "model.safetensors", metadata={"format": "pt"})
     return out
+
+
+Change = Callable[[Opened], None]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A change, and what each consumer makes of the checkpoint then."""
+
+    change: Change
+    vllm: str
+    sglang: str
+    transformers: str
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(vllm: str, sglang: str, transformers: str) -> Callable[[Change], Change]:
+    def add(change: Change) -> Change:
+        FAULTS[change.__name__] = Fault(change, vllm, sglang, transformers)
+        return change
+
+    return add
+
+
+O_PROJ = "self_attn.o_proj"
+
+
+@fault(LOADS, LOADS, LOADS)
+def nothing(opened: Opened) -> None:
+    """As written."""
+
+
+@fault(LOADS, LOADS, LOADS)
+def names_spelled_out(opened: Opened) -> None:
+    opened.spell_out()
+
+
+@fault(LOADS, LOADS, LOADS)
+def parts_only(opened: Opened) -> None:
+    opened.spell_out()
+    opened.untarget(*(at(block, name) for block in range(BLOCKS) for name in FUSED))
+
+
+@fault(LOADS, LOADS, WRONG)
+def fused_name_only(opened: Opened) -> None:
+    opened.spell_out()
+    opened.untarget(*(at(0, name) for name in QKV))
+
+
+@fault(LOADS, LOADS, WRONG)
+def class_of_the_server(opened: Opened) -> None:
+    opened.spell_out()
+    opened.untarget(*(at(1, name) for name in (*QKV, "self_attn.qkv_proj")))
+    opened.groups["group_1"]["targets"].append("QKVParallelLinear")
+
+
+@fault(LOADS, LOADS, LOADS)
+def rows_as_groups(opened: Opened) -> None:
+    opened.spell_out()
+    opened.untarget(at(0, O_PROJ))
+    opened.pack(at(0, O_PROJ), 8, True, 128)
+    opened.declare([at(0, O_PROJ)], 8, True, None)
+
+
+@fault(WRONG, WRONG, LOADS)
+def up_symmetric_beside_gate(opened: Opened) -> None:
+    """The fused name is in no group: gate's is taken for both."""
+    opened.spell_out()
+    opened.untarget(at(0, "mlp.up_proj"), at(0, "mlp.gate_up_proj"))
+    opened.pack(at(0, "mlp.up_proj"), 4, True)
+    opened.declare([at(0, "mlp.up_proj")], 4, True)
+
+
+@fault(REFUSES, REFUSES, LOADS)
+def gate_symmetric_beside_up(opened: Opened) -> None:
+    opened.spell_out()
+    opened.untarget(at(0, "mlp.gate_proj"), at(0, "mlp.gate_up_proj"))
+    opened.pack(at(0, "mlp.gate_proj"), 4, True)
+    opened.declare([at(0, "mlp.gate_proj")], 4, True)
+
+
+@fault(REFUSES, REFUSES, LOADS)
+def q_wider_than_k_and_v(opened: Opened) -> None:
+    opened.spell_out()
+    opened.untarget(at(0, QKV[0]), at(0, "self_attn.qkv_proj"))
+    opened.pack(at(0, QKV[0]), 8, True)
+    opened.declare([at(0, QKV[0])], 8, True)
+
+
+@fault(REFUSES, REFUSES, LOADS)
+def q_kept_beside_k_and_v(opened: Opened) -> None:
+    opened.spell_out()
+    opened.untarget(at(0, QKV[0]), at(0, "self_attn.qkv_proj"))
+    opened.unpack(at(0, QKV[0]))
+    opened.ignore.append(at(0, QKV[0]))
+
+
+@fault(REFUSES, REFUSES, WRONG)
+def o_without_target(opened: Opened) -> None:
+    opened.spell_out()
+    opened.untarget(at(0, O_PROJ))
+
+
+@fault(REFUSES, REFUSES, WRONG)
+def qkv_without_target(opened: Opened) -> None:
+    opened.spell_out()
+    opened.untarget(*(at(0, name) for name in (*QKV, "self_attn.qkv_proj")))
+
+
+@fault(REFUSES, REFUSES, WRONG)
+def o_ignored_but_packed(opened: Opened) -> None:
+    opened.ignore.append(at(0, O_PROJ))
+
+
+@fault(REFUSES, REFUSES, WRONG)
+def qkv_ignored_but_packed(opened: Opened) -> None:
+    opened.ignore.extend(at(0, name) for name in QKV)
+
+
+@fault(REFUSES, REFUSES, REFUSES)
+def o_wider_than_declared(opened: Opened) -> None:
+    """Its zero points take more words too."""
+    opened.pack(at(0, O_PROJ), 8, False)
+
+
+@fault(WRONG, WRONG, REFUSES)
+def o_wider_without_zero_points(opened: Opened) -> None:
+    opened.spell_out()
+    opened.untarget(at(0, O_PROJ))
+    opened.pack(at(0, O_PROJ), 8, True)
+    opened.declare([at(0, O_PROJ)], 4, True)
+
+
+@fault(REFUSES, REFUSES, REFUSES)
+def gate_up_wider_without_zero_points(opened: Opened) -> None:
+    opened.groups["group_1"]["weights"]["num_bits"] = 4
+
+
+@fault(WRONG, WRONG, WRONG)
+def o_symmetric_declared_asymmetric(opened: Opened) -> None:
+    opened.pack(at(0, O_PROJ), 4, True)
+
+
+@fault(WRONG, WRONG, WRONG)
+def qkv_symmetric_declared_asymmetric(opened: Opened) -> None:
+    for name in QKV:
+        opened.pack(at(0, name), 4, True)
+
+
+@fault(REFUSES, REFUSES, WRONG)
+def qkv_asymmetric_declared_symmetric(opened: Opened) -> None:
+    for name in QKV:
+        opened.pack(at(1, name), 8, False)
+
+
+@fault(WRONG, WRONG, REFUSES)
+def o_in_smaller_groups(opened: Opened) -> None:
+    opened.pack(at(0, O_PROJ), 4, False, 32)
+
+
+@fault(REFUSES, REFUSES, REFUSES)
+def o_in_larger_groups(opened: Opened) -> None:
+    opened.pack(at(0, O_PROJ), 4, False, 128)
+
+
+@fault(REFUSES, REFUSES, REFUSES)
+def v_in_smaller_groups(opened: Opened) -> None:
+    opened.pack(at(0, QKV[2]), 4, False, 32)
+
+
+@fault(REFUSES, REFUSES, WRONG)
+def o_kept_but_targeted(opened: Opened) -> None:
+    opened.unpack(at(0, O_PROJ))
+
+
+@fault(WRONG, WRONG, WRONG)
+def scales_missing(opened: Opened) -> None:
+    del opened.tensors[at(0, O_PROJ) + ".weight_scale"]
+
+
+@fault(WRONG, WRONG, LOADS)
+def two_groups_later_one_meant(opened: Opened) -> None:
+    """vLLM takes the first, transformers the first in the alphabet."""
+    opened.pack(at(0, O_PROJ), 8, True)
+    opened.declare([r"re:.*0.self_attn.o_proj$"], 8, True)
+
+
+@fault(LOADS, LOADS, REFUSES)
+def two_groups_first_one_meant(opened: Opened) -> None:
+    opened.declare([r"re:.*0.self_attn.o_proj$"], 8, True)
+
+
+@fault(LOADS, REFUSES, LOADS)
+def catch_all_before_named_parts(opened: Opened) -> None:
+    """SGLang takes a class before the parts of what it fuses."""
+    opened.spell_out()
+    opened.untarget(*(at(1, name) for name in FUSED))
+    opened.groups["group_0"]["targets"] = ["Linear"]
+
+
+@fault(LOADS, LOADS, WRONG)
+def catch_all_and_the_head(opened: Opened) -> None:
+    """transformers takes the head for a packed linear too."""
+    opened.spell_out()
+    opened.groups["group_0"]["targets"] = ["Linear"]
+    opened.ignore.remove("lm_head")
+
+
+@fault(LOADS, LOADS, REFUSES)
+def pattern_of_all_attention(opened: Opened) -> None:
+    opened.spell_out()
+    opened.untarget(*(at(0, name) for name in (*QKV, O_PROJ, "self_attn.qkv_proj")))
+    opened.groups["group_0"]["targets"].append(r"re:.*\.0\.self_attn")

@@ -102,7 +102,7 @@ def requantize(
         print(json.dumps(result, indent=2))
     else:
         print(f"{out}: {size / 1e6:,.2f} MB ({fmt})")
-        print(f"by their rules, {write_serving(serving.to_json())}")
+        print(f"held against their rules: {write_serving(serving.to_json())}")
         if proof:
             print(write_proof(proof, str(out / PROOF_NAME)))
     if proof and not proof["passed"]:
