@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TARGETS := .venv-targets
+SERVING := .venv-serving
 
-.PHONY: demo test check lint bench test-slow test-browser test-targets clean
+.PHONY: demo test check lint bench test-slow test-browser test-targets test-serving clean
 
 demo: $(READY)
 	$(BIN)/awqscope demo
@@ -39,8 +40,11 @@ test-browser: $(READY)
 test-targets: $(TARGETS)/.ready
 	$(TARGETS)/bin/python -m pytest -m targets
 
+test-serving: $(SERVING)/.ready
+	OMP_NUM_THREADS=1 $(SERVING)/bin/python -m pytest -m serving
+
 clean:
-	rm -rf $(VENV) $(TARGETS) build dist *.egg-info
+	rm -rf $(VENV) $(TARGETS) $(SERVING) build dist *.egg-info
 
 # torch first, by itself: a machine that offers a CPU build of the pinned version then keeps it.
 $(READY): pyproject.toml constraints.txt
@@ -56,4 +60,12 @@ $(TARGETS)/.ready: pyproject.toml constraints.txt constraints-targets.txt
 	$(TARGETS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(TARGETS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	$(TARGETS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints-targets.txt
+	touch $@
+
+# Without dependencies again; vLLM's own versions of transformers and compressed-tensors give way.
+$(SERVING)/.ready: pyproject.toml constraints.txt constraints-serving.txt $(wildcard tests/serving_plugin/*)
+	$(PYTHON) -m venv $(SERVING)
+	$(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints-serving.txt ./tests/serving_plugin
 	touch $@

@@ -38,6 +38,7 @@ from diagnose.tables import ACTIVATIONS, UNITS, WEIGHTS
 from diagnose.tasks import HERE, Placement, Workers
 from diagnose.weights import COLUMNS
 from mixedprec.candidate import Candidate, open_candidate
+from mixedprec.checkpoint import examine_serving
 from mixedprec.errors import InputError
 from mixedprec.families import list_units
 from mixedprec.model import SourceModel, open_model
@@ -115,6 +116,7 @@ def prepare_comparison(spec: CompareSpec) -> Work:
         "spec": spec.to_json(),
         "source": describe_source(compared.model),
         "candidate": describe_candidate(compared.candidate),
+        "serving": examine_serving(compared.candidate.path, compared.candidate).to_json(),
         "ppl_definition": describe_text(compared.valid, compared.slices, compared.windows),
         "versions": describe_versions(),
         "stages": {},

@@ -17,6 +17,7 @@ from diagnose.uncalibrated import write_uncalibrated
 from mixedprec.family import EXPERTS
 from mixedprec.recipe import Recipe
 from mixedprec.scheme import FP16_BITS
+from mixedprec.serving import write_serving
 from mixedprec.widths import join_words, list_changed, list_widths
 
 BEGIN, END = "<!-- awqscope: begin -->", "<!-- awqscope: end -->"
@@ -61,6 +62,7 @@ class CardSubject:
     recipe: Recipe
     proof: Mapping[str, Any] | None
     bytes: int
+    serving: Mapping[str, Any] | None = None
     fmt: str = "compressed-tensors"
     base_model: str | None = None
     requantized: bool = False
@@ -283,6 +285,10 @@ def _write_proof(proof: Mapping[str, Any]) -> str:
 def _write_loading(subject: CardSubject) -> str:
     has_8_bit = any(entry.bits == 8 for entry in subject.recipe.units)
     served = "vLLM (8-bit units need a GPU of SM 7.5 or newer)" if has_8_bit else "vLLM"
+    checked = ""
+    if subject.serving is not None:
+        said = _plain(write_serving(subject.serving))
+        checked = f"\n\nHeld against the rules by which they match and fuse linears: {said}."
     return f"""With {LOADERS[subject.fmt]}:
 
 ```python
@@ -297,7 +303,7 @@ With {served}:
 
 ```
 vllm serve path/to/this/checkpoint
-```"""
+```{checked}"""
 
 
 def _write_making(subject: CardSubject) -> str:

@@ -62,9 +62,9 @@ def recipe_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnP
 def requantize_stage(
     spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress
 ) -> None:
-    """Write the recipe's model to checkpoint/."""
+    """Write the recipe's model to checkpoint/; keep what servers make of it."""
     blocks = inputs.model.blocks
-    write_checkpoint(
+    serving = write_checkpoint(
         run.checkpoint,
         inputs.model,
         load_recipe(run.path / "recipe.json"),
@@ -72,6 +72,7 @@ def requantize_stage(
         spec.schemes,
         on_block=lambda done: progress("requantize", done, blocks),
     )
+    run.update(serving=serving.to_json())
 
 
 def _run_proof(run: RunDirectory, *options: str) -> None:
@@ -146,7 +147,7 @@ def proof_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnPr
     headline["proved"] = proof["passed"]
     run.update(headline=headline)
     recipe = load_recipe(run.path / "recipe.json")
-    write_model_card(run, inputs.model, recipe, run.checkpoint, proof)
+    write_model_card(run, inputs.model, recipe, run.checkpoint, proof, run.read().get("serving"))
     progress("proof", 1, 1)
 
 
@@ -156,16 +157,19 @@ def write_model_card(
     recipe: Recipe,
     checkpoint: Path,
     proof: dict[str, Any] | None,
+    serving: dict[str, Any] | None,
     *,
     fmt: str = "compressed-tensors",
     requantized: bool = False,
 ) -> None:
     """Write the checkpoint's README.md, or awqscope's part of the one that is there, else of the
-    source model's. proof: None if it was not proved. See `CardSubject`."""
+    source model's. proof: None if it was not proved; serving: what servers make of it, None where
+    that is not known. See `CardSubject`."""
     subject = CardSubject(
         record=run.read(),
         recipe=recipe,
         proof=proof,
+        serving=serving,
         bytes=checkpoint_bytes(checkpoint),
         fmt=fmt,
         base_model=model.hub_id,

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixedprec.arithmetic import Quantized
 from mixedprec.errors import InputError
@@ -33,6 +33,7 @@ from mixedprec.realise import RealisedBlock, realise
 from mixedprec.recipe import Recipe
 from mixedprec.scheme import FP16_BITS, Scheme
 from mixedprec.searches import load_searches
+from mixedprec.serving import Serving, check_serving, describe_served
 
 # Widths that servers have kernels for, side by side in one checkpoint.
 SERVED_WIDTHS = (4, 8)
@@ -114,13 +115,25 @@ def _routers(family: Family) -> list[str]:
     return [rf"re:.*\.{layers}\.\d+\.{family.experts.module}\.({gates})$"]
 
 
+def _kept_names(family: Family, recipe: Recipe) -> list[str]:
+    """The linears that stay at 16 bits, fused names included: not every server's class says which
+    linears it fuses."""
+    fused = {kind.name: kind.fused for kind in family.units}
+    kept = []
+    for entry in recipe.units:
+        if entry.bits == FP16_BITS:
+            block, _, kind = entry.unit.partition(".")
+            kept += [*entry.linears, f"{family.blocks}.{block}.{fused[kind]}"]
+    return list(dict.fromkeys(kept))
+
+
 def _quantization_config(
     model: SourceModel, recipe: Recipe, schemes: dict[int, Scheme], fmt: str
 ) -> dict[str, Any]:
     """The `quantization_config` of config.json."""
     heads = ["lm_head", "embed_out"] if "embed_out.weight" in model.files else ["lm_head"]
     if fmt == "awq":
-        kept = [name for name, bits in recipe.linear_widths().items() if bits == FP16_BITS]
+        kept = _kept_names(model.family, recipe)
         return {
             "quant_method": "awq",
             "bits": 4,
@@ -250,8 +263,9 @@ def write_checkpoint(
     *,
     fmt: str = "compressed-tensors",
     on_block: Callable[[int], None] = lambda block: None,
-) -> None:
-    """Write the recipe's model to the directory `out`, which appears only when it is whole.
+) -> Serving:
+    """Write the recipe's model to the directory `out`, which appears only when it is whole and no
+    server would refuse it or load it wrongly; what they make of it.
 
     searches: folder of the AWQ searches for every width in the recipe. schemes: bits -> scheme.
     """
@@ -275,14 +289,39 @@ def write_checkpoint(
             config["dtype"] = str(dtype).removeprefix("torch.")
             config["quantization_config"] = _quantization_config(model, recipe, schemes, fmt)
             write_json(partial / "config.json", config)
+            serving = examine_serving(partial, model)
+            assert not serving.faults, "\n".join(serving.notes)
             for name in COPIED:
                 if (model.path / name).exists():
                     shutil.copyfile(model.path / name, partial / name)
             if out.exists():
                 shutil.rmtree(out)
             partial.rename(out)
+            return serving
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def examine_serving(folder: Path, model: SourceModel) -> Serving:
+    """What servers make of the checkpoint in `folder`, of the architecture of `model`, by its
+    config.json and its files' headers."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    shapes: dict[str, list[int]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            shapes |= {name: file.get_slice(name).get_shape() for name in file.keys()}
+    modules = dict(model.shell.named_modules())
+    columns = {name: m.in_features for name, m in modules.items() if isinstance(m, nn.Linear)}
+    embeddings = [name for name, m in modules.items() if isinstance(m, nn.Embedding)]
+    served = describe_served(
+        model.family,
+        model.config.model_type,
+        model.blocks,
+        columns,
+        embeddings=tuple(embeddings),
+        modules=tuple(name for name in modules if name not in {*columns, *embeddings}),
+    )
+    return check_serving(config.get("quantization_config") or {}, shapes, served)
 
 
 def realise_block(
