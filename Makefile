@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TARGETS := .venv-targets
 
-.PHONY: demo test check lint bench test-slow test-browser test-targets clean
+.PHONY: demo test check lint bench bench-others test-slow test-browser test-targets clean
 
 demo: $(READY)
 	$(BIN)/awqscope demo
@@ -29,6 +29,9 @@ bench: $(READY)
 	$(BIN)/python -m examples.benchmarks.dashboard
 	$(BIN)/python -m examples.benchmarks.recipes
 	$(BIN)/python -m examples.benchmarks.gate
+
+bench-others: $(TARGETS)/.ready
+	$(TARGETS)/bin/python -m examples.benchmarks.others
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
