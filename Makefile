@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TARGETS := .venv-targets
 SERVING := .venv-serving
 
-.PHONY: demo test check lint bench test-slow test-browser test-targets test-serving clean
+.PHONY: demo test check lint bench bench-others test-slow test-browser test-targets test-serving clean
 
 demo: $(READY)
 	$(BIN)/awqscope demo
@@ -30,6 +30,9 @@ bench: $(READY)
 	$(BIN)/python -m examples.benchmarks.dashboard
 	$(BIN)/python -m examples.benchmarks.recipes
 	$(BIN)/python -m examples.benchmarks.gate
+
+bench-others: $(TARGETS)/.ready
+	$(TARGETS)/bin/python -m examples.benchmarks.others
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
