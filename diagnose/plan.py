@@ -107,8 +107,9 @@ class Machine:
 @dataclass(frozen=True)
 class StagePlan:
     """How a stage is carried out. fixed_bytes: what it holds besides streams; least_bytes: with the
-    smallest budget; peak_bytes: of a process, everything counted. stream_bytes: of all `streams` of a chunk; spilled_bytes: those in
-    files. device_bytes: of the device, where there is one. read_bytes: of weights, in all."""
+    smallest budget; peak_bytes: of a process, everything counted. stream_bytes: of all `streams` of
+    a chunk; spilled_bytes: those in files. device_bytes: of the device, where there is one.
+    read_bytes: of weights, in all."""
 
     stage: str
     windows: int
@@ -203,11 +204,10 @@ def count_whole_proof(shape: Shape, length: int) -> int:
 
 def count_proof(shape: Shape, length: int) -> int:
     """Bytes of proving a checkpoint block by block."""
-    simulated = count_mixes(shape, 1)
-    compared = count_mixes(shape, 2)
+    one = count_mixes(shape, 1)
     logits = FLOAT_BYTES * (2 * shape.vocabulary * shape.channels + 3 * length * shape.vocabulary)
     scoring = logits + count_head(shape) - FLOAT_BYTES * shape.vocabulary * shape.channels
-    return max(simulated, compared, scoring) + count_activations(shape, length, FORWARD)
+    return max(one, scoring) + count_activations(shape, length, FORWARD)
 
 
 def list_demands(
@@ -251,7 +251,7 @@ def list_demands(
             valid,
             length,
             shape.blocks + 1,
-            max(entrance, head, count_mixes(shape, 3) + backward),
+            max(entrance, head, count_mixes(shape, 2) + backward),
             2,
             length * token * shape.blocks * 6,
             2 * linears,
