@@ -10,6 +10,7 @@ import os
 import pickle
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -34,9 +35,9 @@ from mixedprec.errors import InputError
 from mixedprec.files import write_text
 
 LOCAL = "local"
-# Nothing is sent to Ray's makers, and no name is looked up.
+# Ray reads all this as it is imported. Nothing is sent to its makers; a cluster of this machine
+# answers on loopback alone, to those who hold its token.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
-# A cluster of this machine answers on loopback, to those who hold its token.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 # Files, not objects, pass between tasks.
 OBJECT_STORE_BYTES = 128 * 2**20
@@ -44,7 +45,7 @@ OBJECT_STORE_BYTES = 128 * 2**20
 
 def import_ray() -> Any:
     """Ray. InputError where it is not installed."""
-    os.environ.update({**QUIET, **os.environ})
+    _set_default(QUIET)
     try:
         import ray
     except ImportError as error:
@@ -52,6 +53,12 @@ def import_ray() -> Any:
             f"--ray needs Ray, which cannot be imported ({error})", "pip install 'awqscope[ray]'"
         ) from error
     return ray
+
+
+def _set_default(variables: Mapping[str, str]) -> None:
+    """Set those environment variables that are not set, unless it is too late for it."""
+    if "ray" not in sys.modules:
+        os.environ.update({**variables, **os.environ})
 
 
 @contextlib.contextmanager
@@ -93,7 +100,7 @@ def _connected(address: str, kind: str, workers: int | None) -> Iterator[int]:
             if joined:
                 ray.shutdown()
         return
-    os.environ.update({**LOOPBACK, "RAY_AUTH_TOKEN": secrets.token_hex(32), **os.environ})
+    _set_default({**LOOPBACK, "RAY_AUTH_TOKEN": secrets.token_hex(32)})
     ray = import_ray()
     threads = share_threads(workers) if workers else named_threads() or 1
     # Sockets live in it, whose paths may not be long.

@@ -9,12 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from app.commands.common import (
+    DeviceOption,
     JsonOption,
     OutOption,
+    RayOption,
     SeedOption,
-    check_device,
+    WorkersOption,
     default_out,
     parse_bytes,
+    read_placement,
 )
 from app.commands.show import print_run
 
@@ -61,9 +64,9 @@ def run(
         int, typer.Option(help="Units measured exactly to check the estimates.")
     ] = 12,
     out: OutOption = None,
-    device: Annotated[
-        str, typer.Option(help="auto or cpu: it computes on the CPU so far.")
-    ] = "auto",
+    device: DeviceOption = "auto",
+    workers: WorkersOption = None,
+    ray: RayOption = None,
     max_memory: Annotated[
         str,
         typer.Option(
@@ -93,7 +96,7 @@ def run(
     """
     from diagnose.spec import RunSpec
 
-    check_device(device)
+    placement = read_placement(device, workers, ray)
     spec = RunSpec(
         model=model,
         calib=calib,
@@ -118,34 +121,35 @@ def run(
         chunk_windows=chunk_windows,
     )
     if plan:
-        print_plan(spec, out or default_out(model), as_json)
+        print_plan(spec, out or default_out(model), as_json, placement)
         return
-    carry_out(spec, out or default_out(model), as_json)
+    carry_out(spec, out or default_out(model), as_json, placement)
 
 
 def demo(out: OutOption = None, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
     """The same on the bundled model, which has one planted fault."""
     from app.demo import demo_spec
 
-    carry_out(demo_spec(seed), out or Path("reports/demo"), as_json)
+    placement = read_placement("auto", None, None)
+    carry_out(demo_spec(seed), out or Path("reports/demo"), as_json, placement)
 
 
-def print_plan(spec: Any, out: Path, as_json: bool) -> None:
+def print_plan(spec: Any, out: Path, as_json: bool, placement: Any) -> None:
     """Print what a run would take."""
     from app.progress import list_plan
     from diagnose.pipeline import plan_pipeline
 
-    found = plan_pipeline(spec, out)
+    found = plan_pipeline(spec, out, placement)
     print(json.dumps(found.to_json(), indent=2) if as_json else "\n".join(list_plan(found)))
 
 
-def carry_out(spec: Any, out: Path, as_json: bool) -> None:
+def carry_out(spec: Any, out: Path, as_json: bool, placement: Any) -> None:
     from app.progress import show_plan, show_progress
     from diagnose.pipeline import run_pipeline
 
     began = time.monotonic()
     with show_progress() as on_progress:
-        run = run_pipeline(spec, out, on_progress, on_plan=show_plan)
+        run = run_pipeline(spec, out, on_progress, placement, show_plan)
     sys.stderr.write(f"done in {time.monotonic() - began:.0f} s\n")
     print_run(run.path, as_json)
     if run.read()["headline"].get("proved") is False:
