@@ -106,7 +106,7 @@ def test_more_memory_never_asks_more_of_the_disk() -> None:
 
 def test_a_device_has_the_budget_too() -> None:
     with pytest.raises(InputError, match="too little"):
-        plan_run(LARGE, TEXTS, machine(20 * GIB, on_device=True), **STREAMS)
+        plan_run(LARGE, TEXTS, machine(12 * GIB, on_device=True), **STREAMS)
     plan = plan_run(LARGE, TEXTS, machine(64 * GIB, on_device=True), **STREAMS)
     sweep = plan.stage("sweep")
     assert 0 < sweep.device_bytes <= plan.budget
