@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diagnose.provable import explain_unproved
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -19,7 +20,6 @@ from app.show import show_run
 from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
 from diagnose.estimator import estimate_units, window_seed
 from diagnose.pipeline import run_pipeline
-from diagnose.provable import explain_unproved
 from diagnose.quantized import read_swappable
 from diagnose.rundir import RunDirectory
 from diagnose.scores import read_scores
