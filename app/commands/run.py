@@ -67,6 +67,13 @@ def run(
         str, typer.Option(help="Half of it is for the streams of sweep and estimates.")
     ] = "8GiB",
     seed: SeedOption = 0,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code",
+            help="Run Python that comes with MODEL, with all that you may do yourself.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Quantize MODEL, measure every block, repair what stands out.
@@ -100,7 +107,10 @@ def run(
         verify_units=verify_units,
         seed=seed,
         max_memory=parse_bytes(max_memory),
+        trust_remote_code=trust_remote_code,
     )
+    if trust_remote_code:
+        sys.stderr.write(f"awqscope: Python that comes with {model} is trusted and will be run\n")
     carry_out(spec, out or default_out(model), as_json)
 
 
