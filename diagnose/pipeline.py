@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from diagnose.inputs import describe, load_inputs
+from diagnose.intact import repeat_damaged
 from diagnose.memory import return_freed_tensors
 from diagnose.repair import proof_stage, recipe_stage, requantize_stage
 from diagnose.rundir import STAGES, OnProgress, ProgressLog, RunDirectory, now
@@ -32,6 +33,7 @@ from diagnose.stages.search import search_stage
 from diagnose.stages.sweep import sweep_stage
 from mixedprec.checkpoint import SERVED_WIDTHS
 from mixedprec.errors import InputError
+from mixedprec.shortage import explain_shortage
 
 ACTIONS = {
     "search": search_stage,
@@ -120,6 +122,7 @@ def _carry_out(work: Work, run: RunDirectory, progress: OnProgress) -> None:
     if run.read()["state"] == "done":
         return
     run.update(state="running", error=None)
+    repeat_damaged(run)
     try:
         for stage in STAGES:
             if run.is_done(stage):
@@ -141,6 +144,10 @@ def _carry_out(work: Work, run: RunDirectory, progress: OnProgress) -> None:
         )
         raise
     except Exception as error:
+        told = explain_shortage(error)
+        if told is not None:
+            _record_failure(run, {"message": told.what, "remedy": told.remedy})
+            raise told from error
         _record_failure(run, {"message": f"{type(error).__name__}: {error}", "remedy": ""})
         raise
     shutil.rmtree(run.work, ignore_errors=True)
@@ -151,5 +158,5 @@ def _record_failure(run: RunDirectory, error: dict[str, str]) -> None:
     """Leave the reason in run.json; on a full disk the record that is there has to do."""
     try:
         run.update(state="failed", error=error)
-    except (InputError, OSError):
+    except (InputError, MemoryError, OSError):
         sys.stderr.write("the reason could not be written to run.json\n")

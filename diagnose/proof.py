@@ -13,7 +13,9 @@ it proves another checkpoint made from the run's searches. transformers loads th
 
 import argparse
 import math
+import os
 import sys
+import threading
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,11 +35,11 @@ from diagnose.spec import RunSpec
 from diagnose.sweep import REFERENCE, score_streams
 from mixedprec.arithmetic import Quantized
 from mixedprec.checkpoint import block_tensors, open_checkpoint, realise_block
-from mixedprec.errors import InputError
 from mixedprec.files import write_json
 from mixedprec.model import SourceModel, advance, enter_blocks, get_linear, open_model
 from mixedprec.recipe import Recipe, load_recipe
 from mixedprec.scheme import FP16_BITS
+from mixedprec.shortage import explain_shortage
 
 # Float32 sums of a forward in another order; far below any damage worth speaking of.
 NLL_TOLERANCE = 1e-3
@@ -180,7 +182,7 @@ def examine(
     """
     record = run.read()
     spec = RunSpec.from_json(record["spec"])
-    model = open_model(subject.model)
+    model = open_model(subject.model, trust_remote_code=spec.trust_remote_code)
     recipe = load_recipe(subject.recipe)
     tokens = run.read_table("tokens")
     shape = (record["ppl_definition"]["windows"], record["ppl_definition"]["seq_len"])
@@ -191,8 +193,13 @@ def examine(
         return torch.tensor(values.astype(np.float32))
 
     logging.set_verbosity_error()
+    open_checkpoint(subject.checkpoint)  # refuses what no library should be let at
     loaded = AutoModelForCausalLM.from_pretrained(
-        subject.checkpoint, dtype=torch.float32, local_files_only=True
+        subject.checkpoint,
+        dtype=torch.float32,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=spec.trust_remote_code,
     ).eval()
     # transformers unpacks compressed weights at the first forward: measure before looking at them.
     mixed, reference_nll, simulated_kl = measure(model, loaded, windows, recipe, run.searches)
@@ -238,6 +245,14 @@ def prove_other(run: RunDirectory, subject: Subject, out: Path) -> dict[str, Any
     return proof
 
 
+def _end_with_stdin() -> None:
+    """Wait for the end of standard input: whoever asked for the proof has gone."""
+    # Not through sys.stdin, whose lock would be held when the interpreter shuts down.
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
 def main() -> None:
     """Prove what the command line names; exit 2 with one line for what a user can mend."""
     parser = argparse.ArgumentParser(prog="python -m diagnose.proof")
@@ -250,7 +265,12 @@ def main() -> None:
     }
     for name, (kind, text) in options.items():
         parser.add_argument(name, type=kind, help=text)
+    parser.add_argument(
+        "--until-stdin-closes", action="store_true", help="end as soon as standard input does"
+    )
     given = parser.parse_args()
+    if given.until_stdin_closes:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     other = (given.model, given.recipe, given.checkpoint, given.out)
     if any(other) and not all(other):
         parser.error(f"give all of {', '.join(options)}, or none")
@@ -260,8 +280,11 @@ def main() -> None:
             prove_other(run, Subject(*other[:3]), given.out)
         else:
             prove(run)
-    except InputError as error:
-        sys.stderr.write(f"{error}\n")
+    except Exception as error:
+        told = explain_shortage(error)
+        if told is None:
+            raise
+        sys.stderr.write(f"{' '.join(str(told).split())}\n")
         sys.exit(INPUT_ERROR)
 
 

@@ -1,6 +1,7 @@
 """The repairing stages of a run: recipe, checkpoint, proof."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -76,8 +77,14 @@ def requantize_stage(
 def _run_proof(run: RunDirectory, *options: str) -> None:
     """Carry out a proof in a fresh process. InputError for what a user can mend, too little memory
     included; RuntimeError with the end of its stderr for anything else."""
-    command = [*PROOF, str(run.path.resolve()), *options]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [*PROOF, str(run.path.resolve()), *options, "--until-stdin-closes"]
+    # However this process ends, the system closes its end of the pipe, and the proof ends too.
+    ours, theirs = os.pipe()
+    try:
+        finished = subprocess.run(command, stdin=ours, capture_output=True, text=True, check=False)
+    finally:
+        os.close(ours)
+        os.close(theirs)
     if finished.returncode == INPUT_ERROR:
         what, _, remedy = finished.stderr.strip().splitlines()[-1].partition(": ")
         raise InputError(what, remedy)

@@ -5,12 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
+from mixedprec.errors import InputError
 from mixedprec.files import replace_file
 from mixedprec.scheme import Scheme
+from mixedprec.sealed import load_sealed, save_sealed
 from mixedprec.search import BlockSearch, ScaleChoice, ScaleGroup
+from mixedprec.untrusted import parse_json
 
 
 def search_path(folder: Path, block: int, bits: int) -> Path:
@@ -27,28 +28,35 @@ def save_search(path: Path, search: BlockSearch) -> None:
     groups = [{**asdict(choice.group), "ratio": choice.ratio} for choice in search.scales]
     metadata = {"scheme": json.dumps(asdict(search.scheme)), "groups": json.dumps(groups)}
     with replace_file(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        save_sealed(temporary, {key: t.numpy() for key, t in tensors.items()}, metadata)
 
 
 def load_search(path: Path) -> BlockSearch:
-    """Read what `save_search` wrote. A damaged file raises SafetensorError."""
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
+    """Read what `save_search` wrote. InputError for a file that is missing or damaged."""
+    try:
+        arrays, metadata = load_sealed(path)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         choices = []
-        for number, entry in enumerate(json.loads(metadata["groups"])):
+        for number, entry in enumerate(parse_json(metadata["groups"])):
             ratio = entry.pop("ratio")
             group = ScaleGroup(**{**entry, "linears": tuple(entry["linears"])})
-            choices.append(ScaleChoice(group, ratio, file.get_tensor(f"scale.{number}").clone()))
-        clips = {
-            name.removeprefix("clip."): file.get_tensor(name).clone()
-            for name in file.keys()
-            if name.startswith("clip.")
-        }
-    return BlockSearch(Scheme(**json.loads(metadata["scheme"])), tuple(choices), clips)
+            choices.append(ScaleChoice(group, ratio, tensors[f"scale.{number}"]))
+        scheme = Scheme(**parse_json(metadata["scheme"]))
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the AWQ search {path} is missing or damaged ({error})",
+            "go on with the command that began the run, or copy the whole run again",
+        ) from error
+    clips = {
+        name.removeprefix("clip."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("clip.")
+    }
+    return BlockSearch(scheme, tuple(choices), clips)
 
 
 def load_searches(folder: Path, block: int, widths: tuple[int, ...]) -> dict[int, BlockSearch]:
-    """The searches of one block at each of `widths`."""
+    """The searches of one block at each of `widths`. InputError as of `load_search`."""
     return {bits: load_search(search_path(folder, block, bits)) for bits in widths}
 
 
@@ -56,6 +64,6 @@ def is_complete(path: Path) -> bool:
     """Whether `path` holds a readable search (a file damaged from outside is searched again)."""
     try:
         load_search(path)
-    except (FileNotFoundError, SafetensorError, KeyError, ValueError):
+    except InputError:
         return False
     return True

@@ -94,7 +94,7 @@ def swept_chunks(
     total = len(chunks) * steps
     for number, chunk in enumerate(chunks):
         file = f"work/{name}-{number:04d}.safetensors"
-        if (run.path / file).exists():
+        if run.holds(file):
             continue
         activations, weights = ActivationLog(), WeightLog(group or int)
         scores = run_sweep(
