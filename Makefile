@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TARGETS := .venv-targets
 
-.PHONY: demo test check lint bench test-slow test-browser test-targets clean
+.PHONY: demo test check lint bench test-slow test-browser test-faults test-targets clean
 
 demo: $(READY)
 	$(BIN)/awqscope demo
@@ -35,6 +35,9 @@ test-slow: $(READY)
 
 test-browser: $(READY)
 	$(BIN)/python -m pytest -m browser
+
+test-faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "faults or not faults" tests/test_faults.py tests/test_fuzz.py
 
 test-targets: $(TARGETS)/.ready
 	$(TARGETS)/bin/python -m pytest -m targets
