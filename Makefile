@@ -6,7 +6,8 @@ READY := $(VENV)/.ready
 TARGETS := .venv-targets
 SERVING := .venv-serving
 
-.PHONY: demo test check lint bench bench-others test-slow test-browser test-targets test-serving clean
+.PHONY: demo test check lint bench bench-others test-slow test-browser test-faults test-targets
+.PHONY: test-serving clean
 
 demo: $(READY)
 	$(BIN)/awqscope demo
@@ -39,6 +40,9 @@ test-slow: $(READY)
 
 test-browser: $(READY)
 	$(BIN)/python -m pytest -m browser
+
+test-faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "faults or not faults" tests/test_faults.py tests/test_fuzz.py
 
 test-targets: $(TARGETS)/.ready
 	$(TARGETS)/bin/python -m pytest -m targets

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diagnose.tables import QUANTILES
+
 # |x| from 2^-24 to 2^24 in steps of 2^(1/8), by sign; what is smaller counts as zero.
 STEPS_AN_OCTAVE = 8
 OCTAVES = 24
 BINS = 2 * OCTAVES * STEPS_AN_OCTAVE
 ELEMENTS_A_STEP = 2**17
-QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 OUTLIERS = 8
 
 

@@ -91,21 +91,26 @@ class _ByBlock:
         return block
 
 
-def load_checkpoint(checkpoint: Path, how: How, space: StreamSpace) -> Loaded:
+def load_checkpoint(
+    checkpoint: Path, how: How, space: StreamSpace, *, trust_remote_code: bool = False
+) -> Loaded:
     """Load the directory of a compressed-tensors checkpoint in float32. space: where the stream of
-    one loaded block by block is kept."""
+    one loaded block by block is kept. trust_remote_code: run Python that comes with it."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
+    given: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(checkpoint, **given)
+    if trust_remote_code:
+        config.model_type = type(config).model_type
     family = fit_family(find_family(config.model_type), config, str(checkpoint))
     if how == "whole":
         model = AutoModelForCausalLM.from_pretrained(
-            checkpoint, dtype=torch.float32, local_files_only=True
+            checkpoint, dtype=torch.float32, use_safetensors=True, **given
         )
         return _Whole(model.eval(), family.blocks)
     quantizer = AutoHfQuantizer.from_config(config.quantization_config, pre_quantized=True)
     quantizer.validate_environment()
-    shell = make_shell(config, family, str(checkpoint))
+    shell = make_shell(config, family, str(checkpoint), trust_remote_code=trust_remote_code)
     # What from_pretrained does before it reads weights: modules get their schemes and the packed
     # parameters that the files hold.
     quantizer.preprocess_model(shell, dtype=torch.float32)

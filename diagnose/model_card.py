@@ -22,6 +22,7 @@ from mixedprec.widths import join_words, list_changed, list_widths
 
 BEGIN, END = "<!-- awqscope: begin -->", "<!-- awqscope: end -->"
 FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+MOST_FRONT_MATTER = 100_000
 SECTION = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
 LOADERS = {
     "compressed-tensors": "transformers and compressed-tensors 0.15 to 0.17",
@@ -83,14 +84,19 @@ def write_card(subject: CardSubject, existing: str) -> str:
 
 
 def split_card(text: str) -> tuple[dict[str, Any], str]:
-    """A card's front matter and its body. Front matter that is no YAML mapping counts as none."""
+    """A card's front matter and its body. Front matter that is no YAML mapping counts as none, and
+    so does what no card needs and could be endless: aliases, which multiply, and sheer length."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     found = FRONT_MATTER.match(text)
     if not found:
         return {}, text
+    written = found.group(1)
     try:
-        metadata = yaml.safe_load(found.group(1))
-    except yaml.YAMLError:
+        endless = len(written) > MOST_FRONT_MATTER or any(
+            isinstance(event, yaml.AliasEvent) for event in yaml.parse(written)
+        )
+        metadata = None if endless else yaml.safe_load(written)
+    except (yaml.YAMLError, RecursionError, ValueError):
         metadata = None
     return metadata if isinstance(metadata, dict) else {}, text[found.end() :]
 

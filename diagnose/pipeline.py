@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from diagnose.inputs import describe, load_inputs
+from diagnose.intact import repeat_damaged
 from diagnose.memory import device_peak_bytes, forget_peak, peak_bytes, return_freed_tensors
 from diagnose.plan import MemoryPlan
 from diagnose.planning import plan_work
@@ -37,6 +38,7 @@ from diagnose.sweep import block_branches
 from diagnose.tasks import HERE, Placement, ThisProcess, Workers, open_workers
 from mixedprec.checkpoint import SERVED_WIDTHS
 from mixedprec.errors import InputError
+from mixedprec.shortage import explain_shortage
 
 MEASURING = {
     "search": search_stage,
@@ -169,6 +171,7 @@ def _carry_out(work: Work, run: RunDirectory, placement: Placement, progress: On
     if run.read()["state"] == "done":
         return
     run.update(state="running", error=None)
+    repeat_damaged(run)
     try:
         if not all(run.is_done(stage) for stage in MEASURING):
             with open_workers(placement, run) as workers:
@@ -183,6 +186,10 @@ def _carry_out(work: Work, run: RunDirectory, placement: Placement, progress: On
         )
         raise
     except Exception as error:
+        told = explain_shortage(error)
+        if told is not None:
+            _record_failure(run, {"message": told.what, "remedy": told.remedy})
+            raise told from error
         _record_failure(run, {"message": f"{type(error).__name__}: {error}", "remedy": ""})
         raise
     shutil.rmtree(run.work, ignore_errors=True)
@@ -217,5 +224,5 @@ def _record_failure(run: RunDirectory, error: dict[str, str]) -> None:
     """Leave the reason in run.json; on a full disk the record that is there has to do."""
     try:
         run.update(state="failed", error=error)
-    except (InputError, OSError):
+    except (InputError, MemoryError, OSError):
         sys.stderr.write("the reason could not be written to run.json\n")

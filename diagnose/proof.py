@@ -14,7 +14,9 @@ by block where all of it does not fit in --max-memory; then
 
 import argparse
 import math
+import os
 import sys
+import threading
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -41,6 +43,7 @@ from mixedprec.files import write_json
 from mixedprec.model import SourceModel, advance, enter_blocks, get_linear, open_model
 from mixedprec.recipe import Recipe, load_recipe
 from mixedprec.scheme import FP16_BITS
+from mixedprec.shortage import explain_shortage
 from mixedprec.streams import CPU, Stream, StreamSpace
 
 # Float32 sums of a forward in another order; far below any damage worth speaking of.
@@ -230,7 +233,7 @@ def examine(
     """
     record = run.read()
     spec = RunSpec.from_json(record["spec"])
-    model = open_model(subject.model)
+    model = open_model(subject.model, trust_remote_code=spec.trust_remote_code)
     recipe = load_recipe(subject.recipe)
     tokens = run.read_table("tokens")
     shape = (record["ppl_definition"]["windows"], record["ppl_definition"]["seq_len"])
@@ -240,9 +243,12 @@ def examine(
         values = tokens[column].to_numpy(zero_copy_only=False).reshape(shape)[:, 1:]
         return torch.tensor(values.astype(np.float32))
 
+    open_checkpoint(subject.checkpoint)  # refuses what no library should be let at
     fitting, room = choose_loading(model, windows, budget)
     space = StreamSpace([(CPU, room)], run.path)
-    loaded = load_checkpoint(subject.checkpoint, how or fitting, space)
+    loaded = load_checkpoint(
+        subject.checkpoint, how or fitting, space, trust_remote_code=spec.trust_remote_code
+    )
     # transformers unpacks compressed weights at the first forward: measure before looking at them.
     mixed, reference_nll, simulated_kl = measure(
         model, loaded, windows, recipe, run.searches, space
@@ -302,6 +308,14 @@ def prove_other(
     return proof
 
 
+def _end_with_stdin() -> None:
+    """Wait for the end of standard input: whoever asked for the proof has gone."""
+    # Not through sys.stdin, whose lock would be held when the interpreter shuts down.
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
 def main() -> None:
     """Prove what the command line names; exit 2 with one line for what a user can mend."""
     parser = argparse.ArgumentParser(prog="python -m diagnose.proof")
@@ -315,7 +329,12 @@ def main() -> None:
     for name, (kind, text) in options.items():
         parser.add_argument(name, type=kind, help=text)
     parser.add_argument("--max-memory", type=int, help="bytes that it may take")
+    parser.add_argument(
+        "--until-stdin-closes", action="store_true", help="end as soon as standard input does"
+    )
     given = parser.parse_args()
+    if given.until_stdin_closes:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     other = (given.model, given.recipe, given.checkpoint, given.out)
     if any(other) and not all(other):
         parser.error(f"give all of {', '.join(options)}, or none")
@@ -327,8 +346,11 @@ def main() -> None:
         else:
             prove(run, budget=given.max_memory)
         sys.stdout.write(f"{peak_bytes()}\n")
-    except InputError as error:
-        sys.stderr.write(f"{error}\n")
+    except Exception as error:
+        told = explain_shortage(error)
+        if told is None:
+            raise
+        sys.stderr.write(f"{' '.join(str(told).split())}\n")
         sys.exit(INPUT_ERROR)
 
 

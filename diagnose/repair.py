@@ -1,6 +1,7 @@
 """The repairing stages of a run: recipe, checkpoint, proof."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -79,13 +80,19 @@ def _run_proof(run: RunDirectory, *options: str) -> int:
     """Carry out a proof in a fresh process; the most bytes that it held. InputError for what a user
     can mend, too little memory included; RuntimeError with the end of its stderr for anything
     else."""
-    command = [*PROOF, str(run.path.resolve()), *options]
+    command = [*PROOF, str(run.path.resolve()), *options, "--until-stdin-closes"]
     budget = run.read().get("memory_plan", {}).get("budget")
     if budget is not None:
         # What this process keeps to itself meanwhile is taken off.
         return_freed_heap()
         command += ["--max-memory", str(max(0, budget - private_bytes()))]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    # However this process ends, the system closes its end of the pipe, and the proof ends too.
+    ours, theirs = os.pipe()
+    try:
+        finished = subprocess.run(command, stdin=ours, capture_output=True, text=True, check=False)
+    finally:
+        os.close(ours)
+        os.close(theirs)
     if finished.returncode == INPUT_ERROR:
         what, _, remedy = finished.stderr.strip().splitlines()[-1].partition(": ")
         raise InputError(what, remedy)

@@ -46,8 +46,9 @@ def read_texts(valid: str | list[str]) -> Texts:
 class RunSpec:
     """The options of `awqscope run`; see its --help. valid: a text, or several to measure on and to
     tell apart. seq_len and windows: None for the defaults. max_memory: bytes. chunk_windows: the
-    most windows that are measured at a time; None for as many as memory takes. Errors: InputError
-    for widths that make no sense, and for no text or the same one twice."""
+    most windows that are measured at a time; None for as many as memory takes. trust_remote_code:
+    whether Python that comes with the model is run. Errors: InputError for widths that make no
+    sense, and for no text or the same one twice."""
 
     model: str
     calib: str
@@ -70,6 +71,7 @@ class RunSpec:
     seed: int = 0
     max_memory: int = 8 * GIB
     chunk_windows: int | None = None
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         if self.low.bits >= self.rescue.bits:

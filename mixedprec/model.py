@@ -1,15 +1,16 @@
 """A model directory read piece by piece: the shell of transformers' model without its weights, and
 each block, the embedding or the head filled from safetensors when it is needed.
 
-Nothing is unpickled and no code from the directory is run.
+Nothing is unpickled, and no code from the directory is run unless it is trusted; what a directory
+may hold is checked by `untrusted.py` and `safetensors_header.py` before a library sees it.
 """
 
+import contextlib
 import copy
 import hashlib
-import json
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from mixedprec.errors import InputError
 from mixedprec.experts import Part, find_part, split_experts
-from mixedprec.families import Family, find_family, fit_family
+from mixedprec.families import FAMILIES, Family, find_family, fit_family
+from mixedprec.safetensors_header import read_header
 from mixedprec.streams import (
     CPU,
     Stream,
@@ -36,8 +38,10 @@ from mixedprec.streams import (
     list_batches,
     list_slices,
 )
+from mixedprec.untrusted import check_blocks, check_config, check_directory, read_json
 
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
+CODE = "*.py"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # Names that older checkpoints give a module of today's transformers.
 OLD_NAMES = {"lm_head.weight": "embed_out.weight"}
@@ -48,7 +52,9 @@ BYTES_A_READ = 64 * 2**20
 @dataclass(frozen=True)
 class SourceModel:
     """An FP16/BF16 checkpoint on disk. `files`: tensor name -> safetensors file. `dtype`: the
-    16-bit type it is served in. `shell`: transformers' model with its parameters on meta."""
+    16-bit type it is served in. `shell`: transformers' model with its parameters on meta.
+    `trust_remote_code`: whether the directory's own Python makes it. `stamps`: time and size of
+    every weights file when it was opened."""
 
     name: str
     path: Path
@@ -57,6 +63,8 @@ class SourceModel:
     dtype: torch.dtype
     files: dict[str, Path]
     shell: Any
+    trust_remote_code: bool = field(default=False, kw_only=True)
+    stamps: Mapping[Path, tuple[int, int]] = field(default_factory=dict, kw_only=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled, it goes without family and shell, which another process makes anew."""
@@ -88,10 +96,12 @@ class SourceModel:
             by_file.setdefault(self.files[part.tensor if part else name], []).append(name)
         tensors = {}
         for path, wanted in by_file.items():
+            self._check_unchanged(path)
             for name in wanted:
                 part = parts.get(name)
                 read = partial(_cut_part, part=part) if part else partial(_read_tensor, name=name)
-                tensors[name] = read(path, dtype=dtype)
+                with _report_unreadable(path):
+                    tensors[name] = read(path, dtype=dtype)
                 if not is_finite(tensors[name]):
                     raise _not_finite(name, path)
         return tensors
@@ -99,13 +109,29 @@ class SourceModel:
     def read_rows(self, name: str, rows: Tensor) -> Tensor:
         """These rows of a matrix, float32 [rows, columns]. InputError for one that is not finite,
         wherever."""
-        found = []
-        for first, part in _read_parts(self.files[name], name):
-            if not is_finite(part):
-                raise _not_finite(name, self.files[name])
-            here = rows[(rows >= first) & (rows < first + len(part))]
-            found.append(part[here - first].float())
+        path, found = self.files[name], []
+        self._check_unchanged(path)
+        with _report_unreadable(path):
+            for first, part in _read_parts(path, name):
+                if not is_finite(part):
+                    raise _not_finite(name, path)
+                here = rows[(rows >= first) & (rows < first + len(part))]
+                found.append(part[here - first].float())
         return torch.cat(found)
+
+    def _check_unchanged(self, path: Path) -> None:
+        """Raise InputError for a weights file that has gone or changed since it was opened."""
+        stamp = stamp_file(path)
+        if stamp is None:
+            raise InputError(
+                f"{path} has gone since the model was opened",
+                "put it back and run the same command again",
+            )
+        if self.stamps.get(path, stamp) != stamp:
+            raise InputError(
+                f"{path} has changed since the model was opened",
+                "put back what it was and run the same command again",
+            )
 
     def _fill(self, module: nn.Module, prefix: str) -> nn.Module:
         """`module` with its parameters, float32, from the tensors under `prefix`; those that are
@@ -190,8 +216,10 @@ class SourceModel:
         return parts[-3].removeprefix("models--").replace("--", "/", 1)
 
     def hash(self) -> dict[str, str]:
-        """SHA-256 of config.json and of every weights file, by file name."""
+        """SHA-256 of config.json and of every weights file, by file name; of the code too where it
+        is trusted."""
         paths = [self.path / "config.json", *sorted(set(self.files.values()))]
+        paths += sorted(self.path.glob(CODE)) if self.trust_remote_code else []
         return {path.name: hash_file(path) for path in paths}
 
 
@@ -262,6 +290,30 @@ class Head:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         return self._shell(inputs_embeds=hidden, use_cache=False).logits
+
+
+@contextlib.contextmanager
+def _report_unreadable(path: Path) -> Iterator[None]:
+    """InputError for a weights file that cannot be read."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read ({error})", "download it again") from error
+
+
+def stamp_file(path: Path) -> tuple[int, int] | None:
+    """Time of the last change and size of a file; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def stamp_files(files: Mapping[str, Path]) -> dict[Path, tuple[int, int]]:
+    """The stamps of the files that hold tensors."""
+    stamps = {path: stamp_file(path) for path in set(files.values())}
+    return {path: stamp for path, stamp in stamps.items() if stamp is not None}
 
 
 def get_linear(block: nn.Module, name: str) -> nn.Linear:
@@ -383,15 +435,17 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def resolve_path(name: str) -> Path:
-    """The directory of a model: `name` itself, or the download of a hub id (no pickles)."""
+def resolve_path(name: str, *, trust_remote_code: bool = False) -> Path:
+    """The directory of a model: `name` itself, or the download of a hub id (no pickles, and code
+    only where it is trusted)."""
     path = Path(name)
     if path.is_dir():
         return path
     if path.exists():
         raise InputError(f"{name} is a file", "give the directory that holds config.json")
     try:
-        return Path(snapshot_download(name, allow_patterns=list(WANTED)))
+        wanted = [*WANTED, *([CODE] if trust_remote_code else [])]
+        return Path(snapshot_download(name, allow_patterns=wanted))
     except HFValidationError as error:
         raise InputError(f"there is no model directory {name}", "check the path") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
@@ -402,16 +456,21 @@ def resolve_path(name: str) -> Path:
 
 
 def index_tensors(path: Path) -> dict[str, Path]:
-    """Tensor name -> file, from the headers of every safetensors file of the checkpoint."""
+    """Tensor name -> file, from the headers of every safetensors file of the checkpoint.
+    InputError for a file that is missing or damaged, or outside of the directory."""
     index = path / "model.safetensors.index.json"
     if index.exists():
         try:
-            names = sorted(
-                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            )
-        except (ValueError, KeyError, AttributeError) as error:
+            names = sorted(set(read_json(index)["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{index} is damaged", "download the checkpoint again") from error
-        found = [path / Path(name).name for name in names]
+        for name in names:
+            if not isinstance(name, str) or name != Path(name).name or name in ("", ".", ".."):
+                raise InputError(
+                    f"{index} names a file outside of its directory ({str(name)[:80]!r})",
+                    "download the checkpoint again, from a source that you trust",
+                )
+        found = [path / name for name in names]
     else:
         found = sorted(path.glob("*.safetensors"))
     if not found:
@@ -426,9 +485,8 @@ def index_tensors(path: Path) -> dict[str, Path]:
         if not file.exists():
             raise InputError(f"{file} is missing", "download the whole checkpoint again")
         try:
-            with safe_open(file, framework="pt") as opened:
-                files |= dict.fromkeys(opened.keys(), file)
-        except (SafetensorError, OSError) as error:
+            files |= dict.fromkeys(read_header(file).tensors, file)
+        except (OSError, ValueError) as error:
             raise InputError(
                 f"{file} is truncated or damaged ({error})", "download it again"
             ) from error
@@ -480,27 +538,46 @@ def _served_dtype(files: dict[str, Path], probe: str) -> torch.dtype:
     return torch.bfloat16 if stored == "BF16" else torch.float16
 
 
-def read_config(path: Path) -> tuple[dict[str, Any], PretrainedConfig]:
-    """config.json of a model of a supported family, as it stands and as transformers reads it."""
-    if not (path / "config.json").exists():
+def read_config(
+    path: Path, *, trust_remote_code: bool = False
+) -> tuple[dict[str, Any], PretrainedConfig]:
+    """config.json of a model of a supported family, as it stands and as transformers reads it.
+    InputError also for a directory or a configuration that no good faith makes (`untrusted.py`)."""
+    check_directory(path)
+    source = path / "config.json"
+    if not source.exists():
         raise InputError(f"{path} has no config.json", "give the directory of a Hugging Face model")
     try:
-        raw = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        find_family(raw.get("model_type", ""))
-        return raw, AutoConfig.from_pretrained(path)
-    except InputError:
+        raw = read_json(source)
+        check_config(source, raw)
+        kind = raw.get("model_type", "")
+        foreign = not isinstance(kind, str) or kind not in FAMILIES
+        if foreign and raw.get("auto_map") and not trust_remote_code:
+            raise InputError(
+                f"the architecture {kind!r} comes with Python of its own, which is not run",
+                "give --trust-remote-code if you trust whoever made it",
+            )
+        if not trust_remote_code:
+            find_family(str(kind))
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        if trust_remote_code:
+            # Code of its own may bring a known architecture under another name.
+            config.model_type = type(config).model_type
+        return raw, config
+    except (InputError, MemoryError):
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path / 'config.json'} cannot be used ({reason})", "repair it"
-        ) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{source} cannot be used ({reason})", "repair it") from error
 
 
-def open_model(name: str) -> SourceModel:
-    """Open a model by hub id or path; reads headers only. InputError where it cannot be used."""
-    path = resolve_path(name)
-    raw, config = read_config(path)
+def open_model(name: str, *, trust_remote_code: bool = False) -> SourceModel:
+    """Open a model by hub id or path; reads headers only. InputError where it cannot be used.
+
+    trust_remote_code: run the Python that the directory brings, where its config.json names any.
+    """
+    path = resolve_path(name, trust_remote_code=trust_remote_code)
+    raw, config = read_config(path, trust_remote_code=trust_remote_code)
     family = fit_family(find_family(config.model_type), config, name)
     if raw.get("quantization_config"):
         raise InputError(f"{name} is already quantized", "give the FP16 or BF16 model it came from")
@@ -508,22 +585,37 @@ def open_model(name: str) -> SourceModel:
     embedding = family.embedding + ".weight"
     if embedding not in files:
         raise InputError(f"{path} has no tensor {embedding}", "download the whole checkpoint again")
+    check_blocks(path, family.blocks, config.num_hidden_layers, files)
     try:
-        shell = make_shell(config, family, name)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        shell = make_shell(config, family, name, trust_remote_code=trust_remote_code)
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, OSError) as error:
         raise InputError(
             f"{path / 'config.json'} does not describe a model ({error})", "repair it"
         ) from error
     _check_shapes(path, shell, family, files, config.tie_word_embeddings)
     dtype = _served_dtype(files, embedding)
-    return SourceModel(name, path, config, family, dtype, files, shell)
+    return SourceModel(
+        name,
+        path,
+        config,
+        family,
+        dtype,
+        files,
+        shell,
+        trust_remote_code=trust_remote_code,
+        stamps=stamp_files(files),
+    )
 
 
-def make_shell(config: PretrainedConfig, family: Family, name: str) -> Any:
+def make_shell(
+    config: PretrainedConfig, family: Family, name: str, *, trust_remote_code: bool = False
+) -> Any:
     """transformers' model with its parameters on meta, and experts as linears. InputError, with the
     model's `name`, where only some of its blocks have experts."""
     with init_empty_weights(include_buffers=False):
-        shell = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        shell = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, trust_remote_code=trust_remote_code
+        )
         if family.experts is not None:
             for block in shell.get_submodule(family.blocks):
                 split_experts(block, family.experts, name)
@@ -531,6 +623,7 @@ def make_shell(config: PretrainedConfig, family: Family, name: str) -> Any:
 
 
 def _restore(kind: type[SourceModel], kept: dict[str, Any], config: PretrainedConfig) -> Any:
-    name = kept["name"]
+    name, trusted = kept["name"], kept["trust_remote_code"]
     family = fit_family(find_family(config.model_type), config, name)
-    return kind(**kept, family=family, shell=make_shell(config, family, name))
+    shell = make_shell(config, family, name, trust_remote_code=trusted)
+    return kind(**kept, family=family, shell=shell)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.terminal import show_controls
 from mixedprec.errors import InputError
+from mixedprec.shortage import explain_shortage
 
 if TYPE_CHECKING:
     from diagnose.tasks import Placement
@@ -58,14 +60,24 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except InputError as error:
-            sys.stderr.write(f"awqscope: {' '.join(str(error).split())}\n")
+            _tell(error)
             raise typer.Exit(INPUT_ERROR) from error
         except KeyboardInterrupt as error:
             what_now = str(error) or "the same command again goes on from here"
             sys.stderr.write(f"awqscope: interrupted; {what_now}\n")
             raise typer.Exit(INTERRUPTED) from error
+        except Exception as error:
+            told = explain_shortage(error)
+            if told is None:
+                raise
+            _tell(told)
+            raise typer.Exit(INPUT_ERROR) from error
 
     return wrapped
+
+
+def _tell(error: InputError) -> None:
+    sys.stderr.write(f"awqscope: {show_controls(' '.join(str(error).split()))}\n")
 
 
 def check_output(path: Path) -> None:

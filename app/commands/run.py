@@ -85,6 +85,13 @@ def run(
         bool, typer.Option("--plan", help="Print memory, chunks, passes and time, and stop.")
     ] = False,
     seed: SeedOption = 0,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code",
+            help="Run Python that comes with MODEL, with all that you may do yourself.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Quantize MODEL, measure every block, repair what stands out.
@@ -119,7 +126,10 @@ def run(
         seed=seed,
         max_memory=parse_bytes(max_memory),
         chunk_windows=chunk_windows,
+        trust_remote_code=trust_remote_code,
     )
+    if trust_remote_code:
+        sys.stderr.write(f"awqscope: Python that comes with {model} is trusted and will be run\n")
     if plan:
         print_plan(spec, out or default_out(model), as_json, placement)
         return
