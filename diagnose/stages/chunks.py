@@ -89,9 +89,9 @@ def fix_chunks(
 def finish_tasks(
     tasks: Sequence[Task], run: RunDirectory, workers: Workers, on_step: OnStep
 ) -> None:
-    """Carry out those of the tasks whose files are not there. on_step: told the steps done of all
-    of them."""
-    there = {name for task in tasks for name in task.leaves if (run.path / name).exists()}
+    """Carry out those of the tasks whose files are not there whole. on_step: told the steps of all
+    that are done."""
+    there = {name for task in tasks for name in task.leaves if run.holds(name)}
     missing = list_missing(tasks, there)
     before = sum(task.steps for task in tasks) - sum(task.steps for task in missing)
     workers.run(missing, lambda done: on_step(before + done))
