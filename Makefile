@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TARGETS := .venv-targets
+SERVING := .venv-serving
 
-.PHONY: demo test check lint bench test-slow test-browser test-targets clean
+.PHONY: demo test check lint bench bench-others test-slow test-browser test-faults test-targets
+.PHONY: test-serving clean
 
 demo: $(READY)
 	$(BIN)/awqscope demo
@@ -30,17 +32,26 @@ bench: $(READY)
 	$(BIN)/python -m examples.benchmarks.recipes
 	$(BIN)/python -m examples.benchmarks.gate
 
+bench-others: $(TARGETS)/.ready
+	$(TARGETS)/bin/python -m examples.benchmarks.others
+
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
 test-browser: $(READY)
 	$(BIN)/python -m pytest -m browser
 
+test-faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "faults or not faults" tests/test_faults.py tests/test_fuzz.py
+
 test-targets: $(TARGETS)/.ready
 	$(TARGETS)/bin/python -m pytest -m targets
 
+test-serving: $(SERVING)/.ready
+	OMP_NUM_THREADS=1 $(SERVING)/bin/python -m pytest -m serving
+
 clean:
-	rm -rf $(VENV) $(TARGETS) build dist *.egg-info
+	rm -rf $(VENV) $(TARGETS) $(SERVING) build dist *.egg-info
 
 # torch first, by itself: a machine that offers a CPU build of the pinned version then keeps it.
 $(READY): pyproject.toml constraints.txt
@@ -56,4 +67,12 @@ $(TARGETS)/.ready: pyproject.toml constraints.txt constraints-targets.txt
 	$(TARGETS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(TARGETS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	$(TARGETS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints-targets.txt
+	touch $@
+
+# Without dependencies again; vLLM's own versions of transformers and compressed-tensors give way.
+$(SERVING)/.ready: pyproject.toml constraints.txt constraints-serving.txt $(wildcard tests/serving_plugin/*)
+	$(PYTHON) -m venv $(SERVING)
+	$(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints-serving.txt ./tests/serving_plugin
 	touch $@

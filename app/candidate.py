@@ -6,6 +6,7 @@ from typing import Any
 
 from diagnose.rundir import is_comparison
 from mixedprec.scheme import FP16_BITS
+from mixedprec.serving import write_serving
 
 FORMATS = {"awq": "AWQ", "gptq": "GPTQ", "compressed-tensors": "compressed-tensors"}
 NO_UNITS = "Units have no KL of their own here: the candidate's blocks are swapped whole."
@@ -74,9 +75,11 @@ def list_facts(record: Mapping[str, Any]) -> dict[str, str]:
         for bits, count in candidate["bits"].items()
     )
     has = candidate["tokenizer"]
+    serving = record.get("serving", {"notes": []})
     return {
         "Candidate": f"{candidate['path']}: {FORMATS.get(candidate['format'], 'plain')}, {widths}",
         "Tokenizer": (
             "the same in both" if has else "the candidate has none: the reference's was used"
         ),
+        "Served": write_serving(serving),
     }

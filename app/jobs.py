@@ -6,7 +6,6 @@ reads the log, now or after a restart, knows whether somebody still writes it.
 """
 
 import fcntl
-import json
 import math
 import os
 import re
@@ -31,6 +30,7 @@ from mixedprec.errors import InputError
 from mixedprec.families import find_family, list_units
 from mixedprec.recipe import Recipe, check_names, save_recipe
 from mixedprec.scheme import Scheme
+from mixedprec.untrusted import read_json
 
 LOGS = ".logs"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -244,7 +244,7 @@ def read_config(model: str) -> dict[str, Any]:
     if not path.is_dir():
         raise InputError(f"{model} is a file", "give the directory that holds config.json")
     try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        config = read_json(path / "config.json")
     except FileNotFoundError as error:
         raise InputError(
             f"{model} has no config.json", "give the directory of a Hugging Face model"
@@ -462,7 +462,7 @@ def read_requantization(log: Path) -> Requantization:
     state = "running" if is_locked(log) else "failed"
     if state != "running":
         try:
-            result = json.loads(log.with_suffix(".result.json").read_text(encoding="utf-8"))
+            result = read_json(log.with_suffix(".result.json"))
             state = "done"
         except (OSError, ValueError):
             pass

@@ -18,6 +18,7 @@ from app.pages import block, compare, explain, new, recipe, run, runs, tokens
 from app.parts import go_to, heading, notice
 from app.store import Store, UnknownRunError
 from app.urls import Page, link, read_address
+from diagnose.rundir import CONTRADICTIONS
 from mixedprec.errors import InputError
 
 COOKIE = "awqscope-token"
@@ -194,7 +195,7 @@ def render(store: Store, page: Page, jobs: Jobs | None) -> Any:
     except UnknownRunError as error:
         said = html.P(["There is no run ", html.Code(str(error)), f" in {store.root}."])
         return [heading("No such run"), said, html.P(go_to("All runs", link("runs")))]
-    except (InputError, OSError, ValueError, LookupError, TypeError) as error:
+    except (InputError, OSError, *CONTRADICTIONS) as error:
         # A file of the run is damaged: that is this page's trouble and nobody else's.
         log.exception("page %s of %s", page.name, page.run)
         remedy = error.remedy if isinstance(error, InputError) else "run it again elsewhere"

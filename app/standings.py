@@ -4,10 +4,10 @@ import sys
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.terminal import PlainConsole
 from mixedprec.baselines import Contestant, judge_contest
 from mixedprec.recipe import Recipe
 from mixedprec.scores import Scores
@@ -15,7 +15,7 @@ from mixedprec.scores import Scores
 
 def print_recipe(scores: Scores, recipe: Recipe, contestants: Sequence[Contestant]) -> None:
     """What the recipe raises, what it should come to, and where it stands among its rivals."""
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = PlainConsole(width=None if sys.stdout.isatty() else 120, highlight=False)
     predicted = scores.predict(recipe.bits)
     uniform = scores.predict(scores.uniform)
     console.print(

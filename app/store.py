@@ -30,6 +30,7 @@ from mixedprec.errors import InputError
 from mixedprec.recipe import Recipe, load_recipe
 from mixedprec.scores import Prediction, Scores
 from mixedprec.solver import predict_outline
+from mixedprec.untrusted import read_json
 
 KEPT = 2048
 KEPT_BYTES = 64 * 2**20
@@ -204,7 +205,7 @@ class Store:
     def proof(self, name: str) -> Mapping[str, Any] | None:
         """proof.json, once written."""
         path = self.find(name).path / "proof.json"
-        return self._keep(path, "json", lambda: json.loads(path.read_text(encoding="utf-8")))
+        return self._keep(path, "json", lambda: RunDirectory(path.parent).read_json("proof"))
 
     def explained(self, name: str) -> dict[str, Mapping[str, Any] | None]:
         """What is kept in the run's explained/, by name; None for what is no explanation."""
@@ -382,7 +383,7 @@ def index_tokens(file: pq.ParquetFile) -> TokenIndex:
 def read_explained(path: Path) -> Mapping[str, Any] | None:
     """What `awqscope explain -o` wrote; None for anything else."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         entries = found["prompts"]
         known = found["schema"] == SCHEMA and all(set(entry) >= EXPLAINED for entry in entries)
     except (OSError, ValueError, LookupError, TypeError):

@@ -11,7 +11,7 @@ from diagnose.race import measure_kl, place
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.sizes import model_bytes
 from diagnose.spec import RunSpec
-from diagnose.stages import STREAM_SHARE
+from diagnose.stages.chunks import STREAM_SHARE
 from diagnose.swaps import Bits, better_recipe, in_context
 from mixedprec.baselines import RECIPE, Contestant, rank_contest
 from mixedprec.block_search import search_model

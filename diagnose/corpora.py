@@ -78,16 +78,25 @@ def load_corpus(spec: str) -> Corpus:
     return Corpus(spec, text, hashlib.sha256(text.encode()).hexdigest())
 
 
-def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer beside a model. InputError where there is none."""
+def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a model. InputError where there is none, or none without code of its own
+    that is not trusted."""
     missing = InputError(
         f"{path} has no tokenizer that can be loaded", "copy the model's tokenizer files there"
     )
     if not has_tokenizer(path):
         raise missing
     try:
-        return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except MemoryError:
+        raise
+    except Exception as error:
+        # A damaged file makes the tokenizers' own library raise nothing more definite.
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"the tokenizer in {path} comes with Python of its own, which is not run",
+                "give --trust-remote-code if you trust whoever made it",
+            ) from error
         raise missing from error
 
 

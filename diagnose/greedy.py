@@ -15,6 +15,7 @@ from transformers import GenerationConfig
 
 from diagnose.quantized import SwappableBlock
 from diagnose.variants import Bits, Variant, block_mix, run_variants
+from mixedprec.errors import InputError
 from mixedprec.model import SourceModel
 from mixedprec.scheme import FP16_BITS
 from mixedprec.searches import load_searches
@@ -30,6 +31,10 @@ def find_ends(model: SourceModel) -> frozenset[int]:
         found = GenerationConfig.from_pretrained(model.path).eos_token_id
     except OSError:
         found = GenerationConfig.from_model_config(model.config).eos_token_id
+    except (LookupError, RecursionError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{model.path / 'generation_config.json'} cannot be used ({error})", "repair it"
+        ) from error
     return frozenset([found] if isinstance(found, int) else found or [])
 
 

@@ -45,10 +45,10 @@ def load_inputs(spec: RunSpec) -> Inputs:
     """Open the model and the texts. InputError for anything that a run could not use."""
     for text in (spec.calib, *spec.valid_texts):
         parse_spec(text)
-    model = open_model(spec.model)
+    model = open_model(spec.model, trust_remote_code=spec.trust_remote_code)
     check_schemes(model, list(spec.schemes.values()))
     check_names(list(spec.keep_fp16), list_units(model.family, model.blocks))
-    tokenizer = load_tokenizer(model.path)
+    tokenizer = load_tokenizer(model.path, trust_remote_code=spec.trust_remote_code)
     calib = load_corpus(spec.calib)
     valid = tuple(load_corpus(text) for text in spec.valid_texts)
     seq_len, limit = choose_length(model, spec.seq_len)

@@ -17,10 +17,12 @@ from diagnose.uncalibrated import write_uncalibrated
 from mixedprec.family import EXPERTS
 from mixedprec.recipe import Recipe
 from mixedprec.scheme import FP16_BITS
+from mixedprec.serving import write_serving
 from mixedprec.widths import join_words, list_changed, list_widths
 
 BEGIN, END = "<!-- awqscope: begin -->", "<!-- awqscope: end -->"
 FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+MOST_FRONT_MATTER = 100_000
 SECTION = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
 LOADERS = {
     "compressed-tensors": "transformers and compressed-tensors 0.15 to 0.17",
@@ -61,6 +63,7 @@ class CardSubject:
     recipe: Recipe
     proof: Mapping[str, Any] | None
     bytes: int
+    serving: Mapping[str, Any] | None = None
     fmt: str = "compressed-tensors"
     base_model: str | None = None
     requantized: bool = False
@@ -81,14 +84,19 @@ def write_card(subject: CardSubject, existing: str) -> str:
 
 
 def split_card(text: str) -> tuple[dict[str, Any], str]:
-    """A card's front matter and its body. Front matter that is no YAML mapping counts as none."""
+    """A card's front matter and its body. Front matter that is no YAML mapping counts as none, and
+    so does what no card needs and could be endless: aliases, which multiply, and sheer length."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     found = FRONT_MATTER.match(text)
     if not found:
         return {}, text
+    written = found.group(1)
     try:
-        metadata = yaml.safe_load(found.group(1))
-    except yaml.YAMLError:
+        endless = len(written) > MOST_FRONT_MATTER or any(
+            isinstance(event, yaml.AliasEvent) for event in yaml.parse(written)
+        )
+        metadata = None if endless else yaml.safe_load(written)
+    except (yaml.YAMLError, RecursionError, ValueError):
         metadata = None
     return metadata if isinstance(metadata, dict) else {}, text[found.end() :]
 
@@ -283,6 +291,10 @@ def _write_proof(proof: Mapping[str, Any]) -> str:
 def _write_loading(subject: CardSubject) -> str:
     has_8_bit = any(entry.bits == 8 for entry in subject.recipe.units)
     served = "vLLM (8-bit units need a GPU of SM 7.5 or newer)" if has_8_bit else "vLLM"
+    checked = ""
+    if subject.serving is not None:
+        said = _plain(write_serving(subject.serving))
+        checked = f"\n\nHeld against the rules by which they match and fuse linears: {said}."
     return f"""With {LOADERS[subject.fmt]}:
 
 ```python
@@ -297,7 +309,7 @@ With {served}:
 
 ```
 vllm serve path/to/this/checkpoint
-```"""
+```{checked}"""
 
 
 def _write_making(subject: CardSubject) -> str:

@@ -38,8 +38,9 @@ class OpenedRun:
 def open_source(run: RunDirectory, model_name: str | None) -> SourceModel:
     """The run's model, at `model_name` where it has moved. InputError for another, or none."""
     record = run.read_searched()
+    spec = RunSpec.from_json(record["spec"])
     try:
-        model = open_model(model_name or RunSpec.from_json(record["spec"]).model)
+        model = open_model(model_name or spec.model, trust_remote_code=spec.trust_remote_code)
     except InputError as error:
         if model_name is not None:
             raise
@@ -94,7 +95,8 @@ def open_run(run: RunDirectory, model_name: str | None) -> OpenedRun:
         for unit in units
         if unit.name not in spec.keep_fp16
     }
-    return OpenedRun(run, spec, model, load_tokenizer(model.path), models, recipe, extra)
+    tokenizer = load_tokenizer(model.path, trust_remote_code=spec.trust_remote_code)
+    return OpenedRun(run, spec, model, tokenizer, models, recipe, extra)
 
 
 def promote(opened: OpenedRun, units: Iterable[str]) -> Bits:

@@ -15,7 +15,9 @@ from typing import Any
 
 from diagnose.criteria import HUGE, SECTIONS, Criterion, find_problem
 from mixedprec.errors import InputError
+from mixedprec.untrusted import read_text
 
+MOST_BYTES = 2**20
 SUBJECTS = ("mixed", "uniform")
 DEFAULT_NAME = "default policy"
 DEFAULT_PATH = Path(__file__).with_name("policy.toml")
@@ -49,10 +51,10 @@ def load_policy(path: Path | None = None) -> Policy:
     """The policy of a TOML file, by default the default one. InputError where it cannot be read or
     used, naming key and line."""
     try:
-        text = (path or DEFAULT_PATH).read_text(encoding="utf-8")
+        text = read_text(path or DEFAULT_PATH, MOST_BYTES)
     except FileNotFoundError as error:
         raise InputError(f"there is no policy {path}", "check the path") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(
             f"the policy {path} cannot be read ({error})", "give a TOML file in UTF-8"
         ) from error
@@ -63,8 +65,9 @@ def parse_policy(text: str, name: str) -> Policy:
     """The policy that `text` (TOML) holds. InputError as `load_policy`."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{name} is no TOML ({error})", "mend that line") from error
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise InputError(f"{name} is no TOML ({reason})", "mend that line") from error
 
     def refuse(section: str, key: str, what: str, remedy: str) -> InputError:
         line = find_line(text, section, key)

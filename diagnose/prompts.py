@@ -1,6 +1,5 @@
 """The prompts that are explained: read from a file, and cut into tokens."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mixedprec.errors import InputError
 from mixedprec.model import SourceModel
+from mixedprec.untrusted import parse_json
 
 LONGEST_QUOTE = 40
 
@@ -35,7 +35,7 @@ def _read_line(path: Path, number: int, line: str) -> str:
     """The prompt of one line of a .jsonl."""
     remedy = 'write it as {"prompt": "…"}'
     try:
-        entry: Any = json.loads(line)
+        entry: Any = parse_json(line)
     except ValueError as error:
         raise InputError(f"line {number} of {path} is no JSON", remedy) from error
     if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str):

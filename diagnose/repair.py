@@ -1,6 +1,7 @@
 """The repairing stages of a run: recipe, checkpoint, proof."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -12,12 +13,13 @@ from diagnose.measure import (
     TOKENS_A_ROW_GROUP,
     token_table,
 )
+from diagnose.memory import private_bytes, return_freed_heap
 from diagnose.model_card import CardSubject, write_card
 from diagnose.proof import INPUT_ERROR, Subject
-from diagnose.provable import explain_unproved
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.spec import RunSpec
-from diagnose.stages import read_sweep, read_tensors, token_texts
+from diagnose.stages.chunks import read_tensors
+from diagnose.stages.sweep import read_sweep, token_texts
 from mixedprec.checkpoint import checkpoint_bytes, write_checkpoint
 from mixedprec.errors import InputError
 from mixedprec.files import write_text
@@ -61,9 +63,9 @@ def recipe_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnP
 def requantize_stage(
     spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress
 ) -> None:
-    """Write the recipe's model to checkpoint/."""
+    """Write the recipe's model to checkpoint/; keep what servers make of it."""
     blocks = inputs.model.blocks
-    write_checkpoint(
+    serving = write_checkpoint(
         run.checkpoint,
         inputs.model,
         load_recipe(run.path / "recipe.json"),
@@ -71,23 +73,37 @@ def requantize_stage(
         spec.schemes,
         on_block=lambda done: progress("requantize", done, blocks),
     )
+    run.update(serving=serving.to_json())
 
 
-def _run_proof(run: RunDirectory, *options: str) -> None:
-    """Carry out a proof in a fresh process. InputError for what a user can mend, too little memory
-    included; RuntimeError with the end of its stderr for anything else."""
-    command = [*PROOF, str(run.path.resolve()), *options]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+def _run_proof(run: RunDirectory, *options: str) -> int:
+    """Carry out a proof in a fresh process; the most bytes that it held. InputError for what a user
+    can mend, too little memory included; RuntimeError with the end of its stderr for anything
+    else."""
+    command = [*PROOF, str(run.path.resolve()), *options, "--until-stdin-closes"]
+    budget = run.read().get("memory_plan", {}).get("budget")
+    if budget is not None:
+        # What this process keeps to itself meanwhile is taken off.
+        return_freed_heap()
+        command += ["--max-memory", str(max(0, budget - private_bytes()))]
+    # However this process ends, the system closes its end of the pipe, and the proof ends too.
+    ours, theirs = os.pipe()
+    try:
+        finished = subprocess.run(command, stdin=ours, capture_output=True, text=True, check=False)
+    finally:
+        os.close(ours)
+        os.close(theirs)
     if finished.returncode == INPUT_ERROR:
         what, _, remedy = finished.stderr.strip().splitlines()[-1].partition(": ")
         raise InputError(what, remedy)
     if finished.returncode < 0:
         raise InputError(
             f"the proof's process was ended by signal {-finished.returncode}",
-            "it loads the whole checkpoint in float32: free some memory and run again",
+            "free some memory, or give a smaller --max-memory, and run again",
         )
     if finished.returncode:
         raise RuntimeError(f"the proof's process failed:\n{finished.stderr[-4000:]}")
+    return int(finished.stdout.split()[-1])
 
 
 def prove_checkpoint(run: RunDirectory, subject: Subject, progress: OnProgress) -> dict[str, Any]:
@@ -120,18 +136,10 @@ def prove_checkpoint(run: RunDirectory, subject: Subject, progress: OnProgress) 
     return json.loads(out.read_text(encoding="utf-8"))
 
 
-def proof_stage(
-    spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress
-) -> str | None:
-    """Measure the checkpoint from disk in a fresh process; complete the headline and tokens. The
-    reason where it proves nothing, with the model card written all the same."""
-    recipe = load_recipe(run.path / "recipe.json")
-    reason = explain_unproved(recipe, inputs.model.family, inputs.model.config.model_type)
-    if reason is not None:
-        write_model_card(run, inputs.model, recipe, run.checkpoint, None)
-        return reason
+def proof_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
+    """Measure the checkpoint from disk in a fresh process; complete the headline and tokens."""
     progress("proof", 0, 1)
-    _run_proof(run)
+    run.mark("proof", "running", proof_process_peak_bytes=_run_proof(run))
     proof = json.loads((run.path / "proof.json").read_text(encoding="utf-8"))
     mixed = read_tensors(run, "work/proof.safetensors")
     scores = read_sweep(run)
@@ -147,9 +155,9 @@ def proof_stage(
     headline["recovered_interval"] = proof["measured"]["recovered_interval"]
     headline["proved"] = proof["passed"]
     run.update(headline=headline)
-    write_model_card(run, inputs.model, recipe, run.checkpoint, proof)
+    recipe = load_recipe(run.path / "recipe.json")
+    write_model_card(run, inputs.model, recipe, run.checkpoint, proof, run.read().get("serving"))
     progress("proof", 1, 1)
-    return None
 
 
 def write_model_card(
@@ -158,16 +166,19 @@ def write_model_card(
     recipe: Recipe,
     checkpoint: Path,
     proof: dict[str, Any] | None,
+    serving: dict[str, Any] | None,
     *,
     fmt: str = "compressed-tensors",
     requantized: bool = False,
 ) -> None:
     """Write the checkpoint's README.md, or awqscope's part of the one that is there, else of the
-    source model's. proof: None if it was not proved. See `CardSubject`."""
+    source model's. proof: None if it was not proved; serving: what servers make of it, None where
+    that is not known. See `CardSubject`."""
     subject = CardSubject(
         record=run.read(),
         recipe=recipe,
         proof=proof,
+        serving=serving,
         bytes=checkpoint_bytes(checkpoint),
         fmt=fmt,
         base_model=model.hub_id,

@@ -18,16 +18,37 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.numpy import load_file, save_file
 
+from diagnose.tables import TABLES
 from mixedprec.errors import InputError
 from mixedprec.files import remove_leftovers, replace_file, report_full_disk, write_json
+from mixedprec.sealed import load_sealed, save_sealed
+from mixedprec.untrusted import read_json
 
 SCHEMA = 1
 COMPARISON = "compare"
 STAGES = ("search", "sweep", "estimate", "refine", "recipe", "requantize", "proof")
 # Options that change how a run is carried out, not what it finds.
-NOT_BINDING = ("max_memory",)
+NOT_BINDING = ("max_memory", "chunk_windows")
+# What a record holds under these names, if it has them.
+ENTRIES: Mapping[str, type] = {
+    "state": str,
+    "spec": dict,
+    "source": dict,
+    "stages": dict,
+    "headline": dict,
+    "chunks": dict,
+    "ppl_definition": dict,
+}
+# What comes of values that no run holds.
+CONTRADICTIONS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    pa.ArrowException,
+)
 LOCK_TRIES = 5
 LOCK_PAUSE = 0.02
 
@@ -69,7 +90,7 @@ class RunDirectory:
     def read(self) -> dict[str, Any]:
         """run.json. InputError where it is missing, damaged or of another schema."""
         try:
-            record = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            record = read_json(self.path / "run.json")
         except FileNotFoundError as error:
             raise InputError(
                 f"{self.path} holds no run", "give a directory with run.json"
@@ -80,10 +101,19 @@ class RunDirectory:
             ) from error
         if not isinstance(record, dict) or "schema" not in record:
             raise InputError(f"{self.path / 'run.json'} is no run record", "run it again elsewhere")
-        if record["schema"] != SCHEMA:
+        if type(record["schema"]) is not int or record["schema"] != SCHEMA:
             raise InputError(
                 f"{self.path} is a run of schema {record['schema']}",
                 f"this version reads schema {SCHEMA}; use the version that made it",
+            )
+        for entry, kind in ENTRIES.items():
+            if not isinstance(record.get(entry, kind()), kind):
+                raise InputError(
+                    f"{self.path / 'run.json'} has no usable {entry!r}", "run it again elsewhere"
+                )
+        if not all(isinstance(stage, dict) for stage in record.get("stages", {}).values()):
+            raise InputError(
+                f"{self.path / 'run.json'} has no usable 'stages'", "run it again elsewhere"
             )
         return record
 
@@ -124,7 +154,8 @@ class RunDirectory:
         """Raise InputError, naming the difference, if the run here was asked for otherwise."""
         there = self.read()["spec"]
         for key, value in spec.items():
-            found = there.get(key)
+            # An option that the version which began the run did not know was off.
+            found = there.get(key, None if value else value)
             if key not in NOT_BINDING and found != value:
                 raise InputError(
                     f"{self.path} holds another run (its {key} is {found!r}, not {value!r})",
@@ -147,7 +178,7 @@ class RunDirectory:
     def write_arrow(self, name: str, table: pa.Table, row_group: int | None = None) -> None:
         """Write `name`.parquet, in row groups of `row_group` rows."""
         with replace_file(self.path / f"{name}.parquet") as temporary:
-            pq.write_table(table, temporary, row_group_size=row_group)
+            pq.write_table(table, temporary, row_group_size=row_group, write_page_checksum=True)
 
     def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """`name`.parquet, all of it or some columns. InputError where it is missing or damaged."""
@@ -155,14 +186,25 @@ class RunDirectory:
         if not path.exists():
             raise InputError(f"{path} is missing", self._how_to_get())
         try:
-            lacking = set(columns or ()).difference(pq.read_schema(path).names)
-            if lacking:
-                raise InputError(f"{path} has no column {min(lacking)}", self._how_to_get())
-            return pq.read_table(path, columns=columns)
-        except (OSError, pa.ArrowInvalid) as error:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                _check_columns(name, file, path.stat().st_size)
+                lacking = set(columns or ()).difference(file.schema_arrow.names)
+                if lacking:
+                    raise InputError(f"{path} has no column {min(lacking)}", self._how_to_get())
+                table = file.read(columns)
+            table.validate(full=True)
+            return table
+        except (
+            ArithmeticError,
+            LookupError,
+            OSError,
+            TypeError,
+            ValueError,
+            pa.ArrowException,
+        ) as e:
             raise InputError(
-                f"{path} cannot be read ({error})", "copy the whole run directory again"
-            ) from error
+                f"{path} cannot be read ({e})", "copy the whole run directory again"
+            ) from e
 
     def _how_to_get(self) -> str:
         """The remedy where a file or column is missing."""
@@ -174,7 +216,7 @@ class RunDirectory:
         """`name`.json, empty where there is none. InputError where it is damaged."""
         path = self.path / f"{name}.json"
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path)
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
@@ -189,11 +231,25 @@ class RunDirectory:
         # A scalar comes back from ascontiguousarray with a dimension more.
         found = {key: array.reshape(np.shape(arrays[key])) for key, array in found.items()}
         with replace_file(self.path / name) as temporary:
-            save_file(found, temporary)
+            save_sealed(temporary, found)
 
     def read_arrays(self, name: str) -> dict[str, np.ndarray]:
-        """What `write_arrays` wrote."""
-        return load_file(self.path / name)
+        """What `write_arrays` wrote. InputError where it is missing or damaged."""
+        path = self.path / name
+        try:
+            return load_sealed(path)[0]
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path} cannot be read ({error})",
+                "go on with the command that began the run, or copy the whole run again",
+            ) from error
+
+    def holds(self, name: str) -> bool:
+        """Whether `read_arrays` can read the file `name`."""
+        try:
+            return bool(self.read_arrays(name))
+        except InputError:
+            return False
 
     def holder(self) -> int | None:
         """The process that works on the run; None if nobody does."""
@@ -217,7 +273,14 @@ class RunDirectory:
             raise InputError(
                 f"{self.path} cannot be made ({error.strerror})", "choose another --out directory"
             ) from error
-        with open(self.path / ".lock", "a+") as file:
+        try:
+            file = open(self.path / ".lock", "a+")  # noqa: SIM115
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be written ({error.strerror})",
+                "choose another --out directory",
+            ) from error
+        with file:
             try:
                 take_lock(file)
             except BlockingIOError as error:
@@ -232,6 +295,32 @@ class RunDirectory:
             for folder in (self.path, self.searches, self.work, self.checkpoint):
                 remove_leftovers(folder)
             yield
+
+
+def _check_columns(name: str, file: pq.ParquetFile, size: int) -> None:
+    """Raise ValueError for a table of a run with columns of other types than it is written with, or
+    with more rows than so many bytes can tell apart."""
+    if file.metadata.num_rows > 1000 + size:
+        raise ValueError(f"it claims {file.metadata.num_rows:,} rows in {size:,} bytes")
+    known = {field.name: field.type for field in TABLES.get(name, ())}
+    for field in file.schema_arrow:
+        if known.get(field.name, field.type) != field.type:
+            raise ValueError(f"its column {field.name} is {field.type}")
+
+
+@contextlib.contextmanager
+def reads_run(path: Path) -> Iterator[None]:
+    """Turn what goes wrong over values that no run holds into an InputError: files of a run that
+    were changed, or are of several runs, contradict each other in more ways than can be listed."""
+    try:
+        yield
+    except CONTRADICTIONS as error:
+        said = (str(error).splitlines() or [""])[0][:200]
+        raise InputError(
+            f"the files of {path} do not belong together or were changed "
+            f"({type(error).__name__}: {said})",
+            "copy the whole run again, or run it again elsewhere",
+        ) from error
 
 
 def take_lock(file: IO[Any]) -> None:

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from diagnose.activations import QUANTILES
+QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 
 _INTERVALS = [
     (f"{name}{suffix}", pa.float64())
@@ -116,3 +116,13 @@ TOKENS = pa.schema(
         ("top_uniform", pa.list_(LIKELIEST)),
     ]
 )
+
+TABLES = {
+    "blocks": BLOCKS,
+    "units": UNITS,
+    "linears": LINEARS,
+    "promotions": PROMOTIONS,
+    "weights": WEIGHTS,
+    "activations": ACTIVATIONS,
+    "tokens": TOKENS,
+}

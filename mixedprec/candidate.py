@@ -5,7 +5,6 @@ Blocks come whole, norms and biases included: AWQ folds its scales into norms, s
 another tool's cannot be set beside the reference's alone.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,7 +25,9 @@ from mixedprec.model import (
     resolve_path,
     stored_name,
 )
+from mixedprec.safetensors_header import StoredTensor, read_header
 from mixedprec.scheme import FP16_BITS
+from mixedprec.untrusted import read_json
 
 PLAIN = "plain"
 FLOATS = {"F16", "BF16", "F32", "F64"}
@@ -53,16 +54,7 @@ ACTIVATION_SCALES = ("mlp.act.scales", "mlp.gelu_impl.scales", "ffn.act.scales")
 BUFFERS = (".inv_freq", ".masked_bias", ".attention.bias")
 
 
-@dataclass(frozen=True)
-class Header:
-    """What a file's header says of a tensor: safetensors' name of its type, shape, bytes."""
-
-    dtype: str
-    shape: list[int]
-    size: int
-
-
-Headers = Mapping[str, Header]
+Headers = Mapping[str, StoredTensor]
 
 
 @dataclass(frozen=True)
@@ -132,7 +124,7 @@ def _read_quantization(path: Path, raw: Mapping[str, Any]) -> Mapping[str, Any] 
     old = path / "quantize_config.json"
     if found is None and old.exists():
         try:
-            found = {"quant_method": "gptq", **json.loads(old.read_text(encoding="utf-8"))}
+            found = {"quant_method": "gptq", **read_json(old)}
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{old} cannot be read", "download the checkpoint again") from error
     if found is not None and not isinstance(found, dict):
@@ -175,7 +167,11 @@ def open_candidate(name: str, reference: SourceModel) -> Candidate:
             f"compare a checkpoint of {', '.join(LAYOUTS)}, or one that is not quantized",
         )
     files = index_tensors(path)
-    headers = {name: found for file in set(files.values()) for name, found in _read(file).items()}
+    headers = {
+        name: found
+        for file in sorted(set(files.values()))
+        for name, found in read_header(file).tensors.items()
+    }
     codings: dict[str, Coding] = {}
     sizes = {name: header.size for name, header in headers.items()}
     if quantization is not None:
@@ -183,7 +179,7 @@ def open_candidate(name: str, reference: SourceModel) -> Candidate:
         try:
             layout.check(quantization)
             codings = _describe_linears(layout, quantization, reference, path, headers)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise InputError(
                 f"the candidate's quantization_config cannot be used ({error!r})",
                 "repair its config.json",
@@ -214,7 +210,7 @@ def _describe_linears(
     """The coding of every packed linear, checked against the shapes of its tensors."""
     parts: dict[str, dict[str, list[int]]] = defaultdict(dict)
     for name, header in headers.items():
-        parts[name.rpartition(".")[0]][name.rpartition(".")[2]] = header.shape
+        parts[name.rpartition(".")[0]][name.rpartition(".")[2]] = list(header.shape)
     codings = {}
     for name, linear in reference.shell.named_modules():
         found = parts[name]
@@ -229,19 +225,6 @@ def _describe_linears(
                 raise _misshapen(f"{name}.{part}", found[part], shape)
         codings[name] = coding
     return codings
-
-
-def _read(path: Path) -> dict[str, Header]:
-    """The header of a safetensors file: 8 bytes of length, then JSON."""
-    with open(path, "rb") as file:
-        entries = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    entries.pop("__metadata__", None)
-    return {
-        name: Header(
-            entry["dtype"], entry["shape"], entry["data_offsets"][1] - entry["data_offsets"][0]
-        )
-        for name, entry in entries.items()
-    }
 
 
 def _missing(path: Path, name: str) -> InputError:
@@ -294,10 +277,10 @@ def _check_tensors(candidate: Candidate, headers: Headers) -> None:
         )
 
 
-def _check_plain(name: str, header: Header, shape: list[int]) -> None:
+def _check_plain(name: str, header: StoredTensor, shape: list[int]) -> None:
     """Raise InputError unless a parameter is stored as it is used: a shape and floating point."""
-    if header.shape != shape:
-        raise _misshapen(name, header.shape, shape)
+    if list(header.shape) != shape:
+        raise _misshapen(name, list(header.shape), shape)
     if header.dtype not in FLOATS:
         raise InputError(
             f"the candidate stores {name} as {header.dtype}, "

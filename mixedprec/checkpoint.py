@@ -5,10 +5,12 @@ vLLM and SGLang; autoawq's GEMM format holds uniform 4 bits. What each server in
 `_quantization_config`: disjoint anchored targets that list the fused names too, and no catch-all.
 """
 
-import json
+import contextlib
+import fcntl
+import os
 import re
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,13 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixedprec.arithmetic import Quantized
 from mixedprec.errors import InputError
 from mixedprec.families import Family, UnitKind
 from mixedprec.files import FULL, report_full_disk, write_json
-from mixedprec.model import SourceModel
+from mixedprec.model import CODE, SourceModel
 from mixedprec.packing import (
     from_compressed_tensors,
     from_gemm,
@@ -31,8 +33,11 @@ from mixedprec.packing import (
 )
 from mixedprec.realise import RealisedBlock, realise
 from mixedprec.recipe import Recipe
+from mixedprec.safetensors_header import read_header
 from mixedprec.scheme import FP16_BITS, Scheme
 from mixedprec.searches import load_searches
+from mixedprec.serving import Serving, check_serving, describe_served
+from mixedprec.untrusted import check_config, check_directory, check_pattern, read_json
 
 # Widths that servers have kernels for, side by side in one checkpoint.
 SERVED_WIDTHS = (4, 8)
@@ -114,13 +119,25 @@ def _routers(family: Family) -> list[str]:
     return [rf"re:.*\.{layers}\.\d+\.{family.experts.module}\.({gates})$"]
 
 
+def _kept_names(family: Family, recipe: Recipe) -> list[str]:
+    """The linears that stay at 16 bits, fused names included: not every server's class says which
+    linears it fuses."""
+    fused = {kind.name: kind.fused for kind in family.units}
+    kept = []
+    for entry in recipe.units:
+        if entry.bits == FP16_BITS:
+            block, _, kind = entry.unit.partition(".")
+            kept += [*entry.linears, f"{family.blocks}.{block}.{fused[kind]}"]
+    return list(dict.fromkeys(kept))
+
+
 def _quantization_config(
     model: SourceModel, recipe: Recipe, schemes: dict[int, Scheme], fmt: str
 ) -> dict[str, Any]:
     """The `quantization_config` of config.json."""
     heads = ["lm_head", "embed_out"] if "embed_out.weight" in model.files else ["lm_head"]
     if fmt == "awq":
-        kept = [name for name, bits in recipe.linear_widths().items() if bits == FP16_BITS]
+        kept = _kept_names(model.family, recipe)
         return {
             "quant_method": "awq",
             "bits": 4,
@@ -180,7 +197,8 @@ def block_tensors(prefix: str, block: RealisedBlock, fmt: str) -> dict[str, Tens
 
 
 class _ShardWriter:
-    """Collects tensors and writes a safetensors file whenever there are SHARD_BYTES of them."""
+    """Collects tensors and writes a safetensors file before there are more than SHARD_BYTES of
+    them, larger tensors alone."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -191,10 +209,10 @@ class _ShardWriter:
 
     def add(self, tensors: dict[str, Tensor]) -> None:
         for name, value in tensors.items():
+            if self.pending_bytes + value.nbytes > SHARD_BYTES:
+                self.flush()
             self.pending[name] = value.contiguous()
             self.pending_bytes += value.nbytes
-        if self.pending_bytes >= SHARD_BYTES:
-            self.flush()
 
     def _path(self, number: int) -> Path:
         return self.folder / f"shard-{number}.safetensors"
@@ -227,16 +245,40 @@ class _ShardWriter:
         )
 
 
-def _make_folder(partial: Path, out: Path) -> None:
-    """Make the directory `partial` for what will be `out`. InputError where it cannot be."""
+@contextlib.contextmanager
+def _hold_folder(partial: Path, out: Path) -> Iterator[None]:
+    """Make the directory `partial` for what will be `out`, without what a killed process left in
+    it, and keep it for this process alone; in the end it is gone. InputError where it cannot be
+    made, or another process is at it."""
+    busy = InputError(
+        f"{out} is being written by another process", "wait for it, or choose another"
+    )
     try:
-        partial.mkdir(parents=True)
+        partial.mkdir(parents=True, exist_ok=True)
+        held = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
         if error.errno in FULL:
             raise
         raise InputError(
             f"{out} cannot be made ({error.strerror})", "choose another directory"
         ) from error
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise busy from error
+        # Whoever held it until now may have renamed it since it was opened.
+        if not partial.exists() or not os.path.samestat(os.stat(partial), os.fstat(held)):
+            raise busy
+        try:
+            for path in partial.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            yield
+        finally:
+            if partial.exists() and os.path.samestat(os.stat(partial), os.fstat(held)):
+                shutil.rmtree(partial, ignore_errors=True)
+    finally:
+        os.close(held)
 
 
 @torch.no_grad()
@@ -249,40 +291,64 @@ def write_checkpoint(
     *,
     fmt: str = "compressed-tensors",
     on_block: Callable[[int], None] = lambda block: None,
-) -> None:
-    """Write the recipe's model to the directory `out`, which appears only when it is whole.
+) -> Serving:
+    """Write the recipe's model to the directory `out`, which appears only when it is whole and no
+    server would refuse it or load it wrongly; what they make of it.
 
     searches: folder of the AWQ searches for every width in the recipe. schemes: bits -> scheme.
     """
     _check_format(fmt, model.family, recipe, schemes)
     dtype = served_dtype(model, fmt)
     partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        with report_full_disk(out):
-            _make_folder(partial, out)
-            writer = _ShardWriter(partial)
-            others = model.read(model.other_tensors())
-            writer.add({name: value.to(dtype) for name, value in others.items()})
-            del others
-            for number in range(model.blocks):
-                realised = realise_block(model, recipe, searches, number, dtype)
-                writer.add(block_tensors(model.prefix(number), realised, fmt))
-                on_block(number + 1)
-            writer.finish()
-            config = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
-            config.pop("torch_dtype", None)
-            config["dtype"] = str(dtype).removeprefix("torch.")
-            config["quantization_config"] = _quantization_config(model, recipe, schemes, fmt)
-            write_json(partial / "config.json", config)
-            for name in COPIED:
-                if (model.path / name).exists():
-                    shutil.copyfile(model.path / name, partial / name)
-            if out.exists():
-                shutil.rmtree(out)
-            partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with report_full_disk(out), _hold_folder(partial, out):
+        writer = _ShardWriter(partial)
+        for name in model.other_tensors():
+            writer.add(model.read([name], dtype))
+        for number in range(model.blocks):
+            realised = realise_block(model, recipe, searches, number, dtype)
+            writer.add(block_tensors(model.prefix(number), realised, fmt))
+            on_block(number + 1)
+        writer.finish()
+        config = read_json(model.path / "config.json")
+        config.pop("torch_dtype", None)
+        config["dtype"] = str(dtype).removeprefix("torch.")
+        if not model.trust_remote_code:
+            # It names Python files that are not copied; transformers has the architecture.
+            config.pop("auto_map", None)
+        config["quantization_config"] = _quantization_config(model, recipe, schemes, fmt)
+        write_json(partial / "config.json", config)
+        serving = examine_serving(partial, model)
+        assert not serving.faults, "\n".join(serving.notes)
+        code = model.path.glob(CODE) if model.trust_remote_code else ()
+        for name in (*COPIED, *(path.name for path in code)):
+            if (model.path / name).exists():
+                shutil.copyfile(model.path / name, partial / name)
+        if out.exists():
+            shutil.rmtree(out)
+        partial.rename(out)
+        return serving
+
+
+def examine_serving(folder: Path, model: SourceModel) -> Serving:
+    """What servers make of the checkpoint in `folder`, of the architecture of `model`, by its
+    config.json and its files' headers."""
+    config = read_json(folder / "config.json")
+    shapes: dict[str, list[int]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            shapes |= {name: file.get_slice(name).get_shape() for name in file.keys()}
+    modules = dict(model.shell.named_modules())
+    columns = {name: m.in_features for name, m in modules.items() if isinstance(m, nn.Linear)}
+    embeddings = [name for name, m in modules.items() if isinstance(m, nn.Embedding)]
+    served = describe_served(
+        model.family,
+        model.config.model_type,
+        model.blocks,
+        columns,
+        embeddings=tuple(embeddings),
+        modules=tuple(name for name in modules if name not in {*columns, *embeddings}),
+    )
+    return check_serving(config.get("quantization_config") or {}, shapes, served)
 
 
 def realise_block(
@@ -327,19 +393,54 @@ class StoredCheckpoint:
             parts = [part for part in suffixes if f"{name}.{part}" in self.files]
             tensors = {part: self.tensor(f"{name}.{part}") for part in parts}
             decode = from_gemm if fmt == "awq" else from_compressed_tensors
-            return decode(tensors, _scheme_on_disk(self.quantization, name))
+            try:
+                return decode(tensors, _scheme_on_disk(self.quantization, name))
+            except ValueError as error:
+                raise InputError(
+                    f"{name} in {self.folder} cannot be unpacked ({error})",
+                    "write the checkpoint again from the run",
+                ) from error
         full = f"{name}.weight"
         return self.tensor(full) if full in self.files else None
 
 
 def open_checkpoint(folder: Path) -> StoredCheckpoint:
-    """Index a quantized checkpoint by its config.json and its files' headers."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    """Index a quantized checkpoint by its config.json and its files' headers. InputError where it
+    is damaged, or holds what no checkpoint of good faith does (`untrusted.py`)."""
+    again = "write it again from the run"
+    check_directory(folder)
+    source = folder / "config.json"
+    try:
+        config = read_json(source)
+        check_config(source, config)
+        quantization = config["quantization_config"]
+        check_quantization(quantization)
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        raise InputError(f"{source} is damaged ({error})", again) from error
     files: dict[str, Path] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            files |= dict.fromkeys(file.keys(), path)
-    return StoredCheckpoint(folder, config["quantization_config"], files)
+        try:
+            files |= dict.fromkeys(read_header(path).tensors, path)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} is truncated or damaged ({error})", again) from error
+    return StoredCheckpoint(folder, quantization, files)
+
+
+def check_quantization(quantization: Any) -> None:
+    """Raise AttributeError, LookupError, TypeError or ValueError unless `quantization` is what a
+    checkpoint of ours says of itself: what `StoredCheckpoint.linear` needs to know."""
+    method = quantization["quant_method"]
+    if method not in QUANTIZED_SUFFIXES:
+        raise ValueError(f"the quantization method {method!r} is not ours")
+    groups = [quantization]
+    if method == "compressed-tensors":
+        groups = [group["weights"] for group in quantization["config_groups"].values()]
+        for group in quantization["config_groups"].values():
+            for target in group["targets"]:
+                check_pattern(target.removeprefix("re:"))
+    for weights in groups:
+        bits = weights["bits" if method == "awq" else "num_bits"]
+        Scheme(bits, weights["group_size"] or -1, bool(weights.get("symmetric", False)))
 
 
 def _scheme_on_disk(quantization: dict[str, Any], linear: str) -> Scheme:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from mixedprec.errors import InputError
 from mixedprec.packing import unpack, unpack_gemm, unpack_stream
 from mixedprec.scheme import BITS
+from mixedprec.untrusted import check_pattern
 
 Parts = Mapping[str, Tensor]
 # At other widths GPTQModel packs by planes.
@@ -175,6 +176,8 @@ def _check_compressed(config: Mapping[str, Any]) -> None:
         _refuse("quantization_config has no config_groups", "repair its config.json")
     for group in groups.values():
         stored = group.get("format") or config.get("format")
+        for target in group["targets"]:
+            check_pattern(target.removeprefix("re:"))
         weights = group.get("weights") or {}
         if stored != "pack-quantized":
             _refuse(f"compressed-tensors format is {stored}", "pack-quantized is read")

@@ -8,6 +8,7 @@ come from all tokens; they share one input, and the norm before it.
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from mixedprec.autoawq import is_clipped
@@ -25,6 +26,7 @@ from mixedprec.search import (
     second_moment,
     weight_means,
 )
+from mixedprec.streams import Stream, list_batches
 
 # Fewer tokens than the smallest weight group has channels leave directions in every group unseen,
 # and clipping is free to spoil them.
@@ -47,7 +49,7 @@ def search_experts(
     block: nn.Module,
     layout: ExpertLayout,
     groups: Sequence[ScaleGroup],
-    inputs: Tensor,
+    inputs: Stream,
     searches: Sequence[BlockSearch],
 ) -> list[BlockSearch]:
     """Complete the searches of a block, one a scheme, by what each expert is searched for alone.
@@ -58,17 +60,21 @@ def search_experts(
     mixture, alone = block.get_submodule(layout.module), {g.previous: g for g in groups}
     experts = mixture.get_submodule("experts")
     assert isinstance(experts, Experts)
-    flat = inputs.flatten(0, 1)
     router: nn.Module = mixture.get_submodule("gate")
-    _, _, chosen = router(flat)
+    device = next(router.parameters()).device
+    windows, length, _ = inputs.shape
+    batches = (inputs.read(part).to(device).flatten(0, 1) for part in list_batches(inputs))
+    chosen = torch.cat([router(batch)[2].cpu() for batch in batches])
+    by_token = inputs.reshape(windows * length, 1)
     found = [(list(s.scales), dict(s.clips), list(s.uncalibrated)) for s in searches]
     for number in range(len(experts)):
         name = layout.expert(number)
-        hidden = flat[(chosen == number).any(-1)]
-        if len(hidden) < FEWEST_TOKENS:
+        rows = (chosen == number).any(-1).nonzero().flatten()
+        if len(rows) < FEWEST_TOKENS:
             for _, _, uncalibrated in found:
                 uncalibrated.append(name)
             continue
+        hidden = by_token.gather(rows)[:, 0].to(device)
         inner = experts.inner(number, hidden)
         group = alone.get(f"{name}.{layout.up}")
         for search, (scales, clips, _) in zip(searches, found, strict=True):

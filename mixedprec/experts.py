@@ -94,25 +94,6 @@ def split_experts(block: nn.Module, layout: ExpertLayout, name: str) -> None:
         block.__dict__[layout.attribute] = mixture
 
 
-def read_linear(loaded: nn.Module, name: str, layout: ExpertLayout | None) -> Tensor:
-    """The weight [N, K], float32, of the linear called `name` in a model as transformers loaded it,
-    which stacks experts."""
-    found = _split_name(f"{name}.weight", layout)
-    if layout is None or found is None:
-        module: Any = loaded.get_submodule(name)
-        return module.weight.float()
-    block, expert, half = found
-    experts: Any = loaded.get_submodule(f"{block}.{layout.attribute}.experts")
-    if half is None:
-        return experts.down_proj[expert].float()
-    return experts.gate_up_proj[expert].chunk(2)[half].float()
-
-
-def is_expert(name: str, layout: ExpertLayout | None) -> bool:
-    """Whether the linear called `name` is an expert's."""
-    return _split_name(f"{name}.weight", layout) is not None
-
-
 def _split_name(name: str, layout: ExpertLayout | None) -> tuple[str, int, int | None] | None:
     """Block, number and half of the stacked rows (None for a last linear) of an expert's weight."""
     if layout is None:

@@ -10,6 +10,8 @@ from mixedprec.scheme import Scheme
 
 # The unit of all experts of a block.
 EXPERTS = "experts"
+# Far above any model's: a config.json must not make us list more than there can be.
+MOST_EXPERTS = 4096
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,11 @@ def fit_family(family: Family, config: Any, name: str) -> Family:
         family = replace(family, scales=variant.scales)
     if family.experts is None:
         return family
-    count = getattr(config, family.experts.count)
+    count = getattr(config, family.experts.count, None)
+    if not isinstance(count, int) or not 0 < count <= MOST_EXPERTS:
+        raise InputError(
+            f"{name} has {count} experts by its config.json", "use the one that came with the model"
+        )
     groups = family.experts.scales(count, "post_attention_layernorm")
     units = tuple(
         family.experts.unit(count) if kind.name == EXPERTS else kind for kind in family.units

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,23 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextlib.contextmanager
 def report_full_disk(path: Path) -> Iterator[None]:
-    """Turn 'no space left' inside the block into an InputError that names `path`."""
+    """Turn 'no space left' inside the block into an InputError that names `path`, and what a
+    library says of the system's other errors into the OSError that it was."""
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:
         # safetensors wraps the system's error in its own, with the number in the text.
-        code = getattr(error, "errno", None)
-        if code in FULL or any(f"os error {number}" in str(error) for number in FULL):
+        wrapped = re.search(r"os error (\d+)", str(error))
+        code = int(wrapped[1]) if wrapped else getattr(error, "errno", None)
+        if code in FULL:
             raise InputError(
                 f"the disk is full while writing {path}",
                 "free some space and run the same command again: it resumes",
             ) from error
+        if wrapped and code is not None:
+            raise OSError(code, os.strerror(code), str(path)) from error
         raise
 
 

@@ -28,8 +28,12 @@ def pack(codes: Tensor, bits: int) -> Tensor:
 
 
 def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
-    """int32 words [R, W] back to uint8 codes [R, columns]."""
+    """int32 words [R, W] back to uint8 codes [R, columns]. ValueError for words that are not int32,
+    or too few."""
     per_word = 32 // bits
+    _check_words(words)
+    if not 0 <= columns <= words.shape[1] * per_word:
+        raise ValueError(f"{words.shape[1]} words of {per_word} codes do not hold {columns}")
     shifts = torch.arange(per_word, dtype=torch.int32) * bits
     codes = (words[:, :, None] >> shifts) & (2**bits - 1)
     return codes.reshape(len(words), -1)[:, :columns].to(torch.uint8)
@@ -50,14 +54,24 @@ def to_compressed_tensors(weight: Quantized) -> dict[str, Tensor]:
 
 
 def from_compressed_tensors(tensors: dict[str, Tensor], scheme: Scheme) -> Quantized:
-    """What `to_compressed_tensors` packed; `scheme` comes from the checkpoint's config.json."""
-    rows, columns = tensors["weight_shape"].tolist()
-    scales = tensors["weight_scale"]
+    """What `to_compressed_tensors` packed; `scheme` comes from the checkpoint's config.json.
+    ValueError for tensors that do not belong together, or of other types."""
+    _require(tensors, "weight_packed", "weight_scale", "weight_shape")
+    if not scheme.symmetric:
+        _require(tensors, "weight_zero_point")
+    shape, scales = tensors["weight_shape"], tensors["weight_scale"]
+    if shape.shape != (2,) or shape.dtype.is_floating_point:
+        raise ValueError("weight_shape is no pair of numbers")
+    rows, columns = shape.tolist()
+    _check_words(tensors["weight_packed"])
+    if len(tensors["weight_packed"]) != rows:
+        raise ValueError(f"weight_packed has {len(tensors['weight_packed'])} rows, not {rows}")
     if scheme.symmetric:
         zeros = torch.full(scales.shape, 2 ** (scheme.bits - 1), dtype=torch.uint8)
     else:
         zeros = unpack(tensors["weight_zero_point"].T.contiguous(), scheme.bits, rows).T
     codes = unpack(tensors["weight_packed"], scheme.bits, columns)
+    _check_grid(codes, scales, zeros, scheme)
     return Quantized(codes, scales, zeros.contiguous(), scheme)
 
 
@@ -77,17 +91,45 @@ def to_gemm(weight: Quantized) -> dict[str, Tensor]:
 
 
 def from_gemm(tensors: dict[str, Tensor], scheme: Scheme) -> Quantized:
-    """What `to_gemm` packed."""
-    return Quantized(
-        unpack_gemm(tensors["qweight"]),
-        tensors["scales"].T.contiguous(),
-        unpack_gemm(tensors["qzeros"]),
-        scheme,
-    )
+    """What `to_gemm` packed. ValueError as of `from_compressed_tensors`."""
+    _require(tensors, "qweight", "qzeros", "scales")
+    codes, zeros = unpack_gemm(tensors["qweight"]), unpack_gemm(tensors["qzeros"])
+    if tensors["scales"].ndim != 2:
+        raise ValueError("scales are no matrix")
+    scales = tensors["scales"].T.contiguous()
+    _check_grid(codes, scales, zeros, scheme)
+    return Quantized(codes, scales, zeros, scheme)
+
+
+def _require(tensors: dict[str, Tensor], *names: str) -> None:
+    """Raise ValueError for a tensor that is missing."""
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        raise ValueError(f"there is no {missing[0]}")
+
+
+def _check_words(words: Tensor) -> None:
+    """Raise ValueError for what is no matrix of 32-bit words."""
+    if words.dtype != torch.int32 or words.ndim != 2:
+        raise ValueError(f"packed words are {words.dtype} {list(words.shape)}, not an int32 matrix")
+
+
+def _check_grid(codes: Tensor, scales: Tensor, zeros: Tensor, scheme: Scheme) -> None:
+    """Raise ValueError unless every group of a weight's codes has one scale and one zero point."""
+    rows, columns = codes.shape
+    group = scheme.group(columns)
+    if not group or columns % group or list(scales.shape) != [rows, columns // group]:
+        raise ValueError(
+            f"scales {list(scales.shape)} do not fit {rows} rows of {columns} in groups of {group}"
+        )
+    if zeros.shape != scales.shape or not scales.dtype.is_floating_point:
+        raise ValueError(f"zero points {list(zeros.shape)} do not fit scales {list(scales.shape)}")
 
 
 def unpack_gemm(words: Tensor) -> Tensor:
-    """AutoAWQ's int32 words [R, C / 8] to uint8 codes [C, R]: the transpose, in order."""
+    """AutoAWQ's int32 words [R, C / 8] to uint8 codes [C, R]: the transpose, in order. ValueError
+    as of `unpack`."""
+    _check_words(words)
     order = torch.argsort(torch.tensor(GEMM_ORDER))
     codes = unpack(words, 4, words.shape[1] * 8)
     rows, columns = codes.shape

@@ -4,7 +4,7 @@
  "units": [{"unit": "3.qkv", "linears": ["model.layers.3.self_attn.q_proj", …], "bits": 8}, …]}
 """
 
-import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +15,11 @@ from mixedprec.errors import InputError
 from mixedprec.families import Family, Unit, list_units
 from mixedprec.files import write_json
 from mixedprec.scheme import FP16_BITS
+from mixedprec.untrusted import parse_json, read_text
 
 SCHEMA = 1
+# BLOCK.KIND, or BLOCK.LINEAR where fused units are split.
+UNIT_NAME = re.compile(r"[0-9]{1,6}(\.[\w-]+)+")
 
 
 @dataclass(frozen=True)
@@ -147,14 +150,14 @@ def save_recipe(path: Path | str, recipe: Recipe) -> None:
 def load_recipe(path: Path | str) -> Recipe:
     """Read a recipe. InputError where the file is missing, is no recipe, or has odd widths."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-        units = tuple(
-            RecipeUnit(str(e["unit"]), tuple(e["linears"]), int(e["bits"])) for e in data["units"]
-        )
+        data = parse_json(read_text(Path(path)))
+        units = tuple(map(_read_unit, data["units"]))
+        if not all(isinstance(data[entry], str) for entry in ("model", "kind")):
+            raise TypeError("model and kind are texts")
         recipe = Recipe(data["model"], data["kind"], units, dict(data.get("provenance", {})))
     except OSError as error:
         raise InputError(f"{path} cannot be read", error.strerror or "check the path") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise InputError(f"{path} is not a recipe", "see reports/README.md for its form") from error
     if data.get("schema") != SCHEMA:
         raise InputError(
@@ -165,6 +168,18 @@ def load_recipe(path: Path | str) -> Recipe:
     if odd:
         raise InputError(f"{path} gives {odd[0]} an impossible width", "use 2 to 8 bits, or 16")
     return recipe
+
+
+def _read_unit(entry: Any) -> RecipeUnit:
+    """A unit as a recipe's file has it. LookupError, TypeError or ValueError for anything else."""
+    unit, linears, bits = entry["unit"], entry["linears"], entry["bits"]
+    if not UNIT_NAME.fullmatch(unit):
+        raise ValueError(f"{unit!r} is no unit")
+    if not isinstance(linears, list) or not all(isinstance(name, str) for name in linears):
+        raise TypeError("linears are a list of names")
+    if not isinstance(bits, int) or isinstance(bits, bool):
+        raise TypeError("bits are a whole number")
+    return RecipeUnit(unit, tuple(linears), bits)
 
 
 def check_fits(recipe: Recipe, family: Family, blocks: int) -> None:

@@ -5,13 +5,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
+from mixedprec.errors import InputError
 from mixedprec.family import ScaleGroup
 from mixedprec.files import replace_file
 from mixedprec.scheme import Scheme
+from mixedprec.sealed import load_sealed, save_sealed
 from mixedprec.search import BlockSearch, ScaleChoice
+from mixedprec.untrusted import parse_json
 
 
 def search_path(folder: Path, block: int, bits: int) -> Path:
@@ -32,36 +33,39 @@ def save_search(path: Path, search: BlockSearch) -> None:
     if search.uncalibrated:
         metadata["uncalibrated"] = json.dumps(search.uncalibrated)
     with replace_file(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        save_sealed(temporary, {key: t.numpy() for key, t in tensors.items()}, metadata)
 
 
 def load_search(path: Path) -> BlockSearch:
-    """Read what `save_search` wrote. A damaged file raises SafetensorError."""
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
+    """Read what `save_search` wrote. InputError for a file that is missing or damaged."""
+    try:
+        arrays, metadata = load_sealed(path)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         choices = []
-        for number, entry in enumerate(json.loads(metadata["groups"])):
+        for number, entry in enumerate(parse_json(metadata["groups"])):
             ratio = entry.pop("ratio")
             for key in ("linears", "compensated"):
                 entry[key] = tuple(entry.get(key, ()))
             group = ScaleGroup(**entry)
-            choices.append(ScaleChoice(group, ratio, file.get_tensor(f"scale.{number}").clone()))
-        clips = {
-            name.removeprefix("clip."): file.get_tensor(name).clone()
-            for name in file.keys()
-            if name.startswith("clip.")
-        }
-    return BlockSearch(
-        Scheme(**json.loads(metadata["scheme"])),
-        tuple(choices),
-        clips,
-        frozenset(json.loads(metadata.get("symmetric", "[]"))),
-        tuple(json.loads(metadata.get("uncalibrated", "[]"))),
-    )
+            choices.append(ScaleChoice(group, ratio, tensors[f"scale.{number}"]))
+        scheme = Scheme(**parse_json(metadata["scheme"]))
+        symmetric = frozenset(parse_json(metadata.get("symmetric", "[]")))
+        uncalibrated = tuple(parse_json(metadata.get("uncalibrated", "[]")))
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the AWQ search {path} is missing or damaged ({error})",
+            "go on with the command that began the run, or copy the whole run again",
+        ) from error
+    clips = {
+        name.removeprefix("clip."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("clip.")
+    }
+    return BlockSearch(scheme, tuple(choices), clips, symmetric, uncalibrated)
 
 
 def load_searches(folder: Path, block: int, widths: tuple[int, ...]) -> dict[int, BlockSearch]:
-    """The searches of one block at each of `widths`."""
+    """The searches of one block at each of `widths`. InputError as of `load_search`."""
     return {bits: load_search(search_path(folder, block, bits)) for bits in widths}
 
 
@@ -69,12 +73,11 @@ def is_complete(path: Path) -> bool:
     """Whether `path` holds a readable search (a file damaged from outside is searched again)."""
     try:
         load_search(path)
-    except (FileNotFoundError, SafetensorError, KeyError, ValueError):
+    except InputError:
         return False
     return True
 
 
 def read_uncalibrated(path: Path) -> tuple[str, ...]:
     """The experts that the search at `path` found too few tokens for, by name inside the block."""
-    with safe_open(path, framework="pt") as file:
-        return tuple(json.loads(file.metadata().get("uncalibrated", "[]")))
+    return load_search(path).uncalibrated

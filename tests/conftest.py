@@ -1,6 +1,7 @@
 """Tiny models and texts that every test can make in a second."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,3 +45,12 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return made[key]
 
     return make
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many faults were tried and inputs were made up, where any were."""
+    for module, what in (("tests.test_faults", "faults"), ("tests.test_fuzz", "inputs")):
+        tally = getattr(sys.modules.get(module), "TALLY", None)
+        if tally:
+            counts = ", ".join(f"{count:,} {name}" for name, count in tally.items())
+            terminalreporter.write_line(f"{what}: {counts}")

@@ -5,7 +5,8 @@ import pytest
 import scipy.stats
 import torch
 
-from diagnose.activations import QUANTILES, ActivationLog
+from diagnose.activations import ActivationLog
+from diagnose.tables import QUANTILES
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from app.show import show_run
 from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
 from diagnose.estimator import estimate_units, window_seed
 from diagnose.pipeline import run_pipeline
-from diagnose.provable import explain_unproved
 from diagnose.quantized import read_swappable
 from diagnose.rundir import RunDirectory
 from diagnose.scores import read_scores
@@ -31,7 +30,7 @@ from mixedprec.errors import InputError
 from mixedprec.expert_search import FEWEST_TOKENS
 from mixedprec.families import FAMILIES, fit_family
 from mixedprec.model import SourceModel, enter_blocks, open_model, run_block
-from mixedprec.recipe import make_recipe
+from mixedprec.recipe import load_recipe, make_recipe
 from mixedprec.scheme import Scheme
 from mixedprec.searches import load_search, search_path
 from tests.tiny import MIXTURES, tiny_config
@@ -98,7 +97,8 @@ def test_experts_of_their_own_are_transformers_experts(
     windows = torch.randint(0, 384, (3, 48), generator=torch.Generator().manual_seed(0))
     for source in (path, stacked):
         model = open_model(str(source))
-        hidden, all_kwargs = enter_blocks(model, windows)
+        stream, all_kwargs = enter_blocks(model, windows)
+        hidden = stream.read(slice(None))
         for number in range(model.blocks):
             kwargs, theirs = all_kwargs[number], whole.model.layers[number]
             with torch.no_grad():
@@ -120,7 +120,8 @@ def test_scaling_leaves_the_routing_as_it_is(searched: Searched) -> None:
     model, folder, windows = searched
     layout = model.family.experts
     assert layout is not None
-    hidden, all_kwargs = enter_blocks(model, windows)
+    stream, all_kwargs = enter_blocks(model, windows)
+    hidden = stream.read(slice(None))
     block = model.read_block(0)
     choices = load_search(search_path(folder, 0, 4)).scales
     shared = next(c for c in choices if c.group.previous == "post_attention_layernorm")
@@ -278,7 +279,7 @@ def test_estimates_equal_one_backward_pass(searched: Searched) -> None:
 def finished(
     make_model: MakeModel, text_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> RunDirectory:
-    """A whole run of a mixture with an idle expert, in which no block is flagged."""
+    """A whole run of a mixture with an idle expert; its blocks' experts differ in width."""
     folder = tmp_path_factory.mktemp("run")
     path = copy_model(
         make_model("mixtral", num_local_experts=5), folder / "mixtral", leave_one_idle
@@ -292,7 +293,8 @@ def finished(
         windows=4,
         calib_windows=6,
         calib_seq_len=48,
-        top_k=0,
+        top_k=1,
+        whole_blocks=True,
         verify_units=2,
     )
     return run_pipeline(spec, folder / "run", lambda *_: None)
@@ -303,6 +305,7 @@ def test_a_whole_run_names_what_it_could_not_calibrate(finished: RunDirectory) -
     idle = ["block_sparse_moe.experts.4"]
     assert record["uncalibrated"] == {"0": idle, "1": idle}
     assert record["source"]["units"] == ["qkv", "o", "experts"]
+    assert {e.bits for e in load_recipe(finished.path / "recipe.json").units} == {4, 8}
     assert record["headline"]["proved"] is True
     console = Console(record=True, width=200, file=io.StringIO())
     show_run(finished, console)
@@ -323,20 +326,3 @@ def test_tools_that_name_experts_their_own_way_get_none(target: str) -> None:
     recipe = make_recipe("m", family, 1, 4)
     with pytest.raises(InputError, match=r"unit 0\.experts is a mixture of experts"):
         emit(target, recipe, {4: Scheme(4, 64, True)})
-
-
-def test_transformers_proves_experts_of_one_width() -> None:
-    family = FAMILIES["mixtral"]
-    for changed, proves in (
-        ({}, True),
-        ({"0.qkv": 8, "1.o": 16}, True),
-        ({"0.experts": 8, "1.experts": 8}, True),
-        ({"0.experts": 8}, False),
-        ({"0.experts": 16}, False),
-        ({"0.experts": 16, "1.experts": 16}, False),
-    ):
-        recipe = make_recipe("m", family, 2, 4, changed=changed)
-        assert (explain_unproved(recipe, family, "mixtral") is None) is proves, changed
-    falcon = FAMILIES["falcon"]
-    reason = explain_unproved(make_recipe("m", falcon, 2, 4), falcon, "falcon")
-    assert reason is not None and "packed linears of a falcon" in reason

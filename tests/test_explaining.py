@@ -15,7 +15,7 @@ from app.explaining import (
     list_explaining,
     start_explaining,
 )
-from app.figures import draw_blame, draw_positions
+from app.figures.tokens import draw_blame, draw_positions
 from app.server import create_app
 from app.store import Store
 from app.urls import link

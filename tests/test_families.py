@@ -1,13 +1,14 @@
 """Every family that autoawq's stock flow does not run as it is: searched, swept, written and loaded
 again, on a tiny random model each. The others are in test_search.py and test_checkpoint.py."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
@@ -23,9 +24,9 @@ from mixedprec.autoawq import (
 from mixedprec.block_search import scale_block, search_model
 from mixedprec.checkpoint import open_checkpoint, realise_block, write_checkpoint
 from mixedprec.errors import InputError
-from mixedprec.experts import is_expert, read_linear
 from mixedprec.families import FAMILIES, find_family, fit_family
-from mixedprec.model import SourceModel, open_model
+from mixedprec.family import ExpertLayout
+from mixedprec.model import SourceModel, get_linear, open_model
 from mixedprec.recipe import make_recipe
 from mixedprec.refused import REFUSED
 from mixedprec.scale_groups import find_scale_groups
@@ -107,6 +108,18 @@ def test_sweep_controls(searched: Searched) -> None:
     torch.testing.assert_close(scores[UNIFORM].kl, kl, rtol=1e-2, atol=1e-5)
 
 
+def stacked_weight(loaded: nn.Module, name: str, layout: ExpertLayout) -> Tensor | None:
+    """The weight of an expert's linear in a model as transformers holds it; None for any other."""
+    found = re.fullmatch(rf"(.+)\.{layout.module}\.experts\.(\d+)\.(\w+)", name)
+    if found is None:
+        return None
+    experts = loaded.get_submodule(f"{found[1]}.{layout.attribute}.experts")
+    if found[3] == layout.down:
+        return experts.down_proj[int(found[2])].float()
+    halves = experts.gate_up_proj[int(found[2])].float().chunk(2)
+    return halves[(layout.gate, layout.up).index(found[3])]
+
+
 def test_transformers_loads_what_was_simulated(searched: Searched, tmp_path: Path) -> None:
     model, folder, windows = searched
     recipe = mixed_recipe(model)
@@ -138,10 +151,15 @@ def test_transformers_loads_what_was_simulated(searched: Searched, tmp_path: Pat
             else:
                 assert widths[full] == FP16_BITS and on_disk is not None
             assert torch.equal(on_disk.float(), served)
-            if is_expert(full, model.family.experts):
-                served = served.half().float()
-            if loaded is not None:
-                assert torch.equal(read_linear(loaded, full, model.family.experts), served)
+            if loaded is None:
+                continue
+            layout = model.family.experts
+            stacked = layout and stacked_weight(loaded, full, layout)
+            if stacked is None:
+                assert torch.equal(get_linear(loaded, full).weight.float(), served)
+            else:
+                # transformers stacks experts in the 16-bit type that they are served in.
+                assert torch.equal(stacked, served.half().float())
 
 
 @pytest.mark.parametrize("family", ["opt", "gptj", "falcon", "mixtral", "qwen3_moe"])

@@ -9,17 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.figures import (
-    ORANGE,
-    draw_channels,
-    draw_depth,
-    draw_differences,
-    draw_histograms,
-    draw_profile,
-    draw_recipes,
-    draw_units,
-    escape,
-)
+from app.figures.activations import draw_channels, draw_histograms
+from app.figures.blocks import draw_depth, draw_differences, draw_profile, draw_units
+from app.figures.frame import ORANGE, escape
+from app.figures.recipes import draw_recipes
 from app.predict import quantized_units, unit_kl
 from tests.runs import SAMPLE
 

@@ -213,3 +213,17 @@ def test_the_sample_can_be_read_back(subject: CardSubject, tmp_path: Path) -> No
     path = tmp_path / "README.md"
     path.write_text(write_card(subject, SOURCE), encoding="utf-8")
     assert ModelCard.load(path).data.license == "apache-2.0"
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        "a: &a [x, x]\nb: &b [*a, *a]\ntags: [*b, *b]",
+        "a: &a {x: 1}\nb: {<<: *a}",
+        "a: " + "[" * 5000,
+        "released: 2024-13-45",
+        "x: " + "y" * 200_000,
+    ],
+)
+def test_front_matter_that_would_not_end_counts_as_none(front: str) -> None:
+    assert split_card(f"---\n{front}\n---\nbody") == ({}, "body")

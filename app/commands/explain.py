@@ -43,10 +43,9 @@ def explain(
     every block is quantized alone and restored alone, and the cheapest units are found whose
     promotion to the run's rescue width brings the 16-bit model's token back.
     """
-    from rich.console import Console
-
     from app.progress import show_progress
     from app.show_explained import show_explained
+    from app.terminal import PlainConsole
     from diagnose.explain import explain as explain_prompts
     from diagnose.greedy import fits_in_memory
     from diagnose.memory import return_freed_tensors
@@ -81,4 +80,4 @@ def explain(
         write_output(STDOUT, text)
         return
     width = None if sys.stdout.isatty() else 120
-    show_explained(result, Console(width=width, highlight=False))
+    show_explained(result, PlainConsole(width=width, highlight=False))

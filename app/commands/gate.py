@@ -50,11 +50,10 @@ def gate(
     if path is None:
         raise InputError("no run was given", "awqscope gate RUN")
 
-    from rich.console import Console
-
     from app.gate_outputs import write_json_text, write_junit, write_markdown, write_terminal
+    from app.terminal import PlainConsole
     from diagnose.gate import judge_run
-    from diagnose.rundir import RunDirectory
+    from diagnose.rundir import RunDirectory, reads_run
 
     given = {"junit": junit, "markdown": markdown, "json": json_file}
     files = {kind: file for kind, file in given.items() if file is not None}
@@ -63,11 +62,13 @@ def gate(
     if len(set(files.values())) < len(files):
         raise InputError("two outputs go to the same file", "give each its own")
     against = None if baseline is None else RunDirectory(baseline)
-    verdict = judge_run(RunDirectory(path), load_policy(policy), against)
+    wanted = load_policy(policy)
+    with reads_run(path):
+        verdict = judge_run(RunDirectory(path), wanted, against)
     writers = {"junit": write_junit, "markdown": write_markdown, "json": write_json_text}
     for kind, file in files.items():
         write_output(file, writers[kind](verdict))
     if STDOUT not in files.values():
         width = None if sys.stdout.isatty() else 150
-        Console(width=width, highlight=False).print(write_terminal(verdict))
+        PlainConsole(width=width, highlight=False).print(write_terminal(verdict))
     raise typer.Exit(verdict.exit_code)

@@ -24,11 +24,13 @@ def report(
     """
     from app.report.findings import read_findings
     from app.report.page import write_page
+    from diagnose.rundir import reads_run
 
     # Nothing but a page is ever replaced, such as a recipe named by mistake.
     if out != STDOUT and (out.suffix.lower() not in SUFFIXES or out.is_dir()):
         raise InputError(f"{out} is no page", "give -o a file that ends in .html, or -")
-    page = write_page(read_findings(path))
+    with reads_run(path):
+        page = write_page(read_findings(path))
     write_output(out, page)
     if out != STDOUT:
         print(f"{out}: {len(page.encode()) / 1e6:.1f} MB")

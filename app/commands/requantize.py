@@ -32,9 +32,10 @@ def requantize(
 ) -> None:
     """Write the checkpoint of a recipe, without searching again.
 
-    With --prove it is then measured from disk on the run's text, in another process, and every
-    tensor compared with what recipe and searches say; OUT/awqscope-proof.json holds the result.
-    OUT/README.md is its model card.
+    It is checked, from config.json and the files' headers, against the rules by which vLLM, SGLang
+    and transformers load it. With --prove it is then measured from disk on the run's text, in
+    another process, and every tensor compared with what recipe and searches say;
+    OUT/awqscope-proof.json holds the result. OUT/README.md is its model card.
     """
     from app.progress import show_progress
     from app.verdict import write_proof
@@ -46,6 +47,7 @@ def requantize(
     from mixedprec.checkpoint import checkpoint_bytes, write_checkpoint
     from mixedprec.recipe import check_fits, load_recipe
     from mixedprec.scheme import FP16_BITS
+    from mixedprec.serving import write_serving
 
     found = RunDirectory(path)
     spec = RunSpec.from_json(found.read_searched()["spec"])
@@ -73,7 +75,7 @@ def requantize(
         )
     proof = None
     with show_progress() as on_progress:
-        write_checkpoint(
+        serving = write_checkpoint(
             out,
             source,
             wanted,
@@ -84,14 +86,23 @@ def requantize(
         )
         if prove:
             proof = prove_checkpoint(found, Subject(str(source.path), recipe, out), on_progress)
-        write_model_card(found, source, wanted, out, proof, fmt=fmt, requantized=True)
+        write_model_card(
+            found, source, wanted, out, proof, serving.to_json(), fmt=fmt, requantized=True
+        )
     size = checkpoint_bytes(out)
     if as_json:
         measured = proof and {"passed": proof["passed"], **proof["measured"]}
-        result = {"checkpoint": str(out), "bytes": size, "format": fmt, "proof": measured}
+        result = {
+            "checkpoint": str(out),
+            "bytes": size,
+            "format": fmt,
+            "serving": serving.to_json(),
+            "proof": measured,
+        }
         print(json.dumps(result, indent=2))
     else:
         print(f"{out}: {size / 1e6:,.2f} MB ({fmt})")
+        print(f"held against their rules: {write_serving(serving.to_json())}")
         if proof:
             print(write_proof(proof, str(out / PROOF_NAME)))
     if proof and not proof["passed"]:

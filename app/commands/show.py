@@ -14,14 +14,16 @@ def show(path: RunArgument, as_json: JsonOption = False) -> None:
 
 def print_run(path: Path, as_json: bool) -> None:
     """A run's headline as JSON, or all of it in words and tables."""
-    from rich.console import Console
-
     from app.show import show_run
-    from diagnose.rundir import RunDirectory
+    from app.terminal import PlainConsole
+    from diagnose.rundir import RunDirectory, reads_run
 
     run = RunDirectory(path)
     if as_json:
-        print(json.dumps(run.read()["headline"], indent=2))
+        with reads_run(path):
+            headline = run.read()["headline"]
+        print(json.dumps(headline, indent=2))
         return
     width = None if sys.stdout.isatty() else 150
-    show_run(run, Console(width=width, highlight=False, soft_wrap=False))
+    with reads_run(path):
+        show_run(run, PlainConsole(width=width, highlight=False, soft_wrap=False))

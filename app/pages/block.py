@@ -15,7 +15,8 @@ from app.facts import (
     promotion_rows,
     width_rows,
 )
-from app.figures import draw_channels, draw_depth, draw_histograms
+from app.figures.activations import draw_channels, draw_histograms
+from app.figures.blocks import draw_depth
 from app.jobs import Jobs
 from app.pages.run import run_heading
 from app.parts import (

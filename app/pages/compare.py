@@ -6,7 +6,7 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import html
 
-from app.figures import draw_differences
+from app.figures.blocks import draw_differences
 from app.jobs import Jobs
 from app.parts import (
     as_table,

@@ -19,7 +19,7 @@ from app.explained import (
     write_units,
 )
 from app.explaining import Explaining, check_question, list_explaining, start_explaining
-from app.figures import draw_blame, draw_positions
+from app.figures.tokens import draw_blame, draw_positions
 from app.jobs import Jobs
 from app.pages.new import find_reason
 from app.pages.run import run_heading

@@ -10,7 +10,7 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from app.candidate import NO_RECIPE
 from app.facts import measured_points, point_rows
-from app.figures import draw_recipes
+from app.figures.recipes import draw_recipes
 from app.jobs import Jobs, Requantization
 from app.pages.run import run_heading
 from app.parts import (

@@ -25,7 +25,7 @@ from app.facts import (
     width_rows,
     worst_units,
 )
-from app.figures import draw_profile, draw_units
+from app.figures.blocks import draw_profile, draw_units
 from app.jobs import Jobs
 from app.pages.gate_card import gate_card
 from app.pages.runs import write_progress, write_seconds

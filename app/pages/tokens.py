@@ -7,7 +7,7 @@ from dash import dcc, html
 
 from app.components import Text
 from app.facts import shade, token_summary, token_value
-from app.figures import draw_token
+from app.figures.tokens import draw_token
 from app.jobs import Jobs
 from app.pages.run import run_heading
 from app.parts import as_table, card, chart, go_to, heading, notice, number, switch, table

@@ -21,7 +21,7 @@ from app.facts import (
     width_rows,
     worst_units,
 )
-from app.figures import draw_profile, draw_units
+from app.figures.blocks import draw_profile, draw_units
 from app.report.findings import Findings
 from app.report.pieces import Chart, Row, Table
 from app.words import interval, number, show_token

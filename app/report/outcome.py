@@ -6,7 +6,7 @@ from typing import Any
 
 from app.candidate import NO_RECIPE
 from app.facts import list_hashes, measured_points, point_rows, provenance_facts
-from app.figures import draw_recipes
+from app.figures.recipes import draw_recipes
 from app.predict import predict, unit_table
 from app.report.findings import Findings
 from app.report.pieces import Chart, Table

@@ -1,19 +1,25 @@
-"""The AWQ search against stock autoawq on the bundled model: how much faster, how equal.
+"""The AWQ search against stock autoawq and llm-compressor's AWQ on the bundled model.
 
 `python -m examples.benchmarks.search`; stock is run with its originals copied (on CPU it corrupts
 weights otherwise): in float16, as it comes, and in float32, whose choices are compared.
+llm-compressor, where it is installed (see `make test-targets`), searches scales and no clipping:
+it has less to do. Its time is of the whole `oneshot` in float32, which ends with rounded weights.
 """
 
 import math
 import tempfile
 import time
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from app.demo import find_demo
 from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
+from mixedprec.arithmetic import fake_quantize
 from mixedprec.autoawq import MendedQuantizer, quantize_with_autoawq
 from mixedprec.block_search import scale_block, search_model
 from mixedprec.model import get_linear, open_model
@@ -43,15 +49,51 @@ def run_ours(windows: torch.Tensor) -> tuple[float, list[BlockSearch]]:
         return seconds, [load_search(path) for path in paths]
 
 
-def measure_ppl(searches: list[BlockSearch], windows: torch.Tensor) -> float:
-    """Perplexity of the model scaled, clipped and rounded by these choices, by transformers."""
-    from mixedprec.arithmetic import fake_quantize
+def run_llm_compressor(
+    windows: torch.Tensor, tokenizer: PreTrainedTokenizerBase
+) -> tuple[float, nn.Module]:
+    """Seconds and the rounded model of llm-compressor's AWQ."""
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    from datasets import Dataset
+    from llmcompressor import oneshot
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+    from llmcompressor.modifiers.transform.awq import AWQModifier
+    from llmcompressor.pipelines.cache import IntermediatesCache
+    from loguru import logger
 
+    logger.remove()
+    if not torch.cuda.is_available():
+        # It pins pages for an accelerator even where there is none.
+        IntermediatesCache._pin_intermediate = staticmethod(lambda value: None)
+    model = AutoModelForCausalLM.from_pretrained(find_demo(), dtype=torch.float32).eval()
+    weights = QuantizationArgs(
+        num_bits=SCHEME.bits,
+        type="int",
+        symmetric=SCHEME.symmetric,
+        strategy="group",
+        group_size=SCHEME.group_size,
+    )
+    groups = {"group_0": QuantizationScheme(targets=["Linear"], weights=weights)}
+    recipe = [AWQModifier(), QuantizationModifier(config_groups=groups, ignore=["lm_head"])]
+    began = time.perf_counter()
+    oneshot(
+        model=model,
+        processor=tokenizer,
+        recipe=recipe,
+        dataset=Dataset.from_list([{"input_ids": window} for window in windows.tolist()]),
+        num_calibration_samples=len(windows),
+        max_seq_length=windows.shape[1],
+    )
+    return time.perf_counter() - began, model
+
+
+def realise_choices(searches: list[BlockSearch]) -> nn.Module:
+    """transformers' model scaled, clipped and rounded by these choices."""
     model = AutoModelForCausalLM.from_pretrained(find_demo(), dtype=torch.float32).eval()
     for number, search in enumerate(searches):
         block = scale_block(model.model.layers[number], search.scales)
         for name, module in block.named_modules():
-            if isinstance(module, torch.nn.Linear):
+            if isinstance(module, nn.Linear):
                 weight = module.weight.data
                 if name in search.clips:
                     limit = search.clips[name][:, :, None]
@@ -59,8 +101,13 @@ def measure_ppl(searches: list[BlockSearch], windows: torch.Tensor) -> float:
                     weight = grouped.clamp(-limit, limit).view_as(weight)
                 get_linear(block, name).weight.data = fake_quantize(weight, SCHEME)
         model.model.layers[number] = block
-    with torch.no_grad():
-        losses = [model(input_ids=w[None], labels=w[None]).loss.item() for w in windows]
+    return model
+
+
+@torch.no_grad()
+def measure_ppl(model: nn.Module, windows: torch.Tensor) -> float:
+    """Perplexity by transformers' own loss."""
+    losses = [model(input_ids=w[None], labels=w[None]).loss.item() for w in windows]
     return math.exp(sum(losses) / len(losses))
 
 
@@ -81,8 +128,8 @@ def compare(stock: list[BlockSearch], ours: list[BlockSearch]) -> str:
     )
 
 
-def main() -> None:
-    """Print the ratios."""
+def measure() -> Iterator[str]:
+    """The ratios, a line each."""
     folder = find_demo()
     tokenizer = load_tokenizer(folder)
     calib, valid = (load_corpus(str(folder / f"{name}.txt")) for name in ("calib", "valid"))
@@ -92,16 +139,22 @@ def main() -> None:
         windows = cut_windows(calib, tokenizer, 512, count)
         ours, mine = run_ours(windows)
         full, stock = run_stock(windows, torch.float32)
-        print(f"{windows.numel()} tokens: stock in float32 / ours: {full / ours:.1f}x")
+        yield (
+            f"{windows.numel()} tokens: stock autoawq in float32 / ours {full / ours:.1f}x; "
+            f"PPL of its choices {measure_ppl(realise_choices(stock), held_out):.5f}, "
+            f"of ours {measure_ppl(realise_choices(mine), held_out):.5f}; {compare(stock, mine)}"
+        )
         if count == 8:
             half, _ = run_stock(windows, torch.float16)
-            print(f"  stock in float16 / ours: {half / ours:.1f}x")
-        print(f"  {compare(stock, mine)}")
-        print(
-            f"  PPL of stock's choices {measure_ppl(stock, held_out):.5f}, "
-            f"of ours {measure_ppl(mine, held_out):.5f}"
-        )
+            yield f"{windows.numel()} tokens: stock autoawq in float16 / ours {half / ours:.1f}x"
+        if find_spec("llmcompressor"):
+            other, model = run_llm_compressor(windows, tokenizer)
+            yield (
+                f"{windows.numel()} tokens: llm-compressor (scales only) / ours "
+                f"{other / ours:.1f}x; PPL {measure_ppl(model, held_out):.5f}"
+            )
 
 
 if __name__ == "__main__":
-    main()
+    for line in measure():
+        print(line, flush=True)

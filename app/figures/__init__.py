@@ -1,0 +1,1 @@
+"""Charts, as pure functions: rows of a run in, a plotly figure out."""

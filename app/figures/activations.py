@@ -1,0 +1,79 @@
+"""Charts of what flows through a block."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from app.figures.frame import BLUE, DECADES, GREY, ORANGE, make_figure
+
+
+def draw_histograms(
+    edges: np.ndarray, counts: Mapping[str, np.ndarray], names: Mapping[str, str]
+) -> go.Figure:
+    """How the activations of a site are spread, in both models, as shares of all values.
+
+    edges: [bins + 1], symmetric and denser towards zero. counts: model -> [bins].
+    """
+    traces = []
+    looks = {"reference": (GREY, "solid"), "uniform": (ORANGE, "dot")}
+    filled = np.flatnonzero(sum(counts.values()) > 0)
+    first, last = (filled[0], filled[-1] + 1) if len(filled) else (0, len(edges) - 1)
+    middles = (edges[:-1] + edges[1:]) / 2
+    for model, count in counts.items():
+        colour, dash = looks[model]
+        traces.append(
+            go.Scatter(
+                name=names[model],
+                x=_signed_log(middles[first:last]),
+                y=(count / max(1, count.sum()))[first:last],
+                mode="lines",
+                line={"color": colour, "dash": dash, "width": 2, "shape": "hvh"},
+                customdata=middles[first:last],
+                hovertemplate="around %{customdata:.3g}: %{y:.2%}<extra></extra>",
+            )
+        )
+    figure = make_figure(traces, "activation (signed log scale)", "share of values", 320)
+    reach = max(abs(edges[first]), abs(edges[last])) if len(edges) > 1 else 1
+    decades = [10.0**n for n in range(-2, 6) if 10.0**n <= reach * 1.01]
+    ticks = [-value for value in reversed(decades)] + [0.0] + decades
+    figure.update_xaxes(tickvals=_signed_log(np.array(ticks)), ticktext=[f"{t:g}" for t in ticks])
+    figure.update_yaxes(**DECADES)
+    return figure
+
+
+def _signed_log(values: np.ndarray) -> np.ndarray:
+    """sign(x)·log10(1 + |x|/0.01): linear near zero, logarithmic in the tails."""
+    return np.sign(values) * np.log10(1 + np.abs(values) / 0.01)
+
+
+def draw_channels(
+    largest: Mapping[str, np.ndarray], median: float, outliers: Sequence[int]
+) -> go.Figure:
+    """Largest |x| of every channel of a site, the outliers marked. largest: model -> [channels]."""
+    reference = largest["reference"]
+    marked = [channel for channel in outliers if channel < len(reference)]
+    traces = [
+        go.Scatter(
+            name="channel",
+            x=np.arange(len(reference)),
+            y=reference,
+            mode="markers",
+            marker={"size": 4, "color": BLUE, "opacity": 0.7},
+            hovertemplate="channel %{x}: %{y:.3g}<extra></extra>",
+        ),
+        go.Scatter(
+            name="largest eight",
+            x=marked,
+            y=[float(reference[channel]) for channel in marked],
+            mode="markers+text",
+            marker={"size": 9, "color": ORANGE, "symbol": "triangle-up"},
+            text=[str(channel) for channel in marked[:3]],
+            textposition="top center",
+            hovertemplate="channel %{x}: %{y:.3g}<extra></extra>",
+        ),
+    ]
+    figure = make_figure(traces, "channel", "largest |x|", 320)
+    figure.add_hline(median, line={"color": GREY, "dash": "dot", "width": 1.5})
+    figure.update_yaxes(**DECADES)
+    return figure

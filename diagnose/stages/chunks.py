@@ -1,0 +1,166 @@
+"""Sweeps chunk by chunk: each chunk's result is a file in work/ until the run is done."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from diagnose.activations import ActivationLog
+from diagnose.likelihood import TokenScores
+from diagnose.planning import Room, planned_windows, room_for
+from diagnose.rundir import OnProgress, RunDirectory
+from diagnose.spec import RunSpec
+from diagnose.spikes import Thresholds
+from diagnose.sweep import (
+    Branch,
+    Plan,
+    Sweepable,
+    list_chunks,
+    run_sweep,
+)
+from diagnose.tasks import CHUNKS_A_WORKER, OnStep, Task, Workers, list_missing
+from diagnose.weights import WeightLog
+from mixedprec.model import SourceModel, batch_size
+
+# Where recipes are raced, half of the memory budget is for their streams.
+STREAM_SHARE = 0.5
+
+
+class Options(Protocol):
+    """What a sweep is asked, by a run or a comparison."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def max_memory(self) -> int: ...
+
+    @property
+    def thresholds(self) -> Thresholds: ...
+
+
+class Subject(Protocol):
+    """What a sweep works on."""
+
+    @property
+    def model(self) -> SourceModel: ...
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
+
+    @property
+    def windows(self) -> Tensor: ...
+
+
+def plan_sweep(
+    spec: RunSpec, model: SourceModel, run: RunDirectory, branches: tuple[Branch, ...]
+) -> Plan:
+    """What a run sweeps: the uniform model of its spec, and `branches`."""
+    return Plan(
+        spec.bits, (spec.bits, spec.rescue_bits), frozenset(spec.keep_fp16), run.searches, branches
+    )
+
+
+def choose_size(count: int, length: int, most: int, workers: int) -> int:
+    """How many of `count` windows make a chunk: at most `most`, and few enough that every worker of
+    several has CHUNKS_A_WORKER of them; whole batches, at least one, so that a window is computed
+    beside the same ones whatever the chunk."""
+    batch = batch_size(length)
+    share = most if workers == 1 else math.ceil(count / (workers * CHUNKS_A_WORKER))
+    return max(1, min(most, share) // batch) * batch
+
+
+def fix_chunks(
+    run: RunDirectory, name: str, windows: Tensor, most: int, workers: Workers
+) -> list[slice]:
+    """The chunks of `windows` [n, length], fixed in run.json when they are first asked for."""
+    sizes = run.read().get("chunks", {})
+    if name not in sizes:
+        count, length = windows.shape
+        sizes = {**sizes, name: choose_size(count, length, most, workers.count)}
+        run.update(chunks=sizes)
+    return list_chunks(len(windows), sizes[name])
+
+
+def finish_tasks(
+    tasks: Sequence[Task], run: RunDirectory, workers: Workers, on_step: OnStep
+) -> None:
+    """Carry out those of the tasks whose files are not there whole. on_step: told the steps of all
+    that are done."""
+    there = {name for task in tasks for name in task.leaves if run.holds(name)}
+    missing = list_missing(tasks, there)
+    before = sum(task.steps for task in tasks) - sum(task.steps for task in missing)
+    workers.run(missing, lambda done: on_step(before + done))
+
+
+def _sweep_chunk(
+    run: RunDirectory,
+    file: str,
+    model: SourceModel,
+    windows: Tensor,
+    plan: Sweepable,
+    reduce: Callable[[dict[str, TokenScores]], dict[str, Tensor]],
+    group: Callable[[int], int] | None,
+    first: bool,
+    room: Room,
+    device: torch.device,
+    on_step: OnStep,
+) -> None:
+    """The work of one chunk; see `swept_chunks`."""
+    activations, weights = ActivationLog(), WeightLog(group or int)
+    scores = run_sweep(
+        model,
+        windows,
+        plan,
+        observe=activations.observe if group else None,
+        inspect=weights.observe if group and first else None,
+        on_block=on_step,
+        device=device,
+        space=room.open(),
+    )
+    state = {f"activations.{key}": value for key, value in activations.state().items()}
+    state |= {f"weights.{key}": value for key, value in weights.state().items()}
+    run.write_arrays(file, reduce(scores) | state)
+
+
+def swept_chunks(
+    name: str,
+    spec: Options,
+    inputs: Subject,
+    run: RunDirectory,
+    plan: Sweepable,
+    workers: Workers,
+    progress: OnProgress,
+    reduce: Callable[[dict[str, TokenScores]], dict[str, Tensor]],
+    *,
+    group: Callable[[int], int] | None = None,
+) -> list[dict[str, Tensor]]:
+    """Run the plan chunk by chunk, keeping each chunk's result in work/ until the run is done.
+
+    group: keep `activations.…` of every chunk too, and `weights.…`, which are the same for all, of
+    the first; it gives the size of the weight groups for a number of inputs. It, `reduce` and the
+    plan must go to other processes: functions of modules.
+    """
+    model, windows = inputs.model, inputs.windows
+    chunks = fix_chunks(run, name, windows, planned_windows(run, name), workers)
+    room = room_for(run, name, workers.sharing)
+    files = [f"work/{name}-{number:04d}.safetensors" for number in range(len(chunks))]
+    steps = model.blocks + 1
+    tasks = []
+    for number, (file, chunk) in enumerate(zip(files, chunks, strict=True)):
+        # A copy: a view would take the whole text along.
+        text, first = windows[chunk].clone(), number == 0
+        work = partial(_sweep_chunk, run, file, model, text, plan, reduce, group, first, room)
+        tasks.append(Task(f"chunk {number} of the {name}", (file,), steps, work))
+    total = len(tasks) * steps
+    finish_tasks(tasks, run, workers, lambda done: progress(name, done, total))
+    return [read_tensors(run, file) for file in files]
+
+
+def read_tensors(run: RunDirectory, name: str) -> dict[str, Tensor]:
+    """A safetensors file of a run as tensors."""
+    return {key: torch.from_numpy(array) for key, array in run.read_arrays(name).items()}

@@ -1,0 +1,189 @@
+"""The stage `estimate`: every unit and every linear at both widths."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diagnose.bootstrap import Resampler
+from diagnose.estimator import estimate_units, sampling_error
+from diagnose.inputs import Inputs
+from diagnose.planning import Room, planned_windows, room_for
+from diagnose.rundir import OnProgress, RunDirectory
+from diagnose.sizes import linear_bytes, unit_bytes
+from diagnose.spec import RunSpec
+from diagnose.stages.chunks import finish_tasks, fix_chunks, read_tensors
+from diagnose.tables import LINEARS, UNITS
+from diagnose.tasks import OnStep, Task, Workers
+from mixedprec.families import Unit, list_units
+from mixedprec.model import SourceModel
+from mixedprec.scheme import FP16_BITS
+
+# What the sampling of tokens may add to the estimates' error (95%), and the most samples for it.
+ESTIMATE_ERROR = 0.1
+MOST_DRAWS = 4
+ESTIMATED = ("estimated_kl", "estimated_kl_low", "estimated_kl_high")
+EXACT = ("exact_kl", "exact_kl_low", "exact_kl_high")
+
+
+def unquantized_row(model: SourceModel, unit: Unit, spec: RunSpec) -> dict[str, Any]:
+    """The row of units.parquet of a unit at 16 bits: it is the reference, so its KL is 0."""
+    return {
+        "unit": unit.name,
+        "block": unit.block,
+        "kind": unit.kind.name,
+        "bits": FP16_BITS,
+        "bytes": unit_bytes(model, unit, FP16_BITS, spec),
+        **dict.fromkeys(ESTIMATED + EXACT, 0.0),
+    }
+
+
+Things = dict[tuple[str, int], Tensor]
+
+
+def _estimate_chunk(
+    run: RunDirectory,
+    file: str,
+    model: SourceModel,
+    windows: Tensor,
+    bits: tuple[int, ...],
+    seed: int,
+    draw: int,
+    first: int,
+    room: Room,
+    device: torch.device,
+    on_step: OnStep,
+) -> None:
+    """Write what one sample of every token of a chunk gives, by window: `units.NAME.BITS` and
+    `linears.NAME.BITS`. first: the number of the chunk's first window."""
+    found = estimate_units(
+        model,
+        windows,
+        run.searches,
+        bits,
+        seed=seed,
+        draw=draw,
+        first=first,
+        on_block=on_step,
+        device=device,
+        space=room.open(),
+    )
+    run.write_arrays(
+        file,
+        {
+            f"{part}.{name}.{width}": kl
+            for part, things in (("units", found.units), ("linears", found.linears))
+            for (name, width), kl in things.items()
+        },
+    )
+
+
+def _join_draw(chunks: Sequence[Mapping[str, Tensor]], part: str) -> Things:
+    """The estimates by window of all chunks: of `units` or of `linears`."""
+    joined = {}
+    for key in chunks[0]:
+        kind, _, rest = key.partition(".")
+        name, _, width = rest.rpartition(".")
+        if kind == part:
+            joined[name, int(width)] = torch.cat([chunk[key] for chunk in chunks])
+    return joined
+
+
+def _draw_estimates(
+    spec: RunSpec, inputs: Inputs, run: RunDirectory, workers: Workers, progress: OnProgress
+) -> tuple[Things, Things]:
+    """Estimates of units and of linears by window, with as many samples of every token as keep
+    what sampling adds to their error within ESTIMATE_ERROR."""
+    model, windows = inputs.model, inputs.windows
+    widths = (spec.bits, spec.rescue_bits)
+    chunks = fix_chunks(run, "estimate", windows, planned_windows(run, "estimate"), workers)
+    room = room_for(run, "estimate", workers.sharing)
+    steps = 2 * model.blocks
+    units: list[Things] = []
+    linears: list[Things] = []
+    for draw in range(MOST_DRAWS):
+        files = [f"work/estimate-{draw}-{n:04d}.safetensors" for n in range(len(chunks))]
+        tasks = []
+        for number, (file, chunk) in enumerate(zip(files, chunks, strict=True)):
+            text, first = windows[chunk].clone(), chunk.start
+            work = partial(
+                _estimate_chunk, run, file, model, text, widths, spec.seed, draw, first, room
+            )
+            tasks.append(Task(f"chunk {number} of estimate {draw}", (file,), steps, work))
+        before, total = draw * len(tasks) * steps, (draw + 1) * len(tasks) * steps
+
+        def report(done: int, before: int = before, total: int = total) -> None:
+            progress("estimate", before + done, total)
+
+        finish_tasks(tasks, run, workers, report)
+        found = [read_tensors(run, file) for file in files]
+        units.append(_join_draw(found, "units"))
+        linears.append(_join_draw(found, "linears"))
+        low = [
+            torch.stack([drawn[key] for drawn in units]) for key in units[0] if key[1] == spec.bits
+        ]
+        error = sampling_error(torch.stack(low, 1).double())
+        if error <= ESTIMATE_ERROR:
+            break
+    run.update(estimator={"draws": draw + 1, "sampling_error": error})
+    return _mean_draw(units), _mean_draw(linears)
+
+
+def _mean_draw(draws: Sequence[Things]) -> Things:
+    return {key: torch.stack([drawn[key] for drawn in draws]).mean(0) for key in draws[0]}
+
+
+def estimate_stage(
+    spec: RunSpec, inputs: Inputs, run: RunDirectory, workers: Workers, progress: OnProgress
+) -> None:
+    """Estimate every unit and every linear at both widths, and say what a unit is at 16 bits; write
+    units and linears."""
+    model = inputs.model
+    resampler = Resampler(len(inputs.windows), spec.seed)
+    by_unit, by_linear = _draw_estimates(spec, inputs, run, workers, progress)
+
+    def estimated(by_window: Tensor) -> dict[str, float]:
+        estimate = resampler.mean(by_window.double().numpy())
+        values = (estimate.value, estimate.low, estimate.high)
+        return dict(zip(ESTIMATED, values, strict=True))
+
+    rows, linear_rows = [], []
+    for unit in list_units(model.family, model.blocks):
+        where = {"unit": unit.name, "block": unit.block}
+        names = {linear: f"{model.prefix(unit.block)}.{linear}" for linear in unit.linears}
+        for width in (spec.bits, spec.rescue_bits):
+            rows.append(
+                {
+                    **where,
+                    "kind": unit.kind.name,
+                    "bits": width,
+                    "bytes": unit_bytes(model, unit, width, spec),
+                    **estimated(by_unit[unit.name, width]),
+                    **dict.fromkeys(EXACT),
+                }
+            )
+            linear_rows += [
+                {
+                    **where,
+                    "linear": name,
+                    "bits": width,
+                    "bytes": linear_bytes(model, unit.block, linear, width, spec),
+                    **estimated(by_linear[name, width]),
+                }
+                for linear, name in names.items()
+            ]
+        rows.append(unquantized_row(model, unit, spec))
+        linear_rows += [
+            {
+                **where,
+                "linear": name,
+                "bits": FP16_BITS,
+                "bytes": linear_bytes(model, unit.block, linear, FP16_BITS, spec),
+                **dict.fromkeys(ESTIMATED, 0.0),
+            }
+            for linear, name in names.items()
+        ]
+    run.write_table("linears", linear_rows, LINEARS)
+    run.write_table("units", rows, UNITS)

@@ -1,0 +1,121 @@
+"""The stage `refine`: units measured exactly, and promotions inside flagged blocks."""
+
+import torch
+from torch import Tensor
+
+from diagnose.bootstrap import Resampler
+from diagnose.inputs import Inputs
+from diagnose.likelihood import TokenScores
+from diagnose.refine import (
+    Promotion,
+    choose_promotion,
+    pick_for_verification,
+    promotion_branches,
+    rank_correlation,
+    unit_branch,
+)
+from diagnose.rundir import OnProgress, RunDirectory
+from diagnose.sizes import unit_bytes
+from diagnose.spec import RunSpec
+from diagnose.stages.chunks import plan_sweep, swept_chunks
+from diagnose.sweep import UNIFORM
+from diagnose.tables import PROMOTIONS, UNITS
+from diagnose.tasks import Workers
+from mixedprec.families import list_units
+
+
+def kl_by_window(scores: dict[str, TokenScores]) -> dict[str, Tensor]:
+    """What a chunk keeps: every branch's mean KL of each window."""
+    return {f"kl.{name}": found.kl.double().mean(1) for name, found in scores.items()}
+
+
+def refine_stage(
+    spec: RunSpec, inputs: Inputs, run: RunDirectory, workers: Workers, progress: OnProgress
+) -> None:
+    """Measure units exactly: those of flagged blocks, and enough others to check the estimator."""
+    model = inputs.model
+    kept = frozenset(spec.keep_fp16)
+    rows = run.read_table("units").to_pylist()
+    units = {u.name: u for u in list_units(model.family, model.blocks) if u.name not in kept}
+    promotable = {unit.block for unit in units.values()}
+    flagged = [block for block in run.read()["headline"]["flagged"] if block in promotable]
+    estimates = {
+        r["unit"]: r["estimated_kl"] for r in rows if r["bits"] == spec.bits and r["unit"] in units
+    }
+    verified = pick_for_verification(estimates, spec.verify_units)
+    inside = [name for name, unit in units.items() if unit.block in flagged]
+    measured = [(name, spec.bits) for name in dict.fromkeys([*inside, *verified])]
+    measured += [(name, spec.rescue_bits) for name in inside]
+    promotions = {
+        branch: (block, names)
+        for block in flagged
+        for branch, names in promotion_branches(
+            model, block, spec.bits, spec.rescue_bits, kept
+        ).items()
+    }
+    branches = [unit_branch(model, units[name], bits) for name, bits in measured]
+    plan = plan_sweep(spec, model, run, (*branches, *promotions))
+    chunks = swept_chunks(
+        "refine",
+        spec,
+        inputs,
+        run,
+        plan,
+        workers,
+        progress,
+        kl_by_window,
+    )
+    by_window = {name: torch.cat([c[name] for c in chunks]).numpy() for name in chunks[0]}
+    resampler = Resampler(len(inputs.windows), spec.seed)
+    index = {(row["unit"], row["bits"]): row for row in rows}
+    for name, bits in measured:
+        estimate = resampler.mean(by_window[f"kl.unit.{name}.{bits}"])
+        index[name, bits] |= {
+            "exact_kl": estimate.value,
+            "exact_kl_low": estimate.low,
+            "exact_kl_high": estimate.high,
+        }
+    uniform_kl = float(by_window[f"kl.{UNIFORM}"].mean())
+    found = [
+        Promotion(block, names, float(by_window[f"kl.{branch.name}"].mean()))
+        for branch, (block, names) in promotions.items()
+    ]
+    extra = {
+        name: unit_bytes(model, unit, spec.rescue_bits, spec)
+        - unit_bytes(model, unit, spec.bits, spec)
+        for name, unit in units.items()
+    }
+    chosen = set()
+    for block in flagged:
+        of_block = [p for p in found if p.block == block]
+        whole = max(of_block, key=lambda p: len(p.units))
+        chosen.add(whole if spec.whole_blocks else choose_promotion(of_block, uniform_kl, extra))
+    run.write_table("units", rows, UNITS)
+    run.write_table(
+        "promotions",
+        [
+            {
+                "block": p.block,
+                "units": list(p.units),
+                "kl": p.kl,
+                "given_back": 1 - p.kl / uniform_kl if uniform_kl > 0 else None,
+                "extra_bytes": sum(extra[name] for name in p.units),
+                "chosen": p in chosen,
+            }
+            for p in found
+        ],
+        PROMOTIONS,
+    )
+    exact = [index[name, spec.bits] for name in dict.fromkeys([*inside, *verified])]
+    correlation = rank_correlation(
+        [row["estimated_kl"] for row in exact], [row["exact_kl"] for row in exact]
+    )
+    given_back = sum(1 - p.kl / uniform_kl for p in chosen) if uniform_kl > 0 else 0.0
+    run.update(
+        estimator={
+            **run.read()["estimator"],
+            "spearman": correlation,
+            "verified_units": len(exact),
+        },
+        headline={**run.read()["headline"], "predicted_recovered": min(1.0, given_back)},
+    )

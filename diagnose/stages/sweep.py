@@ -1,0 +1,174 @@
+"""The stage `sweep`: every block in its three views, what flows, and what is rounded."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from diagnose.activations import ActivationLog
+from diagnose.bootstrap import Resampler
+from diagnose.inputs import Inputs
+from diagnose.measure import (
+    TOKENS_A_ROW_GROUP,
+    block_rows,
+    join_chunks,
+    reduce_chunk,
+    token_table,
+)
+from diagnose.rundir import OnProgress, RunDirectory
+from diagnose.sizes import model_bytes
+from diagnose.spec import RunSpec
+from diagnose.stages.chunks import Options, Subject, plan_sweep, read_tensors, swept_chunks
+from diagnose.sweep import (
+    CONTROL,
+    REFERENCE,
+    UNIFORM,
+    Sweepable,
+    block_branches,
+    count_streams,
+)
+from diagnose.tables import ACTIVATIONS, BLOCKS, WEIGHTS
+from diagnose.tasks import Workers
+from diagnose.weights import weight_rows
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> list[str]:
+    """What each token id reads as on its own."""
+    known = min(len(tokenizer), vocabulary)
+    texts = tokenizer.batch_decode([[token] for token in range(known)])
+    return texts + [""] * (vocabulary - known)
+
+
+def read_sweep(run: RunDirectory) -> dict[str, Tensor]:
+    """The joined results of the sweep, kept until the run is done."""
+    return read_tensors(run, "work/sweep.safetensors")
+
+
+def _part(chunk: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """What a chunk holds under names that begin with `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in chunk.items() if k.startswith(prefix)}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep found: the joined scores, the rows of blocks.parquet, what flowed, and the
+    errors of the weights."""
+
+    scores: dict[str, Tensor]
+    rows: list[dict[str, Any]]
+    activations: ActivationLog
+    weights: dict[str, Tensor]
+
+    @property
+    def isolated_kl(self) -> float:
+        """The isolated KL of all blocks, summed."""
+        return sum(row["kl"] for row in self.rows if row["view"] == "isolated")
+
+
+def sweep_views(
+    spec: Options,
+    inputs: Subject,
+    run: RunDirectory,
+    plan: Sweepable,
+    workers: Workers,
+    progress: OnProgress,
+    group: Callable[[int], int],
+) -> Sweep:
+    """Measure every block in its three views; write blocks, tokens and what flowed.
+
+    group: inputs of a linear -> inputs of a weight group.
+    """
+    model = inputs.model
+    chunks = swept_chunks(
+        "sweep",
+        spec,
+        inputs,
+        run,
+        plan,
+        workers,
+        progress,
+        partial(reduce_chunk, blocks=model.blocks),
+        group=group,
+    )
+    log = ActivationLog()
+    for chunk in chunks:
+        log.merge(_part(chunk, "activations."))
+    logged = ("activations.", "weights.")
+    scores = join_chunks(
+        [{k: v for k, v in chunk.items() if not k.startswith(logged)} for chunk in chunks]
+    )
+    control = float(scores[f"kl.{CONTROL}"].abs().max())
+    if control != 0.0:
+        raise AssertionError(f"a block swapped with itself gives KL {control:.2e}, not 0")
+    run.write_arrays("work/sweep.safetensors", scores)
+    run.write_arrays("activations.safetensors", log.arrays())
+    rows = block_rows(scores, model.blocks, spec.thresholds, spec.seed)
+    run.write_table("blocks", rows, BLOCKS)
+    texts = token_texts(inputs.tokenizer, model.config.vocab_size)
+    run.write_arrow(
+        "tokens", token_table(inputs.windows, texts, scores), row_group=TOKENS_A_ROW_GROUP
+    )
+    run.update(
+        plan={
+            "streams": count_streams(model, plan),
+            "chunk_windows": run.read()["chunks"]["sweep"],
+            "control_kl": control,
+        },
+    )
+    return Sweep(scores, rows, log, _part(chunks[0], "weights."))
+
+
+def sweep_stage(
+    spec: RunSpec, inputs: Inputs, run: RunDirectory, workers: Workers, progress: OnProgress
+) -> None:
+    """Measure every block in its three views; write blocks, activations, weights and tokens."""
+    model, kept = inputs.model, frozenset(spec.keep_fp16)
+    plan = plan_sweep(spec, model, run, block_branches(model, spec.bits, kept))
+    swept = sweep_views(spec, inputs, run, plan, workers, progress, spec.low.group)
+    run.write_table("activations", swept.activations.rows(), ACTIVATIONS)
+    run.write_table("weights", weight_rows(model, spec.bits, kept, swept.weights), WEIGHTS)
+    low_bytes, reference = model_bytes(model, spec, {})
+    sizes = {"reference": reference, "uniform": low_bytes, "mixed": None}
+    headline = sweep_headline(swept, spec.seed, sizes, swept.isolated_kl)
+    run.update(headline={**run.read()["headline"], **headline})
+
+
+def sweep_headline(
+    swept: Sweep, seed: int, sizes: dict[str, int | None], isolated_kl: float
+) -> dict[str, Any]:
+    """The headline numbers of the reference and the uniform model.
+
+    sizes: their bytes. isolated_kl: summed over everything that was swapped alone.
+    """
+    scores = swept.scores
+    reference = scores[f"nll.{REFERENCE}"].numpy()
+    uniform = scores[f"nll.{UNIFORM}"].numpy()
+    kl = scores[f"kl.{UNIFORM}"].numpy()
+    token_kl = scores["token.kl_uniform"].numpy()
+    resampler = Resampler(len(kl), seed)
+    delta, spread = resampler.ppl_difference(reference, uniform), resampler.mean(kl)
+    return {
+        "ppl": {
+            "reference": math.exp(reference.mean()),
+            "uniform": math.exp(uniform.mean()),
+            "mixed": None,
+        },
+        "delta_ppl": {"uniform": [delta.value, delta.low, delta.high], "mixed": None},
+        "kl": {"uniform": float(kl.mean()), "mixed": None},
+        "kl_interval": {"uniform": [spread.low, spread.high], "mixed": None},
+        "kl_p99": {"uniform": float(np.quantile(token_kl, 0.99)), "mixed": None},
+        "kl_p999": {"uniform": float(np.quantile(token_kl, 0.999)), "mixed": None},
+        "top1_agreement": {
+            "uniform": float(scores[f"agree.{UNIFORM}"].mean()),
+            "mixed": None,
+        },
+        "bytes": sizes,
+        "flagged": [r["block"] for r in swept.rows if r["view"] == "isolated" and r["flagged"]],
+        "recovered": None,
+        "additivity": isolated_kl / float(kl.mean()) if kl.mean() > 0 else None,
+    }

@@ -1,0 +1,142 @@
+"""Search and sweep on random weights of a real model's shape, on any device.
+
+`python -m examples.benchmarks.shapes [tiny|1b|8b] [cpu|cuda]`. The search is set against stock
+autoawq in float16 on the same device, on two blocks. The sweep of all three views is set against
+its floor: the floating-point operations of its matrix products at the rate that one product of
+this shape, alone and in the sweep's own float32, is measured to reach on that device.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from diagnose.sweep import Plan, block_branches, run_sweep
+from mixedprec.autoawq import MendedQuantizer, quantize_with_autoawq
+from mixedprec.block_search import search_model
+from mixedprec.model import SourceModel, open_model
+from mixedprec.scheme import Scheme
+
+SCHEME = Scheme(4, 128, False)
+SEARCHED_BLOCKS = 2
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A llama's dimensions, and the windows of its two measurements (count, tokens)."""
+
+    hidden: int
+    intermediate: int
+    heads: int
+    key_value_heads: int
+    vocabulary: int
+    blocks: int
+    calibration: tuple[int, int]
+    validation: tuple[int, int]
+
+
+SHAPES = {
+    "tiny": Shape(256, 640, 4, 2, 4096, 8, (8, 256), (8, 256)),
+    "1b": Shape(2048, 8192, 32, 8, 128256, 32, (128, 512), (16, 2048)),
+    "8b": Shape(4096, 14336, 32, 8, 128256, 32, (128, 512), (16, 2048)),
+}
+
+
+def save_model(shape: Shape, blocks: int, folder: Path) -> SourceModel:
+    """A random llama of this shape in bfloat16."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=blocks,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_value_heads,
+        max_position_embeddings=shape.validation[1],
+        tie_word_embeddings=True,
+    )
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    return open_model(str(folder))
+
+
+def draw_tokens(shape: Shape, count: int, length: int) -> torch.Tensor:
+    """Windows [count, length] of random tokens."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, shape.vocabulary, (count, length), generator=generator)
+
+
+def time_once(device: torch.device, measured: Callable[[], object]) -> float:
+    """Seconds of a call, what it leaves running on the device included."""
+    began = time.perf_counter()
+    measured()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def matmul_rate(shape: Shape, device: torch.device) -> float:
+    """Floating-point operations a second of the block's largest product: the best of five."""
+    tokens = shape.validation[1]
+    inputs = torch.randn(tokens, shape.hidden, device=device)
+    weight = torch.randn(shape.hidden, shape.intermediate, device=device)
+    best = min(time_once(device, lambda: inputs @ weight) for _ in range(5))
+    return 2 * tokens * shape.hidden * shape.intermediate / best
+
+
+def sweep_operations(shape: Shape) -> float:
+    """Floating-point operations of the matrix products of a sweep of all three views."""
+    count, length = shape.validation
+    tokens, blocks = count * length, shape.blocks
+    width = shape.hidden // shape.heads * shape.key_value_heads
+    weights = 2 * shape.hidden * (shape.hidden + width) + 3 * shape.hidden * shape.intermediate
+    # Of attention's two products half is masked.
+    block = 2 * tokens * weights + 2 * tokens * length * shape.hidden
+    # Each block's three streams run from it to the end, both trunks all the way, the control half.
+    forwards = 3 * blocks * (blocks + 1) / 2 + 2 * blocks + blocks / 2
+    return forwards * block + (3 * blocks + 2) * 2 * tokens * shape.hidden * shape.vocabulary
+
+
+def measure(name: str, where: str) -> Iterator[str]:
+    """The ratios, a line each."""
+    shape, device = SHAPES[name], torch.device(where)
+    windows = draw_tokens(shape, *shape.calibration)
+    with tempfile.TemporaryDirectory() as folder:
+        model = save_model(shape, SEARCHED_BLOCKS, Path(folder) / "model")
+        ours = time_once(
+            device,
+            lambda: search_model(model, windows, [SCHEME], Path(folder) / "awq", device=device),
+        )
+        whole = AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float16).to(device)
+        stock = time_once(
+            device, partial(quantize_with_autoawq, whole, "llama", windows, SCHEME, MendedQuantizer)
+        )
+    yield (
+        f"{name} shape on {device}, {SEARCHED_BLOCKS} blocks, {windows.numel()} tokens: "
+        f"stock autoawq in float16 / ours {stock / ours:.1f}x"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        model = save_model(shape, shape.blocks, Path(folder) / "model")
+        searches = Path(folder) / "awq"
+        few = draw_tokens(shape, 2, 128)
+        search_model(model, few, [SCHEME], searches, device=device)
+        branches = block_branches(model, SCHEME.bits, frozenset())
+        plan = Plan(SCHEME.bits, (SCHEME.bits,), frozenset(), searches, branches)
+        tokens = draw_tokens(shape, *shape.validation)
+        seconds = time_once(device, lambda: run_sweep(model, tokens, plan, device=device))
+    floor = sweep_operations(shape) / matmul_rate(shape, device)
+    yield (
+        f"{name} shape on {device}, {shape.blocks} blocks, "
+        f"{shape.validation[0]} windows of {shape.validation[1]} tokens: "
+        f"the sweep takes {seconds / floor:.2f} of its floor"
+    )
+
+
+if __name__ == "__main__":
+    for line in measure(*(sys.argv[1:] + ["tiny", "cpu"][len(sys.argv) - 1 :])):
+        print(line, flush=True)

@@ -1,0 +1,303 @@
+"""Model directories and files made in bad faith are refused before a library is let at them."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from diagnose.corpora import load_tokenizer
+from mixedprec.errors import InputError
+from mixedprec.model import open_model
+from mixedprec.untrusted import (
+    check_directory,
+    check_pattern,
+    parse_json,
+    read_json,
+    read_text,
+)
+
+MakeModel = Callable[..., Path]
+
+
+@pytest.fixture
+def folder(make_model: MakeModel, tmp_path: Path) -> Path:
+    """A copy of a good model, to be made a bad one."""
+    return Path(shutil.copytree(make_model("llama"), tmp_path / "model"))
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": NaN}', "NaN is no number"),
+        ("[Infinity]", "Infinity is no number"),
+        ("1e999", "is too large"),
+        ("9" * 5000, "has 5,000 digits"),
+        (r'["\ud800"]', "surrogates not allowed"),
+        ("{", "Expecting"),
+        ("", "Expecting"),
+    ],
+)
+def test_json_that_is_refused(text: str, wanted: str) -> None:
+    with pytest.raises(ValueError, match=wanted):
+        parse_json(text)
+
+
+def test_json_that_is_taken() -> None:
+    text = r'{"a": [1, -2.5e3, true, null, "\ud83d\ude00"], "b": 1000000000000000019884624838656}'
+    assert parse_json(text) == json.loads(text)
+    assert parse_json('{"a": 1, "a": 2}') == {"a": 2}
+    with pytest.raises(ValueError, match="'a' is there twice"):
+        parse_json('{"a": 1, "a": 2}', unique=True)
+
+
+def test_files_that_are_endless_or_no_files(tmp_path: Path) -> None:
+    (tmp_path / "long").write_text(" " * 101)
+    with pytest.raises(ValueError, match="longer than 100 bytes"):
+        read_json(tmp_path / "long", 100)
+    with pytest.raises(ValueError, match="longer than 1,000 bytes"):
+        read_text(Path("/dev/zero"), 1000)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="no regular file"):
+        read_json(tmp_path / "pipe")
+    with pytest.raises(OSError):
+        read_json(tmp_path)
+
+
+def test_links_out_of_the_directory(folder: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "secret.json"
+    outside.write_text("{}")
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    (folder / "generation_config.json").symlink_to(outside)
+    with pytest.raises(InputError, match="is a link out of its directory"):
+        open_model(str(folder))
+    (folder / "generation_config.json").unlink()
+    weights = folder / "model.safetensors"
+    weights.rename(tmp_path / "elsewhere.safetensors")
+    weights.symlink_to("../elsewhere.safetensors")
+    with pytest.raises(InputError, match=r"model\.safetensors is a link out of"):
+        open_model(str(folder))
+
+
+def test_links_of_directories_and_links_to_nowhere(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "templates").mkdir()
+    (folder / "additional_chat_templates").symlink_to(tmp_path / "templates")
+    with pytest.raises(InputError, match="additional_chat_templates is a link out of"):
+        check_directory(folder)
+    (folder / "additional_chat_templates").unlink()
+    (folder / "a.json").symlink_to("b.json")
+    (folder / "b.json").symlink_to("a.json")
+    with pytest.raises(InputError, match="leads nowhere"):
+        check_directory(folder)
+
+
+def test_links_that_stay_inside_are_followed(folder: Path, tmp_path: Path) -> None:
+    """A link inside of the directory, a directory reached by a link, and hidden files."""
+    (folder / "model.safetensors").rename(folder / "weights-of-it")
+    (folder / "model.safetensors").symlink_to("weights-of-it")
+    (folder / ".git").symlink_to("/")
+    linked = tmp_path / "linked"
+    linked.symlink_to(folder)
+    assert open_model(str(linked)).blocks == 2
+
+
+def test_the_hubs_cache_is_read_but_not_another_models(folder: Path, tmp_path: Path) -> None:
+    """snapshots/REVISION/FILE -> ../../blobs/HASH, as the hub's client keeps every model."""
+    ours, theirs = tmp_path / "models--a--b", tmp_path / "models--c--d"
+    snapshot = ours / "snapshots" / "0123abc"
+    for place in (snapshot, ours / "blobs", theirs / "blobs"):
+        place.mkdir(parents=True)
+    for path in folder.iterdir():
+        shutil.copyfile(path, ours / "blobs" / f"hash-{path.name}")
+        (snapshot / path.name).symlink_to(f"../../blobs/hash-{path.name}")
+    assert open_model(str(snapshot)).hub_id == "a/b"
+    (theirs / "blobs" / "hash").write_text("{}")
+    (snapshot / "vocab.json").symlink_to("../../../models--c--d/blobs/hash")
+    with pytest.raises(InputError, match=r"vocab\.json is a link out of"):
+        open_model(str(snapshot))
+
+
+@pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "sub/x.safetensors", "..", ""])
+def test_an_index_that_points_outside(name: str, folder: Path) -> None:
+    index = {"weight_map": {"model.norm.weight": name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="names a file outside of its directory"):
+        open_model(str(folder))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_pipes_are_not_waited_for(name: str, folder: Path) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(InputError, match="no regular file"):
+        open_model(str(folder))
+
+
+def test_absurd_sizes_of_text_files(folder: Path) -> None:
+    with open(folder / "special_tokens_map.json", "wb") as file:
+        file.truncate(2**30)
+    with pytest.raises(InputError, match=r"has 1,073,741,824 bytes, more than any model's"):
+        open_model(str(folder))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_hidden_layers": 10**9},
+        {"num_hidden_layers": -1},
+        {"num_hidden_layers": "2"},
+        {"num_hidden_layers": True},
+        {"hidden_size": 10**9},
+        {"head_dim": 10**12},
+        {"num_attention_heads": 0},
+        {"vocab_size": 2**40},
+        {"text_config": {"num_hidden_layers": 10**9}},
+        {"max_position_embeddings": 10**18},
+    ],
+)
+def test_absurd_configs_are_refused_at_once(changes: dict[str, Any], folder: Path) -> None:
+    change_config(folder, **changes)
+    began = time.monotonic()
+    with pytest.raises(InputError, match="which no model has: use the config"):
+        open_model(str(folder))
+    assert time.monotonic() - began < 2
+
+
+def test_more_blocks_than_there_are_tensors_of(folder: Path) -> None:
+    change_config(folder, num_hidden_layers=4000)
+    with pytest.raises(InputError, match=r"tensors of 2 blocks, its config\.json says 4000"):
+        open_model(str(folder))
+
+
+def test_configs_that_nest_for_ever_or_are_no_object(folder: Path) -> None:
+    (folder / "config.json").write_text('{"a": ' * 50_000)
+    with pytest.raises(InputError, match="nested too deeply"):
+        open_model(str(folder))
+    (folder / "config.json").write_text("[1]")
+    with pytest.raises(InputError, match="holds no JSON object"):
+        open_model(str(folder))
+
+
+def test_tokenizers_that_are_damaged(folder: Path) -> None:
+    for content in ("{}", '{"a": ' * 50_000, '{"model": {"type": "BPE", "vocab": 3}}'):
+        (folder / "tokenizer.json").write_text(content)
+        with pytest.raises(InputError, match="no tokenizer that can be loaded"):
+            load_tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(a+)+$", "((a+)b?)*c", "(a|a)*b", "(?:x{2,})+y", "(", "[z-a]"]
+)
+def test_patterns_that_would_not_end(pattern: str) -> None:
+    with pytest.raises(ValueError):
+        check_pattern(pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r".*\.layers\.(0|1)\.(mlp\.down_proj)$", r".*[+*](q|k)_proj$", r"(a|b)?\(\w+\)*", "Linear"],
+)
+def test_patterns_that_servers_use(pattern: str) -> None:
+    check_pattern(pattern)
+
+
+CONFIGURATION = """
+from pathlib import Path
+from transformers import LlamaConfig
+Path({mark!r}).touch()
+class OwnConfig(LlamaConfig):
+    model_type = "llama"
+"""
+MODELING = """
+from transformers import LlamaForCausalLM
+from .configuration_own import OwnConfig
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+@pytest.fixture
+def own_code(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A model that brings Python, and the file that this Python makes when it is run."""
+    mark = tmp_path / "it-was-run"
+    (folder / "configuration_own.py").write_text(CONFIGURATION.format(mark=str(mark)))
+    (folder / "modeling_own.py").write_text(MODELING)
+    names = {
+        "AutoConfig": "configuration_own.OwnConfig",
+        "AutoModelForCausalLM": "modeling_own.OwnForCausalLM",
+    }
+    change_config(folder, model_type="own", auto_map=names)
+    cache = str(tmp_path / "modules")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", cache)
+    monkeypatch.syspath_prepend(cache)
+    return folder, mark
+
+
+def test_code_of_a_model_is_not_run(own_code: tuple[Path, Path]) -> None:
+    folder, mark = own_code
+    with pytest.raises(
+        InputError, match="Python of its own, which is not run: give --trust-remote"
+    ):
+        open_model(str(folder))
+    change_config(folder, model_type="llama")
+    # transformers has this architecture itself.
+    assert type(open_model(str(folder)).shell).__name__ == "LlamaForCausalLM"
+    assert not mark.exists()
+
+
+def test_code_of_a_model_is_run_where_it_is_trusted(own_code: tuple[Path, Path]) -> None:
+    folder, mark = own_code
+    model = open_model(str(folder), trust_remote_code=True)
+    assert mark.exists()
+    assert type(model.shell).__name__ == "OwnForCausalLM"
+    assert set(model.hash()) >= {"configuration_own.py", "modeling_own.py"}
+
+
+def test_a_tokenizer_of_its_own_is_not_run(folder: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "it-was-run"
+    (folder / "tokenization_own.py").write_text(f"open({str(mark)!r}, 'w')\nclass Own: pass\n")
+    config = {
+        "tokenizer_class": "Own",
+        "auto_map": {"AutoTokenizer": ["tokenization_own.Own", None]},
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="comes with Python of its own"):
+        load_tokenizer(folder)
+    assert not mark.exists()
+
+
+def test_weights_that_change_or_go_while_they_are_read(folder: Path) -> None:
+    model = open_model(str(folder))
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt", "other": "x"})
+    with pytest.raises(InputError, match="has changed since the model was opened"):
+        model.read_block(0)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="has gone since the model was opened"):
+        model.read_block(0)
+
+
+def test_no_library_is_asked_to_unpickle() -> None:
+    """Nothing in the code can load a pickle: neither torch.load nor pickle, and transformers is
+    told to take safetensors only wherever it loads weights."""
+    root = Path(__file__).parent.parent
+    texts = {
+        path: path.read_text(encoding="utf-8")
+        for package in ("mixedprec", "diagnose", "app")
+        for path in (root / package).rglob("*.py")
+    }
+    for path, text in texts.items():
+        assert "torch.load(" not in text and "import pickle" not in text, path
+        if "AutoModelForCausalLM.from_pretrained(" in text and path.name != "model_card.py":
+            assert "use_safetensors=True" in text, path
