@@ -63,7 +63,7 @@ def _skip_reason(stage: str, spec: RunSpec) -> str | None:
 
 
 OnPlan = Callable[[MemoryPlan], None]
-Action = Callable[[RunDirectory, Workers, OnProgress], None]
+Action = Callable[[RunDirectory, Workers, OnProgress], str | None]
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,10 @@ def _carry_out_stages(
         run.mark(stage, "running", started=now())
         began = time.monotonic()
         forget_peak()
-        action(run, workers, progress)
+        reason = action(run, workers, progress)
+        if reason is not None:
+            run.mark(stage, "skipped", reason=reason)
+            continue
         run.mark(
             stage,
             "done",

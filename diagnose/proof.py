@@ -94,7 +94,7 @@ def check_tensors(
                 wrong_width.append(full)
             if weight is None or not torch.equal(weight.float(), linear.served()):
                 differing.append(full)
-            if not torch.equal(get_linear(held, name).weight.float(), linear.served()):
+            if not torch.equal(get_linear(held, full).weight.float(), linear.served()):
                 differing_loaded.append(full)
         del realised, held  # before the next is read: one at a time
     for name in model.other_tensors():
