@@ -206,11 +206,16 @@ class Cluster:
     def __init__(self, nodes: Mapping[str, int], kind: str, threads: int, most: int | None):
         """nodes: name -> tasks at once. threads: of a task. most: tasks at once, None for all."""
         self.device = torch.device(kind)
+        self._nodes = nodes
         places = sum(nodes.values())
         self.count = min(places, most or places)
         self.sharing = min(max(nodes.values()), self.count)
         self._limited = self.count < places
         self._threads = threads
+
+    def limited(self, most: int) -> "Cluster":
+        """The same cluster with at most so many tasks at once."""
+        return Cluster(self._nodes, self.device.type, self._threads, most)
 
     def run(self, tasks: Iterable[Task], on_step: OnStep) -> None:
         """See `Workers`. Ray itself begins a task anew whose worker or node is gone."""
