@@ -38,7 +38,7 @@ from mixedprec.files import write_text
 LOCAL = "local"
 # Ray reads all this as it is imported. Nothing is sent to its makers; a cluster of this machine
 # answers on loopback alone, to those who hold its token.
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 CONNECT_SECONDS = 10
 # Files, not objects, pass between tasks.
