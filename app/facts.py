@@ -11,6 +11,7 @@ from app.candidate import list_facts, name_briefly
 from app.predict import quantized_units, unit_bounds, unit_kl, unit_table
 from app.words import interval, megabytes, number, share
 from diagnose.rundir import is_comparison
+from diagnose.uncalibrated import write_uncalibrated
 from mixedprec.recipe import Recipe
 
 WIDTH_COLUMNS = {"unit": "Unit", "bits": "Bits", "bytes": "Weights"}
@@ -374,6 +375,7 @@ def list_hashes(record: Mapping[str, Any]) -> dict[str, str]:
 def provenance_facts(record: Mapping[str, Any]) -> dict[str, str]:
     """How perplexity was defined, on what, with what, by name."""
     definition = record["ppl_definition"]
+    uncalibrated = write_uncalibrated(record)
     return {
         "Perplexity": f"{definition['sentence']} ({definition['scored_tokens']:,} scored)",
         "Measured on": f"{definition['text']}  sha256 {definition['text_sha256'][:16]}…",
@@ -382,6 +384,7 @@ def provenance_facts(record: Mapping[str, Any]) -> dict[str, str]:
             f"{record['source']['architecture']}, {record['source']['blocks']} blocks, "
             f"{record['source']['parameters']:,} parameters in {record['source']['dtype']}"
         ),
+        **({"Experts": uncalibrated} if uncalibrated else {}),
         "Versions": ", ".join(f"{name} {v}" for name, v in record["versions"].items()),
         "Control": f"a block swapped with itself: KL {record.get('plan', {}).get('control_kl', 0)}",
     }

@@ -12,6 +12,7 @@ from app.candidate import list_facts, name_uniform
 from app.predict import quantized_units, unit_kl
 from app.verdict import write_kl, write_verdict
 from diagnose.rundir import RunDirectory, is_comparison
+from diagnose.uncalibrated import write_uncalibrated
 from mixedprec.recipe import load_recipe
 
 
@@ -130,6 +131,9 @@ def show_run(run: RunDirectory, console: Console) -> None:
                 f"{estimator['verified_units']} units measured exactly"
             )
         )
+    uncalibrated = write_uncalibrated(record)
+    if uncalibrated:
+        parts.append(Text(uncalibrated))
     if headline["additivity"] is not None:
         parts.append(
             Text(

@@ -20,10 +20,12 @@ from torch import Tensor
 
 from diagnose.likelihood import tokens_a_chunk
 from diagnose.quantized import SwappableBlock, read_swappable
+from mixedprec.experts import seen_rows
 from mixedprec.model import (
     Head,
     SourceModel,
     advance,
+    device_of,
     enter_blocks,
     get_linear,
     move,
@@ -78,10 +80,11 @@ def _head_gradient(
 
 
 class _Products:
-    """Collects g_t·δ_t [n, length] of every linear and width while one batch goes backward."""
+    """Collects g_t·δ_t of every linear and width while one batch goes backward."""
 
     def __init__(self, swappable: SwappableBlock, deltas: dict[str, dict[int, Tensor]]) -> None:
         self.found: dict[tuple[str, int], Tensor] = {}
+        self._block = swappable.block
         self._deltas = deltas
         self._handles = [
             swappable.block.get_submodule(linear).register_forward_hook(
@@ -98,6 +101,17 @@ class _Products:
                 self.found[linear, bits] = ((gradient @ delta) * inputs).sum(-1)
 
         output.register_hook(receive)
+
+    def by_token(self, linear: str, bits: int, shape: torch.Size) -> Tensor:
+        """Of one linear at one width, for a batch of `shape` [n, length]; 0 where an expert did not
+        see the token."""
+        found = self.found.get((linear, bits))
+        if found is not None and found.numel() == shape.numel():
+            return found.view(shape)
+        products = torch.zeros(shape.numel(), device=device_of(self._block))
+        if found is not None:
+            products[seen_rows(self._block, linear)] = found
+        return products.view(shape)
 
     def remove(self) -> None:
         for handle in self._handles:
@@ -149,6 +163,8 @@ def estimate_units(
         for width in bits:
             widths = dict.fromkeys(linears, width)
             for linear, weight in swappable.weights(widths).items():
+                if linear not in deltas:
+                    continue  # a router, whose 16-bit rounding is no unit's
                 swappable.use({})
                 reference = get_linear(swappable.block, linear).weight.data
                 # In place: the effective weights themselves are not needed.
@@ -168,7 +184,10 @@ def estimate_units(
             gradient.write(part, states.grad)
             for width in bits:
                 for kind in model.family.units:
-                    found = [products.found[linear, width] for linear in kind.linears]
+                    found = [
+                        products.by_token(linear, width, states.shape[:2])
+                        for linear in kind.linears
+                    ]
                     key = (f"{number}.{kind.name}", width)
                     units.setdefault(key, []).append(_expected_kl(sum(found), scored))
                     for linear, product in zip(kind.linears, found, strict=True):

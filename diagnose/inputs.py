@@ -23,6 +23,9 @@ from mixedprec.recipe import check_names
 
 VERSIONED = ("awqscope", "torch", "transformers", "autoawq", "compressed-tensors", "safetensors")
 
+# Entries of config.json with the most tokens that a model takes; some architectures have none.
+POSITIONS = ("max_position_embeddings", "max_seq_len")
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -62,7 +65,8 @@ def load_inputs(spec: RunSpec) -> Inputs:
 def choose_length(model: SourceModel, asked: int | None) -> tuple[int, int]:
     """The length of validation windows, and the most that the model takes. InputError where it
     takes less than is `asked`."""
-    limit = getattr(model.config, "max_position_embeddings", DEFAULT_SEQ_LEN)
+    limits = (getattr(model.config, name, None) for name in POSITIONS)
+    limit = next((value for value in limits if value), DEFAULT_SEQ_LEN)
     seq_len = asked or min(DEFAULT_SEQ_LEN, limit)
     if seq_len > limit:
         raise InputError(

@@ -12,6 +12,7 @@ from torch import Tensor
 LOGIT_BYTES = 8 * 2**20
 FEWEST_POSITIONS = 64
 LARGEST_EXPONENT = 60.0
+LEAST_LEFT = 1e-3
 TOP_TOKENS = 5
 
 
@@ -56,10 +57,13 @@ def score(reference: Reference, logits: Tensor, targets: Tensor) -> tuple[Tensor
     (8-bit layers), and is exactly zero for equal logits.
     """
     d = logits - reference.logits
-    growth = (reference.probabilities * d.expm1()).sum(-1).log1p()
-    # Where the exponential leaves float32's range the digits do not matter.
+    sums = (reference.probabilities * d.expm1()).sum(-1)
+    # Where the exponential leaves float32's range, or hardly anything is left of 1, the digits do
+    # not matter: the candidate is far from the reference.
     growth = torch.where(
-        d.amax(-1) < LARGEST_EXPONENT, growth, logits.logsumexp(-1) - reference.log_sum
+        (d.amax(-1) < LARGEST_EXPONENT) & (sums > LEAST_LEFT - 1),
+        sums.log1p(),
+        logits.logsumexp(-1) - reference.log_sum,
     )
     kl = growth - (reference.probabilities * d).sum(-1)
     log_sum = reference.log_sum + growth

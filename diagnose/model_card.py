@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from diagnose.uncalibrated import write_uncalibrated
+from mixedprec.family import EXPERTS
 from mixedprec.recipe import Recipe
 from mixedprec.scheme import FP16_BITS
 from mixedprec.widths import join_words, list_changed, list_widths
@@ -164,6 +166,11 @@ def _write_summary(subject: CardSubject) -> str:
     said += f", but {changed} bits." if changed else "."
     if spec["rescue_bits"] in widths:
         said += f" Units at {spec['rescue_bits']} bits are symmetric."
+    if any(entry.unit.endswith(f".{EXPERTS}") for entry in subject.recipe.units):
+        said += " Experts are symmetric, routers stay at 16 bits."
+    uncalibrated = write_uncalibrated(record)
+    if uncalibrated:
+        said += f" {uncalibrated}."
     said += f" Stored as {_name_format(subject.fmt)}; weights take {_megabytes(subject.bytes)}"
     reference = (record["headline"].get("bytes") or {}).get("reference")
     said += f", {_megabytes(reference)} at 16 bits." if reference else "."

@@ -64,14 +64,15 @@ def _skip_reason(stage: str, spec: RunSpec) -> str | None:
 MEANS = {"versions": "the set of installed libraries", "device": "the kind of device"}
 
 OnPlan = Callable[[MemoryPlan], None]
-Action = Callable[[RunDirectory, Workers, OnProgress], None]
+Action = Callable[[RunDirectory, Workers, OnProgress], str | None]
 
 
 @dataclass(frozen=True)
 class Work:
     """What a spec comes to once its inputs are read. description: the first run.json. stages: by
-    name, what carries each out, or why it does not apply. plan: the plan in a directory and a
-    placement, given windows a chunk by stage where they are decided."""
+    name, what carries each out (and may find that it does not apply: the reason), or why it does
+    not apply. plan: the plan in a directory and a placement, given windows a chunk by stage where
+    they are decided."""
 
     description: dict[str, Any]
     stages: Mapping[str, Action | str]
@@ -206,7 +207,10 @@ def _carry_out_stages(
         run.mark(stage, "running", started=now())
         began = time.monotonic()
         forget_peak()
-        action(run, workers, progress)
+        reason = action(run, workers, progress)
+        if reason is not None:
+            run.mark(stage, "skipped", reason=reason)
+            continue
         run.mark(
             stage,
             "done",

@@ -30,6 +30,7 @@ from diagnose.loaded import How, Loaded, load_checkpoint
 from diagnose.memory import held_bytes, peak_bytes, return_freed_tensors
 from diagnose.plan import MIB, count_proof, count_whole_proof, with_slack
 from diagnose.planning import read_shape
+from diagnose.provable import explain_unproved
 from diagnose.quantized import read_swappable
 from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
@@ -37,8 +38,9 @@ from diagnose.sweep import REFERENCE, score_streams
 from mixedprec.arithmetic import Quantized
 from mixedprec.checkpoint import block_tensors, open_checkpoint, realise_block
 from mixedprec.errors import InputError
+from mixedprec.experts import is_expert, read_linear
 from mixedprec.files import write_json
-from mixedprec.model import SourceModel, advance, enter_blocks, get_linear, open_model
+from mixedprec.model import SourceModel, advance, enter_blocks, open_model
 from mixedprec.recipe import Recipe, load_recipe
 from mixedprec.scheme import FP16_BITS
 from mixedprec.streams import CPU, Stream, StreamSpace
@@ -91,7 +93,11 @@ def check_tensors(
                 wrong_width.append(full)
             if weight is None or not torch.equal(weight.float(), linear.served()):
                 differing.append(full)
-            if not torch.equal(get_linear(held, name).weight.float(), linear.served()):
+            weight, served = read_linear(held, full, model.family.experts), linear.served()
+            if is_expert(full, model.family.experts):
+                # transformers stacks experts in the 16-bit type that they are served in.
+                served = served.to(model.dtype).float()
+            if not torch.equal(weight, served):
                 differing_loaded.append(full)
         del realised, held  # before the next is read: one at a time
     for name in model.other_tensors():
@@ -196,8 +202,9 @@ def choose_loading(model: SourceModel, windows: Tensor, budget: int | None) -> t
             ("by block", count_proof(shape, length)),
         )
     }
-    if room["whole"] >= 0:
-        return "whole", room["whole"]
+    # Experts are stacked while transformers loads them, which only it can do.
+    if room["whole"] >= 0 or model.family.experts is not None:
+        return "whole", max(0, room["whole"])
     if room["by block"] < 0:
         short = -(-(budget - room["by block"]) // MIB)
         raise InputError(
@@ -226,6 +233,9 @@ def examine(
     spec = RunSpec.from_json(record["spec"])
     model = open_model(subject.model)
     recipe = load_recipe(subject.recipe)
+    reason = explain_unproved(recipe, model.family, model.config.model_type)
+    if reason is not None:
+        raise InputError(reason, "measure the checkpoint in the server that will run it")
     tokens = run.read_table("tokens")
     shape = (record["ppl_definition"]["windows"], record["ppl_definition"]["seq_len"])
     windows = torch.tensor(tokens["token"].to_numpy()).long().view(shape)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -55,18 +55,15 @@ class SwappableBlock:
         self._effective: dict[tuple[tuple[str, int], ...], dict[str, Tensor]] = {}
 
     def weights(self, widths: Widths) -> dict[str, Tensor]:
-        """Effective weight of each linear that `widths` (linear -> bits) quantizes."""
+        """Effective weight of each linear that `widths` (linear -> bits) quantizes, and of each
+        router that reads what is scaled for them."""
         key = tuple(sorted(widths.items()))
         if set(widths.values()) <= {FP16_BITS}:
             return {}
         if key not in self._effective:
             self.use({})
             realised = realise(self.block, self._searches, widths, self._dtype)
-            self._effective[key] = {
-                name: linear.effective()
-                for name, linear in realised.linears.items()
-                if linear.quantized is not None
-            }
+            self._effective[key] = realised.effective()
         return self._effective[key]
 
     def copies(self, names: Iterable[str]) -> dict[str, Tensor]:
@@ -77,11 +74,15 @@ class SwappableBlock:
     def use(self, weights: Mapping[str, Tensor]) -> None:
         """Put these weights in place, and the reference's everywhere else."""
         for name, weight in self._reference.items():
-            get_linear(self.block, name).weight.data = weight
+            self._module(name).weight.data = weight
         for name, weight in weights.items():
-            linear = get_linear(self.block, name)
-            self._reference.setdefault(name, linear.weight.data)
-            linear.weight.data = weight
+            module = self._module(name)
+            self._reference.setdefault(name, module.weight.data)
+            module.weight.data = weight
+
+    def _module(self, name: str) -> Any:
+        """A linear of the block, or a router."""
+        return self.block.get_submodule(name)
 
     def forget(self, widths: Widths) -> None:
         """Drop the effective weights of one mix."""
@@ -91,7 +92,9 @@ class SwappableBlock:
         """Each linear of `weights`: its name, reference and effective weight."""
         self.use({})
         for name, effective in weights.items():
-            yield name, get_linear(self.block, name).weight.data, effective
+            module = self._module(name)
+            if isinstance(module, nn.Linear):
+                yield name, module.weight.data, effective
 
 
 def read_swappable(

@@ -15,6 +15,7 @@ from diagnose.measure import (
 from diagnose.memory import private_bytes, return_freed_heap
 from diagnose.model_card import CardSubject, write_card
 from diagnose.proof import INPUT_ERROR, Subject
+from diagnose.provable import explain_unproved
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.spec import RunSpec
 from diagnose.stages.chunks import read_tensors
@@ -128,8 +129,16 @@ def prove_checkpoint(run: RunDirectory, subject: Subject, progress: OnProgress) 
     return json.loads(out.read_text(encoding="utf-8"))
 
 
-def proof_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
-    """Measure the checkpoint from disk in a fresh process; complete the headline and tokens."""
+def proof_stage(
+    spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress
+) -> str | None:
+    """Measure the checkpoint from disk in a fresh process; complete the headline and tokens. The
+    reason where it proves nothing, with the model card written all the same."""
+    recipe = load_recipe(run.path / "recipe.json")
+    reason = explain_unproved(recipe, inputs.model.family, inputs.model.config.model_type)
+    if reason is not None:
+        write_model_card(run, inputs.model, recipe, run.checkpoint, None)
+        return reason
     progress("proof", 0, 1)
     run.mark("proof", "running", proof_process_peak_bytes=_run_proof(run))
     proof = json.loads((run.path / "proof.json").read_text(encoding="utf-8"))
@@ -147,9 +156,9 @@ def proof_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnPr
     headline["recovered_interval"] = proof["measured"]["recovered_interval"]
     headline["proved"] = proof["passed"]
     run.update(headline=headline)
-    recipe = load_recipe(run.path / "recipe.json")
     write_model_card(run, inputs.model, recipe, run.checkpoint, proof)
     progress("proof", 1, 1)
+    return None
 
 
 def write_model_card(

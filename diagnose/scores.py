@@ -6,7 +6,8 @@ from typing import Any
 
 from diagnose.rundir import RunDirectory
 from mixedprec.errors import InputError
-from mixedprec.recipe import load_recipe
+from mixedprec.family import EXPERTS
+from mixedprec.recipe import RecipeUnit, load_recipe
 from mixedprec.scheme import FP16_BITS
 from mixedprec.scores import Option, ScoredUnit, Scores
 
@@ -17,7 +18,8 @@ Part = tuple[str, tuple[str, ...], dict[int, Option]]
 def read_scores(path: Path | str, *, split_fused: bool = False) -> Scores:
     """The scores of the run in directory `path`: exact KL where it was measured, else estimated.
 
-    split_fused: every linear of a fused unit is a unit of its own, named BLOCK.LINEAR. InputError
+    split_fused: every linear of a fused unit is a unit of its own, named BLOCK.LINEAR; experts,
+    which no engine splits, stay together. InputError
     for a comparison, a run that has not chosen its recipe yet, or that an earlier version made.
     """
     run = RunDirectory(Path(path))
@@ -44,7 +46,7 @@ def read_scores(path: Path | str, *, split_fused: bool = False) -> Scores:
         block, _, _ = entry.unit.partition(".")
         parts: list[Part] = [
             (f"{block}.{linear.partition(f'.{block}.')[2]}", (linear,), by_linear[linear])
-            for linear in (entry.linears if split_fused and len(entry.linears) > 1 else ())
+            for linear in (entry.linears if split_fused and _is_fused(entry) else ())
         ]
         for name, linears, options in [*parts] or [whole]:
             widths = [FP16_BITS] if entry.unit in kept else sorted(options)
@@ -81,6 +83,10 @@ def read_squared_errors(path: Path | str, scores: Scores) -> dict[str, float]:
         return by_linear.get((unit.block, inside), 0.0)
 
     return {unit.name: sum(find(unit, name) for name in unit.linears) for unit in scores.units}
+
+
+def _is_fused(entry: RecipeUnit) -> bool:
+    return len(entry.linears) > 1 and not entry.unit.endswith(f".{EXPERTS}")
 
 
 def _options(rows: list[dict[str, Any]], key: str) -> dict[str, dict[int, Option]]:

@@ -9,7 +9,7 @@ from mixedprec.scheme import FP16_BITS
 
 def linear_bytes(model: SourceModel, block: int, linear: str, bits: int, spec: RunSpec) -> int:
     """Bytes of one linear's weight on disk at `bits`; `linear` is its name inside the block."""
-    scheme = spec.schemes.get(bits, spec.low)
+    scheme = model.family.kind_of(linear).scheme(spec.schemes.get(bits, spec.low))
     module = get_linear(model.block_shell(block), linear)
     return stored_bytes(module.out_features, module.in_features, bits, scheme)
 

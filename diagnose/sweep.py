@@ -197,12 +197,12 @@ def count_streams(model: SourceModel, plan: Sweepable) -> int:
 
 
 class _Capture:
-    """Records the input of the first linear of every unit during one forward of a block."""
+    """Records the input of every unit during one forward of a block."""
 
     def __init__(self, swappable: Swappable, model: SourceModel):
         self.inputs: dict[str, Tensor] = {}
         self._handles = [
-            swappable.block.get_submodule(kind.linears[0]).register_forward_pre_hook(
+            swappable.block.get_submodule(kind.observed).register_forward_pre_hook(
                 lambda _, args, name=kind.name: self.inputs.__setitem__(name, args[0])
             )
             for kind in model.family.units

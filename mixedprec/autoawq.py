@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mixedprec.family import ScaleGroup
 from mixedprec.scheme import Scheme
 from mixedprec.search import (
     BlockSearch,
     ScaleChoice,
-    ScaleGroup,
     best_clip,
     candidate_scales,
     group_grams,
@@ -44,31 +44,19 @@ class _InputNames(dict[str, str]):
 
 
 def read_scale_groups(model_type: str, block: nn.Module) -> tuple[ScaleGroup, ...]:
-    """The scale groups of `block` (a decoder layer of that architecture) in autoawq's registry.
-
-    Left out are groups whose inverse scales only an activation function could take (GPT-NeoX's and
-    StarCoder2's last linear), for which checkpoints have no place, and one that autoawq would scale
-    wrongly: a fused QKV projection whose value rows are fewer than the output projection's inputs
-    (grouped key-value heads in Phi-3).
-    """
+    """The scale groups of `block` (a decoder layer of that architecture) in autoawq's registry, as
+    they stand there; see `find_scale_groups` for those that can be used."""
     registry = AWQ_CAUSAL_LM_MODEL_MAP[model_type]
     groups = []
     for entry in registry.get_layers_for_scaling(block, _InputNames(), {"mixes": True}):
-        previous, inspect = entry["prev_op"], entry.get("module2inspect")
-        linears = entry["layers"]
-        if isinstance(previous, nn.Linear):
-            width = linears[0].in_features
-            fused_qkv = get_op_name(block, previous).endswith("qkv_proj")
-            if fused_qkv and previous.out_features != 3 * width:
-                continue
-        elif not hasattr(previous, "weight"):
-            continue
+        linears, inspect = entry["layers"], entry.get("module2inspect")
+        lone = inspect is None or inspect is linears[0]
         groups.append(
             ScaleGroup(
-                previous=get_op_name(block, previous),
+                previous=get_op_name(block, entry["prev_op"]),
                 linears=tuple(get_op_name(block, linear) for linear in linears),
-                inspect=None if inspect is None else get_op_name(block, inspect),
-                mixes_tokens=bool(entry.get("kwargs")),
+                inspect=None if lone else get_op_name(block, inspect),
+                mixes_tokens=bool(entry.get("kwargs")) and not lone,
             )
         )
     return tuple(groups)

@@ -7,37 +7,39 @@ depend on each other's results: a stopped search goes on at the first block with
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mixedprec.autoawq import is_clipped, read_scale_groups
+from mixedprec.autoawq import is_clipped
 from mixedprec.errors import InputError
-from mixedprec.families import UnitKind
+from mixedprec.expert_search import search_experts
+from mixedprec.families import Family
+from mixedprec.family import ScaleGroup
 from mixedprec.model import (
     SourceModel,
     advance,
     enter_blocks,
+    fit_kwargs,
     get_linear,
     is_finite,
     move,
     run_block,
 )
 from mixedprec.realise import norm_offset
+from mixedprec.scale_groups import find_scale_groups
 from mixedprec.scheme import Scheme
 from mixedprec.search import (
     CLIP_TOKENS,
     RATIOS,
     BlockSearch,
     ScaleChoice,
-    ScaleGroup,
     SecondMoment,
-    best_clip,
     candidate_scales,
-    group_grams,
+    choose_clip,
     judge_jointly,
     lone_losses,
     weight_means,
@@ -154,8 +156,9 @@ def scale_block(block: nn.Module, choices: Sequence[ScaleChoice]) -> nn.Module:
             previous.weight.data = (previous.weight.data + offset) / scales - offset
         if getattr(previous, "bias", None) is not None:
             previous.bias.data[-len(scales) :] /= scales
-        for name in choice.group.linears:
-            get_linear(scaled, name).weight.data *= scales
+        for name in (*choice.group.linears, *choice.group.compensated):
+            reader: Any = scaled.get_submodule(name)
+            reader.weight.data *= scales
     return scaled
 
 
@@ -186,13 +189,14 @@ def _runner(
     passed = {k: v for k, v in kwargs.items() if k in named} if group.mixes_tokens else {}
 
     def run(batch: Tensor) -> Tensor:
-        return _first(module(batch, **passed))
+        return _first(module(batch, **fit_kwargs(passed, len(batch))))
 
     return run
 
 
 def _search_scheme(
     block: nn.Module,
+    family: Family,
     groups: Sequence[ScaleGroup],
     sites: dict[str, _Site],
     references: dict[str, Stream],
@@ -200,14 +204,19 @@ def _search_scheme(
     scheme: Scheme,
 ) -> BlockSearch:
     """The choices for one block at one scheme, from what its sites saw."""
+    clips: dict[str, Tensor] = {}
+    search = BlockSearch(scheme, (), clips, family.symmetric_linears())
     choices = []
     for group in groups:
-        site = sites[group.linears[0]]
+        site = _site_of(group, sites)
+        if site is None:
+            continue
         linears = [get_linear(block, name) for name in group.linears]
         weights = [linear.weight.data for linear in linears]
-        candidates = candidate_scales(site.mean_size(), weight_means(weights, scheme))
+        own = search.scheme_of(group.linears[0])
+        candidates = candidate_scales(site.mean_size(), weight_means(weights, own))
         if group.inspect is None:
-            losses = lone_losses(weights[0], site.second_moment(), candidates, scheme)
+            losses = lone_losses(weights[0], site.second_moment(), candidates, own)
             best = losses.index(min(losses))
         else:
             best = judge_jointly(
@@ -216,24 +225,23 @@ def _search_scheme(
                 references[group.inspect],
                 _runner(block, group, kwargs),
                 candidates,
-                scheme,
+                own,
                 mixes_tokens=group.mixes_tokens,
             )
         choices.append(ScaleChoice(group, best / RATIOS, candidates[best].clone()))
-    clips: dict[str, Tensor] = {}
-    search = BlockSearch(scheme, tuple(choices), clips)
-    for name, site in sites.items():
-        if not is_clipped(name):
-            continue
-        weight = get_linear(block, name).weight.data
-        inputs = site.clip_inputs()
-        choice = search.choice_for(name)
-        if choice is not None:
-            weight, inputs = weight * choice.scales, inputs / choice.scales
-        weight = weight / search.row_scales(name, len(weight))[:, None]
-        grams = group_grams(inputs, scheme.group(weight.shape[1]))
-        clips[name] = best_clip(weight, grams, scheme)
+    search = replace(search, scales=tuple(choices))
+    for kind in family.units:
+        for name in kind.linears:
+            if name in sites and is_clipped(name):
+                weight = get_linear(block, name).weight.data
+                clips[name] = choose_clip(name, weight, sites[name].clip_inputs(), search)
     return search
+
+
+def _site_of(group: ScaleGroup, sites: dict[str, _Site]) -> _Site | None:
+    """Where the input of a group was seen: at its linears, or at the mixture that hands it on to
+    them; None for what a single expert is searched for."""
+    return sites.get(group.linears[0]) or sites.get(group.inspect or "")
 
 
 @torch.no_grad()
@@ -241,7 +249,7 @@ def search_block(
     name: str,
     block: nn.Module,
     groups: Sequence[ScaleGroup],
-    units: Sequence[UnitKind],
+    family: Family,
     hidden: Stream | Tensor,
     kwargs: dict[str, Any],
     schemes: Sequence[Scheme],
@@ -262,10 +270,10 @@ def search_block(
     jointly = {name for group in groups if group.inspect is not None for name in group.linears}
     sites: dict[str, _Site] = {}
     handles = []
-    for unit in units:
+    for unit in family.units:
         site = _Site(windows, length, not jointly & set(unit.linears), space)
-        sites |= dict.fromkeys(unit.linears, site)
-        first = block.get_submodule(unit.linears[0])
+        sites |= dict.fromkeys((unit.site,) if unit.site else unit.linears, site)
+        first = block.get_submodule(unit.observed)
         handles.append(
             first.register_forward_pre_hook(lambda _, args, site=site: site.add(args[0]))
         )
@@ -289,10 +297,14 @@ def search_block(
             for part in list_slices(windows, 1):
                 kept[""].add(run(inputs.read(part).to(device)))
     references = {key: outputs.stream() for key, outputs in kept.items()}
-    return [
-        _search_scheme(block, groups, sites, references, kwargs, scheme).to(CPU)
+    searches = [
+        _search_scheme(block, family, groups, sites, references, kwargs, scheme)
         for scheme in schemes
     ]
+    if family.experts is not None:
+        seen = sites[family.experts.module].inputs().read(slice(None)).to(device)
+        searches = search_experts(block, family.experts, groups, seen, searches)
+    return [search.to(CPU) for search in searches]
 
 
 @torch.no_grad()
@@ -356,14 +368,14 @@ def search_from(
     for activations that are not finite.
     """
     name, block = model.prefix(number), model.read_block(number, device)
-    groups = read_scale_groups(model.config.model_type, model.block_shell(0))
+    groups = find_scale_groups(model.family, model.config.model_type, model.block_shell(0))
     hidden, kwargs = as_stream(hidden), move(kwargs, device)
     first = hidden.read(slice(1)).to(device, copy=True)
     searches = search_block(
         name,
         block,
         groups,
-        model.family.units,
+        model.family,
         hidden,
         kwargs,
         schemes,

@@ -48,7 +48,7 @@ WITHOUT_EFFECT = {
 }
 FIRST = ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
 # autoawq's ScaledActivation, in families whose MLP has one linear before its activation.
-ACTIVATION_SCALES = "mlp.act.scales"
+ACTIVATION_SCALES = ("mlp.act.scales", "mlp.gelu_impl.scales", "ffn.act.scales")
 # Tensors of older checkpoints that hold no parameter.
 BUFFERS = (".inv_freq", ".masked_bias", ".attention.bias")
 
@@ -109,8 +109,10 @@ class Candidate(SourceModel):
         """The tensor [K] by which autoawq divides what flows from an activation function into a
         linear, if there is one: dividing the weight's columns instead is the same function."""
         block = linear.removesuffix(f".{self.family.units[-1].linears[0]}")
-        name = f"{block}.{ACTIVATION_SCALES}"
-        return name if block != linear and name in self.files and self.method == "awq" else None
+        if block == linear or self.method != "awq":
+            return None
+        names = (f"{block}.{name}" for name in ACTIVATION_SCALES)
+        return next((name for name in names if name in self.files), None)
 
     def width(self, linear: str) -> int:
         """Bits of a linear, by its full name; 16 for one that is not packed."""

@@ -8,7 +8,7 @@ vLLM and SGLang; autoawq's GEMM format holds uniform 4 bits. What each server in
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mixedprec.arithmetic import Quantized
 from mixedprec.errors import InputError
-from mixedprec.families import Family
+from mixedprec.families import Family, UnitKind
 from mixedprec.files import FULL, report_full_disk, write_json
 from mixedprec.model import SourceModel
 from mixedprec.packing import (
@@ -65,7 +65,7 @@ def served_dtype(model: SourceModel, fmt: str) -> torch.dtype:
     return torch.float16 if fmt == "awq" else model.dtype
 
 
-def _check_format(fmt: str, recipe: Recipe, schemes: dict[int, Scheme]) -> None:
+def _check_format(fmt: str, family: Family, recipe: Recipe, schemes: dict[int, Scheme]) -> None:
     if fmt not in FORMATS:
         raise InputError(f"unknown format {fmt!r}", f"choose from {', '.join(FORMATS)}")
     widths = {entry.bits for entry in recipe.units}
@@ -74,8 +74,11 @@ def _check_format(fmt: str, recipe: Recipe, schemes: dict[int, Scheme]) -> None:
             f"autoawq's GEMM format holds 4 and 16 bits, the recipe asks {sorted(widths)}",
             "write it as compressed-tensors",
         )
-    if fmt == "awq" and 4 in schemes and schemes[4].symmetric:
-        raise InputError("autoawq's GEMM format is asymmetric", "write it as compressed-tensors")
+    if fmt == "awq" and (family.experts or (4 in schemes and schemes[4].symmetric)):
+        what = "experts are symmetric" if family.experts else "this run is symmetric"
+        raise InputError(
+            f"autoawq's GEMM format has zero points, {what}", "write it as compressed-tensors"
+        )
     odd = [bits for bits in widths if bits not in (*SERVED_WIDTHS, FP16_BITS)]
     if odd:
         raise InputError(
@@ -84,19 +87,31 @@ def _check_format(fmt: str, recipe: Recipe, schemes: dict[int, Scheme]) -> None:
         )
 
 
-def _targets(family: Family, recipe: Recipe, bits: int) -> list[str]:
-    """Anchored patterns of the linears at `bits`, one a kind of unit, fused names included."""
+def _targets(family: Family, recipe: Recipe, kinds: Collection[UnitKind], bits: int) -> list[str]:
+    """Anchored patterns of the linears of `kinds` at `bits`, one a kind, fused names included."""
+    layers = re.escape(family.blocks.rpartition(".")[2])
     targets = []
-    for kind in family.units:
+    for kind in kinds:
         blocks = [
             entry.unit.split(".")[0]
             for entry in recipe.units
             if entry.bits == bits and entry.unit.split(".")[1] == kind.name
         ]
         if blocks:
-            names = "|".join(re.escape(n) for n in dict.fromkeys((*kind.linears, kind.fused)))
-            targets.append(rf"re:.*\.layers\.({'|'.join(blocks)})\.({names})$")
+            names = kind.pattern or "|".join(
+                re.escape(n) for n in dict.fromkeys((*kind.linears, kind.fused))
+            )
+            targets.append(rf"re:.*\.{layers}\.({'|'.join(blocks)})\.({names})$")
     return targets
+
+
+def _routers(family: Family) -> list[str]:
+    """A pattern for what stays at 16 bits inside the blocks without being in a unit."""
+    if family.experts is None:
+        return []
+    layers = re.escape(family.blocks.rpartition(".")[2])
+    gates = "|".join(map(re.escape, family.experts.gates))
+    return [rf"re:.*\.{layers}\.\d+\.{family.experts.module}\.({gates})$"]
 
 
 def _quantization_config(
@@ -115,13 +130,19 @@ def _quantization_config(
             "modules_to_not_convert": kept or None,
         }
     groups: dict[str, Any] = {}
+    kinds: dict[Scheme, list[UnitKind]] = {}
     for bits in sorted({entry.bits for entry in recipe.units} - {FP16_BITS}):
-        scheme = schemes[bits]
+        for kind in model.family.units:
+            kinds.setdefault(kind.scheme(schemes[bits]), []).append(kind)
+    for scheme, of_scheme in kinds.items():
+        targets = _targets(model.family, recipe, of_scheme, scheme.bits)
+        if not targets:
+            continue
         channel = scheme.group_size == -1
         groups[f"group_{len(groups)}"] = {
-            "targets": _targets(model.family, recipe, bits),
+            "targets": targets,
             "weights": {
-                "num_bits": bits,
+                "num_bits": scheme.bits,
                 "type": "int",
                 "symmetric": scheme.symmetric,
                 "strategy": "channel" if channel else "group",
@@ -134,7 +155,11 @@ def _quantization_config(
         "format": "pack-quantized",
         "quantization_status": "compressed",
         "config_groups": groups,
-        "ignore": [*heads, *_targets(model.family, recipe, FP16_BITS)],
+        "ignore": [
+            *heads,
+            *_routers(model.family),
+            *_targets(model.family, recipe, model.family.units, FP16_BITS),
+        ],
     }
 
 
@@ -230,7 +255,7 @@ def write_checkpoint(
 
     searches: folder of the AWQ searches for every width in the recipe. schemes: bits -> scheme.
     """
-    _check_format(fmt, recipe, schemes)
+    _check_format(fmt, model.family, recipe, schemes)
     dtype = served_dtype(model, fmt)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

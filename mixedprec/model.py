@@ -20,10 +20,11 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from mixedprec.errors import InputError
-from mixedprec.families import FAMILIES, Family, find_family
+from mixedprec.experts import Part, find_part, split_experts
+from mixedprec.families import Family, find_family, fit_family
 from mixedprec.streams import (
     CPU,
     Stream,
@@ -73,16 +74,20 @@ class SourceModel:
         """Tensors by name, as `dtype` or in the stored type. InputError for one missing or not
         finite."""
         by_file: dict[Path, list[str]] = {}
+        parts: dict[str, Part] = {}
         for name in names:
-            if name not in self.files:
+            part = find_part(name, self.family.experts, self.files)
+            if part is not None:
+                parts[name] = part
+            elif name not in self.files:
                 raise InputError(
                     f"{self.path} has no tensor {name}", "download the whole checkpoint again"
                 )
-            by_file.setdefault(self.files[name], []).append(name)
+            by_file.setdefault(self.files[part.tensor if part else name], []).append(name)
         tensors = {}
         for path, wanted in by_file.items():
             for name in wanted:
-                tensors[name] = _read_tensor(path, name, dtype)
+                tensors[name] = _read_tensor(path, name, dtype, parts.get(name))
                 if not is_finite(tensors[name]):
                     raise _not_finite(name, path)
         return tensors
@@ -126,7 +131,7 @@ class SourceModel:
         takes no memory."""
         base_name = self.shell.base_model_prefix
         base = copy.deepcopy(self.shell.get_submodule(base_name))
-        recorders = [_Recorder() for _ in range(self.blocks)]
+        recorders = [_Recorder(self.family.returns_tuple) for _ in range(self.blocks)]
         base.set_submodule(
             self.family.blocks.removeprefix(base_name + "."), nn.ModuleList(recorders)
         )
@@ -145,7 +150,7 @@ class SourceModel:
         """The final norm and the language-model head on `device`."""
         shell = copy.deepcopy(self.shell)
         norm = self._fill(shell.get_submodule(self.family.norm), self.family.norm)
-        shell.set_submodule(self.shell.base_model_prefix, _FinalNorm(norm))
+        shell.set_submodule(self.family.norm.rpartition(".")[0], _FinalNorm(norm))
         if self.config.tie_word_embeddings and "lm_head.weight" not in self.files:
             name = self.family.embedding + ".weight"
             weight = self.read([name], torch.float32)[name]
@@ -192,20 +197,33 @@ class _Recorder(nn.Module):
     hidden: Tensor
     kwargs: dict[str, Any]
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def __init__(self, returns_tuple: bool):
+        super().__init__()
+        self._returns_tuple = returns_tuple
+
+    def forward(
+        self, hidden_states: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor | tuple[Tensor, None]:
         self.hidden, self.kwargs = hidden_states, kwargs
-        return hidden_states
+        return (hidden_states, None) if self._returns_tuple else hidden_states
+
+
+@dataclass
+class _Decoded(BaseModelOutputWithPastAndCrossAttentions):
+    """What a decoder gives its head, of any architecture."""
+
+    router_logits: tuple[Tensor, ...] | None = None
 
 
 class _FinalNorm(nn.Module):
-    """Stands where the base model would: all that is left of it is its final norm."""
+    """Stands where the decoder would: all that is left of it is its final norm."""
 
     def __init__(self, norm: nn.Module):
         super().__init__()
         self.norm = norm
 
-    def forward(self, *args: Any, inputs_embeds: Tensor, **kwargs: Any) -> BaseModelOutputWithPast:
-        return BaseModelOutputWithPast(last_hidden_state=self.norm(inputs_embeds))
+    def forward(self, *args: Any, inputs_embeds: Tensor, **kwargs: Any) -> _Decoded:
+        return _Decoded(last_hidden_state=self.norm(inputs_embeds))
 
 
 class Entrance:
@@ -296,33 +314,43 @@ def advance(block: nn.Module, stream: Stream | Tensor, kwargs: dict[str, Any]) -
 
 def run_block(block: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
     """A block's output for a stream [n, length, d]."""
-    output = block(hidden, **kwargs)
+    output = block(hidden, **fit_kwargs(kwargs, len(hidden)))
     return output[0] if isinstance(output, tuple) else output
 
 
 def _read_parts(path: Path, name: str) -> Iterator[tuple[int, Tensor]]:
     """A stored tensor a few rows at a time, each with the number of its first."""
     with safe_open(path, framework="pt") as file:
-        shape = file.get_slice(name).get_shape()
+        held = held_name(file, name)
+        shape = file.get_slice(held).get_shape()
     # A row of float32, the largest type of a weight.
     row = max(1, math.prod(shape[1:]) * 4)
     for part in list_slices(shape[0], max(1, BYTES_A_READ // row)):
         with safe_open(path, framework="pt") as file:
-            yield part.start, file.get_slice(name)[part]
+            yield part.start, file.get_slice(held)[part]
 
 
-def _read_tensor(path: Path, name: str, dtype: torch.dtype | None) -> Tensor:
-    """A stored tensor in memory of its own, as `dtype` or in the stored type."""
+def _read_tensor(
+    path: Path, name: str, dtype: torch.dtype | None, part: Part | None = None
+) -> Tensor:
+    """A stored tensor, or a part of one, in memory of its own, as `dtype` or in the stored type."""
+    # Opened for each: what has been read of a file stays in memory while it is open.
     with safe_open(path, framework="pt") as file:
-        shape = file.get_slice(name).get_shape()
-        if math.prod(shape) * 4 <= BYTES_A_READ:
-            mapped = file.get_tensor(name)
+        stored = file.get_slice(held_name(file, part.tensor if part else name))
+        shape = stored.get_shape()
+        if part is not None:
+            mapped = part.cut(stored)
+        elif math.prod(shape) * 4 <= BYTES_A_READ:
+            mapped = file.get_tensor(held_name(file, name))
+        else:
+            mapped = None
+        if mapped is not None:
             return mapped.to(dtype or mapped.dtype, copy=True)
     values = torch.empty(0)
-    for first, part in _read_parts(path, name):
+    for first, rows in _read_parts(path, name):
         if first == 0:
-            values = torch.empty(shape, dtype=dtype or part.dtype)
-        values[first : first + len(part)] = part
+            values = torch.empty(shape, dtype=dtype or rows.dtype)
+        values[first : first + len(rows)] = rows
     return values
 
 
@@ -331,6 +359,15 @@ def _not_finite(name: str, path: Path) -> InputError:
         f"tensor {name} in {path.name} holds NaN or infinity",
         "repair or re-download the checkpoint",
     )
+
+
+def fit_kwargs(kwargs: dict[str, Any], count: int) -> dict[str, Any]:
+    """A block's keyword arguments, known for one window, for a batch of `count`: biases of
+    positions (ALiBi) have a row a head and window, everything else is broadcast."""
+    alibi = kwargs.get("alibi")
+    if alibi is None:
+        return kwargs
+    return {**kwargs, "alibi": alibi.repeat(count, *[1] * (alibi.ndim - 1))}
 
 
 def is_finite(values: Tensor) -> bool:
@@ -397,28 +434,52 @@ def index_tensors(path: Path) -> dict[str, Path]:
     return files
 
 
+def name_fully(files: dict[str, Path], family: Family) -> dict[str, Path]:
+    """The tensors by the names of transformers' whole model: some checkpoints, BLOOM's and old OPTs
+    among them, hold its body alone, without the first part of each name."""
+    body, _, bare = f"{family.embedding}.weight".partition(".")
+    if bare not in files:
+        return files
+    known = ("lm_head.", body + ".")
+    return {n if n.startswith(known) else f"{body}.{n}": path for n, path in files.items()}
+
+
+def held_name(file: Any, name: str) -> str:
+    """What an open file calls the tensor `name`: see `name_fully`."""
+    return name if name in file.keys() else name.partition(".")[2]
+
+
 def stored_name(name: str, files: dict[str, Path]) -> str:
     """What a parameter is called in this checkpoint."""
     old = OLD_NAMES.get(name, name)
     return old if name not in files and old in files else name
 
 
-def _check_shapes(path: Path, shell: Any, files: dict[str, Path], tied: bool) -> None:
+def _check_shapes(
+    path: Path, shell: Any, family: Family, files: dict[str, Path], tied: bool
+) -> None:
     """Raise InputError for a parameter that the checkpoint lacks or holds in another shape."""
     wanted: dict[Path, dict[str, list[int]]] = {}
+    parts: dict[str, Part] = {}
     for name, parameter in shell.named_parameters():
         stored = stored_name(name, files)
         if name == "lm_head.weight" and tied and stored not in files:
             continue
-        if stored not in files:
+        part = find_part(stored, family.experts, files)
+        if part is not None:
+            parts[stored] = part
+        elif stored not in files:
             raise InputError(
                 f"{path} has no tensor {stored}", "download the whole checkpoint again"
             )
-        wanted.setdefault(files[stored], {})[stored] = list(parameter.shape)
+        file = files[part.tensor if part else stored]
+        wanted.setdefault(file, {})[stored] = list(parameter.shape)
     for file, shapes in wanted.items():
         with safe_open(file, framework="pt") as opened:
             for name, shape in shapes.items():
-                found = opened.get_slice(name).get_shape()
+                part = parts.get(name)
+                whole = opened.get_slice(held_name(opened, part.tensor if part else name))
+                found = part.shape(whole) if part else whole.get_shape()
                 if found != shape:
                     raise InputError(
                         f"tensor {name} has shape {found} where config.json means {shape}",
@@ -429,7 +490,7 @@ def _check_shapes(path: Path, shell: Any, files: dict[str, Path], tied: bool) ->
 def _served_dtype(files: dict[str, Path], probe: str) -> torch.dtype:
     """The 16-bit type to serve in: the stored one; float16 for a checkpoint in float32."""
     with safe_open(files[probe], framework="pt") as file:
-        stored = file.get_slice(probe).get_dtype()
+        stored = file.get_slice(held_name(file, probe)).get_dtype()
     return torch.bfloat16 if stored == "BF16" else torch.float16
 
 
@@ -454,34 +515,34 @@ def open_model(name: str) -> SourceModel:
     """Open a model by hub id or path; reads headers only. InputError where it cannot be used."""
     path = resolve_path(name)
     raw, config = read_config(path)
-    family = find_family(config.model_type)
+    family = fit_family(find_family(config.model_type), config, name)
     if raw.get("quantization_config"):
         raise InputError(f"{name} is already quantized", "give the FP16 or BF16 model it came from")
-    files = index_tensors(path)
+    files = name_fully(index_tensors(path), family)
     embedding = family.embedding + ".weight"
     if embedding not in files:
         raise InputError(f"{path} has no tensor {embedding}", "download the whole checkpoint again")
-    if family is FAMILIES["stablelm"] and getattr(config, "use_parallel_residual", False):
-        raise InputError(
-            f"{name} is a StableLM with parallel residuals, which autoawq would scale wrongly",
-            "use a model whose blocks have two norms",
-        )
     try:
-        shell = make_shell(config)
+        shell = make_shell(config, family, name)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path / 'config.json'} does not describe a model ({error})", "repair it"
         ) from error
-    _check_shapes(path, shell, files, config.tie_word_embeddings)
+    _check_shapes(path, shell, family, files, config.tie_word_embeddings)
     dtype = _served_dtype(files, embedding)
     return SourceModel(name, path, config, family, dtype, files, shell)
 
 
-def make_shell(config: PretrainedConfig) -> Any:
-    """transformers' model with its parameters on meta."""
+def make_shell(config: PretrainedConfig, family: Family, name: str) -> Any:
+    """transformers' model with its parameters on meta, experts as linears of their own. name: for
+    messages."""
     with init_empty_weights(include_buffers=False):
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        shell = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        if family.experts is not None:
+            for block in shell.get_submodule(family.blocks):
+                split_experts(block, family.experts, name)
+    return shell.eval()
 
 
 def _restore(kind: type[SourceModel], kept: dict[str, Any], config: PretrainedConfig) -> Any:
-    return kind(**kept, shell=make_shell(config))
+    return kind(**kept, shell=make_shell(config, kept["family"], kept["name"]))

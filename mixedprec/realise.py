@@ -50,10 +50,24 @@ class RealisedLinear:
 
 @dataclass(frozen=True)
 class RealisedBlock:
-    """One block as served: its linears by name, and every other parameter (norms) by name."""
+    """One block as served: its linears by name, and every other parameter (norms) by name.
+
+    compensated: of modules that stay at 16 bits but read a scaled input (routers), the effective
+    weight in the basis of the reference model: rounding it to 16 bits is not undone anywhere.
+    """
 
     linears: dict[str, RealisedLinear]
     others: dict[str, Tensor]
+    compensated: dict[str, Tensor]
+
+    def effective(self) -> dict[str, Tensor]:
+        """What stands in the reference's place in the basis of the reference, by module."""
+        quantized = {
+            name: linear.effective()
+            for name, linear in self.linears.items()
+            if linear.quantized is not None
+        }
+        return quantized | self.compensated
 
 
 def _source(group_widths: list[int], searches: Searches) -> BlockSearch | None:
@@ -103,6 +117,7 @@ def realise(
         for name, value in block.named_parameters()
         if name.rpartition(".")[0] not in widths
     }
+    compensated: dict[str, Tensor] = {}
     sources: dict[str, ScaleChoice] = {}
     groups = {choice.group for search in searches.values() for choice in search.scales}
     for group in sorted(groups, key=lambda g: g.linears):
@@ -121,6 +136,11 @@ def realise(
         for name in group.linears:
             inputs[name] = scales
             sources[name] = choice
+        for name in group.compensated:
+            reader: Any = block.get_submodule(name)
+            stored = (reader.weight.float() * scales).to(dtype)
+            others[f"{name}.weight"] = stored
+            compensated[name] = stored.float() / scales
 
     def finish(name: str, linear: nn.Linear) -> RealisedLinear:
         bits = widths[name]
@@ -140,10 +160,12 @@ def realise(
             stretched = clip * (search.row_scales(name, len(weight)) / outputs[name])[:, None]
             limit = stretched[:, :, None]
             weight.view(*clip.shape, -1).clamp_(-limit, limit)
-        coded = quantize(weight, search.scheme, dtype)
+        coded = quantize(weight, search.scheme_of(name), dtype)
         return RealisedLinear(coded, None, bias, inputs[name], outputs[name])
 
-    return RealisedBlock({name: finish(name, m) for name, m in linears.items()}, others)
+    return RealisedBlock(
+        {name: finish(name, m) for name, m in linears.items()}, others, compensated
+    )
 
 
 def stored_bytes(rows: int, columns: int, bits: int, scheme: Scheme) -> int:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mixedprec.arithmetic import fake_quantize
+from mixedprec.family import ScaleGroup
 from mixedprec.scheme import Scheme
 from mixedprec.streams import CPU, Stream, as_stream, batch_size, list_batches
 
@@ -39,21 +40,6 @@ KEPT_ELEMENTS = 2**24
 
 
 @dataclass(frozen=True)
-class ScaleGroup:
-    """Linears that share one input, and with it one vector of scales.
-
-    previous: the module whose output takes the inverse scales. inspect: the module through whose
-    output the linears are judged; None for a lone linear. mixes_tokens: whether that module is
-    attention (needs whole sequences) rather than token-wise.
-    """
-
-    previous: str
-    linears: tuple[str, ...]
-    inspect: str | None
-    mixes_tokens: bool
-
-
-@dataclass(frozen=True)
 class ScaleChoice:
     """The search's answer for a scale group: `ratio` (0 to 0.95) and its scales [K], float32."""
 
@@ -68,12 +54,19 @@ class BlockSearch:
 
     clips: linear -> largest weight kept, float32 [N, G], once all of this search's scales are in
     the weight (those of its inputs, and those its rows take for the linear after it). Linears
-    without an entry are not clipped.
+    without an entry are not clipped. symmetric: the linears that are quantized without zero points
+    whatever the scheme. uncalibrated: experts that saw too few tokens to be searched.
     """
 
     scheme: Scheme
     scales: tuple[ScaleChoice, ...]
     clips: dict[str, Tensor]
+    symmetric: frozenset[str] = frozenset()
+    uncalibrated: tuple[str, ...] = ()
+
+    def scheme_of(self, linear: str) -> Scheme:
+        """The scheme of one of the block's linears."""
+        return replace(self.scheme, symmetric=True) if linear in self.symmetric else self.scheme
 
     def choice_for(self, linear: str) -> ScaleChoice | None:
         """The scale choice of the group `linear` is in, if its input is scaled at all."""
@@ -83,7 +76,7 @@ class BlockSearch:
         """The same search with its tensors on `device`."""
         choices = tuple(replace(c, scales=c.scales.to(device)) for c in self.scales)
         clips = {name: clip.to(device) for name, clip in self.clips.items()}
-        return BlockSearch(self.scheme, choices, clips)
+        return replace(self, scales=choices, clips=clips)
 
     def row_scales(self, linear: str, rows: int) -> Tensor:
         """What the rows of `linear` are divided by for the linear after it, [rows]."""
@@ -272,6 +265,17 @@ def sample_for_clipping(inputs: Tensor) -> Tensor:
     """The tokens [≤ 1023, K] of [..., K] inputs that autoawq judges clipping on: every n-th."""
     flat = inputs.reshape(-1, inputs.shape[-1])
     return flat[:: max(1, len(flat) // CLIP_TOKENS)]
+
+
+def choose_clip(name: str, weight: Tensor, inputs: Tensor, search: BlockSearch) -> Tensor:
+    """The clipping maximum [N, G] of each weight group of the linear `name`, once all scales of
+    `search` are in its weight [N, K]. inputs: the tokens [T, K] it is judged on."""
+    choice = search.choice_for(name)
+    if choice is not None:
+        weight, inputs = weight * choice.scales, inputs / choice.scales
+    weight = weight / search.row_scales(name, len(weight))[:, None]
+    scheme = search.scheme_of(name)
+    return best_clip(weight, group_grams(inputs, scheme.group(weight.shape[1])), scheme)
 
 
 def best_clip(weight: Tensor, grams: Tensor, scheme: Scheme) -> Tensor:

@@ -35,7 +35,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             model = model.to(torch.float32)
             for parameter in model.parameters():
                 if parameter.ndim > 1:
-                    parameter.data *= torch.exp(0.7 * torch.randn(parameter.shape[1]))
+                    parameter.data *= torch.exp(0.7 * torch.randn(parameter.shape[-1]))
                     parameter.data *= 2.0
             path = tmp_path_factory.mktemp(family)
             model.to(dtype).save_pretrained(path)

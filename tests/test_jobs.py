@@ -195,8 +195,8 @@ def test_models_that_no_run_could_use(tmp_path: Path) -> None:
         return check_request(RunRequest(model=str(tmp_path), name="x"), set()).get("model", "")
 
     assert "no config.json" in said()
-    (tmp_path / "config.json").write_text('{"model_type": "opt"}')
-    assert "'opt' is not supported" in said()
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    assert "'mamba' is not supported" in said()
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     assert "no safetensors file" in said()

@@ -76,6 +76,15 @@ def test_wrecked_logits_have_a_finite_kl() -> None:
     assert torch.allclose(kl, torch.full((3,), 500.0 - 10.0 - torch.tensor(50.0).log().item()))
 
 
+def test_a_candidate_that_gives_up_the_sure_token_has_a_finite_kl() -> None:
+    logits = torch.zeros(3, 50)
+    logits[:, 7] = torch.tensor([20.0, 40.0, 80.0])
+    nll, kl, _ = score(prepare_reference(logits), torch.zeros(3, 50), torch.full((3,), 7))
+    p, q = logits.double().log_softmax(-1), torch.zeros(3, 50).double().log_softmax(-1)
+    torch.testing.assert_close(kl.double(), (p.exp() * (p - q)).sum(-1), rtol=1e-5, atol=0)
+    torch.testing.assert_close(nll, torch.full((3,), 50.0).log())
+
+
 def test_kl_of_equal_logits_is_exactly_zero() -> None:
     logits = 10 * torch.randn(20, 1000, generator=torch.Generator().manual_seed(2))
     _, kl, _ = score(prepare_reference(logits), logits.clone(), torch.zeros(20).long())

@@ -34,6 +34,22 @@ def test_pieces_add_up_to_transformers_model(family: str, make_model: MakeModel)
         torch.testing.assert_close(model.read_head()(hidden), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("family", ["bloom", "opt", "mixtral"])
+def test_a_body_alone_is_the_same_model(family: str, make_model: MakeModel, tmp_path: Path) -> None:
+    """BLOOM's own checkpoints name their tensors without "transformer."."""
+    path = make_model(family)
+    bare = Path(shutil.copytree(path, tmp_path / "bare"))
+    tensors = load_file(bare / "model.safetensors")
+    names = {n: n if n.startswith("lm_head.") else n.partition(".")[2] for n in tensors}
+    save_file({names[n]: tensor for n, tensor in tensors.items()}, bare / "model.safetensors")
+    whole, body = open_model(str(path)), open_model(str(bare))
+    assert body.other_tensors() == whole.other_tensors()
+    assert body.dtype == whole.dtype
+    expected = dict(whole.read_whole().named_parameters())
+    for name, parameter in body.read_whole().named_parameters():
+        assert torch.equal(parameter, expected[name]), name
+
+
 def test_sliding_windows_reach_the_blocks(make_model: MakeModel) -> None:
     """Longer than Gemma 2's window: its even and odd blocks need different masks."""
     path = make_model("gemma2", sliding_window=16)
@@ -115,7 +131,7 @@ def test_other_shapes_and_odd_configs(damaged: Path) -> None:
 def test_unsupported_architecture_names_the_supported(damaged: Path) -> None:
     config = json.loads((damaged / "config.json").read_text())
     (damaged / "config.json").write_text(json.dumps({**config, "model_type": "mamba"}))
-    with pytest.raises(InputError, match=r"'mamba' is not supported: use one of cohere, gemma"):
+    with pytest.raises(InputError, match=r"'mamba' is not supported: use one of bloom, cohere"):
         open_model(str(damaged))
 
 

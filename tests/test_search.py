@@ -15,10 +15,10 @@ from mixedprec.autoawq import (
     FastQuantizer,
     MendedQuantizer,
     quantize_with_autoawq,
-    read_scale_groups,
 )
 from mixedprec.block_search import scale_block, search_model
 from mixedprec.model import open_model
+from mixedprec.scale_groups import find_scale_groups
 from mixedprec.scheme import Scheme
 from mixedprec.search import (
     BlockSearch,
@@ -28,7 +28,7 @@ from mixedprec.search import (
     survivors,
 )
 from mixedprec.searches import load_search, search_path
-from tests.tiny import FAMILIES
+from tests.tiny import STOCK
 
 MakeModel = Callable[..., Path]
 
@@ -63,7 +63,7 @@ def shares_equal(stock: list[BlockSearch], ours: list[BlockSearch]) -> tuple[flo
     return sum(scales) / len(scales), sum(clips) / len(clips), largest
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", STOCK)
 def test_fast_quantizer_chooses_as_stock(
     family: str, make_model: MakeModel, text_file: Path
 ) -> None:
@@ -160,7 +160,7 @@ def test_stock_corrupts_weights_on_cpu_unless_mended(
     assert (outputs[Unmended] - expected).abs().max() > 1e-1 * spread
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", STOCK)
 def test_scaling_alone_changes_nothing(
     family: str, make_model: MakeModel, text_file: Path, tmp_path: Path
 ) -> None:
@@ -183,7 +183,7 @@ def test_grouped_fused_projection_is_left_unscaled(make_model: MakeModel) -> Non
     grouped = open_model(str(make_model("phi3", num_key_value_heads=2)))
     full = open_model(str(make_model("phi3")))
     names = [
-        [g.linears for g in read_scale_groups("phi3", model.block_shell(0))]
+        [g.linears for g in find_scale_groups(model.family, "phi3", model.block_shell(0))]
         for model in (grouped, full)
     ]
     assert ("self_attn.o_proj",) not in names[0]

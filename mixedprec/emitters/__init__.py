@@ -25,6 +25,7 @@ from mixedprec.emitters import autoround, gptqmodel, llama_cpp, llm_compressor, 
 from mixedprec.emitters.emitter import Emitter, describe_scheme
 from mixedprec.emitters.selectors import check_selectors, find_split
 from mixedprec.errors import InputError
+from mixedprec.family import EXPERTS
 from mixedprec.recipe import Recipe
 from mixedprec.scheme import FP16_BITS, Scheme
 
@@ -41,13 +42,14 @@ def emit(target: str, recipe: Recipe, schemes: Mapping[int, Scheme]) -> str:
 
     schemes: bits -> scheme, for every width of the recipe but 16. InputError for an unknown target,
     a width without a scheme, a scheme that the target cannot hold, fused linears of different
-    widths where the target's servers fuse, a unit without linears, a linear named twice, and names
-    that no selector can tell apart.
+    widths where the target's servers fuse, a unit without linears, a linear named twice, a mixture
+    of experts, and names that no selector can tell apart.
     """
     if target not in EMITTERS:
         raise InputError(f"unknown target {target!r}", f"choose from {', '.join(EMITTERS)}")
     emitter = EMITTERS[target]
     _check_names(recipe)
+    _check_experts(recipe)
     _check_widths(emitter, recipe, schemes)
     _check_fused(emitter, recipe)
     return emitter.write(recipe, schemes)
@@ -62,6 +64,15 @@ def _check_names(recipe: Recipe) -> None:
             if name in seen:
                 raise InputError(f"the recipe names {name} twice", "give every linear one width")
             seen.add(name)
+
+
+def _check_experts(recipe: Recipe) -> None:
+    mixture = next((e.unit for e in recipe.units if e.unit.endswith(f".{EXPERTS}")), None)
+    if mixture is not None:
+        raise InputError(
+            f"unit {mixture} is a mixture of experts, which every tool names its own way",
+            "write a checkpoint instead: awqscope requantize",
+        )
 
 
 def _check_widths(emitter: Emitter, recipe: Recipe, schemes: Mapping[int, Scheme]) -> None:
