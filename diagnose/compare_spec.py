@@ -11,8 +11,8 @@ from mixedprec.errors import InputError
 @dataclass(frozen=True)
 class CompareSpec:
     """The options of `awqscope compare`; see its --help. valid: a text, or several. seq_len and
-    windows: None for the defaults. max_memory: bytes. Errors: InputError for numbers that make no
-    sense, and for no text or the same one twice."""
+    windows: None for the defaults. max_memory, chunk_windows: as of `RunSpec`. Errors: InputError
+    for numbers that make no sense, and for no text or the same one twice."""
 
     reference: str
     candidate: str
@@ -31,6 +31,7 @@ class CompareSpec:
         check_texts(self.valid_texts)
         least = {"--seq-len": (self.seq_len, 2), "--windows": (self.windows, 2)}
         least |= {"--top-k": (self.top_k, 0), "--seed": (self.seed, 0)}
+        least |= {"--chunk-windows": (self.chunk_windows, 1)}
         for option, (value, smallest) in least.items():
             if value is not None and value < smallest:
                 raise InputError(f"{option} {value} is too small", f"give at least {smallest}")

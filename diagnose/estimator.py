@@ -25,6 +25,7 @@ from mixedprec.model import (
     Head,
     SourceModel,
     advance,
+    device_of,
     enter_blocks,
     get_linear,
     move,
@@ -84,7 +85,6 @@ class _Products:
     def __init__(self, swappable: SwappableBlock, deltas: dict[str, dict[int, Tensor]]) -> None:
         self.found: dict[tuple[str, int], Tensor] = {}
         self._block = swappable.block
-        self._device = next(swappable.block.parameters()).device
         self._deltas = deltas
         self._handles = [
             swappable.block.get_submodule(linear).register_forward_hook(
@@ -108,10 +108,9 @@ class _Products:
         found = self.found.get((linear, bits))
         if found is not None and found.numel() == shape.numel():
             return found.view(shape)
-        if found is None:
-            return torch.zeros(shape, device=self._device)
-        products = found.new_zeros(shape.numel())
-        products[seen_rows(self._block, linear)] = found
+        products = torch.zeros(shape.numel(), device=device_of(self._block))
+        if found is not None:
+            products[seen_rows(self._block, linear)] = found
         return products.view(shape)
 
     def remove(self) -> None:

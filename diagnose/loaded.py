@@ -33,15 +33,16 @@ class Loaded(Protocol):
         ...
 
     def block(self, number: int) -> nn.Module:
-        """A decoder layer with its weights unpacked; to be asked for after the logits."""
+        """A module that holds the decoder layer, its weights unpacked, under its full name; to be
+        asked for after the logits."""
         ...
 
 
 class _Whole:
     how: How = "whole"
 
-    def __init__(self, model: Any, blocks: str):
-        self._model, self._blocks = model, blocks
+    def __init__(self, model: Any):
+        self._model = model
 
     def logits(self, windows: Tensor) -> Iterator[Tensor]:
         for window in windows:
@@ -49,7 +50,7 @@ class _Whole:
 
     def block(self, number: int) -> nn.Module:
         # transformers unpacks compressed weights at the first forward.
-        return self._model.get_submodule(f"{self._blocks}.{number}")
+        return self._model
 
 
 class _ByBlock:
@@ -69,7 +70,7 @@ class _ByBlock:
             stream.write(place, entrance.enter(windows[place]))
         del entrance
         for number in range(self._source.blocks):
-            block = self.block(number)
+            block = self._read_block(number)
             for place in places:
                 stream.write(place, run_block(block, stream.read(place), all_kwargs[number]))
             del block  # before the next is read: one at a time
@@ -78,6 +79,17 @@ class _ByBlock:
             yield head(stream.read(place))[0].float()
 
     def block(self, number: int) -> nn.Module:
+        whole = place = nn.Module()
+        *outer, last = self._source.prefix(number).split(".")
+        for name in outer:
+            inner = nn.Module()
+            place.add_module(name, inner)
+            place = inner
+        place.add_module(last, self._read_block(number))
+        return whole
+
+    def _read_block(self, number: int) -> nn.Module:
+        """A decoder layer, its weights unpacked."""
         prefix = self._source.prefix(number)
         block = copy.deepcopy(self._source.shell.get_submodule(prefix))
         names = [name for name, _ in block.named_parameters()]
@@ -107,7 +119,7 @@ def load_checkpoint(
         model = AutoModelForCausalLM.from_pretrained(
             checkpoint, dtype=torch.float32, use_safetensors=True, **given
         )
-        return _Whole(model.eval(), family.blocks)
+        return _Whole(model.eval())
     quantizer = AutoHfQuantizer.from_config(config.quantization_config, pre_quantized=True)
     quantizer.validate_environment()
     shell = make_shell(config, family, str(checkpoint), trust_remote_code=trust_remote_code)

@@ -11,7 +11,6 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +97,8 @@ class SourceModel:
         for path, wanted in by_file.items():
             self._check_unchanged(path)
             for name in wanted:
-                part = parts.get(name)
-                read = partial(_cut_part, part=part) if part else partial(_read_tensor, name=name)
                 with _report_unreadable(path):
-                    tensors[name] = read(path, dtype=dtype)
+                    tensors[name] = _read_tensor(path, name, dtype, parts.get(name))
                 if not is_finite(tensors[name]):
                     raise _not_finite(name, path)
         return tensors
@@ -377,34 +374,37 @@ def run_block(block: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> Tenso
 def _read_parts(path: Path, name: str) -> Iterator[tuple[int, Tensor]]:
     """A stored tensor a few rows at a time, each with the number of its first."""
     with safe_open(path, framework="pt") as file:
-        shape = file.get_slice(held_name(file, name)).get_shape()
+        held = held_name(file, name)
+        shape = file.get_slice(held).get_shape()
     # A row of float32, the largest type of a weight.
     row = max(1, math.prod(shape[1:]) * 4)
     for part in list_slices(shape[0], max(1, BYTES_A_READ // row)):
         with safe_open(path, framework="pt") as file:
-            yield part.start, file.get_slice(held_name(file, name))[part]
+            yield part.start, file.get_slice(held)[part]
 
 
-def _read_tensor(path: Path, name: str, dtype: torch.dtype | None) -> Tensor:
-    """A stored tensor in memory of its own, as `dtype` or in the stored type."""
+def _read_tensor(
+    path: Path, name: str, dtype: torch.dtype | None, part: Part | None = None
+) -> Tensor:
+    """A stored tensor, or a part of one, in memory of its own, as `dtype` or in the stored type."""
+    # Opened for each: what has been read of a file stays in memory while it is open.
     with safe_open(path, framework="pt") as file:
-        shape = file.get_slice(held_name(file, name)).get_shape()
-        if math.prod(shape) * 4 <= BYTES_A_READ:
+        stored = file.get_slice(held_name(file, part.tensor if part else name))
+        shape = stored.get_shape()
+        if part is not None:
+            mapped = part.cut(stored)
+        elif math.prod(shape) * 4 <= BYTES_A_READ:
             mapped = file.get_tensor(held_name(file, name))
+        else:
+            mapped = None
+        if mapped is not None:
             return mapped.to(dtype or mapped.dtype, copy=True)
     values = torch.empty(0)
-    for first, part in _read_parts(path, name):
+    for first, rows in _read_parts(path, name):
         if first == 0:
-            values = torch.empty(shape, dtype=dtype or part.dtype)
-        values[first : first + len(part)] = part
+            values = torch.empty(shape, dtype=dtype or rows.dtype)
+        values[first : first + len(rows)] = rows
     return values
-
-
-def _cut_part(path: Path, part: Part, dtype: torch.dtype | None) -> Tensor:
-    """A part of a stored tensor in memory of its own."""
-    with safe_open(path, framework="pt") as file:
-        mapped = part.cut(file.get_slice(held_name(file, part.tensor)))
-        return mapped.to(dtype or mapped.dtype, copy=True)
 
 
 def _not_finite(name: str, path: Path) -> InputError:

@@ -31,7 +31,7 @@ from mixedprec.matching import (
 from mixedprec.widths import join_words
 
 LOADS, WRONG, REFUSES = "loads", "loads wrongly", "refuses"
-PHRASES = {WRONG: "loads wrongly in {}: ", REFUSES: "refused by {}: ", "": ""}
+PHRASES = {WRONG: "Loads wrongly in {}: ", REFUSES: "Refused by {}: ", "": ""}
 VERBS = {
     LOADS: ("loads it", "load it"),
     WRONG: ("loads it wrongly", "load it wrongly"),
@@ -91,7 +91,7 @@ class Serving:
 
 
 def write_serving(serving: Mapping[str, Any]) -> str:
-    """`Serving.to_json()` in a line: "transformers loads it, vLLM and SGLang refuse it. …"."""
+    """`Serving.to_json()` in a line: "transformers loads it, vLLM and SGLang refuse it. Why …"."""
     said = []
     for outcome, verbs in VERBS.items():
         names = [name for name in CONSUMERS if serving.get(name.lower()) == outcome]
@@ -147,7 +147,9 @@ def check_serving(quantization: Mapping[str, Any], shapes: Shapes, served: Serve
         *_check_transformers(groups, shapes, served),
         *_check_groups(groups, served),
     ]
-    return Serving(tuple(_join(found)))
+    # How SGLang reads experts is not among the rules here.
+    mixture = any(layer.kind == EXPERTS for layer in served.layers)
+    return Serving(tuple(_join(found)), (VLLM, TRANSFORMERS) if mixture else CONSUMERS)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def run(
         top_k=1,
         keep_fp16=("2.o",),
         verify_units=3,
-        max_memory=4 * 48 * 128 * 4 * 12,
+        chunk_windows=5,
     )
     return run_pipeline(spec, tmp_path_factory.mktemp("runs") / "run", lambda *event: None)
 

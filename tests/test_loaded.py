@@ -41,8 +41,9 @@ def test_both_ways_give_the_same_logits_and_weights(
     for ours, theirs in zip(parts.logits(windows), whole.logits(windows), strict=True):
         assert torch.equal(ours, theirs)
     for number in range(model.blocks):
-        found = dict(parts.block(number).named_modules())
-        for name, module in whole.block(number).named_modules():
+        prefix = model.prefix(number)
+        found = dict(parts.block(number).get_submodule(prefix).named_modules())
+        for name, module in whole.block(number).get_submodule(prefix).named_modules():
             if isinstance(module, nn.Linear):
                 assert torch.equal(found[name].weight, module.weight), name
     assert (whole.how, parts.how) == ("whole", "by block")

@@ -26,6 +26,13 @@ OutOption = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="DIR", help="Run directory. [default: reports/NAME]"),
 ]
+ChunkWindowsOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Windows measured at a time, at most: a killed run loses what it has of them. "
+        "[default: as many as memory takes]"
+    ),
+]
 SeedOption = Annotated[int, typer.Option(help="Seed of the bootstrap and of sampled tokens.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the headline numbers as JSON.")]
 DeviceOption = Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from app.commands.common import (
+    ChunkWindowsOption,
     DeviceOption,
     JsonOption,
     OutOption,
@@ -53,6 +54,7 @@ def compare(
     max_memory: Annotated[
         str, typer.Option(help="What a process may hold; streams that do not fit go to files.")
     ] = "8GiB",
+    chunk_windows: ChunkWindowsOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -80,6 +82,7 @@ def compare(
         top_k=top_k,
         seed=seed,
         max_memory=parse_bytes(max_memory),
+        chunk_windows=chunk_windows,
     )
     from app.progress import show_plan, show_progress
     from diagnose.comparison import run_comparison

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from app.commands.common import (
+    ChunkWindowsOption,
     DeviceOption,
     JsonOption,
     OutOption,
@@ -74,13 +75,7 @@ def run(
             "to files in the run directory. Workers share it."
         ),
     ] = "8GiB",
-    chunk_windows: Annotated[
-        int | None,
-        typer.Option(
-            help="Windows measured at a time, at most: a killed run loses what it has of them. "
-            "[default: as many as memory takes]"
-        ),
-    ] = None,
+    chunk_windows: ChunkWindowsOption = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print memory, chunks, passes and time, and stop.")
     ] = False,

@@ -24,6 +24,7 @@ from app.parts import (
 )
 from app.store import RunSummary, Store, UnknownRunError
 from app.urls import Page, link
+from diagnose.rundir import NOT_BINDING
 
 METRICS = {"kl": "KL", "delta_ppl": "ΔPPL"}
 NUMBERS = (
@@ -78,7 +79,8 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
         flat["candidate's weights"] = " ".join(value[:10] for value in hashes)
     if "calibration" in record:
         flat["calibration tokens"] = _shorten(record["calibration"].get("tokens_sha256"))
-    flat.pop("max_memory", None)
+    for option in NOT_BINDING:
+        flat.pop(option, None)
     return flat
 
 
