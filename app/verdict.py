@@ -62,10 +62,6 @@ def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
             )
     proved = headline.get("proved")
     tail = "" if proved is None else f" {_write_passed(proved, 'proof.json')}"
-    stages = record.get("stages", {})
-    unproved = stages.get("proof", {}).get("reason")
-    if unproved and stages.get("requantize", {}).get("state") == "done":
-        tail = f" The checkpoint was not proved: {unproved}."
     outside = write_places(record.get("places", ()))
     return f"{cost} {found}{tail}" + (f" {outside}" if outside else "")
 

@@ -176,13 +176,10 @@ def _read_scores(run: RunDirectory, definition: Row, subject: str) -> Measured |
 
 
 def _explain(missing: Missing, record: Row) -> Missing:
-    """Why there is no checkpoint or no proof of it, if the run says so."""
-    failed = {"requantize": "no checkpoint was made", "proof": "the checkpoint was not proved"}
-    for stage, what in failed.items():
-        reason = record.get("stages", {}).get(stage, {}).get("reason")
-        if reason:
-            return Missing(f"{what}: {reason}")
-    return missing
+    """Why there is no checkpoint, if the run says so."""
+    stages = (record.get("stages", {}).get(stage, {}) for stage in ("requantize", "proof"))
+    reasons = [stage["reason"] for stage in stages if stage.get("reason")]
+    return Missing(f"no checkpoint was made: {reasons[0]}") if reasons else missing
 
 
 def _read_proof(run: RunDirectory) -> Finding:
