@@ -46,7 +46,8 @@ DISK_SHARE = 0.5
 class Shape:
     """A model in numbers of float32 values. block, linear, unit: the largest one's parameters.
     unit_inputs: channels of each unit's input; lone: of those with one linear. widest: the most
-    inputs or outputs of a linear. stored: bytes of all its tensors on disk."""
+    inputs or outputs of a linear. stored: bytes of all its tensors on disk. stacks_experts: whether
+    transformers stacks experts when it loads a checkpoint, which it only does whole."""
 
     blocks: int
     channels: int
@@ -59,6 +60,7 @@ class Shape:
     lone: tuple[int, ...]
     widest: int
     stored: int
+    stacks_experts: bool = False
 
 
 @dataclass(frozen=True)
@@ -331,7 +333,8 @@ def plan_stage(
     share = machine.share(demand.stage)
     if demand.stage == PROOF:
         whole = with_slack(count_whole_proof(shape, demand.length), tokens)
-        fixed = whole if machine.held + whole <= share else fixed
+        fixed = whole if machine.held + whole <= share or shape.stacks_experts else fixed
+        least = fixed if shape.stacks_experts else least
     room = max(0, share - machine.held - fixed)
     chunk = fixed_chunk or choose_chunk(demand, shape, room, machine)
     if most and demand.chunked and not fixed_chunk:

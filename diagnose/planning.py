@@ -45,6 +45,7 @@ def read_shape(model: SourceModel) -> Shape:
         lone=tuple(kind[0].in_features for kind in kinds if len(kind) == 1),
         widest=max(max(m.in_features, m.out_features) for m in linears.values()),
         stored=sum(path.stat().st_size for path in set(model.files.values())),
+        stacks_experts=model.family.experts is not None,
     )
 
 
