@@ -25,6 +25,7 @@ bench: $(READY)
 	$(BIN)/python -m examples.benchmarks.search
 	$(BIN)/python -m examples.benchmarks.sweep
 	$(BIN)/python -m examples.benchmarks.memory
+	OMP_NUM_THREADS=1 $(BIN)/python -m examples.benchmarks.workers
 	$(BIN)/python -m examples.benchmarks.repair
 	$(BIN)/python -m examples.benchmarks.dashboard
 	$(BIN)/python -m examples.benchmarks.recipes

@@ -10,6 +10,7 @@ import os
 import pickle
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,6 +40,7 @@ LOCAL = "local"
 # answers on loopback alone, to those who hold its token.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+CONNECT_SECONDS = 10
 # Files, not objects, pass between tasks.
 OBJECT_STORE_BYTES = 128 * 2**20
 
@@ -86,14 +88,7 @@ def _connected(address: str, kind: str, workers: int | None) -> Iterator[int]:
         ray = import_ray()
         joined = not ray.is_initialized()
         if joined:
-            try:
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-            except Exception as error:
-                reason = str(error).strip().partition("\n")[0]
-                raise InputError(
-                    f"no Ray cluster can be joined at {address} ({reason})",
-                    "start one with `ray start --head`, or give --ray local",
-                ) from error
+            _join(address)
         try:
             yield named_threads() or 1
         finally:
@@ -122,6 +117,22 @@ def _connected(address: str, kind: str, workers: int | None) -> Iterator[int]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _join(address: str) -> None:
+    """Connect to the cluster at an address. InputError where there is none."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if host and port.isdecimal():
+            # Ray itself would try for minutes.
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        import_ray().init(address=address, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise InputError(
+            f"no Ray cluster can be joined at {address} ({reason})",
+            "start one with `ray start --head`, or give --ray local",
+        ) from error
+
+
 def usable_nodes(nodes: Iterable[Mapping[str, Any]], kind: str, threads: int) -> dict[str, int]:
     """Node -> tasks at once, of those of `ray.nodes()` that take any.
 
@@ -139,8 +150,6 @@ def usable_nodes(nodes: Iterable[Mapping[str, Any]], kind: str, threads: int) ->
 
 def _look(path: str) -> tuple[str, dict[str, str]]:
     """A node's name, and what it holds at `path` and of libraries. It runs there."""
-    import socket
-
     try:
         with open(path, encoding="utf-8") as file:
             found = file.read()
@@ -197,11 +206,16 @@ class Cluster:
     def __init__(self, nodes: Mapping[str, int], kind: str, threads: int, most: int | None):
         """nodes: name -> tasks at once. threads: of a task. most: tasks at once, None for all."""
         self.device = torch.device(kind)
+        self._nodes = nodes
         places = sum(nodes.values())
         self.count = min(places, most or places)
         self.sharing = min(max(nodes.values()), self.count)
         self._limited = self.count < places
         self._threads = threads
+
+    def limited(self, most: int) -> "Cluster":
+        """The same cluster with at most so many tasks at once."""
+        return Cluster(self._nodes, self.device.type, self._threads, most)
 
     def run(self, tasks: Iterable[Task], on_step: OnStep) -> None:
         """See `Workers`. Ray itself begins a task anew whose worker or node is gone."""

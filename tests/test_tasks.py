@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,17 +12,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import diagnose.cluster
 import diagnose.pipeline
 import diagnose.processes
 import diagnose.tasks
 from app.commands.common import read_placement
-from diagnose.cluster import usable_nodes
+from diagnose.cluster import import_ray, open_cluster, usable_nodes
 from diagnose.pipeline import run_pipeline
 from diagnose.processes import Processes, open_processes
 from diagnose.rundir import RunDirectory
@@ -207,6 +210,26 @@ def test_nodes_take_as_many_tasks_as_fit() -> None:
     assert usable_nodes(nodes, "cpu", 1) == {"small": 3, "gpus": 8, "starved": 1}
     assert usable_nodes(nodes, "cpu", 2) == {"small": 1, "gpus": 4}
     assert usable_nodes(nodes, "cuda", 1) == {"gpus": 4, "starved": 1}
+
+
+def test_ray_that_is_missing_or_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ray", None)
+        with pytest.raises(InputError, match=r"pip install 'awqscope\[ray\]'"):
+            import_ray()
+    unused = SimpleNamespace(is_initialized=lambda: False)
+    monkeypatch.setattr(diagnose.cluster, "import_ray", lambda: unused)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        placement = Placement(ray=address)
+        with (
+            pytest.raises(InputError, match=f"joined at {address} .*refused.*ray start --head"),
+            open_cluster(placement, RunDirectory(tmp_path)),
+        ):
+            pass
 
 
 @pytest.mark.parametrize(
