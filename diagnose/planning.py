@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from diagnose.demand import Shape, Texts
 from diagnose.memory import held_bytes, private_bytes, return_freed_heap
-from diagnose.plan import Machine, MemoryPlan, Rates, Shape, Texts, plan_run
+from diagnose.plan import Machine, MemoryPlan, Rates, plan_run
 from diagnose.rundir import RunDirectory
 from diagnose.sweep import Branch
 from diagnose.tasks import CHUNKS_A_WORKER, Placement, count_cores, list_devices
