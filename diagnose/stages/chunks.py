@@ -24,7 +24,8 @@ from diagnose.sweep import (
 )
 from diagnose.tasks import CHUNKS_A_WORKER, OnStep, Task, Workers, list_missing
 from diagnose.weights import WeightLog
-from mixedprec.model import SourceModel, batch_size
+from mixedprec.model import SourceModel
+from mixedprec.streams import batch_size
 
 # Where recipes are raced, half of the memory budget is for their streams.
 STREAM_SHARE = 0.5
