@@ -88,12 +88,14 @@ def realise(
 ) -> RealisedBlock:
     """What is stored of `block` (float32 reference weights) when each linear gets its width.
 
-    searches: bits -> search, for every width below 16 in use. widths: linear -> bits, 16 to keep
-    it. dtype: the 16-bit type that scales, norms and kept weights are stored in.
+    searches: bits -> search, for every width below 16 in use, on the block's device. widths:
+    linear -> bits, 16 to keep it. dtype: the 16-bit type that scales, norms and kept weights are
+    stored in.
     """
     linears = {name: m for name, m in block.named_modules() if name in widths}
-    inputs = {name: torch.ones(m.in_features) for name, m in linears.items()}
-    outputs = {name: torch.ones(m.out_features) for name, m in linears.items()}
+    device = next(block.parameters()).device
+    inputs = {name: torch.ones(m.in_features, device=device) for name, m in linears.items()}
+    outputs = {name: torch.ones(m.out_features, device=device) for name, m in linears.items()}
     others = {
         name: value.to(dtype)
         for name, value in block.named_parameters()
