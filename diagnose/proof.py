@@ -12,11 +12,11 @@ by block where all of it does not fit in --max-memory; then
 * PPL, KL and agreement are measured on transformers' own logits, and the KL is as simulated.
 """
 
+import _thread
 import argparse
 import math
 import os
 import sys
-import threading
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -327,7 +327,8 @@ def main() -> None:
     parser.add_argument("--max-memory", type=int, help="bytes that it may take")
     given = parser.parse_args()
     if given.until_stdin_closes:
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
+        # A `Thread` that has no memory to start in is waited for without end.
+        _thread.start_new_thread(_end_with_stdin, ())
     other = (given.model, given.recipe, given.checkpoint, given.out)
     if any(other) and not all(other):
         parser.error(f"give all of {', '.join(options)}, or none")

@@ -88,6 +88,8 @@ def _fork(action: Callable[[], int], stdin: int | None = None) -> tuple[int, str
     child = os.fork()
     if child == 0:
         code = 70
+        if stdin is None:
+            os.setpgid(0, 0)
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             for number, (_, theirs) in enumerate(pipes, 1):
@@ -121,7 +123,9 @@ def _fork(action: Callable[[], int], stdin: int | None = None) -> tuple[int, str
                     selector.unregister(key.fd)
                     os.close(key.fd)
             if time.monotonic() > ends:
-                os.kill(child, signal.SIGKILL)
+                # With its proof, which holds the pipes open too.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     out, err = (text.decode(errors="replace") for text in said.values())
     return os.waitstatus_to_exitcode(status), out, err
