@@ -10,6 +10,7 @@ import os
 import pickle
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,8 +38,9 @@ from mixedprec.files import write_text
 LOCAL = "local"
 # Ray reads all this as it is imported. Nothing is sent to its makers; a cluster of this machine
 # answers on loopback alone, to those who hold its token.
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error"}
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+CONNECT_SECONDS = 10
 # Files, not objects, pass between tasks.
 OBJECT_STORE_BYTES = 128 * 2**20
 
@@ -86,14 +88,7 @@ def _connected(address: str, kind: str, workers: int | None) -> Iterator[int]:
         ray = import_ray()
         joined = not ray.is_initialized()
         if joined:
-            try:
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-            except Exception as error:
-                reason = str(error).strip().partition("\n")[0]
-                raise InputError(
-                    f"no Ray cluster can be joined at {address} ({reason})",
-                    "start one with `ray start --head`, or give --ray local",
-                ) from error
+            _join(address)
         try:
             yield named_threads() or 1
         finally:
@@ -122,6 +117,22 @@ def _connected(address: str, kind: str, workers: int | None) -> Iterator[int]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _join(address: str) -> None:
+    """Connect to the cluster at an address. InputError where there is none."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if host and port.isdecimal():
+            # Ray itself would try for minutes.
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        import_ray().init(address=address, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise InputError(
+            f"no Ray cluster can be joined at {address} ({reason})",
+            "start one with `ray start --head`, or give --ray local",
+        ) from error
+
+
 def usable_nodes(nodes: Iterable[Mapping[str, Any]], kind: str, threads: int) -> dict[str, int]:
     """Node -> tasks at once, of those of `ray.nodes()` that take any.
 
@@ -139,8 +150,6 @@ def usable_nodes(nodes: Iterable[Mapping[str, Any]], kind: str, threads: int) ->
 
 def _look(path: str) -> tuple[str, dict[str, str]]:
     """A node's name, and what it holds at `path` and of libraries. It runs there."""
-    import socket
-
     try:
         with open(path, encoding="utf-8") as file:
             found = file.read()

@@ -62,6 +62,9 @@ def _skip_reason(stage: str, spec: RunSpec) -> str | None:
     return None
 
 
+# What a run computes with.
+MEANS = {"versions": "the set of installed libraries", "device": "the kind of device"}
+
 OnPlan = Callable[[MemoryPlan], None]
 Action = Callable[[RunDirectory, Workers, OnProgress], None]
 
@@ -145,7 +148,8 @@ def conduct(
     else:
         run.check_free()
     work = prepare()
-    description = work.description
+    # Another kind of device rounds otherwise.
+    description = {**work.description, "device": placement.devices[0].partition(":")[0]}
     chunks = run.read().get("chunks", {}) if run.exists() else {}
     finished = run.exists() and run.read()["state"] == "done"
     plan = None if finished else work.plan(out, placement, chunks)
@@ -153,10 +157,10 @@ def conduct(
         if not run.exists():
             run.create(description)
         begun = run.read()
-        for part, what in {**named, "versions": "the set of installed libraries"}.items():
-            # A finished run stays what it is; an unfinished one must not mix libraries' numbers.
-            matters = part != "versions" or begun["state"] != "done"
-            if matters and begun[part] != description[part]:
+        for part, what in {**named, **MEANS}.items():
+            # A finished run stays what it is; an unfinished one must not mix what they compute.
+            matters = part not in MEANS or begun["state"] != "done"
+            if matters and begun.get(part, description[part]) != description[part]:
                 raise InputError(
                     f"{what} has changed since {out} was begun", "choose another --out"
                 )

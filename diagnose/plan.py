@@ -26,7 +26,7 @@ SLACK_BYTES = 48 * MIB
 SLACK_SHARE = 0.05
 # Effective weights and the codes that they come from, a weight; copies of a linear at work.
 MIX_BYTES = 5
-LINEAR_COPIES = 6
+LINEAR_COPIES = 4
 # float32 values of a token in a forward, and kept for a backward: of the stream's width, of the
 # widest linear's.
 FORWARD, BACKWARD = (8, 4), (20, 10)
@@ -106,9 +106,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """How a stage is carried out. fixed_bytes: what it holds besides streams; peak_bytes: of a
-    process, everything counted. stream_bytes: of all `streams` of a chunk; spilled_bytes: those in
-    files. device_bytes: of the device, where there is one. read_bytes: of weights, in all."""
+    """How a stage is carried out. fixed_bytes: what it holds besides streams; least_bytes: with the
+    smallest budget; peak_bytes: of a process, everything counted. stream_bytes: of all `streams` of
+    a chunk; spilled_bytes: those in files. device_bytes: of the device, where there is one.
+    read_bytes: of weights, in all."""
 
     stage: str
     windows: int
@@ -119,6 +120,7 @@ class StagePlan:
     stream_bytes: int
     spilled_bytes: int
     fixed_bytes: int
+    least_bytes: int
     peak_bytes: int
     device_bytes: int
     read_bytes: int
@@ -202,11 +204,10 @@ def count_whole_proof(shape: Shape, length: int) -> int:
 
 def count_proof(shape: Shape, length: int) -> int:
     """Bytes of proving a checkpoint block by block."""
-    simulated = count_mixes(shape, 1)
-    compared = count_mixes(shape, 2)
+    one = count_mixes(shape, 1)
     logits = FLOAT_BYTES * (2 * shape.vocabulary * shape.channels + 3 * length * shape.vocabulary)
     scoring = logits + count_head(shape) - FLOAT_BYTES * shape.vocabulary * shape.channels
-    return max(simulated, compared, scoring) + count_activations(shape, length, FORWARD)
+    return max(one, scoring) + count_activations(shape, length, FORWARD)
 
 
 def list_demands(
@@ -250,7 +251,7 @@ def list_demands(
             valid,
             length,
             shape.blocks + 1,
-            max(entrance, head, count_mixes(shape, 3) + backward),
+            max(entrance, head, count_mixes(shape, 2) + backward),
             2,
             length * token * shape.blocks * 6,
             2 * linears,
@@ -326,7 +327,7 @@ def plan_stage(
     # With a device the host reads a block, and holds what enters the first.
     on_device = machine.on_device and demand.stage in SHARED
     working = FLOAT_BYTES * shape.block if on_device else demand.working
-    fixed = with_slack(working, tokens)
+    least = fixed = with_slack(working, tokens)
     share = machine.share(demand.stage)
     if demand.stage == PROOF:
         whole = with_slack(count_whole_proof(shape, demand.length), tokens)
@@ -363,6 +364,7 @@ def plan_stage(
         stream_bytes=streams,
         spilled_bytes=min(spilled, streams),
         fixed_bytes=fixed,
+        least_bytes=least,
         peak_bytes=machine.held + fixed + min(streams + scores, room),
         device_bytes=with_slack(demand.working, 0) if on_device else 0,
         read_bytes=read,
@@ -408,7 +410,7 @@ def plan_run(
 
 def _least(stage: StagePlan, machine: Machine) -> int:
     """The smallest budget of the host that a stage could be carried out in."""
-    one = machine.held + stage.fixed_bytes
+    one = machine.held + stage.least_bytes
     if stage.stage == PROOF:
         return one + machine.resting
     if stage.stage in SHARED and machine.workers > 1:

@@ -266,7 +266,6 @@ def examine(
         "predicted_recovered": predicted,
         "loaded_with": f"transformers {version('transformers')}",
         "loaded": loaded.how,
-        "peak_bytes": peak_bytes(),
     }
     return proof, mixed
 
@@ -339,6 +338,7 @@ def main() -> None:
             prove_other(run, Subject(*other[:3]), given.out, budget=given.max_memory)
         else:
             prove(run, budget=given.max_memory)
+        sys.stdout.write(f"{peak_bytes()}\n")
     except Exception as error:
         told = explain_shortage(error)
         if told is None:

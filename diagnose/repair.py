@@ -75,9 +75,10 @@ def requantize_stage(
     )
 
 
-def _run_proof(run: RunDirectory, *options: str) -> None:
-    """Carry out a proof in a fresh process. InputError for what a user can mend, too little memory
-    included; RuntimeError with the end of its stderr for anything else."""
+def _run_proof(run: RunDirectory, *options: str) -> int:
+    """Carry out a proof in a fresh process; the most bytes that it held. InputError for what a user
+    can mend, too little memory included; RuntimeError with the end of its stderr for anything
+    else."""
     command = [*PROOF, str(run.path.resolve()), *options, "--until-stdin-closes"]
     budget = run.read().get("memory_plan", {}).get("budget")
     if budget is not None:
@@ -101,6 +102,7 @@ def _run_proof(run: RunDirectory, *options: str) -> None:
         )
     if finished.returncode:
         raise RuntimeError(f"the proof's process failed:\n{finished.stderr[-4000:]}")
+    return int(finished.stdout.split()[-1])
 
 
 def prove_checkpoint(run: RunDirectory, subject: Subject, progress: OnProgress) -> dict[str, Any]:
@@ -136,7 +138,7 @@ def prove_checkpoint(run: RunDirectory, subject: Subject, progress: OnProgress) 
 def proof_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
     """Measure the checkpoint from disk in a fresh process; complete the headline and tokens."""
     progress("proof", 0, 1)
-    _run_proof(run)
+    run.mark("proof", "running", proof_process_peak_bytes=_run_proof(run))
     proof = json.loads((run.path / "proof.json").read_text(encoding="utf-8"))
     mixed = read_tensors(run, "work/proof.safetensors")
     scores = read_sweep(run)

@@ -43,7 +43,9 @@ class RealisedLinear:
 
     def effective(self) -> Tensor:
         """The same weight in the basis of the reference model, float32 [N, K]: Q(clip(W·s))/s."""
-        return self.served() * self.outputs[:, None] / self.inputs
+        if self.quantized is None:
+            return self.served() * self.outputs[:, None] / self.inputs
+        return self.served().mul_(self.outputs[:, None]).div_(self.inputs)
 
 
 @dataclass(frozen=True)
@@ -130,14 +132,14 @@ def realise(
             kept = (weight / outputs[name][:, None]).to(dtype)
             return RealisedLinear(None, kept, bias, inputs[name], outputs[name])
         search = searches[bits]
-        weight = weight / outputs[name][:, None]
+        weight.div_(outputs[name][:, None])
         clip = search.clips.get(name)
         # A clip was searched under its own width's input scales: under others it does not apply.
         # Row scales only stretch it.
         if clip is not None and sources.get(name) is search.choice_for(name):
             stretched = clip * (search.row_scales(name, len(weight)) / outputs[name])[:, None]
             limit = stretched[:, :, None]
-            weight = weight.view(*clip.shape, -1).clamp(-limit, limit).view_as(weight)
+            weight.view(*clip.shape, -1).clamp_(-limit, limit)
         coded = quantize(weight, search.scheme, dtype)
         return RealisedLinear(coded, None, bias, inputs[name], outputs[name])
 
