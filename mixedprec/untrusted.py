@@ -211,10 +211,11 @@ def _walk_entries(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def check_blocks(path: Path, blocks: str, expected: int, names: Mapping[str, Any]) -> None:
-    """Raise InputError unless the tensors are of as many blocks, under the module `blocks`, as
-    config.json says."""
-    pattern = re.compile(rf"{re.escape(blocks)}\.(\d{{1,6}})\.")
-    found = {int(match[1]) for match in map(pattern.match, names) if match}
+    """Raise InputError unless the tensors are of as many blocks, in the list of modules `blocks`,
+    as config.json says. Checkpoints may leave out what comes before the list's own name."""
+    last = re.escape(blocks.rpartition(".")[2])
+    pattern = re.compile(rf"(?:^|\.){last}\.([0-9]{{1,6}})\.")
+    found = {int(match[1]) for match in map(pattern.search, names) if match}
     if len(found) < expected:
         raise InputError(
             f"{path} has tensors of {len(found)} blocks, its config.json says {expected}",
