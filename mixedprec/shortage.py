@@ -10,8 +10,8 @@ from mixedprec.files import FULL
 
 # torch, on CPU and CUDA; C++; the system, through the loader of shared objects and through Rust.
 OUT_OF_MEMORY = re.compile(
-    r"can't allocate memory|not enough memory|out of memory|bad_alloc|Cannot allocate memory"
-    r"|failed to map segment|can't start new thread",
+    r"MemoryError|can't allocate memory|not enough memory|out of memory|bad_alloc"
+    r"|Cannot allocate memory|failed to map segment|can't start new thread",
     re.IGNORECASE,
 )
 AGAIN = "run the same command again: it goes on from here"
