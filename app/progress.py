@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -18,6 +19,10 @@ from rich.progress import (
 from rich.text import Text
 
 from diagnose.rundir import OnProgress
+from diagnose.spec import GIB
+
+if TYPE_CHECKING:
+    from diagnose.plan import MemoryPlan
 
 LABELS = {
     "search": "AWQ search",
@@ -44,6 +49,58 @@ class _Rate(ProgressColumn):
         if not speed:
             return Text("")
         return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
+
+
+def list_plan(plan: "MemoryPlan") -> list[str]:
+    """A plan in lines: what every stage takes."""
+    budget, minimum = (f"{size / GIB:.2f} GiB" for size in (plan.budget, plan.minimum))
+    several = f" for {plan.workers} processes" if plan.workers > 1 else ""
+    lines = [f"memory {budget}{several} (at least {minimum}), about {_duration(plan.seconds)}"]
+    head = ("", "memory", "streams", "in files", "windows", "chunks", "passes", "read", "time")
+    rows: list[tuple[str, ...]] = [head]
+    for stage in plan.stages:
+        rows.append(
+            (
+                LABELS.get(stage.stage, stage.stage),
+                _size(stage.peak_bytes),
+                str(stage.streams) if stage.streams else "",
+                _size(stage.spilled_bytes) if stage.spilled_bytes else "",
+                str(stage.windows) if stage.windows else "",
+                str(stage.chunks),
+                str(stage.passes),
+                _size(stage.read_bytes),
+                _duration(stage.seconds),
+            )
+        )
+        if stage.device_bytes:
+            rows.append((" on the device", _size(stage.device_bytes), *[""] * (len(head) - 2)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
+    return lines
+
+
+def show_plan(plan: "MemoryPlan") -> None:
+    """A plan on stderr, before what it is of begins."""
+    sys.stderr.write("\n".join(list_plan(plan)) + "\n")
+    sys.stderr.flush()
+
+
+def _size(count: int) -> str:
+    """Bytes in the largest binary unit that leaves a whole one."""
+    for unit, size in (("TiB", 2**40), ("GiB", GIB)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 2**20:.0f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in words of one unit."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(1, seconds):.0f} s"
 
 
 @contextlib.contextmanager

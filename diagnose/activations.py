@@ -2,7 +2,8 @@
 
 Sites are the inputs of the block's units and its output. Everything is accumulated batch by batch
 in float64; quantiles come from a fixed logarithmic histogram, so that they do not depend on how the
-text is cut into batches (their error is below 5% of the value).
+text is cut into batches (their error is below 5% of the value). Sums are kept by batch and taken in
+the text's order at the end: how it is cut into chunks changes no bit of them.
 """
 
 from collections.abc import Collection
@@ -34,16 +35,20 @@ class Moments:
 
     count: int = 0
     absolute_max: float = 0.0
-    powers: Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))
+    powers: list[Tensor] = field(default_factory=list)
     histogram: Tensor = field(
         default_factory=lambda: torch.zeros(2 * BINS + 1, dtype=torch.float64)
     )
     channel_max: Tensor | None = None
 
+    def begin(self) -> None:
+        """Another batch begins."""
+        self.powers.append(torch.zeros(4, dtype=torch.float64))
+
     def add(self, values: Tensor) -> None:
-        """Take in activations [..., channels]."""
+        """Take in activations [..., channels] of the batch."""
         flat = values.reshape(-1, values.shape[-1])
-        largest = flat.abs().amax(0)
+        largest = flat.abs().amax(0).cpu()
         self.channel_max = (
             largest if self.channel_max is None else torch.maximum(self.channel_max, largest)
         )
@@ -51,12 +56,12 @@ class Moments:
         self.count += flat.numel()
         square = flat * flat
         sums = [flat.sum(), square.sum(), (square * flat).sum(), (square * square).sum()]
-        self.powers += torch.stack(sums).double()
+        self.powers[-1] += torch.stack(sums).double().cpu()
         exponent = flat.abs().log2().mul_(STEPS_AN_OCTAVE).floor_() + OCTAVES * STEPS_AN_OCTAVE
         step = exponent.clamp_(-1, BINS - 1).add_(1).mul_(flat.sign())
         self.histogram += torch.bincount(
             (step.flatten() + BINS).long(), minlength=2 * BINS + 1
-        ).double()
+        ).cpu()
 
     def merge(self, state: dict[str, Tensor], key: str) -> None:
         """Add the moments that `ActivationLog.state` stored under `key`."""
@@ -66,12 +71,12 @@ class Moments:
         )
         self.absolute_max = float(self.channel_max.max())
         self.count += int(state[f"count.{key}"])
-        self.powers = self.powers + state[f"powers.{key}"]
+        self.powers += state[f"powers.{key}"].unbind()
         self.histogram = self.histogram + state[f"histogram.{key}"]
 
     def summarise(self) -> dict[str, float]:
         """abs_max, mean, rms, kurtosis (3 for a normal distribution) and quantiles."""
-        m1, m2, m3, m4 = (self.powers / max(self.count, 1)).tolist()
+        m1, m2, m3, m4 = (torch.stack(self.powers).sum(0) / max(self.count, 1)).tolist()
         variance = max(m2 - m1 * m1, 1e-30)
         fourth = m4 - 4 * m1 * m3 + 6 * m1 * m1 * m2 - 3 * m1**4
         summary = {
@@ -94,27 +99,35 @@ class SiteStatistics:
 
     reference: Moments = field(default_factory=Moments)
     uniform: Moments = field(default_factory=Moments)
-    signal: float = 0.0
-    noise: float = 0.0
-    uniform_energy: float = 0.0
-    product: float = 0.0
+    # By batch: of the reference, of the difference, of uniform, and their product.
+    energies: list[Tensor] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """Another batch begins."""
+        self.reference.begin()
+        self.uniform.begin()
+        self.energies.append(torch.zeros(4, dtype=torch.float64))
 
     def add(self, reference: Tensor, uniform: Tensor) -> None:
-        """Take in a batch of the same tokens in both models."""
+        """Take in the same tokens of the batch in both models."""
         self.reference.add(reference)
         self.uniform.add(uniform)
-        self.signal += float(reference.double().square().sum())
-        self.noise += float((reference - uniform).double().square().sum())
-        self.uniform_energy += float(uniform.double().square().sum())
-        self.product += float((reference.double() * uniform).sum())
+        sums = [
+            reference.double().square().sum(),
+            (reference - uniform).double().square().sum(),
+            uniform.double().square().sum(),
+            (reference.double() * uniform).sum(),
+        ]
+        self.energies[-1] += torch.stack(sums).cpu()
 
     def error(self) -> dict[str, float]:
         """sqnr (dB), cosine and relative_mse of the uniform model against the reference."""
-        signal = max(self.signal, 1e-30)
-        relative = self.noise / signal
+        signal, noise, energy, product = torch.stack(self.energies).sum(0).tolist()
+        signal = max(signal, 1e-30)
+        relative = noise / signal
         return {
             "sqnr": -10 * torch.log10(torch.tensor(max(relative, 1e-20))).item(),
-            "cosine": self.product / max((signal * self.uniform_energy) ** 0.5, 1e-30),
+            "cosine": product / max((signal * energy) ** 0.5, 1e-30),
             "relative_mse": relative,
         }
 
@@ -129,6 +142,7 @@ class ActivationLog:
         """Take in a batch; see `run_sweep`. A few tokens at a time: the temporaries of a whole
         batch would be the sweep's largest."""
         statistics = self.sites.setdefault((block, site), SiteStatistics())
+        statistics.begin()
         tokens = max(1, ELEMENTS_A_STEP // reference.shape[-1])
         for ours, theirs in zip(
             reference.flatten(0, -2).split(tokens),
@@ -141,29 +155,25 @@ class ActivationLog:
         """Everything accumulated, as arrays: what `merge` takes."""
         state = {}
         for (block, site), both in self.sites.items():
-            energies = [both.signal, both.noise, both.uniform_energy, both.product]
             key = f"{block}.{site}"
-            state[f"pair.{key}"] = torch.tensor(energies, dtype=torch.float64)
+            state[f"pair.{key}"] = torch.stack(both.energies)
             for name, moments in (("reference", both.reference), ("uniform", both.uniform)):
                 assert moments.channel_max is not None
                 state[f"count.{key}.{name}"] = torch.tensor(moments.count)
-                state[f"powers.{key}.{name}"] = moments.powers
+                state[f"powers.{key}.{name}"] = torch.stack(moments.powers)
                 state[f"histogram.{key}.{name}"] = moments.histogram
                 state[f"channel_max.{key}.{name}"] = moments.channel_max
         return state
 
     def merge(self, state: dict[str, Tensor]) -> None:
-        """Add what another log accumulated on other tokens."""
+        """Add what another log accumulated on the tokens that follow."""
         for name, energies in state.items():
             if not name.startswith("pair."):
                 continue
             key = name.removeprefix("pair.")
             block, _, site = key.partition(".")
             both = self.sites.setdefault((int(block), site), SiteStatistics())
-            both.signal += float(energies[0])
-            both.noise += float(energies[1])
-            both.uniform_energy += float(energies[2])
-            both.product += float(energies[3])
+            both.energies += energies.unbind()
             both.reference.merge(state, f"{key}.reference")
             both.uniform.merge(state, f"{key}.uniform")
 

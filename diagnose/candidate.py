@@ -7,6 +7,7 @@ folded into norms and linears inside of them.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from diagnose.quantized import Swappable, Widths
@@ -15,6 +16,7 @@ from mixedprec.candidate import Candidate
 from mixedprec.model import SourceModel
 from mixedprec.places import EMBEDDINGS, HEAD, differing_places, rebased_blocks
 from mixedprec.scheme import FP16_BITS
+from mixedprec.streams import CPU
 
 # The block itself, as one thing that is the reference's (16) or is not.
 WHOLE: Widths = {"": 0}
@@ -74,11 +76,10 @@ class CandidatePlan:
         """Every block is the candidate's, whole."""
         return WHOLE
 
-    def read(self, model: SourceModel, block: int) -> Swappable:
+    def read(self, model: SourceModel, block: int, device: torch.device = CPU) -> Swappable:
         """Block `block` of both models."""
-        return WholeBlock(
-            model.read_block(block), self.candidate.read_block(block), block in self.rebased
-        )
+        ours, theirs = (each.read_block(block, device) for each in (model, self.candidate))
+        return WholeBlock(ours, theirs, block in self.rebased)
 
 
 def plan_candidate(reference: SourceModel, candidate: Candidate) -> CandidatePlan:

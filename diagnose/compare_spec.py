@@ -25,6 +25,7 @@ class CompareSpec:
     top_k: int | None = None
     seed: int = 0
     max_memory: int = 8 * GIB
+    chunk_windows: int | None = None
 
     def __post_init__(self) -> None:
         check_texts(self.valid_texts)

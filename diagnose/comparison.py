@@ -7,6 +7,7 @@ searches of the run's own (units, recipe, checkpoint, proof) is skipped.
 import os
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,15 @@ from diagnose.inputs import (
     describe_versions,
 )
 from diagnose.measure import damage
-from diagnose.pipeline import Work, conduct
+from diagnose.pipeline import OnPlan, Work, conduct
+from diagnose.planning import plan_work
 from diagnose.rundir import COMPARISON, STAGES, OnProgress, RunDirectory
 from diagnose.sizes import reference_bytes
 from diagnose.sources import parse_spec
 from diagnose.stages.sweep import Sweep, sweep_headline, sweep_views
 from diagnose.sweep import view_name
 from diagnose.tables import ACTIVATIONS, UNITS, WEIGHTS
+from diagnose.tasks import HERE, Placement, Workers
 from diagnose.weights import COLUMNS
 from mixedprec.candidate import Candidate, open_candidate
 from mixedprec.errors import InputError
@@ -119,13 +122,28 @@ def prepare_comparison(spec: CompareSpec) -> Work:
         "error": None,
     }
 
-    def measure(run: RunDirectory, progress: OnProgress) -> None:
-        compare_stage(spec, compared, run, progress)
+    def measure(run: RunDirectory, workers: Workers, progress: OnProgress) -> None:
+        compare_stage(spec, compared, run, workers, progress)
 
-    return Work(description, {**dict.fromkeys(STAGES, SKIPPED), "sweep": measure})
+    plan = partial(
+        plan_work,
+        compared.model,
+        compared.windows,
+        ["sweep"],
+        budget=spec.max_memory,
+        most_windows=spec.chunk_windows,
+        sweep=compared.plan.branches,
+    )
+    return Work(description, {**dict.fromkeys(STAGES, SKIPPED), "sweep": measure}, plan)
 
 
-def run_comparison(spec: CompareSpec, out: Path, on_progress: OnProgress) -> RunDirectory:
+def run_comparison(
+    spec: CompareSpec,
+    out: Path,
+    on_progress: OnProgress,
+    placement: Placement = HERE,
+    on_plan: OnPlan = lambda plan: None,
+) -> RunDirectory:
     """Carry out `spec` in the directory `out`, going on where an earlier process stopped; errors as
     of `run_pipeline`."""
     named = {
@@ -133,16 +151,21 @@ def run_comparison(spec: CompareSpec, out: Path, on_progress: OnProgress) -> Run
         "candidate": spec.candidate,
         "ppl_definition": " or ".join(spec.valid_texts),
     }
-    return conduct(spec.to_json(), lambda: prepare_comparison(spec), named, out, on_progress)
+    prepare = partial(prepare_comparison, spec)
+    return conduct(spec.to_json(), prepare, named, out, on_progress, placement, on_plan)
 
 
 def compare_stage(
-    spec: CompareSpec, compared: Compared, run: RunDirectory, progress: OnProgress
+    spec: CompareSpec,
+    compared: Compared,
+    run: RunDirectory,
+    workers: Workers,
+    progress: OnProgress,
 ) -> None:
     """Measure every block of the candidate in its three views, and what differs outside of them;
     write blocks, activations, tokens, units and weights."""
     model, candidate, plan = compared.model, compared.candidate, compared.plan
-    swept = sweep_views(spec, compared, run, plan, progress, weight_group)
+    swept = sweep_views(spec, compared, run, plan, workers, progress, weight_group)
     kinds = [kind.name for kind in model.family.units]
     apart = {(block, kind) for block in plan.rebased for kind in kinds}
     run.write_table("activations", swept.activations.rows(apart), ACTIVATIONS)

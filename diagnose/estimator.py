@@ -24,11 +24,12 @@ from mixedprec.model import (
     Head,
     SourceModel,
     advance,
-    batch_size,
     enter_blocks,
     get_linear,
+    move,
     run_block,
 )
+from mixedprec.streams import CPU, Stream, StreamSpace, in_memory, list_batches
 
 
 @dataclass(frozen=True)
@@ -48,25 +49,32 @@ def window_seed(seed: int, draw: int, window: int) -> int:
 
 
 def _head_gradient(
-    head: Head, hidden: Tensor, vocabulary: int, seeds: Callable[[int], int]
-) -> Tensor:
-    """∂ Σ log p(y) / ∂ hidden for y sampled at every scored position; [n, length, d].
+    head: Head,
+    hidden: Stream,
+    vocabulary: int,
+    seeds: Callable[[int], int],
+    device: torch.device,
+) -> None:
+    """Put ∂ Σ log p(y) / ∂ hidden, for y sampled at every scored position, in the place of the
+    final hidden states [n, length, d].
 
-    seeds: of each window, by its place in `hidden`."""
-    gradient = torch.zeros_like(hidden)
+    seeds: of each window, by its place in `hidden`. Sampled on the CPU, whatever computes: with the
+    generator of a device the tokens would be that device's own."""
     step = tokens_a_chunk(vocabulary)
-    length = hidden.shape[1]
-    for window in range(len(hidden)):
+    count, length, channels = hidden.shape
+    for window in range(count):
         generator = torch.Generator().manual_seed(seeds(window))
+        this = slice(window, window + 1)
         for start in range(0, length - 1, step):
             here = slice(start, min(start + step, length - 1))
-            states = hidden[window : window + 1, here].detach().requires_grad_(True)
+            states = hidden.read(this, here).to(device).detach().requires_grad_(True)
             log_p = head(states).float().log_softmax(-1)[0]
-            sampled = torch.multinomial(log_p.detach().exp(), 1, generator=generator)
-            log_p.gather(-1, sampled).sum().backward()
+            sampled = torch.multinomial(log_p.detach().exp().cpu(), 1, generator=generator)
+            log_p.gather(-1, sampled.to(device)).sum().backward()
             assert states.grad is not None
-            gradient[window, here] = states.grad[0]
-    return gradient
+            hidden.write(this, states.grad, here)
+        # Nothing follows the last token.
+        hidden.write(this, torch.zeros(1, 1, channels), slice(length - 1, length))
 
 
 class _Products:
@@ -106,29 +114,36 @@ def estimate_units(
     draw: int = 0,
     first: int = 0,
     on_block: Callable[[int], None] = lambda done: None,
+    device: torch.device = CPU,
+    space: StreamSpace | None = None,
 ) -> Estimates:
     """The estimates from one sample of every token.
 
     windows: token ids [n, length], of which the first is number `first` of the whole text's. The
-    sampled tokens depend on `seed`, `draw` and that number alone.
+    sampled tokens depend on `seed`, `draw` and that number alone. device: what computes. space:
+    where streams are kept; None for memory.
     """
+    space = space or in_memory()
     with torch.no_grad():
-        hidden, all_kwargs = enter_blocks(model, windows)
+        hidden, all_kwargs = enter_blocks(model, windows, space)
         inputs = []
         for number in range(model.blocks):
-            inputs.append(hidden.clone())
-            advance(model.read_block(number), hidden, all_kwargs[number])
+            inputs.append(space.copy(hidden))
+            advance(model.read_block(number, device), hidden, all_kwargs[number])
             on_block(number + 1)
-    gradient = _head_gradient(
-        model.read_head(),
+    _head_gradient(
+        model.read_head(device),
         hidden,
         model.config.vocab_size,
         lambda window: window_seed(seed, draw, first + window),
+        device,
     )
+    gradient = hidden
     scored = windows.shape[1] - 1
     estimates = Estimates({}, {})
     for number in reversed(range(model.blocks)):
-        swappable = read_swappable(model, number, searches, bits)
+        swappable = read_swappable(model, number, searches, bits, device)
+        kwargs = move(all_kwargs[number], device)
         linears = [linear for kind in model.family.units for linear in kind.linears]
         deltas: dict[str, dict[int, Tensor]] = {linear: {} for linear in linears}
         for width in bits:
@@ -136,20 +151,21 @@ def estimate_units(
             for linear, weight in swappable.weights(widths).items():
                 swappable.use({})
                 reference = get_linear(swappable.block, linear).weight.data
-                deltas[linear][width] = weight - reference
+                # In place: the effective weights themselves are not needed.
+                deltas[linear][width] = weight.sub_(reference)
             swappable.forget(widths)
         swappable.use({})
         stream = inputs.pop()
-        size = batch_size(windows.shape[1])
         units: dict[tuple[str, int], list[Tensor]] = {}
         alone: dict[tuple[str, int], list[Tensor]] = {}
         products = _Products(swappable, deltas)
-        for batch, upstream in zip(stream.split(size), gradient.split(size), strict=True):
-            states = batch.detach().requires_grad_(True)
+        for part in list_batches(stream):
+            states = stream.read(part).to(device).detach().requires_grad_(True)
             products.found = {}
-            run_block(swappable.block, states, all_kwargs[number]).backward(upstream)
+            output = run_block(swappable.block, states, kwargs)
+            output.backward(gradient.read(part).to(device))
             assert states.grad is not None
-            upstream.copy_(states.grad)
+            gradient.write(part, states.grad)
             for width in bits:
                 for kind in model.family.units:
                     found = [products.found[linear, width] for linear in kind.linears]
@@ -170,7 +186,7 @@ def estimate_units(
 def _expected_kl(products: Tensor | int, scored: int) -> Tensor:
     """½ · Σ (g_t·δ_t)² over the tokens [n, length] of each window, a scored token."""
     assert isinstance(products, Tensor)
-    return 0.5 * products.square().sum(-1) / scored
+    return (0.5 * products.square().sum(-1) / scored).cpu()
 
 
 def sampling_error(draws: Tensor) -> float:

@@ -36,7 +36,8 @@ def reduce_chunk(scores: dict[str, TokenScores], blocks: int) -> dict[str, Tenso
     kept["token.kl_uniform"] = scores[UNIFORM].kl
     kept["token.agree_uniform"] = scores[UNIFORM].agree
     count = min(WORST_WINDOWS, len(scores[UNIFORM].kl))
-    worst = scores[UNIFORM].kl.mean(1).topk(count).indices
+    # In the order of `join_chunks`, so that how the text is cut into chunks changes nothing.
+    worst = kept[f"kl.{UNIFORM}"].argsort(descending=True, stable=True)[:count]
     kept["worst"] = worst
     for view in ("isolated", "restored"):
         by_block = [scores[view_name(view, block)].kl[worst] for block in range(blocks)]

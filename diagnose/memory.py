@@ -1,11 +1,18 @@
-"""Keeping the process as small as what it holds."""
+"""What a process holds, and keeping it as small as that."""
 
+import contextlib
 import ctypes
+import re
+from pathlib import Path
+
+import torch
 
 # glibc's M_MMAP_THRESHOLD. Left alone, the threshold grows to 32 MiB with use, and freed weights
 # stay in a fragmented heap: twice the memory on a model of half a billion parameters.
 MMAP_THRESHOLD = -3
 MAPPED_FROM_BYTES = 2 * 2**20
+STATUS = Path("/proc/self/status")
+CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def return_freed_tensors() -> None:
@@ -17,3 +24,49 @@ def return_freed_tensors() -> None:
         ctypes.CDLL("libc.so.6").mallopt(MMAP_THRESHOLD, MAPPED_FROM_BYTES)
     except (OSError, AttributeError):
         return
+
+
+def return_freed_heap() -> None:
+    """Make the C library hand back what is free of its heap, too. Where it is not glibc, nothing
+    happens."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return
+
+
+def _read_status(name: str) -> int:
+    """A line of the system's account of this process, in bytes; 0 where it keeps none."""
+    try:
+        found = re.search(rf"{name}:\s+(\d+) kB", STATUS.read_text(encoding="utf-8"))
+    except OSError:
+        return 0
+    return int(found.group(1)) * 1024 if found else 0
+
+
+def held_bytes() -> int:
+    """What this process holds now, shared libraries and its imports included."""
+    return _read_status("VmRSS")
+
+
+def private_bytes() -> int:
+    """What it holds that is no other process's and no file's."""
+    return _read_status("RssAnon")
+
+
+def peak_bytes() -> int:
+    """The most that this process held since `forget_peak`, or its start."""
+    return _read_status("VmHWM")
+
+
+def forget_peak() -> None:
+    """Begin to count the peak anew, the devices' too. Where the system cannot, it goes on."""
+    with contextlib.suppress(OSError):
+        CLEAR_REFS.write_text("5", encoding="utf-8")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def device_peak_bytes() -> int:
+    """The most that this process held of a CUDA device; 0 without one."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0

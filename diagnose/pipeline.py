@@ -9,21 +9,24 @@
     requantize  the mixed checkpoint                                    checkpoint/
     proof       the checkpoint measured from disk in a fresh process    proof.json, tokens
 
-A stage that is done is not repeated; within search and sweep what is done of them is kept too. A
-run killed anywhere and started again with the same options ends with the same numbers.
+A stage that is done is not repeated, nor is a task of the first four (a block, a chunk of windows).
+A run killed anywhere and started again with the same options ends with the same numbers.
 """
 
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from diagnose.inputs import describe, load_inputs
 from diagnose.intact import repeat_damaged
-from diagnose.memory import return_freed_tensors
+from diagnose.memory import device_peak_bytes, forget_peak, peak_bytes, return_freed_tensors
+from diagnose.plan import MemoryPlan
+from diagnose.planning import plan_work
 from diagnose.repair import proof_stage, recipe_stage, requantize_stage
 from diagnose.rundir import STAGES, OnProgress, ProgressLog, RunDirectory, now
 from diagnose.spec import RunSpec
@@ -31,15 +34,19 @@ from diagnose.stages.estimate import estimate_stage
 from diagnose.stages.refine import refine_stage
 from diagnose.stages.search import search_stage
 from diagnose.stages.sweep import sweep_stage
+from diagnose.sweep import block_branches
+from diagnose.tasks import HERE, Placement, ThisProcess, Workers, open_workers
 from mixedprec.checkpoint import SERVED_WIDTHS
 from mixedprec.errors import InputError
 from mixedprec.shortage import explain_shortage
 
-ACTIONS = {
+MEASURING = {
     "search": search_stage,
     "sweep": sweep_stage,
     "estimate": estimate_stage,
     "refine": refine_stage,
+}
+REPAIRING = {
     "recipe": recipe_stage,
     "requantize": requantize_stage,
     "proof": proof_stage,
@@ -55,35 +62,72 @@ def _skip_reason(stage: str, spec: RunSpec) -> str | None:
     return None
 
 
+# What a run computes with.
+MEANS = {"versions": "the set of installed libraries", "device": "the kind of device"}
+
+OnPlan = Callable[[MemoryPlan], None]
+Action = Callable[[RunDirectory, Workers, OnProgress], None]
+
+
 @dataclass(frozen=True)
 class Work:
     """What a spec comes to once its inputs are read. description: the first run.json. stages: by
-    name, what carries each out, or why it does not apply."""
+    name, what carries each out, or why it does not apply. plan: the plan in a directory and a
+    placement, given windows a chunk by stage where they are decided."""
 
     description: dict[str, Any]
-    stages: Mapping[str, Callable[[RunDirectory, OnProgress], None] | str]
+    stages: Mapping[str, Action | str]
+    plan: Callable[[Path, Placement, Mapping[str, int]], MemoryPlan]
 
 
 def prepare_run(spec: RunSpec) -> Work:
     """The work of `awqscope run`."""
     inputs = load_inputs(spec)
 
-    def stage(name: str) -> Callable[[RunDirectory, OnProgress], None]:
-        return lambda run, progress: ACTIONS[name](spec, inputs, run, progress)
+    def stage(name: str) -> Action:
+        if name in MEASURING:
+            return partial(MEASURING[name], spec, inputs)
+        return lambda run, workers, progress: REPAIRING[name](spec, inputs, run, progress)
 
     stages = {name: _skip_reason(name, spec) or stage(name) for name in STAGES}
-    return Work(describe(spec, inputs), stages)
+    plan = partial(
+        plan_work,
+        inputs.model,
+        inputs.windows,
+        [name for name, action in stages.items() if not isinstance(action, str)],
+        budget=spec.max_memory,
+        most_windows=spec.chunk_windows,
+        calib=inputs.calib_windows,
+        sweep=block_branches(inputs.model, spec.bits, frozenset(spec.keep_fp16)),
+        verified=spec.verify_units,
+    )
+    return Work(describe(spec, inputs), stages, plan)
 
 
-def run_pipeline(spec: RunSpec, out: Path, on_progress: OnProgress) -> RunDirectory:
+def run_pipeline(
+    spec: RunSpec,
+    out: Path,
+    on_progress: OnProgress,
+    placement: Placement = HERE,
+    on_plan: OnPlan = lambda plan: None,
+) -> RunDirectory:
     """Carry out `spec` in the directory `out`, going on where an earlier process stopped.
 
-    on_progress(stage, done, total). InputError for unusable input, another run in `out`, a process
-    that is already at it, or a full disk; the run directory then says so too.
+    on_progress(stage, done, total). placement: where its tasks are carried out. on_plan: told the
+    plan before it starts.
+    InputError for unusable input, another run in `out`, a process that is already at it, or a full
+    disk; the run directory then says so too.
     """
     texts = " or ".join(spec.valid_texts)
     named = {"source": spec.model, "calibration": spec.calib, "ppl_definition": texts}
-    return conduct(spec.to_json(), lambda: prepare_run(spec), named, out, on_progress)
+    prepare = partial(prepare_run, spec)
+    return conduct(spec.to_json(), prepare, named, out, on_progress, placement, on_plan)
+
+
+def plan_pipeline(spec: RunSpec, out: Path, placement: Placement = HERE) -> MemoryPlan:
+    """The plan of a run that is not begun. InputError as of `run_pipeline`."""
+    return_freed_tensors()
+    return prepare_run(spec).plan(out, placement, {})
 
 
 def conduct(
@@ -92,6 +136,8 @@ def conduct(
     named: dict[str, str],
     out: Path,
     on_progress: OnProgress,
+    placement: Placement,
+    on_plan: OnPlan,
 ) -> RunDirectory:
     """Carry out a spec of any kind; see `run_pipeline`. named: the inputs, entries of the
     description, that must not change between two attempts, and what a user calls them."""
@@ -102,39 +148,39 @@ def conduct(
     else:
         run.check_free()
     work = prepare()
-    description = work.description
+    # Another kind of device rounds otherwise.
+    description = {**work.description, "device": placement.devices[0].partition(":")[0]}
+    chunks = run.read().get("chunks", {}) if run.exists() else {}
+    finished = run.exists() and run.read()["state"] == "done"
+    plan = None if finished else work.plan(out, placement, chunks)
     with run.lock():
         if not run.exists():
             run.create(description)
         begun = run.read()
-        for part, what in {**named, "versions": "the set of installed libraries"}.items():
-            # A finished run stays what it is; an unfinished one must not mix libraries' numbers.
-            matters = part != "versions" or begun["state"] != "done"
-            if matters and begun[part] != description[part]:
+        for part, what in {**named, **MEANS}.items():
+            # A finished run stays what it is; an unfinished one must not mix what they compute.
+            matters = part not in MEANS or begun["state"] != "done"
+            if matters and begun.get(part, description[part]) != description[part]:
                 raise InputError(
                     f"{what} has changed since {out} was begun", "choose another --out"
                 )
-        _carry_out(work, run, ProgressLog(run, on_progress))
+        if plan is not None:
+            on_plan(plan)
+            run.update(memory_plan=plan.to_json())
+        _carry_out(work, run, placement, ProgressLog(run, on_progress))
     return run
 
 
-def _carry_out(work: Work, run: RunDirectory, progress: OnProgress) -> None:
+def _carry_out(work: Work, run: RunDirectory, placement: Placement, progress: OnProgress) -> None:
     if run.read()["state"] == "done":
         return
     run.update(state="running", error=None)
     repeat_damaged(run)
     try:
-        for stage in STAGES:
-            if run.is_done(stage):
-                continue
-            action = work.stages[stage]
-            if isinstance(action, str):
-                run.mark(stage, "skipped", reason=action)
-                continue
-            run.mark(stage, "running", started=now())
-            began = time.monotonic()
-            action(run, progress)
-            run.mark(stage, "done", finished=now(), seconds=round(time.monotonic() - began, 2))
+        if not all(run.is_done(stage) for stage in MEASURING):
+            with open_workers(placement, run) as workers:
+                _carry_out_stages(MEASURING, work, run, workers, progress)
+        _carry_out_stages(REPAIRING, work, run, ThisProcess(), progress)
     except InputError as error:
         _record_failure(run, {"message": error.what, "remedy": error.remedy})
         raise
@@ -152,6 +198,30 @@ def _carry_out(work: Work, run: RunDirectory, progress: OnProgress) -> None:
         raise
     shutil.rmtree(run.work, ignore_errors=True)
     run.update(state="done")
+
+
+def _carry_out_stages(
+    stages: Iterable[str], work: Work, run: RunDirectory, workers: Workers, progress: OnProgress
+) -> None:
+    for stage in stages:
+        if run.is_done(stage):
+            continue
+        action = work.stages[stage]
+        if isinstance(action, str):
+            run.mark(stage, "skipped", reason=action)
+            continue
+        run.mark(stage, "running", started=now())
+        began = time.monotonic()
+        forget_peak()
+        action(run, workers, progress)
+        run.mark(
+            stage,
+            "done",
+            finished=now(),
+            seconds=round(time.monotonic() - began, 2),
+            peak_bytes=peak_bytes(),
+            device_peak_bytes=device_peak_bytes(),
+        )
 
 
 def _record_failure(run: RunDirectory, error: dict[str, str]) -> None:

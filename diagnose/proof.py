@@ -2,7 +2,8 @@
 
 `python -m diagnose.proof RUN` runs in a process of its own and trusts nothing that the run
 computed but the recipe, the searches and the tokens. With --recipe, --checkpoint, --model and --out
-it proves another checkpoint made from the run's searches. transformers loads the checkpoint; then
+it proves another checkpoint made from the run's searches. transformers loads the checkpoint, block
+by block where all of it does not fit in --max-memory; then
 
 * every linear's realised width is the recipe's, by the codes on disk and by config.json;
 * every tensor on disk is what recipe and searches say, and dequantized weights equal the simulated
@@ -23,23 +24,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
-from transformers.utils import logging
+from torch import Tensor
 
 from diagnose.bootstrap import Resampler
 from diagnose.likelihood import empty_scores, prepare_reference, score, tokens_a_chunk
+from diagnose.loaded import How, Loaded, load_checkpoint
+from diagnose.memory import held_bytes, peak_bytes, return_freed_tensors
+from diagnose.plan import MIB, count_proof, count_whole_proof, with_slack
+from diagnose.planning import read_shape
 from diagnose.quantized import read_swappable
 from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
 from diagnose.sweep import REFERENCE, score_streams
 from mixedprec.arithmetic import Quantized
 from mixedprec.checkpoint import block_tensors, open_checkpoint, realise_block
+from mixedprec.errors import InputError
 from mixedprec.files import write_json
 from mixedprec.model import SourceModel, advance, enter_blocks, get_linear, open_model
 from mixedprec.recipe import Recipe, load_recipe
 from mixedprec.scheme import FP16_BITS
 from mixedprec.shortage import explain_shortage
+from mixedprec.streams import CPU, Stream, StreamSpace
 
 # Float32 sums of a forward in another order; far below any damage worth speaking of.
 NLL_TOLERANCE = 1e-3
@@ -60,7 +65,7 @@ class Subject:
 
 
 def check_tensors(
-    model: SourceModel, recipe: Recipe, searches: Path, checkpoint: Path, loaded: nn.Module
+    model: SourceModel, recipe: Recipe, searches: Path, checkpoint: Path, loaded: Loaded
 ) -> dict[str, Any]:
     """Compare every tensor on disk, and every linear as transformers holds it, with what recipe and
     searches say, block by block; names of those that are not as they should be."""
@@ -79,6 +84,7 @@ def check_tensors(
         realised = realise_block(model, recipe, searches, number, model.dtype)
         for name, tensor in block_tensors(prefix, realised, "compressed-tensors").items():
             compare(name, tensor)
+        held = loaded.block(number)
         for name, linear in realised.linears.items():
             full = f"{prefix}.{name}"
             on_disk = stored.linear(full)
@@ -88,10 +94,11 @@ def check_tensors(
                 wrong_width.append(full)
             if weight is None or not torch.equal(weight.float(), linear.served()):
                 differing.append(full)
-            if not torch.equal(get_linear(loaded, full).weight.float(), linear.served()):
+            if not torch.equal(get_linear(held, name).weight.float(), linear.served()):
                 differing_loaded.append(full)
-    for name, tensor in model.read(model.other_tensors(), model.dtype).items():
-        compare(name, tensor)
+        del realised, held  # before the next is read: one at a time
+    for name in model.other_tensors():
+        compare(name, model.read([name], model.dtype)[name])
     return {
         "linears": len(widths),
         "tensors": len(stored.files),
@@ -104,12 +111,12 @@ def check_tensors(
 
 @torch.no_grad()
 def final_streams(
-    model: SourceModel, windows: Tensor, recipe: Recipe, searches: Path
-) -> tuple[Tensor, Tensor]:
+    model: SourceModel, windows: Tensor, recipe: Recipe, searches: Path, space: StreamSpace
+) -> tuple[Stream, Stream]:
     """Final hidden states [n, length, d] of the reference and of the recipe's model, simulated
     block by block with effective weights."""
-    reference, all_kwargs = enter_blocks(model, windows)
-    mixed = reference.clone()
+    reference, all_kwargs = enter_blocks(model, windows, space)
+    mixed = space.copy(reference)
     for number in range(model.blocks):
         widths = recipe.block_widths(model.prefix(number))
         bits = tuple(sorted(set(widths.values()) - {FP16_BITS}))
@@ -123,21 +130,29 @@ def final_streams(
 
 @torch.no_grad()
 def measure(
-    model: SourceModel, loaded: nn.Module, windows: Tensor, recipe: Recipe, searches: Path
+    model: SourceModel,
+    loaded: Loaded,
+    windows: Tensor,
+    recipe: Recipe,
+    searches: Path,
+    space: StreamSpace,
 ) -> tuple[dict[str, Tensor], Tensor, float]:
     """nll, kl, agree [n, length − 1] of the loaded model; the reference's NLL; the mean KL of the
     simulated model."""
-    reference_stream, mixed_stream = final_streams(model, windows, recipe, searches)
+    reference_stream, mixed_stream = final_streams(model, windows, recipe, searches, space)
     streams = {REFERENCE: reference_stream, "mixed": mixed_stream}
-    head, vocabulary = model.read_head(), model.config.vocab_size
-    simulated = score_streams(head, windows, streams, vocabulary)
+    vocabulary = model.config.vocab_size
+    simulated = score_streams(model.read_head(), windows, streams, vocabulary)
     found = empty_scores(*windows.shape)
     step = tokens_a_chunk(vocabulary)
-    for number, window in enumerate(windows):
-        logits = loaded(input_ids=window[None], use_cache=False).logits[0].float()
+    head = None
+    for number, logits in enumerate(loaded.logits(windows)):
+        # Read once the blocks of the checkpoint are through.
+        head = head or model.read_head()
+        window = windows[number]
         for start in range(0, len(window) - 1, step):
             here = slice(start, min(start + step, len(window) - 1))
-            states = reference_stream[number : number + 1, here]
+            states = reference_stream.read(slice(number, number + 1), here)
             reference = prepare_reference(head(states)[0].float())
             targets = window[here.start + 1 : here.stop + 1]
             nll, kl, agree = score(reference, logits[here], targets)
@@ -171,14 +186,44 @@ def summarise(
     }
 
 
+def choose_loading(model: SourceModel, windows: Tensor, budget: int | None) -> tuple[How, int]:
+    """How to load the checkpoint of a model within `budget` bytes for this process (None for any
+    amount), and what that leaves for streams. InputError where a block at a time is too much."""
+    if budget is None:
+        return "whole", 2**62
+    shape, (count, length) = read_shape(model), windows.shape
+    room = {
+        how: budget - held_bytes() - with_slack(working, count * length)
+        for how, working in (
+            ("whole", count_whole_proof(shape, length)),
+            ("by block", count_proof(shape, length)),
+        )
+    }
+    if room["whole"] >= 0:
+        return "whole", room["whole"]
+    if room["by block"] < 0:
+        short = -(-(budget - room["by block"]) // MIB)
+        raise InputError(
+            f"the proof's process may have {budget // MIB}MiB and needs {short}MiB",
+            f"give --max-memory {short - budget // MIB}MiB more",
+        )
+    return "by block", room["by block"]
+
+
 def examine(
-    run: RunDirectory, subject: Subject, predicted: float | None
+    run: RunDirectory,
+    subject: Subject,
+    predicted: float | None,
+    *,
+    budget: int | None = None,
+    how: How | None = None,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Carry out a proof by a run's tokens and searches: the content of proof.json, and nll, kl and
     agree [n, length − 1] of the checkpoint.
 
-    predicted: the recovered share that was expected, if any. InputError for files of the run, the
-    recipe or the model that cannot be read.
+    predicted: the recovered share that was expected, if any. budget: bytes that this process may
+    have, None for any amount. how: the way to load the checkpoint, None for whole where that fits.
+    InputError for files of the run, the recipe or the model that cannot be read.
     """
     record = run.read()
     spec = RunSpec.from_json(record["spec"])
@@ -192,17 +237,14 @@ def examine(
         values = tokens[column].to_numpy(zero_copy_only=False).reshape(shape)[:, 1:]
         return torch.tensor(values.astype(np.float32))
 
-    logging.set_verbosity_error()
     open_checkpoint(subject.checkpoint)  # refuses what no library should be let at
-    loaded = AutoModelForCausalLM.from_pretrained(
-        subject.checkpoint,
-        dtype=torch.float32,
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=spec.trust_remote_code,
-    ).eval()
+    fitting, room = choose_loading(model, windows, budget)
+    space = StreamSpace([(CPU, room)], run.path)
+    loaded = load_checkpoint(subject.checkpoint, how or fitting, space, spec.trust_remote_code)
     # transformers unpacks compressed weights at the first forward: measure before looking at them.
-    mixed, reference_nll, simulated_kl = measure(model, loaded, windows, recipe, run.searches)
+    mixed, reference_nll, simulated_kl = measure(
+        model, loaded, windows, recipe, run.searches, space
+    )
     checks = check_tensors(model, recipe, run.searches, subject.checkpoint, loaded)
     measured_kl = float(mixed["kl"].mean())
     checks |= {
@@ -223,24 +265,37 @@ def examine(
         "measured": summarise(mixed, reference_nll, uniform_kl, spec.seed),
         "predicted_recovered": predicted,
         "loaded_with": f"transformers {version('transformers')}",
+        "loaded": loaded.how,
     }
     return proof, mixed
 
 
-def prove(run: RunDirectory) -> dict[str, Any]:
-    """Carry out the proof of a run; write proof.json and the mixed model's token scores."""
+def prove(
+    run: RunDirectory, *, budget: int | None = None, how: How | None = None
+) -> dict[str, Any]:
+    """Carry out the proof of a run; write proof.json and the mixed model's token scores. budget,
+    how: see `examine`."""
     record = run.read()
     subject = Subject(record["spec"]["model"], run.path / "recipe.json", run.checkpoint)
-    proof, mixed = examine(run, subject, record["headline"]["predicted_recovered"])
+    proof, mixed = examine(
+        run, subject, record["headline"]["predicted_recovered"], budget=budget, how=how
+    )
     run.write_arrays("work/proof.safetensors", mixed)
     write_json(run.path / "proof.json", proof)
     return proof
 
 
-def prove_other(run: RunDirectory, subject: Subject, out: Path) -> dict[str, Any]:
+def prove_other(
+    run: RunDirectory,
+    subject: Subject,
+    out: Path,
+    *,
+    budget: int | None = None,
+    how: How | None = None,
+) -> dict[str, Any]:
     """Carry out the proof of another checkpoint made from a run's searches; write it to the file
-    `out` and leave the run as it is. Nothing was predicted for it."""
-    proof, _ = examine(run, subject, None)
+    `out` and leave the run as it is. Nothing was predicted for it. budget, how: see `examine`."""
+    proof, _ = examine(run, subject, None, budget=budget, how=how)
     write_json(out, proof)
     return proof
 
@@ -268,6 +323,7 @@ def main() -> None:
     parser.add_argument(
         "--until-stdin-closes", action="store_true", help="end as soon as standard input does"
     )
+    parser.add_argument("--max-memory", type=int, help="bytes that it may take")
     given = parser.parse_args()
     if given.until_stdin_closes:
         # A `Thread` that has no memory to start in is waited for without end.
@@ -276,11 +332,13 @@ def main() -> None:
     if any(other) and not all(other):
         parser.error(f"give all of {', '.join(options)}, or none")
     run = RunDirectory(given.run)
+    return_freed_tensors()
     try:
         if any(other):
-            prove_other(run, Subject(*other[:3]), given.out)
+            prove_other(run, Subject(*other[:3]), given.out, budget=given.max_memory)
         else:
-            prove(run)
+            prove(run, budget=given.max_memory)
+        sys.stdout.write(f"{peak_bytes()}\n")
     except Exception as error:
         told = explain_shortage(error)
         if told is None:

@@ -11,6 +11,7 @@ from mixedprec.model import SourceModel, get_linear
 from mixedprec.realise import Searches, realise
 from mixedprec.scheme import FP16_BITS
 from mixedprec.searches import load_searches
+from mixedprec.streams import CPU
 
 Widths = Mapping[str, int]
 
@@ -56,6 +57,8 @@ class SwappableBlock:
     def weights(self, widths: Widths) -> dict[str, Tensor]:
         """Effective weight of each linear that `widths` (linear -> bits) quantizes."""
         key = tuple(sorted(widths.items()))
+        if set(widths.values()) <= {FP16_BITS}:
+            return {}
         if key not in self._effective:
             self.use({})
             realised = realise(self.block, self._searches, widths, self._dtype)
@@ -92,11 +95,16 @@ class SwappableBlock:
 
 
 def read_swappable(
-    model: SourceModel, number: int, searches: Path, bits: tuple[int, ...]
+    model: SourceModel,
+    number: int,
+    searches: Path,
+    bits: tuple[int, ...],
+    device: torch.device = CPU,
 ) -> SwappableBlock:
-    """Block `number` with its searches at each of `bits`."""
-    loaded = load_searches(searches, number, bits)
-    return SwappableBlock(model.read_block(number), loaded, model.dtype)
+    """Block `number` on `device`, with its searches at each of `bits`."""
+    found = load_searches(searches, number, bits)
+    loaded = {width: search.to(device) for width, search in found.items()}
+    return SwappableBlock(model.read_block(number, device), loaded, model.dtype)
 
 
 def uniform_widths(model: SourceModel, bits: int, kept: frozenset[str], number: int) -> Widths:

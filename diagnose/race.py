@@ -20,6 +20,7 @@ from diagnose.sweep import REFERENCE, list_chunks, score_streams
 from mixedprec.model import SourceModel, advance, enter_blocks
 from mixedprec.recipe import Recipe
 from mixedprec.scheme import FP16_BITS
+from mixedprec.streams import Stream, in_memory
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,10 @@ def measure_recipes(
 ) -> dict[str, TokenScores]:
     """Scores of every recipe's model on `windows` [n, length], by name, against the reference."""
     hidden, all_kwargs = enter_blocks(model, windows)
-    reference = hidden.clone()
+    space = in_memory()
+    reference = space.copy(hidden)
     # Recipes that were equal so far -> their stream.
-    streams: dict[tuple[str, ...], Tensor] = {tuple(recipes): hidden} if recipes else {}
+    streams: dict[tuple[str, ...], Stream] = {tuple(recipes): hidden} if recipes else {}
     for number in range(model.blocks):
         widths = {
             name: tuple(sorted(recipe.block_widths(model.prefix(number)).items()))
@@ -51,14 +53,14 @@ def measure_recipes(
         }
         bits = {bits for chosen in widths.values() for _, bits in chosen if bits != FP16_BITS}
         swappable = read_swappable(model, number, searches, tuple(sorted(bits)))
-        parted: dict[tuple[str, ...], Tensor] = {}
+        parted: dict[tuple[str, ...], Stream] = {}
         for names, stream in streams.items():
             groups: dict[tuple[tuple[str, int], ...], list[str]] = {}
             for name in names:
                 groups.setdefault(widths[name], []).append(name)
             for i, (chosen, members) in enumerate(groups.items()):
                 # The last group may have the stream itself: no other needs it any more.
-                mine = stream if i == len(groups) - 1 else stream.clone()
+                mine = stream if i == len(groups) - 1 else space.copy(stream)
                 swappable.use(swappable.weights(dict(chosen)))
                 advance(swappable.block, mine, all_kwargs[number])
                 parted[tuple(members)] = mine
@@ -67,7 +69,7 @@ def measure_recipes(
         advance(swappable.block, reference, all_kwargs[number])
         del swappable
         on_block(number + 1)
-    finals: dict[str, Tensor] = {REFERENCE: reference}
+    finals: dict[str, Stream] = {REFERENCE: reference}
     finals |= {name: stream for names, stream in streams.items() for name in names}
     scores = score_streams(model.read_head(), windows, finals, model.config.vocab_size)
     on_block(model.blocks + 1)

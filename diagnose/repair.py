@@ -13,6 +13,7 @@ from diagnose.measure import (
     TOKENS_A_ROW_GROUP,
     token_table,
 )
+from diagnose.memory import private_bytes, return_freed_heap
 from diagnose.model_card import CardSubject, write_card
 from diagnose.proof import INPUT_ERROR, Subject
 from diagnose.rundir import OnProgress, RunDirectory
@@ -74,10 +75,16 @@ def requantize_stage(
     )
 
 
-def _run_proof(run: RunDirectory, *options: str) -> None:
-    """Carry out a proof in a fresh process. InputError for what a user can mend, too little memory
-    included; RuntimeError with the end of its stderr for anything else."""
+def _run_proof(run: RunDirectory, *options: str) -> int:
+    """Carry out a proof in a fresh process; the most bytes that it held. InputError for what a user
+    can mend, too little memory included; RuntimeError with the end of its stderr for anything
+    else."""
     command = [*PROOF, str(run.path.resolve()), *options, "--until-stdin-closes"]
+    budget = run.read().get("memory_plan", {}).get("budget")
+    if budget is not None:
+        # What this process keeps to itself meanwhile is taken off.
+        return_freed_heap()
+        command += ["--max-memory", str(max(0, budget - private_bytes()))]
     # However this process ends, the system closes its end of the pipe, and the proof ends too.
     ours, theirs = os.pipe()
     try:
@@ -91,10 +98,11 @@ def _run_proof(run: RunDirectory, *options: str) -> None:
     if finished.returncode < 0:
         raise InputError(
             f"the proof's process was ended by signal {-finished.returncode}",
-            "it loads the whole checkpoint in float32: free some memory and run again",
+            "free some memory, or give a smaller --max-memory, and run again",
         )
     if finished.returncode:
         raise RuntimeError(f"the proof's process failed:\n{finished.stderr[-4000:]}")
+    return int(finished.stdout.split()[-1])
 
 
 def prove_checkpoint(run: RunDirectory, subject: Subject, progress: OnProgress) -> dict[str, Any]:
@@ -130,7 +138,7 @@ def prove_checkpoint(run: RunDirectory, subject: Subject, progress: OnProgress) 
 def proof_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
     """Measure the checkpoint from disk in a fresh process; complete the headline and tokens."""
     progress("proof", 0, 1)
-    _run_proof(run)
+    run.mark("proof", "running", proof_process_peak_bytes=_run_proof(run))
     proof = json.loads((run.path / "proof.json").read_text(encoding="utf-8"))
     mixed = read_tensors(run, "work/proof.safetensors")
     scores = read_sweep(run)

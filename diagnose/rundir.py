@@ -29,7 +29,7 @@ SCHEMA = 1
 COMPARISON = "compare"
 STAGES = ("search", "sweep", "estimate", "refine", "recipe", "requantize", "proof")
 # Options that change how a run is carried out, not what it finds.
-NOT_BINDING = ("max_memory",)
+NOT_BINDING = ("max_memory", "chunk_windows")
 # What a record holds under these names, if it has them.
 ENTRIES: Mapping[str, type] = {
     "state": str,

@@ -45,7 +45,8 @@ def read_texts(valid: str | list[str]) -> Texts:
 @dataclass(frozen=True)
 class RunSpec:
     """The options of `awqscope run`; see its --help. valid: a text, or several to measure on and to
-    tell apart. seq_len and windows: None for the defaults. max_memory: bytes. trust_remote_code:
+    tell apart. seq_len and windows: None for the defaults. max_memory: bytes. chunk_windows: the
+    most windows that are measured at a time; None for as many as memory takes. trust_remote_code:
     whether Python that comes with the model is run. Errors: InputError for widths that make no
     sense, and for no text or the same one twice."""
 
@@ -69,6 +70,7 @@ class RunSpec:
     verify_units: int = 12
     seed: int = 0
     max_memory: int = 8 * GIB
+    chunk_windows: int | None = None
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
@@ -86,6 +88,7 @@ class RunSpec:
             "--top-k": (self.top_k, 0),
             "--verify-units": (self.verify_units, 0),
             "--seed": (self.seed, 0),
+            "--chunk-windows": (self.chunk_windows, 1),
         }
         for option, (value, least) in positive.items():
             if value is not None and value < least:

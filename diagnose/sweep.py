@@ -35,11 +35,21 @@ from mixedprec.model import (
     Head,
     SourceModel,
     advance,
-    batch_size,
     enter_blocks,
+    move,
     run_block,
 )
 from mixedprec.scheme import FP16_BITS
+from mixedprec.streams import (
+    CPU,
+    Stream,
+    StreamSpace,
+    are_equal,
+    as_stream,
+    in_memory,
+    list_batches,
+    list_slices,
+)
 
 Trunk = Literal["reference", "uniform"]
 REFERENCE: Trunk = "reference"
@@ -76,8 +86,8 @@ class Sweepable(Protocol):
         """The widths that are block `block` of the uniform model."""
         ...
 
-    def read(self, model: SourceModel, block: int) -> Swappable:
-        """Block `block` of the reference `model`, to be given any widths of the plan."""
+    def read(self, model: SourceModel, block: int, device: torch.device = CPU) -> Swappable:
+        """Block `block` of the reference `model` on `device`, for any widths of the plan."""
         ...
 
 
@@ -99,9 +109,9 @@ class Plan:
         """Linear -> bits of block `block` of the uniform model."""
         return uniform_widths(model, self.low, self.kept, block)
 
-    def read(self, model: SourceModel, block: int) -> Swappable:
+    def read(self, model: SourceModel, block: int, device: torch.device = CPU) -> Swappable:
         """Block `block` with its searches."""
-        return read_swappable(model, block, self.searches, self.bits)
+        return read_swappable(model, block, self.searches, self.bits, device)
 
 
 Observer = Callable[[int, str, Tensor, Tensor], None]
@@ -208,9 +218,10 @@ def _advance_trunks(
     number: int,
     swappable: Swappable,
     quantized: dict[str, Tensor],
-    trunks: dict[str, Tensor],
+    trunks: dict[str, Stream],
     kwargs: dict[str, Any],
     observe: Observer | None,
+    device: torch.device,
 ) -> None:
     """Both trunks through block `number`, batch by batch side by side so that they can be compared
     where they are: at the input of each unit and at the block's output."""
@@ -221,17 +232,18 @@ def _advance_trunks(
         advance(swappable.block, trunks[UNIFORM], kwargs)
         return
     capture = _Capture(swappable, model)
-    size = batch_size(trunks[REFERENCE].shape[1])
-    pairs = zip(trunks[REFERENCE].split(size), trunks[UNIFORM].split(size), strict=True)
-    for reference, uniform in pairs:
+    for part in list_batches(trunks[REFERENCE]):
         swappable.use({})
-        reference.copy_(run_block(swappable.block, reference, kwargs))
+        reference = run_block(swappable.block, trunks[REFERENCE].read(part).to(device), kwargs)
         expected = dict(capture.inputs)
         swappable.use(quantized)
-        uniform.copy_(run_block(swappable.block, uniform, kwargs))
+        uniform = run_block(swappable.block, trunks[UNIFORM].read(part).to(device), kwargs)
         for site, values in expected.items():
             observe(number, site, values, capture.inputs[site])
         observe(number, "output", reference, uniform)
+        # A block may give its linears the stream itself: only now may it change.
+        trunks[REFERENCE].write(part, reference)
+        trunks[UNIFORM].write(part, uniform)
     capture.remove()
 
 
@@ -244,6 +256,8 @@ def run_sweep(
     observe: Observer | None = None,
     inspect: Inspector | None = None,
     on_block: Callable[[int], None] = lambda done: None,
+    device: torch.device = CPU,
+    space: StreamSpace | None = None,
 ) -> dict[str, TokenScores]:
     """Scores of the reference, the uniform model and every branch on `windows` [n, length]; of the
     first two with the likeliest tokens.
@@ -251,24 +265,28 @@ def run_sweep(
     observe(block, site, reference, uniform): called with activations [batch, length, channels] of
     both trunks at each unit's input and each block's output. inspect(block, linear, reference,
     effective): called with both weights [N, K] of each linear that the uniform model quantizes.
-    on_block: told the blocks done; the head counts as one more. InputError for activations that are
-    not finite.
+    on_block: told the blocks done; the head counts as one more. device: what computes. space: where
+    streams are kept; None for memory. InputError for activations that are not finite.
     """
     shared = _share_streams(plan, model)
-    hidden, all_kwargs = enter_blocks(model, windows)
-    uniform = hidden.clone() if plan.outside is None else enter_blocks(plan.outside, windows)[0]
-    trunks: dict[str, Tensor] = {REFERENCE: hidden, UNIFORM: uniform}
+    space = space or in_memory()
+    hidden, all_kwargs = enter_blocks(model, windows, space)
+    if plan.outside is None:
+        uniform = space.copy(hidden)
+    else:
+        uniform = enter_blocks(plan.outside, windows, space)[0]
+    trunks: dict[str, Stream] = {REFERENCE: hidden, UNIFORM: uniform}
     unique = dict.fromkeys(s for s in shared.values() if isinstance(s, Branch))
-    streams: dict[Branch, Tensor] = {}
+    streams: dict[Branch, Stream] = {}
     for number in range(model.blocks):
-        swappable = plan.read(model, number)
-        kwargs = all_kwargs[number]
+        swappable = plan.read(model, number, device)
+        kwargs = move(all_kwargs[number], device)
         low = plan.uniform(model, number)
         alive = list(streams)
         for branch in unique:
             if branch.block != number:
                 continue
-            streams[branch] = trunks[branch.prefix].clone()
+            streams[branch] = space.copy(trunks[branch.prefix])
             widths = dict(branch.widths)
             control = branch.name == CONTROL
             swappable.use(swappable.copies(widths) if control else swappable.weights(widths))
@@ -279,7 +297,7 @@ def run_sweep(
         if inspect is not None:
             for name, weight, effective in swappable.pairs(quantized):
                 inspect(number, name, weight, effective)
-        _advance_trunks(model, number, swappable, quantized, trunks, kwargs, observe)
+        _advance_trunks(model, number, swappable, quantized, trunks, kwargs, observe, device)
         for trunk, weights in ((REFERENCE, {}), (UNIFORM, quantized)):
             check_finite(trunks[trunk], f"the output of {model.prefix(number)} ({trunk})")
             swappable.use(weights)
@@ -293,9 +311,9 @@ def run_sweep(
         name: trunks[source] if isinstance(source, str) else streams[source]
         for name, source in shared.items()
     }
-    head, heads = model.read_head(), {}
+    head, heads = model.read_head(device), {}
     if plan.outside is not None:
-        other = plan.outside.read_head()
+        other = plan.outside.read_head(device)
         after = {branch.name: branch.suffix for branch in plan.branches} | {UNIFORM: UNIFORM}
         heads = {name: other for name, suffix in after.items() if suffix == UNIFORM}
     scores = score_streams(
@@ -305,6 +323,7 @@ def run_sweep(
         model.config.vocab_size,
         ranked=(REFERENCE, UNIFORM),
         heads=heads,
+        device=device,
     )
     on_block(model.blocks + 1)
     return scores
@@ -314,24 +333,27 @@ def run_sweep(
 def score_streams(
     head: Head,
     windows: Tensor,
-    finals: Mapping[str, Tensor],
+    finals: Mapping[str, Stream | Tensor],
     vocabulary: int,
     *,
     ranked: Collection[str] = (),
     heads: Mapping[str, Head] = {},
+    device: torch.device = CPU,
 ) -> dict[str, TokenScores]:
     """Scores of final hidden states [n, length, d] by name, against the one named "reference".
-    Those named in `ranked` come with their likeliest tokens; those in `heads` have that head.
+    Those named in `ranked` come with their likeliest tokens; those in `heads` have that head. The
+    heads are on `device`, the scores on the CPU.
 
-    Streams that are one tensor under several names are scored once a head; so is one that equals
+    Streams that are one object under several names are scored once a head; so is one that equals
     the reference's to the last bit (the control should).
     """
     count, length = windows.shape
+    streams = {name: as_stream(stream) for name, stream in finals.items()}
     keys = {name: (id(stream), name in heads) for name, stream in finals.items()}
     owners: dict[tuple[int, bool], str] = {keys[REFERENCE]: REFERENCE}
     for name, stream in finals.items():
         known = keys[name] in owners or name in heads
-        equal = not known and torch.equal(stream, finals[REFERENCE])
+        equal = not known and are_equal(as_stream(stream), streams[REFERENCE])
         owners.setdefault(keys[name], REFERENCE if equal else name)
     top = {owners[keys[name]] for name in ranked}
     scores = {
@@ -342,34 +364,29 @@ def score_streams(
     for window in range(count):
         for start in range(0, length - 1, step):
             here = slice(start, min(start + step, length - 1))
-            targets = windows[window, here.start + 1 : here.stop + 1]
+            targets = windows[window, here.start + 1 : here.stop + 1].to(device)
 
             def read(name: str, window: int = window, here: slice = here) -> Tensor:
-                return heads.get(name, head)(finals[name][window : window + 1, here])[0].float()
+                states = streams[name].read(slice(window, window + 1), here)
+                return heads.get(name, head)(states.to(device))[0].float()
 
             reference = prepare_reference(read(REFERENCE))
             for name, found in scores.items():
                 logits = reference.logits if name == REFERENCE else read(name)
                 nll, kl, agree = score(reference, logits, targets)
-                found.nll[window, here] = nll
-                found.kl[window, here] = kl
-                found.agree[window, here] = agree
+                found.nll[window, here] = nll.cpu()
+                found.kl[window, here] = kl.cpu()
+                found.agree[window, here] = agree.cpu()
                 if name in top:
                     tokens, probabilities = rank_tokens(logits)
-                    found.top_tokens[window, here] = tokens.int()
-                    found.top_probabilities[window, here] = probabilities
+                    found.top_tokens[window, here] = tokens.int().cpu()
+                    found.top_probabilities[window, here] = probabilities.cpu()
     return {name: scores[owners[key]] for name, key in keys.items()}
-
-
-def windows_a_chunk(model: SourceModel, plan: Sweepable, length: int, budget: int) -> int:
-    """How many windows' streams fit in `budget` bytes; at least one."""
-    stream = length * model.config.hidden_size * 4
-    return max(1, budget // (stream * (count_streams(model, plan) + 2)))
 
 
 def list_chunks(count: int, size: int) -> list[slice]:
     """Consecutive slices of at most `size` of `count` windows."""
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    return list_slices(count, size)
 
 
 def list_subsets(items: Sequence[str]) -> list[tuple[str, ...]]:

@@ -55,7 +55,7 @@ class WeightLog:
         """Take in a linear; see `run_sweep`."""
         group = self._group(reference.shape[1])
         for column, values in measure_error(reference, effective, group).items():
-            self._found[f"{block}.{linear}.{column}"] = values
+            self._found[f"{block}.{linear}.{column}"] = values.cpu()
 
     def state(self) -> dict[str, Tensor]:
         """Everything found, as arrays `BLOCK.LINEAR.COLUMN`: what `weight_rows` takes."""

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from mixedprec.scheme import Scheme
 
+ELEMENTS_A_PART = 2**18
+
 
 @dataclass(frozen=True)
 class Quantized:
@@ -29,10 +31,22 @@ class Quantized:
 
     def dequantize(self) -> Tensor:
         """The weight in float32 [N, K]."""
-        rows, columns = self.codes.shape
-        groups = self.scales.shape[1]
-        centred = self.codes.view(rows, groups, -1).float() - self.zeros.float()[:, :, None]
-        return (centred * self.scales.float()[:, :, None]).view(rows, columns)
+        weight = torch.empty(self.codes.shape, device=self.codes.device)
+        for rows in list_row_parts(weight):
+            codes, zeros, scales = self.codes[rows], self.zeros[rows], self.scales[rows]
+            grouped = weight[rows].view(*scales.shape, -1)
+            torch.sub(codes.view_as(grouped).float(), zeros.float()[:, :, None], out=grouped)
+            grouped *= scales.float()[:, :, None]
+        return weight
+
+
+def list_row_parts(weight: Tensor) -> list[slice]:
+    """A few rows of [N, K] at a time, small enough for their temporaries to stay in the cache; all
+    of them on a device that has no use for that. What is done by rows is the same by parts."""
+    step = (
+        max(1, ELEMENTS_A_PART // weight.shape[1]) if weight.device.type == "cpu" else len(weight)
+    )
+    return [slice(start, start + step) for start in range(0, len(weight), step)]
 
 
 def _grid(grouped: Tensor, scheme: Scheme) -> tuple[Tensor, int, int]:
@@ -62,20 +76,27 @@ def fake_quantize(weight: Tensor, scheme: Scheme) -> Tensor:
 def quantize(weight: Tensor, scheme: Scheme, scale_dtype: torch.dtype) -> Quantized:
     """`weight` [N, K] in float32 to codes, with scales rounded to `scale_dtype` first."""
     rows, columns = weight.shape
-    grouped = weight.reshape(rows, -1, scheme.group(columns))
+    groups, device = columns // scheme.group(columns), weight.device
+    codes = torch.empty(rows, columns, dtype=torch.uint8, device=device)
+    scales = torch.empty(rows, groups, dtype=scale_dtype, device=device)
+    zeros = torch.empty(rows, groups, dtype=torch.uint8, device=device)
+    for part in list_row_parts(weight):
+        grouped = weight[part].reshape(-1, groups, scheme.group(columns))
+        found = _quantize_groups(grouped, scheme, scale_dtype)
+        for whole, values in zip((codes, scales, zeros), found, strict=True):
+            whole[part] = values.view_as(whole[part])
+    return Quantized(codes, scales, zeros, scheme)
+
+
+def _quantize_groups(
+    grouped: Tensor, scheme: Scheme, scale_dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes, stored scales and zero points of weight groups in the last dimension."""
     scales, low, high = _grid(grouped, scheme)
     stored = scales.to(scale_dtype)
     scales = stored.float()
     codes = torch.round(grouped / scales)
     if scheme.symmetric:
-        zeros = torch.full_like(scales, -low)
-        codes = codes.clamp_(low, high) - low
-    else:
-        zeros = (-torch.round(grouped.amin(dim=-1, keepdim=True) / scales)).clamp_(low, high)
-        codes = (codes + zeros).clamp_(low, high)
-    return Quantized(
-        codes.to(torch.uint8).view(rows, columns),
-        stored.squeeze(-1),
-        zeros.to(torch.uint8).squeeze(-1),
-        scheme,
-    )
+        return codes.clamp_(low, high).sub_(low), stored, torch.full_like(scales, -low)
+    zeros = (-torch.round(grouped.amin(dim=-1, keepdim=True) / scales)).clamp_(low, high)
+    return codes.add_(zeros).clamp_(low, high), stored, zeros

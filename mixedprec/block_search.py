@@ -6,7 +6,7 @@ depend on each other's results: a stopped search goes on at the first block with
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,15 @@ from torch import Tensor, nn
 from mixedprec.autoawq import is_clipped, read_scale_groups
 from mixedprec.errors import InputError
 from mixedprec.families import UnitKind
-from mixedprec.model import SourceModel, advance, enter_blocks, get_linear, is_finite, run_block
+from mixedprec.model import (
+    SourceModel,
+    advance,
+    enter_blocks,
+    get_linear,
+    is_finite,
+    move,
+    run_block,
+)
 from mixedprec.realise import norm_offset
 from mixedprec.scheme import Scheme
 from mixedprec.search import (
@@ -35,6 +43,15 @@ from mixedprec.search import (
     weight_means,
 )
 from mixedprec.searches import is_complete, save_search, search_path
+from mixedprec.streams import (
+    CPU,
+    Stream,
+    StreamSpace,
+    as_stream,
+    in_memory,
+    list_batches,
+    list_slices,
+)
 
 SCALING_TOLERANCE = 1e-3
 
@@ -43,44 +60,84 @@ SCALING_TOLERANCE = 1e-3
 class _Site:
     """What is kept of the input that the linears of one unit share, over all calibration tokens.
 
-    lone: whether a lone linear is judged on it, which takes its second moment; otherwise the inputs
-    themselves are kept, for a module to be run on.
+    windows, length: of the calibration stream. lone: whether a lone linear is judged on it, which
+    takes its second moment; otherwise the inputs themselves are kept in `space`, for a module to be
+    run on.
     """
 
-    tokens: int
+    windows: int
+    length: int
     lone: bool
+    space: StreamSpace
     seen: int = 0
 
     def __post_init__(self) -> None:
-        self.absolute = torch.zeros(())
+        self.absolute: Tensor | None = None
         self.gram: Tensor | None = None
-        self.kept: list[Tensor] = []
+        self.kept: Stream | None = None
         self.sample: list[Tensor] = []
+
+    @property
+    def tokens(self) -> int:
+        return self.windows * self.length
 
     def add(self, inputs: Tensor) -> None:
         """Take in a batch of inputs [n, length, K]."""
         flat = inputs.reshape(-1, inputs.shape[-1])
-        self.absolute = self.absolute + flat.abs().sum(0)
+        total = flat.abs().sum(0)
+        self.absolute = total if self.absolute is None else self.absolute + total
         step = max(1, self.tokens // CLIP_TOKENS)
         self.sample.append(flat[-self.seen % step :: step].clone())
-        self.seen += len(flat)
         if not self.lone or self.tokens < flat.shape[1]:
-            self.kept.append(inputs)
+            if self.kept is None:
+                self.kept = self.space.empty(self.windows, self.length, flat.shape[1])
+            here = slice(self.seen, self.seen + len(flat))
+            self.kept.reshape(self.tokens, 1).write(here, flat[:, None])
         else:
             gram = flat.T @ flat
             self.gram = gram if self.gram is None else self.gram.add_(gram)
+        self.seen += len(flat)
 
-    def close(self) -> None:
-        """All tokens have been seen: join what was kept."""
-        self.inputs = torch.cat(self.kept) if self.kept else torch.empty(0)
-        self.clip_inputs = torch.cat(self.sample)
-        self.kept, self.sample = [], []
+    def mean_size(self) -> Tensor:
+        """Mean |x| of each channel, [K]."""
+        assert self.absolute is not None
+        return self.absolute / self.seen
+
+    def inputs(self) -> Stream:
+        """What was kept of all tokens, for a module that is judged on them."""
+        assert self.kept is not None
+        return self.kept
+
+    def clip_inputs(self) -> Tensor:
+        """The tokens [T, K] that clipping is judged on."""
+        return torch.cat(self.sample)
 
     def second_moment(self) -> SecondMoment:
         """Of all tokens, for a lone linear."""
         if self.gram is not None:
             return SecondMoment(self.gram, True)
-        return SecondMoment(self.inputs.flatten(0, -2), False)
+        found = self.inputs().read(slice(None)).flatten(0, -2)
+        return SecondMoment(found.to(self.sample[0].device), False)
+
+
+class _Outputs:
+    """A module's output for all calibration windows, taken in batch by batch."""
+
+    def __init__(self, windows: int, space: StreamSpace):
+        self._windows, self._space = windows, space
+        self._kept: Stream | None = None
+        self._seen = 0
+
+    def add(self, output: Tensor) -> None:
+        """Take in the next windows' [n, length, d]."""
+        if self._kept is None:
+            self._kept = self._space.empty(self._windows, *output.shape[1:])
+        self._kept.write(slice(self._seen, self._seen + len(output)), output)
+        self._seen += len(output)
+
+    def stream(self) -> Stream:
+        assert self._kept is not None
+        return self._kept
 
 
 def scale_block(block: nn.Module, choices: Sequence[ScaleChoice]) -> nn.Module:
@@ -138,7 +195,7 @@ def _search_scheme(
     block: nn.Module,
     groups: Sequence[ScaleGroup],
     sites: dict[str, _Site],
-    references: dict[str, Tensor],
+    references: dict[str, Stream],
     kwargs: dict[str, Any],
     scheme: Scheme,
 ) -> BlockSearch:
@@ -148,14 +205,14 @@ def _search_scheme(
         site = sites[group.linears[0]]
         linears = [get_linear(block, name) for name in group.linears]
         weights = [linear.weight.data for linear in linears]
-        candidates = candidate_scales(site.absolute / site.seen, weight_means(weights, scheme))
+        candidates = candidate_scales(site.mean_size(), weight_means(weights, scheme))
         if group.inspect is None:
             losses = lone_losses(weights[0], site.second_moment(), candidates, scheme)
             best = losses.index(min(losses))
         else:
             best = judge_jointly(
                 linears,
-                site.inputs,
+                site.inputs(),
                 references[group.inspect],
                 _runner(block, group, kwargs),
                 candidates,
@@ -169,7 +226,7 @@ def _search_scheme(
         if not is_clipped(name):
             continue
         weight = get_linear(block, name).weight.data
-        inputs = site.clip_inputs
+        inputs = site.clip_inputs()
         choice = search.choice_for(name)
         if choice is not None:
             weight, inputs = weight * choice.scales, inputs / choice.scales
@@ -185,47 +242,57 @@ def search_block(
     block: nn.Module,
     groups: Sequence[ScaleGroup],
     units: Sequence[UnitKind],
-    hidden: Tensor,
+    hidden: Stream | Tensor,
     kwargs: dict[str, Any],
     schemes: Sequence[Scheme],
+    *,
+    device: torch.device = CPU,
+    space: StreamSpace | None = None,
 ) -> list[BlockSearch]:
     """Search one block at each scheme, and push the stream through it.
 
-    name: for messages. block: float32 weights. hidden: the calibration stream [n, length, d] before
-    the block, which becomes the one after it. InputError where that is not finite.
+    name: for messages. block: float32 weights, moved to `device`. hidden: the calibration stream
+    [n, length, d] before the block, which becomes the one after it. space: where the inputs and
+    outputs that linears are judged on are kept; None for memory. The results are on the CPU.
+    InputError where the stream is not finite.
     """
+    block, kwargs = block.to(device), move(kwargs, device)
+    hidden, space = as_stream(hidden), space or in_memory()
+    windows, length, _ = hidden.shape
     jointly = {name for group in groups if group.inspect is not None for name in group.linears}
-    tokens = hidden.shape[0] * hidden.shape[1]
     sites: dict[str, _Site] = {}
     handles = []
     for unit in units:
-        site = _Site(tokens, lone=not jointly & set(unit.linears))
+        site = _Site(windows, length, not jointly & set(unit.linears), space)
         sites |= dict.fromkeys(unit.linears, site)
         first = block.get_submodule(unit.linears[0])
         handles.append(
             first.register_forward_pre_hook(lambda _, args, site=site: site.add(args[0]))
         )
-    kept: dict[str, list[Tensor]] = {}
+    kept: dict[str, _Outputs] = {}
     for inspected in {group.inspect for group in groups if group.inspect}:
-        outputs = kept.setdefault(inspected, [])
+        outputs = kept.setdefault(inspected, _Outputs(windows, space))
         handles.append(
             block.get_submodule(inspected).register_forward_hook(
-                lambda _, args, output, outputs=outputs: outputs.append(_first(output))
+                lambda _, args, output, outputs=outputs: outputs.add(_first(output))
             )
         )
     advance(block, hidden, kwargs)
     for handle in handles:
         handle.remove()
     check_finite(hidden, f"the output of {name}")
-    for site in dict.fromkeys(sites.values()):
-        site.close()
-    references = {key: torch.cat(outputs) for key, outputs in kept.items()}
     for group in groups:
         if group.inspect == "":
             # The whole block, judged as autoawq does: given the unit's input for its own.
-            run, inputs = _runner(block, group, kwargs), sites[group.linears[0]].inputs
-            references[""] = torch.cat([run(batch) for batch in inputs.split(1)])
-    return [_search_scheme(block, groups, sites, references, kwargs, scheme) for scheme in schemes]
+            run, inputs = _runner(block, group, kwargs), sites[group.linears[0]].inputs()
+            kept[""] = _Outputs(windows, space)
+            for part in list_slices(windows, 1):
+                kept[""].add(run(inputs.read(part).to(device)))
+    references = {key: outputs.stream() for key, outputs in kept.items()}
+    return [
+        _search_scheme(block, groups, sites, references, kwargs, scheme).to(CPU)
+        for scheme in schemes
+    ]
 
 
 @torch.no_grad()
@@ -235,38 +302,98 @@ def search_model(
     schemes: Sequence[Scheme],
     folder: Path,
     on_block: Callable[[int], None] = lambda block: None,
+    *,
+    device: torch.device = CPU,
+    space: StreamSpace | None = None,
 ) -> None:
     """Search every block of `model` at each scheme, one file a block and width in `folder`.
 
     windows: calibration token ids [n, length]. Blocks whose files are there are not searched again.
-    `on_block` is told the number of blocks done. InputError for group sizes that do not divide,
-    and for activations that are not finite.
+    `on_block` is told the number of blocks done. device: what computes. space: where streams are
+    kept; None for memory. InputError for group sizes that do not divide, and for activations that
+    are not finite.
     """
     check_schemes(model, schemes)
-    groups = read_scale_groups(model.config.model_type, model.block_shell(0))
-    units = model.family.units
-    missing = [
+    missing = missing_blocks(model, schemes, folder)
+    if not missing:
+        return
+    space = space or in_memory()
+    hidden, all_kwargs = enter_blocks(model, windows, space)
+    for number in range(missing[-1] + 1):
+        kwargs = all_kwargs[number]
+        if number in missing:
+            search_from(model, number, hidden, kwargs, schemes, folder, device=device, space=space)
+        else:
+            advance(model.read_block(number, device), hidden, kwargs)
+        on_block(number + 1)
+
+
+def missing_blocks(model: SourceModel, schemes: Sequence[Scheme], folder: Path) -> list[int]:
+    """The blocks that are yet to be searched at one of the schemes, in order."""
+    return [
         block
         for block in range(model.blocks)
         if not all(is_complete(search_path(folder, block, s.bits)) for s in schemes)
     ]
-    if not missing:
+
+
+@torch.no_grad()
+def search_from(
+    model: SourceModel,
+    number: int,
+    hidden: Stream | Tensor,
+    kwargs: dict[str, Any],
+    schemes: Sequence[Scheme],
+    folder: Path,
+    *,
+    device: torch.device = CPU,
+    space: StreamSpace | None = None,
+) -> None:
+    """Search block `number` of `model` at each scheme, one file a width in `folder`.
+
+    hidden: the calibration stream [n, length, d] before the block, which becomes the one after it.
+    kwargs: what the block is called with beside it. device, space: as of `search_block`. InputError
+    for activations that are not finite.
+    """
+    name, block = model.prefix(number), model.read_block(number, device)
+    groups = read_scale_groups(model.config.model_type, model.block_shell(0))
+    hidden, kwargs = as_stream(hidden), move(kwargs, device)
+    first = hidden.read(slice(1)).to(device, copy=True)
+    searches = search_block(
+        name,
+        block,
+        groups,
+        model.family.units,
+        hidden,
+        kwargs,
+        schemes,
+        device=device,
+        space=space,
+    )
+    for search in searches:
+        _check_scaling(name, block, search.to(device), first, kwargs)
+        save_search(search_path(folder, number, search.scheme.bits), search)
+
+
+@torch.no_grad()
+def stream_inputs(
+    model: SourceModel,
+    windows: Tensor,
+    wanted: Sequence[int],
+    *,
+    device: torch.device = CPU,
+    space: StreamSpace | None = None,
+) -> Iterator[tuple[int, Stream, dict[str, Any]]]:
+    """Each of the `wanted` blocks, in order, with what `search_from` takes: the calibration stream
+    before it, which is this one's until the next is asked for, and its keyword arguments."""
+    if not wanted:
         return
-    hidden, all_kwargs = enter_blocks(model, windows)
-    for number in range(missing[-1] + 1):
-        block = model.read_block(number)
-        kwargs = all_kwargs[number]
-        if number in missing:
-            name = model.prefix(number)
-            first = hidden[:1].clone()
-            searches = search_block(name, block, groups, units, hidden, kwargs, schemes)
-            for search in searches:
-                _check_scaling(name, block, search, first, kwargs)
-                save_search(search_path(folder, number, search.scheme.bits), search)
-        else:
-            advance(block, hidden, kwargs)
-        del block  # before the next is read: one at a time
-        on_block(number + 1)
+    hidden, all_kwargs = enter_blocks(model, windows, space)
+    for number in range(wanted[-1] + 1):
+        if number in wanted:
+            yield number, hidden, all_kwargs[number]
+        if number < wanted[-1]:
+            advance(model.read_block(number, device), hidden, all_kwargs[number])
 
 
 def check_schemes(model: SourceModel, schemes: Sequence[Scheme]) -> None:
@@ -278,9 +405,10 @@ def check_schemes(model: SourceModel, schemes: Sequence[Scheme]) -> None:
                 scheme.check_divides(columns, name)
 
 
-def check_finite(values: Tensor, name: str) -> None:
+def check_finite(values: Stream | Tensor, name: str) -> None:
     """Raise InputError naming `name` unless every activation is finite."""
-    if not is_finite(values):
+    stream = as_stream(values)
+    if not all(is_finite(stream.read(part)) for part in list_batches(stream)):
         raise InputError(
             f"{name} holds NaN or infinity on this text",
             "the model overflows in itself: check the checkpoint, or try another calibration text",

@@ -159,7 +159,8 @@ def block_tensors(prefix: str, block: RealisedBlock, fmt: str) -> dict[str, Tens
 
 
 class _ShardWriter:
-    """Collects tensors and writes a safetensors file whenever there are SHARD_BYTES of them."""
+    """Collects tensors and writes a safetensors file before there are more than SHARD_BYTES of
+    them, larger tensors alone."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -170,10 +171,10 @@ class _ShardWriter:
 
     def add(self, tensors: dict[str, Tensor]) -> None:
         for name, value in tensors.items():
+            if self.pending_bytes + value.nbytes > SHARD_BYTES:
+                self.flush()
             self.pending[name] = value.contiguous()
             self.pending_bytes += value.nbytes
-        if self.pending_bytes >= SHARD_BYTES:
-            self.flush()
 
     def _path(self, number: int) -> Path:
         return self.folder / f"shard-{number}.safetensors"
@@ -262,9 +263,8 @@ def write_checkpoint(
     partial = out.with_name(f".{out.name}.partial")
     with report_full_disk(out), _hold_folder(partial, out):
         writer = _ShardWriter(partial)
-        others = model.read(model.other_tensors())
-        writer.add({name: value.to(dtype) for name, value in others.items()})
-        del others
+        for name in model.other_tensors():
+            writer.add(model.read([name], dtype))
         for number in range(model.blocks):
             realised = realise_block(model, recipe, searches, number, dtype)
             writer.add(block_tensors(model.prefix(number), realised, fmt))

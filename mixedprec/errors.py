@@ -11,3 +11,7 @@ class InputError(Exception):
         super().__init__(f"{what}: {remedy}" if remedy else what)
         self.what = what
         self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type["InputError"], tuple[str, str]]:
+        """Another process raises the same."""
+        return InputError, (self.what, self.remedy)

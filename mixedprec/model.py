@@ -5,10 +5,12 @@ Nothing is unpickled, and no code from the directory is run unless it is trusted
 may hold is checked by `untrusted.py` and `safetensors_header.py` before a library sees it.
 """
 
+import contextlib
 import copy
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,16 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from mixedprec.errors import InputError
 from mixedprec.families import FAMILIES, Family, find_family
 from mixedprec.safetensors_header import read_header
+from mixedprec.streams import (
+    CPU,
+    Stream,
+    StreamSpace,
+    as_stream,
+    batch_size,
+    in_memory,
+    list_batches,
+    list_slices,
+)
 from mixedprec.untrusted import check_blocks, check_config, check_directory, read_json
 
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
@@ -31,7 +43,8 @@ CODE = "*.py"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # Names that older checkpoints give a module of today's transformers.
 OLD_NAMES = {"lm_head.weight": "embed_out.weight"}
-TOKENS_A_BATCH = 256
+# What is read of a file stays in memory while it is open: large tensors come in parts.
+BYTES_A_READ = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,11 @@ class SourceModel:
     shell: Any
     trust_remote_code: bool = field(default=False, kw_only=True)
     stamps: Mapping[Path, tuple[int, int]] = field(default_factory=dict, kw_only=True)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, it goes without its shell, which another process makes anew."""
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "shell"}
+        return _restore, (type(self), kept, self.shell.config)
 
     @property
     def blocks(self) -> int:
@@ -75,10 +93,7 @@ class SourceModel:
             for name in wanted:
                 tensors[name] = _read_tensor(path, name, dtype)
                 if not is_finite(tensors[name]):
-                    raise InputError(
-                        f"tensor {name} in {path.name} holds NaN or infinity",
-                        "repair or re-download the checkpoint",
-                    )
+                    raise _not_finite(name, path)
         return tensors
 
     def _check_unchanged(self, path: Path) -> None:
@@ -95,9 +110,22 @@ class SourceModel:
                 "put back what it was and run the same command again",
             )
 
+    def read_rows(self, name: str, rows: Tensor) -> Tensor:
+        """These rows of a matrix, float32 [rows, columns]. InputError for one that is not finite,
+        wherever."""
+        self._check_unchanged(self.files[name])
+        found = []
+        for first, part in _read_parts(self.files[name], name):
+            if not is_finite(part):
+                raise _not_finite(name, self.files[name])
+            here = rows[(rows >= first) & (rows < first + len(part))]
+            found.append(part[here - first].float())
+        return torch.cat(found)
+
     def _fill(self, module: nn.Module, prefix: str) -> nn.Module:
-        """`module` with its parameters, float32, from the tensors under `prefix`."""
-        names = [name for name, _ in module.named_parameters()]
+        """`module` with its parameters, float32, from the tensors under `prefix`; those that are
+        not on meta are left as they are."""
+        names = [name for name, value in module.named_parameters() if value.is_meta]
         full = {name: stored_name(f"{prefix}.{name}", self.files) for name in names}
         stored = self.read(full.values(), torch.float32)
         state = {name: stored[full[name]] for name in names}
@@ -106,17 +134,20 @@ class SourceModel:
             parameter.requires_grad_(False)
         return module
 
-    def read_block(self, block: int) -> nn.Module:
-        """A decoder layer of its own with its weights in float32."""
+    def read_block(self, block: int, device: torch.device = CPU) -> nn.Module:
+        """A decoder layer of its own with its weights in float32 on `device`."""
         name = self.prefix(block)
-        return self._fill(copy.deepcopy(self.shell.get_submodule(name)), name)
+        return self._fill(copy.deepcopy(self.shell.get_submodule(name)), name).to(device)
 
     def block_shell(self, block: int) -> nn.Module:
         """The decoder layer without weights: its structure alone."""
         return self.shell.get_submodule(self.prefix(block))
 
-    def read_entrance(self) -> "Entrance":
-        """The embedding and whatever else comes before the first block."""
+    def read_entrance(self, tokens: Tensor | None = None) -> "Entrance":
+        """The embedding and whatever else comes before the first block, on the CPU.
+
+        tokens: sorted ids, the only ones that it will be given: of a large vocabulary the rest
+        takes no memory."""
         base_name = self.shell.base_model_prefix
         base = copy.deepcopy(self.shell.get_submodule(base_name))
         recorders = [_Recorder() for _ in range(self.blocks)]
@@ -124,11 +155,18 @@ class SourceModel:
             self.family.blocks.removeprefix(base_name + "."), nn.ModuleList(recorders)
         )
         base.set_submodule(self.family.norm.removeprefix(base_name + "."), nn.Identity())
+        if tokens is not None:
+            embedding: Any = base.get_submodule(self.family.embedding.removeprefix(base_name + "."))
+            name = stored_name(f"{self.family.embedding}.weight", self.files)
+            rows = self.read_rows(name, tokens)
+            embedding.weight = nn.Parameter(rows, requires_grad=False)
+            # It says which row has no gradient, and has to be a row.
+            embedding.padding_idx = None
         self._fill(base, base_name)
-        return Entrance(base, recorders)
+        return Entrance(base, recorders, tokens)
 
-    def read_head(self) -> "Head":
-        """The final norm and the language-model head."""
+    def read_head(self, device: torch.device = CPU) -> "Head":
+        """The final norm and the language-model head on `device`."""
         shell = copy.deepcopy(self.shell)
         norm = self._fill(shell.get_submodule(self.family.norm), self.family.norm)
         shell.set_submodule(self.shell.base_model_prefix, _FinalNorm(norm))
@@ -138,6 +176,8 @@ class SourceModel:
             shell.lm_head.weight = nn.Parameter(weight, requires_grad=False)
         else:
             self._fill(shell.lm_head, "lm_head")
+        for module in (norm, shell.lm_head):
+            module.to(device)
         return Head(shell)
 
     def read_whole(self) -> Any:
@@ -198,14 +238,16 @@ class Entrance:
     """What runs before the blocks. `enter` gives the stream; `block_kwargs` what each block is
     called with beside it (mask, positions), for one window, to be broadcast over a batch."""
 
-    def __init__(self, base: nn.Module, recorders: list[_Recorder]):
+    def __init__(self, base: nn.Module, recorders: list[_Recorder], tokens: Tensor | None = None):
         self._base = base
         self._recorders = recorders
+        self._tokens = tokens
 
     @torch.no_grad()
     def enter(self, windows: Tensor) -> Tensor:
         """Token ids [n, length] to hidden states [n, length, d], float32."""
-        self._base(input_ids=windows, use_cache=False)
+        known = windows if self._tokens is None else torch.searchsorted(self._tokens, windows)
+        self._base(input_ids=known, use_cache=False)
         return self._recorders[0].hidden
 
     @torch.no_grad()
@@ -224,19 +266,6 @@ class Head:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         return self._shell(inputs_embeds=hidden, use_cache=False).logits
-
-
-def _read_tensor(path: Path, name: str, dtype: torch.dtype | None) -> Tensor:
-    """A tensor of a file, as `dtype` or in the stored type. InputError where it cannot be read."""
-    try:
-        # Opened for each: what has been read of a file stays in memory while it is open.
-        with safe_open(path, framework="pt") as file:
-            mapped = file.get_tensor(name)
-            return mapped.to(dtype or mapped.dtype, copy=True)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"tensor {name} in {path} cannot be read ({error})", "download the file again"
-        ) from error
 
 
 def stamp_file(path: Path) -> tuple[int, int] | None:
@@ -261,29 +290,98 @@ def get_linear(block: nn.Module, name: str) -> nn.Linear:
     return linear
 
 
-def enter_blocks(model: SourceModel, windows: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:
-    """The stream [n, length, d] before the first block, and every block's keyword arguments."""
-    entrance = model.read_entrance()
-    all_kwargs = entrance.block_kwargs(windows.shape[1])
-    return torch.cat([entrance.enter(batch) for batch in windows.split(8)]), all_kwargs
+@torch.no_grad()
+def enter_blocks(
+    model: SourceModel, windows: Tensor, space: StreamSpace | None = None
+) -> tuple[Stream, list[dict[str, Any]]]:
+    """The stream [n, length, d] before the first block, and every block's keyword arguments.
+
+    space: where the stream is kept; None for memory."""
+    count, length = windows.shape
+    entrance = model.read_entrance(windows.unique())
+    all_kwargs = entrance.block_kwargs(length)
+    stream = None
+    for part in list_slices(count, batch_size(length)):
+        hidden = entrance.enter(windows[part])
+        stream = stream or (space or in_memory()).empty(count, length, hidden.shape[-1])
+        stream.write(part, hidden)
+    assert stream is not None
+    return stream, all_kwargs
 
 
-def batch_size(length: int) -> int:
-    """Windows in one forward. Fixed for a run, so that equal streams stay equal to the last bit."""
-    return max(1, TOKENS_A_BATCH // length)
+def move(value: Any, device: torch.device) -> Any:
+    """Keyword arguments of a block with their tensors on `device`."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: move(each, device) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(move(each, device) for each in value)
+    return value
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module computes."""
+    return next(module.parameters()).device
 
 
 @torch.no_grad()
-def advance(block: nn.Module, stream: Tensor, kwargs: dict[str, Any]) -> None:
-    """Push a stream [windows, length, d] through a block, in place."""
-    for batch in stream.split(batch_size(stream.shape[1])):
-        batch.copy_(run_block(block, batch, kwargs))
+def advance(block: nn.Module, stream: Stream | Tensor, kwargs: dict[str, Any]) -> None:
+    """Push a stream [windows, length, d] through a block, in place. A batch goes to the device of
+    the block and comes back to where the stream is kept."""
+    stream, device = as_stream(stream), device_of(block)
+    there = move(kwargs, device)
+    for part in list_batches(stream):
+        stream.write(part, run_block(block, stream.read(part).to(device), there))
 
 
 def run_block(block: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
     """A block's output for a stream [n, length, d]."""
     output = block(hidden, **kwargs)
     return output[0] if isinstance(output, tuple) else output
+
+
+@contextlib.contextmanager
+def _open_stored(path: Path) -> Iterator[Any]:
+    """A safetensors file, opened to read tensors of it. InputError where that fails."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read ({error})", "download the file again") from error
+
+
+def _read_parts(path: Path, name: str) -> Iterator[tuple[int, Tensor]]:
+    """A stored tensor a few rows at a time, each with the number of its first."""
+    with _open_stored(path) as file:
+        shape = file.get_slice(name).get_shape()
+    # A row of float32, the largest type of a weight.
+    row = max(1, math.prod(shape[1:]) * 4)
+    for part in list_slices(shape[0], max(1, BYTES_A_READ // row)):
+        with _open_stored(path) as file:
+            yield part.start, file.get_slice(name)[part]
+
+
+def _read_tensor(path: Path, name: str, dtype: torch.dtype | None) -> Tensor:
+    """A stored tensor in memory of its own, as `dtype` or in the stored type."""
+    with _open_stored(path) as file:
+        shape = file.get_slice(name).get_shape()
+        if math.prod(shape) * 4 <= BYTES_A_READ:
+            mapped = file.get_tensor(name)
+            return mapped.to(dtype or mapped.dtype, copy=True)
+    values = torch.empty(0)
+    for first, part in _read_parts(path, name):
+        if first == 0:
+            values = torch.empty(shape, dtype=dtype or part.dtype)
+        values[first : first + len(part)] = part
+    return values
+
+
+def _not_finite(name: str, path: Path) -> InputError:
+    return InputError(
+        f"tensor {name} in {path.name} holds NaN or infinity",
+        "repair or re-download the checkpoint",
+    )
 
 
 def is_finite(values: Tensor) -> bool:
@@ -446,10 +544,7 @@ def open_model(name: str, *, trust_remote_code: bool = False) -> SourceModel:
         )
     check_blocks(path, family.blocks, config.num_hidden_layers, files)
     try:
-        with init_empty_weights(include_buffers=False):
-            shell = AutoModelForCausalLM.from_config(
-                config, dtype=torch.float32, trust_remote_code=trust_remote_code
-            )
+        shell = make_shell(config, trust_remote_code)
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, OSError) as error:
         raise InputError(
             f"{path / 'config.json'} does not describe a model ({error})", "repair it"
@@ -463,7 +558,20 @@ def open_model(name: str, *, trust_remote_code: bool = False) -> SourceModel:
         family,
         dtype,
         files,
-        shell.eval(),
+        shell,
         trust_remote_code=trust_remote_code,
         stamps=stamp_files(files),
     )
+
+
+def make_shell(config: PretrainedConfig, trust_remote_code: bool = False) -> Any:
+    """transformers' model with its parameters on meta; by the Python that it brings where that is
+    trusted."""
+    with init_empty_weights(include_buffers=False):
+        return AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, trust_remote_code=trust_remote_code
+        ).eval()
+
+
+def _restore(kind: type[SourceModel], kept: dict[str, Any], config: PretrainedConfig) -> Any:
+    return kind(**kept, shell=make_shell(config, kept["trust_remote_code"]))

@@ -43,7 +43,9 @@ class RealisedLinear:
 
     def effective(self) -> Tensor:
         """The same weight in the basis of the reference model, float32 [N, K]: Q(clip(W·s))/s."""
-        return self.served() * self.outputs[:, None] / self.inputs
+        if self.quantized is None:
+            return self.served() * self.outputs[:, None] / self.inputs
+        return self.served().mul_(self.outputs[:, None]).div_(self.inputs)
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,14 @@ def realise(
 ) -> RealisedBlock:
     """What is stored of `block` (float32 reference weights) when each linear gets its width.
 
-    searches: bits -> search, for every width below 16 in use. widths: linear -> bits, 16 to keep
-    it. dtype: the 16-bit type that scales, norms and kept weights are stored in.
+    searches: bits -> search, for every width below 16 in use, on the block's device. widths:
+    linear -> bits, 16 to keep it. dtype: the 16-bit type that scales, norms and kept weights are
+    stored in.
     """
     linears = {name: m for name, m in block.named_modules() if name in widths}
-    inputs = {name: torch.ones(m.in_features) for name, m in linears.items()}
-    outputs = {name: torch.ones(m.out_features) for name, m in linears.items()}
+    device = next(block.parameters()).device
+    inputs = {name: torch.ones(m.in_features, device=device) for name, m in linears.items()}
+    outputs = {name: torch.ones(m.out_features, device=device) for name, m in linears.items()}
     others = {
         name: value.to(dtype)
         for name, value in block.named_parameters()
@@ -128,14 +132,14 @@ def realise(
             kept = (weight / outputs[name][:, None]).to(dtype)
             return RealisedLinear(None, kept, bias, inputs[name], outputs[name])
         search = searches[bits]
-        weight = weight / outputs[name][:, None]
+        weight.div_(outputs[name][:, None])
         clip = search.clips.get(name)
         # A clip was searched under its own width's input scales: under others it does not apply.
         # Row scales only stretch it.
         if clip is not None and sources.get(name) is search.choice_for(name):
             stretched = clip * (search.row_scales(name, len(weight)) / outputs[name])[:, None]
             limit = stretched[:, :, None]
-            weight = weight.view(*clip.shape, -1).clamp(-limit, limit).view_as(weight)
+            weight.view(*clip.shape, -1).clamp_(-limit, limit)
         coded = quantize(weight, search.scheme, dtype)
         return RealisedLinear(coded, None, bias, inputs[name], outputs[name])
 

@@ -13,19 +13,19 @@ Only the way there differs:
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from mixedprec.arithmetic import fake_quantize
 from mixedprec.scheme import Scheme
+from mixedprec.streams import CPU, Stream, as_stream, batch_size, list_batches
 
 RATIOS = 20
 CLIP_LEVELS = 10
 CLIP_STEP = 1 / 20
 CLIP_TOKENS = 512
-TOKENS_A_BATCH = 256
 # A race's first share of the rows, and its caution in standard errors, by whether rows are whole
 # sequences (True), whose parts err more alike than tokens drawn one by one do.
 RACE_START = {True: 1 / 8, False: 1 / 16}
@@ -79,9 +79,16 @@ class BlockSearch:
         """The scale choice of the group `linear` is in, if its input is scaled at all."""
         return next((c for c in self.scales if linear in c.group.linears), None)
 
+    def to(self, device: torch.device) -> "BlockSearch":
+        """The same search with its tensors on `device`."""
+        choices = tuple(replace(c, scales=c.scales.to(device)) for c in self.scales)
+        clips = {name: clip.to(device) for name, clip in self.clips.items()}
+        return BlockSearch(self.scheme, choices, clips)
+
     def row_scales(self, linear: str, rows: int) -> Tensor:
         """What the rows of `linear` are divided by for the linear after it, [rows]."""
-        scales = torch.ones(rows)
+        found = [*(choice.scales for choice in self.scales), *self.clips.values()]
+        scales = torch.ones(rows, device=found[0].device if found else CPU)
         for choice in self.scales:
             if choice.group.previous == linear:
                 scales[-len(choice.scales) :] = choice.scales
@@ -185,8 +192,8 @@ def survivors(heavy: Tensor, losses: Tensor, seen: float, errors: float) -> list
 
 def judge_jointly(
     linears: Sequence[nn.Linear],
-    inputs: Tensor,
-    reference: Tensor,
+    inputs: Stream | Tensor,
+    reference: Stream | Tensor,
     run: Callable[[Tensor], Tensor],
     candidates: Tensor,
     scheme: Scheme,
@@ -199,11 +206,17 @@ def judge_jointly(
     `linears`. reference: its output on all of them, [n, length, d]. Equal losses go to the lower
     index, as in autoawq. The weights of `linears` are put back before this returns.
     """
+    inputs, reference = as_stream(inputs), as_stream(reference)
     if not mixes_tokens:
-        inputs, reference = (x.flatten(0, 1).unsqueeze(1) for x in (inputs, reference))
-    size = max(1, TOKENS_A_BATCH // inputs.shape[1])
+        tokens = inputs.shape[0] * inputs.shape[1]
+        inputs, reference = inputs.reshape(tokens, 1), reference.reshape(tokens, 1)
+    size, device = batch_size(inputs.shape[1]), candidates.device
     # A few tokens can hold most of a loss (massive activations): no sample may leave them out.
-    by_size = torch.linalg.vector_norm(reference.flatten(1), dim=1).argsort(descending=True)
+    norms = [
+        torch.linalg.vector_norm(reference.read(part).flatten(1), dim=1)
+        for part in list_batches(reference)
+    ]
+    by_size = torch.cat(norms).cpu().argsort(descending=True)
     heaviest, rest = by_size.tensor_split([int(len(by_size) * HEAVY_SHARE)])
     rows = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(0))]
     originals = [linear.weight.data for linear in linears]
@@ -220,12 +233,14 @@ def judge_jointly(
             trials[candidate] = trial
         for linear, weight in zip(linears, trial, strict=True):
             linear.weight.data = weight
-        parts = [torch.zeros(0)]
+        parts = [torch.zeros(0, device=device)]
         for batch in some.split(size) if len(some) else ():
-            by_token = (run(inputs[batch]) - reference[batch]).float().square().sum(-1)
+            expected = reference.gather(batch).to(device)
+            found = run(inputs.gather(batch).to(device))
+            by_token = (found - expected).float().square().sum(-1)
             # Neighbouring tokens err alike: longer parts are closer to independent.
             parts += [part.sum(1) for part in by_token.split(SEGMENT, dim=1)]
-        return torch.cat(parts).double()
+        return torch.cat(parts).double().cpu()
 
     alive = list(range(len(candidates)))
     seen, end = 0, max(1, int(len(rows) * RACE_START[mixes_tokens]))

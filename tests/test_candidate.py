@@ -52,7 +52,8 @@ def searched(
 @torch.no_grad()
 def forward(model: SourceModel, windows: Tensor) -> Tensor:
     """Logits of a model read block by block."""
-    hidden, all_kwargs = enter_blocks(model, windows)
+    stream, all_kwargs = enter_blocks(model, windows)
+    hidden = stream.read(slice(None))
     for number in range(model.blocks):
         hidden = run_block(model.read_block(number), hidden, all_kwargs[number])
     return model.read_head()(hidden)

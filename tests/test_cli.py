@@ -63,7 +63,7 @@ def assert_refused(arguments: list[str], *wanted: str, out: Path | None = None) 
         (["--valid", "wikitext2", "--valid", "wikitext2"], "--valid wikitext2 is given twice"),
         (["--keep-fp16", "9.down"], "the model has no unit '9.down'"),
         (["--max-memory", "lots"], "give it like 8GiB"),
-        (["--device", "cuda"], "use auto or cpu"),
+        (["--device", "cuda"], "there is no device cuda"),
         (["--seed", "-1"], "give at least 0"),
         (["--verify-units", "-5"], "give at least 0"),
         (["--out", "/proc/none/run"], "choose another --out"),

@@ -57,7 +57,7 @@ def spec(reference: Path, text_file: Path) -> CompareSpec:
         valid=str(text_file),
         seq_len=64,
         windows=6,
-        max_memory=1_500_000,
+        chunk_windows=4,
     )
 
 

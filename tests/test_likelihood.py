@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from diagnose.likelihood import prepare_reference, score
 from diagnose.sweep import REFERENCE, score_streams
 from mixedprec.model import advance, enter_blocks, open_model
+from mixedprec.streams import in_memory
 
 
 def test_perplexity_and_likeliest_tokens_are_transformers_own(
@@ -29,7 +30,7 @@ def test_perplexity_and_likeliest_tokens_are_transformers_own(
     hidden, all_kwargs = enter_blocks(model, windows)
     for number in range(model.blocks):
         advance(model.read_block(number), hidden, all_kwargs[number])
-    streams = {REFERENCE: hidden, "again": hidden.clone()}
+    streams = {REFERENCE: hidden, "again": in_memory().copy(hidden)}
     scores = score_streams(model.read_head(), windows, streams, 384, ranked=("again",))
     found = scores[REFERENCE]
     assert scores["again"] is found

@@ -51,7 +51,7 @@ def spec(make_model: MakeModel, text_file: Path) -> RunSpec:
         top_k=1,
         keep_fp16=("1.o",),
         verify_units=4,
-        max_memory=5_000_000,
+        chunk_windows=4,
     )
 
 
@@ -104,7 +104,7 @@ def command(spec: RunSpec, out: Path) -> list[str]:
         "--top-k": spec.top_k,
         "--keep-fp16": spec.keep_fp16[0],
         "--verify-units": spec.verify_units,
-        "--max-memory": spec.max_memory,
+        "--chunk-windows": spec.chunk_windows,
         "--out": out,
     }
     arguments = [str(part) for option in options.items() for part in option]

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,10 +14,12 @@ from app.terminal import show_controls
 from mixedprec.errors import InputError
 from mixedprec.shortage import explain_shortage
 
+if TYPE_CHECKING:
+    from diagnose.tasks import Placement
+
 INPUT_ERROR = 2
 INTERRUPTED = 130
 STDOUT = Path("-")
-DEVICES = ("auto", "cpu")
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 OutOption = Annotated[
@@ -26,6 +28,27 @@ OutOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of the bootstrap and of sampled tokens.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the headline numbers as JSON.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        metavar="DEVICE",
+        help="cpu, cuda (all there are), or cuda:N[,cuda:M]; several share the work. auto is cuda "
+        "where there is any.",
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Processes that share the work on the CPU; with --ray, tasks at once."
+    ),
+]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Share the work through Ray: HOST:PORT or auto to join a cluster, local to start one.",
+    ),
+]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
@@ -85,10 +108,44 @@ def write_output(path: Path, text: str) -> None:
         raise InputError(f"{path} cannot be written ({reason})", "give another file") from error
 
 
-def check_device(device: str) -> None:
-    """InputError for a device that nothing computes on."""
-    if device not in DEVICES:
-        raise InputError(f"device {device!r} is not supported", f"use {' or '.join(DEVICES)}")
+def read_placement(device: str, workers: int | None, ray: str | None) -> "Placement":
+    """Where the options say that tasks are carried out. InputError for a device that is not there,
+    and for options that mean nothing together."""
+    from diagnose.tasks import CPU, Placement
+
+    devices = read_devices(device)
+    if workers is not None and devices != (CPU,) and ray is None:
+        raise InputError(
+            "--workers counts processes on the CPU, and a CUDA device has one of its own",
+            "leave it out, and list the devices to use with --device",
+        )
+    if ray is not None and "," in device:
+        raise InputError(f"Ray places tasks on devices itself, not on {device}", "use cpu or cuda")
+    return Placement(devices, workers, ray)
+
+
+def read_devices(device: str) -> tuple[str, ...]:
+    """The devices that --device names. InputError for one that is not there."""
+    import torch
+
+    from diagnose.tasks import CPU, CUDA
+
+    there = tuple(f"{CUDA}:{number}" for number in range(torch.cuda.device_count()))
+    if device == CPU or (device == "auto" and not there):
+        return (CPU,)
+    if device in ("auto", CUDA):
+        named = there or (CUDA,)
+    else:
+        named = tuple(dict.fromkeys(device.split(",")))
+    if not all(re.fullmatch(r"cuda(:\d+)?", name) for name in named):
+        raise InputError(
+            f"device {device!r} is not supported", "use auto, cpu, cuda or cuda:N[,cuda:M]"
+        )
+    absent = [name for name in named if name not in there]
+    if absent:
+        found = f"there is {', '.join(there)}" if there else "torch finds none here"
+        raise InputError(f"there is no device {absent[0]} ({found})", "use --device cpu, or auto")
+    return named
 
 
 def parse_bytes(text: str) -> int:

@@ -7,12 +7,15 @@ from typing import Annotated
 import typer
 
 from app.commands.common import (
+    DeviceOption,
     JsonOption,
     OutOption,
+    RayOption,
     SeedOption,
-    check_device,
+    WorkersOption,
     default_out,
     parse_bytes,
+    read_placement,
 )
 from app.commands.show import print_run
 
@@ -44,12 +47,12 @@ def compare(
         int | None, typer.Option(help="Flag the k worst blocks instead of outliers.")
     ] = None,
     out: OutOption = None,
-    device: Annotated[
-        str, typer.Option(help="auto or cpu: it computes on the CPU so far.")
-    ] = "auto",
-    max_memory: Annotated[str, typer.Option(help="Half of it is for the sweep's streams.")] = (
-        "8GiB"
-    ),
+    device: DeviceOption = "auto",
+    workers: WorkersOption = None,
+    ray: RayOption = None,
+    max_memory: Annotated[
+        str, typer.Option(help="What a process may hold; streams that do not fit go to files.")
+    ] = "8GiB",
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -64,7 +67,7 @@ def compare(
     """
     from diagnose.compare_spec import CompareSpec
 
-    check_device(device)
+    placement = read_placement(device, workers, ray)
     spec = CompareSpec(
         reference=reference,
         candidate=candidate,
@@ -78,11 +81,12 @@ def compare(
         seed=seed,
         max_memory=parse_bytes(max_memory),
     )
-    from app.progress import show_progress
+    from app.progress import show_plan, show_progress
     from diagnose.comparison import run_comparison
 
     began = time.monotonic()
     with show_progress() as on_progress:
-        run = run_comparison(spec, out or default_out(candidate), on_progress)
+        out = out or default_out(candidate)
+        run = run_comparison(spec, out, on_progress, placement, show_plan)
     sys.stderr.write(f"done in {time.monotonic() - began:.0f} s\n")
     print_run(run.path, as_json)

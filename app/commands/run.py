@@ -1,5 +1,6 @@
 """`awqscope run` and `demo`: from a 16-bit model to a proved mixed checkpoint."""
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -8,12 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from app.commands.common import (
+    DeviceOption,
     JsonOption,
     OutOption,
+    RayOption,
     SeedOption,
-    check_device,
+    WorkersOption,
     default_out,
     parse_bytes,
+    read_placement,
 )
 from app.commands.show import print_run
 
@@ -60,12 +64,26 @@ def run(
         int, typer.Option(help="Units measured exactly to check the estimates.")
     ] = 12,
     out: OutOption = None,
-    device: Annotated[
-        str, typer.Option(help="auto or cpu: it computes on the CPU so far.")
-    ] = "auto",
+    device: DeviceOption = "auto",
+    workers: WorkersOption = None,
+    ray: RayOption = None,
     max_memory: Annotated[
-        str, typer.Option(help="Half of it is for the streams of sweep and estimates.")
+        str,
+        typer.Option(
+            help="What a process may hold, of the host and of a device; streams that do not fit go "
+            "to files in the run directory. Workers share it."
+        ),
     ] = "8GiB",
+    chunk_windows: Annotated[
+        int | None,
+        typer.Option(
+            help="Windows measured at a time, at most: a killed run loses what it has of them. "
+            "[default: as many as memory takes]"
+        ),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print memory, chunks, passes and time, and stop.")
+    ] = False,
     seed: SeedOption = 0,
     trust_remote_code: Annotated[
         bool,
@@ -85,7 +103,7 @@ def run(
     """
     from diagnose.spec import RunSpec
 
-    check_device(device)
+    placement = read_placement(device, workers, ray)
     spec = RunSpec(
         model=model,
         calib=calib,
@@ -108,26 +126,40 @@ def run(
         seed=seed,
         max_memory=parse_bytes(max_memory),
         trust_remote_code=trust_remote_code,
+        chunk_windows=chunk_windows,
     )
     if trust_remote_code:
         sys.stderr.write(f"awqscope: Python that comes with {model} is trusted and will be run\n")
-    carry_out(spec, out or default_out(model), as_json)
+    if plan:
+        print_plan(spec, out or default_out(model), as_json, placement)
+        return
+    carry_out(spec, out or default_out(model), as_json, placement)
 
 
 def demo(out: OutOption = None, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
     """The same on the bundled model, which has one planted fault."""
     from app.demo import demo_spec
 
-    carry_out(demo_spec(seed), out or Path("reports/demo"), as_json)
+    placement = read_placement("auto", None, None)
+    carry_out(demo_spec(seed), out or Path("reports/demo"), as_json, placement)
 
 
-def carry_out(spec: Any, out: Path, as_json: bool) -> None:
-    from app.progress import show_progress
+def print_plan(spec: Any, out: Path, as_json: bool, placement: Any) -> None:
+    """Print what a run would take."""
+    from app.progress import list_plan
+    from diagnose.pipeline import plan_pipeline
+
+    found = plan_pipeline(spec, out, placement)
+    print(json.dumps(found.to_json(), indent=2) if as_json else "\n".join(list_plan(found)))
+
+
+def carry_out(spec: Any, out: Path, as_json: bool, placement: Any) -> None:
+    from app.progress import show_plan, show_progress
     from diagnose.pipeline import run_pipeline
 
     began = time.monotonic()
     with show_progress() as on_progress:
-        run = run_pipeline(spec, out, on_progress)
+        run = run_pipeline(spec, out, on_progress, placement, show_plan)
     sys.stderr.write(f"done in {time.monotonic() - began:.0f} s\n")
     print_run(run.path, as_json)
     if run.read()["headline"].get("proved") is False:

@@ -1,6 +1,8 @@
 """Sweeps chunk by chunk: each chunk's result is a file in work/ until the run is done."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -8,6 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diagnose.activations import ActivationLog
+from diagnose.likelihood import TokenScores
+from diagnose.planning import Room, planned_windows, room_for
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.spec import RunSpec
 from diagnose.spikes import Thresholds
@@ -17,12 +21,12 @@ from diagnose.sweep import (
     Sweepable,
     list_chunks,
     run_sweep,
-    windows_a_chunk,
 )
+from diagnose.tasks import CHUNKS_A_WORKER, OnStep, Task, Workers, list_missing
 from diagnose.weights import WeightLog
-from mixedprec.model import SourceModel
+from mixedprec.model import SourceModel, batch_size
 
-# Half of the memory budget is for streams; blocks, the head and the search use the rest.
+# Where recipes are raced, half of the memory budget is for their streams.
 STREAM_SHARE = 0.5
 
 
@@ -61,9 +65,66 @@ def plan_sweep(
     )
 
 
-def steps_of(progress: OnProgress, stage: str, before: int, total: int) -> Callable[[int], None]:
-    """Reports steps of one chunk as steps of the whole stage."""
-    return lambda done: progress(stage, before + done, total)
+def choose_size(count: int, length: int, most: int, workers: int) -> int:
+    """How many of `count` windows make a chunk: at most `most`, and few enough that every worker of
+    several has CHUNKS_A_WORKER of them; whole batches, at least one, so that a window is computed
+    beside the same ones whatever the chunk."""
+    batch = batch_size(length)
+    share = most if workers == 1 else math.ceil(count / (workers * CHUNKS_A_WORKER))
+    return max(1, min(most, share) // batch) * batch
+
+
+def fix_chunks(
+    run: RunDirectory, name: str, windows: Tensor, most: int, workers: Workers
+) -> list[slice]:
+    """The chunks of `windows` [n, length], fixed in run.json when they are first asked for."""
+    sizes = run.read().get("chunks", {})
+    if name not in sizes:
+        count, length = windows.shape
+        sizes = {**sizes, name: choose_size(count, length, most, workers.count)}
+        run.update(chunks=sizes)
+    return list_chunks(len(windows), sizes[name])
+
+
+def finish_tasks(
+    tasks: Sequence[Task], run: RunDirectory, workers: Workers, on_step: OnStep
+) -> None:
+    """Carry out those of the tasks whose files are not there, or are damaged. on_step: told the
+    steps done of all of them."""
+    there = {name for task in tasks for name in task.leaves if run.holds(name)}
+    missing = list_missing(tasks, there)
+    before = sum(task.steps for task in tasks) - sum(task.steps for task in missing)
+    workers.run(missing, lambda done: on_step(before + done))
+
+
+def _sweep_chunk(
+    run: RunDirectory,
+    file: str,
+    model: SourceModel,
+    windows: Tensor,
+    plan: Sweepable,
+    reduce: Callable[[dict[str, TokenScores]], dict[str, Tensor]],
+    group: Callable[[int], int] | None,
+    first: bool,
+    room: Room,
+    device: torch.device,
+    on_step: OnStep,
+) -> None:
+    """The work of one chunk; see `swept_chunks`."""
+    activations, weights = ActivationLog(), WeightLog(group or int)
+    scores = run_sweep(
+        model,
+        windows,
+        plan,
+        observe=activations.observe if group else None,
+        inspect=weights.observe if group and first else None,
+        on_block=on_step,
+        device=device,
+        space=room.open(),
+    )
+    state = {f"activations.{key}": value for key, value in activations.state().items()}
+    state |= {f"weights.{key}": value for key, value in weights.state().items()}
+    run.write_arrays(file, reduce(scores) | state)
 
 
 def swept_chunks(
@@ -72,43 +133,32 @@ def swept_chunks(
     inputs: Subject,
     run: RunDirectory,
     plan: Sweepable,
+    workers: Workers,
     progress: OnProgress,
-    reduce: Callable[[dict], dict[str, Tensor]],
+    reduce: Callable[[dict[str, TokenScores]], dict[str, Tensor]],
     *,
     group: Callable[[int], int] | None = None,
 ) -> list[dict[str, Tensor]]:
     """Run the plan chunk by chunk, keeping each chunk's result in work/ until the run is done.
 
     group: keep `activations.…` of every chunk too, and `weights.…`, which are the same for all, of
-    the first; it gives the size of the weight groups for a number of inputs.
+    the first; it gives the size of the weight groups for a number of inputs. It, `reduce` and the
+    plan must go to other processes: functions of modules.
     """
     model, windows = inputs.model, inputs.windows
-    record = run.read()
-    sizes = record.get("chunks", {})
-    if name not in sizes:
-        budget = int(spec.max_memory * STREAM_SHARE)
-        sizes = {**sizes, name: windows_a_chunk(model, plan, windows.shape[1], budget)}
-        run.update(chunks=sizes)
-    chunks = list_chunks(len(windows), sizes[name])
+    chunks = fix_chunks(run, name, windows, planned_windows(run, name), workers)
+    room = room_for(run, name, workers.sharing)
+    files = [f"work/{name}-{number:04d}.safetensors" for number in range(len(chunks))]
     steps = model.blocks + 1
-    total = len(chunks) * steps
-    for number, chunk in enumerate(chunks):
-        file = f"work/{name}-{number:04d}.safetensors"
-        if run.holds(file):
-            continue
-        activations, weights = ActivationLog(), WeightLog(group or int)
-        scores = run_sweep(
-            model,
-            windows[chunk],
-            plan,
-            observe=activations.observe if group else None,
-            inspect=weights.observe if group and number == 0 else None,
-            on_block=steps_of(progress, name, number * steps, total),
-        )
-        state = {f"activations.{key}": value for key, value in activations.state().items()}
-        state |= {f"weights.{key}": value for key, value in weights.state().items()}
-        run.write_arrays(file, reduce(scores) | state)
-    return [read_tensors(run, f"work/{name}-{n:04d}.safetensors") for n in range(len(chunks))]
+    tasks = []
+    for number, (file, chunk) in enumerate(zip(files, chunks, strict=True)):
+        # A copy: a view would take the whole text along.
+        text, first = windows[chunk].clone(), number == 0
+        work = partial(_sweep_chunk, run, file, model, text, plan, reduce, group, first, room)
+        tasks.append(Task(f"chunk {number} of the {name}", (file,), steps, work))
+    total = len(tasks) * steps
+    finish_tasks(tasks, run, workers, lambda done: progress(name, done, total))
+    return [read_tensors(run, file) for file in files]
 
 
 def read_tensors(run: RunDirectory, name: str) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """The stage `estimate`: every unit and every linear at both widths."""
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,12 +10,13 @@ from torch import Tensor
 from diagnose.bootstrap import Resampler
 from diagnose.estimator import estimate_units, sampling_error
 from diagnose.inputs import Inputs
+from diagnose.planning import Room, planned_windows, room_for
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.sizes import linear_bytes, unit_bytes
 from diagnose.spec import RunSpec
-from diagnose.stages.chunks import STREAM_SHARE, steps_of
-from diagnose.sweep import list_chunks
+from diagnose.stages.chunks import finish_tasks, fix_chunks, read_tensors
 from diagnose.tables import LINEARS, UNITS
+from diagnose.tasks import OnStep, Task, Workers
 from mixedprec.families import Unit, list_units
 from mixedprec.model import SourceModel
 from mixedprec.scheme import FP16_BITS
@@ -37,56 +40,109 @@ def unquantized_row(model: SourceModel, unit: Unit, spec: RunSpec) -> dict[str, 
     }
 
 
+Things = dict[tuple[str, int], Tensor]
+
+
+def _estimate_chunk(
+    run: RunDirectory,
+    file: str,
+    model: SourceModel,
+    windows: Tensor,
+    bits: tuple[int, ...],
+    seed: int,
+    draw: int,
+    first: int,
+    room: Room,
+    device: torch.device,
+    on_step: OnStep,
+) -> None:
+    """Write what one sample of every token of a chunk gives, by window: `units.NAME.BITS` and
+    `linears.NAME.BITS`. first: the number of the chunk's first window."""
+    found = estimate_units(
+        model,
+        windows,
+        run.searches,
+        bits,
+        seed=seed,
+        draw=draw,
+        first=first,
+        on_block=on_step,
+        device=device,
+        space=room.open(),
+    )
+    run.write_arrays(
+        file,
+        {
+            f"{part}.{name}.{width}": kl
+            for part, things in (("units", found.units), ("linears", found.linears))
+            for (name, width), kl in things.items()
+        },
+    )
+
+
+def _join_draw(chunks: Sequence[Mapping[str, Tensor]], part: str) -> Things:
+    """The estimates by window of all chunks: of `units` or of `linears`."""
+    joined = {}
+    for key in chunks[0]:
+        kind, _, rest = key.partition(".")
+        name, _, width = rest.rpartition(".")
+        if kind == part:
+            joined[name, int(width)] = torch.cat([chunk[key] for chunk in chunks])
+    return joined
+
+
 def _draw_estimates(
-    spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress
-) -> tuple[dict[tuple[str, int], Tensor], dict[tuple[str, int], Tensor]]:
+    spec: RunSpec, inputs: Inputs, run: RunDirectory, workers: Workers, progress: OnProgress
+) -> tuple[Things, Things]:
     """Estimates of units and of linears by window, with as many samples of every token as keep
     what sampling adds to their error within ESTIMATE_ERROR."""
-    model = inputs.model
-    stream = inputs.windows.shape[1] * model.config.hidden_size * 4
-    size = max(1, int(spec.max_memory * STREAM_SHARE) // (stream * (model.blocks + 4)))
-    chunks = list_chunks(len(inputs.windows), size)
+    model, windows = inputs.model, inputs.windows
+    widths = (spec.bits, spec.rescue_bits)
+    chunks = fix_chunks(run, "estimate", windows, planned_windows(run, "estimate"), workers)
+    room = room_for(run, "estimate", workers.sharing)
     steps = 2 * model.blocks
-    units: dict[tuple[str, int], list[Tensor]] = {}
-    linears: dict[tuple[str, int], list[Tensor]] = {}
+    units: list[Things] = []
+    linears: list[Things] = []
     for draw in range(MOST_DRAWS):
-        before = draw * len(chunks)
-        found = [
-            estimate_units(
-                model,
-                inputs.windows[chunk],
-                run.searches,
-                (spec.bits, spec.rescue_bits),
-                seed=spec.seed,
-                draw=draw,
-                first=chunk.start,
-                on_block=steps_of(
-                    progress, "estimate", (before + number) * steps, (before + len(chunks)) * steps
-                ),
+        files = [f"work/estimate-{draw}-{n:04d}.safetensors" for n in range(len(chunks))]
+        tasks = []
+        for number, (file, chunk) in enumerate(zip(files, chunks, strict=True)):
+            text, first = windows[chunk].clone(), chunk.start
+            work = partial(
+                _estimate_chunk, run, file, model, text, widths, spec.seed, draw, first, room
             )
-            for number, chunk in enumerate(chunks)
+            tasks.append(Task(f"chunk {number} of estimate {draw}", (file,), steps, work))
+        before, total = draw * len(tasks) * steps, (draw + 1) * len(tasks) * steps
+
+        def report(done: int, before: int = before, total: int = total) -> None:
+            progress("estimate", before + done, total)
+
+        finish_tasks(tasks, run, workers, report)
+        found = [read_tensors(run, file) for file in files]
+        units.append(_join_draw(found, "units"))
+        linears.append(_join_draw(found, "linears"))
+        low = [
+            torch.stack([drawn[key] for drawn in units]) for key in units[0] if key[1] == spec.bits
         ]
-        for key in found[0].units:
-            units.setdefault(key, []).append(torch.cat([part.units[key] for part in found]))
-        for key in found[0].linears:
-            linears.setdefault(key, []).append(torch.cat([part.linears[key] for part in found]))
-        low = [torch.stack(draws) for (_, bits), draws in units.items() if bits == spec.bits]
         error = sampling_error(torch.stack(low, 1).double())
         if error <= ESTIMATE_ERROR:
             break
     run.update(estimator={"draws": draw + 1, "sampling_error": error})
-    return (
-        {key: torch.stack(draws).mean(0) for key, draws in units.items()},
-        {key: torch.stack(draws).mean(0) for key, draws in linears.items()},
-    )
+    return _mean_draw(units), _mean_draw(linears)
 
 
-def estimate_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
+def _mean_draw(draws: Sequence[Things]) -> Things:
+    return {key: torch.stack([drawn[key] for drawn in draws]).mean(0) for key in draws[0]}
+
+
+def estimate_stage(
+    spec: RunSpec, inputs: Inputs, run: RunDirectory, workers: Workers, progress: OnProgress
+) -> None:
     """Estimate every unit and every linear at both widths, and say what a unit is at 16 bits; write
     units and linears."""
     model = inputs.model
     resampler = Resampler(len(inputs.windows), spec.seed)
-    by_unit, by_linear = _draw_estimates(spec, inputs, run, progress)
+    by_unit, by_linear = _draw_estimates(spec, inputs, run, workers, progress)
 
     def estimated(by_window: Tensor) -> dict[str, float]:
         estimate = resampler.mean(by_window.double().numpy())

@@ -1,9 +1,11 @@
 """The stage `refine`: units measured exactly, and promotions inside flagged blocks."""
 
 import torch
+from torch import Tensor
 
 from diagnose.bootstrap import Resampler
 from diagnose.inputs import Inputs
+from diagnose.likelihood import TokenScores
 from diagnose.refine import (
     Promotion,
     choose_promotion,
@@ -18,10 +20,18 @@ from diagnose.spec import RunSpec
 from diagnose.stages.chunks import plan_sweep, swept_chunks
 from diagnose.sweep import UNIFORM
 from diagnose.tables import PROMOTIONS, UNITS
+from diagnose.tasks import Workers
 from mixedprec.families import list_units
 
 
-def refine_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
+def kl_by_window(scores: dict[str, TokenScores]) -> dict[str, Tensor]:
+    """What a chunk keeps: every branch's mean KL of each window."""
+    return {f"kl.{name}": found.kl.double().mean(1) for name, found in scores.items()}
+
+
+def refine_stage(
+    spec: RunSpec, inputs: Inputs, run: RunDirectory, workers: Workers, progress: OnProgress
+) -> None:
     """Measure units exactly: those of flagged blocks, and enough others to check the estimator."""
     model = inputs.model
     kept = frozenset(spec.keep_fp16)
@@ -51,8 +61,9 @@ def refine_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnP
         inputs,
         run,
         plan,
+        workers,
         progress,
-        lambda scores: {f"kl.{name}": s.kl.double().mean(1) for name, s in scores.items()},
+        kl_by_window,
     )
     by_window = {name: torch.cat([c[name] for c in chunks]).numpy() for name in chunks[0]}
     resampler = Resampler(len(inputs.windows), spec.seed)

@@ -1,18 +1,95 @@
-"""The stage `search`: awq/."""
+"""The stage `search`: every block at both widths."""
+
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
 
 from diagnose.inputs import Inputs
+from diagnose.planning import Room, room_for
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.spec import RunSpec
-from mixedprec.block_search import search_model
+from diagnose.tasks import OnStep, Task, Workers
+from mixedprec.block_search import missing_blocks, search_from, search_model, stream_inputs
+from mixedprec.model import SourceModel
+from mixedprec.scheme import Scheme
+from mixedprec.searches import is_complete, search_path
+from mixedprec.streams import load_stream, save_stream
 
 
-def search_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
-    """The AWQ search of every block at both widths."""
-    blocks = inputs.model.blocks
-    search_model(
-        inputs.model,
-        inputs.calib_windows,
-        list(spec.schemes.values()),
-        run.searches,
-        lambda done: progress("search", done, blocks),
+def search_stage(
+    spec: RunSpec, inputs: Inputs, run: RunDirectory, workers: Workers, progress: OnProgress
+) -> None:
+    """The AWQ search of every block at both widths.
+
+    Here, it goes along with the calibration stream. Elsewhere, a block is a task: this process
+    takes the stream through the unquantized blocks, and leaves what each begins with in work/ until
+    the block is searched.
+    """
+    model, schemes = inputs.model, list(spec.schemes.values())
+    blocks = model.blocks
+    if workers.here:
+        search_model(
+            model,
+            inputs.calib_windows,
+            schemes,
+            run.searches,
+            lambda done: progress("search", done, blocks),
+            device=workers.device,
+            space=room_for(run, "search").open(),
+        )
+        return
+    folder, room = run.work / "inputs", room_for(run, "search", workers.sharing)
+    shutil.rmtree(folder, ignore_errors=True)
+    missing = missing_blocks(model, schemes, run.searches)
+    searched = blocks - len(missing)
+    workers.run(
+        _hand_out(inputs, schemes, run.searches, folder, missing, room, workers.device),
+        lambda done: progress("search", searched + done, blocks),
     )
+
+
+def _hand_out(
+    inputs: Inputs,
+    schemes: list[Scheme],
+    searches: Path,
+    folder: Path,
+    missing: list[int],
+    room: Room,
+    device: torch.device,
+) -> Iterator[Task]:
+    """A task for each missing block, its input written when it is asked for."""
+    model = inputs.model
+    entered = stream_inputs(model, inputs.calib_windows, missing, device=device, space=room.open())
+    for number, hidden, kwargs in entered:
+        path = folder / f"block-{number:04d}.float32"
+        save_stream(path, hidden)
+        leaves = tuple(f"awq/{search_path(searches, number, s.bits).name}" for s in schemes)
+        work = partial(
+            _search_input, model, number, path, hidden.shape, kwargs, schemes, searches, room
+        )
+        yield Task(f"the search of block {number}", leaves, 1, work)
+
+
+def _search_input(
+    model: SourceModel,
+    number: int,
+    path: Path,
+    shape: tuple[int, int, int],
+    kwargs: dict[str, Any],
+    schemes: list[Scheme],
+    searches: Path,
+    room: Room,
+    device: torch.device,
+    on_step: OnStep,
+) -> None:
+    """Search a block from its input at `path`, which is then removed."""
+    if not all(is_complete(search_path(searches, number, s.bits)) for s in schemes):
+        space = room.open()
+        hidden = load_stream(path, shape, space)
+        search_from(model, number, hidden, kwargs, schemes, searches, device=device, space=space)
+    path.unlink(missing_ok=True)
+    on_step(1)

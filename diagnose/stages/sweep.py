@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from diagnose.sweep import (
     count_streams,
 )
 from diagnose.tables import ACTIVATIONS, BLOCKS, WEIGHTS
+from diagnose.tasks import Workers
 from diagnose.weights import weight_rows
 
 
@@ -73,6 +75,7 @@ def sweep_views(
     inputs: Subject,
     run: RunDirectory,
     plan: Sweepable,
+    workers: Workers,
     progress: OnProgress,
     group: Callable[[int], int],
 ) -> Sweep:
@@ -87,8 +90,9 @@ def sweep_views(
         inputs,
         run,
         plan,
+        workers,
         progress,
-        lambda scores: reduce_chunk(scores, model.blocks),
+        partial(reduce_chunk, blocks=model.blocks),
         group=group,
     )
     log = ActivationLog()
@@ -119,11 +123,13 @@ def sweep_views(
     return Sweep(scores, rows, log, _part(chunks[0], "weights."))
 
 
-def sweep_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
+def sweep_stage(
+    spec: RunSpec, inputs: Inputs, run: RunDirectory, workers: Workers, progress: OnProgress
+) -> None:
     """Measure every block in its three views; write blocks, activations, weights and tokens."""
     model, kept = inputs.model, frozenset(spec.keep_fp16)
     plan = plan_sweep(spec, model, run, block_branches(model, spec.bits, kept))
-    swept = sweep_views(spec, inputs, run, plan, progress, spec.low.group)
+    swept = sweep_views(spec, inputs, run, plan, workers, progress, spec.low.group)
     run.write_table("activations", swept.activations.rows(), ACTIVATIONS)
     run.write_table("weights", weight_rows(model, spec.bits, kept, swept.weights), WEIGHTS)
     low_bytes, reference = model_bytes(model, spec, {})

@@ -1,92 +1,191 @@
-"""Peak memory of a run against the model's size.
+"""A model of three times the memory budget: what a run of it holds, and whether its numbers are
+those of a run with all the memory there is.
 
-`python -m examples.benchmarks.memory [BLOCKS …]`; by default 6 and 24 blocks of a random model of
-half a billion parameters (24 blocks, vocabulary 32,000), run end to end on a small fixed validation
-set in a process that counts what it holds beyond importing torch. More blocks add streams, not
-weights. The proof's process is counted apart: in it transformers loads the whole checkpoint, as a
-user would.
+`python -m examples.benchmarks.memory [BUDGET [TIMES]]`; by default 1.25GiB and 3. A random model
+whose 16-bit weights are TIMES the budget is run end to end in a fresh process, once with the budget
+and once without limit, and the highest resident memory of the run's and the proof's processes is
+set beside the budget, by stage beside the plan. `python -m examples.benchmarks.memory --calibrate`
+sets plans beside measured peaks for a few shapes of four blocks.
+
+Only two blocks are searched, the first and the last; for the others it is given that nothing is
+scaled and nothing clipped: the search takes the same memory for every block, and most of the time.
 """
 
 import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from safetensors.torch import save_file
+from transformers import LlamaConfig
 
+from app.commands.common import parse_bytes
 from app.demo import find_demo
+from diagnose.rundir import RunDirectory
 from examples.train_model import train_tokenizer
 
+VOCABULARY = 2048
+CHANNELS, WIDE = 1024, 4096
+LENGTH = 8
+GIB = 2**30
+UNLIMITED = 2**50
+TABLES = ("blocks", "units", "linears", "weights", "promotions", "activations", "tokens")
+# Shapes whose plans are set beside measured peaks: channels, widest, vocabulary, window.
+SHAPES = ((512, 2048, 2048, 64), (1024, 4096, 2048, 512), (1536, 4096, 32000, 256))
+
 PROGRAM = """
-import json, re, sys
+import json, sys
+from functools import partial
 from pathlib import Path
-import torch
-
-def held(name):
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(name + r":\\s+(\\d+) kB", status).group(1)) * 1024
-
-before = held("VmRSS")
-from diagnose.pipeline import run_pipeline
+from diagnose.pipeline import prepare_run, run_pipeline
+from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
-imported = held("VmRSS")
-model, text, out = sys.argv[1:]
-peaks = {}
-def note(stage, done, total):
-    peaks[stage] = held("VmHWM") - before
-spec = RunSpec(model=model, calib=text, valid=text, seq_len=256, windows=2, calib_windows=4,
-               calib_seq_len=256, verify_units=4, top_k=1)
-run_pipeline(spec, Path(out), note)
-children = __import__("resource").getrusage(__import__("resource").RUSAGE_CHILDREN).ru_maxrss * 1024
-print(json.dumps({"peak": held("VmHWM") - before, "imports": imported - before, "stages": peaks,
-                  "proof_process": children - before}))
+from mixedprec.search import BlockSearch
+from mixedprec.searches import save_search, search_path
+
+options, out = json.loads(sys.argv[1]), Path(sys.argv[2])
+spec, run = RunSpec(**options), RunDirectory(out)
+run.create(prepare_run(spec).description)
+blocks = run.read()["source"]["blocks"]
+for block in range(1, blocks - 1):
+    for scheme in spec.schemes.values():
+        path = search_path(run.searches, block, scheme.bits)
+        save_search(path, BlockSearch(scheme, (), {}))
+run_pipeline(spec, out, lambda *event: None)
 """
 
 
-def make_model(blocks: int, folder: Path, text: str) -> int:
-    """Save a random model in bfloat16 with its tokenizer; returns its bytes in float32."""
-    torch.manual_seed(0)
+def make_model(
+    folder: Path, blocks: int, channels: int, wide: int, vocabulary: int, text: str
+) -> None:
+    """Write a random llama in bfloat16, a block at a time, with its tokenizer."""
     config = LlamaConfig(
-        vocab_size=32_000,
-        hidden_size=1280,
-        intermediate_size=3456,
+        vocab_size=vocabulary,
+        hidden_size=channels,
+        intermediate_size=wide,
         num_hidden_layers=blocks,
-        num_attention_heads=20,
-        num_key_value_heads=20,
+        num_attention_heads=channels // 64,
+        num_key_value_heads=channels // 64,
         max_position_embeddings=2048,
-        tie_word_embeddings=True,
+        architectures=["LlamaForCausalLM"],
+        dtype="bfloat16",
     )
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    size = 4 * sum(parameter.numel() for parameter in model.parameters())
-    model.save_pretrained(folder)
+    config.save_pretrained(folder)
     train_tokenizer([text], 2000).save_pretrained(folder)
-    return size
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(rows: int, columns: int) -> torch.Tensor:
+        return (0.02 * torch.randn(rows, columns, generator=generator)).bfloat16()
+
+    ones = torch.ones(channels, dtype=torch.bfloat16)
+    around = {
+        "model.embed_tokens.weight": draw(vocabulary, channels),
+        "lm_head.weight": draw(vocabulary, channels),
+        "model.norm.weight": ones,
+    }
+    save_file(around, folder / "around.safetensors", metadata={"format": "pt"})
+    shapes = {f"self_attn.{n}_proj": (channels, channels) for n in "qkvo"}
+    shapes |= {f"mlp.{n}_proj": (wide, channels) for n in ("gate", "up")}
+    shapes["mlp.down_proj"] = (channels, wide)
+    for block in range(blocks):
+        tensors = {f"{name}.weight": draw(*shape) for name, shape in shapes.items()}
+        tensors |= {f"{n}_layernorm.weight": ones.clone() for n in ("input", "post_attention")}
+        named = {f"model.layers.{block}.{name}": value for name, value in tensors.items()}
+        save_file(named, folder / f"block-{block:04d}.safetensors", metadata={"format": "pt"})
+
+
+def run_model(model: Path, text: Path, out: Path, budget: int, length: int) -> dict[str, Any]:
+    """run.json of a run in a process of its own."""
+    options = {
+        "model": str(model),
+        "calib": str(text),
+        "valid": str(text),
+        "seq_len": length,
+        "windows": 2,
+        "calib_windows": 2,
+        "calib_seq_len": length,
+        "verify_units": 2,
+        "top_k": 0,
+        "max_memory": budget,
+    }
+    command = [sys.executable, "-c", PROGRAM, json.dumps(options), str(out)]
+    subprocess.run(command, check=True)
+    return RunDirectory(out).read()
+
+
+def show_stages(record: dict[str, Any]) -> int:
+    """Print each stage's measured peak beside the planned one; the highest of them."""
+    highest = 0
+    for stage in record["memory_plan"]["stages"]:
+        found = record["stages"][stage["stage"]]
+        peak = found.get("proof_process_peak_bytes", found["peak_bytes"])
+        highest = max(highest, peak, found["peak_bytes"])
+        print(
+            f"  {stage['stage']:10}  planned {stage['peak_bytes'] / GIB:5.2f} GiB  "
+            f"measured {peak / GIB:5.2f} GiB  in files {stage['spilled_bytes'] / GIB:5.2f} GiB  "
+            f"planned {stage['seconds']:6.0f} s  took {found['seconds']:6.0f} s",
+            flush=True,
+        )
+    return highest
+
+
+def check_equal(one: Path, other: Path) -> None:
+    """Assert that two runs found the same, to the last bit."""
+    ours, theirs = RunDirectory(one), RunDirectory(other)
+    assert ours.read()["headline"] == theirs.read()["headline"]
+    for table in TABLES:
+        assert ours.read_table(table).equals(theirs.read_table(table)), table
+    proofs = [json.loads((run.path / "proof.json").read_text()) for run in (ours, theirs)]
+    loaded = [proof.pop("loaded") for proof in proofs]
+    assert proofs[0] == proofs[1]
+    print(f"  every table and proof.json are equal; the proof loaded it {' and '.join(loaded)}")
+
+
+def calibrate(text: Path) -> None:
+    """Plans beside measured peaks for each of SHAPES."""
+    for channels, wide, vocabulary, length in SHAPES:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            make_model(folder / "model", 4, channels, wide, vocabulary, text.read_text())
+            record = run_model(folder / "model", text, folder / "run", UNLIMITED, length)
+            print(f"{channels} channels, {wide} wide, {vocabulary} tokens, windows of {length}:")
+            show_stages(record)
 
 
 def main() -> None:
-    """Print the peak as a share of the model, by stage, for each number of blocks."""
-    counts = [int(argument) for argument in sys.argv[1:]] or [6, 24]
+    """Run the model of three times the budget, and the same without limit."""
     text = find_demo() / "valid.txt"
-    peaks = {}
-    for blocks in counts:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            size = make_model(blocks, folder / "model", text.read_text(encoding="utf-8"))
-            command = [sys.executable, "-c", PROGRAM, folder / "model", text, folder / "run"]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            found = json.loads(output.splitlines()[-1])
-        peaks[blocks] = found["peak"]
-        print(f"{blocks} blocks, {size / 4e6:.0f} M parameters, {size / 1e9:.2f} GB in float32:")
-        print(f"  peak beyond importing torch: {found['peak'] / size:.1%} of the model")
-        print(f"  of which importing the libraries: {found['imports'] / size:.1%}")
-        by_stage = ", ".join(f"{s} {peak / size:.1%}" for s, peak in found["stages"].items())
-        print(f"  highest so far after each stage: {by_stage}")
-        print(f"  the proof's process, which holds all of it: {found['proof_process'] / size:.0%}")
-    for blocks in counts[1:]:
-        ratio = peaks[blocks] / peaks[counts[0]]
-        print(f"{blocks} blocks / {counts[0]} blocks: {ratio:.2f}x the peak")
+    if "--calibrate" in sys.argv:
+        calibrate(text)
+        return
+    budget = parse_bytes(sys.argv[1] if len(sys.argv) > 1 else "1.25GiB")
+    times = float(sys.argv[2]) if len(sys.argv) > 2 else 3.0
+    block = 2 * (4 * CHANNELS * CHANNELS + 3 * CHANNELS * WIDE)
+    blocks = -(-int(times * budget - 4 * VOCABULARY * CHANNELS) // block)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shape = (blocks, CHANNELS, WIDE, VOCABULARY)
+        make_model(folder / "model", *shape, text.read_text(encoding="utf-8"))
+        size = sum(p.stat().st_size for p in (folder / "model").glob("*.safetensors"))
+        print(f"{blocks} blocks, {size / GIB:.2f} GiB in 16 bits; a budget of {budget / GIB:.2f}:")
+        began = time.monotonic()
+        tight = run_model(folder / "model", text, folder / "tight", budget, LENGTH)
+        peak = show_stages(tight)
+        verdict = "within" if peak <= budget else "ABOVE"
+        print(
+            f"  peak {peak / GIB:.2f} GiB, {verdict} the budget; model / budget {size / budget:.2f}"
+        )
+        print(f"  {time.monotonic() - began:.0f} s", flush=True)
+        free = run_model(folder / "model", text, folder / "free", UNLIMITED, LENGTH)
+        print("without limit:")
+        show_stages(free)
+        check_equal(folder / "tight", folder / "free")
+        if peak > budget:
+            sys.exit("the budget was not held")
 
 
 if __name__ == "__main__":

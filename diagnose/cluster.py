@@ -1,0 +1,251 @@
+"""Workers of a Ray cluster, which places tasks, and carries one out anew whose worker is killed.
+
+Every node must see the model and the run's directory under the same paths, and hold the same
+versions of the libraries.
+"""
+
+import contextlib
+import itertools
+import os
+import pickle
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from diagnose.inputs import describe_versions
+from diagnose.rundir import RunDirectory
+from diagnose.tasks import (
+    CUDA,
+    TRIES,
+    OnStep,
+    Placement,
+    Task,
+    carry_out,
+    count_cores,
+    killed,
+    named_threads,
+    share_threads,
+)
+from mixedprec.errors import InputError
+from mixedprec.files import write_text
+
+LOCAL = "local"
+# Ray reads all this as it is imported. Nothing is sent to its makers; a cluster of this machine
+# answers on loopback alone, to those who hold its token.
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error"}
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+CONNECT_SECONDS = 10
+# Files, not objects, pass between tasks.
+OBJECT_STORE_BYTES = 128 * 2**20
+
+
+def import_ray() -> Any:
+    """Ray. InputError where it is not installed."""
+    _set_default(QUIET)
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError(
+            f"--ray needs Ray, which cannot be imported ({error})", "pip install 'awqscope[ray]'"
+        ) from error
+    return ray
+
+
+def _set_default(variables: Mapping[str, str]) -> None:
+    """Set those environment variables that are not set, unless it is too late for it."""
+    if "ray" not in sys.modules:
+        os.environ.update({**variables, **os.environ})
+
+
+@contextlib.contextmanager
+def open_cluster(placement: Placement, run: RunDirectory) -> Iterator["Cluster"]:
+    """The cluster at an address, or one started on this machine and ended with the block."""
+    assert placement.ray is not None
+    kind = torch.device(placement.devices[0]).type
+    with _connected(placement.ray, kind, placement.workers) as threads:
+        ray = import_ray()
+        nodes = usable_nodes(ray.nodes(), kind, threads)
+        if not nodes:
+            wanted = "GPU" if kind == CUDA else f"{threads} free CPUs"
+            raise InputError(
+                f"no node of the Ray cluster {placement.ray} has {wanted}",
+                "join another, or give --device cpu" if kind == CUDA else "lower OMP_NUM_THREADS",
+            )
+        _check_nodes(nodes, run)
+        yield Cluster(nodes, kind, threads, placement.workers)
+
+
+@contextlib.contextmanager
+def _connected(address: str, kind: str, workers: int | None) -> Iterator[int]:
+    """Connected to Ray, with the threads of a task. Who has connected already stays connected."""
+    if address != LOCAL:
+        ray = import_ray()
+        joined = not ray.is_initialized()
+        if joined:
+            _join(address)
+        try:
+            yield named_threads() or 1
+        finally:
+            if joined:
+                ray.shutdown()
+        return
+    _set_default({**LOOPBACK, "RAY_AUTH_TOKEN": secrets.token_hex(32)})
+    ray = import_ray()
+    threads = share_threads(workers) if workers else named_threads() or 1
+    # Sockets live in it, whose paths may not be long.
+    folder = tempfile.mkdtemp(prefix="awqscope-ray-", dir="/tmp")
+    try:
+        ray.init(
+            address=LOCAL,
+            num_cpus=threads * workers if workers else max(threads, count_cores()),
+            num_gpus=torch.cuda.device_count() if kind == CUDA else 0,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=folder,
+        )
+        yield threads
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _join(address: str) -> None:
+    """Connect to the cluster at an address. InputError where there is none."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if host and port.isdecimal():
+            # Ray itself would try for minutes.
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        import_ray().init(address=address, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise InputError(
+            f"no Ray cluster can be joined at {address} ({reason})",
+            "start one with `ray start --head`, or give --ray local",
+        ) from error
+
+
+def usable_nodes(nodes: Iterable[Mapping[str, Any]], kind: str, threads: int) -> dict[str, int]:
+    """Node -> tasks at once, of those of `ray.nodes()` that take any.
+
+    kind: of device, `cpu` or `cuda`. threads: the CPUs that a task takes."""
+    places = {}
+    for node in nodes:
+        free = node["Resources"]
+        room = int(free.get("CPU", 0) // threads)
+        if kind == CUDA:
+            room = min(room, int(free.get("GPU", 0)))
+        if node["Alive"] and room:
+            places[node["NodeID"]] = room
+    return places
+
+
+def _look(path: str) -> tuple[str, dict[str, str]]:
+    """A node's name, and what it holds at `path` and of libraries. It runs there."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = file.read()
+    except OSError:
+        found = ""
+    return socket.gethostname(), {"token": found, **describe_versions()}
+
+
+def _check_nodes(nodes: Iterable[str], run: RunDirectory) -> None:
+    """Raise InputError for a node that does not read in the run's directory what is written here,
+    or holds other versions of the libraries."""
+    ray = import_ray()
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    token = run.work.absolute() / "cluster"
+    expected = {"token": secrets.token_hex(16), **describe_versions()}
+    write_text(token, expected["token"])
+    look = ray.remote(_look)
+    found = [
+        look.options(
+            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+        ).remote(str(token))
+        for node in nodes
+    ]
+    try:
+        answers = ray.get(found)
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(
+            f"a node of the Ray cluster cannot work ({reason})",
+            "install awqscope in the environment that each node's Ray runs in",
+        ) from error
+    finally:
+        token.unlink(missing_ok=True)
+    for name, holds in answers:
+        if holds["token"] != expected["token"]:
+            raise InputError(
+                f"node {name} does not see {run.path.absolute()}",
+                "keep model and run on a file system that every node has under the same path",
+            )
+        for library, version in expected.items():
+            if holds[library] != version:
+                raise InputError(
+                    f"node {name} has {library} {holds[library]}, not {version} as here",
+                    "install the same versions on every node",
+                )
+
+
+class Cluster:
+    """Carries out as many tasks at once as there are free CPUs or GPUs."""
+
+    here = False
+
+    def __init__(self, nodes: Mapping[str, int], kind: str, threads: int, most: int | None):
+        """nodes: name -> tasks at once. threads: of a task. most: tasks at once, None for all."""
+        self.device = torch.device(kind)
+        places = sum(nodes.values())
+        self.count = min(places, most or places)
+        self.sharing = min(max(nodes.values()), self.count)
+        self._limited = self.count < places
+        self._threads = threads
+
+    def run(self, tasks: Iterable[Task], on_step: OnStep) -> None:
+        """See `Workers`. Ray itself begins a task anew whose worker or node is gone."""
+        ray = import_ray()
+        remote = ray.remote(carry_out).options(
+            num_cpus=self._threads,
+            num_gpus=1 if self.device.type == CUDA else 0,
+            max_retries=TRIES - 1,
+        )
+        # As many again wait on the cluster, so that none of it waits for this process.
+        most = self.count if self._limited else 2 * self.count
+        coming, pending, done = iter(tasks), dict[Any, Task](), 0
+        try:
+            while True:
+                for task in itertools.islice(coming, most - len(pending)):
+                    arguments = (pickle.dumps(task), os.getcwd(), self.device.type, self._threads)
+                    pending[remote.remote(*arguments)] = task
+                if not pending:
+                    return
+                for reference in ray.wait(list(pending))[0]:
+                    _get(reference, pending[reference])
+                    done += pending.pop(reference).steps
+                    on_step(done)
+        finally:
+            for reference in pending:
+                ray.cancel(reference, force=True)
+
+
+def _get(reference: Any, task: Task) -> None:
+    """Wait for a task; its own error, or InputError where its worker was killed time and again."""
+    ray = import_ray()
+    try:
+        ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise killed(task, f"says Ray: {reason}") from error

@@ -1,0 +1,133 @@
+"""A quantized checkpoint as transformers and compressed-tensors hold it, whole or block by block.
+
+Both ways the modules, the config's parsing and matching, and the unpacking of weights are theirs;
+block by block each decoder layer is filled from the files when it is needed, and dropped. Both give
+the same logits to the last bit.
+"""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.quantizers import AutoHfQuantizer
+from transformers.utils import logging
+
+from mixedprec.families import find_family
+from mixedprec.model import SourceModel, index_tensors, run_block
+from mixedprec.streams import StreamSpace
+
+How = Literal["whole", "by block"]
+
+
+class Loaded(Protocol):
+    """A checkpoint, loaded. how: all of it at once, or block by block."""
+
+    how: How
+
+    def logits(self, windows: Tensor) -> Iterator[Tensor]:
+        """Logits [length, vocabulary], float32, of each of `windows` [n, length]."""
+        ...
+
+    def block(self, number: int) -> nn.Module:
+        """A decoder layer with its weights unpacked; to be asked for after the logits."""
+        ...
+
+
+class _Whole:
+    how: How = "whole"
+
+    def __init__(self, model: Any, blocks: str):
+        self._model, self._blocks = model, blocks
+
+    def logits(self, windows: Tensor) -> Iterator[Tensor]:
+        for window in windows:
+            yield self._model(input_ids=window[None], use_cache=False).logits[0].float()
+
+    def block(self, number: int) -> nn.Module:
+        # transformers unpacks compressed weights at the first forward.
+        return self._model.get_submodule(f"{self._blocks}.{number}")
+
+
+class _ByBlock:
+    how: How = "by block"
+
+    def __init__(self, source: SourceModel, compressor: Any, space: StreamSpace):
+        self._source, self._compressor, self._space = source, compressor, space
+
+    def logits(self, windows: Tensor) -> Iterator[Tensor]:
+        count, length = windows.shape
+        entrance = self._source.read_entrance(windows.unique())
+        all_kwargs = entrance.block_kwargs(length)
+        stream = self._space.empty(count, length, self._source.config.hidden_size)
+        # One window at a time, as the whole model is run: other shapes are other roundings.
+        places = [slice(number, number + 1) for number in range(count)]
+        for place in places:
+            stream.write(place, entrance.enter(windows[place]))
+        del entrance
+        for number in range(self._source.blocks):
+            block = self.block(number)
+            for place in places:
+                stream.write(place, run_block(block, stream.read(place), all_kwargs[number]))
+            del block  # before the next is read: one at a time
+        head = self._source.read_head()
+        for place in places:
+            yield head(stream.read(place))[0].float()
+
+    def block(self, number: int) -> nn.Module:
+        prefix = self._source.prefix(number)
+        block = copy.deepcopy(self._source.shell.get_submodule(prefix))
+        names = [name for name, _ in block.named_parameters()]
+        stored = self._source.read(f"{prefix}.{name}" for name in names)
+        state = {name: stored.pop(f"{prefix}.{name}") for name in names}
+        # As `from_pretrained` with dtype=float32 does.
+        state = {name: v.float() if v.is_floating_point() else v for name, v in state.items()}
+        block.load_state_dict(state, strict=False, assign=True)
+        del state
+        self._compressor.decompress_model(block)
+        return block
+
+
+def load_checkpoint(
+    checkpoint: Path, how: How, space: StreamSpace, trust_remote_code: bool = False
+) -> Loaded:
+    """Load the directory of a compressed-tensors checkpoint in float32. space: where the stream of
+    one loaded block by block is kept. trust_remote_code: by the Python that it brings, if any."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    config = AutoConfig.from_pretrained(
+        checkpoint, local_files_only=True, trust_remote_code=trust_remote_code
+    )
+    family = find_family(type(config).model_type)
+    if how == "whole":
+        model = AutoModelForCausalLM.from_pretrained(
+            checkpoint,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+        )
+        return _Whole(model.eval(), family.blocks)
+    quantizer = AutoHfQuantizer.from_config(config.quantization_config, pre_quantized=True)
+    quantizer.validate_environment()
+    with init_empty_weights(include_buffers=False):
+        shell = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, trust_remote_code=trust_remote_code
+        )
+    # What from_pretrained does before it reads weights: modules get their schemes and the packed
+    # parameters that the files hold.
+    quantizer.preprocess_model(shell, dtype=torch.float32)
+    source = SourceModel(
+        str(checkpoint),
+        checkpoint,
+        config,
+        family,
+        torch.float32,
+        index_tensors(checkpoint),
+        shell.eval(),
+    )
+    return _ByBlock(source, quantizer.compressor, space)

@@ -1,0 +1,418 @@
+"""What a run will take, before it starts: memory by stage, chunks of the text, passes over the
+weights, bytes and time.
+
+Pure: sizes in, sizes out. The sizes of a stage are counted from what it holds at once, as the code
+of that stage says, and were set beside measured peaks (examples/benchmarks/memory.py); they err to
+the safe side. Streams take what a stage leaves of the budget, and files the rest.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from diagnose.likelihood import tokens_a_chunk
+from mixedprec.checkpoint import SHARD_BYTES
+from mixedprec.errors import InputError
+from mixedprec.search import KEPT_ELEMENTS, RATIOS
+from mixedprec.streams import FLOAT_BYTES, batch_size
+
+MIB = 2**20
+PROOF = "proof"
+# Stages whose tasks several processes share.
+SHARED = ("search", "sweep", "estimate", "refine")
+STAGES = (*SHARED, "requantize", PROOF)
+# What the allocator, lazily imported modules and a stage's bookkeeping add.
+SLACK_BYTES = 48 * MIB
+SLACK_SHARE = 0.05
+# Effective weights and the codes that they come from, a weight; copies of a linear at work.
+MIX_BYTES = 5
+LINEAR_COPIES = 4
+# float32 values of a token in a forward, and kept for a backward: of the stream's width, of the
+# widest linear's.
+FORWARD, BACKWARD = (8, 4), (20, 10)
+# Tokens that clipping is judged on, at most.
+CLIP_TOKENS = 1023
+# Vocabulary-wide float32 rows a position that scoring holds.
+LOGIT_COPIES = 8
+# A scored token in the result: NLL, KL, agreement; and in the tables: everything known of it.
+SCORE_BYTES, TOKEN_BYTES = 9, 250
+# The share of the tokens that an AWQ candidate is tried on before it drops out, on average.
+RACED_SHARE = 0.3
+# Of the free disk, what streams may take.
+DISK_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model in numbers of float32 values. block, linear, unit: the largest one's parameters.
+    unit_inputs: channels of each unit's input; lone: of those with one linear. widest: the most
+    inputs or outputs of a linear. stored: bytes of all its tensors on disk."""
+
+    blocks: int
+    channels: int
+    vocabulary: int
+    parameters: int
+    block: int
+    linear: int
+    unit: int
+    unit_inputs: tuple[int, ...]
+    lone: tuple[int, ...]
+    widest: int
+    stored: int
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What flows: windows and their length, of calibration and validation; distinct tokens."""
+
+    calib: tuple[int, int]
+    valid: tuple[int, int]
+    distinct: int
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the machine does in a second: FLOP of float32 products, weights quantized, bytes read
+    and written."""
+
+    flops: float
+    weights: float
+    bytes: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run may use. budget: bytes of each kind of memory, the host's and a device's. held:
+    what a process has before it begins. workers: processes that share the host's. on_device:
+    whether blocks compute on another device. disk: bytes free for streams. resting: what the
+    process that began the proof's keeps to itself meanwhile."""
+
+    budget: int
+    held: int
+    rates: Rates
+    workers: int = 1
+    on_device: bool = False
+    disk: int = 2**62
+    resting: int = 0
+
+    def share(self, stage: str) -> int:
+        """Bytes of the host that a process of a stage may have."""
+        if stage == PROOF:
+            return self.budget - self.resting
+        if stage not in SHARED or self.workers == 1:
+            return self.budget
+        return (self.budget - self.held) // self.workers
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """How a stage is carried out. fixed_bytes: what it holds besides streams; least_bytes: with the
+    smallest budget; peak_bytes: of a process, everything counted. stream_bytes: of all `streams` of
+    a chunk; spilled_bytes: those in files. device_bytes: of the device, where there is one.
+    read_bytes: of weights, in all."""
+
+    stage: str
+    windows: int
+    chunk_windows: int
+    chunks: int
+    passes: int
+    streams: int
+    stream_bytes: int
+    spilled_bytes: int
+    fixed_bytes: int
+    least_bytes: int
+    peak_bytes: int
+    device_bytes: int
+    read_bytes: int
+    flops: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """A run's plan. minimum: the smallest budget that it could be carried out in."""
+
+    budget: int
+    held: int
+    minimum: int
+    workers: int
+    seconds: float
+    stages: tuple[StagePlan, ...]
+
+    def stage(self, name: str) -> StagePlan:
+        return next(stage for stage in self.stages if stage.stage == name)
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored in run.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a stage asks. working: bytes where blocks compute, entrance and head counted; chunked:
+    whether windows may go one part after another. passes: over the weights for a chunk. flops:
+    for a window; pass_flops: for a pass. weights: quantized in a pass. traffic: how often a stream
+    is read and written through."""
+
+    stage: str
+    windows: int
+    length: int
+    streams: int
+    working: int
+    passes: int
+    flops: float
+    weights: float
+    traffic: float
+    pass_flops: float = 0.0
+    chunked: bool = True
+
+
+def count_activations(shape: Shape, length: int, kept: tuple[int, int]) -> int:
+    """Bytes of activations of one batch. kept: values a token, as FORWARD says."""
+    tokens = batch_size(length) * length
+    narrow, wide = kept
+    values = tokens * (narrow * shape.channels + wide * shape.widest)
+    return FLOAT_BYTES * (values + 2 * length * length)
+
+
+def count_head(shape: Shape) -> int:
+    """Bytes of the head, and of the logits at work."""
+    logits = tokens_a_chunk(shape.vocabulary) * shape.vocabulary
+    return FLOAT_BYTES * (shape.vocabulary * shape.channels + LOGIT_COPIES * logits)
+
+
+def count_mixes(shape: Shape, mixes: int) -> int:
+    """Bytes of a block, of `mixes` sets of effective weights, and of making them."""
+    making = LINEAR_COPIES * shape.linear
+    return FLOAT_BYTES * (shape.block + making) + MIX_BYTES * mixes * shape.block
+
+
+def count_search(shape: Shape, texts: Texts) -> int:
+    """Bytes of the search of a block, streams left out."""
+    windows, length = texts.calib
+    grams = sum(min(windows * length, inputs) * inputs for inputs in shape.lone)
+    samples = CLIP_TOKENS * sum(shape.unit_inputs)
+    trials = 4 * max(shape.linear, shape.unit) + min(KEPT_ELEMENTS, RATIOS * shape.unit)
+    at_once = shape.block + max(grams + samples + trials, shape.block)
+    return FLOAT_BYTES * at_once + count_activations(shape, length, FORWARD)
+
+
+def count_whole_proof(shape: Shape, length: int) -> int:
+    """Bytes of proving a checkpoint that transformers loads whole."""
+    return FLOAT_BYTES * shape.parameters + shape.stored // 3 + count_proof(shape, length)
+
+
+def count_proof(shape: Shape, length: int) -> int:
+    """Bytes of proving a checkpoint block by block."""
+    one = count_mixes(shape, 1)
+    logits = FLOAT_BYTES * (2 * shape.vocabulary * shape.channels + 3 * length * shape.vocabulary)
+    scoring = logits + count_head(shape) - FLOAT_BYTES * shape.vocabulary * shape.channels
+    return max(one, scoring) + count_activations(shape, length, FORWARD)
+
+
+def list_demands(
+    shape: Shape, texts: Texts, sweep_streams: int, refine_streams: int
+) -> list[Demand]:
+    """What each stage asks, at two widths."""
+    (calib, calib_length), (valid, length) = texts.calib, texts.valid
+    entrance = 2 * FLOAT_BYTES * texts.distinct * shape.channels
+    head = count_head(shape)
+    forward = count_activations(shape, length, FORWARD)
+    backward = count_activations(shape, length, BACKWARD)
+    token = 2 * shape.block + 4 * length * shape.channels
+    depth = shape.blocks / 2
+    embedding = 2 * shape.vocabulary * shape.channels
+    linears = shape.blocks * shape.block
+
+    def swept(stage: str, streams: int) -> Demand:
+        working = max(entrance, head, count_mixes(shape, 2) + forward)
+        flops = length * token * (2 * shape.blocks + (streams - 2) * depth)
+        return Demand(stage, valid, length, streams, working, 1, flops, 2 * linears, 2 * depth)
+
+    raced = RATIOS * RACED_SHARE
+    grams = sum(inputs * inputs for inputs in shape.lone) * shape.channels
+    return [
+        Demand(
+            "search",
+            calib,
+            calib_length,
+            5 + (len(shape.unit_inputs) - len(shape.lone) > 2),
+            max(entrance, count_search(shape, texts)),
+            1,
+            calib_length * token * shape.blocks * (1 + 2 * raced),
+            2 * (RATIOS + 10) * linears,
+            6 * shape.blocks,
+            pass_flops=shape.blocks * (2 * 2 * RATIOS * grams + 2 * 2 * 10 * 128 * shape.block),
+            chunked=False,
+        ),
+        swept("sweep", sweep_streams),
+        Demand(
+            "estimate",
+            valid,
+            length,
+            shape.blocks + 1,
+            max(entrance, head, count_mixes(shape, 2) + backward),
+            2,
+            length * token * shape.blocks * 6,
+            2 * linears,
+            2,
+        ),
+        swept("refine", refine_streams),
+        Demand(
+            "requantize",
+            0,
+            length,
+            0,
+            SHARD_BYTES + max(count_mixes(shape, 1) + 2 * shape.block, 2 * embedding),
+            1,
+            0,
+            linears,
+            0,
+        ),
+        Demand(
+            PROOF,
+            valid,
+            length,
+            3,
+            max(entrance, count_proof(shape, length)),
+            3,
+            length * token * shape.blocks * 3,
+            2 * linears,
+            2 * shape.blocks,
+            chunked=False,
+        ),
+    ]
+
+
+def choose_chunk(demand: Demand, shape: Shape, room: int, machine: Machine) -> int:
+    """Windows a chunk, whole batches: as many as cost least in passes over the weights and in what
+    is spilled, and leave enough of the disk."""
+    size = batch_size(demand.length)
+    if not demand.chunked or demand.windows <= size:
+        return max(1, demand.windows)
+    stream = demand.length * shape.channels * FLOAT_BYTES * demand.streams
+    fitting = max(1, room // stream // size) * size
+    most = -(-demand.windows // size) * size
+    choices = {min(fitting, most), most}
+    doubled = min(choices) * 2
+    while doubled < most:
+        choices.add(doubled)
+        doubled *= 2
+
+    def cost(chunk: int) -> tuple[float, int]:
+        chunks = -(-demand.windows // chunk)
+        spilled = max(0, chunk * stream - room)
+        if spilled > machine.disk * DISK_SHARE and chunk > size:
+            return float("inf"), chunk
+        again = demand.passes * shape.stored / machine.rates.bytes
+        again += demand.weights / machine.rates.weights
+        moved = demand.traffic * demand.windows * stream * spilled / (chunk * stream)
+        return chunks * again + moved / machine.rates.bytes, -chunk
+
+    return min(sorted(choices), key=cost)
+
+
+def with_slack(working: int, tokens: int) -> int:
+    """What a stage holds besides streams: what works, what is noted of the text's tokens, and what
+    nobody counts."""
+    return working + int(working * SLACK_SHARE) + SLACK_BYTES + TOKEN_BYTES * tokens
+
+
+def plan_stage(
+    demand: Demand, shape: Shape, machine: Machine, fixed_chunk: int | None, most: int | None
+) -> StagePlan:
+    """A stage's plan. fixed_chunk: windows a chunk where that was decided before; most: where more
+    are not wanted."""
+    tokens = demand.windows * demand.length
+    # With a device the host reads a block, and holds what enters the first.
+    on_device = machine.on_device and demand.stage in SHARED
+    working = FLOAT_BYTES * shape.block if on_device else demand.working
+    least = fixed = with_slack(working, tokens)
+    share = machine.share(demand.stage)
+    if demand.stage == PROOF:
+        whole = with_slack(count_whole_proof(shape, demand.length), tokens)
+        fixed = whole if machine.held + whole <= share else fixed
+    room = max(0, share - machine.held - fixed)
+    chunk = fixed_chunk or choose_chunk(demand, shape, room, machine)
+    if most and demand.chunked and not fixed_chunk:
+        size = batch_size(demand.length)
+        chunk = min(chunk, max(1, most // size) * size)
+    chunk = min(chunk, demand.windows) if demand.windows else 0
+    chunks = -(-demand.windows // chunk) if chunk else 1
+    per_window = demand.length * shape.channels * FLOAT_BYTES * demand.streams
+    scores = SCORE_BYTES * demand.streams * chunk * demand.length
+    streams = per_window * chunk
+    spilled = max(0, streams + scores - room)
+    passes = demand.passes * chunks
+    read = passes * shape.stored
+    flops = demand.flops * demand.windows + demand.pass_flops * chunks
+    moved = (
+        demand.traffic * per_window * demand.windows * (min(1, spilled / streams) if streams else 0)
+    )
+    seconds = (
+        flops / machine.rates.flops
+        + demand.weights * chunks / machine.rates.weights
+        + (read + moved) / machine.rates.bytes
+    )
+    return StagePlan(
+        stage=demand.stage,
+        windows=demand.windows,
+        chunk_windows=chunk,
+        chunks=chunks,
+        passes=passes,
+        streams=demand.streams,
+        stream_bytes=streams,
+        spilled_bytes=min(spilled, streams),
+        fixed_bytes=fixed,
+        least_bytes=least,
+        peak_bytes=machine.held + fixed + min(streams + scores, room),
+        device_bytes=with_slack(demand.working, 0) if on_device else 0,
+        read_bytes=read,
+        flops=flops,
+        seconds=round(seconds / (machine.workers if demand.stage in SHARED else 1), 1),
+    )
+
+
+def plan_run(
+    shape: Shape,
+    texts: Texts,
+    machine: Machine,
+    *,
+    sweep_streams: int,
+    refine_streams: int,
+    chunks: Mapping[str, int] = {},
+    most_windows: int | None = None,
+    stages: Collection[str] = STAGES,
+) -> MemoryPlan:
+    """The plan of a run. sweep_streams, refine_streams: of these stages. chunks: windows a chunk by
+    stage, where an earlier start decided. most_windows: the most that are wanted. stages: those
+    that there are.
+
+    InputError, with the amount needed, where the budget is too small."""
+    planned = tuple(
+        plan_stage(demand, shape, machine, chunks.get(demand.stage), most_windows)
+        for demand in list_demands(shape, texts, sweep_streams, refine_streams)
+        if demand.stage in stages
+    )
+    minimum = max(max(_least(stage, machine), stage.device_bytes) for stage in planned)
+    if machine.budget < minimum:
+        raise InputError(
+            f"--max-memory {machine.budget / MIB:.0f}MiB is too little for this model: a block at "
+            f"a time takes {-(-minimum // MIB)}MiB"
+            + (f" for {machine.workers} processes" if machine.workers > 1 else ""),
+            f"give --max-memory {-(-minimum // MIB)}MiB or more",
+        )
+    seconds = sum(stage.seconds for stage in planned)
+    return MemoryPlan(
+        machine.budget, machine.held, minimum, machine.workers, round(seconds, 1), planned
+    )
+
+
+def _least(stage: StagePlan, machine: Machine) -> int:
+    """The smallest budget of the host that a stage could be carried out in."""
+    one = machine.held + stage.least_bytes
+    if stage.stage == PROOF:
+        return one + machine.resting
+    if stage.stage in SHARED and machine.workers > 1:
+        return machine.held + machine.workers * one
+    return one

@@ -1,0 +1,161 @@
+"""A run's plan from what is at hand: the model's shape, the texts, and what the machine does."""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from diagnose.memory import held_bytes, private_bytes, return_freed_heap
+from diagnose.plan import Machine, MemoryPlan, Rates, Shape, Texts, plan_run
+from diagnose.rundir import RunDirectory
+from diagnose.sweep import Branch
+from diagnose.tasks import CHUNKS_A_WORKER, Placement, count_cores, list_devices
+from mixedprec.arithmetic import fake_quantize
+from mixedprec.model import SourceModel
+from mixedprec.scheme import Scheme
+from mixedprec.streams import CPU, StreamSpace
+
+PROBED_SIZE = 768
+PROBED_SECONDS = 0.1
+PROBED_BYTES = 32 * 2**20
+
+
+def read_shape(model: SourceModel) -> Shape:
+    """The sizes of a model."""
+    shells = [model.block_shell(number) for number in range(model.blocks)]
+    largest = max(shells, key=lambda shell: sum(p.numel() for p in shell.parameters()))
+    linears = {n: m for n, m in largest.named_modules() if isinstance(m, nn.Linear)}
+    kinds = [
+        [linears[name] for name in kind.linears if name in linears] for kind in model.family.units
+    ]
+    kinds = [kind for kind in kinds if kind]
+    return Shape(
+        blocks=model.blocks,
+        channels=model.config.hidden_size,
+        vocabulary=model.config.vocab_size,
+        parameters=sum(p.numel() for p in model.shell.parameters()),
+        block=sum(p.numel() for p in largest.parameters()),
+        linear=max(p.numel() for p in largest.parameters()),
+        unit=max(sum(linear.weight.numel() for linear in kind) for kind in kinds),
+        unit_inputs=tuple(kind[0].in_features for kind in kinds),
+        lone=tuple(kind[0].in_features for kind in kinds if len(kind) == 1),
+        widest=max(max(m.in_features, m.out_features) for m in linears.values()),
+        stored=sum(path.stat().st_size for path in set(model.files.values())),
+    )
+
+
+def measure_rates(model: SourceModel, device: torch.device = CPU) -> Rates:
+    """What this machine does in a second, from a fraction of one. What is read of the disk may be
+    in the system's cache: then reading will be slower than this says."""
+    one, other = (torch.ones(PROBED_SIZE, PROBED_SIZE, device=device) for _ in range(2))
+    products = _repeat(lambda: (one @ other).sum().item())
+    scheme = Scheme(4, 128, False)
+    quantized = _repeat(lambda: fake_quantize(one, scheme).sum().item())
+    path = max(set(model.files.values()), key=lambda path: path.stat().st_size)
+    began = time.monotonic()
+    with open(path, "rb", buffering=0) as file:
+        file.seek(min(PROBED_BYTES, path.stat().st_size // 2))
+        read = len(file.read(PROBED_BYTES))
+    seconds = max(time.monotonic() - began, 1e-4)
+    return Rates(2 * PROBED_SIZE**3 / products, PROBED_SIZE**2 / quantized, max(1, read) / seconds)
+
+
+def _repeat(call: object) -> float:
+    """Seconds that a call takes, the first one left out."""
+    assert callable(call)
+    call()
+    began, calls = time.monotonic(), 0
+    while time.monotonic() - began < PROBED_SECONDS:
+        call()
+        calls += 1
+    return (time.monotonic() - began) / calls
+
+
+def describe_machine(model: SourceModel, budget: int, out: Path, placement: Placement) -> Machine:
+    """What a run in the directory `out` may use."""
+    return_freed_heap()
+    devices = list_devices(placement)
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    # A cluster's workers are known once it is joined: until then, as many as here are cores.
+    cluster = count_cores() if placement.ray is not None and devices[0] == "cpu" else len(devices)
+    return Machine(
+        budget=budget,
+        held=held_bytes(),
+        rates=measure_rates(model),
+        workers=placement.workers or cluster,
+        on_device=any(device != "cpu" for device in devices),
+        disk=shutil.disk_usage(there).free,
+        resting=private_bytes(),
+    )
+
+
+def plan_work(
+    model: SourceModel,
+    windows: Tensor,
+    stages: Sequence[str],
+    out: Path,
+    placement: Placement,
+    chunks: Mapping[str, int],
+    *,
+    budget: int,
+    most_windows: int | None,
+    sweep: Sequence[Branch],
+    calib: Tensor | None = None,
+    verified: int = 0,
+) -> MemoryPlan:
+    """The plan of `stages` of a run in the directory `out`. chunks: windows a chunk by stage, where
+    they are decided; most_windows: the most that are wanted. sweep: the branches of the sweep.
+    verified: units that are measured exactly. InputError for too small a budget."""
+    machine = describe_machine(model, budget, out, placement)
+    calib = windows if calib is None else calib
+    distinct = max(len(windows.unique()), len(calib.unique()))
+    (calib_count, calib_length), (count, length) = calib.shape, windows.shape
+    texts = Texts((calib_count, calib_length), (count, length), distinct)
+    shared = -(-count // (machine.workers * CHUNKS_A_WORKER))
+    wanted = [n for n in (most_windows, shared if machine.workers > 1 else None) if n]
+    kinds = len(model.family.units)
+    return plan_run(
+        read_shape(model),
+        texts,
+        machine,
+        sweep_streams=len({(b.block, b.prefix, b.widths, b.suffix) for b in sweep}) + 2,
+        # As if one block was flagged: its units at both widths, and every set of them promoted.
+        refine_streams=verified + 2 * kinds + 2**kinds + 2,
+        chunks=chunks,
+        most_windows=min(wanted, default=None),
+        stages=stages,
+    )
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the streams of a stage's task may take: of `share` bytes for the process, what it holds
+    when it begins and `fixed` bytes taken off; the rest goes to files in `folder`."""
+
+    share: int
+    fixed: int
+    folder: Path
+
+    def open(self) -> StreamSpace:
+        return_freed_heap()
+        left = max(0, self.share - held_bytes() - self.fixed)
+        return StreamSpace([(CPU, left)], self.folder)
+
+
+def room_for(run: RunDirectory, stage: str, sharing: int = 1) -> Room:
+    """The room of a stage of a run that has its plan. sharing: processes on one machine."""
+    plan = run.read()["memory_plan"]
+    workers = max(sharing, plan["workers"])
+    share = plan["budget"] if workers == 1 else (plan["budget"] - plan["held"]) // workers
+    fixed = next(each["fixed_bytes"] for each in plan["stages"] if each["stage"] == stage)
+    return Room(share, fixed, run.path)
+
+
+def planned_windows(run: RunDirectory, stage: str) -> int:
+    """Windows a chunk of a stage, as planned."""
+    stages = run.read()["memory_plan"]["stages"]
+    return next(each["chunk_windows"] for each in stages if each["stage"] == stage)
