@@ -1,8 +1,8 @@
 """Readers against made-up inputs: whatever a file holds, a reader gives a value or the one error
 that it documents; no other exception, no hang, no allocation that the file does not pay for.
 
-`make test` makes up some hundreds of inputs, `make test-faults` some eighty thousand, always the
-same ones.
+`make test` makes up some hundreds of inputs, `make test-faults` nearly a hundred thousand, always
+the same ones.
 """
 
 import copy
