@@ -69,6 +69,7 @@ def from_compressed_tensors(tensors: dict[str, Tensor], scheme: Scheme) -> Quant
     if scheme.symmetric:
         zeros = torch.full(scales.shape, 2 ** (scheme.bits - 1), dtype=torch.uint8)
     else:
+        _check_words(tensors["weight_zero_point"])
         zeros = unpack(tensors["weight_zero_point"].T.contiguous(), scheme.bits, rows).T
     codes = unpack(tensors["weight_packed"], scheme.bits, columns)
     _check_grid(codes, scales, zeros, scheme)
