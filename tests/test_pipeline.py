@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from app.predict import predict, unit_table, widths_of
 from diagnose.gate import judge_run
-from diagnose.pipeline import run_pipeline
+from diagnose.pipeline import plan_pipeline, run_pipeline
+from diagnose.planning import Room
 from diagnose.policy import parse_policy
 from diagnose.proof import Subject, prove, prove_other
 from diagnose.quantized import read_swappable, uniform_widths
@@ -32,6 +33,7 @@ from mixedprec.checkpoint import checkpoint_bytes, write_checkpoint
 from mixedprec.errors import InputError
 from mixedprec.model import open_model
 from mixedprec.recipe import change_recipe, load_recipe
+from mixedprec.streams import CPU, StreamSpace
 
 MakeModel = Callable[..., Path]
 
@@ -162,6 +164,22 @@ def progress_since(out: Path, pid: int) -> bool:
     """Whether process `pid` holds the run."""
     lock = out / ".lock"
     return lock.exists() and lock.read_text().strip() == str(pid)
+
+
+def test_the_smallest_budget_gives_the_same_numbers(
+    spec: RunSpec, whole: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    minimum = plan_pipeline(spec, tmp_path / "run").minimum
+    tight = replace(spec, chunk_windows=None, max_memory=minimum + 2**20)
+    # No stage of so small a model fills what the largest one needs: none of it is for streams.
+    monkeypatch.setattr(Room, "open", lambda room: StreamSpace([(CPU, 0)], room.folder))
+    run = run_pipeline(tight, tmp_path / "run", lambda *event: None)
+    assert run.read()["chunks"] != whole.read()["chunks"]
+    assert_same(run, whole)
+    # Loaded block by block, the checkpoint is measured to be the same.
+    before = json.loads((run.path / "proof.json").read_text(encoding="utf-8"))
+    assert before["loaded"] == "whole"
+    assert prove(run, how="by block") == {**before, "loaded": "by block"}
 
 
 def test_killed_runs_end_with_the_same_numbers(
