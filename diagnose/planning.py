@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from diagnose.demand import Shape, Texts
 from diagnose.memory import held_bytes, private_bytes, return_freed_heap
-from diagnose.plan import Machine, MemoryPlan, Rates, Shape, Texts, plan_run
+from diagnose.plan import Machine, MemoryPlan, Rates, plan_run
 from diagnose.rundir import RunDirectory
 from diagnose.sweep import Branch
 from diagnose.tasks import CHUNKS_A_WORKER, Placement, count_cores, list_devices
@@ -45,6 +46,7 @@ def read_shape(model: SourceModel) -> Shape:
         lone=tuple(kind[0].in_features for kind in kinds if len(kind) == 1),
         widest=max(max(m.in_features, m.out_features) for m in linears.values()),
         stored=sum(path.stat().st_size for path in set(model.files.values())),
+        stacks_experts=model.family.experts is not None,
     )
 
 

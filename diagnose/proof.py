@@ -27,10 +27,11 @@ import torch
 from torch import Tensor
 
 from diagnose.bootstrap import Resampler
+from diagnose.demand import count_proof, count_whole_proof
 from diagnose.likelihood import empty_scores, prepare_reference, score, tokens_a_chunk
 from diagnose.loaded import How, Loaded, load_checkpoint
 from diagnose.memory import held_bytes, peak_bytes, return_freed_tensors
-from diagnose.plan import MIB, count_proof, count_whole_proof, with_slack
+from diagnose.plan import MIB, with_slack
 from diagnose.planning import read_shape
 from diagnose.quantized import read_swappable
 from diagnose.rundir import RunDirectory

@@ -244,7 +244,10 @@ def test_requantize_proves_a_recipe_edited_by_hand(finished: RunDirectory, tmp_p
     assert [line.partition(":")[0] for line in lines] == ["writing"] * 2 + ["proving"] * 2
     assert lines[-1] == "proving: 1/1"
     printed = json.loads(result.stdout)
-    assert set(printed) == {"checkpoint", "bytes", "format", "proof"}
+    assert set(printed) == {"checkpoint", "bytes", "format", "serving", "proof"}
+    assert printed["serving"] == finished.read()["serving"]
+    assert printed["serving"]["vllm"] == "loads"
+    assert "vLLM, SGLang and transformers load it" in (out / "README.md").read_text()
     assert printed["checkpoint"] == str(out)
     headline = finished.read()["headline"]
     assert printed["bytes"] > headline["bytes"]["mixed"]
@@ -300,9 +303,10 @@ def damage_after_writing(monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path
     """Let every checkpoint be written, then damaged by `damage` (of its weights' file)."""
     write = mixedprec.checkpoint.write_checkpoint
 
-    def write_damaged(out: Path, *args: object, **kwargs: object) -> None:
-        write(out, *args, **kwargs)  # type: ignore[arg-type]
+    def write_damaged(out: Path, *args: object, **kwargs: object) -> object:
+        serving = write(out, *args, **kwargs)  # type: ignore[arg-type]
         damage(out / "model.safetensors")
+        return serving
 
     monkeypatch.setattr(mixedprec.checkpoint, "write_checkpoint", write_damaged)
 
@@ -320,8 +324,9 @@ def test_requantize_says_that_the_proof_failed(
     arguments = proving(finished, finished.path / "recipe.json", out)
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1, result.output
-    size, numbers, verdict = result.stdout.splitlines()
+    size, serving, numbers, verdict = result.stdout.splitlines()
     assert size.startswith(f"{out}: ")
+    assert serving == "held against their rules: vLLM, SGLang and transformers load it"
     assert numbers.startswith("PPL ")
     assert ", KL " in numbers
     assert ", recovered " in numbers

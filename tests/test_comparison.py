@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
+from app.candidate import list_facts
 from app.cli import app
 from app.jobs import resume_command
 from app.urls import link
@@ -124,6 +125,8 @@ def test_a_runs_checkpoint_compares_as_the_run_measured_it(
         assert row["kl"] == pytest.approx(float(there), rel=1e-3), row
     assert run.read()["places"] == []
     assert run.read()["candidate"]["bits"] == {"4": 7 * BLOCKS}
+    served = "vLLM" if fmt == "awq" else "vLLM, SGLang and transformers"
+    assert list_facts(run.read())["Served"].startswith(f"{served} load")
     # Norms took the scales: neither weights nor inputs of linears can be set side by side.
     assert run.read_table("weights").num_rows == 0
     for row in run.read_table("activations").to_pylist():

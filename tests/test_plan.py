@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from app.progress import list_plan
+from diagnose.demand import Shape, Texts
 from diagnose.pipeline import plan_pipeline, run_pipeline
-from diagnose.plan import MIB, Machine, Rates, Shape, Texts, plan_run
+from diagnose.plan import MIB, Machine, Rates, plan_run
 from diagnose.planning import read_shape
 from diagnose.spec import RunSpec
 from mixedprec.errors import InputError
