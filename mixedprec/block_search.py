@@ -56,6 +56,8 @@ from mixedprec.streams import (
 )
 
 SCALING_TOLERANCE = 1e-3
+# Of 4,096 tokens at once an expert of 128, eight a token, sees 256.
+MIXTURE_BATCHES = 16
 
 
 @dataclass(eq=False)
@@ -227,6 +229,7 @@ def _search_scheme(
                 candidates,
                 own,
                 mixes_tokens=group.mixes_tokens,
+                batches=MIXTURE_BATCHES if group.compensated else 1,
             )
         choices.append(ScaleChoice(group, best / RATIOS, candidates[best].clone()))
     search = replace(search, scales=tuple(choices))

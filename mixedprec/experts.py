@@ -56,12 +56,16 @@ class Experts(nn.ModuleList):
     def forward(self, hidden: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         """hidden: [T, d]; top_k_index, top_k_weights: [T, k]. The weighted sum [T, d]."""
         result = torch.zeros_like(hidden)
+        chosen = top_k_index.flatten()
+        order = chosen.argsort(stable=True)
+        counts = chosen.bincount(minlength=len(self)).tolist()
+        weights = top_k_weights.flatten()[order, None].to(hidden.dtype)
         self.rows = {}
-        for number in top_k_index.unique().tolist():
-            rows, places = torch.where(top_k_index == number)
-            self.rows[number] = rows
-            weights = top_k_weights[rows, places, None].to(hidden.dtype)
-            result.index_add_(0, rows, self[number](hidden[rows]) * weights)
+        shares = zip(self, order.split(counts), weights.split(counts), strict=True)
+        for number, (expert, places, share) in enumerate(shares):
+            if len(places):
+                rows = self.rows[number] = places // top_k_index.shape[1]
+                result.index_add_(0, rows, expert(hidden[rows]) * share)
         return result
 
 

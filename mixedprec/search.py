@@ -192,18 +192,21 @@ def judge_jointly(
     scheme: Scheme,
     *,
     mixes_tokens: bool,
+    batches: int = 1,
 ) -> int:
     """Index of the candidate whose quantized `linears` change the output of a module least.
 
     inputs: [n, length, K]. run: the forward, on a batch of such inputs, of the module that holds
     `linears`. reference: its output on all of them, [n, length, d]. Equal losses go to the lower
-    index, as in autoawq. The weights of `linears` are put back before this returns.
+    index, as in autoawq. batches: how many of the usual ones go through at once; a mixture of
+    experts hands each of them a few tokens of a batch only. The weights of `linears` are put back
+    before this returns.
     """
     inputs, reference = as_stream(inputs), as_stream(reference)
     if not mixes_tokens:
         tokens = inputs.shape[0] * inputs.shape[1]
         inputs, reference = inputs.reshape(tokens, 1), reference.reshape(tokens, 1)
-    size, device = batch_size(inputs.shape[1]), candidates.device
+    size, device = batches * batch_size(inputs.shape[1]), candidates.device
     # A few tokens can hold most of a loss (massive activations): no sample may leave them out.
     norms = [
         torch.linalg.vector_norm(reference.read(part).flatten(1), dim=1)
