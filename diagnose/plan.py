@@ -219,7 +219,7 @@ def plan_run(
     if machine.budget < minimum:
         raise InputError(
             f"--max-memory {machine.budget / MIB:.0f}MiB is too little for this model: a block at "
-            f"a time takes {-(-minimum // MIB)}MiB"
+            f"a time takes {-(-minimum // MIB)}MiB, {machine.held // MIB}MiB of it the libraries"
             + (f" for {machine.workers} processes" if machine.workers > 1 else ""),
             f"give --max-memory {-(-minimum // MIB)}MiB or more",
         )

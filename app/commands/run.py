@@ -71,7 +71,7 @@ def run(
     max_memory: Annotated[
         str,
         typer.Option(
-            help="What a process may hold, of the host and of a device; streams that do not fit go "
+            help="What a run may hold, of the host and of a device; streams that do not fit go "
             "to files in the run directory. Workers share it."
         ),
     ] = "8GiB",
