@@ -104,7 +104,6 @@ class _ByBlock:
 
 
 def load_checkpoint(
-<<<<<<< HEAD
     checkpoint: Path, how: How, space: StreamSpace, *, trust_remote_code: bool = False
 ) -> Loaded:
     """Load the directory of a compressed-tensors checkpoint in float32. space: where the stream of
@@ -119,37 +118,11 @@ def load_checkpoint(
     if how == "whole":
         model = AutoModelForCausalLM.from_pretrained(
             checkpoint, dtype=torch.float32, use_safetensors=True, **given
-=======
-    checkpoint: Path, how: How, space: StreamSpace, trust_remote_code: bool = False
-) -> Loaded:
-    """Load the directory of a compressed-tensors checkpoint in float32. space: where the stream of
-    one loaded block by block is kept. trust_remote_code: by the Python that it brings, if any."""
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    config = AutoConfig.from_pretrained(
-        checkpoint, local_files_only=True, trust_remote_code=trust_remote_code
-    )
-    family = find_family(type(config).model_type)
-    if how == "whole":
-        model = AutoModelForCausalLM.from_pretrained(
-            checkpoint,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
->>>>>>> part/faults
         )
         return _Whole(model.eval())
     quantizer = AutoHfQuantizer.from_config(config.quantization_config, pre_quantized=True)
     quantizer.validate_environment()
-<<<<<<< HEAD
     shell = make_shell(config, family, str(checkpoint), trust_remote_code=trust_remote_code)
-=======
-    with init_empty_weights(include_buffers=False):
-        shell = AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32, trust_remote_code=trust_remote_code
-        )
->>>>>>> part/faults
     # What from_pretrained does before it reads weights: modules get their schemes and the packed
     # parameters that the files hold.
     quantizer.preprocess_model(shell, dtype=torch.float32)

@@ -247,13 +247,9 @@ def examine(
     open_checkpoint(subject.checkpoint)  # refuses what no library should be let at
     fitting, room = choose_loading(model, windows, budget)
     space = StreamSpace([(CPU, room)], run.path)
-<<<<<<< HEAD
     loaded = load_checkpoint(
         subject.checkpoint, how or fitting, space, trust_remote_code=spec.trust_remote_code
     )
-=======
-    loaded = load_checkpoint(subject.checkpoint, how or fitting, space, spec.trust_remote_code)
->>>>>>> part/faults
     # transformers unpacks compressed weights at the first forward: measure before looking at them.
     mixed, reference_nll, simulated_kl = measure(
         model, loaded, windows, recipe, run.searches, space
@@ -333,17 +329,10 @@ def main() -> None:
     }
     for name, (kind, text) in options.items():
         parser.add_argument(name, type=kind, help=text)
-<<<<<<< HEAD
     parser.add_argument("--max-memory", type=int, help="bytes that it may take")
     parser.add_argument(
         "--until-stdin-closes", action="store_true", help="end as soon as standard input does"
     )
-=======
-    parser.add_argument(
-        "--until-stdin-closes", action="store_true", help="end as soon as standard input does"
-    )
-    parser.add_argument("--max-memory", type=int, help="bytes that it may take")
->>>>>>> part/faults
     given = parser.parse_args()
     if given.until_stdin_closes:
         # A `Thread` that has no memory to start in is waited for without end.

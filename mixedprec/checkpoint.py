@@ -326,7 +326,6 @@ def write_checkpoint(
         if out.exists():
             shutil.rmtree(out)
         partial.rename(out)
-<<<<<<< HEAD
         return serving
 
 
@@ -350,8 +349,6 @@ def examine_serving(folder: Path, model: SourceModel) -> Serving:
         modules=tuple(name for name in modules if name not in {*columns, *embeddings}),
     )
     return check_serving(config.get("quantization_config") or {}, shapes, served)
-=======
->>>>>>> part/faults
 
 
 def realise_block(

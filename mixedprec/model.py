@@ -24,12 +24,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from mixedprec.errors import InputError
-<<<<<<< HEAD
 from mixedprec.experts import Part, find_part, split_experts
 from mixedprec.families import FAMILIES, Family, find_family, fit_family
-=======
-from mixedprec.families import FAMILIES, Family, find_family
->>>>>>> part/faults
 from mixedprec.safetensors_header import read_header
 from mixedprec.streams import (
     CPU,
@@ -107,7 +103,6 @@ class SourceModel:
                     raise _not_finite(name, path)
         return tensors
 
-<<<<<<< HEAD
     def read_rows(self, name: str, rows: Tensor) -> Tensor:
         """These rows of a matrix, float32 [rows, columns]. InputError for one that is not finite,
         wherever."""
@@ -121,8 +116,6 @@ class SourceModel:
                 found.append(part[here - first].float())
         return torch.cat(found)
 
-=======
->>>>>>> part/faults
     def _check_unchanged(self, path: Path) -> None:
         """Raise InputError for a weights file that has gone or changed since it was opened."""
         stamp = stamp_file(path)
@@ -136,21 +129,6 @@ class SourceModel:
                 f"{path} has changed since the model was opened",
                 "put back what it was and run the same command again",
             )
-<<<<<<< HEAD
-=======
-
-    def read_rows(self, name: str, rows: Tensor) -> Tensor:
-        """These rows of a matrix, float32 [rows, columns]. InputError for one that is not finite,
-        wherever."""
-        self._check_unchanged(self.files[name])
-        found = []
-        for first, part in _read_parts(self.files[name], name):
-            if not is_finite(part):
-                raise _not_finite(name, self.files[name])
-            here = rows[(rows >= first) & (rows < first + len(part))]
-            found.append(part[here - first].float())
-        return torch.cat(found)
->>>>>>> part/faults
 
     def _fill(self, module: nn.Module, prefix: str) -> nn.Module:
         """`module` with its parameters, float32, from the tensors under `prefix`; those that are
@@ -311,7 +289,6 @@ class Head:
         return self._shell(inputs_embeds=hidden, use_cache=False).logits
 
 
-<<<<<<< HEAD
 @contextlib.contextmanager
 def _report_unreadable(path: Path) -> Iterator[None]:
     """InputError for a weights file that cannot be read."""
@@ -321,8 +298,6 @@ def _report_unreadable(path: Path) -> Iterator[None]:
         raise InputError(f"{path} cannot be read ({error})", "download it again") from error
 
 
-=======
->>>>>>> part/faults
 def stamp_file(path: Path) -> tuple[int, int] | None:
     """Time of the last change and size of a file; None where there is none."""
     try:
@@ -398,7 +373,6 @@ def run_block(block: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> Tenso
 
 def _read_parts(path: Path, name: str) -> Iterator[tuple[int, Tensor]]:
     """A stored tensor a few rows at a time, each with the number of its first."""
-<<<<<<< HEAD
     with safe_open(path, framework="pt") as file:
         held = held_name(file, name)
         shape = file.get_slice(held).get_shape()
@@ -424,23 +398,6 @@ def _read_tensor(
         else:
             mapped = None
         if mapped is not None:
-=======
-    with _open_stored(path) as file:
-        shape = file.get_slice(name).get_shape()
-    # A row of float32, the largest type of a weight.
-    row = max(1, math.prod(shape[1:]) * 4)
-    for part in list_slices(shape[0], max(1, BYTES_A_READ // row)):
-        with _open_stored(path) as file:
-            yield part.start, file.get_slice(name)[part]
-
-
-def _read_tensor(path: Path, name: str, dtype: torch.dtype | None) -> Tensor:
-    """A stored tensor in memory of its own, as `dtype` or in the stored type."""
-    with _open_stored(path) as file:
-        shape = file.get_slice(name).get_shape()
-        if math.prod(shape) * 4 <= BYTES_A_READ:
-            mapped = file.get_tensor(name)
->>>>>>> part/faults
             return mapped.to(dtype or mapped.dtype, copy=True)
     values = torch.empty(0)
     for first, rows in _read_parts(path, name):
@@ -645,11 +602,7 @@ def open_model(name: str, *, trust_remote_code: bool = False) -> SourceModel:
         raise InputError(f"{path} has no tensor {embedding}", "download the whole checkpoint again")
     check_blocks(path, family.blocks, config.num_hidden_layers, files)
     try:
-<<<<<<< HEAD
         shell = make_shell(config, family, name, trust_remote_code=trust_remote_code)
-=======
-        shell = make_shell(config, trust_remote_code)
->>>>>>> part/faults
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, OSError) as error:
         raise InputError(
             f"{path / 'config.json'} does not describe a model ({error})", "repair it"
@@ -669,7 +622,6 @@ def open_model(name: str, *, trust_remote_code: bool = False) -> SourceModel:
     )
 
 
-<<<<<<< HEAD
 def make_shell(
     config: PretrainedConfig, family: Family, name: str, *, trust_remote_code: bool = False
 ) -> Any:
@@ -690,16 +642,3 @@ def _restore(kind: type[SourceModel], kept: dict[str, Any], config: PretrainedCo
     family = fit_family(find_family(config.model_type), config, name)
     shell = make_shell(config, family, name, trust_remote_code=trusted)
     return kind(**kept, family=family, shell=shell)
-=======
-def make_shell(config: PretrainedConfig, trust_remote_code: bool = False) -> Any:
-    """transformers' model with its parameters on meta; by the Python that it brings where that is
-    trusted."""
-    with init_empty_weights(include_buffers=False):
-        return AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32, trust_remote_code=trust_remote_code
-        ).eval()
-
-
-def _restore(kind: type[SourceModel], kept: dict[str, Any], config: PretrainedConfig) -> Any:
-    return kind(**kept, shell=make_shell(config, kept["trust_remote_code"]))
->>>>>>> part/faults

@@ -120,13 +120,8 @@ def run(
         verify_units=verify_units,
         seed=seed,
         max_memory=parse_bytes(max_memory),
-<<<<<<< HEAD
         chunk_windows=chunk_windows,
         trust_remote_code=trust_remote_code,
-=======
-        trust_remote_code=trust_remote_code,
-        chunk_windows=chunk_windows,
->>>>>>> part/faults
     )
     if trust_remote_code:
         sys.stderr.write(f"awqscope: Python that comes with {model} is trusted and will be run\n")

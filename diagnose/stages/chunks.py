@@ -90,13 +90,8 @@ def fix_chunks(
 def finish_tasks(
     tasks: Sequence[Task], run: RunDirectory, workers: Workers, on_step: OnStep
 ) -> None:
-<<<<<<< HEAD
     """Carry out those of the tasks whose files are not there whole. on_step: told the steps of all
     that are done."""
-=======
-    """Carry out those of the tasks whose files are not there, or are damaged. on_step: told the
-    steps done of all of them."""
->>>>>>> part/faults
     there = {name for task in tasks for name in task.leaves if run.holds(name)}
     missing = list_missing(tasks, there)
     before = sum(task.steps for task in tasks) - sum(task.steps for task in missing)
