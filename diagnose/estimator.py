@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from diagnose.likelihood import tokens_a_chunk
+from diagnose.memory import return_freed_heap
 from diagnose.quantized import SwappableBlock, read_swappable
 from mixedprec.experts import seen_rows
 from mixedprec.model import (
@@ -196,6 +197,7 @@ def estimate_units(
                         alone.setdefault((name, width), []).append(kl)
         products.remove()
         del swappable, deltas, products  # before the next is read: one at a time
+        return_freed_heap()
         estimates.units.update({key: torch.cat(parts) for key, parts in units.items()})
         estimates.linears.update({key: torch.cat(parts) for key, parts in alone.items()})
         on_block(2 * model.blocks - number)

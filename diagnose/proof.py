@@ -30,7 +30,7 @@ from diagnose.bootstrap import Resampler
 from diagnose.demand import count_proof, count_whole_proof
 from diagnose.likelihood import empty_scores, prepare_reference, score, tokens_a_chunk
 from diagnose.loaded import How, Loaded, load_checkpoint
-from diagnose.memory import held_bytes, peak_bytes, return_freed_tensors
+from diagnose.memory import held_bytes, peak_bytes, return_freed_heap, return_freed_tensors
 from diagnose.plan import MIB, with_slack
 from diagnose.planning import read_shape
 from diagnose.quantized import read_swappable
@@ -98,6 +98,7 @@ def check_tensors(
             if not torch.equal(get_linear(held, full).weight.float(), linear.served()):
                 differing_loaded.append(full)
         del realised, held  # before the next is read: one at a time
+        return_freed_heap()
     for name in model.other_tensors():
         compare(name, model.read([name], model.dtype)[name])
     return {
@@ -126,6 +127,7 @@ def final_streams(
         swappable.use(swappable.weights(widths))
         advance(swappable.block, mixed, all_kwargs[number])
         del swappable
+        return_freed_heap()
     return reference, mixed
 
 

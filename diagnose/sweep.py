@@ -24,6 +24,7 @@ from diagnose.likelihood import (
     score,
     tokens_a_chunk,
 )
+from diagnose.memory import return_freed_heap
 from diagnose.quantized import (
     Swappable,
     Widths,
@@ -305,6 +306,7 @@ def run_sweep(
                 if branch.suffix == trunk:
                     advance(swappable.block, streams[branch], kwargs)
         del swappable, quantized, weights  # before the next is read: one at a time
+        return_freed_heap()
         on_block(number + 1)
     finals = {name: trunks[name] for name in trunks}
     finals |= {
