@@ -12,7 +12,7 @@ from diagnose.opened import OpenedRun
 from diagnose.readings import Reading, join_readings, judge, read_logits
 from diagnose.rundir import OnProgress
 from diagnose.variants import Bits, Variant, run_variants, split_variants
-from mixedprec.model import Entrance, Head
+from mixedprec.ends import Entrance, Head
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from diagnose.branches import REFERENCE, UNIFORM, Branch, reference_widths, view_branches, view_name
 from diagnose.quantized import Swappable, Widths
-from diagnose.sweep import REFERENCE, UNIFORM, Branch, reference_widths, view_branches, view_name
 from mixedprec.candidate import Candidate
 from mixedprec.model import SourceModel
 from mixedprec.places import EMBEDDINGS, HEAD, differing_places, rebased_blocks

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diagnose.bootstrap import Resampler
+from diagnose.branches import view_name
 from diagnose.candidate import CandidatePlan, plan_candidate
 from diagnose.compare_spec import CompareSpec
 from diagnose.corpora import Corpus, cut_slices, has_tokenizer, load_corpus, load_tokenizer
@@ -33,7 +34,6 @@ from diagnose.rundir import COMPARISON, STAGES, OnProgress, RunDirectory
 from diagnose.sizes import reference_bytes
 from diagnose.sources import parse_spec
 from diagnose.stages.sweep import Sweep, sweep_headline, sweep_views
-from diagnose.sweep import view_name
 from diagnose.tables import ACTIVATIONS, UNITS, WEIGHTS
 from diagnose.tasks import HERE, Placement, Workers
 from diagnose.weights import COLUMNS
@@ -41,7 +41,8 @@ from mixedprec.candidate import Candidate, open_candidate
 from mixedprec.checkpoint import examine_serving
 from mixedprec.errors import InputError
 from mixedprec.families import list_units
-from mixedprec.model import SourceModel, open_model
+from mixedprec.model import SourceModel
+from mixedprec.opening import open_model
 
 SKIPPED = "the checkpoint was made elsewhere: there are no searches to choose widths from"
 # Runs of a weight's inputs whose errors are ranked, whatever groups the candidate has.

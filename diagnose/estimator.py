@@ -21,17 +21,10 @@ from torch import Tensor
 from diagnose.likelihood import tokens_a_chunk
 from diagnose.memory import return_freed_heap
 from diagnose.quantized import SwappableBlock, read_swappable
+from mixedprec.ends import Head
 from mixedprec.experts import seen_rows
-from mixedprec.model import (
-    Head,
-    SourceModel,
-    advance,
-    device_of,
-    enter_blocks,
-    get_linear,
-    move,
-    run_block,
-)
+from mixedprec.forward import advance, device_of, enter_blocks, get_linear, move, run_block
+from mixedprec.model import SourceModel
 from mixedprec.streams import CPU, Stream, StreamSpace, in_memory, list_batches
 
 

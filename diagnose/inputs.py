@@ -18,7 +18,8 @@ from diagnose.spec import DEFAULT_SEQ_LEN, RunSpec
 from mixedprec.block_search import check_schemes
 from mixedprec.errors import InputError
 from mixedprec.families import list_units
-from mixedprec.model import SourceModel, open_model
+from mixedprec.model import SourceModel
+from mixedprec.opening import open_model
 from mixedprec.recipe import check_names
 
 VERSIONED = ("awqscope", "torch", "transformers", "autoawq", "compressed-tensors", "safetensors")

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from diagnose.rundir import RunDirectory
-from mixedprec.checkpoint import open_checkpoint
 from mixedprec.errors import InputError
 from mixedprec.recipe import load_recipe
 from mixedprec.searches import is_complete, search_path
+from mixedprec.stored import open_checkpoint
 
 # Tables, arrays and whatever else a stage leaves for the later ones.
 TABLES: Mapping[str, tuple[str, ...]] = {

@@ -17,8 +17,10 @@ from transformers.quantizers import AutoHfQuantizer
 from transformers.utils import logging
 
 from mixedprec.families import find_family, fit_family
-from mixedprec.model import SourceModel, index_tensors, make_shell, run_block
+from mixedprec.forward import run_block
+from mixedprec.model import SourceModel, make_shell
 from mixedprec.streams import StreamSpace
+from mixedprec.tensors import index_tensors
 
 How = Literal["whole", "by block"]
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from diagnose.bootstrap import Resampler
+from diagnose.branches import REFERENCE, UNIFORM, view_name
 from diagnose.likelihood import TOP_TOKENS, TokenScores
 from diagnose.spikes import BlockDamage, Thresholds, flag_blocks
-from diagnose.sweep import REFERENCE, UNIFORM, view_name
 from diagnose.tables import LIKELIEST, TOKENS
 
 VIEWS = ("isolated", "cumulative", "restored")

@@ -14,7 +14,8 @@ from diagnose.spec import RunSpec
 from diagnose.variants import Bits
 from mixedprec.errors import InputError
 from mixedprec.families import list_units
-from mixedprec.model import SourceModel, open_model
+from mixedprec.model import SourceModel
+from mixedprec.opening import open_model
 from mixedprec.recipe import Recipe, check_fits, load_recipe
 from mixedprec.scheme import FP16_BITS
 from mixedprec.searches import is_complete, search_path

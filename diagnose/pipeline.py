@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from diagnose.branches import block_branches
 from diagnose.inputs import describe, load_inputs
 from diagnose.intact import repeat_damaged
 from diagnose.memory import device_peak_bytes, forget_peak, peak_bytes, return_freed_tensors
@@ -34,10 +35,9 @@ from diagnose.stages.estimate import estimate_stage
 from diagnose.stages.refine import refine_stage
 from diagnose.stages.search import search_stage
 from diagnose.stages.sweep import sweep_stage
-from diagnose.sweep import block_branches
 from diagnose.tasks import HERE, Placement, ThisProcess, Workers, open_workers
-from mixedprec.checkpoint import SERVED_WIDTHS
 from mixedprec.errors import InputError
+from mixedprec.quantization_config import SERVED_WIDTHS
 from mixedprec.shortage import explain_shortage
 
 MEASURING = {

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from diagnose.branches import Branch
 from diagnose.demand import Shape, Texts
 from diagnose.memory import held_bytes, private_bytes, return_freed_heap
 from diagnose.plan import Machine, MemoryPlan, Rates, plan_run
 from diagnose.rundir import RunDirectory
-from diagnose.sweep import Branch
 from diagnose.tasks import CHUNKS_A_WORKER, Placement, count_cores, list_devices
 from mixedprec.arithmetic import fake_quantize
 from mixedprec.model import SourceModel

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from diagnose.bootstrap import Resampler
+from diagnose.branches import REFERENCE
 from diagnose.demand import count_proof, count_whole_proof
 from diagnose.likelihood import empty_scores, prepare_reference, score, tokens_a_chunk
 from diagnose.loaded import How, Loaded, load_checkpoint
@@ -35,16 +36,19 @@ from diagnose.plan import MIB, with_slack
 from diagnose.planning import read_shape
 from diagnose.quantized import read_swappable
 from diagnose.rundir import RunDirectory
+from diagnose.scoring import score_streams
 from diagnose.spec import RunSpec
-from diagnose.sweep import REFERENCE, score_streams
 from mixedprec.arithmetic import Quantized
-from mixedprec.checkpoint import block_tensors, open_checkpoint, realise_block
+from mixedprec.checkpoint import block_tensors, realise_block
 from mixedprec.errors import InputError
 from mixedprec.files import write_json
-from mixedprec.model import SourceModel, advance, enter_blocks, get_linear, open_model
+from mixedprec.forward import advance, enter_blocks, get_linear
+from mixedprec.model import SourceModel
+from mixedprec.opening import open_model
 from mixedprec.recipe import Recipe, load_recipe
 from mixedprec.scheme import FP16_BITS
 from mixedprec.shortage import explain_shortage
+from mixedprec.stored import open_checkpoint
 from mixedprec.streams import CPU, Stream, StreamSpace
 
 # Float32 sums of a forward in another order; far below any damage worth speaking of.

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from mixedprec.model import SourceModel, get_linear
+from mixedprec.forward import get_linear
+from mixedprec.model import SourceModel
 from mixedprec.realise import Searches, realise
 from mixedprec.scheme import FP16_BITS
 from mixedprec.searches import load_searches

@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 
 from diagnose.bootstrap import Estimate, Resampler
+from diagnose.branches import REFERENCE
 from diagnose.likelihood import TokenScores
 from diagnose.quantized import read_swappable
-from diagnose.sweep import REFERENCE, list_chunks, score_streams
-from mixedprec.model import SourceModel, advance, enter_blocks
+from diagnose.scoring import score_streams
+from diagnose.sweep import list_chunks
+from mixedprec.forward import advance, enter_blocks
+from mixedprec.model import SourceModel
 from mixedprec.recipe import Recipe
 from mixedprec.scheme import FP16_BITS
 from mixedprec.streams import Stream, in_memory

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from pandas import Series
 
+from diagnose.branches import REFERENCE, UNIFORM, Branch, list_subsets
 from diagnose.quantized import uniform_widths
-from diagnose.sweep import REFERENCE, UNIFORM, Branch, list_subsets
 from mixedprec.families import Unit
 from mixedprec.model import SourceModel
 from mixedprec.scheme import FP16_BITS

@@ -20,12 +20,13 @@ from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.spec import RunSpec
 from diagnose.stages.chunks import read_tensors
 from diagnose.stages.sweep import read_sweep, token_texts
-from mixedprec.checkpoint import checkpoint_bytes, write_checkpoint
+from mixedprec.checkpoint import write_checkpoint
 from mixedprec.errors import InputError
 from mixedprec.files import write_text
 from mixedprec.model import SourceModel
 from mixedprec.recipe import Recipe, load_recipe, make_recipe, save_recipe
 from mixedprec.scheme import FP16_BITS
+from mixedprec.stored import checkpoint_bytes
 
 PROOF = (sys.executable, "-P", "-m", "diagnose.proof")
 # Its own name: the directory is the user's, and other tools put files there too.

@@ -2,9 +2,11 @@
 
 from diagnose.spec import RunSpec
 from mixedprec.families import Unit, list_units
-from mixedprec.model import SourceModel, get_linear, stored_name
+from mixedprec.forward import get_linear
+from mixedprec.model import SourceModel
 from mixedprec.realise import stored_bytes
 from mixedprec.scheme import FP16_BITS
+from mixedprec.tensors import stored_name
 
 
 def linear_bytes(model: SourceModel, block: int, linear: str, bits: int, spec: RunSpec) -> int:

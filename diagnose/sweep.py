@@ -7,194 +7,35 @@ blocks thus costs L − j block-forwards instead of L, and three views of every 
 of 3L². Final hidden states are kept, never logits of a whole set.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from diagnose.branches import CONTROL, REFERENCE, UNIFORM, Branch, Sweepable, share_streams
 from diagnose.likelihood import (
-    TOP_TOKENS,
     TokenScores,
-    empty_scores,
-    prepare_reference,
-    rank_tokens,
-    score,
-    tokens_a_chunk,
 )
 from diagnose.memory import return_freed_heap
 from diagnose.quantized import (
     Swappable,
-    Widths,
-    read_swappable,
-    uniform_widths,
 )
+from diagnose.scoring import score_streams
 from mixedprec.block_search import check_finite
-from mixedprec.model import (
-    Head,
-    SourceModel,
-    advance,
-    enter_blocks,
-    move,
-    run_block,
-)
-from mixedprec.scheme import FP16_BITS
+from mixedprec.forward import advance, enter_blocks, move, run_block
+from mixedprec.model import SourceModel
 from mixedprec.streams import (
     CPU,
     Stream,
     StreamSpace,
-    are_equal,
-    as_stream,
     in_memory,
     list_batches,
     list_slices,
 )
 
-Trunk = Literal["reference", "uniform"]
-REFERENCE: Trunk = "reference"
-UNIFORM: Trunk = "uniform"
-CONTROL = "control"
-
-
-@dataclass(frozen=True)
-class Branch:
-    """A model that follows the trunk `prefix` up to `block`, gives that block's linears `widths`
-    (16 is the reference weight), and follows the trunk `suffix`'s weights after it. Where the
-    trunks' embeddings and heads differ, those before and after the blocks go with them."""
-
-    name: str
-    block: int
-    prefix: Trunk
-    widths: tuple[tuple[str, int], ...]
-    suffix: Trunk
-
-
-class Sweepable(Protocol):
-    """What is swept: the uniform model, wherever its blocks come from, and the branches.
-
-    outside: the model whose embeddings and head the uniform model has, None for the reference's.
-    """
-
-    @property
-    def branches(self) -> tuple[Branch, ...]: ...
-
-    @property
-    def outside(self) -> SourceModel | None: ...
-
-    def uniform(self, model: SourceModel, block: int) -> Widths:
-        """The widths that are block `block` of the uniform model."""
-        ...
-
-    def read(self, model: SourceModel, block: int, device: torch.device = CPU) -> Swappable:
-        """Block `block` of the reference `model` on `device`, for any widths of the plan."""
-        ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is swept: the uniform model (bits, units kept at 16) and the branches off the trunks.
-
-    searches: folder of AWQ searches. bits: every width that branches use.
-    """
-
-    low: int
-    bits: tuple[int, ...]
-    kept: frozenset[str]
-    searches: Path
-    branches: tuple[Branch, ...]
-    outside: SourceModel | None = None
-
-    def uniform(self, model: SourceModel, block: int) -> Widths:
-        """Linear -> bits of block `block` of the uniform model."""
-        return uniform_widths(model, self.low, self.kept, block)
-
-    def read(self, model: SourceModel, block: int, device: torch.device = CPU) -> Swappable:
-        """Block `block` with its searches."""
-        return read_swappable(model, block, self.searches, self.bits, device)
-
-
 Observer = Callable[[int, str, Tensor, Tensor], None]
 Inspector = Callable[[int, str, Tensor, Tensor], None]
-
-
-def view_name(view: str, place: int | str) -> str:
-    """The name of a branch that is the view of a block, or of a place outside of them
-    ("isolated.3")."""
-    return f"{view}.{place}"
-
-
-def _freeze(widths: Widths) -> tuple[tuple[str, int], ...]:
-    return tuple(sorted(widths.items()))
-
-
-def block_branches(model: SourceModel, low: int, kept: frozenset[str]) -> tuple[Branch, ...]:
-    """The three views of every block, and the control: a block swapped with itself."""
-    return view_branches([uniform_widths(model, low, kept, n) for n in range(model.blocks)])
-
-
-def view_branches(uniform: Sequence[Widths]) -> tuple[Branch, ...]:
-    """The same for a uniform model with these widths in each block."""
-    branches = []
-    for block, widths in enumerate(uniform):
-        quantized = _freeze(widths)
-        kept_whole = reference_widths(widths)
-        branches += [
-            Branch(view_name("isolated", block), block, REFERENCE, quantized, REFERENCE),
-            Branch(view_name("cumulative", block), block, UNIFORM, quantized, REFERENCE),
-            Branch(view_name("restored", block), block, UNIFORM, kept_whole, UNIFORM),
-        ]
-    middle = len(uniform) // 2
-    branches.append(
-        Branch(CONTROL, middle, REFERENCE, reference_widths(uniform[middle]), REFERENCE)
-    )
-    return tuple(branches)
-
-
-def reference_widths(widths: Widths) -> tuple[tuple[str, int], ...]:
-    """The reference's own widths for whatever `widths` quantizes."""
-    return _freeze(dict.fromkeys(widths, FP16_BITS))
-
-
-def _share_streams(plan: Sweepable, model: SourceModel) -> dict[str, Branch | Trunk]:
-    """Branch name -> the branch whose stream it shares (itself, an equal one, or a trunk)."""
-    last = model.blocks - 1
-    alike = plan.outside is None
-    shared: dict[str, Branch | Trunk] = {}
-    seen: dict[Branch, Branch] = {}
-    for branch in plan.branches:
-        block, prefix, suffix = branch.block, branch.prefix, branch.suffix
-        widths = dict(branch.widths)
-        if (
-            alike
-            and block == last
-            and block > 0
-            and prefix == UNIFORM
-            and set(widths.values()) == {FP16_BITS}
-        ):
-            # All but the last block quantized: quantized up to the block before it.
-            block, suffix = last - 1, REFERENCE
-            widths = dict(plan.uniform(model, block))
-        if alike and block == 0:
-            prefix = REFERENCE
-        if alike and block == last:
-            suffix = prefix
-        uniform = widths == plan.uniform(model, block)
-        plain = Branch("", block, prefix, _freeze(widths), suffix)
-        if branch.name == CONTROL:
-            shared[branch.name] = branch
-        elif block == last and prefix == suffix == UNIFORM and uniform:
-            shared[branch.name] = UNIFORM
-        else:
-            shared[branch.name] = seen.setdefault(plain, branch)
-    return shared
-
-
-def count_streams(model: SourceModel, plan: Sweepable) -> int:
-    """Streams alive at the end of the sweep."""
-    unique = set(_share_streams(plan, model).values()) - {REFERENCE, UNIFORM}
-    return len(unique) + 2
 
 
 class _Capture:
@@ -269,7 +110,7 @@ def run_sweep(
     on_block: told the blocks done; the head counts as one more. device: what computes. space: where
     streams are kept; None for memory. InputError for activations that are not finite.
     """
-    shared = _share_streams(plan, model)
+    shared = share_streams(plan, model)
     space = space or in_memory()
     hidden, all_kwargs = enter_blocks(model, windows, space)
     if plan.outside is None:
@@ -331,67 +172,6 @@ def run_sweep(
     return scores
 
 
-@torch.no_grad()
-def score_streams(
-    head: Head,
-    windows: Tensor,
-    finals: Mapping[str, Stream | Tensor],
-    vocabulary: int,
-    *,
-    ranked: Collection[str] = (),
-    heads: Mapping[str, Head] = {},
-    device: torch.device = CPU,
-) -> dict[str, TokenScores]:
-    """Scores of final hidden states [n, length, d] by name, against the one named "reference".
-    Those named in `ranked` come with their likeliest tokens; those in `heads` have that head. The
-    heads are on `device`, the scores on the CPU.
-
-    Streams that are one object under several names are scored once a head; so is one that equals
-    the reference's to the last bit (the control should).
-    """
-    count, length = windows.shape
-    streams = {name: as_stream(stream) for name, stream in finals.items()}
-    keys = {name: (id(stream), name in heads) for name, stream in finals.items()}
-    owners: dict[tuple[int, bool], str] = {keys[REFERENCE]: REFERENCE}
-    for name, stream in finals.items():
-        known = keys[name] in owners or name in heads
-        equal = not known and are_equal(as_stream(stream), streams[REFERENCE])
-        owners.setdefault(keys[name], REFERENCE if equal else name)
-    top = {owners[keys[name]] for name in ranked}
-    scores = {
-        name: empty_scores(count, length, TOP_TOKENS if name in top else 0)
-        for name in dict.fromkeys(owners.values())
-    }
-    step = tokens_a_chunk(vocabulary)
-    for window in range(count):
-        for start in range(0, length - 1, step):
-            here = slice(start, min(start + step, length - 1))
-            targets = windows[window, here.start + 1 : here.stop + 1].to(device)
-
-            def read(name: str, window: int = window, here: slice = here) -> Tensor:
-                states = streams[name].read(slice(window, window + 1), here)
-                return heads.get(name, head)(states.to(device))[0].float()
-
-            reference = prepare_reference(read(REFERENCE))
-            for name, found in scores.items():
-                logits = reference.logits if name == REFERENCE else read(name)
-                nll, kl, agree = score(reference, logits, targets)
-                found.nll[window, here] = nll.cpu()
-                found.kl[window, here] = kl.cpu()
-                found.agree[window, here] = agree.cpu()
-                if name in top:
-                    tokens, probabilities = rank_tokens(logits)
-                    found.top_tokens[window, here] = tokens.int().cpu()
-                    found.top_probabilities[window, here] = probabilities.cpu()
-    return {name: scores[owners[key]] for name, key in keys.items()}
-
-
 def list_chunks(count: int, size: int) -> list[slice]:
     """Consecutive slices of at most `size` of `count` windows."""
     return list_slices(count, size)
-
-
-def list_subsets(items: Sequence[str]) -> list[tuple[str, ...]]:
-    """Every non-empty subset, smaller ones first."""
-    masks = sorted(range(1, 2 ** len(items)), key=lambda mask: (mask.bit_count(), mask))
-    return [tuple(x for i, x in enumerate(items) if mask >> i & 1) for mask in masks]

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from diagnose.quantized import SwappableBlock, read_swappable
 from mixedprec.block_search import check_finite
-from mixedprec.model import Entrance, SourceModel, advance
+from mixedprec.ends import Entrance
+from mixedprec.forward import advance
+from mixedprec.model import SourceModel
 from mixedprec.scheme import FP16_BITS
 
 Bits = Mapping[str, int]

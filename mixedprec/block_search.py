@@ -7,7 +7,7 @@ depend on each other's results: a stopped search goes on at the first block with
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +19,15 @@ from mixedprec.errors import InputError
 from mixedprec.expert_search import search_experts
 from mixedprec.families import Family
 from mixedprec.family import ScaleGroup
-from mixedprec.model import (
-    SourceModel,
-    advance,
-    enter_blocks,
-    fit_kwargs,
-    get_linear,
-    is_finite,
-    move,
-    run_block,
-)
+from mixedprec.forward import advance, enter_blocks, fit_kwargs, get_linear, move, run_block
+from mixedprec.model import SourceModel
 from mixedprec.realise import norm_offset
 from mixedprec.scale_groups import find_scale_groups
 from mixedprec.scheme import Scheme
 from mixedprec.search import (
-    CLIP_TOKENS,
     RATIOS,
     BlockSearch,
     ScaleChoice,
-    SecondMoment,
     candidate_scales,
     choose_clip,
     judge_jointly,
@@ -45,6 +35,7 @@ from mixedprec.search import (
     weight_means,
 )
 from mixedprec.searches import is_complete, save_search, search_path
+from mixedprec.sites import Outputs, Site
 from mixedprec.streams import (
     CPU,
     Stream,
@@ -54,94 +45,11 @@ from mixedprec.streams import (
     list_batches,
     list_slices,
 )
+from mixedprec.tensors import is_finite
 
 SCALING_TOLERANCE = 1e-3
 # Of 4,096 tokens at once an expert of 128, eight a token, sees 256.
 MIXTURE_BATCHES = 16
-
-
-@dataclass(eq=False)
-class _Site:
-    """What is kept of the input that the linears of one unit share, over all calibration tokens.
-
-    windows, length: of the calibration stream. lone: whether a lone linear is judged on it, which
-    takes its second moment; otherwise the inputs themselves are kept in `space`, for a module to be
-    run on.
-    """
-
-    windows: int
-    length: int
-    lone: bool
-    space: StreamSpace
-    seen: int = 0
-
-    def __post_init__(self) -> None:
-        self.absolute: Tensor | None = None
-        self.gram: Tensor | None = None
-        self.kept: Stream | None = None
-        self.sample: list[Tensor] = []
-
-    @property
-    def tokens(self) -> int:
-        return self.windows * self.length
-
-    def add(self, inputs: Tensor) -> None:
-        """Take in a batch of inputs [n, length, K]."""
-        flat = inputs.reshape(-1, inputs.shape[-1])
-        total = flat.abs().sum(0)
-        self.absolute = total if self.absolute is None else self.absolute + total
-        step = max(1, self.tokens // CLIP_TOKENS)
-        self.sample.append(flat[-self.seen % step :: step].clone())
-        if not self.lone or self.tokens < flat.shape[1]:
-            if self.kept is None:
-                self.kept = self.space.empty(self.windows, self.length, flat.shape[1])
-            here = slice(self.seen, self.seen + len(flat))
-            self.kept.reshape(self.tokens, 1).write(here, flat[:, None])
-        else:
-            gram = flat.T @ flat
-            self.gram = gram if self.gram is None else self.gram.add_(gram)
-        self.seen += len(flat)
-
-    def mean_size(self) -> Tensor:
-        """Mean |x| of each channel, [K]."""
-        assert self.absolute is not None
-        return self.absolute / self.seen
-
-    def inputs(self) -> Stream:
-        """What was kept of all tokens, for a module that is judged on them."""
-        assert self.kept is not None
-        return self.kept
-
-    def clip_inputs(self) -> Tensor:
-        """The tokens [T, K] that clipping is judged on."""
-        return torch.cat(self.sample)
-
-    def second_moment(self) -> SecondMoment:
-        """Of all tokens, for a lone linear."""
-        if self.gram is not None:
-            return SecondMoment(self.gram, True)
-        found = self.inputs().read(slice(None)).flatten(0, -2)
-        return SecondMoment(found.to(self.sample[0].device), False)
-
-
-class _Outputs:
-    """A module's output for all calibration windows, taken in batch by batch."""
-
-    def __init__(self, windows: int, space: StreamSpace):
-        self._windows, self._space = windows, space
-        self._kept: Stream | None = None
-        self._seen = 0
-
-    def add(self, output: Tensor) -> None:
-        """Take in the next windows' [n, length, d]."""
-        if self._kept is None:
-            self._kept = self._space.empty(self._windows, *output.shape[1:])
-        self._kept.write(slice(self._seen, self._seen + len(output)), output)
-        self._seen += len(output)
-
-    def stream(self) -> Stream:
-        assert self._kept is not None
-        return self._kept
 
 
 def scale_block(block: nn.Module, choices: Sequence[ScaleChoice]) -> nn.Module:
@@ -200,7 +108,7 @@ def _search_scheme(
     block: nn.Module,
     family: Family,
     groups: Sequence[ScaleGroup],
-    sites: dict[str, _Site],
+    sites: dict[str, Site],
     references: dict[str, Stream],
     kwargs: dict[str, Any],
     scheme: Scheme,
@@ -241,7 +149,7 @@ def _search_scheme(
     return search
 
 
-def _site_of(group: ScaleGroup, sites: dict[str, _Site]) -> _Site | None:
+def _site_of(group: ScaleGroup, sites: dict[str, Site]) -> Site | None:
     """Where the input of a group was seen: at its linears, or at the mixture that hands it on to
     them; None for what a single expert is searched for."""
     return sites.get(group.linears[0]) or sites.get(group.inspect or "")
@@ -271,18 +179,18 @@ def search_block(
     hidden, space = as_stream(hidden), space or in_memory()
     windows, length, _ = hidden.shape
     jointly = {name for group in groups if group.inspect is not None for name in group.linears}
-    sites: dict[str, _Site] = {}
+    sites: dict[str, Site] = {}
     handles = []
     for unit in family.units:
-        site = _Site(windows, length, not jointly & set(unit.linears), space)
+        site = Site(windows, length, not jointly & set(unit.linears), space)
         sites |= dict.fromkeys((unit.site,) if unit.site else unit.linears, site)
         first = block.get_submodule(unit.observed)
         handles.append(
             first.register_forward_pre_hook(lambda _, args, site=site: site.add(args[0]))
         )
-    kept: dict[str, _Outputs] = {}
+    kept: dict[str, Outputs] = {}
     for inspected in {group.inspect for group in groups if group.inspect}:
-        outputs = kept.setdefault(inspected, _Outputs(windows, space))
+        outputs = kept.setdefault(inspected, Outputs(windows, space))
         handles.append(
             block.get_submodule(inspected).register_forward_hook(
                 lambda _, args, output, outputs=outputs: outputs.add(_first(output))
@@ -296,7 +204,7 @@ def search_block(
         if group.inspect == "":
             # The whole block, judged as autoawq does: given the unit's input for its own.
             run, inputs = _runner(block, group, kwargs), sites[group.linears[0]].inputs()
-            kept[""] = _Outputs(windows, space)
+            kept[""] = Outputs(windows, space)
             for part in list_slices(windows, 1):
                 kept[""].add(run(inputs.read(part).to(device)))
     references = {key: outputs.stream() for key, outputs in kept.items()}

@@ -17,16 +17,11 @@ from transformers import PretrainedConfig
 
 from mixedprec.decode import LAYOUTS, Coding, Layout
 from mixedprec.errors import InputError
-from mixedprec.model import (
-    SourceModel,
-    index_tensors,
-    is_finite,
-    read_config,
-    resolve_path,
-    stored_name,
-)
+from mixedprec.model import SourceModel
+from mixedprec.opening import read_config, resolve_path
 from mixedprec.safetensors_header import StoredTensor, read_header
 from mixedprec.scheme import FP16_BITS
+from mixedprec.tensors import index_tensors, is_finite, stored_name
 from mixedprec.untrusted import read_json
 
 PLAIN = "plain"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mixedprec.autoawq import is_clipped
 from mixedprec.experts import Experts
 from mixedprec.family import ExpertLayout, ScaleGroup
-from mixedprec.model import get_linear
+from mixedprec.forward import get_linear
 from mixedprec.search import (
     RATIOS,
     BlockSearch,

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from mixedprec.candidate import Candidate
-from mixedprec.model import SourceModel, stored_name
+from mixedprec.model import SourceModel
+from mixedprec.tensors import stored_name
 
 EMBEDDINGS, HEAD = "embeddings", "head"
 ROWS_AT_ONCE = 4096

@@ -11,7 +11,8 @@ from diagnose.quantized import read_swappable
 from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
 from mixedprec.block_search import search_model
-from mixedprec.model import SourceModel, open_model
+from mixedprec.model import SourceModel
+from mixedprec.opening import open_model
 from mixedprec.recipe import make_recipe, save_recipe
 from mixedprec.scheme import FP16_BITS
 

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from diagnose.spec import RunSpec
 from mixedprec.checkpoint import write_checkpoint
-from mixedprec.model import SourceModel, open_model
+from mixedprec.model import SourceModel
+from mixedprec.opening import open_model
 from mixedprec.recipe import load_recipe
 from mixedprec.serving import LOADS, REFUSES, WRONG
 from tests.searched import write_searched_run

@@ -20,7 +20,9 @@ from mixedprec.candidate import open_candidate
 from mixedprec.checkpoint import realise_block, write_checkpoint
 from mixedprec.errors import InputError
 from mixedprec.families import list_units
-from mixedprec.model import SourceModel, enter_blocks, open_model, run_block
+from mixedprec.forward import enter_blocks, run_block
+from mixedprec.model import SourceModel
+from mixedprec.opening import open_model
 from mixedprec.places import differing_places, rebased_blocks
 from mixedprec.recipe import make_recipe
 from mixedprec.scheme import FP16_BITS, Scheme

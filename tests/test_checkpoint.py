@@ -16,17 +16,15 @@ from diagnose.sizes import model_bytes
 from diagnose.spec import RunSpec
 from mixedprec.arithmetic import Quantized
 from mixedprec.block_search import search_model
-from mixedprec.checkpoint import (
-    checkpoint_bytes,
-    open_checkpoint,
-    realise_block,
-    write_checkpoint,
-)
+from mixedprec.checkpoint import realise_block, write_checkpoint
 from mixedprec.errors import InputError
 from mixedprec.families import list_units
-from mixedprec.model import SourceModel, open_model, run_block
+from mixedprec.forward import run_block
+from mixedprec.model import SourceModel
+from mixedprec.opening import open_model
 from mixedprec.recipe import Recipe, make_recipe
 from mixedprec.scheme import FP16_BITS, Scheme
+from mixedprec.stored import checkpoint_bytes, open_checkpoint
 from tests.tiny import STOCK
 
 SCHEMES = {4: Scheme(4, 64, False), 8: Scheme(8, 64, True)}

@@ -20,6 +20,7 @@ from app.candidate import list_facts
 from app.cli import app
 from app.jobs import resume_command
 from app.urls import link
+from diagnose.branches import REFERENCE, UNIFORM, Plan, block_branches
 from diagnose.candidate import plan_candidate
 from diagnose.compare_spec import CompareSpec
 from diagnose.comparison import run_comparison
@@ -27,12 +28,13 @@ from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
 from diagnose.likelihood import TokenScores, prepare_reference, score
 from diagnose.rundir import RunDirectory
 from diagnose.scores import read_scores
-from diagnose.sweep import REFERENCE, UNIFORM, Plan, block_branches, run_sweep
+from diagnose.sweep import run_sweep
 from mixedprec.block_search import search_model
 from mixedprec.candidate import open_candidate
 from mixedprec.checkpoint import write_checkpoint
 from mixedprec.errors import InputError
-from mixedprec.model import SourceModel, open_model
+from mixedprec.model import SourceModel
+from mixedprec.opening import open_model
 from mixedprec.recipe import make_recipe
 from mixedprec.scheme import Scheme
 from tests.test_candidate import change_config, change_tensors, copy_model

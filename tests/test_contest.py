@@ -22,8 +22,8 @@ from diagnose.race import measure_kl, place
 from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
 from mixedprec import InputError, load_recipe, recipe_of, solve
-from mixedprec.checkpoint import checkpoint_bytes
 from mixedprec.emitters import EMITTERS
+from mixedprec.stored import checkpoint_bytes
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
 from examples.demo.build import FAULT, HERE
 from examples.plant_fault import plant_fault
-from mixedprec.checkpoint import checkpoint_bytes
+from mixedprec.stored import checkpoint_bytes
 
 SMALL = {"windows": 12, "calib_windows": 8, "seq_len": 128, "verify_units": 8}
 

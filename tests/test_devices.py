@@ -10,7 +10,8 @@ from torch import Tensor
 
 from diagnose.likelihood import prepare_reference, rank_tokens, score
 from mixedprec.arithmetic import fake_quantize, quantize
-from mixedprec.model import advance, enter_blocks, open_model
+from mixedprec.forward import advance, enter_blocks
+from mixedprec.opening import open_model
 from mixedprec.realise import realise
 from mixedprec.scheme import Scheme
 from mixedprec.search import (

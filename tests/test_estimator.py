@@ -8,14 +8,16 @@ import torch
 from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM
 
+from diagnose.branches import Plan
 from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
 from diagnose.estimator import estimate_units, sampling_error, window_seed
 from diagnose.quantized import read_swappable
 from diagnose.refine import unit_branch
-from diagnose.sweep import Plan, run_sweep
+from diagnose.sweep import run_sweep
 from mixedprec.block_search import search_model
 from mixedprec.families import list_units
-from mixedprec.model import SourceModel, open_model
+from mixedprec.model import SourceModel
+from mixedprec.opening import open_model
 from mixedprec.scheme import Scheme
 
 Setup = tuple[SourceModel, torch.Tensor, Path]

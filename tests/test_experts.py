@@ -29,7 +29,9 @@ from mixedprec.emitters import EMITTERS, emit
 from mixedprec.errors import InputError
 from mixedprec.expert_search import FEWEST_TOKENS
 from mixedprec.families import FAMILIES, fit_family
-from mixedprec.model import SourceModel, enter_blocks, open_model, run_block
+from mixedprec.forward import enter_blocks, run_block
+from mixedprec.model import SourceModel
+from mixedprec.opening import open_model
 from mixedprec.recipe import load_recipe, make_recipe
 from mixedprec.scheme import Scheme
 from mixedprec.searches import load_search, search_path

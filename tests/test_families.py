@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from diagnose.branches import CONTROL, UNIFORM, Plan, block_branches
 from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
 from diagnose.likelihood import prepare_reference, score
-from diagnose.sweep import CONTROL, UNIFORM, Plan, block_branches, run_sweep
+from diagnose.sweep import run_sweep
 from mixedprec.arithmetic import Quantized
 from mixedprec.autoawq import (
     AWQ_CAUSAL_LM_MODEL_MAP,
@@ -22,16 +23,19 @@ from mixedprec.autoawq import (
     read_scale_groups,
 )
 from mixedprec.block_search import scale_block, search_model
-from mixedprec.checkpoint import open_checkpoint, realise_block, write_checkpoint
+from mixedprec.checkpoint import realise_block, write_checkpoint
 from mixedprec.errors import InputError
 from mixedprec.families import FAMILIES, find_family, fit_family
 from mixedprec.family import ExpertLayout
-from mixedprec.model import SourceModel, get_linear, open_model
+from mixedprec.forward import get_linear
+from mixedprec.model import SourceModel
+from mixedprec.opening import open_model
 from mixedprec.recipe import make_recipe
 from mixedprec.refused import REFUSED
 from mixedprec.scale_groups import find_scale_groups
 from mixedprec.scheme import FP16_BITS, Scheme
 from mixedprec.searches import load_search, search_path
+from mixedprec.stored import open_checkpoint
 from tests import tiny
 from tests.test_checkpoint import mixed_recipe, simulate
 

@@ -32,15 +32,15 @@ from diagnose.rundir import RunDirectory, reads_run
 from diagnose.scores import read_scores
 from mixedprec.arithmetic import quantize
 from mixedprec.candidate import open_candidate
-from mixedprec.checkpoint import open_checkpoint
 from mixedprec.errors import InputError
 from mixedprec.families import FAMILIES
-from mixedprec.model import open_model
+from mixedprec.opening import open_model
 from mixedprec.packing import from_compressed_tensors, from_gemm, to_compressed_tensors, to_gemm
 from mixedprec.recipe import check_fits, load_recipe, make_recipe, recipe_json, save_recipe
 from mixedprec.safetensors_header import read_header
 from mixedprec.scheme import Scheme
 from mixedprec.searches import load_search
+from mixedprec.stored import open_checkpoint
 from tests.runs import SAMPLE, write_run
 
 MakeModel = Callable[..., Path]

@@ -8,9 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from diagnose.branches import REFERENCE
 from diagnose.likelihood import prepare_reference, score
-from diagnose.sweep import REFERENCE, score_streams
-from mixedprec.model import advance, enter_blocks, open_model
+from diagnose.scoring import score_streams
+from mixedprec.forward import advance, enter_blocks
+from mixedprec.opening import open_model
 from mixedprec.streams import in_memory
 
 

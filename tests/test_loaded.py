@@ -10,7 +10,7 @@ from torch import nn
 from diagnose.loaded import load_checkpoint
 from mixedprec.checkpoint import write_checkpoint
 from mixedprec.families import find_family, list_units
-from mixedprec.model import open_model
+from mixedprec.opening import open_model
 from mixedprec.recipe import make_recipe
 from mixedprec.scheme import FP16_BITS, Scheme
 from mixedprec.search import BlockSearch

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from mixedprec.errors import InputError
-from mixedprec.model import open_model, run_block
+from mixedprec.forward import run_block
+from mixedprec.opening import open_model
 from tests.tiny import FAMILIES
 
 MakeModel = Callable[..., Path]

@@ -29,10 +29,11 @@ from diagnose.repair import prove_checkpoint
 from diagnose.rundir import RunDirectory
 from diagnose.sizes import model_bytes
 from diagnose.spec import RunSpec
-from mixedprec.checkpoint import checkpoint_bytes, write_checkpoint
+from mixedprec.checkpoint import write_checkpoint
 from mixedprec.errors import InputError
-from mixedprec.model import open_model
+from mixedprec.opening import open_model
 from mixedprec.recipe import change_recipe, load_recipe
+from mixedprec.stored import checkpoint_bytes
 from mixedprec.streams import CPU, StreamSpace
 
 MakeModel = Callable[..., Path]

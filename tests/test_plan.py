@@ -17,7 +17,7 @@ from diagnose.plan import MIB, Machine, Rates, plan_run
 from diagnose.planning import read_shape
 from diagnose.spec import RunSpec
 from mixedprec.errors import InputError
-from mixedprec.model import open_model
+from mixedprec.opening import open_model
 from mixedprec.streams import batch_size
 
 GIB = 2**30

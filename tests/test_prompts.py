@@ -8,7 +8,7 @@ import pytest
 from diagnose.corpora import load_tokenizer
 from diagnose.prompts import encode_prompts, read_prompts
 from mixedprec.errors import InputError
-from mixedprec.model import open_model
+from mixedprec.opening import open_model
 
 
 def test_prompts_of_a_file(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from mixedprec.autoawq import (
     quantize_with_autoawq,
 )
 from mixedprec.block_search import scale_block, search_model
-from mixedprec.model import open_model
+from mixedprec.opening import open_model
 from mixedprec.scale_groups import find_scale_groups
 from mixedprec.scheme import Scheme
 from mixedprec.search import (

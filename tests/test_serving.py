@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 from mixedprec.checkpoint import examine_serving, write_checkpoint
 from mixedprec.families import FAMILIES, find_family
 from mixedprec.matching import Layer
-from mixedprec.model import SourceModel, open_model
+from mixedprec.model import SourceModel
+from mixedprec.opening import open_model
 from mixedprec.recipe import load_recipe
 from mixedprec.scheme import Scheme
 from mixedprec.serving import (
@@ -254,7 +255,7 @@ def test_units_kept_in_autoawqs_format(
 def test_a_checkpoint_that_would_not_load_is_not_left_behind(
     make_model: MakeModel, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mixedprec.checkpoint._targets", lambda *_: [])
+    monkeypatch.setattr("mixedprec.quantization_config._targets", lambda *_: [])
     with pytest.raises(AssertionError, match=r"Refused by vLLM: model.layers.0.self_attn.q_proj"):
         write_sound(tmp_path / "out", make_model("llama"), text_file)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

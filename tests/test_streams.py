@@ -14,14 +14,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diagnose.activations import ActivationLog
+from diagnose.branches import Plan, block_branches
 from diagnose.estimator import estimate_units
 from diagnose.likelihood import TokenScores
 from diagnose.measure import join_chunks, reduce_chunk
 from diagnose.memory import forget_peak, peak_bytes
-from diagnose.sweep import Plan, block_branches, list_chunks, run_sweep
+from diagnose.sweep import list_chunks, run_sweep
 from mixedprec.block_search import search_model
 from mixedprec.errors import InputError
-from mixedprec.model import SourceModel, open_model
+from mixedprec.model import SourceModel
+from mixedprec.opening import open_model
 from mixedprec.scheme import Scheme
 from mixedprec.streams import CPU, StreamSpace, as_stream, in_memory
 

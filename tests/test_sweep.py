@@ -8,26 +8,26 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
-from diagnose.likelihood import prepare_reference, score
-from diagnose.measure import join_chunks, reduce_chunk
-from diagnose.quantized import read_swappable, uniform_widths
-from diagnose.refine import promotion_branches, unit_branch
-from diagnose.sweep import (
+from diagnose.branches import (
     CONTROL,
     REFERENCE,
     UNIFORM,
     Plan,
     block_branches,
     count_streams,
-    list_chunks,
     list_subsets,
-    run_sweep,
     view_name,
 )
+from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
+from diagnose.likelihood import prepare_reference, score
+from diagnose.measure import join_chunks, reduce_chunk
+from diagnose.quantized import read_swappable, uniform_widths
+from diagnose.refine import promotion_branches, unit_branch
+from diagnose.sweep import list_chunks, run_sweep
 from mixedprec.block_search import search_model
 from mixedprec.families import list_units
-from mixedprec.model import SourceModel, open_model
+from mixedprec.model import SourceModel
+from mixedprec.opening import open_model
 from mixedprec.scheme import FP16_BITS, Scheme
 
 Setup = tuple[SourceModel, Tensor, Plan]

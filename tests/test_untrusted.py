@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from diagnose.corpora import load_tokenizer
 from mixedprec.errors import InputError
-from mixedprec.model import open_model
+from mixedprec.opening import open_model
 from mixedprec.untrusted import (
     check_directory,
     check_pattern,

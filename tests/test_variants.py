@@ -9,7 +9,7 @@ import torch
 
 from diagnose.variants import Variant, run_variants, split_variants
 from mixedprec.families import list_units
-from mixedprec.model import open_model
+from mixedprec.opening import open_model
 from tests.searched import build_whole, write_searched_run
 
 

@@ -26,7 +26,8 @@ from transformers import AutoModelForCausalLM
 from diagnose.rundir import RunDirectory
 from mixedprec.checkpoint import examine_serving
 from mixedprec.matching import Refused, read_groups, read_in_vllm, served_layers
-from mixedprec.model import SourceModel, open_model
+from mixedprec.model import SourceModel
+from mixedprec.opening import open_model
 from mixedprec.serving import LOADS, REFUSES, VLLM, WRONG
 from tests.grouped import LAYERS, quantizations
 from tests.spoiled import FAULTS, Opened, at, meaning, spoil, write_sound

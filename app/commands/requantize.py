@@ -44,10 +44,11 @@ def requantize(
     from diagnose.repair import PROOF_NAME, prove_checkpoint, write_model_card
     from diagnose.rundir import RunDirectory
     from diagnose.spec import RunSpec
-    from mixedprec.checkpoint import checkpoint_bytes, write_checkpoint
+    from mixedprec.checkpoint import write_checkpoint
     from mixedprec.recipe import check_fits, load_recipe
     from mixedprec.scheme import FP16_BITS
     from mixedprec.serving import write_serving
+    from mixedprec.stored import checkpoint_bytes
 
     found = RunDirectory(path)
     spec = RunSpec.from_json(found.read_searched()["spec"])

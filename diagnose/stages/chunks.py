@@ -10,18 +10,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diagnose.activations import ActivationLog
+from diagnose.branches import Branch, Plan, Sweepable
 from diagnose.likelihood import TokenScores
 from diagnose.planning import Room, planned_windows, room_for
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.spec import RunSpec
 from diagnose.spikes import Thresholds
-from diagnose.sweep import (
-    Branch,
-    Plan,
-    Sweepable,
-    list_chunks,
-    run_sweep,
-)
+from diagnose.sweep import list_chunks, run_sweep
 from diagnose.tasks import CHUNKS_A_WORKER, OnStep, Task, Workers, list_missing
 from diagnose.weights import WeightLog
 from mixedprec.model import SourceModel

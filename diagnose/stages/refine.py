@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from diagnose.bootstrap import Resampler
+from diagnose.branches import UNIFORM
 from diagnose.inputs import Inputs
 from diagnose.likelihood import TokenScores
 from diagnose.refine import (
@@ -18,7 +19,6 @@ from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.sizes import unit_bytes
 from diagnose.spec import RunSpec
 from diagnose.stages.chunks import plan_sweep, swept_chunks
-from diagnose.sweep import UNIFORM
 from diagnose.tables import PROMOTIONS, UNITS
 from diagnose.tasks import Workers
 from mixedprec.families import list_units

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from diagnose.activations import ActivationLog
 from diagnose.bootstrap import Resampler
+from diagnose.branches import CONTROL, REFERENCE, UNIFORM, Sweepable, block_branches, count_streams
 from diagnose.inputs import Inputs
 from diagnose.measure import (
     TOKENS_A_ROW_GROUP,
@@ -24,14 +25,6 @@ from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.sizes import model_bytes
 from diagnose.spec import RunSpec
 from diagnose.stages.chunks import Options, Subject, plan_sweep, read_tensors, swept_chunks
-from diagnose.sweep import (
-    CONTROL,
-    REFERENCE,
-    UNIFORM,
-    Sweepable,
-    block_branches,
-    count_streams,
-)
 from diagnose.tables import ACTIVATIONS, BLOCKS, WEIGHTS
 from diagnose.tasks import Workers
 from diagnose.weights import weight_rows

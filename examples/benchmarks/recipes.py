@@ -17,6 +17,7 @@ import numpy as np
 from pandas import Series
 
 from app.demo import demo_spec
+from diagnose.branches import REFERENCE, Branch, Plan
 from diagnose.contest import Course, better
 from diagnose.estimator import estimate_units
 from diagnose.inputs import Inputs, load_inputs
@@ -27,7 +28,7 @@ from diagnose.refine import unit_branch
 from diagnose.rundir import RunDirectory
 from diagnose.scores import read_scores, read_squared_errors
 from diagnose.spec import RunSpec
-from diagnose.sweep import REFERENCE, Branch, Plan, run_sweep
+from diagnose.sweep import run_sweep
 from mixedprec import Option, Scores, recipe_of, solve
 from mixedprec.baselines import list_baselines
 from mixedprec.families import list_units

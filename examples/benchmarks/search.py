@@ -22,7 +22,8 @@ from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
 from mixedprec.arithmetic import fake_quantize
 from mixedprec.autoawq import MendedQuantizer, quantize_with_autoawq
 from mixedprec.block_search import scale_block, search_model
-from mixedprec.model import get_linear, open_model
+from mixedprec.forward import get_linear
+from mixedprec.opening import open_model
 from mixedprec.scheme import Scheme
 from mixedprec.search import BlockSearch
 from mixedprec.searches import load_search, search_path

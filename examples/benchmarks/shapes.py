@@ -17,10 +17,12 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from diagnose.sweep import Plan, block_branches, run_sweep
+from diagnose.branches import Plan, block_branches
+from diagnose.sweep import run_sweep
 from mixedprec.autoawq import MendedQuantizer, quantize_with_autoawq
 from mixedprec.block_search import search_model
-from mixedprec.model import SourceModel, open_model
+from mixedprec.model import SourceModel
+from mixedprec.opening import open_model
 from mixedprec.scheme import Scheme
 
 SCHEME = Scheme(4, 128, False)

@@ -15,11 +15,13 @@ from typing import TypeVar
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from diagnose.branches import UNIFORM, Plan, block_branches, view_name
 from diagnose.likelihood import prepare_reference, score
 from diagnose.quantized import read_swappable, uniform_widths
-from diagnose.sweep import UNIFORM, Plan, block_branches, run_sweep, view_name
+from diagnose.sweep import run_sweep
 from mixedprec.block_search import search_model
-from mixedprec.model import SourceModel, open_model
+from mixedprec.model import SourceModel
+from mixedprec.opening import open_model
 from mixedprec.scheme import Scheme
 
 WINDOWS, LENGTH, VOCABULARY = 8, 256, 4096

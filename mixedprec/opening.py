@@ -1,0 +1,148 @@
+"""From a name to a model that can be read: found, checked, indexed. Reads headers only."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import safe_open
+from transformers import AutoConfig, PretrainedConfig
+
+from mixedprec.errors import InputError
+from mixedprec.experts import Part, find_part
+from mixedprec.families import FAMILIES, Family, find_family, fit_family
+from mixedprec.model import SourceModel, make_shell
+from mixedprec.tensors import held_name, index_tensors, name_fully, stamp_files, stored_name
+from mixedprec.untrusted import check_blocks, check_config, check_directory, read_json
+
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
+CODE = "*.py"
+
+
+def resolve_path(name: str, *, trust_remote_code: bool = False) -> Path:
+    """The directory of a model: `name` itself, or the download of a hub id (no pickles, and code
+    only where it is trusted)."""
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise InputError(f"{name} is a file", "give the directory that holds config.json")
+    try:
+        wanted = [*WANTED, *([CODE] if trust_remote_code else [])]
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except HFValidationError as error:
+        raise InputError(f"there is no model directory {name}", "check the path") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise InputError(
+            f"{name} is neither a local directory nor a model that the hub would give",
+            "check the name, the network, and HF_TOKEN for gated models",
+        ) from error
+
+
+def _check_shapes(
+    path: Path, shell: Any, family: Family, files: dict[str, Path], tied: bool
+) -> None:
+    """Raise InputError for a parameter that the checkpoint lacks or holds in another shape."""
+    wanted: dict[Path, dict[str, list[int]]] = {}
+    parts: dict[str, Part] = {}
+    for name, parameter in shell.named_parameters():
+        stored = stored_name(name, files)
+        if name == "lm_head.weight" and tied and stored not in files:
+            continue
+        part = find_part(stored, family.experts, files)
+        if part is not None:
+            parts[stored] = part
+        elif stored not in files:
+            raise InputError(
+                f"{path} has no tensor {stored}", "download the whole checkpoint again"
+            )
+        file = files[part.tensor if part else stored]
+        wanted.setdefault(file, {})[stored] = list(parameter.shape)
+    for file, shapes in wanted.items():
+        with safe_open(file, framework="pt") as opened:
+            for name, shape in shapes.items():
+                part = parts.get(name)
+                whole = opened.get_slice(held_name(opened, part.tensor if part else name))
+                found = part.shape(whole) if part else whole.get_shape()
+                if found != shape:
+                    raise InputError(
+                        f"tensor {name} has shape {found} where config.json means {shape}",
+                        "use the config.json that came with these weights",
+                    )
+
+
+def _served_dtype(files: dict[str, Path], probe: str) -> torch.dtype:
+    """The 16-bit type to serve in: the stored one; float16 for a checkpoint in float32."""
+    with safe_open(files[probe], framework="pt") as file:
+        stored = file.get_slice(held_name(file, probe)).get_dtype()
+    return torch.bfloat16 if stored == "BF16" else torch.float16
+
+
+def read_config(
+    path: Path, *, trust_remote_code: bool = False
+) -> tuple[dict[str, Any], PretrainedConfig]:
+    """config.json of a model of a supported family, as it stands and as transformers reads it.
+    InputError also for a directory or a configuration that no good faith makes (`untrusted.py`)."""
+    check_directory(path)
+    source = path / "config.json"
+    if not source.exists():
+        raise InputError(f"{path} has no config.json", "give the directory of a Hugging Face model")
+    try:
+        raw = read_json(source)
+        check_config(source, raw)
+        kind = raw.get("model_type", "")
+        foreign = not isinstance(kind, str) or kind not in FAMILIES
+        if foreign and raw.get("auto_map") and not trust_remote_code:
+            raise InputError(
+                f"the architecture {kind!r} comes with Python of its own, which is not run",
+                "give --trust-remote-code if you trust whoever made it",
+            )
+        if not trust_remote_code:
+            find_family(str(kind))
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        if trust_remote_code:
+            # Code of its own may bring a known architecture under another name.
+            config.model_type = type(config).model_type
+        return raw, config
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{source} cannot be used ({reason})", "repair it") from error
+
+
+def open_model(name: str, *, trust_remote_code: bool = False) -> SourceModel:
+    """Open a model by hub id or path; reads headers only. InputError where it cannot be used.
+
+    trust_remote_code: run the Python that the directory brings, where its config.json names any.
+    """
+    path = resolve_path(name, trust_remote_code=trust_remote_code)
+    raw, config = read_config(path, trust_remote_code=trust_remote_code)
+    family = fit_family(find_family(config.model_type), config, name)
+    if raw.get("quantization_config"):
+        raise InputError(f"{name} is already quantized", "give the FP16 or BF16 model it came from")
+    files = name_fully(index_tensors(path), family)
+    embedding = family.embedding + ".weight"
+    if embedding not in files:
+        raise InputError(f"{path} has no tensor {embedding}", "download the whole checkpoint again")
+    check_blocks(path, family.blocks, config.num_hidden_layers, files)
+    try:
+        shell = make_shell(config, family, name, trust_remote_code=trust_remote_code)
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, OSError) as error:
+        raise InputError(
+            f"{path / 'config.json'} does not describe a model ({error})", "repair it"
+        ) from error
+    _check_shapes(path, shell, family, files, config.tie_word_embeddings)
+    dtype = _served_dtype(files, embedding)
+    return SourceModel(
+        name,
+        path,
+        config,
+        family,
+        dtype,
+        files,
+        shell,
+        trust_remote_code=trust_remote_code,
+        stamps=stamp_files(files),
+    )

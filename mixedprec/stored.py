@@ -1,0 +1,126 @@
+"""A quantized checkpoint on disk, read tensor by tensor."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+
+from mixedprec.arithmetic import Quantized
+from mixedprec.errors import InputError
+from mixedprec.packing import (
+    from_compressed_tensors,
+    from_gemm,
+)
+from mixedprec.safetensors_header import read_header
+from mixedprec.scheme import Scheme
+from mixedprec.untrusted import check_config, check_directory, check_pattern, read_json
+
+QUANTIZED_SUFFIXES = {
+    "compressed-tensors": (
+        "weight_packed",
+        "weight_scale",
+        "weight_zero_point",
+        "weight_shape",
+    ),
+    "awq": ("qweight", "qzeros", "scales"),
+}
+
+
+def checkpoint_bytes(folder: Path) -> int:
+    """Bytes of all tensors of a checkpoint; the files' headers, which no server keeps, left out."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with open(path, "rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+        total += path.stat().st_size - 8 - header
+    return total
+
+
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """A checkpoint on disk, read tensor by tensor. `files`: tensor name -> file."""
+
+    folder: Path
+    quantization: dict[str, Any]
+    files: dict[str, Path]
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor as stored."""
+        with safe_open(self.files[name], framework="pt") as file:
+            return file.get_tensor(name).clone()
+
+    def linear(self, name: str) -> Quantized | Tensor | None:
+        """A linear of the blocks: packed ones as `Quantized`, with the scheme that config.json
+        gives them by its own rules; 16-bit ones as their weight; None where there is none."""
+        fmt = self.quantization["quant_method"]
+        suffixes = QUANTIZED_SUFFIXES[fmt]
+        if f"{name}.{suffixes[0]}" in self.files:
+            parts = [part for part in suffixes if f"{name}.{part}" in self.files]
+            tensors = {part: self.tensor(f"{name}.{part}") for part in parts}
+            decode = from_gemm if fmt == "awq" else from_compressed_tensors
+            try:
+                return decode(tensors, _scheme_on_disk(self.quantization, name))
+            except ValueError as error:
+                raise InputError(
+                    f"{name} in {self.folder} cannot be unpacked ({error})",
+                    "write the checkpoint again from the run",
+                ) from error
+        full = f"{name}.weight"
+        return self.tensor(full) if full in self.files else None
+
+
+def open_checkpoint(folder: Path) -> StoredCheckpoint:
+    """Index a quantized checkpoint by its config.json and its files' headers. InputError where it
+    is damaged, or holds what no checkpoint of good faith does (`untrusted.py`)."""
+    again = "write it again from the run"
+    check_directory(folder)
+    source = folder / "config.json"
+    try:
+        config = read_json(source)
+        check_config(source, config)
+        quantization = config["quantization_config"]
+        check_quantization(quantization)
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        raise InputError(f"{source} is damaged ({error})", again) from error
+    files: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            files |= dict.fromkeys(read_header(path).tensors, path)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} is truncated or damaged ({error})", again) from error
+    return StoredCheckpoint(folder, quantization, files)
+
+
+def check_quantization(quantization: Any) -> None:
+    """Raise AttributeError, LookupError, TypeError or ValueError unless `quantization` is what a
+    checkpoint of ours says of itself: what `StoredCheckpoint.linear` needs to know."""
+    method = quantization["quant_method"]
+    if method not in QUANTIZED_SUFFIXES:
+        raise ValueError(f"the quantization method {method!r} is not ours")
+    groups = [quantization]
+    if method == "compressed-tensors":
+        groups = [group["weights"] for group in quantization["config_groups"].values()]
+        for group in quantization["config_groups"].values():
+            for target in group["targets"]:
+                check_pattern(target.removeprefix("re:"))
+    for weights in groups:
+        bits = weights["bits" if method == "awq" else "num_bits"]
+        Scheme(bits, weights["group_size"] or -1, bool(weights.get("symmetric", False)))
+
+
+def _scheme_on_disk(quantization: dict[str, Any], linear: str) -> Scheme:
+    """The scheme that the checkpoint's own config gives to a linear."""
+    if quantization["quant_method"] == "awq":
+        return Scheme(quantization["bits"], quantization["group_size"], False)
+    found = [
+        group["weights"]
+        for group in quantization["config_groups"].values()
+        if any(re.match(target.removeprefix("re:"), linear) for target in group["targets"])
+    ]
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} config groups match {linear}; exactly one must")
+    weights = found[0]
+    return Scheme(weights["num_bits"], weights["group_size"] or -1, weights["symmetric"])
