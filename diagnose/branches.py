@@ -7,17 +7,10 @@ from typing import Literal, Protocol
 
 import torch
 
-from diagnose.quantized import (
-    Swappable,
-    Widths,
-    read_swappable,
-    uniform_widths,
-)
+from diagnose.quantized import Swappable, Widths, read_swappable, uniform_widths
 from mixedprec.model import SourceModel
 from mixedprec.scheme import FP16_BITS
-from mixedprec.streams import (
-    CPU,
-)
+from mixedprec.streams import CPU
 
 Trunk = Literal["reference", "uniform"]
 REFERENCE: Trunk = "reference"

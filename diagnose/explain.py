@@ -10,22 +10,11 @@ from dataclasses import asdict
 
 from diagnose.bench import Bench, judge_variants, read_models
 from diagnose.cheapest import Cheapest, Outcome, Units, search_cheapest
-from diagnose.explanation import (
-    BlockBlame,
-    Continuation,
-    Explanation,
-    Explanations,
-    Repair,
-)
+from diagnose.explanation import BlockBlame, Continuation, Explanation, Explanations, Repair
 from diagnose.greedy import decode_held, decode_streamed, find_ends, fits_in_memory
 from diagnose.opened import OpenedRun, promote
 from diagnose.prompts import encode_prompts
-from diagnose.readings import (
-    Reading,
-    find_contest,
-    follow,
-    list_pieces,
-)
+from diagnose.readings import Reading, find_contest, follow, list_pieces
 from diagnose.rundir import OnProgress
 from diagnose.variants import Bits, Variant
 

@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diagnose.inputs import Inputs
-from diagnose.measure import (
-    TOKENS_A_ROW_GROUP,
-    token_table,
-)
+from diagnose.measure import TOKENS_A_ROW_GROUP, token_table
 from diagnose.memory import private_bytes, return_freed_heap
 from diagnose.model_card import CardSubject, write_card
 from diagnose.proof import INPUT_ERROR, Subject

@@ -16,12 +16,7 @@ from diagnose.likelihood import (
     tokens_a_chunk,
 )
 from mixedprec.ends import Head
-from mixedprec.streams import (
-    CPU,
-    Stream,
-    are_equal,
-    as_stream,
-)
+from mixedprec.streams import CPU, Stream, are_equal, as_stream
 
 
 @torch.no_grad()

@@ -14,25 +14,14 @@ import torch
 from torch import Tensor
 
 from diagnose.branches import CONTROL, REFERENCE, UNIFORM, Branch, Sweepable, share_streams
-from diagnose.likelihood import (
-    TokenScores,
-)
+from diagnose.likelihood import TokenScores
 from diagnose.memory import return_freed_heap
-from diagnose.quantized import (
-    Swappable,
-)
+from diagnose.quantized import Swappable
 from diagnose.scoring import score_streams
 from mixedprec.block_search import check_finite
 from mixedprec.forward import advance, enter_blocks, move, run_block
 from mixedprec.model import SourceModel
-from mixedprec.streams import (
-    CPU,
-    Stream,
-    StreamSpace,
-    in_memory,
-    list_batches,
-    list_slices,
-)
+from mixedprec.streams import CPU, Stream, StreamSpace, in_memory, list_batches, list_slices
 
 Observer = Callable[[int, str, Tensor, Tensor], None]
 Inspector = Callable[[int, str, Tensor, Tensor], None]

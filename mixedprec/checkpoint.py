@@ -1,8 +1,8 @@
-"""Write a recipe's model to disk, block by block, in a format that servers load; read it back.
+"""Write a recipe's model to disk, block by block, in a format that servers load.
 
 compressed-tensors `pack-quantized` holds 4, 8 and 16 bits side by side and loads in transformers,
-vLLM and SGLang; autoawq's GEMM format holds uniform 4 bits. What each server insists on is in
-`_quantization_config`: disjoint anchored targets that list the fused names too, and no catch-all.
+vLLM and SGLang; autoawq's GEMM format holds uniform 4 bits. Whether what was written is what servers
+will take it for is checked before it appears (`serving.py`).
 """
 
 import contextlib
@@ -21,10 +21,7 @@ from mixedprec.errors import InputError
 from mixedprec.files import FULL, report_full_disk, write_json
 from mixedprec.model import SourceModel
 from mixedprec.opening import CODE
-from mixedprec.packing import (
-    to_compressed_tensors,
-    to_gemm,
-)
+from mixedprec.packing import to_compressed_tensors, to_gemm
 from mixedprec.quantization_config import check_format, quantization_config
 from mixedprec.realise import RealisedBlock, realise
 from mixedprec.recipe import Recipe

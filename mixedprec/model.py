@@ -21,9 +21,7 @@ from mixedprec.errors import InputError
 from mixedprec.experts import Part, find_part, split_experts
 from mixedprec.families import Family, find_family, fit_family
 from mixedprec.opening import CODE
-from mixedprec.streams import (
-    CPU,
-)
+from mixedprec.streams import CPU
 from mixedprec.tensors import (
     hash_file,
     is_finite,

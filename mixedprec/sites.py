@@ -7,14 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mixedprec.search import (
-    CLIP_TOKENS,
-    SecondMoment,
-)
-from mixedprec.streams import (
-    Stream,
-    StreamSpace,
-)
+from mixedprec.search import CLIP_TOKENS, SecondMoment
+from mixedprec.streams import Stream, StreamSpace
 
 
 @dataclass(eq=False)

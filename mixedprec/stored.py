@@ -10,10 +10,7 @@ from torch import Tensor
 
 from mixedprec.arithmetic import Quantized
 from mixedprec.errors import InputError
-from mixedprec.packing import (
-    from_compressed_tensors,
-    from_gemm,
-)
+from mixedprec.packing import from_compressed_tensors, from_gemm
 from mixedprec.safetensors_header import read_header
 from mixedprec.scheme import Scheme
 from mixedprec.untrusted import check_config, check_directory, check_pattern, read_json

@@ -15,9 +15,7 @@ from mixedprec.errors import InputError
 from mixedprec.experts import Part
 from mixedprec.families import Family
 from mixedprec.safetensors_header import read_header
-from mixedprec.streams import (
-    list_slices,
-)
+from mixedprec.streams import list_slices
 from mixedprec.untrusted import read_json
 
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")

@@ -8,13 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.predict import (
-    predict,
-    read_changes,
-    unit_table,
-    widths_of,
-    write_changes,
-)
+from app.predict import predict, read_changes, unit_table, widths_of, write_changes
 from diagnose.rundir import RunDirectory
 from diagnose.scores import read_scores
 from mixedprec.errors import InputError

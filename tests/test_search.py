@@ -10,12 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
-from mixedprec.autoawq import (
-    AwqQuantizer,
-    FastQuantizer,
-    MendedQuantizer,
-    quantize_with_autoawq,
-)
+from mixedprec.autoawq import AwqQuantizer, FastQuantizer, MendedQuantizer, quantize_with_autoawq
 from mixedprec.block_search import scale_block, search_model
 from mixedprec.opening import open_model
 from mixedprec.scale_groups import find_scale_groups

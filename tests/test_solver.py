@@ -21,13 +21,7 @@ from mixedprec import (
     save_recipe,
     solve,
 )
-from mixedprec.baselines import (
-    RECIPE,
-    judge_contest,
-    list_baselines,
-    predict_contest,
-    rank_contest,
-)
+from mixedprec.baselines import RECIPE, judge_contest, list_baselines, predict_contest, rank_contest
 from mixedprec.baselines import Contestant as Rival
 from mixedprec.solver import predict_outline
 

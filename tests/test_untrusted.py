@@ -14,13 +14,7 @@ from safetensors.torch import load_file, save_file
 from diagnose.corpora import load_tokenizer
 from mixedprec.errors import InputError
 from mixedprec.opening import open_model
-from mixedprec.untrusted import (
-    check_directory,
-    check_pattern,
-    parse_json,
-    read_json,
-    read_text,
-)
+from mixedprec.untrusted import check_directory, check_pattern, parse_json, read_json, read_text
 
 MakeModel = Callable[..., Path]
 

@@ -27,13 +27,7 @@ from app.parts import (
     tile,
     tiles,
 )
-from app.predict import (
-    Prediction,
-    predict,
-    read_changes,
-    unit_table,
-    widths_of,
-)
+from app.predict import Prediction, predict, read_changes, unit_table, widths_of
 from app.rivals import cut_frontier, frontier_points, list_points, raced_points
 from app.store import RunSummary, Store
 from app.urls import Page, read_address

@@ -14,13 +14,7 @@ from diagnose.activations import ActivationLog
 from diagnose.bootstrap import Resampler
 from diagnose.branches import CONTROL, REFERENCE, UNIFORM, Sweepable, block_branches, count_streams
 from diagnose.inputs import Inputs
-from diagnose.measure import (
-    TOKENS_A_ROW_GROUP,
-    block_rows,
-    join_chunks,
-    reduce_chunk,
-    token_table,
-)
+from diagnose.measure import TOKENS_A_ROW_GROUP, block_rows, join_chunks, reduce_chunk, token_table
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.sizes import model_bytes
 from diagnose.spec import RunSpec

@@ -17,13 +17,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mixedprec.emitters.emitter import (
-    Emitter,
-    combine,
-    comment,
-    describe_source,
-    quantized_widths,
-)
+from mixedprec.emitters.emitter import Emitter, combine, comment, describe_source, quantized_widths
 from mixedprec.emitters.selectors import check_selectors, make_patterns, place, rename
 from mixedprec.errors import InputError
 from mixedprec.recipe import Recipe
