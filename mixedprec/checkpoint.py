@@ -1,8 +1,8 @@
 """Write a recipe's model to disk, block by block, in a format that servers load.
 
 compressed-tensors `pack-quantized` holds 4, 8 and 16 bits side by side and loads in transformers,
-vLLM and SGLang; autoawq's GEMM format holds uniform 4 bits. Whether what was written is what servers
-will take it for is checked before it appears (`serving.py`).
+vLLM and SGLang; autoawq's GEMM format holds uniform 4 bits. Whether servers will take what was
+written for what it is, is checked before it appears (`serving.py`).
 """
 
 import contextlib
