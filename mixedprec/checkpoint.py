@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from mixedprec.errors import InputError
 from mixedprec.files import FULL, report_full_disk, write_json
-from mixedprec.model import SourceModel
-from mixedprec.opening import CODE
+from mixedprec.model import CODE, SourceModel
 from mixedprec.packing import to_compressed_tensors, to_gemm
 from mixedprec.quantization_config import check_format, quantization_config
 from mixedprec.realise import RealisedBlock, realise

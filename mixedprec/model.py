@@ -20,7 +20,6 @@ from mixedprec.ends import Entrance, FinalNorm, Head, Recorder
 from mixedprec.errors import InputError
 from mixedprec.experts import Part, find_part, split_experts
 from mixedprec.families import Family, find_family, fit_family
-from mixedprec.opening import CODE
 from mixedprec.streams import CPU
 from mixedprec.tensors import (
     hash_file,
@@ -32,6 +31,9 @@ from mixedprec.tensors import (
     stamp_file,
     stored_name,
 )
+
+# Python that may come with a model.
+CODE = "*.py"
 
 
 @dataclass(frozen=True)

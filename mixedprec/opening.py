@@ -12,12 +12,11 @@ from transformers import AutoConfig, PretrainedConfig
 from mixedprec.errors import InputError
 from mixedprec.experts import Part, find_part
 from mixedprec.families import FAMILIES, Family, find_family, fit_family
-from mixedprec.model import SourceModel, make_shell
+from mixedprec.model import CODE, SourceModel, make_shell
 from mixedprec.tensors import held_name, index_tensors, name_fully, stamp_files, stored_name
 from mixedprec.untrusted import check_blocks, check_config, check_directory, read_json
 
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
-CODE = "*.py"
 
 
 def resolve_path(name: str, *, trust_remote_code: bool = False) -> Path:
