@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app import jobs
+from app import launching
 from app.store import Store
 from mixedprec.errors import InputError
 
@@ -33,7 +33,7 @@ class Explaining:
 def explain_command(run: Path, prompts: Path, out: Path, tokens: int) -> list[str]:
     """The command that explains the prompts of a file."""
     options = [f"--prompts={prompts}", f"--out={out}", f"--tokens={tokens}"]
-    return [*jobs.PYTHON, "explain", *options, "--", str(run)]
+    return [*launching.PYTHON, "explain", *options, "--", str(run)]
 
 
 def check_question(prompt: object, tokens: object) -> tuple[str, int]:
@@ -66,7 +66,7 @@ def start_explaining(store: Store, run: str, prompt: str, tokens: int) -> str:
             continue
         except OSError as error:
             raise InputError(f"{asked} cannot be written ({error.strerror})", "check it") from error
-        jobs.launch(explain_command(path, asked, out, tokens), folder / f"{name}.log")
+        launching.launch(explain_command(path, asked, out, tokens), folder / f"{name}.log")
         return name
     raise InputError(f"{folder} is full", "remove what is no longer needed")
 
@@ -75,7 +75,7 @@ def list_explaining(store: Store, run: str) -> list[Explaining]:
     """Every explanation of a run, the newest first."""
     folder = store.find(run).path / "explained"
     # Asked first: a process that ends in between has left its result behind.
-    busy = {log.stem for log in folder.glob("*.log") if jobs.is_locked(log)}
+    busy = {log.stem for log in folder.glob("*.log") if launching.is_locked(log)}
     results = store.explained(run)
     times: dict[str, int] = {}
     for path in [*folder.glob("*.log"), *folder.glob("*.json")]:
@@ -91,7 +91,7 @@ def _read_explaining(
     if result is not None:
         prompts = tuple(str(entry["prompt"]) for entry in result["prompts"])
         return Explaining(name, "done", prompts, "")
-    tail = jobs.last_lines(folder / f"{name}.log")
+    tail = launching.last_lines(folder / f"{name}.log")
     state = "running" if is_busy else "failed"
     return Explaining(name, state, _read_asked(folder / f"{name}.jsonl"), tail)
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from app.candidate import list_facts
 from app.cli import app
-from app.jobs import resume_command
+from app.launching import resume_command
 from app.urls import link
 from diagnose.branches import REFERENCE, UNIFORM, Plan, block_branches
 from diagnose.candidate import plan_candidate

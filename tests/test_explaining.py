@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app import jobs
+from app import launching
 from app.explaining import (
     MOST_TOKENS,
     check_question,
@@ -51,7 +51,7 @@ def keep(store: Store, name: str, content: Any) -> None:
 
 
 def test_prompts_go_by_their_file(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "PYTHON", (sys.executable, "-c", PROGRAM))
+    monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", PROGRAM))
     asked = ["--tokens=1\n$(touch x)", "--fail", SCRIPT]
     names = [start_explaining(store, "demo", prompt, 5) for prompt in asked]
     assert names == ["prompt-1", "prompt-2", "prompt-3"]
@@ -71,7 +71,7 @@ def test_prompts_go_by_their_file(store: Store, monkeypatch: pytest.MonkeyPatch)
 def test_the_command() -> None:
     run, asked, out = Path("/r/-x"), Path("/r/-x/p.jsonl"), Path("/r/-x/p.json")
     options = [f"--prompts={asked}", f"--out={out}", "--tokens=7"]
-    expected = [*jobs.PYTHON, "explain", *options, "--", str(run)]
+    expected = [*launching.PYTHON, "explain", *options, "--", str(run)]
     assert explain_command(run, asked, out, 7) == expected
 
 
@@ -142,7 +142,7 @@ def test_read_only_shows_and_asks_nothing(store: Store) -> None:
 
 
 def test_the_button_leads_to_the_explanation(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "PYTHON", (sys.executable, "-c", PROGRAM))
+    monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", PROGRAM))
     app = create_app(store, LOCAL)
     client = app.server.test_client()
 

@@ -19,21 +19,20 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import app.commands.run as run_module
-from app import cli, jobs
+from app import cli, launching, requests
 from app.access import Access, decide_access, is_own_request
-from app.jobs import (
-    Jobs,
+from app.jobs import Jobs
+from app.launching import resume_command, run_command
+from app.pages.new import GROUPS as FORM_GROUPS
+from app.pages.new import MORE, WORDS, find_phase
+from app.requests import (
     RefusedError,
     RunRequest,
     check_request,
     read_request,
     request_like,
-    resume_command,
-    run_command,
     suggest_name,
 )
-from app.pages.new import GROUPS as FORM_GROUPS
-from app.pages.new import MORE, WORDS, find_phase
 from app.server import create_app
 from app.store import Store, UnknownRunError
 from diagnose.rundir import RunDirectory
@@ -54,7 +53,7 @@ def parse(command: list[str]) -> tuple[RunSpec, Path]:
     seen: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "carry_out", lambda spec, out, as_json: seen.append((spec, out)))
-        result = CliRunner().invoke(cli.app, command[len(jobs.PYTHON) :])
+        result = CliRunner().invoke(cli.app, command[len(launching.PYTHON) :])
     assert result.exit_code == 0, result.output
     return seen[0]
 
@@ -123,7 +122,7 @@ def test_a_run_of_another_version_is_not_resumed() -> None:
 
 def test_defaults_are_those_of_the_command_line() -> None:
     request = RunRequest(model="m", name="n")
-    bare = [*jobs.PYTHON, "run", "--out=runs/n", "--", "m"]
+    bare = [*launching.PYTHON, "run", "--out=runs/n", "--", "m"]
     assert parse(bare) == parse(run_command(request, Path("runs")))
 
 
@@ -209,7 +208,7 @@ def test_models_that_no_run_could_use(tmp_path: Path) -> None:
 
 def test_names_and_likeness() -> None:
     assert suggest_name("org/Model-7B", {"Model-7B", "Model-7B-2"}) == "Model-7B-3"
-    assert jobs.NAME.fullmatch(suggest_name("../.." + "x" * 500, set()))
+    assert requests.NAME.fullmatch(suggest_name("../.." + "x" * 500, set()))
     request = request_like({**SPEC.to_json(), "invented": 1})
     assert request.name == ""
     assert request.to_spec() == SPEC
@@ -218,7 +217,7 @@ def test_names_and_likeness() -> None:
 
 def test_the_form_has_every_option() -> None:
     shown = [key for _, keys in (*FORM_GROUPS, *MORE) for key in keys]
-    assert sorted(shown) == sorted(jobs.DEFAULTS)
+    assert sorted(shown) == sorted(requests.DEFAULTS)
     assert set(WORDS) == set(shown)
 
 
@@ -290,7 +289,7 @@ def test_a_run_goes_on_where_it_was_begun(
         {**RECORD, "state": "failed", "directory": directory}
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(jobs, "PYTHON", ("sh", "-c", 'pwd; echo "$@"', "awqscope"))
+    monkeypatch.setattr(launching, "PYTHON", ("sh", "-c", 'pwd; echo "$@"', "awqscope"))
     mine = Jobs(Store(Path("runs")))
     mine.resume("mine")
     wait_for(lambda: not mine.is_alive("mine"))
@@ -344,7 +343,7 @@ def test_requantizing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "assert json.load(open(sys.argv[2].removeprefix('--recipe=')))['kind'] == 'by-hand'; "
         "print('{' if 'bad' in sys.argv[2] else json.dumps(sys.argv[1:]))"
     )
-    monkeypatch.setattr(jobs, "PYTHON", (sys.executable, "-c", program))
+    monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", program))
     for name in ("good", "bad"):
         mine.requantize("run", RECIPE, name)
     wait_for(lambda: all(job.state != "running" for job in mine.requantizations("run")))
@@ -464,7 +463,7 @@ def press_start(client: FlaskClient, app: Any, values: dict[str, Any]) -> Any:
     """The answer to the form's button with these values in its inputs."""
     name = next(name for name in app.callback_map if "new-said" in name)
     ids = {
-        kind: [{"type": kind, "field": key} for key in values if (key in jobs.FLAGS) == is_flag]
+        kind: [{"type": kind, "field": key} for key in values if (key in requests.FLAGS) == is_flag]
         for kind, is_flag in (("new", False), ("new-flag", True))
     }
     states = [
@@ -499,10 +498,10 @@ def press_start(client: FlaskClient, app: Any, values: dict[str, Any]) -> Any:
 def test_the_form_names_its_bad_fields_or_leads_to_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "PYTHON", (sys.executable, "-c", ""))
+    monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", ""))
     app = create_app(Store(tmp_path), LOCAL)
     client = app.server.test_client()
-    values = {**jobs.DEFAULTS, "keep_fp16": [], "model": "org/m", "bits": "4", "windows": ""}
+    values = {**requests.DEFAULTS, "keep_fp16": [], "model": "org/m", "bits": "4", "windows": ""}
     answer = press_start(client, app, {**values, "windows": 1, "seed": 0.5})
     errors = {key: found["error"] for key, found in answer.items() if found.get("error")}
     assert {json.loads(key)["field"]: said for key, said in errors.items()} == {
@@ -521,7 +520,7 @@ def test_a_process_that_fails_at_once_leaves_its_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = "import sys; sys.exit('awqscope: the hub has no such model')"
-    monkeypatch.setattr(jobs, "PYTHON", (sys.executable, "-c", program))
+    monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", program))
     mine = Jobs(Store(tmp_path))
     mine.start(RunRequest(model="org/m", name="gone"))
     wait_for(lambda: not mine.is_alive("gone"))

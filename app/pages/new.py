@@ -6,9 +6,10 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import ALL, Dash, Input, Output, State, ctx, html, no_update, set_props
 
-from app.jobs import FLAGS, Jobs, RefusedError, RunRequest, read_request, request_like, suggest_name
+from app.jobs import Jobs
 from app.pages.run import log_details
 from app.parts import go_to, heading, notice
+from app.requests import FLAGS, RefusedError, RunRequest, read_request, request_like, suggest_name
 from app.store import Store, UnknownRunError
 from app.urls import Page, link, read_address
 from mixedprec.errors import InputError

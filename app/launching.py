@@ -1,0 +1,162 @@
+"""Commands as processes of their own, which outlive the page and the server.
+
+A command's output goes to a log whose lock it inherits: the system lets go of that lock however the
+process ends, so that whoever reads the log, now or after a restart, knows whether somebody still
+writes it.
+"""
+
+import fcntl
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from app.requests import RunRequest
+from app.store import read_tail
+from diagnose.compare_spec import CompareSpec
+from diagnose.rundir import RunDirectory, take_lock
+from diagnose.spec import RunSpec
+from mixedprec.errors import InputError
+
+TAIL_LINES = 40
+# -P: a folder called app where the dashboard was started must not stand in for this package.
+PYTHON = (sys.executable, "-P", "-m", "app.cli")
+# What a run is asked to stop with, in turn. Python drops an interrupt that falls into a destructor,
+# and a process begun in the background may ignore them all; a killed run resumes all the same.
+SIGNALS = (signal.SIGINT, signal.SIGINT, signal.SIGTERM)
+PATIENCE = 5.0
+GLANCE = 0.2
+
+
+def run_command(request: RunRequest, root: Path) -> list[str]:
+    """The command that carries out a request, into a directory below `root`."""
+    return spec_command(request.to_spec(), root / request.name)
+
+
+def resume_command(spec: Mapping[str, Any], out: Path) -> list[str]:
+    """The command that goes on with the run in `out`, from its record's spec. InputError for a
+    record of another version."""
+    kind = CompareSpec if "candidate" in spec else RunSpec
+    return spec_command(kind.from_json(dict(spec)), out)
+
+
+def spec_command(spec: RunSpec | CompareSpec, out: Path) -> list[str]:
+    """`awqscope run` or `compare` with every option of a spec. A value is never an argument of its
+    own, so that none can be taken for an option."""
+    if isinstance(spec, CompareSpec):
+        command, models = "compare", {"reference": spec.reference, "candidate": spec.candidate}
+    else:
+        command, models = "run", {"model": spec.model}
+    options = []
+    for key, value in asdict(spec).items():
+        option = f"--{key.replace('_', '-')}"
+        if key in models or value is None or value is False:
+            continue
+        if value is True:
+            options.append(option)
+        elif isinstance(value, tuple):
+            options += [f"{option}={entry}" for entry in value]
+        else:
+            options.append(f"{option}={value}")
+    return [*PYTHON, command, *options, f"--out={out}", "--", *models.values()]
+
+
+def requantize_command(run: Path, recipe: Path, out: Path) -> list[str]:
+    """The command that makes and measures the checkpoint of a recipe."""
+    options = [f"--recipe={recipe}", f"--out={out}", "--prove", "--json"]
+    return [*PYTHON, "requantize", *options, "--", str(run)]
+
+
+def launch(
+    command: Sequence[str], log: Path, result: Path | None = None, directory: str | None = None
+) -> None:
+    """Start a command that outlives this process, in `directory` or here. Its output goes to the
+    end of `log`, which it keeps locked, but for its stdout where a file for the result is given.
+    InputError where it cannot be started, or one with this log is at work."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "ab") as said, open(result or os.devnull, "wb") as printed:
+            take_lock(said)
+            said.write(f"$ {shlex.join(['awqscope', *command[len(PYTHON) :]])}\n".encode())
+            said.flush()
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=printed if result else said,
+                stderr=said,
+                cwd=directory,
+                start_new_session=True,
+            )
+    except BlockingIOError as error:
+        raise InputError(f"{log.stem} is being worked on", "wait for it to end") from error
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"it cannot be started ({error})", "look at the disk and at its path"
+        ) from error
+    Thread(target=process.wait, daemon=True).start()
+
+
+def is_locked(log: Path) -> bool:
+    """Whether the process that writes a log still is there."""
+    try:
+        with open(log, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def last_lines(log: Path) -> str:
+    """The end of a log."""
+    return "\n".join(read_tail(log).splitlines()[-TAIL_LINES:])
+
+
+def send_signal(run: RunDirectory, number: signal.Signals) -> bool:
+    """Send a signal to the process that works on a run; whether there is one. InputError where that
+    is another's, or on another machine."""
+    pid = run.holder()
+    if pid is None:
+        return False
+    if not _has_open(pid, run.path / ".lock"):
+        raise InputError(f"process {pid} is on another machine", "stop it there")
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError as error:
+        raise InputError(f"process {pid} belongs to another user", "ask them to stop it") from error
+    return True
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Whether a process of this machine has a file open; taken for granted where the system does
+    not show it. On a shared disk the number in a lock may be that of another machine's process."""
+    if not os.path.isdir("/proc/self/fd"):
+        return True
+    try:
+        return any(entry.samefile(path) for entry in Path(f"/proc/{pid}/fd").iterdir())
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+
+
+def insist(run: RunDirectory) -> None:
+    """Wait for a run that was asked to stop, asking again more firmly."""
+    for number in (*SIGNALS[1:], None):
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            if run.holder() is None:
+                return
+            time.sleep(GLANCE)
+        if number is not None:
+            send_signal(run, number)
