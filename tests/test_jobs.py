@@ -52,7 +52,7 @@ def parse(command: list[str]) -> tuple[RunSpec, Path]:
     """What the command line makes of a command."""
     seen: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "carry_out", lambda spec, out, as_json: seen.append((spec, out)))
+        patch.setattr(run_module, "carry_out", lambda spec, out, *rest: seen.append((spec, out)))
         result = CliRunner().invoke(cli.app, command[len(launching.PYTHON) :])
     assert result.exit_code == 0, result.output
     return seen[0]
