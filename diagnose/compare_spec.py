@@ -11,8 +11,9 @@ from mixedprec.errors import InputError
 @dataclass(frozen=True)
 class CompareSpec:
     """The options of `awqscope compare`; see its --help. valid: a text, or several. seq_len and
-    windows: None for the defaults. max_memory, chunk_windows: as of `RunSpec`. Errors: InputError
-    for numbers that make no sense, and for no text or the same one twice."""
+    windows: None for the defaults. max_memory, chunk_windows, trust_remote_code (of the reference):
+    as of `RunSpec`. Errors: InputError for numbers that make no sense, and for no text or the same
+    one twice."""
 
     reference: str
     candidate: str
@@ -26,6 +27,7 @@ class CompareSpec:
     seed: int = 0
     max_memory: int = 8 * GIB
     chunk_windows: int | None = None
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         check_texts(self.valid_texts)

@@ -67,16 +67,16 @@ def load_compared(spec: CompareSpec) -> Compared:
     """Open both models and the text. InputError for anything that could not be compared."""
     for text in spec.valid_texts:
         parse_spec(text)
-    model = open_model(spec.reference)
+    model = open_model(spec.reference, trust_remote_code=spec.trust_remote_code)
     candidate = open_candidate(spec.candidate, model)
-    tokenizer = load_tokenizer(model.path)
+    tokenizer = load_tokenizer(model.path, trust_remote_code=spec.trust_remote_code)
     valid = tuple(load_corpus(text) for text in spec.valid_texts)
     length, _ = choose_length(model, spec.seq_len)
     parts = cut_slices(valid, tokenizer, length, spec.windows)
     windows = torch.cat(parts)
     check_tokens(model, windows)
     if has_tokenizer(candidate.path):
-        theirs = load_tokenizer(candidate.path)
+        theirs = load_tokenizer(candidate.path, trust_remote_code=spec.trust_remote_code)
         same = theirs.get_vocab() == tokenizer.get_vocab()
         if not same or not torch.equal(
             torch.cat(cut_slices(valid, theirs, length, spec.windows)), windows

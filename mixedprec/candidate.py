@@ -152,7 +152,7 @@ def open_candidate(name: str, reference: SourceModel) -> Candidate:
     missing, too many, or of another shape or type than they must be.
     """
     path = resolve_path(name)
-    raw, config = read_config(path)
+    raw, config = read_config(path, trust_remote_code=reference.trust_remote_code)
     check_architecture(reference.config, config)
     quantization = _read_quantization(path, raw)
     method = PLAIN if quantization is None else str(quantization.get("quant_method", "unknown"))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from mixedprec.ends import Entrance, FinalNorm, Head, Recorder
 from mixedprec.errors import InputError
@@ -54,10 +54,12 @@ class SourceModel:
     stamps: Mapping[Path, tuple[int, int]] = field(default_factory=dict, kw_only=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled, it goes without family and shell, which another process makes anew."""
-        made = ("family", "shell")
+        """Pickled, it goes without family and shell, which another process makes anew; and without
+        a configuration of the directory's own class, which only its Python can make."""
+        made = ("family", "shell", "config")
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in made}
-        return _restore, (type(self), kept, self.shell.config)
+        config = None if self.trust_remote_code else self.config
+        return _restore, (type(self), kept, config)
 
     @property
     def blocks(self) -> int:
@@ -223,8 +225,13 @@ def make_shell(
     return shell.eval()
 
 
-def _restore(kind: type[SourceModel], kept: dict[str, Any], config: PretrainedConfig) -> Any:
+def _restore(
+    kind: type[SourceModel], kept: dict[str, Any], config: PretrainedConfig | None
+) -> SourceModel:
     name, trusted = kept["name"], kept["trust_remote_code"]
+    if config is None:
+        config = AutoConfig.from_pretrained(kept["path"], trust_remote_code=trusted)
+        config.model_type = type(config).model_type
     family = fit_family(find_family(config.model_type), config, name)
     shell = make_shell(config, family, name, trust_remote_code=trusted)
-    return kind(**kept, family=family, shell=shell)
+    return kind(**kept, config=config, family=family, shell=shell)

@@ -14,12 +14,25 @@ OUT_OF_MEMORY = re.compile(
     r"|Cannot allocate memory|failed to map segment|can't start new thread",
     re.IGNORECASE,
 )
-AGAIN = "run the same command again: it goes on from here"
+# What the system denies of a file; a file that is not there is a fault of whoever asked for it.
+DENIED = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENAMETOOLONG,
+    errno.EISDIR,
+    errno.ENOTDIR,
+)
+AGAIN = "run the same command again"
 
 
 def explain_shortage(error: BaseException) -> InputError | None:
     """The InputError that says what `error` comes to where the machine is at fault; None where it
-    is not. A closed pipe is nobody's fault."""
+    is not."""
     if isinstance(error, InputError):
         return error
     if _is_out_of_memory(error):
@@ -27,11 +40,13 @@ def explain_shortage(error: BaseException) -> InputError | None:
             f"there is not enough memory ({_first_line(error)})",
             f"give a smaller --max-memory or free some memory, and {AGAIN}",
         )
-    if not isinstance(error, OSError) or isinstance(error, BrokenPipeError) or not error.errno:
+    if not isinstance(error, OSError):
         return None
-    where = os.fsdecode(error.filename) if error.filename else "a file"
+    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
     if error.errno in FULL:
         return InputError(f"the disk is full while writing {where}", f"free some space and {AGAIN}")
+    if error.errno not in DENIED:
+        return None
     reason = error.strerror or os.strerror(error.errno)
     return InputError(f"{where} cannot be used ({reason})", f"mend that and {AGAIN}")
 

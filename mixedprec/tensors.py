@@ -1,6 +1,7 @@
 """Tensors of a checkpoint on disk: which file holds which, and reading them a part at a time."""
 
 import contextlib
+import errno
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
@@ -30,7 +31,11 @@ def report_unreadable(path: Path) -> Iterator[None]:
     """InputError for a weights file that cannot be read."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except SafetensorError as error:
+        raise InputError(f"{path} cannot be read ({error})", "download it again") from error
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise
         raise InputError(f"{path} cannot be read ({error})", "download it again") from error
 
 

@@ -2,7 +2,10 @@
 
 import json
 import os
+import pickle
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -235,6 +238,8 @@ def own_code(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t
     cache = str(tmp_path / "modules")
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", cache)
     monkeypatch.syspath_prepend(cache)
+    for name in [name for name in sys.modules if name.startswith("transformers_modules")]:
+        monkeypatch.delitem(sys.modules, name)
     return folder, mark
 
 
@@ -256,6 +261,22 @@ def test_code_of_a_model_is_run_where_it_is_trusted(own_code: tuple[Path, Path])
     assert mark.exists()
     assert type(model.shell).__name__ == "OwnForCausalLM"
     assert set(model.hash()) >= {"configuration_own.py", "modeling_own.py"}
+
+
+def test_a_trusted_model_goes_to_another_process(
+    own_code: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """One that knows nothing of the directory's Python yet."""
+    model = open_model(str(own_code[0]), trust_remote_code=True)
+    (tmp_path / "model.pickle").write_bytes(pickle.dumps(model))
+    program = (
+        "import pickle, sys; model = pickle.load(open(sys.argv[1], 'rb'));"
+        "print(type(model.shell).__name__, model.blocks)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "model.pickle")]
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "others")}
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert printed.stdout.split() == ["OwnForCausalLM", str(model.blocks)]
 
 
 def test_a_tokenizer_of_its_own_is_not_run(folder: Path, tmp_path: Path) -> None:

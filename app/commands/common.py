@@ -33,6 +33,13 @@ ChunkWindowsOption = Annotated[
         "[default: as many as memory takes]"
     ),
 ]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run Python that comes with the model, with all that you may do yourself.",
+    ),
+]
 SeedOption = Annotated[int, typer.Option(help="Seed of the bootstrap and of sampled tokens.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the headline numbers as JSON.")]
 DeviceOption = Annotated[
@@ -165,6 +172,12 @@ def parse_bytes(text: str) -> int:
     if binary:
         power = 1024 ** ("", "K", "M", "G", "T").index(unit.upper())
     return int(float(number) * power)
+
+
+def warn_of_code(trusted: bool, model: str) -> None:
+    """Say on stderr that a model's own Python will be run, if it will."""
+    if trusted:
+        sys.stderr.write(f"awqscope: Python that comes with {model} is trusted and will be run\n")
 
 
 def default_out(model: str) -> Path:

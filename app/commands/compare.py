@@ -13,10 +13,12 @@ from app.commands.common import (
     OutOption,
     RayOption,
     SeedOption,
+    TrustOption,
     WorkersOption,
     default_out,
     parse_bytes,
     read_placement,
+    warn_of_code,
 )
 from app.commands.show import print_run
 
@@ -56,6 +58,7 @@ def compare(
     ] = "8GiB",
     chunk_windows: ChunkWindowsOption = None,
     seed: SeedOption = 0,
+    trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a checkpoint that was made elsewhere, block by block.
@@ -83,7 +86,9 @@ def compare(
         seed=seed,
         max_memory=parse_bytes(max_memory),
         chunk_windows=chunk_windows,
+        trust_remote_code=trust_remote_code,
     )
+    warn_of_code(trust_remote_code, reference)
     from app.progress import show_plan, show_progress
     from diagnose.comparison import run_comparison
 

@@ -15,10 +15,12 @@ from app.commands.common import (
     OutOption,
     RayOption,
     SeedOption,
+    TrustOption,
     WorkersOption,
     default_out,
     parse_bytes,
     read_placement,
+    warn_of_code,
 )
 from app.commands.show import print_run
 
@@ -80,13 +82,7 @@ def run(
         bool, typer.Option("--plan", help="Print memory, chunks, passes and time, and stop.")
     ] = False,
     seed: SeedOption = 0,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code",
-            help="Run Python that comes with MODEL, with all that you may do yourself.",
-        ),
-    ] = False,
+    trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Quantize MODEL, measure every block, repair what stands out.
@@ -123,8 +119,7 @@ def run(
         chunk_windows=chunk_windows,
         trust_remote_code=trust_remote_code,
     )
-    if trust_remote_code:
-        sys.stderr.write(f"awqscope: Python that comes with {model} is trusted and will be run\n")
+    warn_of_code(trust_remote_code, model)
     if plan:
         print_plan(spec, out or default_out(model), as_json, placement)
         return
