@@ -51,8 +51,9 @@ from mixedprec.shortage import explain_shortage
 from mixedprec.stored import open_checkpoint
 from mixedprec.streams import CPU, Stream, StreamSpace
 
-# Float32 sums of a forward in another order; far below any damage worth speaking of.
-NLL_TOLERANCE = 1e-3
+# Float32 sums of a forward in another order, here and on another kind of device; of all tokens the
+# largest, and far below any damage worth speaking of.
+NLL_TOLERANCE, OTHER_DEVICES_TOLERANCE = 1e-3, 1e-2
 # The checkpoint rounds norms and biases to 16 bits, the simulation does not.
 KL_TOLERANCE = 0.05
 SMALLEST_KL = 1e-4
@@ -267,8 +268,9 @@ def examine(
         "simulated_kl": simulated_kl,
         "measured_kl": measured_kl,
     }
+    alike = record.get("device", "cpu") == "cpu"
     passed = (
-        checks["reference_nll_difference"] < NLL_TOLERANCE
+        checks["reference_nll_difference"] < (NLL_TOLERANCE if alike else OTHER_DEVICES_TOLERANCE)
         and abs(measured_kl - simulated_kl) <= KL_TOLERANCE * (simulated_kl + SMALLEST_KL)
         and not any(checks[name] for name in checks if isinstance(checks[name], list))
     )
