@@ -13,6 +13,7 @@ from app.words import interval, megabytes, number, share
 from diagnose.rundir import is_comparison
 from diagnose.uncalibrated import write_uncalibrated
 from mixedprec.recipe import Recipe
+from mixedprec.serving import write_serving
 
 WIDTH_COLUMNS = {"unit": "Unit", "bits": "Bits", "bytes": "Weights"}
 PLACE_COLUMNS = {
@@ -372,6 +373,13 @@ def list_hashes(record: Mapping[str, Any]) -> dict[str, str]:
     return record["source"]["hashes"] | {f"candidate: {n}": value for n, value in theirs.items()}
 
 
+def _name_servers(record: Mapping[str, Any]) -> dict[str, str]:
+    """What servers make of a run's checkpoint; a comparison's own facts say it of the candidate."""
+    if is_comparison(record) or "serving" not in record:
+        return {}
+    return {"Checkpoint": write_serving(record["serving"])}
+
+
 def provenance_facts(record: Mapping[str, Any]) -> dict[str, str]:
     """How perplexity was defined, on what, with what, by name."""
     definition = record["ppl_definition"]
@@ -385,6 +393,7 @@ def provenance_facts(record: Mapping[str, Any]) -> dict[str, str]:
             f"{record['source']['parameters']:,} parameters in {record['source']['dtype']}"
         ),
         **({"Experts": uncalibrated} if uncalibrated else {}),
+        **_name_servers(record),
         "Versions": ", ".join(f"{name} {v}" for name, v in record["versions"].items()),
         "Control": f"a block swapped with itself: KL {record.get('plan', {}).get('control_kl', 0)}",
     }

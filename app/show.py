@@ -14,6 +14,7 @@ from app.verdict import write_kl, write_verdict
 from diagnose.rundir import RunDirectory, is_comparison
 from diagnose.uncalibrated import write_uncalibrated
 from mixedprec.recipe import load_recipe
+from mixedprec.serving import write_serving
 
 
 def _megabytes(count: int | None) -> str:
@@ -140,6 +141,8 @@ def show_run(run: RunDirectory, console: Console) -> None:
                 f"additivity: the blocks' KL add up to {headline['additivity']:.2f} of the whole's"
             )
         )
+    if "serving" in record and not compared:
+        parts.append(Text(f"checkpoint: {write_serving(record['serving'])}"))
     definition = record["ppl_definition"]
     parts.append(Text(f"perplexity: {definition['sentence']} ({definition['text']})", style="dim"))
     where = f"run: {run.path}"

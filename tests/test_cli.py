@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import mixedprec.checkpoint
 from app.cli import app
 from app.commands.common import default_out, parse_bytes
+from app.facts import provenance_facts
 from diagnose.repair import PROOF
 from diagnose.rundir import RunDirectory
 from mixedprec.errors import InputError
@@ -166,6 +167,9 @@ def test_run_show_and_requantize(options: list[str], make_model: MakeModel, tmp_
     shown = CliRunner().invoke(app, ["show", str(out)]).stdout
     assert f"Block {headline['flagged'][0]} is flagged" in shown
     assert "▲ flagged" in shown
+    loading = "vLLM, SGLang and transformers load it"
+    assert f"checkpoint: {loading}" in shown
+    assert provenance_facts(RunDirectory(out).read())["Checkpoint"] == loading
     recipe = load_recipe(out / "recipe.json")
     entries = json.loads((out / "recipe.json").read_text())
     for entry in entries["units"]:
