@@ -98,7 +98,7 @@ def main() -> None:
         "# awqscope beside other tools",
         "",
         f"- {datetime.now(UTC):%Y-%m-%d}, commit {read_commit()}",
-        f"- {describe_machine()}",
+        f"- {describe_machine()}; load average at the start {os.getloadavg()[0]:.1f}",
         f"- {list_versions()}",
         f"- again: `make bench-others`, which runs `{command}`",
         "",
