@@ -27,8 +27,8 @@ RACED_SHARE = 0.3
 class Shape:
     """A model in numbers of float32 values. block, linear, unit: the largest one's parameters.
     unit_inputs: channels of each unit's input; lone: of those with one linear. widest: the most
-    inputs or outputs of a linear. stored: bytes of all its tensors on disk. stacks_experts: whether
-    transformers stacks experts when it loads a checkpoint, which it only does whole."""
+    inputs or outputs of a linear. stored: bytes of all its tensors on disk. loads_whole: whether
+    transformers may load a checkpoint of it in one go."""
 
     blocks: int
     channels: int
@@ -41,7 +41,7 @@ class Shape:
     lone: tuple[int, ...]
     widest: int
     stored: int
-    stacks_experts: bool = False
+    loads_whole: bool = True
 
 
 @dataclass(frozen=True)

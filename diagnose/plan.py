@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from diagnose.demand import PROOF, Demand, Shape, Texts, count_whole_proof, list_demands
+from diagnose.tasks import CHUNKS_A_WORKER
 from mixedprec.errors import InputError
 from mixedprec.streams import FLOAT_BYTES, batch_size
 
@@ -149,14 +150,16 @@ def plan_stage(
     working = FLOAT_BYTES * shape.block if on_device else demand.working
     least = fixed = with_slack(working, tokens)
     share = machine.share(demand.stage)
-    if demand.stage == PROOF:
+    if demand.stage == PROOF and shape.loads_whole:
         whole = with_slack(count_whole_proof(shape, demand.length), tokens)
-        fixed = whole if machine.held + whole <= share or shape.stacks_experts else fixed
-        least = fixed if shape.stacks_experts else least
+        fixed = whole if machine.held + whole <= share else fixed
     room = max(0, share - machine.held - fixed)
     chunk = fixed_chunk or choose_chunk(demand, shape, room, machine)
-    if most and demand.chunked and not fixed_chunk:
+    if demand.chunked and not fixed_chunk:
         size = batch_size(demand.length)
+        most = most or chunk
+        if machine.workers > 1:
+            most = min(most, -(-demand.windows // (machine.workers * CHUNKS_A_WORKER)))
         chunk = min(chunk, max(1, most // size) * size)
     chunk = min(chunk, demand.windows) if demand.windows else 0
     chunks = -(-demand.windows // chunk) if chunk else 1

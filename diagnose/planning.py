@@ -14,8 +14,9 @@ from diagnose.demand import Shape, Texts
 from diagnose.memory import held_bytes, private_bytes, return_freed_heap
 from diagnose.plan import Machine, MemoryPlan, Rates, plan_run
 from diagnose.rundir import RunDirectory
-from diagnose.tasks import CHUNKS_A_WORKER, Placement, count_cores, list_devices
+from diagnose.tasks import Placement, count_cores, list_devices
 from mixedprec.arithmetic import fake_quantize
+from mixedprec.family import Family
 from mixedprec.model import SourceModel
 from mixedprec.scheme import Scheme
 from mixedprec.streams import CPU, StreamSpace
@@ -23,6 +24,16 @@ from mixedprec.streams import CPU, StreamSpace
 PROBED_SIZE = 768
 PROBED_SECONDS = 0.1
 PROBED_BYTES = 32 * 2**20
+
+
+def loads_whole(family: Family) -> bool:
+    """Whether the proof may have transformers load a checkpoint in one go.
+
+    Not one of a mixture of experts: transformers 5.23 stacks experts by one scheme for the whole
+    model, and loads blocks of another width wrongly without a word. Nor one of a family whose
+    loader of weights takes no packed ones.
+    """
+    return family.experts is None and family.loads_packed
 
 
 def read_shape(model: SourceModel) -> Shape:
@@ -46,7 +57,7 @@ def read_shape(model: SourceModel) -> Shape:
         lone=tuple(kind[0].in_features for kind in kinds if len(kind) == 1),
         widest=max(max(m.in_features, m.out_features) for m in linears.values()),
         stored=sum(path.stat().st_size for path in set(model.files.values())),
-        stacks_experts=model.family.experts is not None,
+        loads_whole=loads_whole(model.family),
     )
 
 
@@ -117,8 +128,6 @@ def plan_work(
     distinct = max(len(windows.unique()), len(calib.unique()))
     (calib_count, calib_length), (count, length) = calib.shape, windows.shape
     texts = Texts((calib_count, calib_length), (count, length), distinct)
-    shared = -(-count // (machine.workers * CHUNKS_A_WORKER))
-    wanted = [n for n in (most_windows, shared if machine.workers > 1 else None) if n]
     kinds = len(model.family.units)
     return plan_run(
         read_shape(model),
@@ -128,7 +137,7 @@ def plan_work(
         # As if one block was flagged: its units at both widths, and every set of them promoted.
         refine_streams=verified + 2 * kinds + 2**kinds + 2,
         chunks=chunks,
-        most_windows=min(wanted, default=None),
+        most_windows=most_windows,
         stages=stages,
     )
 

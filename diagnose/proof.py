@@ -33,7 +33,7 @@ from diagnose.likelihood import empty_scores, prepare_reference, score, tokens_a
 from diagnose.loaded import How, Loaded, load_checkpoint
 from diagnose.memory import held_bytes, peak_bytes, return_freed_heap, return_freed_tensors
 from diagnose.plan import MIB, with_slack
-from diagnose.planning import read_shape
+from diagnose.planning import loads_whole, read_shape
 from diagnose.quantized import read_swappable
 from diagnose.rundir import RunDirectory
 from diagnose.scoring import score_streams
@@ -196,12 +196,8 @@ def summarise(
 def choose_loading(model: SourceModel, windows: Tensor, budget: int | None) -> tuple[How, int]:
     """How to load the checkpoint of a model within `budget` bytes for this process (None for any
     amount), and what that leaves for streams. InputError where a block at a time is too much.
-
-    Mixtures of experts are loaded block by block in any case: transformers 5.23 stacks experts by
-    one scheme for the whole model, and loads blocks of another width wrongly without a word. So are
-    families whose loader of weights takes no packed ones.
-    """
-    takes_whole = model.family.experts is None and model.family.loads_packed
+    Families that `loads_whole` excludes are loaded block by block in any case."""
+    takes_whole = loads_whole(model.family)
     if budget is None:
         return "whole" if takes_whole else "by block", 2**62
     shape, (count, length) = read_shape(model), windows.shape

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -16,9 +16,10 @@ from diagnose.pipeline import plan_pipeline, run_pipeline
 from diagnose.plan import MIB, Machine, Rates, plan_run
 from diagnose.planning import read_shape
 from diagnose.spec import RunSpec
+from diagnose.stages.chunks import choose_size
 from mixedprec.errors import InputError
 from mixedprec.opening import open_model
-from mixedprec.streams import batch_size
+from mixedprec.streams import batch_size, list_slices
 
 GIB = 2**30
 # Llama 3 70B in numbers.
@@ -131,6 +132,41 @@ def test_the_shape_of_a_model(make_model: Callable[..., Path]) -> None:
 def spec_of(model: Path, text: Path, **changes: object) -> RunSpec:
     spec = RunSpec(str(model), str(text), str(text), group_size=64, seq_len=32, windows=4)
     return replace(spec, calib_windows=4, calib_seq_len=32, **changes)
+
+
+def test_experts_are_never_loaded_whole(make_model: Callable[..., Path]) -> None:
+    shapes = {name: read_shape(open_model(str(make_model(name)))) for name in ("llama", "mixtral")}
+    assert {name: shape.loads_whole for name, shape in shapes.items()} == {
+        "llama": True,
+        "mixtral": False,
+    }
+    experts = replace(LARGE, loads_whole=False)
+    for size in (64, 600):
+        dense, mixed = (
+            plan_run(shape, TEXTS, machine(size * GIB), **STREAMS) for shape in (LARGE, experts)
+        )
+        # What a proof could not load whole anyway is never asked for.
+        assert mixed.minimum == dense.minimum
+        assert mixed.stage("proof").peak_bytes < 64 * GIB
+
+
+@given(
+    windows=st.integers(1, 300),
+    length=st.sampled_from([8, 64, 100, 512]),
+    workers=st.integers(1, 5),
+    wanted=st.none() | st.integers(1, 400),
+)
+@example(windows=7, length=64, workers=1, wanted=None)
+def test_the_chunks_that_run_are_those_planned(
+    windows: int, length: int, workers: int, wanted: int | None
+) -> None:
+    texts = replace(TEXTS, valid=(windows, length))
+    here = machine(400 * GIB, workers=workers)
+    plan = plan_run(LARGE, texts, here, most_windows=wanted, **STREAMS)
+    for name in ("sweep", "estimate", "refine"):
+        stage = plan.stage(name)
+        size = choose_size(windows, length, stage.chunk_windows, workers)
+        assert len(list_slices(windows, size)) == stage.chunks
 
 
 def test_too_small_a_budget_leaves_nothing(
