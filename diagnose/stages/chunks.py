@@ -63,11 +63,12 @@ def plan_sweep(
 
 def choose_size(count: int, length: int, most: int, workers: int) -> int:
     """How many of `count` windows make a chunk: at most `most`, and few enough that every worker of
-    several has CHUNKS_A_WORKER of them; whole batches, at least one, so that a window is computed
-    beside the same ones whatever the chunk."""
+    several has CHUNKS_A_WORKER of them; all, or whole batches, at least one, so that a window is
+    computed beside the same ones whatever the chunk."""
     batch = batch_size(length)
     share = most if workers == 1 else math.ceil(count / (workers * CHUNKS_A_WORKER))
-    return max(1, min(most, share) // batch) * batch
+    size = min(most, share)
+    return count if size >= count else max(1, size // batch) * batch
 
 
 def fix_chunks(
