@@ -8,7 +8,7 @@ from mixedprec.checkpoint import SHARD_BYTES
 from mixedprec.search import KEPT_ELEMENTS, RATIOS
 from mixedprec.streams import FLOAT_BYTES, batch_size
 
-PROOF = "proof"
+SEARCH, PROOF = "search", "proof"
 # Effective weights and the codes that they come from, a weight; copies of a linear at work.
 MIX_BYTES = 5
 LINEAR_COPIES = 4
@@ -139,7 +139,7 @@ def list_demands(
     grams = sum(inputs * inputs for inputs in shape.lone) * shape.channels
     return [
         Demand(
-            "search",
+            SEARCH,
             calib,
             calib_length,
             5 + (len(shape.unit_inputs) - len(shape.lone) > 2),

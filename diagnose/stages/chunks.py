@@ -144,7 +144,7 @@ def swept_chunks(
     """
     model, windows = inputs.model, inputs.windows
     chunks = fix_chunks(run, name, windows, planned_windows(run, name), workers)
-    room = room_for(run, name, workers.sharing)
+    room = room_for(run, name)
     files = [f"work/{name}-{number:04d}.safetensors" for number in range(len(chunks))]
     steps = model.blocks + 1
     tasks = []

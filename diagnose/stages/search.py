@@ -59,7 +59,7 @@ def _search_elsewhere(
 ) -> None:
     """Every missing block as a task of its own."""
     model, blocks = inputs.model, inputs.model.blocks
-    folder, room = run.work / "inputs", room_for(run, "search", workers.sharing)
+    folder, room = run.work / "inputs", room_for(run, "search")
     shutil.rmtree(folder, ignore_errors=True)
     missing = missing_blocks(model, schemes, run.searches)
     searched = blocks - len(missing)
