@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import diagnose.pipeline
+import diagnose.planning
 from app.cli import app
 from app.progress import list_plan
 from diagnose.cluster import Cluster
@@ -19,10 +21,13 @@ from diagnose.memory import held_bytes
 from diagnose.pipeline import plan_pipeline, prepare_run, run_pipeline
 from diagnose.plan import MIB, SLACK_BYTES, Machine, Rates, plan_run
 from diagnose.planning import Room, read_shape
+from diagnose.proof import choose_loading
 from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
 from diagnose.stages.chunks import choose_size
+from diagnose.tasks import ThisProcess
 from mixedprec.errors import InputError
+from mixedprec.model import SourceModel
 from mixedprec.opening import open_model
 from mixedprec.streams import batch_size, list_slices
 
@@ -194,6 +199,46 @@ def test_too_small_a_budget_leaves_nothing(
     with pytest.raises(InputError, match="--max-memory 100MiB is too little"):
         run_pipeline(spec, tmp_path / "run", lambda *event: None)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_is_made_for_the_device(
+    make_model: Callable[..., Path],
+    text_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[torch.device] = []
+
+    def measure(model: SourceModel, device: torch.device) -> Rates:
+        asked.append(device)
+        return RATES
+
+    monkeypatch.setattr(diagnose.planning, "measure_rates", measure)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (GIB, GIB))
+    work = prepare_run(spec_of(make_model("llama"), text_file))
+    workers = ThisProcess("cuda:1")
+    assert work.plan(tmp_path / "run", workers, {}).stage("sweep").device_bytes
+    assert asked == [torch.device("cuda:1")]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (MIB, GIB))
+    with pytest.raises(InputError, match="a device has 1MiB free"):
+        work.plan(tmp_path / "run", workers, {})
+
+
+def test_a_proof_asks_for_all_that_it_needs(make_model: Callable[..., Path]) -> None:
+    model, windows = open_model(str(make_model("llama"))), torch.zeros(4, 32, dtype=torch.long)
+    resting = 500 * MIB
+    with pytest.raises(InputError) as caught:
+        choose_loading(model, windows, 600 * MIB, resting)
+    needed = int(caught.value.remedy.split()[2].removesuffix("MiB")) * MIB
+    assert needed > resting + held_bytes() - 50 * MIB
+    # A few MiB come and go with the tests.
+    how, room = choose_loading(model, windows, needed + 20 * MIB, resting)
+    assert how in ("by block", "whole")
+    assert room < 40 * MIB
+    experts = open_model(str(make_model("mixtral")))
+    assert choose_loading(model, windows, None)[0] == "whole"
+    for budget in (None, 2**40):
+        assert choose_loading(experts, windows, budget)[0] == "by block"
 
 
 @pytest.mark.parametrize("processes", [1, 3])
