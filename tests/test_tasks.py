@@ -30,10 +30,9 @@ from diagnose.processes import Processes, open_processes
 from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
 from diagnose.stages.chunks import choose_size
-from diagnose.sweep import list_chunks
 from diagnose.tasks import Placement, Task, ThisProcess, list_missing, share_threads
 from mixedprec.errors import InputError
-from mixedprec.streams import batch_size
+from mixedprec.streams import batch_size, list_slices
 from tests.counted import Counted, die, fail, refuse, small_task, write_file
 from tests.whole_runs import assert_equal_runs, measuring_spec
 
@@ -75,9 +74,9 @@ def test_chunks_never_change_who_is_computed_together(
     batch = batch_size(length)
     for hands in (1, workers):
         size = choose_size(count, length, most, hands)
-        chunks = list_chunks(count, size)
-        batches = [b.start + c.start for c in chunks for b in list_chunks(c.stop - c.start, batch)]
-        assert batches == [whole.start for whole in list_chunks(count, batch)]
+        chunks = list_slices(count, size)
+        batches = [b.start + c.start for c in chunks for b in list_slices(c.stop - c.start, batch)]
+        assert batches == [whole.start for whole in list_slices(count, batch)]
         assert size <= max(most, batch)
     assert size <= max(batch, count / (2 * workers) + 1)
 
