@@ -13,7 +13,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,8 @@ import torch
 from diagnose.inputs import describe_versions
 from diagnose.rundir import RunDirectory
 from diagnose.tasks import (
+    AUTO,
+    CPU,
     CUDA,
     TRIES,
     OnStep,
@@ -40,7 +42,11 @@ LOCAL = "local"
 # answers on loopback alone, to those who hold its token.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+# Ray counts tries that ended for want of memory apart, a great many unless told otherwise.
+FEW_TRIES = {"RAY_task_oom_retries": str(TRIES - 1)}
 CONNECT_SECONDS = 10
+# A node that is asked what it holds begins a process and imports torch.
+CHECK_SECONDS = 180
 # Files, not objects, pass between tasks.
 OBJECT_STORE_BYTES = 128 * 2**20
 
@@ -67,10 +73,11 @@ def _set_default(variables: Mapping[str, str]) -> None:
 def open_cluster(placement: Placement, run: RunDirectory) -> Iterator["Cluster"]:
     """The cluster at an address, or one started on this machine and ended with the block."""
     assert placement.ray is not None
-    kind = torch.device(placement.devices[0]).type
-    with _connected(placement.ray, kind, placement.workers) as threads:
-        ray = import_ray()
-        nodes = usable_nodes(ray.nodes(), kind, threads)
+    wished = placement.devices[0].partition(":")[0]
+    with _connected(placement.ray, wished, placement.workers) as threads:
+        there = import_ray().nodes()
+        kind = choose_kind(there, wished, threads)
+        nodes = usable_nodes(there, kind, threads)
         if not nodes:
             wanted = "GPU" if kind == CUDA else f"{threads} free CPUs"
             raise InputError(
@@ -95,7 +102,7 @@ def _connected(address: str, kind: str, workers: int | None) -> Iterator[int]:
             if joined:
                 ray.shutdown()
         return
-    _set_default({**LOOPBACK, "RAY_AUTH_TOKEN": secrets.token_hex(32)})
+    _set_default({**LOOPBACK, **FEW_TRIES, "RAY_AUTH_TOKEN": secrets.token_hex(32)})
     ray = import_ray()
     threads = share_threads(workers) if workers else named_threads() or 1
     # Sockets live in it, whose paths may not be long.
@@ -104,7 +111,7 @@ def _connected(address: str, kind: str, workers: int | None) -> Iterator[int]:
         ray.init(
             address=LOCAL,
             num_cpus=threads * workers if workers else max(threads, count_cores()),
-            num_gpus=torch.cuda.device_count() if kind == CUDA else 0,
+            num_gpus=0 if kind == CPU else torch.cuda.device_count(),
             include_dashboard=False,
             log_to_driver=False,
             logging_level="ERROR",
@@ -131,6 +138,14 @@ def _join(address: str) -> None:
             f"no Ray cluster can be joined at {address} ({reason})",
             "start one with `ray start --head`, or give --ray local",
         ) from error
+
+
+def choose_kind(nodes: Sequence[Mapping[str, Any]], wished: str, threads: int) -> str:
+    """The kind of device that tasks compute on: the one wished for, or for `auto` a GPU where a
+    node has any. See `usable_nodes`."""
+    if wished != AUTO:
+        return wished
+    return CUDA if usable_nodes(nodes, CUDA, threads) else CPU
 
 
 def usable_nodes(nodes: Iterable[Mapping[str, Any]], kind: str, threads: int) -> dict[str, int]:
@@ -164,6 +179,7 @@ def _check_nodes(nodes: Iterable[str], run: RunDirectory) -> None:
     ray = import_ray()
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    made = [folder for folder in (run.work, run.path) if not folder.exists()]
     token = run.work.absolute() / "cluster"
     expected = {"token": secrets.token_hex(16), **describe_versions()}
     write_text(token, expected["token"])
@@ -175,7 +191,14 @@ def _check_nodes(nodes: Iterable[str], run: RunDirectory) -> None:
         for node in nodes
     ]
     try:
-        answers = ray.get(found)
+        answers = ray.get(found, timeout=CHECK_SECONDS)
+    except ray.exceptions.GetTimeoutError as error:
+        for reference in found:
+            ray.cancel(reference, force=True)
+        raise InputError(
+            f"a node of the Ray cluster did not answer in {CHECK_SECONDS} s",
+            "look at `ray status`: it may be gone, or have no memory for a process",
+        ) from error
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise InputError(
@@ -184,6 +207,10 @@ def _check_nodes(nodes: Iterable[str], run: RunDirectory) -> None:
         ) from error
     finally:
         token.unlink(missing_ok=True)
+        # Nothing is begun before the plan is made.
+        with contextlib.suppress(OSError):
+            for folder in made:
+                folder.rmdir()
     for name, holds in answers:
         if holds["token"] != expected["token"]:
             raise InputError(
@@ -205,7 +232,10 @@ class Cluster:
 
     def __init__(self, nodes: Mapping[str, int], kind: str, threads: int, most: int | None):
         """nodes: name -> tasks at once. threads: of a task. most: tasks at once, None for all."""
-        self.device = torch.device(kind)
+        self.kind = kind
+        # It may have begun on a node without a GPU, and takes the stream of the search there.
+        self.device = torch.device(CUDA if kind == CUDA and torch.cuda.is_available() else CPU)
+        self.devices: tuple[torch.device, ...] = (self.device,)
         self._nodes = nodes
         places = sum(nodes.values())
         self.count = min(places, most or places)
@@ -215,14 +245,14 @@ class Cluster:
 
     def limited(self, most: int) -> "Cluster":
         """The same cluster with at most so many tasks at once."""
-        return Cluster(self._nodes, self.device.type, self._threads, most)
+        return Cluster(self._nodes, self.kind, self._threads, most)
 
     def run(self, tasks: Iterable[Task], on_step: OnStep) -> None:
         """See `Workers`. Ray itself begins a task anew whose worker or node is gone."""
         ray = import_ray()
         remote = ray.remote(carry_out).options(
             num_cpus=self._threads,
-            num_gpus=1 if self.device.type == CUDA else 0,
+            num_gpus=1 if self.kind == CUDA else 0,
             max_retries=TRIES - 1,
         )
         # As many again wait on the cluster, so that none of it waits for this process.
@@ -231,7 +261,7 @@ class Cluster:
         try:
             while True:
                 for task in itertools.islice(coming, most - len(pending)):
-                    arguments = (pickle.dumps(task), os.getcwd(), self.device.type, self._threads)
+                    arguments = (pickle.dumps(task), os.getcwd(), self.kind, self._threads)
                     pending[remote.remote(*arguments)] = task
                 if not pending:
                     return

@@ -11,7 +11,6 @@ from diagnose.race import measure_kl, place
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.sizes import model_bytes
 from diagnose.spec import RunSpec
-from diagnose.stages.chunks import STREAM_SHARE
 from diagnose.swaps import Bits, better_recipe, in_context
 from mixedprec.baselines import RECIPE, Contestant, rank_contest
 from mixedprec.block_search import search_model
@@ -20,6 +19,9 @@ from mixedprec.recipe import Recipe, make_recipe
 from mixedprec.scheme import GROUP_SIZES
 from mixedprec.scores import Scores
 from mixedprec.solver import recipe_of, solve
+
+# Where recipes are raced, half of the memory budget is for their streams.
+STREAM_SHARE = 0.5
 
 
 @dataclass(frozen=True)

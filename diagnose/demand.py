@@ -8,7 +8,7 @@ from mixedprec.checkpoint import SHARD_BYTES
 from mixedprec.search import KEPT_ELEMENTS, RATIOS
 from mixedprec.streams import FLOAT_BYTES, batch_size
 
-PROOF = "proof"
+SEARCH, PROOF = "search", "proof"
 # Effective weights and the codes that they come from, a weight; copies of a linear at work.
 MIX_BYTES = 5
 LINEAR_COPIES = 4
@@ -27,8 +27,8 @@ RACED_SHARE = 0.3
 class Shape:
     """A model in numbers of float32 values. block, linear, unit: the largest one's parameters.
     unit_inputs: channels of each unit's input; lone: of those with one linear. widest: the most
-    inputs or outputs of a linear. stored: bytes of all its tensors on disk. stacks_experts: whether
-    transformers stacks experts when it loads a checkpoint, which it only does whole."""
+    inputs or outputs of a linear. stored: bytes of all its tensors on disk. loads_whole: whether
+    transformers may load a checkpoint of it in one go."""
 
     blocks: int
     channels: int
@@ -41,7 +41,7 @@ class Shape:
     lone: tuple[int, ...]
     widest: int
     stored: int
-    stacks_experts: bool = False
+    loads_whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def list_demands(
     grams = sum(inputs * inputs for inputs in shape.lone) * shape.channels
     return [
         Demand(
-            "search",
+            SEARCH,
             calib,
             calib_length,
             5 + (len(shape.unit_inputs) - len(shape.lone) > 2),

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -63,10 +64,21 @@ def forget_peak() -> None:
     """Begin to count the peak anew, the devices' too. Where the system cannot, it goes on."""
     with contextlib.suppress(OSError):
         CLEAR_REFS.write_text("5", encoding="utf-8")
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    for number in _used_devices():
+        torch.cuda.reset_peak_memory_stats(number)
 
 
 def device_peak_bytes() -> int:
-    """The most that this process held of a CUDA device; 0 without one."""
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    """The most that this process held of a CUDA device; 0 where it uses none."""
+    return max(map(torch.cuda.max_memory_allocated, _used_devices()), default=0)
+
+
+def device_free_bytes(devices: Iterable[torch.device]) -> int | None:
+    """What is free of the CUDA device among them that has least; None where none is one."""
+    free = [torch.cuda.mem_get_info(device)[0] for device in devices if device.type == "cuda"]
+    return min(free, default=None)
+
+
+def _used_devices() -> range:
+    """The numbers of the CUDA devices, none as long as this process has not begun to use them."""
+    return range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)

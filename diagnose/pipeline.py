@@ -13,6 +13,7 @@ A stage that is done is not repeated, nor is a task of the first four (a block, 
 A run killed anywhere and started again with the same options ends with the same numbers.
 """
 
+import contextlib
 import shutil
 import sys
 import time
@@ -73,11 +74,11 @@ Action = Callable[[RunDirectory, Workers, OnProgress], str | None]
 class Work:
     """What a spec comes to once its inputs are read. description: the first run.json. stages: by
     name, what carries each out, or why it does not apply. plan: the plan in a directory and a
-    placement, given windows a chunk by stage where they are decided."""
+    for workers, given windows a chunk by stage where they are decided."""
 
     description: dict[str, Any]
     stages: Mapping[str, Action | str]
-    plan: Callable[[Path, Placement, Mapping[str, int]], MemoryPlan]
+    plan: Callable[[Path, Workers, Mapping[str, int]], MemoryPlan]
 
 
 def prepare_run(spec: RunSpec) -> Work:
@@ -125,9 +126,23 @@ def run_pipeline(
 
 
 def plan_pipeline(spec: RunSpec, out: Path, placement: Placement = HERE) -> MemoryPlan:
-    """The plan of a run that is not begun. InputError as of `run_pipeline`."""
+    """The plan by which `run_pipeline` would begin or go on in `out`; InputErrors as there."""
     return_freed_tensors()
-    return prepare_run(spec).plan(out, placement, {})
+    run = RunDirectory(out)
+    chunks = _read_chunks(run, spec.to_json())
+    work = prepare_run(spec)
+    with open_workers(placement, run) as workers:
+        return work.plan(out, workers, chunks)
+
+
+def _read_chunks(run: RunDirectory, spec: dict[str, Any]) -> dict[str, int]:
+    """Windows a chunk by stage where an earlier start of the run decided them. InputError where the
+    directory is another run's, or no run's."""
+    if not run.exists():
+        run.check_free()
+        return {}
+    run.check_spec(spec)
+    return dict(run.read().get("chunks", {}))
 
 
 def conduct(
@@ -143,43 +158,55 @@ def conduct(
     description, that must not change between two attempts, and what a user calls them."""
     return_freed_tensors()
     run = RunDirectory(out)
-    if run.exists():
-        run.check_spec(spec)
-    else:
-        run.check_free()
+    chunks = _read_chunks(run, spec)
     work = prepare()
-    # Another kind of device rounds otherwise.
-    description = {**work.description, "device": placement.devices[0].partition(":")[0]}
-    chunks = run.read().get("chunks", {}) if run.exists() else {}
-    finished = run.exists() and run.read()["state"] == "done"
-    plan = None if finished else work.plan(out, placement, chunks)
-    with run.lock():
-        if not run.exists():
-            run.create(description)
-        begun = run.read()
-        for part, what in {**named, **MEANS}.items():
-            # A finished run stays what it is; an unfinished one must not mix what they compute.
-            matters = part not in MEANS or begun["state"] != "done"
-            if matters and begun.get(part, description[part]) != description[part]:
-                raise InputError(
-                    f"{what} has changed since {out} was begun", "choose another --out"
-                )
-        if plan is not None:
-            on_plan(plan)
-            run.update(memory_plan=plan.to_json())
-        _carry_out(work, run, placement, ProgressLog(run, on_progress))
+    if run.exists() and run.read()["state"] == "done":
+        with run.lock():
+            _check_unchanged(run, work.description, named)
+        return run
+    # Who works decides what there is to share: they come first, and leave before the proof.
+    with contextlib.ExitStack() as opened:
+        workers = opened.enter_context(open_workers(placement, run))
+        plan = work.plan(out, workers, chunks)
+        # Another kind of device rounds otherwise.
+        description = {**work.description, "device": workers.kind}
+        with run.lock():
+            if not run.exists():
+                run.create(description)
+            done = run.read()["state"] == "done"
+            _check_unchanged(run, description, named if done else {**named, **MEANS})
+            if not done:
+                on_plan(plan)
+                run.update(memory_plan=plan.to_json())
+                _carry_out(work, run, workers, opened.close, ProgressLog(run, on_progress))
     return run
 
 
-def _carry_out(work: Work, run: RunDirectory, placement: Placement, progress: OnProgress) -> None:
-    if run.read()["state"] == "done":
-        return
+def _check_unchanged(
+    run: RunDirectory, description: dict[str, Any], parts: Mapping[str, str]
+) -> None:
+    """InputError for a part of the description, named by what a user calls it, that has changed. A
+    finished run stays what it is; an unfinished one must not mix what MEANS compute."""
+    begun = run.read()
+    for part, what in parts.items():
+        if begun.get(part, description[part]) != description[part]:
+            raise InputError(
+                f"{what} has changed since {run.path} was begun", "choose another --out"
+            )
+
+
+def _carry_out(
+    work: Work,
+    run: RunDirectory,
+    workers: Workers,
+    close_workers: Callable[[], None],
+    progress: OnProgress,
+) -> None:
     run.update(state="running", error=None)
     repeat_damaged(run)
     try:
-        if not all(run.is_done(stage) for stage in MEASURING):
-            with open_workers(placement, run) as workers:
-                _carry_out_stages(MEASURING, work, run, workers, progress)
+        _carry_out_stages(MEASURING, work, run, workers, progress)
+        close_workers()
         _carry_out_stages(REPAIRING, work, run, ThisProcess(), progress)
     except InputError as error:
         _record_failure(run, {"message": error.what, "remedy": error.remedy})

@@ -10,13 +10,24 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from diagnose.demand import PROOF, Demand, Shape, Texts, count_whole_proof, list_demands
+from diagnose.demand import (
+    FORWARD,
+    PROOF,
+    SEARCH,
+    Demand,
+    Shape,
+    Texts,
+    count_activations,
+    count_whole_proof,
+    list_demands,
+)
+from diagnose.tasks import CHUNKS_A_WORKER
 from mixedprec.errors import InputError
 from mixedprec.streams import FLOAT_BYTES, batch_size
 
 MIB = 2**20
 # Stages whose tasks several processes share.
-SHARED = ("search", "sweep", "estimate", "refine")
+SHARED = (SEARCH, "sweep", "estimate", "refine")
 STAGES = (*SHARED, "requantize", PROOF)
 # What the allocator, lazily imported modules and a stage's bookkeeping add.
 SLACK_BYTES = 48 * MIB
@@ -40,15 +51,19 @@ class Rates:
 @dataclass(frozen=True)
 class Machine:
     """What a run may use. budget: bytes of each kind of memory, the host's and a device's. held:
-    what a process has before it begins. workers: processes that share the host's. on_device:
-    whether blocks compute on another device. disk: bytes free for streams. resting: what the
-    process that began the proof's keeps to itself meanwhile."""
+    what a process has before it begins. workers: processes that share the work; sharing: the most
+    of them on one machine, beside this one, which hands out; 0 where this one works. on_device:
+    whether blocks compute on another device; device_free: bytes that one has, None where that is
+    not known. disk: bytes free for streams. resting: what the process that began the proof's keeps
+    to itself meanwhile."""
 
     budget: int
     held: int
     rates: Rates
     workers: int = 1
+    sharing: int = 0
     on_device: bool = False
+    device_free: int | None = None
     disk: int = 2**62
     resting: int = 0
 
@@ -56,9 +71,17 @@ class Machine:
         """Bytes of the host that a process of a stage may have."""
         if stage == PROOF:
             return self.budget - self.resting
-        if stage not in SHARED or self.workers == 1:
-            return self.budget
-        return (self.budget - self.held) // self.workers
+        return share_budget(self.budget, self.held, stage, self.sharing)
+
+
+def share_budget(budget: int, held: int, stage: str, sharing: int) -> int:
+    """Bytes of the host that a process of a stage may have. sharing: of `Machine`. The one that
+    hands out tasks waits with what it holds; in the search it takes the stream along."""
+    if stage not in SHARED or not sharing:
+        return budget
+    if stage == SEARCH:
+        return budget // (sharing + 1)
+    return (budget - held) // sharing
 
 
 @dataclass(frozen=True)
@@ -87,12 +110,14 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """A run's plan. minimum: the smallest budget that it could be carried out in."""
+    """A run's plan. minimum: the smallest budget that it could be carried out in. workers, sharing:
+    of `Machine`."""
 
     budget: int
     held: int
     minimum: int
     workers: int
+    sharing: int
     seconds: float
     stages: tuple[StagePlan, ...]
 
@@ -147,16 +172,22 @@ def plan_stage(
     # With a device the host reads a block, and holds what enters the first.
     on_device = machine.on_device and demand.stage in SHARED
     working = FLOAT_BYTES * shape.block if on_device else demand.working
+    computing = demand.working
+    if demand.stage == SEARCH and machine.sharing:
+        # A worker's device is the one that the stream is taken through the blocks on, too.
+        computing += FLOAT_BYTES * shape.block + count_activations(shape, demand.length, FORWARD)
     least = fixed = with_slack(working, tokens)
     share = machine.share(demand.stage)
-    if demand.stage == PROOF:
+    if demand.stage == PROOF and shape.loads_whole:
         whole = with_slack(count_whole_proof(shape, demand.length), tokens)
-        fixed = whole if machine.held + whole <= share or shape.stacks_experts else fixed
-        least = fixed if shape.stacks_experts else least
+        fixed = whole if machine.held + whole <= share else fixed
     room = max(0, share - machine.held - fixed)
     chunk = fixed_chunk or choose_chunk(demand, shape, room, machine)
-    if most and demand.chunked and not fixed_chunk:
+    if demand.chunked and not fixed_chunk:
         size = batch_size(demand.length)
+        most = most or chunk
+        if machine.workers > 1:
+            most = min(most, -(-demand.windows // (machine.workers * CHUNKS_A_WORKER)))
         chunk = min(chunk, max(1, most // size) * size)
     chunk = min(chunk, demand.windows) if demand.windows else 0
     chunks = -(-demand.windows // chunk) if chunk else 1
@@ -187,7 +218,7 @@ def plan_stage(
         fixed_bytes=fixed,
         least_bytes=least,
         peak_bytes=machine.held + fixed + min(streams + scores, room),
-        device_bytes=with_slack(demand.working, 0) if on_device else 0,
+        device_bytes=with_slack(computing, 0) if on_device else 0,
         read_bytes=read,
         flops=flops,
         seconds=round(seconds / (machine.workers if demand.stage in SHARED else 1), 1),
@@ -220,12 +251,25 @@ def plan_run(
         raise InputError(
             f"--max-memory {machine.budget / MIB:.0f}MiB is too little for this model: a block at "
             f"a time takes {-(-minimum // MIB)}MiB, {machine.held // MIB}MiB of it the libraries"
-            + (f" for {machine.workers} processes" if machine.workers > 1 else ""),
+            + (f", with {machine.sharing} workers on a machine" if machine.sharing else ""),
             f"give --max-memory {-(-minimum // MIB)}MiB or more",
+        )
+    needed = max(stage.device_bytes for stage in planned)
+    if machine.device_free is not None and machine.device_free < needed:
+        raise InputError(
+            f"a device has {machine.device_free // MIB}MiB free, and a block at a time takes "
+            f"{-(-needed // MIB)}MiB",
+            "free it, or choose another with --device",
         )
     seconds = sum(stage.seconds for stage in planned)
     return MemoryPlan(
-        machine.budget, machine.held, minimum, machine.workers, round(seconds, 1), planned
+        machine.budget,
+        machine.held,
+        minimum,
+        machine.workers,
+        machine.sharing,
+        round(seconds, 1),
+        planned,
     )
 
 
@@ -234,6 +278,7 @@ def _least(stage: StagePlan, machine: Machine) -> int:
     one = machine.held + stage.least_bytes
     if stage.stage == PROOF:
         return one + machine.resting
-    if stage.stage in SHARED and machine.workers > 1:
-        return machine.held + machine.workers * one
+    if stage.stage in SHARED and machine.sharing:
+        # As `share_budget` shares it.
+        return machine.sharing * one + (one if stage.stage == SEARCH else machine.held)
     return one

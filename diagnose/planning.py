@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from diagnose.branches import Branch
-from diagnose.demand import Shape, Texts
-from diagnose.memory import held_bytes, private_bytes, return_freed_heap
-from diagnose.plan import Machine, MemoryPlan, Rates, plan_run
+from diagnose.demand import SEARCH, Shape, Texts
+from diagnose.memory import device_free_bytes, held_bytes, private_bytes, return_freed_heap
+from diagnose.plan import MIB, SLACK_BYTES, Machine, MemoryPlan, Rates, plan_run, share_budget
 from diagnose.rundir import RunDirectory
-from diagnose.tasks import CHUNKS_A_WORKER, Placement, count_cores, list_devices
+from diagnose.tasks import Workers
 from mixedprec.arithmetic import fake_quantize
+from mixedprec.errors import InputError
+from mixedprec.family import Family
 from mixedprec.model import SourceModel
 from mixedprec.scheme import Scheme
 from mixedprec.streams import CPU, StreamSpace
@@ -23,6 +25,16 @@ from mixedprec.streams import CPU, StreamSpace
 PROBED_SIZE = 768
 PROBED_SECONDS = 0.1
 PROBED_BYTES = 32 * 2**20
+
+
+def loads_whole(family: Family) -> bool:
+    """Whether the proof may have transformers load a checkpoint in one go.
+
+    Not one of a mixture of experts: transformers 5.23 stacks experts by one scheme for the whole
+    model, and loads blocks of another width wrongly without a word. Nor one of a family whose
+    loader of weights takes no packed ones.
+    """
+    return family.experts is None and family.loads_packed
 
 
 def read_shape(model: SourceModel) -> Shape:
@@ -46,7 +58,7 @@ def read_shape(model: SourceModel) -> Shape:
         lone=tuple(kind[0].in_features for kind in kinds if len(kind) == 1),
         widest=max(max(m.in_features, m.out_features) for m in linears.values()),
         stored=sum(path.stat().st_size for path in set(model.files.values())),
-        stacks_experts=model.family.experts is not None,
+        loads_whole=loads_whole(model.family),
     )
 
 
@@ -77,19 +89,20 @@ def _repeat(call: object) -> float:
     return (time.monotonic() - began) / calls
 
 
-def describe_machine(model: SourceModel, budget: int, out: Path, placement: Placement) -> Machine:
+def describe_machine(model: SourceModel, budget: int, out: Path, workers: Workers) -> Machine:
     """What a run in the directory `out` may use."""
+    # What a device's libraries take of the host is held once they have been used.
+    rates = measure_rates(model, workers.device)
     return_freed_heap()
-    devices = list_devices(placement)
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    # A cluster's workers are known once it is joined: until then, as many as here are cores.
-    cluster = count_cores() if placement.ray is not None and devices[0] == "cpu" else len(devices)
     return Machine(
         budget=budget,
         held=held_bytes(),
-        rates=measure_rates(model),
-        workers=placement.workers or cluster,
-        on_device=any(device != "cpu" for device in devices),
+        rates=rates,
+        workers=workers.count,
+        sharing=0 if workers.here else workers.sharing,
+        on_device=workers.kind != CPU.type,
+        device_free=device_free_bytes(workers.devices),
         disk=shutil.disk_usage(there).free,
         resting=private_bytes(),
     )
@@ -100,7 +113,7 @@ def plan_work(
     windows: Tensor,
     stages: Sequence[str],
     out: Path,
-    placement: Placement,
+    workers: Workers,
     chunks: Mapping[str, int],
     *,
     budget: int,
@@ -112,13 +125,11 @@ def plan_work(
     """The plan of `stages` of a run in the directory `out`. chunks: windows a chunk by stage, where
     they are decided; most_windows: the most that are wanted. sweep: the branches of the sweep.
     verified: units that are measured exactly. InputError for too small a budget."""
-    machine = describe_machine(model, budget, out, placement)
+    machine = describe_machine(model, budget, out, workers)
     calib = windows if calib is None else calib
     distinct = max(len(windows.unique()), len(calib.unique()))
     (calib_count, calib_length), (count, length) = calib.shape, windows.shape
     texts = Texts((calib_count, calib_length), (count, length), distinct)
-    shared = -(-count // (machine.workers * CHUNKS_A_WORKER))
-    wanted = [n for n in (most_windows, shared if machine.workers > 1 else None) if n]
     kinds = len(model.family.units)
     return plan_run(
         read_shape(model),
@@ -128,33 +139,46 @@ def plan_work(
         # As if one block was flagged: its units at both widths, and every set of them promoted.
         refine_streams=verified + 2 * kinds + 2**kinds + 2,
         chunks=chunks,
-        most_windows=min(wanted, default=None),
+        most_windows=most_windows,
         stages=stages,
     )
 
 
 @dataclass(frozen=True)
 class Room:
-    """What the streams of a stage's task may take: of `share` bytes for the process, what it holds
-    when it begins and `fixed` bytes taken off; the rest goes to files in `folder`."""
+    """What the streams of a stage's task may take: of `share` bytes for each of `processes` that
+    share a `budget`, what it holds when it begins and `fixed` bytes taken off; the rest goes to
+    files in `folder`."""
 
+    budget: int
+    processes: int
     share: int
     fixed: int
     folder: Path
 
     def open(self) -> StreamSpace:
+        """Where its streams are kept. InputError where the process holds more already than the plan
+        has slack for."""
         return_freed_heap()
-        left = max(0, self.share - held_bytes() - self.fixed)
-        return StreamSpace([(CPU, left)], self.folder)
+        held = held_bytes()
+        left = self.share - held - self.fixed
+        if left < -SLACK_BYTES:
+            raise InputError(
+                f"a process may have {self.share // MIB}MiB and needs "
+                f"{-(-(held + self.fixed) // MIB)}MiB",
+                f"give --max-memory {-(-(self.budget - left * self.processes) // MIB)}MiB or more",
+            )
+        return StreamSpace([(CPU, max(0, left))], self.folder)
 
 
-def room_for(run: RunDirectory, stage: str, sharing: int = 1) -> Room:
-    """The room of a stage of a run that has its plan. sharing: processes on one machine."""
+def room_for(run: RunDirectory, stage: str) -> Room:
+    """The room of a stage of a run that has its plan."""
     plan = run.read()["memory_plan"]
-    workers = max(sharing, plan["workers"])
-    share = plan["budget"] if workers == 1 else (plan["budget"] - plan["held"]) // workers
+    budget, sharing = plan["budget"], plan["sharing"]
+    share = share_budget(budget, plan["held"], stage, sharing)
     fixed = next(each["fixed_bytes"] for each in plan["stages"] if each["stage"] == stage)
-    return Room(share, fixed, run.path)
+    processes = sharing + 1 if stage == SEARCH else max(1, sharing)
+    return Room(budget, processes, share, fixed, run.path)
 
 
 def planned_windows(run: RunDirectory, stage: str) -> int:

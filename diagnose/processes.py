@@ -89,7 +89,9 @@ class Processes:
 
     def __init__(self, devices: Sequence[str], threads: int):
         """threads: of each process."""
-        self.device = torch.device(devices[0])
+        self.devices = tuple(dict.fromkeys(torch.device(device) for device in devices))
+        self.device = self.devices[0]
+        self.kind = self.device.type
         self.count = self.sharing = len(devices)
         self._places = [_Place(device, threads) for device in devices]
 

@@ -33,7 +33,7 @@ from diagnose.likelihood import empty_scores, prepare_reference, score, tokens_a
 from diagnose.loaded import How, Loaded, load_checkpoint
 from diagnose.memory import held_bytes, peak_bytes, return_freed_heap, return_freed_tensors
 from diagnose.plan import MIB, with_slack
-from diagnose.planning import read_shape
+from diagnose.planning import loads_whole, read_shape
 from diagnose.quantized import read_swappable
 from diagnose.rundir import RunDirectory
 from diagnose.scoring import score_streams
@@ -194,20 +194,18 @@ def summarise(
     }
 
 
-def choose_loading(model: SourceModel, windows: Tensor, budget: int | None) -> tuple[How, int]:
-    """How to load the checkpoint of a model within `budget` bytes for this process (None for any
-    amount), and what that leaves for streams. InputError where a block at a time is too much.
-
-    Mixtures of experts are loaded block by block in any case: transformers 5.23 stacks experts by
-    one scheme for the whole model, and loads blocks of another width wrongly without a word. So are
-    families whose loader of weights takes no packed ones.
-    """
-    takes_whole = model.family.experts is None and model.family.loads_packed
+def choose_loading(
+    model: SourceModel, windows: Tensor, budget: int | None, resting: int = 0
+) -> tuple[How, int]:
+    """How to load the checkpoint of a model within `budget` bytes (None for any amount), of which
+    another process keeps `resting`, and what that leaves for streams. InputError where a block at a
+    time is too much. Families that `loads_whole` excludes are loaded so in any case."""
+    takes_whole = loads_whole(model.family)
     if budget is None:
         return "whole" if takes_whole else "by block", 2**62
     shape, (count, length) = read_shape(model), windows.shape
     room = {
-        how: budget - held_bytes() - with_slack(working, count * length)
+        how: budget - resting - held_bytes() - with_slack(working, count * length)
         for how, working in (
             ("whole", count_whole_proof(shape, length)),
             ("by block", count_proof(shape, length)),
@@ -218,8 +216,8 @@ def choose_loading(model: SourceModel, windows: Tensor, budget: int | None) -> t
     if room["by block"] < 0:
         short = -(-(budget - room["by block"]) // MIB)
         raise InputError(
-            f"the proof's process may have {budget // MIB}MiB and needs {short}MiB",
-            f"give --max-memory {short - budget // MIB}MiB more",
+            f"--max-memory {budget // MIB}MiB is too little for the proof, which needs {short}MiB",
+            f"give --max-memory {short}MiB or more",
         )
     return "by block", room["by block"]
 
@@ -230,13 +228,15 @@ def examine(
     predicted: float | None,
     *,
     budget: int | None = None,
+    resting: int = 0,
     how: How | None = None,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Carry out a proof by a run's tokens and searches: the content of proof.json, and nll, kl and
     agree [n, length − 1] of the checkpoint.
 
-    predicted: the recovered share that was expected, if any. budget: bytes that this process may
-    have, None for any amount. how: the way to load the checkpoint, None for whole where that fits.
+    predicted: the recovered share that was expected, if any. budget: bytes that may be had, None
+    for any amount; resting: of them, what a process that waits keeps. how: the way to load the
+    checkpoint, None for whole where that fits.
     InputError for files of the run, the recipe or the model that cannot be read.
     """
     record = run.read()
@@ -252,7 +252,7 @@ def examine(
         return torch.tensor(values.astype(np.float32))
 
     open_checkpoint(subject.checkpoint)  # refuses what no library should be let at
-    fitting, room = choose_loading(model, windows, budget)
+    fitting, room = choose_loading(model, windows, budget, resting)
     space = StreamSpace([(CPU, room)], run.path)
     loaded = load_checkpoint(
         subject.checkpoint, how or fitting, space, trust_remote_code=spec.trust_remote_code
@@ -288,14 +288,19 @@ def examine(
 
 
 def prove(
-    run: RunDirectory, *, budget: int | None = None, how: How | None = None
+    run: RunDirectory, *, budget: int | None = None, resting: int = 0, how: How | None = None
 ) -> dict[str, Any]:
     """Carry out the proof of a run; write proof.json and the mixed model's token scores. budget,
-    how: see `examine`."""
+    resting, how: see `examine`."""
     record = run.read()
     subject = Subject(record["spec"]["model"], run.path / "recipe.json", run.checkpoint)
     proof, mixed = examine(
-        run, subject, record["headline"]["predicted_recovered"], budget=budget, how=how
+        run,
+        subject,
+        record["headline"]["predicted_recovered"],
+        budget=budget,
+        resting=resting,
+        how=how,
     )
     run.write_arrays("work/proof.safetensors", mixed)
     write_json(run.path / "proof.json", proof)
@@ -308,11 +313,12 @@ def prove_other(
     out: Path,
     *,
     budget: int | None = None,
+    resting: int = 0,
     how: How | None = None,
 ) -> dict[str, Any]:
     """Carry out the proof of another checkpoint made from a run's searches; write it to the file
-    `out` and leave the run as it is. Nothing was predicted for it. budget, how: see `examine`."""
-    proof, _ = examine(run, subject, None, budget=budget, how=how)
+    `out` and leave the run as it is. Nothing was predicted for it. Options as of `examine`."""
+    proof, _ = examine(run, subject, None, budget=budget, resting=resting, how=how)
     write_json(out, proof)
     return proof
 
@@ -337,7 +343,8 @@ def main() -> None:
     }
     for name, (kind, text) in options.items():
         parser.add_argument(name, type=kind, help=text)
-    parser.add_argument("--max-memory", type=int, help="bytes that it may take")
+    parser.add_argument("--max-memory", type=int, help="bytes that may be had")
+    parser.add_argument("--resting", type=int, default=0, help="of them, what others keep")
     parser.add_argument(
         "--until-stdin-closes", action="store_true", help="end as soon as standard input does"
     )
@@ -349,12 +356,13 @@ def main() -> None:
     if any(other) and not all(other):
         parser.error(f"give all of {', '.join(options)}, or none")
     run = RunDirectory(given.run)
+    budget = {"budget": given.max_memory, "resting": given.resting}
     return_freed_tensors()
     try:
         if any(other):
-            prove_other(run, Subject(*other[:3]), given.out, budget=given.max_memory)
+            prove_other(run, Subject(*other[:3]), given.out, **budget)
         else:
-            prove(run, budget=given.max_memory)
+            prove(run, **budget)
         sys.stdout.write(f"{peak_bytes()}\n")
     except Exception as error:
         told = explain_shortage(error)

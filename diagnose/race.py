@@ -18,12 +18,11 @@ from diagnose.branches import REFERENCE
 from diagnose.likelihood import TokenScores
 from diagnose.quantized import read_swappable
 from diagnose.scoring import score_streams
-from diagnose.sweep import list_chunks
 from mixedprec.forward import advance, enter_blocks
 from mixedprec.model import SourceModel
 from mixedprec.recipe import Recipe
 from mixedprec.scheme import FP16_BITS
-from mixedprec.streams import Stream, in_memory
+from mixedprec.streams import Stream, in_memory, list_slices
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def measure_kl(
 ) -> dict[str, np.ndarray]:
     """Mean token KL by window [n] of every recipe's model; streams take about `budget` bytes."""
     stream = windows.shape[1] * model.config.hidden_size * 4
-    chunks = list_chunks(len(windows), max(1, budget // (stream * (len(recipes) + 2))))
+    chunks = list_slices(len(windows), max(1, budget // (stream * (len(recipes) + 2))))
     steps = model.blocks + 1
     parts: dict[str, list[np.ndarray]] = {name: [] for name in recipes}
     for number, chunk in enumerate(chunks):

@@ -74,16 +74,17 @@ def requantize_stage(
     run.update(serving=serving.to_json())
 
 
-def _run_proof(run: RunDirectory, *options: str) -> int:
-    """Carry out a proof in a fresh process; the most bytes that it held. InputError for what a user
+def _run_proof(run: RunDirectory, *options: str, budget: int | None = None) -> int:
+    """Carry out a proof in a fresh process within `budget` bytes, None for the run's own; the most
+    bytes that it held. InputError for what a user
     can mend, too little memory included; RuntimeError with the end of its stderr for anything
     else."""
     command = [*PROOF, str(run.path.resolve()), *options, "--until-stdin-closes"]
-    budget = run.read().get("memory_plan", {}).get("budget")
+    if budget is None:
+        budget = run.read().get("memory_plan", {}).get("budget")
     if budget is not None:
-        # What this process keeps to itself meanwhile is taken off.
         return_freed_heap()
-        command += ["--max-memory", str(max(0, budget - private_bytes()))]
+        command += ["--max-memory", str(budget), "--resting", str(private_bytes())]
     # However this process ends, the system closes its end of the pipe, and the proof ends too.
     ours, theirs = os.pipe()
     try:
@@ -104,10 +105,12 @@ def _run_proof(run: RunDirectory, *options: str) -> int:
     return int(finished.stdout.split()[-1])
 
 
-def prove_checkpoint(run: RunDirectory, subject: Subject, progress: OnProgress) -> dict[str, Any]:
+def prove_checkpoint(
+    run: RunDirectory, subject: Subject, progress: OnProgress, budget: int | None = None
+) -> dict[str, Any]:
     """Measure another checkpoint made from a run's searches from disk in a fresh process, as a run
     does its own; the proof, which is then in the checkpoint's directory too. The subject's model
-    must be a directory.
+    must be a directory. budget: bytes that may be had, None for as many as the run.
 
     InputError where it cannot be carried out, KeyboardInterrupt where it is stopped: both say that
     the checkpoint is whole, and how to prove it later.
@@ -124,7 +127,7 @@ def prove_checkpoint(run: RunDirectory, subject: Subject, progress: OnProgress) 
     later = f"prove it with {shlex.join([*PROOF, str(run.path.resolve()), *arguments])}"
     try:
         progress("proving", 0, 1)
-        _run_proof(run, *arguments)
+        _run_proof(run, *arguments, budget=budget)
     except (InputError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise InputError(f"{unproved} ({reason})", later) from error

@@ -21,7 +21,7 @@ from diagnose.scoring import score_streams
 from mixedprec.block_search import check_finite
 from mixedprec.forward import advance, enter_blocks, move, run_block
 from mixedprec.model import SourceModel
-from mixedprec.streams import CPU, Stream, StreamSpace, in_memory, list_batches, list_slices
+from mixedprec.streams import CPU, Stream, StreamSpace, in_memory, list_batches
 
 Observer = Callable[[int, str, Tensor, Tensor], None]
 Inspector = Callable[[int, str, Tensor, Tensor], None]
@@ -159,8 +159,3 @@ def run_sweep(
     )
     on_block(model.blocks + 1)
     return scores
-
-
-def list_chunks(count: int, size: int) -> list[slice]:
-    """Consecutive slices of at most `size` of `count` windows."""
-    return list_slices(count, size)

@@ -20,6 +20,7 @@ from mixedprec.errors import InputError
 
 CPU = "cpu"
 CUDA = "cuda"
+AUTO = "auto"
 # So that workers of unequal speed end together.
 CHUNKS_A_WORKER = 2
 # How often a task is begun, if the process that carries it out is killed.
@@ -48,7 +49,8 @@ def list_missing(tasks: Iterable[Task], there: Collection[str]) -> list[Task]:
 @dataclass(frozen=True)
 class Placement:
     """Where tasks are carried out. devices: `cpu`, or CUDA devices, each with a process of its own
-    where there are several. workers: processes that compute on the CPU, or the most tasks at once
+    where there are several; of a cluster its kind, `cpu` or `cuda`, or `auto` for GPUs where a node
+    has any. workers: processes that compute on the CPU, or the most tasks at once
     on a cluster; None for one, or for all that the cluster takes. ray: a cluster's address, `local`
     for one of this machine alone."""
 
@@ -61,12 +63,15 @@ HERE = Placement()
 
 
 class Workers(Protocol):
-    """Who carries out tasks. here: whether it is this process, one task after another. device: what
-    this process itself computes on. count: tasks at once; sharing: the most of them on one machine,
-    which share its memory."""
+    """Who carries out tasks. here: whether it is this process, one task after another. kind: of
+    device that tasks compute on, `cpu` or `cuda`. device: what this process itself computes on.
+    devices: of this machine that tasks are known to compute on. count: tasks at once; sharing: the
+    most of them on one machine, which share its memory."""
 
     here: bool
+    kind: str
     device: torch.device
+    devices: tuple[torch.device, ...]
     count: int
     sharing: int
 
@@ -85,6 +90,8 @@ class ThisProcess:
 
     def __init__(self, device: str = CPU):
         self.device = torch.device(device)
+        self.kind = self.device.type
+        self.devices: tuple[torch.device, ...] = (self.device,)
 
     def run(self, tasks: Iterable[Task], on_step: OnStep) -> None:
         done = 0

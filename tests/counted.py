@@ -18,7 +18,8 @@ class Counted:
     `victim` is killed at its first step the first time."""
 
     def __init__(self, workers: Workers, log: Path, victim: str):
-        self.here, self.device = workers.here, workers.device
+        self.here, self.kind = workers.here, workers.kind
+        self.device, self.devices = workers.device, workers.devices
         self.count, self.sharing = workers.count, workers.sharing
         self._workers, self._log, self._victim = workers, log, victim
 

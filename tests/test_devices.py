@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diagnose.likelihood import prepare_reference, rank_tokens, score
+from diagnose.memory import device_free_bytes, device_peak_bytes
 from mixedprec.arithmetic import fake_quantize, quantize
 from mixedprec.forward import advance, enter_blocks
 from mixedprec.opening import open_model
@@ -30,6 +31,24 @@ from mixedprec.streams import HeldStream
 DEVICE = torch.device("meta")
 SCHEMES = (Scheme(4, 64, False), Scheme(8, 64, True))
 INPUTS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+
+
+def test_memory_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all that the process uses; where it uses none, CUDA is not begun."""
+    held, free = {0: 0, 1: 700, 2: 300}, {1: 50, 2: 40}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(held))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.delattr(torch.cuda, "max_memory_allocated")
+    monkeypatch.delattr(torch.cuda, "mem_get_info")
+    assert device_free_bytes([torch.device("cpu")]) is None
+    monkeypatch.setattr(
+        torch.cuda, "mem_get_info", lambda device: (free[device.index], 80), raising=False
+    )
+    assert device_free_bytes([torch.device("cuda:1"), torch.device("cuda:2")]) == 40
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", held.get, raising=False)
+    assert device_peak_bytes() == 0
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert device_peak_bytes() == 700
 
 
 def test_devices_cannot_be_mixed() -> None:

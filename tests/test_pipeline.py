@@ -322,6 +322,8 @@ def test_another_checkpoint_is_proved_as_the_runs_own(
     events: list[tuple] = []
     proof = prove_checkpoint(whole, subject, lambda *event: events.append(event))
     assert events == [("proving", 0, 1), ("proving", 1, 1)]
+    with pytest.raises(InputError, match=r"not proved .*--max-memory 100MiB .*MiB or more"):
+        prove_checkpoint(whole, subject, lambda *event: None, 100 * 2**20)
     assert own["predicted_recovered"] is not None
     assert proof == {**own, "predicted_recovered": None}
     assert json.loads((copy / "awqscope-proof.json").read_text()) == proof

@@ -1,24 +1,35 @@
 """A plan says what holds, and what does not fit is said before anything is written."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+import torch
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+import diagnose.pipeline
+import diagnose.planning
 from app.cli import app
 from app.progress import list_plan
+from diagnose.cluster import Cluster
 from diagnose.demand import Shape, Texts
-from diagnose.pipeline import plan_pipeline, run_pipeline
-from diagnose.plan import MIB, Machine, Rates, plan_run
-from diagnose.planning import read_shape
+from diagnose.memory import held_bytes
+from diagnose.pipeline import plan_pipeline, prepare_run, run_pipeline
+from diagnose.plan import MIB, SLACK_BYTES, Machine, Rates, plan_run
+from diagnose.planning import Room, read_shape
+from diagnose.proof import choose_loading
+from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
+from diagnose.stages.chunks import choose_size
+from diagnose.tasks import ThisProcess
 from mixedprec.errors import InputError
+from mixedprec.model import SourceModel
 from mixedprec.opening import open_model
-from mixedprec.streams import batch_size
+from mixedprec.streams import batch_size, list_slices
 
 GIB = 2**30
 # Llama 3 70B in numbers.
@@ -72,7 +83,8 @@ def test_what_a_plan_promises(
     budget: int, windows: int, length: int, workers: int, disk: int
 ) -> None:
     texts = replace(TEXTS, valid=(windows, length))
-    here = machine(budget * GIB, workers=workers, disk=disk)
+    sharing = workers if workers > 1 else 0
+    here = machine(budget * GIB, workers=workers, sharing=sharing, disk=disk)
     try:
         plan = plan_run(LARGE, texts, here, **STREAMS)
     except InputError as error:
@@ -86,8 +98,12 @@ def test_what_a_plan_promises(
     assert plan.minimum <= plan.budget
     for stage in plan.stages:
         shared = stage.stage in ("search", "sweep", "estimate", "refine")
-        processes = workers if shared else 1
-        assert stage.peak_bytes * processes <= plan.budget
+        processes = max(1, sharing) if shared else 1
+        waiting = here.held if shared and sharing else 0
+        if stage.stage == "search" and sharing:
+            # The process that hands out takes the stream along.
+            processes, waiting = sharing + 1, 0
+        assert stage.peak_bytes * processes + waiting <= plan.budget
         assert stage.spilled_bytes <= stage.stream_bytes
         if stage.stage != "requantize":
             assert stage.chunks == -(-windows // stage.chunk_windows) or stage.stage == "search"
@@ -111,6 +127,14 @@ def test_a_device_has_the_budget_too() -> None:
     plan = plan_run(LARGE, TEXTS, machine(64 * GIB, on_device=True), **STREAMS)
     sweep = plan.stage("sweep")
     assert 0 < sweep.device_bytes <= plan.budget
+    needed = max(stage.device_bytes for stage in plan.stages)
+    there = machine(64 * GIB, on_device=True, device_free=needed)
+    assert plan_run(LARGE, TEXTS, there, **STREAMS) == plan
+    with pytest.raises(InputError, match=r"a device has .* free"):
+        plan_run(LARGE, TEXTS, replace(there, device_free=needed - 1), **STREAMS)
+    # On a worker's device the stream of the search flows, too.
+    shared = plan_run(LARGE, TEXTS, replace(there, workers=2, sharing=1), **STREAMS)
+    assert shared.stage("search").device_bytes > plan.stage("search").device_bytes + 4 * BLOCK
     # The host then only reads a block.
     assert (
         sweep.fixed_bytes
@@ -133,6 +157,41 @@ def spec_of(model: Path, text: Path, **changes: object) -> RunSpec:
     return replace(spec, calib_windows=4, calib_seq_len=32, **changes)
 
 
+def test_experts_are_never_loaded_whole(make_model: Callable[..., Path]) -> None:
+    shapes = {name: read_shape(open_model(str(make_model(name)))) for name in ("llama", "mixtral")}
+    assert {name: shape.loads_whole for name, shape in shapes.items()} == {
+        "llama": True,
+        "mixtral": False,
+    }
+    experts = replace(LARGE, loads_whole=False)
+    for size in (64, 600):
+        dense, mixed = (
+            plan_run(shape, TEXTS, machine(size * GIB), **STREAMS) for shape in (LARGE, experts)
+        )
+        # What a proof could not load whole anyway is never asked for.
+        assert mixed.minimum == dense.minimum
+        assert mixed.stage("proof").peak_bytes < 64 * GIB
+
+
+@given(
+    windows=st.integers(1, 300),
+    length=st.sampled_from([8, 64, 100, 512]),
+    workers=st.integers(1, 5),
+    wanted=st.none() | st.integers(1, 400),
+)
+@example(windows=7, length=64, workers=1, wanted=None)
+def test_the_chunks_that_run_are_those_planned(
+    windows: int, length: int, workers: int, wanted: int | None
+) -> None:
+    texts = replace(TEXTS, valid=(windows, length))
+    here = machine(400 * GIB, workers=workers, sharing=workers if workers > 1 else 0)
+    plan = plan_run(LARGE, texts, here, most_windows=wanted, **STREAMS)
+    for name in ("sweep", "estimate", "refine"):
+        stage = plan.stage(name)
+        size = choose_size(windows, length, stage.chunk_windows, workers)
+        assert len(list_slices(windows, size)) == stage.chunks
+
+
 def test_too_small_a_budget_leaves_nothing(
     make_model: Callable[..., Path], text_file: Path, tmp_path: Path
 ) -> None:
@@ -140,6 +199,89 @@ def test_too_small_a_budget_leaves_nothing(
     with pytest.raises(InputError, match="--max-memory 100MiB is too little"):
         run_pipeline(spec, tmp_path / "run", lambda *event: None)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_is_made_for_the_device(
+    make_model: Callable[..., Path],
+    text_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[torch.device] = []
+
+    def measure(model: SourceModel, device: torch.device) -> Rates:
+        asked.append(device)
+        return RATES
+
+    monkeypatch.setattr(diagnose.planning, "measure_rates", measure)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (GIB, GIB))
+    work = prepare_run(spec_of(make_model("llama"), text_file))
+    workers = ThisProcess("cuda:1")
+    assert work.plan(tmp_path / "run", workers, {}).stage("sweep").device_bytes
+    assert asked == [torch.device("cuda:1")]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (MIB, GIB))
+    with pytest.raises(InputError, match="a device has 1MiB free"):
+        work.plan(tmp_path / "run", workers, {})
+
+
+def test_a_proof_asks_for_all_that_it_needs(make_model: Callable[..., Path]) -> None:
+    model, windows = open_model(str(make_model("llama"))), torch.zeros(4, 32, dtype=torch.long)
+    resting = 500 * MIB
+    with pytest.raises(InputError) as caught:
+        choose_loading(model, windows, 600 * MIB, resting)
+    needed = int(caught.value.remedy.split()[2].removesuffix("MiB")) * MIB
+    assert needed > resting + held_bytes() - 50 * MIB
+    # A few MiB come and go with the tests.
+    how, room = choose_loading(model, windows, needed + 20 * MIB, resting)
+    assert how in ("by block", "whole")
+    assert room < 40 * MIB
+    experts = open_model(str(make_model("mixtral")))
+    assert choose_loading(model, windows, None)[0] == "whole"
+    for budget in (None, 2**40):
+        assert choose_loading(experts, windows, budget)[0] == "by block"
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_what_a_process_cannot_have_is_said(processes: int, tmp_path: Path) -> None:
+    held = held_bytes()
+    share = held + 200 * MIB
+    # What the plan did not foresee takes its slack, and no more.
+    Room(processes * share, processes, share, 200 * MIB + SLACK_BYTES // 2, tmp_path).open()
+    with pytest.raises(InputError, match=r"a process may have .* and needs") as caught:
+        Room(processes * share, processes, share, 400 * MIB, tmp_path).open()
+    needed = int(caught.value.remedy.split()[2].removesuffix("MiB")) * MIB
+    Room(needed, processes, needed // processes, 400 * MIB, tmp_path).open()
+
+
+def test_a_plan_takes_the_chunks_that_are_there(
+    make_model: Callable[..., Path], text_file: Path, tmp_path: Path
+) -> None:
+    spec = spec_of(make_model("llama"), text_file, windows=20)
+    assert plan_pipeline(spec, tmp_path / "run").stage("sweep").chunk_windows == 20
+    run = RunDirectory(tmp_path / "run")
+    run.create(prepare_run(spec).description | {"chunks": {"sweep": 8}})
+    assert plan_pipeline(spec, run.path).stage("sweep").chunk_windows == 8
+    with pytest.raises(InputError, match="holds another run"):
+        plan_pipeline(replace(spec, bits=3), run.path)
+
+
+def test_a_plan_is_made_for_those_who_work(
+    make_model: Callable[..., Path],
+    text_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = spec_of(make_model("llama"), text_file)
+    joined = Cluster({"one": 3, "other": 4}, "cpu", 1, None)
+    monkeypatch.setattr(
+        diagnose.pipeline, "open_workers", lambda *_: contextlib.nullcontext(joined)
+    )
+    plan = plan_pipeline(spec, tmp_path / "run")
+    assert (plan.workers, plan.sharing) == (7, 4)
+    # Four of a machine's workers, and the stream of the search.
+    assert plan.minimum >= 5 * (plan.held + plan.stage("search").least_bytes)
+    with pytest.raises(InputError, match="with 4 workers on a machine"):
+        plan_pipeline(replace(spec, max_memory=plan.minimum // 2), tmp_path / "run")
 
 
 def test_the_command_prints_a_plan_and_stops(

@@ -81,10 +81,14 @@ def test_a_node_must_see_the_run_and_hold_the_same_libraries(
     placement, run = Placement(ray="auto"), RunDirectory(tmp_path)
     with open_cluster(placement, run) as joined:
         assert joined.count == 2
-    assert not list(run.work.iterdir())
+    assert not run.work.exists()
     with monkeypatch.context() as patch:
         patch.setattr(diagnose.cluster, "write_text", lambda path, text: None)
         with pytest.raises(InputError, match="does not see"), open_cluster(placement, run):
+            pass
+    with monkeypatch.context() as patch:
+        patch.setattr(diagnose.cluster, "CHECK_SECONDS", 0)
+        with pytest.raises(InputError, match="did not answer"), open_cluster(placement, run):
             pass
     monkeypatch.setattr(diagnose.cluster, "describe_versions", lambda: {"torch": "1.0"})
     with pytest.raises(InputError, match=r"has torch .*, not 1\.0"), open_cluster(placement, run):

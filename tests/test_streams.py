@@ -19,13 +19,13 @@ from diagnose.estimator import estimate_units
 from diagnose.likelihood import TokenScores
 from diagnose.measure import join_chunks, reduce_chunk
 from diagnose.memory import forget_peak, peak_bytes
-from diagnose.sweep import list_chunks, run_sweep
+from diagnose.sweep import run_sweep
 from mixedprec.block_search import search_model
 from mixedprec.errors import InputError
 from mixedprec.model import SourceModel
 from mixedprec.opening import open_model
 from mixedprec.scheme import Scheme
-from mixedprec.streams import CPU, StreamSpace, as_stream, in_memory
+from mixedprec.streams import CPU, StreamSpace, as_stream, in_memory, list_slices
 
 MakeModel = Callable[..., Path]
 LENGTH = 64
@@ -154,7 +154,7 @@ def test_the_sweep_depends_neither_on_where_streams_are_nor_on_chunks(
     # Room for a few streams: some are in memory, some in files.
     space = on_disk(tmp_path, 4 * BATCH * LENGTH * 128 * 4)
     parts, merged = [], ActivationLog()
-    for chunk in list_chunks(len(windows), BATCH):
+    for chunk in list_slices(len(windows), BATCH):
         scores, part = sweep(model, windows[chunk], searches, space)
         parts.append(reduce_chunk(scores, model.blocks))
         merged.merge(part.state())
@@ -182,7 +182,7 @@ def test_estimates_depend_neither_on_where_streams_are_nor_on_chunks(
             first=chunk.start,
             space=on_disk(tmp_path),
         )
-        for chunk in list_chunks(len(windows), BATCH)
+        for chunk in list_slices(len(windows), BATCH)
     ]
     for key, values in (whole.units | whole.linears).items():
         found = [(part.units | part.linears)[key] for part in parts]

@@ -23,12 +23,13 @@ from diagnose.likelihood import prepare_reference, score
 from diagnose.measure import join_chunks, reduce_chunk
 from diagnose.quantized import read_swappable, uniform_widths
 from diagnose.refine import promotion_branches, unit_branch
-from diagnose.sweep import list_chunks, run_sweep
+from diagnose.sweep import run_sweep
 from mixedprec.block_search import search_model
 from mixedprec.families import list_units
 from mixedprec.model import SourceModel
 from mixedprec.opening import open_model
 from mixedprec.scheme import FP16_BITS, Scheme
+from mixedprec.streams import list_slices
 
 Setup = tuple[SourceModel, Tensor, Plan]
 KEPT = frozenset({"1.down"})
@@ -130,7 +131,7 @@ def test_a_block_swapped_with_itself_gives_exactly_zero(setup: Setup) -> None:
 def test_chunks_change_nothing(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     model, windows, plan = setup
     whole = run_sweep(model, windows, plan)
-    parts = [run_sweep(model, windows[chunk], plan) for chunk in list_chunks(len(windows), 2)]
+    parts = [run_sweep(model, windows[chunk], plan) for chunk in list_slices(len(windows), 2)]
     for name, scores in whole.items():
         joined = torch.cat([part[name].kl for part in parts])
         assert torch.allclose(joined, scores.kl, atol=1e-6), name

@@ -24,16 +24,15 @@ import diagnose.pipeline
 import diagnose.processes
 import diagnose.tasks
 from app.commands.common import read_placement
-from diagnose.cluster import import_ray, open_cluster, usable_nodes
+from diagnose.cluster import Cluster, choose_kind, import_ray, open_cluster, usable_nodes
 from diagnose.pipeline import run_pipeline
 from diagnose.processes import Processes, open_processes
 from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
 from diagnose.stages.chunks import choose_size
-from diagnose.sweep import list_chunks
 from diagnose.tasks import Placement, Task, ThisProcess, list_missing, share_threads
 from mixedprec.errors import InputError
-from mixedprec.streams import batch_size
+from mixedprec.streams import batch_size, list_slices
 from tests.counted import Counted, die, fail, refuse, small_task, write_file
 from tests.whole_runs import assert_equal_runs, measuring_spec
 
@@ -75,9 +74,9 @@ def test_chunks_never_change_who_is_computed_together(
     batch = batch_size(length)
     for hands in (1, workers):
         size = choose_size(count, length, most, hands)
-        chunks = list_chunks(count, size)
-        batches = [b.start + c.start for c in chunks for b in list_chunks(c.stop - c.start, batch)]
-        assert batches == [whole.start for whole in list_chunks(count, batch)]
+        chunks = list_slices(count, size)
+        batches = [b.start + c.start for c in chunks for b in list_slices(c.stop - c.start, batch)]
+        assert batches == [whole.start for whole in list_slices(count, batch)]
         assert size <= max(most, batch)
     assert size <= max(batch, count / (2 * workers) + 1)
 
@@ -210,6 +209,24 @@ def test_nodes_take_as_many_tasks_as_fit() -> None:
     assert usable_nodes(nodes, "cpu", 1) == {"small": 3, "gpus": 8, "starved": 1}
     assert usable_nodes(nodes, "cpu", 2) == {"small": 1, "gpus": 4}
     assert usable_nodes(nodes, "cuda", 1) == {"gpus": 4, "starved": 1}
+    # Whatever the machine has that asks.
+    assert [choose_kind(nodes, wished, 1) for wished in ("auto", "cpu", "cuda")] == [
+        "cuda",
+        "cpu",
+        "cuda",
+    ]
+    assert choose_kind(nodes[:2], "auto", 1) == "cpu"
+    assert choose_kind(nodes[:2], "cuda", 1) == "cuda"
+
+
+def test_a_cluster_with_gpus_takes_the_stream_where_it_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for here, device in ((False, "cpu"), (True, "cuda")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda here=here: here)
+        found = Cluster({"gpus": 4}, "cuda", 1, None)
+        assert (found.kind, found.device.type, found.limited(2).kind) == ("cuda", device, "cuda")
+        assert Cluster({"cpus": 4}, "cpu", 1, None).device.type == "cpu"
 
 
 def test_ray_that_is_missing_or_does_not_answer(
@@ -238,7 +255,8 @@ def test_ray_that_is_missing_or_does_not_answer(
         (0, ("auto", None, None), Placement(("cpu",))),
         (0, ("cpu", 3, None), Placement(("cpu",), 3)),
         (2, ("auto", None, None), Placement(("cuda:0", "cuda:1"))),
-        (2, ("cuda", None, "auto"), Placement(("cuda:0", "cuda:1"), None, "auto")),
+        (0, ("cuda", None, "auto"), Placement(("cuda",), None, "auto")),
+        (0, ("auto", None, "host:1"), Placement(("auto",), None, "host:1")),
         (2, ("cuda:1", None, None), Placement(("cuda:1",))),
         (3, ("cuda:2,cuda:0,cuda:2", None, None), Placement(("cuda:2", "cuda:0"))),
         (2, ("cpu", 2, "local"), Placement(("cpu",), 2, "local")),
@@ -247,7 +265,8 @@ def test_ray_that_is_missing_or_does_not_answer(
         (2, ("tpu", None, None), "use auto, cpu, cuda or cuda:N"),
         (2, ("cuda:x", None, None), "use auto, cpu, cuda or cuda:N"),
         (2, ("cuda", 2, None), "--workers counts processes on the CPU"),
-        (2, ("cuda:0,cuda:1", None, "auto"), "use cpu or cuda"),
+        (2, ("cuda:0,cuda:1", None, "auto"), "use auto, cpu or cuda"),
+        (2, ("cuda:1", None, "auto"), "not on cuda:1"),
     ],
 )
 def test_where_options_place_the_work(

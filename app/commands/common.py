@@ -26,6 +26,13 @@ OutOption = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="DIR", help="Run directory. [default: reports/NAME]"),
 ]
+MaxMemoryOption = Annotated[
+    str,
+    typer.Option(
+        help="What a run may hold, of the host and of a device; streams that do not fit go to "
+        "files in the run directory. Workers share it."
+    ),
+]
 ChunkWindowsOption = Annotated[
     int | None,
     typer.Option(
@@ -47,7 +54,7 @@ DeviceOption = Annotated[
     typer.Option(
         metavar="DEVICE",
         help="cpu, cuda (all there are), or cuda:N[,cuda:M]; several share the work. auto is cuda "
-        "where there is any.",
+        "where there is any; with --ray, auto, cpu or cuda of the cluster's nodes.",
     ),
 ]
 WorkersOption = Annotated[
@@ -125,17 +132,22 @@ def write_output(path: Path, text: str) -> None:
 def read_placement(device: str, workers: int | None, ray: str | None) -> "Placement":
     """Where the options say that tasks are carried out. InputError for a device that is not there,
     and for options that mean nothing together."""
-    from diagnose.tasks import CPU, Placement
+    from diagnose.tasks import AUTO, CPU, CUDA, Placement
 
+    if ray is not None:
+        # Which devices there are, the cluster says, not this machine.
+        if device not in (AUTO, CPU, CUDA):
+            raise InputError(
+                f"Ray places tasks on devices itself, not on {device}", "use auto, cpu or cuda"
+            )
+        return Placement((device,), workers, ray)
     devices = read_devices(device)
-    if workers is not None and devices != (CPU,) and ray is None:
+    if workers is not None and devices != (CPU,):
         raise InputError(
             "--workers counts processes on the CPU, and a CUDA device has one of its own",
             "leave it out, and list the devices to use with --device",
         )
-    if ray is not None and "," in device:
-        raise InputError(f"Ray places tasks on devices itself, not on {device}", "use cpu or cuda")
-    return Placement(devices, workers, ray)
+    return Placement(devices, workers)
 
 
 def read_devices(device: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from app.commands.common import (
     ChunkWindowsOption,
     DeviceOption,
     JsonOption,
+    MaxMemoryOption,
     OutOption,
     RayOption,
     SeedOption,
@@ -53,9 +54,7 @@ def compare(
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     ray: RayOption = None,
-    max_memory: Annotated[
-        str, typer.Option(help="What a process may hold; streams that do not fit go to files.")
-    ] = "8GiB",
+    max_memory: MaxMemoryOption = "8GiB",
     chunk_windows: ChunkWindowsOption = None,
     seed: SeedOption = 0,
     trust_remote_code: TrustOption = False,

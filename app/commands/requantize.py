@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands.common import RunArgument
+from app.commands.common import RunArgument, parse_bytes
 from mixedprec.errors import InputError
 
 
@@ -28,6 +28,10 @@ def requantize(
     prove: Annotated[
         bool, typer.Option("--prove", help="Measure and check it as the run's own was proved.")
     ] = False,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(help="What the proof may take, like 8GiB. [default: as much as the run]"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write the checkpoint of a recipe, without searching again.
@@ -50,6 +54,7 @@ def requantize(
     from mixedprec.serving import write_serving
     from mixedprec.stored import checkpoint_bytes
 
+    budget = None if max_memory is None else parse_bytes(max_memory)
     found = RunDirectory(path)
     spec = RunSpec.from_json(found.read_searched()["spec"])
     if not found.is_done("search"):
@@ -86,7 +91,8 @@ def requantize(
             on_block=lambda done: on_progress("writing", done, source.blocks),
         )
         if prove:
-            proof = prove_checkpoint(found, Subject(str(source.path), recipe, out), on_progress)
+            subject = Subject(str(source.path), recipe, out)
+            proof = prove_checkpoint(found, subject, on_progress, budget)
         write_model_card(
             found, source, wanted, out, proof, serving.to_json(), fmt=fmt, requantized=True
         )

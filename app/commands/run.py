@@ -12,6 +12,7 @@ from app.commands.common import (
     ChunkWindowsOption,
     DeviceOption,
     JsonOption,
+    MaxMemoryOption,
     OutOption,
     RayOption,
     SeedOption,
@@ -70,13 +71,7 @@ def run(
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     ray: RayOption = None,
-    max_memory: Annotated[
-        str,
-        typer.Option(
-            help="What a run may hold, of the host and of a device; streams that do not fit go "
-            "to files in the run directory. Workers share it."
-        ),
-    ] = "8GiB",
+    max_memory: MaxMemoryOption = "8GiB",
     chunk_windows: ChunkWindowsOption = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print memory, chunks, passes and time, and stop.")

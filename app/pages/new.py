@@ -52,7 +52,11 @@ WORDS = {
     "keep_fp16": ("Units kept at 16 bits", "Such as 3.down; Enter after each."),
     "verify_units": ("Units measured exactly", "To check the estimates of the others."),
     "seed": ("Seed", "Of the bootstrap and of sampled tokens."),
-    "max_memory": ("Memory", "What a process may hold; streams that do not fit go to files."),
+    "max_memory": (
+        "Memory",
+        "What a run may hold, of the host and of a device; streams that do not fit go to files in "
+        "the run directory. Workers share it.",
+    ),
 }
 LEAST = {"windows": 2, "seq_len": 2, "calib_windows": 1, "calib_seq_len": 1}
 DECIMALS = ("z", "ratio", "delta_ppl")

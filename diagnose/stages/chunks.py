@@ -16,14 +16,11 @@ from diagnose.planning import Room, planned_windows, room_for
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.spec import RunSpec
 from diagnose.spikes import Thresholds
-from diagnose.sweep import list_chunks, run_sweep
+from diagnose.sweep import run_sweep
 from diagnose.tasks import CHUNKS_A_WORKER, OnStep, Task, Workers, list_missing
 from diagnose.weights import WeightLog
 from mixedprec.model import SourceModel
-from mixedprec.streams import batch_size
-
-# Where recipes are raced, half of the memory budget is for their streams.
-STREAM_SHARE = 0.5
+from mixedprec.streams import batch_size, list_slices
 
 
 class Options(Protocol):
@@ -52,9 +49,7 @@ class Subject(Protocol):
     def windows(self) -> Tensor: ...
 
 
-def plan_sweep(
-    spec: RunSpec, model: SourceModel, run: RunDirectory, branches: tuple[Branch, ...]
-) -> Plan:
+def plan_sweep(spec: RunSpec, run: RunDirectory, branches: tuple[Branch, ...]) -> Plan:
     """What a run sweeps: the uniform model of its spec, and `branches`."""
     return Plan(
         spec.bits, (spec.bits, spec.rescue_bits), frozenset(spec.keep_fp16), run.searches, branches
@@ -63,11 +58,12 @@ def plan_sweep(
 
 def choose_size(count: int, length: int, most: int, workers: int) -> int:
     """How many of `count` windows make a chunk: at most `most`, and few enough that every worker of
-    several has CHUNKS_A_WORKER of them; whole batches, at least one, so that a window is computed
-    beside the same ones whatever the chunk."""
+    several has CHUNKS_A_WORKER of them; all, or whole batches, at least one, so that a window is
+    computed beside the same ones whatever the chunk."""
     batch = batch_size(length)
     share = most if workers == 1 else math.ceil(count / (workers * CHUNKS_A_WORKER))
-    return max(1, min(most, share) // batch) * batch
+    size = min(most, share)
+    return count if size >= count else max(1, size // batch) * batch
 
 
 def fix_chunks(
@@ -79,7 +75,7 @@ def fix_chunks(
         count, length = windows.shape
         sizes = {**sizes, name: choose_size(count, length, most, workers.count)}
         run.update(chunks=sizes)
-    return list_chunks(len(windows), sizes[name])
+    return list_slices(len(windows), sizes[name])
 
 
 def finish_tasks(
@@ -125,7 +121,6 @@ def _sweep_chunk(
 
 def swept_chunks(
     name: str,
-    spec: Options,
     inputs: Subject,
     run: RunDirectory,
     plan: Sweepable,
@@ -143,7 +138,7 @@ def swept_chunks(
     """
     model, windows = inputs.model, inputs.windows
     chunks = fix_chunks(run, name, windows, planned_windows(run, name), workers)
-    room = room_for(run, name, workers.sharing)
+    room = room_for(run, name)
     files = [f"work/{name}-{number:04d}.safetensors" for number in range(len(chunks))]
     steps = model.blocks + 1
     tasks = []

@@ -99,7 +99,7 @@ def _draw_estimates(
     model, windows = inputs.model, inputs.windows
     widths = (spec.bits, spec.rescue_bits)
     chunks = fix_chunks(run, "estimate", windows, planned_windows(run, "estimate"), workers)
-    room = room_for(run, "estimate", workers.sharing)
+    room = room_for(run, "estimate")
     steps = 2 * model.blocks
     units: list[Things] = []
     linears: list[Things] = []

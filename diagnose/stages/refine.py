@@ -54,10 +54,9 @@ def refine_stage(
         ).items()
     }
     branches = [unit_branch(model, units[name], bits) for name, bits in measured]
-    plan = plan_sweep(spec, model, run, (*branches, *promotions))
+    plan = plan_sweep(spec, run, (*branches, *promotions))
     chunks = swept_chunks(
         "refine",
-        spec,
         inputs,
         run,
         plan,

@@ -29,18 +29,6 @@ def search_stage(
     takes the stream through the unquantized blocks, and leaves what each begins with in work/ until
     the block is searched.
     """
-    _search_blocks(spec, inputs, run, workers, progress)
-    paths = [search_path(run.searches, n, spec.bits) for n in range(inputs.model.blocks)]
-    found = {str(number): read_uncalibrated(path) for number, path in enumerate(paths)}
-    uncalibrated = {number: list(experts) for number, experts in found.items() if experts}
-    if uncalibrated:
-        run.update(uncalibrated=uncalibrated)
-
-
-def _search_blocks(
-    spec: RunSpec, inputs: Inputs, run: RunDirectory, workers: Workers, progress: OnProgress
-) -> None:
-    """The searches that are missing, here or handed out."""
     model, schemes = inputs.model, list(spec.schemes.values())
     blocks = model.blocks
     if workers.here:
@@ -71,7 +59,7 @@ def _search_elsewhere(
 ) -> None:
     """Every missing block as a task of its own."""
     model, blocks = inputs.model, inputs.model.blocks
-    folder, room = run.work / "inputs", room_for(run, "search", workers.sharing)
+    folder, room = run.work / "inputs", room_for(run, "search")
     shutil.rmtree(folder, ignore_errors=True)
     missing = missing_blocks(model, schemes, run.searches)
     searched = blocks - len(missing)

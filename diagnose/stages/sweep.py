@@ -73,7 +73,6 @@ def sweep_views(
     model = inputs.model
     chunks = swept_chunks(
         "sweep",
-        spec,
         inputs,
         run,
         plan,
@@ -115,7 +114,7 @@ def sweep_stage(
 ) -> None:
     """Measure every block in its three views; write blocks, activations, weights and tokens."""
     model, kept = inputs.model, frozenset(spec.keep_fp16)
-    plan = plan_sweep(spec, model, run, block_branches(model, spec.bits, kept))
+    plan = plan_sweep(spec, run, block_branches(model, spec.bits, kept))
     swept = sweep_views(spec, inputs, run, plan, workers, progress, spec.low.group)
     run.write_table("activations", swept.activations.rows(), ACTIVATIONS)
     run.write_table("weights", weight_rows(model, spec.bits, kept, swept.weights), WEIGHTS)

@@ -76,7 +76,7 @@ def measure(spec: RunSpec, out: Path, count: int, workers: Workers) -> dict[str,
     """Seconds of each stage in a fresh run directory."""
     work, run = prepare_run(spec), RunDirectory(out)
     run.create(work.description)
-    plan = work.plan(out, Placement(workers=count), {})
+    plan = work.plan(out, workers, {})
     run.update(memory_plan=plan.to_json())
     seconds = {}
     for stage in STAGES:
