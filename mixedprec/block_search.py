@@ -43,7 +43,6 @@ from mixedprec.streams import (
     as_stream,
     in_memory,
     list_batches,
-    list_slices,
 )
 from mixedprec.tensors import is_finite
 
@@ -109,7 +108,7 @@ def _search_scheme(
     family: Family,
     groups: Sequence[ScaleGroup],
     sites: dict[str, Site],
-    references: dict[str, Stream],
+    references: dict[ScaleGroup, Stream],
     kwargs: dict[str, Any],
     scheme: Scheme,
 ) -> BlockSearch:
@@ -132,7 +131,7 @@ def _search_scheme(
             best = judge_jointly(
                 linears,
                 site.inputs(),
-                references[group.inspect],
+                references[group],
                 _runner(block, group, kwargs),
                 candidates,
                 own,
@@ -200,14 +199,17 @@ def search_block(
     for handle in handles:
         handle.remove()
     check_finite(hidden, f"the output of {name}")
+    references: dict[ScaleGroup, Stream] = {}
     for group in groups:
         if group.inspect == "":
             # The whole block, judged as autoawq does: given the unit's input for its own.
             run, inputs = _runner(block, group, kwargs), sites[group.linears[0]].inputs()
-            kept[""] = Outputs(windows, space)
-            for part in list_slices(windows, 1):
-                kept[""].add(run(inputs.read(part).to(device)))
-    references = {key: outputs.stream() for key, outputs in kept.items()}
+            outputs = Outputs(windows, space)
+            for part in list_batches(inputs):
+                outputs.add(run(inputs.read(part).to(device)))
+            references[group] = outputs.stream()
+        elif group.inspect is not None:
+            references[group] = kept[group.inspect].stream()
     searches = [
         _search_scheme(block, family, groups, sites, references, kwargs, scheme)
         for scheme in schemes
