@@ -1,6 +1,7 @@
 """From a name to a model that can be read: found, checked, indexed. Reads headers only."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,10 @@ def _check_shapes(
                     )
 
 
-def _check_experts(path: Path, family: Family, count: int, files: dict[str, Path]) -> None:
+def _check_experts(path: Path, count: int, files: Mapping[str, Path]) -> None:
     """Raise InputError unless the checkpoint has as many experts as config.json says, one by one or
     stacked."""
-    headers: dict[Path, dict[str, StoredTensor]] = {}
+    headers: dict[Path, Mapping[str, StoredTensor]] = {}
     found: dict[str, int] = {}
     numbers: dict[str, set[int]] = {}
     for name, file in files.items():
@@ -102,8 +103,9 @@ def _check_experts(path: Path, family: Family, count: int, files: dict[str, Path
             numbers.setdefault(match[1], set()).add(int(match[2]))
         elif re.search(r"\.experts\.(gate_up|down)_proj$", name):
             if file not in headers:
-                headers[file] = name_fully(dict(read_header(file).tensors), family)
-            shape = headers[file][name].shape
+                headers[file] = read_header(file).tensors
+            held = headers[file]
+            shape = (held.get(name) or held[name.partition(".")[2]]).shape
             found[name] = shape[0] if len(shape) == 3 else 0
     for experts, seen in numbers.items():
         missing = next((number for number in range(count) if number not in seen), None)
@@ -189,7 +191,7 @@ def open_model(name: str, *, trust_remote_code: bool = False) -> SourceModel:
         raise InputError(f"{path} has no tensor {embedding}", "download the whole checkpoint again")
     check_blocks(path, family.blocks, config.num_hidden_layers, files)
     if family.experts is not None:
-        _check_experts(path, family, getattr(config, family.experts.count), files)
+        _check_experts(path, getattr(config, family.experts.count), files)
     try:
         if not trust_remote_code:
             # What is computed beside the weights is measured before it takes memory.

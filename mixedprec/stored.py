@@ -126,4 +126,6 @@ def _scheme_on_disk(quantization: dict[str, Any], linear: str) -> Scheme:
     if len(found) != 1:
         raise ValueError(f"{len(found)} config groups match {linear}; exactly one must")
     weights = found[0]
-    return Scheme(weights["num_bits"], read_group_size(weights), weights["symmetric"])
+    return Scheme(
+        weights["num_bits"], read_group_size(weights), bool(weights.get("symmetric", True))
+    )

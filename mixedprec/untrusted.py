@@ -46,7 +46,7 @@ SIZES: Mapping[str, int] = {
     "d_model": 2**20,
     "n_inner": 2**22,
     "n_head": 2**14,
-    "n_heads": 2**14,
+    "n_heads": 2**10,
     "num_kv_heads": 2**14,
     "rotary_dim": 2**14,
     "q_lora_rank": 2**20,
@@ -55,7 +55,7 @@ SIZES: Mapping[str, int] = {
     "qk_rope_head_dim": 2**14,
     "v_head_dim": 2**14,
     "n_positions": 2**20,
-    "max_seq_len": 2**20,
+    "max_seq_len": 2**18,
 }
 # A pattern may match a linear's name in as many ways, counted as if each quantifier could stop at
 # any of so many characters: four beside a choice of a few names, or one beside a list of blocks.

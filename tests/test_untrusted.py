@@ -201,6 +201,33 @@ def test_as_many_experts_as_there_are_tensors_of(
         open_model(str(folder))
 
 
+def test_stacked_experts_of_a_body_alone_in_several_files(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    """The file of the experts does not hold the embedding, by whose name a body is known."""
+    folder = Path(shutil.copytree(make_model("qwen3_moe"), tmp_path / "model"))
+    tensors = load_file(folder / "model.safetensors")
+    others: dict[str, torch.Tensor] = {}
+    for block in range(2):
+        prefix = f"model.layers.{block}.mlp.experts"
+        gate, up, down = (
+            [tensors.pop(f"{prefix}.{n}.{name}_proj.weight") for n in range(4)]
+            for name in ("gate", "up", "down")
+        )
+        pairs = zip(gate, up, strict=True)
+        others[f"layers.{block}.mlp.experts.gate_up_proj"] = torch.stack(
+            [torch.cat(pair) for pair in pairs]
+        )
+        others[f"layers.{block}.mlp.experts.down_proj"] = torch.stack(down)
+    bare = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    save_file(bare, folder / "model.safetensors")
+    save_file(others, folder / "model-2.safetensors")
+    found = open_model(str(folder)).read_block(1).state_dict()
+    expected = open_model(str(make_model("qwen3_moe"))).read_block(1).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.uint32, torch.int32])
 def test_parameters_that_are_no_floats(dtype: torch.dtype, folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
