@@ -19,13 +19,12 @@ from mixedprec.decode import LAYOUTS, Coding, Layout
 from mixedprec.errors import InputError
 from mixedprec.model import SourceModel
 from mixedprec.opening import read_config, resolve_path
-from mixedprec.safetensors_header import StoredTensor, read_header
+from mixedprec.safetensors_header import FLOATS, StoredTensor, read_header
 from mixedprec.scheme import FP16_BITS
-from mixedprec.tensors import index_tensors, is_finite, stored_name
+from mixedprec.tensors import index_tensors, is_finite, name_fully, stored_name
 from mixedprec.untrusted import read_json
 
 PLAIN = "plain"
-FLOATS = {"F16", "BF16", "F32", "F64"}
 # Entries of config.json that decide no number of a forward without a cache.
 WITHOUT_EFFECT = {
     "architectures",
@@ -91,6 +90,10 @@ class Candidate(SourceModel):
             )
         except InputError as error:
             raise InputError(f"{linear}: {error.what}", error.remedy) from error
+        except ValueError as error:
+            raise InputError(
+                f"{linear} cannot be unpacked ({error})", "download the checkpoint again"
+            ) from error
 
     def activation_scales(self, linear: str) -> str | None:
         """The tensor [K] by which autoawq divides what flows from an activation function into a
@@ -161,12 +164,13 @@ def open_candidate(name: str, reference: SourceModel) -> Candidate:
             f"the candidate's quantization method {method!r} is not read",
             f"compare a checkpoint of {', '.join(LAYOUTS)}, or one that is not quantized",
         )
-    files = index_tensors(path)
-    headers = {
-        name: found
+    files = name_fully(index_tensors(path), reference.family)
+    found = {
+        name: header
         for file in sorted(set(files.values()))
-        for name, found in read_header(file).tensors.items()
+        for name, header in read_header(file).tensors.items()
     }
+    headers = name_fully(found, reference.family)
     codings: dict[str, Coding] = {}
     sizes = {name: header.size for name, header in headers.items()}
     if quantization is not None:
@@ -202,7 +206,7 @@ def _describe_linears(
     path: Path,
     headers: Headers,
 ) -> dict[str, Coding]:
-    """The coding of every packed linear, checked against the shapes of its tensors."""
+    """The coding of every packed linear, checked against the shapes and types of its tensors."""
     parts: dict[str, dict[str, list[int]]] = defaultdict(dict)
     for name, header in headers.items():
         parts[name.rpartition(".")[0]][name.rpartition(".")[2]] = list(header.shape)
@@ -218,6 +222,12 @@ def _describe_linears(
         for part, shape in coding.shapes.items():
             if part in found and found[part] != shape:
                 raise _misshapen(f"{name}.{part}", found[part], shape)
+            if part in found and headers[f"{name}.{part}"].dtype not in layout.types[part]:
+                raise _mistyped(
+                    f"{name}.{part}",
+                    headers[f"{name}.{part}"].dtype,
+                    f"compare one that stores it as {' or '.join(layout.types[part])}",
+                )
         codings[name] = coding
     return codings
 
@@ -230,6 +240,12 @@ def _misshapen(name: str, found: list[int], wanted: list[int]) -> InputError:
     return InputError(
         f"the candidate's tensor {name} has shape {found} where its config.json means {wanted}",
         "use the config.json that came with these weights",
+    )
+
+
+def _mistyped(name: str, found: str, remedy: str) -> InputError:
+    return InputError(
+        f"the candidate stores {name} as {found}, which its config.json does not explain", remedy
     )
 
 
@@ -263,7 +279,8 @@ def _check_tensors(candidate: Candidate, headers: Headers) -> None:
                 )
             raise _missing(candidate.path, name)
     for name in sorted(set(headers) - known):
-        if name.endswith(BUFFERS) or _is_idle_bias(candidate, name):
+        is_float = headers[name].dtype in FLOATS
+        if name.endswith(BUFFERS) or (is_float and _is_idle_bias(candidate, name)):
             continue
         raise InputError(
             f"the candidate's tensor {name} belongs to no parameter of a "
@@ -277,9 +294,9 @@ def _check_plain(name: str, header: StoredTensor, shape: list[int]) -> None:
     if list(header.shape) != shape:
         raise _misshapen(name, list(header.shape), shape)
     if header.dtype not in FLOATS:
-        raise InputError(
-            f"the candidate stores {name} as {header.dtype}, "
-            "which its config.json does not explain",
+        raise _mistyped(
+            name,
+            header.dtype,
             "compare one whose unquantized tensors are float16, bfloat16 or float32",
         )
 

@@ -27,7 +27,7 @@ from mixedprec.recipe import Recipe
 from mixedprec.scheme import FP16_BITS, Scheme
 from mixedprec.searches import load_searches
 from mixedprec.serving import Serving, check_serving, describe_served
-from mixedprec.untrusted import read_json
+from mixedprec.untrusted import list_visible, read_json
 
 SHARD_BYTES = 128 * 2**20
 COPIED = (
@@ -187,7 +187,7 @@ def write_checkpoint(
         write_json(partial / "config.json", config)
         serving = examine_serving(partial, model)
         assert not serving.faults, "\n".join(serving.notes)
-        code = model.path.glob(CODE) if model.trust_remote_code else ()
+        code = list_visible(model.path, CODE) if model.trust_remote_code else ()
         for name in (*COPIED, *(path.name for path in code)):
             if (model.path / name).exists():
                 shutil.copyfile(model.path / name, partial / name)
@@ -202,7 +202,7 @@ def examine_serving(folder: Path, model: SourceModel) -> Serving:
     config.json and its files' headers."""
     config = read_json(folder / "config.json")
     shapes: dict[str, list[int]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in list_visible(folder, "*.safetensors"):
         with safe_open(path, framework="pt") as file:
             shapes |= {name: file.get_slice(name).get_shape() for name in file.keys()}
     modules = dict(model.shell.named_modules())

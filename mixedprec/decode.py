@@ -22,12 +22,13 @@ from torch import Tensor, nn
 
 from mixedprec.errors import InputError
 from mixedprec.packing import unpack, unpack_gemm, unpack_stream
-from mixedprec.scheme import BITS
+from mixedprec.scheme import BITS, read_group_size
 from mixedprec.untrusted import check_pattern
 
 Parts = Mapping[str, Tensor]
 # At other widths GPTQModel packs by planes.
 GPTQ_BITS = (2, 3, 4, 8)
+WORDS, INDEX, SCALES = ("I32",), ("I32", "I64"), ("F16", "BF16", "F32")
 Shapes = Mapping[str, list[int]]
 
 
@@ -45,7 +46,8 @@ class Coding:
 class Layout:
     """How a quantization method stores a linear.
 
-    probe: the suffix that only packed linears have. optional: suffixes that may be missing.
+    probe: the suffix that only packed linears have. optional: suffixes that may be missing. types:
+    by suffix, what safetensors may call the type of a tensor.
     check(config): InputError for a variant that is not read. describe(config, name, linear, found):
     the coding of a linear by quantization_config and the shapes that were found; InputError where
     they do not fit. decode(parts, coding): its weight, float32 [N, K].
@@ -53,6 +55,7 @@ class Layout:
 
     probe: str
     optional: tuple[str, ...]
+    types: Mapping[str, tuple[str, ...]]
     check: Callable[[Mapping[str, Any]], None]
     describe: Callable[[Mapping[str, Any], str, nn.Linear, Shapes], Coding]
     decode: Callable[[Parts, Coding], Tensor]
@@ -86,8 +89,8 @@ def _group_index(parts: Parts, suffix: str, groups: int) -> Tensor | None:
 
 
 def _count_groups(config: Mapping[str, Any], name: str, linear: nn.Linear) -> int:
-    """Groups of a linear by the `group_size` of `config`; one a row where it is −1 or absent."""
-    size = config.get("group_size") or -1
+    """Groups of a linear by the `group_size` of `config` (`read_group_size`)."""
+    size = read_group_size(config)
     groups = 1 if size == -1 else -(-linear.in_features // size)
     if size != -1 and linear.in_features % size:
         raise InputError(
@@ -242,6 +245,8 @@ def _decode_compressed(parts: Parts, coding: Coding) -> Tensor:
     zeros = parts.get("weight_zero_point")
     if zeros is None:
         zeros = torch.full((rows, groups), middle, dtype=torch.uint8)
+    elif (zeros.dtype == torch.int8) != (list(zeros.shape) == [rows, groups]):
+        raise ValueError(f"zero points are {zeros.dtype} {list(zeros.shape)}")
     elif zeros.dtype == torch.int8:
         zeros = zeros.int() + middle
     else:
@@ -252,11 +257,32 @@ def _decode_compressed(parts: Parts, coding: Coding) -> Tensor:
 
 
 LAYOUTS = {
-    "awq": Layout("qweight", (), _check_awq, _describe_awq, _decode_awq),
-    "gptq": Layout("qweight", ("g_idx",), _check_gptq, _describe_gptq, _decode_gptq),
+    "awq": Layout(
+        "qweight",
+        (),
+        {"qweight": WORDS, "qzeros": WORDS, "scales": SCALES},
+        _check_awq,
+        _describe_awq,
+        _decode_awq,
+    ),
+    "gptq": Layout(
+        "qweight",
+        ("g_idx",),
+        {"qweight": WORDS, "qzeros": WORDS, "scales": SCALES, "g_idx": INDEX},
+        _check_gptq,
+        _describe_gptq,
+        _decode_gptq,
+    ),
     "compressed-tensors": Layout(
         "weight_packed",
         ("weight_g_idx",),
+        {
+            "weight_packed": WORDS,
+            "weight_scale": SCALES,
+            "weight_zero_point": (*WORDS, "I8"),
+            "weight_shape": INDEX,
+            "weight_g_idx": INDEX,
+        },
         _check_compressed,
         _describe_compressed,
         _decode_compressed,

@@ -60,7 +60,7 @@ def search_experts(
     mixture, alone = block.get_submodule(layout.module), {g.previous: g for g in groups}
     experts = mixture.get_submodule("experts")
     assert isinstance(experts, Experts)
-    router: nn.Module = mixture.get_submodule("gate")
+    router: nn.Module = mixture.get_submodule(layout.gates[0])
     device = next(router.parameters()).device
     windows, length, _ = inputs.shape
     batches = (inputs.read(part).to(device).flatten(0, 1) for part in list_batches(inputs))

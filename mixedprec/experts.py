@@ -78,6 +78,19 @@ def seen_rows(block: nn.Module, linear: str) -> Tensor:
     return module.rows[int(number)]
 
 
+def same_choices(one: nn.Module, other: nn.Module, layout: ExpertLayout) -> Tensor:
+    """Which tokens went to the same experts in the last calls of two blocks, bool [T]."""
+    seen = []
+    for block in (one, other):
+        experts: Any = block.get_submodule(f"{layout.module}.experts")
+        tokens = 1 + max(int(rows.max()) for rows in experts.rows.values())
+        chosen = torch.zeros(tokens, len(experts), dtype=torch.bool)
+        for number, rows in experts.rows.items():
+            chosen[rows.cpu(), number] = True
+        seen.append(chosen)
+    return (seen[0] == seen[1]).all(1)
+
+
 def split_experts(block: nn.Module, layout: ExpertLayout, name: str) -> None:
     """Give a block of transformers' that holds its experts stacked a linear for each, without
     weights, and its mixture the name that checkpoints give it. InputError, naming the model, for a

@@ -64,8 +64,8 @@ class ExpertLayout:
 
     module: of the mixture inside a block. attribute: what transformers calls it there, if it has
     another name. gate, up, down: the linears of an expert. count: the entry of config.json with the
-    number of experts. gates: modules that stay at 16 bits and read the mixture's input. aliases:
-    names under which servers look the linears up besides.
+    number of experts. gates: modules that stay at 16 bits and read the mixture's input, the router
+    first. aliases: names under which servers look the linears up besides.
     """
 
     module: str

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mixedprec.families import Family, list_units
+from mixedprec.families import EXPERTS, Family, list_units
+from mixedprec.scheme import read_group_size
+from mixedprec.untrusted import check_pattern
 
-EXPERTS = "experts"
 # vLLM's class for a kind of unit: targets may name classes.
 CLASSES = {
     "qkv": "QKVParallelLinear",
@@ -105,20 +106,20 @@ def served_layers(family: Family, blocks: int) -> tuple[Layer, ...]:
 
 def read_groups(quantization: Mapping[str, Any]) -> Groups:
     """The groups of a `quantization_config`, without those of attention, which hold scales of the
-    cache. KeyError, TypeError, ValueError or AttributeError where it is malformed; re.error where a
-    pattern is."""
+    cache. KeyError, TypeError, ValueError or AttributeError where it is malformed, or a pattern is
+    (`check_pattern`)."""
     targets: dict[str, Declared] = {}
     for name, group in quantization["config_groups"].items():
         if len(group["targets"]) == 1 and group["targets"][0].endswith("Attention"):
             continue
         weights = group["weights"]
         channel = weights.get("strategy") == "channel"
-        size = -1 if channel else int(weights["group_size"])
+        size = -1 if channel else read_group_size(weights)
         declared = Declared(int(weights["num_bits"]), size, bool(weights["symmetric"]), name)
         targets |= dict.fromkeys(group["targets"], declared)
     ignore = tuple(quantization.get("ignore") or ())
     for target in (*targets, *ignore):
-        re.compile(target.removeprefix("re:"))
+        check_pattern(target.removeprefix("re:"))
     return Groups(targets, ignore)
 
 

@@ -31,6 +31,7 @@ from mixedprec.tensors import (
     stamp_file,
     stored_name,
 )
+from mixedprec.untrusted import list_visible
 
 # Python that may come with a model.
 CODE = "*.py"
@@ -90,7 +91,7 @@ class SourceModel:
                 with report_unreadable(path):
                     tensors[name] = read_tensor(path, name, dtype, parts.get(name))
                 if not is_finite(tensors[name]):
-                    raise not_finite(name, path)
+                    raise not_finite(parts[name].tensor if name in parts else name, path, dtype)
         return tensors
 
     def read_rows(self, name: str, rows: Tensor) -> Tensor:
@@ -206,7 +207,7 @@ class SourceModel:
         """SHA-256 of config.json and of every weights file, by file name; of the code too where it
         is trusted."""
         paths = [self.path / "config.json", *sorted(set(self.files.values()))]
-        paths += sorted(self.path.glob(CODE)) if self.trust_remote_code else []
+        paths += list_visible(self.path, CODE) if self.trust_remote_code else []
         return {path.name: hash_file(path) for path in paths}
 
 

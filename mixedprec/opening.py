@@ -1,5 +1,7 @@
 """From a name to a model that can be read: found, checked, indexed. Reads headers only."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,22 @@ from mixedprec.errors import InputError
 from mixedprec.experts import Part, find_part
 from mixedprec.families import FAMILIES, Family, find_family, fit_family
 from mixedprec.model import CODE, SourceModel, make_shell
+from mixedprec.safetensors_header import FLOATS, StoredTensor, read_header
 from mixedprec.tensors import held_name, index_tensors, name_fully, stamp_files, stored_name
 from mixedprec.untrusted import check_blocks, check_config, check_directory, read_json
 
+# A mask over all pairs of 8,192 positions has 64 MiB; the tables of positions of most are smaller.
+MOST_BUFFER_BYTES = 2**30
+# What a configuration that makes no sense may raise where the model is built.
+UNBUILDABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    OSError,
+    RuntimeError,
+)
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
 
 
@@ -42,7 +57,8 @@ def resolve_path(name: str, *, trust_remote_code: bool = False) -> Path:
 def _check_shapes(
     path: Path, shell: Any, family: Family, files: dict[str, Path], tied: bool
 ) -> None:
-    """Raise InputError for a parameter that the checkpoint lacks or holds in another shape."""
+    """Raise InputError for a parameter that the checkpoint lacks, holds in another shape, or not as
+    floating point."""
     wanted: dict[Path, dict[str, list[int]]] = {}
     parts: dict[str, Part] = {}
     for name, parameter in shell.named_parameters():
@@ -69,6 +85,54 @@ def _check_shapes(
                         f"tensor {name} has shape {found} where config.json means {shape}",
                         "use the config.json that came with these weights",
                     )
+                if whole.get_dtype() not in FLOATS:
+                    raise InputError(
+                        f"tensor {name} is stored as {whole.get_dtype()}",
+                        "give the FP16 or BF16 model that it was made from",
+                    )
+
+
+def _check_experts(path: Path, count: int, files: Mapping[str, Path]) -> None:
+    """Raise InputError unless the checkpoint has as many experts as config.json says, one by one or
+    stacked."""
+    headers: dict[Path, Mapping[str, StoredTensor]] = {}
+    found: dict[str, int] = {}
+    numbers: dict[str, set[int]] = {}
+    for name, file in files.items():
+        if match := re.search(r"^(.+\.experts)\.([0-9]{1,6})\.", name):
+            numbers.setdefault(match[1], set()).add(int(match[2]))
+        elif re.search(r"\.experts\.(gate_up|down)_proj$", name):
+            if file not in headers:
+                headers[file] = read_header(file).tensors
+            held = headers[file]
+            shape = (held.get(name) or held[name.partition(".")[2]]).shape
+            found[name] = shape[0] if len(shape) == 3 else 0
+    for experts, seen in numbers.items():
+        missing = next((number for number in range(count) if number not in seen), None)
+        if missing is not None:
+            raise InputError(
+                f"{path} has no tensor of {experts}.{missing}",
+                "download the whole checkpoint again",
+            )
+        found[experts] = len(seen)
+    for name, many in found.items():
+        if many != count:
+            raise InputError(
+                f"{name} in {path} is of {many} experts, config.json says {count}",
+                "use the config.json that came with these weights",
+            )
+    if not found:
+        raise InputError(f"{path} has no tensor of experts", "download the whole checkpoint again")
+
+
+def _check_buffers(path: Path, shell: Any) -> None:
+    """Raise InputError for a config.json by which a model computes tables of absurd size."""
+    size = sum(buffer.numel() * buffer.element_size() for buffer in shell.buffers())
+    if size > MOST_BUFFER_BYTES:
+        raise InputError(
+            f"{path / 'config.json'} means tables of {size:,} bytes beside the weights",
+            "use the config.json that came with these weights",
+        )
 
 
 def _served_dtype(files: dict[str, Path], probe: str) -> torch.dtype:
@@ -126,13 +190,22 @@ def open_model(name: str, *, trust_remote_code: bool = False) -> SourceModel:
     if embedding not in files:
         raise InputError(f"{path} has no tensor {embedding}", "download the whole checkpoint again")
     check_blocks(path, family.blocks, config.num_hidden_layers, files)
+    if family.experts is not None:
+        _check_experts(path, getattr(config, family.experts.count), files)
     try:
+        if not trust_remote_code:
+            # What is computed beside the weights is measured before it takes memory.
+            with torch.device("meta"):
+                outline = make_shell(config, family, name)
+            _check_buffers(path, outline)
+            _check_shapes(path, outline, family, files, config.tie_word_embeddings)
         shell = make_shell(config, family, name, trust_remote_code=trust_remote_code)
-    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, OSError) as error:
+    except UNBUILDABLE as error:
         raise InputError(
             f"{path / 'config.json'} does not describe a model ({error})", "repair it"
         ) from error
-    _check_shapes(path, shell, family, files, config.tie_word_embeddings)
+    if trust_remote_code:
+        _check_shapes(path, shell, family, files, config.tie_word_embeddings)
     dtype = _served_dtype(files, embedding)
     return SourceModel(
         name,

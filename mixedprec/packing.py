@@ -139,7 +139,9 @@ def unpack_gemm(words: Tensor) -> Tensor:
 
 def unpack_stream(words: Tensor, bits: int, rows: int) -> Tensor:
     """GPTQ's int32 words [W, C] to uint8 codes [rows, C]: down each column the codes follow each
-    other bit by bit, so that at 3 bits some straddle two words."""
+    other bit by bit, so that at 3 bits some straddle two words. ValueError for words that are not
+    int32."""
+    _check_words(words)
     count, columns = words.shape
     groups = -(-count // bits)
     padded = torch.zeros(groups * bits, columns, dtype=torch.int32)

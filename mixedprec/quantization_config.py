@@ -32,6 +32,11 @@ def check_format(fmt: str, family: Family, recipe: Recipe, schemes: dict[int, Sc
         raise InputError(
             f"autoawq's GEMM format has zero points, {what}", "write it as compressed-tensors"
         )
+    if fmt == "awq" and 4 in schemes and schemes[4].group_size == -1:
+        raise InputError(
+            "autoawq's GEMM format is served in groups, this run has one group a row",
+            "write it as compressed-tensors",
+        )
     odd = [bits for bits in widths if bits not in (*SERVED_WIDTHS, FP16_BITS)]
     if odd:
         raise InputError(

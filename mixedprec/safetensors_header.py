@@ -21,6 +21,8 @@ MOST_HEADER_BYTES = 32 * 2**20
 MOST_NAME = 1024
 MOST_DIMENSIONS = 8
 METADATA = "__metadata__"
+# Types of parameters that are stored as they are used.
+FLOATS = {"F16", "BF16", "F32", "F64"}
 BITS_OF_TYPE: Mapping[str, int] = {
     "F4": 4,
     "F6_E2M3": 6,

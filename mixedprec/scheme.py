@@ -1,12 +1,25 @@
 """Widths and groups: how a weight is quantized, as plain data (no torch)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mixedprec.errors import InputError
 
 BITS = range(2, 9)
 GROUP_SIZES = (32, 64, 128, -1)
 FP16_BITS = 16
+
+
+def read_group_size(settings: Mapping[str, Any]) -> int:
+    """The `group_size` that a checkpoint's config.json states: -1 for one group a row, which tools
+    write as -1, 0 or null, or leave out. ValueError for what is no size."""
+    size = settings.get("group_size")
+    if size is None or size == 0:
+        return -1
+    if isinstance(size, bool) or not isinstance(size, int) or (size < 1 and size != -1):
+        raise ValueError(f"group_size is {str(size)[:40]}")
+    return size
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,12 @@ vLLM 0.32 and transformers 5.23 with checkpoints that break one rule each; tests
 """
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mixedprec.families import Family
+from mixedprec.families import EXPERTS, Family
 from mixedprec.matching import (
-    EXPERTS,
     UNMAPPED,
     Declared,
     Groups,
@@ -28,6 +26,7 @@ from mixedprec.matching import (
     read_in_vllm,
     served_layers,
 )
+from mixedprec.scheme import read_group_size
 from mixedprec.widths import join_words
 
 LOADS, WRONG, REFUSES = "loads", "loads wrongly", "refuses"
@@ -133,15 +132,18 @@ def check_serving(quantization: Mapping[str, Any], shapes: Shapes, served: Serve
     """What every consumer makes of a checkpoint: `quantization_config`, and the shape of every
     tensor on disk."""
     method = quantization.get("quant_method")
-    if method == "awq":
-        return Serving(tuple(_join(_check_gemm(quantization, shapes, served))), (VLLM,))
-    if method != "compressed-tensors" or quantization.get("format") != "pack-quantized":
+    if method != "awq" and (
+        method != "compressed-tensors" or quantization.get("format") != "pack-quantized"
+    ):
         return Serving((), ())
+    judged = (VLLM,) if method == "awq" else CONSUMERS
     try:
+        if method == "awq":
+            return Serving(tuple(_join(_check_gemm(quantization, shapes, served))), judged)
         groups = read_groups(quantization)
-    except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         what = f"config.json's quantization_config cannot be read ({error!r})"
-        return Serving(tuple(Finding(consumer, REFUSES, what) for consumer in CONSUMERS))
+        return Serving(tuple(Finding(consumer, REFUSES, what) for consumer in judged), judged)
     found = [
         *_check_servers(groups, shapes, served),
         *_check_transformers(groups, shapes, served),
@@ -342,6 +344,7 @@ def _check_gemm(quantization: Mapping[str, Any], shapes: Shapes, served: Served)
     """autoawq's GEMM format: entries of `modules_to_not_convert` are parts of the names of what
     stays at 16 bits; fused layers go by their parts, or by their own name where vLLM knows none."""
     kept = quantization.get("modules_to_not_convert") or ()
+    size = read_group_size(quantization)
 
     def is_kept(name: str) -> bool:
         return any(entry in name for entry in kept)
@@ -364,6 +367,6 @@ def _check_gemm(quantization: Mapping[str, Any], shapes: Shapes, served: Served)
             elif packed:
                 rows = shapes[f"{linear}.qweight"][0]
                 groups = shapes.get(f"{linear}.scales", [0])[0]
-                if groups * int(quantization["group_size"]) != rows:
+                if groups * (rows if size == -1 else size) != rows:
                     reason = f"{groups} groups of scales for {rows} inputs"
                     yield _Seen(VLLM, REFUSES, reason, linear)

@@ -12,8 +12,14 @@ from mixedprec.arithmetic import Quantized
 from mixedprec.errors import InputError
 from mixedprec.packing import from_compressed_tensors, from_gemm
 from mixedprec.safetensors_header import read_header
-from mixedprec.scheme import Scheme
-from mixedprec.untrusted import check_config, check_directory, check_pattern, read_json
+from mixedprec.scheme import Scheme, read_group_size
+from mixedprec.untrusted import (
+    check_config,
+    check_directory,
+    check_pattern,
+    list_visible,
+    read_json,
+)
 
 QUANTIZED_SUFFIXES = {
     "compressed-tensors": (
@@ -29,7 +35,7 @@ QUANTIZED_SUFFIXES = {
 def checkpoint_bytes(folder: Path) -> int:
     """Bytes of all tensors of a checkpoint; the files' headers, which no server keeps, left out."""
     total = 0
-    for path in folder.glob("*.safetensors"):
+    for path in list_visible(folder, "*.safetensors"):
         with open(path, "rb") as file:
             header = int.from_bytes(file.read(8), "little")
         total += path.stat().st_size - 8 - header
@@ -83,7 +89,7 @@ def open_checkpoint(folder: Path) -> StoredCheckpoint:
     except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         raise InputError(f"{source} is damaged ({error})", again) from error
     files: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in list_visible(folder, "*.safetensors"):
         try:
             files |= dict.fromkeys(read_header(path).tensors, path)
         except (OSError, ValueError) as error:
@@ -105,13 +111,13 @@ def check_quantization(quantization: Any) -> None:
                 check_pattern(target.removeprefix("re:"))
     for weights in groups:
         bits = weights["bits" if method == "awq" else "num_bits"]
-        Scheme(bits, weights["group_size"] or -1, bool(weights.get("symmetric", False)))
+        Scheme(bits, read_group_size(weights), bool(weights.get("symmetric", False)))
 
 
 def _scheme_on_disk(quantization: dict[str, Any], linear: str) -> Scheme:
     """The scheme that the checkpoint's own config gives to a linear."""
     if quantization["quant_method"] == "awq":
-        return Scheme(quantization["bits"], quantization["group_size"], False)
+        return Scheme(quantization["bits"], read_group_size(quantization), False)
     found = [
         group["weights"]
         for group in quantization["config_groups"].values()
@@ -120,4 +126,6 @@ def _scheme_on_disk(quantization: dict[str, Any], linear: str) -> Scheme:
     if len(found) != 1:
         raise ValueError(f"{len(found)} config groups match {linear}; exactly one must")
     weights = found[0]
-    return Scheme(weights["num_bits"], weights["group_size"] or -1, weights["symmetric"])
+    return Scheme(
+        weights["num_bits"], read_group_size(weights), bool(weights.get("symmetric", True))
+    )

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,8 +17,9 @@ from mixedprec.experts import Part
 from mixedprec.families import Family
 from mixedprec.safetensors_header import read_header
 from mixedprec.streams import list_slices
-from mixedprec.untrusted import read_json
+from mixedprec.untrusted import list_visible, read_json
 
+T = TypeVar("T")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # Names that older checkpoints give a module of today's transformers.
 OLD_NAMES = {"lm_head.weight": "embed_out.weight"}
@@ -90,7 +91,13 @@ def read_tensor(
     return values
 
 
-def not_finite(name: str, path: Path) -> InputError:
+def not_finite(name: str, path: Path, dtype: torch.dtype | None = None) -> InputError:
+    """The error for a tensor that is not finite as stored, or where it is, as `dtype`."""
+    if dtype == torch.float16 and all(is_finite(part) for _, part in read_parts(path, name)):
+        return InputError(
+            f"tensor {name} in {path.name} holds values above 65,504, the largest of float16",
+            "give the model in bfloat16, if there is one",
+        )
     return InputError(
         f"tensor {name} in {path.name} holds NaN or infinity",
         "repair or re-download the checkpoint",
@@ -119,14 +126,15 @@ def index_tensors(path: Path) -> dict[str, Path]:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{index} is damaged", "download the checkpoint again") from error
         for name in names:
-            if not isinstance(name, str) or name != Path(name).name or name in ("", ".", ".."):
+            if not isinstance(name, str) or name != Path(name).name or name[:1] in ("", "."):
                 raise InputError(
-                    f"{index} names a file outside of its directory ({str(name)[:80]!r})",
+                    f"{index} names a file outside of its directory, or a hidden one "
+                    f"({str(name)[:80]!r})",
                     "download the checkpoint again, from a source that you trust",
                 )
         found = [path / name for name in names]
     else:
-        found = sorted(path.glob("*.safetensors"))
+        found = list_visible(path, "*.safetensors")
     if not found:
         if any(any(path.glob(pattern)) for pattern in PICKLED):
             raise InputError(
@@ -147,14 +155,14 @@ def index_tensors(path: Path) -> dict[str, Path]:
     return files
 
 
-def name_fully(files: dict[str, Path], family: Family) -> dict[str, Path]:
+def name_fully(files: dict[str, T], family: Family) -> dict[str, T]:
     """The tensors by the names of transformers' whole model: some checkpoints, BLOOM's and old OPTs
-    among them, hold its body alone, without the first part of each name."""
+    among them, hold its body alone, without the first part of each name. files: by stored name."""
     body, _, bare = f"{family.embedding}.weight".partition(".")
     if bare not in files:
         return files
     known = ("lm_head.", body + ".")
-    return {n if n.startswith(known) else f"{body}.{n}": path for n, path in files.items()}
+    return {n if n.startswith(known) else f"{body}.{n}": held for n, held in files.items()}
 
 
 def held_name(file: Any, name: str) -> str:

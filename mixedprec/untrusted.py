@@ -9,6 +9,7 @@ import json
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,26 @@ SIZES: Mapping[str, int] = {
     "num_local_experts": 2**16,
     "num_experts_per_tok": 2**16,
     "max_position_embeddings": 2**31,
+    "n_layers": 4096,
+    "n_embd": 2**20,
+    "d_model": 2**20,
+    "n_inner": 2**22,
+    "n_head": 2**14,
+    "n_heads": 2**10,
+    "num_kv_heads": 2**14,
+    "rotary_dim": 2**14,
+    "q_lora_rank": 2**20,
+    "kv_lora_rank": 2**20,
+    "qk_nope_head_dim": 2**14,
+    "qk_rope_head_dim": 2**14,
+    "v_head_dim": 2**14,
+    "n_positions": 2**20,
+    "max_seq_len": 2**18,
 }
+# A pattern may match a linear's name in as many ways, counted as if each quantifier could stop at
+# any of so many characters: four beside a choice of a few names, or one beside a list of blocks.
+TYPICAL_NAME = 32
+MOST_WAYS = 2**26
 # May be 0 in configurations that mean "none" by it.
 MAY_BE_ZERO = {"shared_expert_intermediate_size", "moe_intermediate_size"}
 
@@ -112,38 +132,59 @@ def _parse_int(text: str) -> int:
 def _read_unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"{twice[:80]!r} is there twice")
     return found
 
 
 def check_pattern(pattern: str) -> None:
-    """Raise ValueError for a regular expression that is none, or one whose matching may take time
-    exponential in the text: a repeated group that repeats or chooses inside."""
+    """Raise ValueError for a regular expression that is none, or one whose matching may take too
+    long: a repeated group that repeats or chooses inside takes time exponential in the text, and
+    every quantifier and choice beside others multiplies the ways to match."""
+
+    def refuse() -> ValueError:
+        return ValueError(f"{pattern[:80]!r} may take for ever to match")
+
     try:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{pattern[:80]!r} is no regular expression ({error})") from error
     # Escaped characters and classes stand for one character whatever is in them.
-    bare = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "x", pattern, flags=re.DOTALL)
-    inside = [False]
+    bare = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "x", pattern, flags=re.DOTALL)
+    if re.search(r"\(\?(#|[a-zA-Z]*x)", bare):
+        # Comments may hold brackets of their own.
+        raise refuse()
+    # Lazy and possessive quantifiers are quantifiers; "?" after a bracket is none.
+    bare = re.sub(r"([*+?}])[?+]", r"\1", bare.replace("(?", "("))
+    inside, ways = [False], 1
+    branches = [1]
     for at, char in enumerate(bare):
-        repeats = char in "*+{"
         if char == "(":
             inside.append(False)
+            branches.append(1)
         elif char == ")" and len(inside) > 1:
             ambiguous = inside.pop()
             if ambiguous and bare[at + 1 : at + 2] in {"*", "+", "{"}:
-                raise ValueError(f"{pattern[:80]!r} may take for ever to match")
+                raise refuse()
             inside[-1] |= ambiguous
-        inside[-1] |= repeats or char == "|"
+            ways *= branches.pop()
+        elif char == "|":
+            branches[-1] += 1
+        inside[-1] |= char in "*+{?|"
+        is_exact = char == "{" and re.match(r"\{\d+\}", bare[at:])
+        if char in "*+{" and not is_exact:
+            ways *= TYPICAL_NAME
+        elif char == "?":
+            ways *= 2
+    if ways * branches[0] > MOST_WAYS:
+        raise refuse()
 
 
 def check_directory(folder: Path) -> None:
     """Raise InputError for a model directory with a link that leads out of it (but within the hub's
     cache of that model, whose files are links), with anything but files and directories in it, or
-    with JSON of absurd size. What is not read (hidden files) is not looked at."""
+    with JSON of absurd size. Hidden files are not looked at, and must not be read: see
+    `list_visible`."""
     allowed = _own_ground(folder)
     for path in _list_files(folder):
         try:
@@ -158,6 +199,8 @@ def check_directory(folder: Path) -> None:
                 f"{path} is a link out of its directory ({resolved})",
                 "put the file itself there: what a model directory links to is not read",
             )
+        if stat.S_ISDIR(status.st_mode) and _is_walked(resolved, folder):
+            continue
         if not stat.S_ISREG(status.st_mode):
             raise InputError(f"{path} is no regular file", "take it out of the model's directory")
         most = MOST_TOKENIZER_BYTES if path.name.startswith("tokenizer") else MOST_JSON_BYTES
@@ -166,6 +209,20 @@ def check_directory(folder: Path) -> None:
                 f"{path} has {status.st_size:,} bytes, more than any model's",
                 "download the checkpoint again",
             )
+
+
+def list_visible(folder: Path, pattern: str) -> list[Path]:
+    """The files of a model directory whose names match, in order, without hidden ones, which
+    `check_directory` has not looked at."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
+def _is_walked(resolved: Path, folder: Path) -> bool:
+    """Whether a directory that a link leads to is one of those looked through anyway."""
+    real = folder.resolve()
+    return resolved.is_relative_to(real) and not any(
+        part.startswith(".") for part in resolved.relative_to(real).parts
+    )
 
 
 def _own_ground(folder: Path) -> Path:

@@ -391,3 +391,66 @@ def test_heads_are_compared_as_they_are_used(make_model: MakeModel, tmp_path: Pa
     save_file(tensors, path / "model.safetensors")
     with pytest.raises(InputError, match=r"lm_head\.weight has shape"):
         open_candidate(str(path), model)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "part", "dtype"),
+    [
+        ("awq", "qweight", torch.float16),
+        ("awq", "qzeros", torch.int64),
+        ("awq", "scales", torch.float8_e4m3fn),
+        ("compressed-tensors", "weight_packed", torch.int64),
+        ("compressed-tensors", "weight_scale", torch.float8_e4m3fn),
+        ("compressed-tensors", "weight_zero_point", torch.float32),
+    ],
+)
+def test_packed_tensors_of_other_types(
+    fmt: str, part: str, dtype: torch.dtype, searched: Callable, tmp_path: Path
+) -> None:
+    model, searches, _ = searched("llama")
+    recipe = make_recipe("", model.family, model.blocks, 4)
+    path = tmp_path / "out"
+    write_checkpoint(path, model, recipe, searches, SCHEMES, fmt=fmt)
+    target = f"model.layers.1.mlp.down_proj.{part}"
+    change_tensors(path, lambda name, t: t.to(dtype) if name == target else t)
+    with pytest.raises(InputError, match=f"{target} as [A-Z0-9_]+, which"):
+        open_candidate(str(path), model)
+
+
+def test_zero_points_that_are_packed_bytes(searched: Callable, tmp_path: Path) -> None:
+    """Bytes are one a zero point, words hold eight."""
+    model, searches, _ = searched("llama")
+    recipe = make_recipe("", model.family, model.blocks, 4)
+    path = tmp_path / "out"
+    write_checkpoint(path, model, recipe, searches, SCHEMES)
+    target = "model.layers.1.mlp.down_proj.weight_zero_point"
+    change_tensors(path, lambda name, t: t.to(torch.int8) if name == target else t)
+    with pytest.raises(InputError, match=r"down_proj cannot be unpacked \(zero points are"):
+        open_candidate(str(path), model).read_block(1)
+
+
+def test_checkpoints_of_the_body_alone(make_model: MakeModel, tmp_path: Path) -> None:
+    """As BLOOM's own, which leave out the first part of each name."""
+    model = open_model(str(make_model("bloom")))
+    path = copy_model(model.path, tmp_path)
+    tensors = load_file(path / "model.safetensors")
+    bare = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    save_file(bare, path / "model.safetensors")
+    candidate = open_candidate(str(path), model)
+    windows = torch.randint(0, 300, (2, 16), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(forward(candidate, windows), forward(model, windows))
+    assert differing_places(model, candidate) == ()
+    assert sum(candidate.sizes.values()) == sum(tensor.nbytes for tensor in tensors.values())
+
+
+def test_a_bias_of_another_type_is_not_idle(searched: Callable, tmp_path: Path) -> None:
+    model, searches, _ = searched("llama")
+    recipe = make_recipe("", model.family, model.blocks, 4)
+    path = tmp_path / "out"
+    write_checkpoint(path, model, recipe, searches, SCHEMES)
+    tensors = load_file(path / "model.safetensors")
+    bias = "model.layers.0.mlp.down_proj.bias"
+    tensors[bias] = torch.zeros(128).to(torch.float8_e4m3fn)
+    save_file(tensors, path / "model.safetensors")
+    with pytest.raises(InputError, match=f"{bias} belongs to no parameter"):
+        open_candidate(str(path), model)

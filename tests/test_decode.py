@@ -195,3 +195,8 @@ def test_a_linear_goes_by_its_name_before_a_pattern_before_its_class() -> None:
     groups["again"] = {"targets": [NAME], "weights": {"num_bits": 8, "strategy": "channel"}}
     with pytest.raises(InputError, match="say different things of"):
         width(NAME)
+
+
+def test_words_of_another_type_are_refused() -> None:
+    with pytest.raises(ValueError, match="not an int32 matrix"):
+        unpack_stream(torch.zeros(4, 4, dtype=torch.int64), 4, 32)

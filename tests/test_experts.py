@@ -5,7 +5,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,7 @@ from mixedprec.model import SourceModel
 from mixedprec.opening import open_model
 from mixedprec.recipe import load_recipe, make_recipe
 from mixedprec.scheme import Scheme
+from mixedprec.search import ScaleChoice
 from mixedprec.searches import load_search, search_path
 from tests.tiny import MIXTURES, tiny_config
 
@@ -169,6 +170,42 @@ def test_an_expert_without_tokens_is_named_and_rounded(searched: Searched) -> No
             # Rounded to nearest in its group's steps, nothing clipped but at the last code.
             assert ((linear.served() - scaled).abs() <= 0.5001 * step + 1e-6).float().mean() > 0.98
             assert torch.equal(linear.outputs, torch.ones(len(weight)))
+
+
+@pytest.mark.parametrize(("share", "holds"), [(1 / 48, True), (0.5, False)])
+def test_a_tie_of_two_experts_may_break_the_other_way(
+    share: float,
+    holds: bool,
+    idle: Path,
+    text_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Some tokens of the scaled block go to the experts with the next numbers."""
+    model = open_model(str(idle))
+    layout = model.family.experts
+    assert layout is not None
+
+    def reroute(_: torch.nn.Module, args: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+        hidden, chosen, weights = args
+        moved = chosen.clone()
+        count = round(share * len(chosen))
+        moved[:count] = (chosen[:count] + 1) % 4
+        return hidden, moved, weights
+
+    def scale(block: torch.nn.Module, choices: Sequence[ScaleChoice]) -> torch.nn.Module:
+        scaled = scale_block(block, choices)
+        experts = scaled.get_submodule(f"{layout.module}.experts")
+        experts.register_forward_pre_hook(reroute)
+        return scaled
+
+    monkeypatch.setattr("mixedprec.block_search.scale_block", scale)
+    windows = cut_windows(load_corpus(str(text_file)), load_tokenizer(idle), 48, 2)
+    if holds:
+        search_model(model, windows, [SCHEMES[4]], tmp_path)
+    else:
+        with pytest.raises(AssertionError, match=r"change the experts of model\.layers\.0"):
+            search_model(model, windows, [SCHEMES[4]], tmp_path)
 
 
 def test_few_tokens_are_too_few(idle: Path, tmp_path: Path) -> None:

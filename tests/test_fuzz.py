@@ -32,6 +32,7 @@ from diagnose.rundir import RunDirectory, reads_run
 from diagnose.scores import read_scores
 from mixedprec.arithmetic import quantize
 from mixedprec.candidate import open_candidate
+from mixedprec.checkpoint import examine_serving
 from mixedprec.errors import InputError
 from mixedprec.families import FAMILIES
 from mixedprec.opening import open_model
@@ -486,6 +487,12 @@ def test_candidates(count: int, make_model: MakeModel, tmp_path: Path) -> None:
     def check(made: tuple[bytes, dict[str, torch.Tensor]]) -> bool:
         (folder / "config.json").write_bytes(made[0])
         save_file(made[1], folder / "model.safetensors")
-        return taken(lambda: open_candidate(str(folder), reference).read_block(0))
+
+        def read() -> None:
+            candidate = open_candidate(str(folder), reference)
+            examine_serving(folder, candidate).to_json()
+            candidate.read_block(0)
+
+        return taken(read)
 
     fuzz("candidates", count, candidates(), check)

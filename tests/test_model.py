@@ -158,3 +158,20 @@ def test_a_hub_id_is_known_by_the_hubs_own_folder(make_model: MakeModel) -> None
     assert replace(model, path=cache).hub_id == "org/a--b.c"
     assert replace(model, path=cache.parent).hub_id is None
     assert replace(model, path=Path("snapshots/x")).hub_id is None
+
+
+def test_values_beyond_float16_are_told_from_damage(make_model: MakeModel, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(make_model("llama", torch.float32), folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"][3] = 70_000.0
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    model = open_model(str(folder))
+    assert model.dtype == torch.float16
+    with pytest.raises(InputError, match=r"model\.norm\.weight .* above 65,504"):
+        model.read(["model.norm.weight"], model.dtype)
+    assert model.read(["model.norm.weight"])["model.norm.weight"][3] == 70_000
+    tensors["model.norm.weight"][3] = float("inf")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="holds NaN or infinity"):
+        open_model(str(folder)).read(["model.norm.weight"], model.dtype)

@@ -13,11 +13,12 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from mixedprec.checkpoint import examine_serving, write_checkpoint
+from mixedprec.errors import InputError
 from mixedprec.families import FAMILIES, find_family
 from mixedprec.matching import Layer
 from mixedprec.model import SourceModel
 from mixedprec.opening import open_model
-from mixedprec.recipe import load_recipe
+from mixedprec.recipe import load_recipe, make_recipe
 from mixedprec.scheme import Scheme
 from mixedprec.serving import (
     LOADS,
@@ -264,3 +265,42 @@ def test_a_checkpoint_that_would_not_load_is_not_left_behind(
 def test_outcomes_are_told_in_a_line() -> None:
     said = {"vllm": REFUSES, "sglang": REFUSES, "transformers": LOADS, "notes": ["Why"]}
     assert write_serving(said) == "transformers loads it, vLLM and SGLang refuse it. Why"
+
+
+@pytest.mark.parametrize("size", [{}, {"group_size": None}, {"group_size": 0}, {"group_size": -1}])
+def test_one_group_a_row_however_it_is_said(
+    size: dict[str, Any],
+) -> None:
+    """As candidates are decoded: in both formats no size means one group."""
+    layers = (Layer(at(0, "self_attn.o_proj"), (at(0, "self_attn.o_proj"),), "o"),)
+    served = Served(layers, {at(0, "self_attn.o_proj"): 128})
+    weights = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", **size}
+    quantization = QUANTIZATION | {
+        "config_groups": {"group_0": {"targets": ["re:.*_proj$"], "weights": weights}}
+    }
+    shapes = shapes_of(layers, 4) | {at(0, "self_attn.o_proj") + ".weight_scale": [64, 1]}
+    assert check_serving(quantization, shapes, served).outcome(VLLM) == LOADS
+    gemm = {"qweight": [128, 8], "qzeros": [1, 8], "scales": [1, 64]}
+    shapes = {at(0, f"self_attn.o_proj.{part}"): shape for part, shape in gemm.items()}
+    awq = {"quant_method": "awq", "bits": 4, **size}
+    assert check_serving(awq, shapes, served).outcome(VLLM) == LOADS
+    assert check_serving(awq | {"group_size": 64}, shapes, served).outcome(VLLM) == REFUSES
+    assert check_serving(awq | {"group_size": "x"}, shapes, served).outcome(VLLM) == REFUSES
+
+
+def test_ignored_patterns_that_would_not_end_are_not_tried() -> None:
+    found = check_serving(QUANTIZATION | {"ignore": ["re:(a?){28}a{28}$"]}, {}, Served((), {}))
+    assert found.outcome(VLLM) == REFUSES
+    assert "may take for ever" in found.notes[0]
+
+
+def test_groups_of_a_row_are_not_written_in_autoawqs_format(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    model = open_model(str(make_model("llama")))
+    recipe = make_recipe("", model.family, model.blocks, 4)
+    with pytest.raises(InputError, match="this run has one group a row: write it as compressed"):
+        write_checkpoint(
+            tmp_path / "out", model, recipe, tmp_path, {4: Scheme(4, -1, False)}, fmt="awq"
+        )
+    assert not list(tmp_path.iterdir())

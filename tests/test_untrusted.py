@@ -3,20 +3,26 @@
 import json
 import os
 import pickle
+import re
+import resource
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from diagnose.corpora import load_tokenizer
+from mixedprec.checkpoint import examine_serving
 from mixedprec.errors import InputError
 from mixedprec.opening import open_model
+from mixedprec.stored import checkpoint_bytes, open_checkpoint
 from mixedprec.untrusted import check_directory, check_pattern, parse_json, read_json, read_text
 
 MakeModel = Callable[..., Path]
@@ -57,6 +63,11 @@ def test_json_that_is_taken() -> None:
     assert parse_json('{"a": 1, "a": 2}') == {"a": 2}
     with pytest.raises(ValueError, match="'a' is there twice"):
         parse_json('{"a": 1, "a": 2}', unique=True)
+    names = [f'"{number}": 0' for number in range(30_000)]
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="'29999' is there twice"):
+        parse_json("{" + ", ".join([*names, names[-1]]) + "}", unique=True)
+    assert time.monotonic() - began < 1
 
 
 def test_files_that_are_endless_or_no_files(tmp_path: Path) -> None:
@@ -109,6 +120,126 @@ def test_links_that_stay_inside_are_followed(folder: Path, tmp_path: Path) -> No
     assert open_model(str(linked)).blocks == 2
 
 
+def test_links_to_directories_that_are_looked_through(folder: Path, tmp_path: Path) -> None:
+    (folder / "checkpoint-500").mkdir()
+    (folder / "latest").symlink_to("checkpoint-500")
+    check_directory(folder)
+    (folder / "checkpoint-500" / "config.json").symlink_to(tmp_path / "..")
+    with pytest.raises(InputError, match=r"checkpoint-500/config\.json is a link out of"):
+        check_directory(folder)
+    (folder / "checkpoint-500" / "config.json").unlink()
+    (folder / ".hidden").mkdir()
+    (folder / "other").symlink_to(".hidden")
+    with pytest.raises(InputError, match="other is no regular file"):
+        check_directory(folder)
+
+
+def test_hidden_files_are_not_read(folder: Path, tmp_path: Path) -> None:
+    """They are not checked: they may be links out of the directory."""
+    (tmp_path / "outside").write_bytes(b"no safetensors")
+    (folder / ".x.safetensors").symlink_to(tmp_path / "outside")
+    (folder / ".x.py").symlink_to(tmp_path / "outside")
+    model = open_model(str(folder))
+    assert set(replace(model, trust_remote_code=True).hash()) == {
+        "config.json",
+        "model.safetensors",
+    }
+    change_config(folder, quantization_config={"quant_method": "awq", "bits": 4, "group_size": 64})
+    checkpoint = open_checkpoint(folder)
+    assert set(checkpoint.files.values()) == {folder / "model.safetensors"}
+    assert checkpoint_bytes(folder) < (folder / "model.safetensors").stat().st_size
+    assert examine_serving(folder, model).faults
+    change_config(folder, quantization_config=None)
+    (folder / "model.safetensors").rename(folder / ".model.safetensors")
+    with pytest.raises(InputError, match="holds no safetensors file"):
+        open_model(str(folder))
+
+
+def test_tables_that_a_config_computes(make_model: MakeModel, tmp_path: Path) -> None:
+    """GPTBigCode's mask over all pairs of positions would take 16 GiB."""
+    folder = Path(shutil.copytree(make_model("gpt_bigcode"), tmp_path / "model"))
+    change_config(folder, n_positions=2**17)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=r"means tables of 17,\d+,\d+,\d+ bytes"):
+        open_model(str(folder))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20
+    change_config(folder, n_positions=256)
+    with pytest.raises(InputError, match=r"transformer\.wpe\.weight has shape"):
+        open_model(str(folder))
+    change_config(folder, n_positions=10**9)
+    with pytest.raises(InputError, match="n_positions = 1000000000, which no model has"):
+        open_model(str(folder))
+
+
+@pytest.mark.parametrize(("layers", "stacked"), [(3, False), (5, False), (3, True), (5, True)])
+def test_as_many_experts_as_there_are_tensors_of(
+    layers: int, stacked: bool, make_model: MakeModel, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(make_model("qwen3_moe"), tmp_path / "model"))
+    tensors = load_file(folder / "model.safetensors")
+    for block in range(2):
+        prefix = f"model.layers.{block}.mlp.experts"
+        parts = {
+            name: [tensors.pop(f"{prefix}.{n}.{name}_proj.weight") for n in range(4)]
+            for name in ("gate", "up", "down")
+        }
+        chosen = [number % 4 for number in range(layers)]
+        for name, values in parts.items():
+            for number, n in enumerate(chosen if not stacked else ()):
+                tensors[f"{prefix}.{number}.{name}_proj.weight"] = values[n].clone()
+        if stacked:
+            gate_up = [torch.cat([parts["gate"][n], parts["up"][n]]) for n in chosen]
+            tensors[f"{prefix}.gate_up_proj"] = torch.stack(gate_up)
+            tensors[f"{prefix}.down_proj"] = torch.stack([parts["down"][n] for n in chosen])
+    save_file(tensors, folder / "model.safetensors")
+    wanted = (
+        "has no tensor of .*experts.3:"
+        if (layers, stacked) == (3, False)
+        else (f"is of {layers} experts, config.json says 4")
+    )
+    with pytest.raises(InputError, match=wanted):
+        open_model(str(folder))
+    change_config(folder, num_experts=4000)
+    with pytest.raises(InputError, match=r"experts, config|has no tensor of .*experts\.\d:"):
+        open_model(str(folder))
+
+
+def test_stacked_experts_of_a_body_alone_in_several_files(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    """The file of the experts does not hold the embedding, by whose name a body is known."""
+    folder = Path(shutil.copytree(make_model("qwen3_moe"), tmp_path / "model"))
+    tensors = load_file(folder / "model.safetensors")
+    others: dict[str, torch.Tensor] = {}
+    for block in range(2):
+        prefix = f"model.layers.{block}.mlp.experts"
+        gate, up, down = (
+            [tensors.pop(f"{prefix}.{n}.{name}_proj.weight") for n in range(4)]
+            for name in ("gate", "up", "down")
+        )
+        pairs = zip(gate, up, strict=True)
+        others[f"layers.{block}.mlp.experts.gate_up_proj"] = torch.stack(
+            [torch.cat(pair) for pair in pairs]
+        )
+        others[f"layers.{block}.mlp.experts.down_proj"] = torch.stack(down)
+    bare = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    save_file(bare, folder / "model.safetensors")
+    save_file(others, folder / "model-2.safetensors")
+    found = open_model(str(folder)).read_block(1).state_dict()
+    expected = open_model(str(make_model("qwen3_moe"))).read_block(1).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.uint32, torch.int32])
+def test_parameters_that_are_no_floats(dtype: torch.dtype, folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].float().to(dtype)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"tensor model\.norm\.weight is stored as [FUI]\d"):
+        open_model(str(folder))
+
+
 def test_the_hubs_cache_is_read_but_not_another_models(folder: Path, tmp_path: Path) -> None:
     """snapshots/REVISION/FILE -> ../../blobs/HASH, as the hub's client keeps every model."""
     ours, theirs = tmp_path / "models--a--b", tmp_path / "models--c--d"
@@ -125,7 +256,9 @@ def test_the_hubs_cache_is_read_but_not_another_models(folder: Path, tmp_path: P
         open_model(str(snapshot))
 
 
-@pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "sub/x.safetensors", "..", ""])
+@pytest.mark.parametrize(
+    "name", ["../x.safetensors", "/etc/passwd", "sub/x.safetensors", "..", "", ".x.safetensors"]
+)
 def test_an_index_that_points_outside(name: str, folder: Path) -> None:
     index = {"weight_map": {"model.norm.weight": name}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -194,7 +327,13 @@ def test_tokenizers_that_are_damaged(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["(a+)+$", "((a+)b?)*c", "(a|a)*b", "(?:x{2,})+y", "(", "[z-a]"]
+    "pattern",
+    [
+        *("(a+)+$", "((a+)b?)*c", "(a|a)*b", "(?:x{2,})+y", "(", "[z-a]"),
+        *(".*" * 10 + "X$", ".*?" * 10 + "X$", ".{0,9}" * 9 + "X", "a?" * 28 + "a{28}$"),
+        *("(a?){28}a{28}$", "(.?){40}X", "(a|a)" * 28 + "b"),
+        *(r"(a+[\](]x)+$", "(a+(?#()x)+$", "(?x)(a+#)\n)+$"),
+    ],
 )
 def test_patterns_that_would_not_end(pattern: str) -> None:
     with pytest.raises(ValueError):
@@ -203,10 +342,24 @@ def test_patterns_that_would_not_end(pattern: str) -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    [r".*\.layers\.(0|1)\.(mlp\.down_proj)$", r".*[+*](q|k)_proj$", r"(a|b)?\(\w+\)*", "Linear"],
+    [
+        *(r".*\.layers\.(0|1)\.(mlp\.down_proj)$", r".*[+*](q|k)_proj$", "Linear"),
+        *(r"(a|b)?\(\w+\)*", ".*self_attn.*", ".*mlp.gate$", ".*layers.*attn.*(q|k)_proj.*"),
+        r".*\.layers\.(" + "|".join(map(str, range(126))) + r")\.(q|k|v|qkv)_proj$",
+        r".*\.mlp\.experts\.\d+\.(gate|up|down)_proj$",
+        r"model\.layers\.(\d|[12]\d)\.(?:self_attn|mlp)\..*_proj",
+    ],
 )
 def test_patterns_that_servers_use(pattern: str) -> None:
     check_pattern(pattern)
+
+
+@pytest.mark.parametrize("pattern", [".*" * 5 + "X$", "a?" * 20 + "a*X$", "(a|a)" * 16 + ".*.*X$"])
+def test_patterns_that_pass_end_soon(pattern: str) -> None:
+    check_pattern(pattern)
+    began = time.monotonic()
+    assert not re.match(pattern, "a" * 60)
+    assert time.monotonic() - began < 5
 
 
 CONFIGURATION = """
