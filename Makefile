@@ -7,7 +7,7 @@ TARGETS := .venv-targets
 SERVING := .venv-serving
 
 .PHONY: demo test check lint bench bench-others test-slow test-browser test-faults test-targets
-.PHONY: test-serving clean
+.PHONY: test-serving test-ray clean
 
 demo: $(READY)
 	$(BIN)/awqscope demo
@@ -38,6 +38,9 @@ bench-others: $(TARGETS)/.ready
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+test-ray: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray
 
 test-browser: $(READY)
 	$(BIN)/python -m pytest -m browser

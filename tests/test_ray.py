@@ -20,7 +20,10 @@ from mixedprec.errors import InputError
 from tests.counted import Counted, fail, refuse, small_task, write_file
 from tests.whole_runs import assert_equal_runs, measuring_spec
 
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),
+]
 
 
 @pytest.fixture(scope="module")
