@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.quantizers import AutoHfQuantizer
 from transformers.utils import logging
 
+from diagnose.memory import return_freed_heap
 from mixedprec.families import find_family, fit_family
 from mixedprec.forward import run_block
 from mixedprec.model import SourceModel, make_shell
@@ -76,6 +77,7 @@ class _ByBlock:
             for place in places:
                 stream.write(place, run_block(block, stream.read(place), all_kwargs[number]))
             del block  # before the next is read: one at a time
+            return_freed_heap()
         head = self._source.read_head()
         for place in places:
             yield head(stream.read(place))[0].float()
