@@ -79,7 +79,7 @@ def open_cluster(placement: Placement, run: RunDirectory) -> Iterator["Cluster"]
         kind = choose_kind(there, wished, threads)
         nodes = usable_nodes(there, kind, threads)
         if not nodes:
-            wanted = "GPU" if kind == CUDA else f"{threads} free CPUs"
+            wanted = "a GPU" if kind == CUDA else f"{threads} free CPUs"
             raise InputError(
                 f"no node of the Ray cluster {placement.ray} has {wanted}",
                 "join another, or give --device cpu" if kind == CUDA else "lower OMP_NUM_THREADS",

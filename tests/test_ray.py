@@ -101,7 +101,7 @@ def test_a_node_must_see_the_run_and_hold_the_same_libraries(
 def test_a_cluster_without_room_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     placement = Placement(("cuda:0",), ray="auto")
     with (
-        pytest.raises(InputError, match="no node of the Ray cluster auto has GPU"),
+        pytest.raises(InputError, match="no node of the Ray cluster auto has a GPU"),
         open_cluster(placement, RunDirectory(tmp_path)),
     ):
         pass
