@@ -6,6 +6,7 @@ the same logits to the last bit.
 """
 
 import copy
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -77,7 +78,7 @@ class _ByBlock:
             for place in places:
                 stream.write(place, run_block(block, stream.read(place), all_kwargs[number]))
             del block  # before the next is read: one at a time
-            return_freed_heap()
+            let_go()
         head = self._source.read_head()
         for place in places:
             yield head(stream.read(place))[0].float()
@@ -105,6 +106,12 @@ class _ByBlock:
         del state
         self._compressor.decompress_model(block)
         return block
+
+
+def let_go() -> None:
+    """Give back what a dropped block held: compressed-tensors' modules refer to themselves."""
+    gc.collect()
+    return_freed_heap()
 
 
 def load_checkpoint(

@@ -30,7 +30,7 @@ from diagnose.bootstrap import Resampler
 from diagnose.branches import REFERENCE
 from diagnose.demand import count_proof, count_whole_proof
 from diagnose.likelihood import empty_scores, prepare_reference, score, tokens_a_chunk
-from diagnose.loaded import How, Loaded, load_checkpoint
+from diagnose.loaded import How, Loaded, let_go, load_checkpoint
 from diagnose.memory import held_bytes, peak_bytes, return_freed_heap, return_freed_tensors
 from diagnose.plan import MIB, with_slack
 from diagnose.planning import loads_whole, read_shape
@@ -103,7 +103,7 @@ def check_tensors(
             if not torch.equal(get_linear(held, full).weight.float(), linear.served()):
                 differing_loaded.append(full)
         del realised, held  # before the next is read: one at a time
-        return_freed_heap()
+        let_go()
     for name in model.other_tensors():
         compare(name, model.read([name], model.dtype)[name])
     return {
