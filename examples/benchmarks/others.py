@@ -81,15 +81,15 @@ def score_run(run: Path | None) -> Iterator[str]:
 
 
 def main() -> None:
-    """Measure section by section, printing as it goes; then write the page."""
+    """Measure section by section, printing as it goes and writing the page."""
     parser = argparse.ArgumentParser(prog="python -m examples.benchmarks.others")
     parser.add_argument("--run", type=Path, help="finished run to score [default: a new one]")
     parser.add_argument("-o", "--out", type=Path, default=PAGE, help="page to write")
     given = parser.parse_args()
     sections: dict[str, Callable[[], Iterator[str]]] = {
-        "The AWQ search": search.measure,
-        "The three-view sweep": sweep.measure,
         "Scoring every unit, and choosing": lambda: score_run(given.run),
+        "The three-view sweep": sweep.measure,
+        "The AWQ search": search.measure,
     }
     if torch.cuda.is_available():
         sections["At a real shape"] = lambda: shapes.measure("1b", "cuda")
@@ -105,14 +105,15 @@ def main() -> None:
         "Ratios are of times taken in one process, one after the other. Above 1x, ours is the",
         "faster one.",
     ]
+    given.out.parent.mkdir(parents=True, exist_ok=True)
     for title, measure in sections.items():
         print(title, flush=True)
         page += ["", f"## {title}", ""]
         for line in measure():
             print(f"  {line}", flush=True)
             page.append(f"- {line}")
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text("\n".join(page) + "\n", encoding="utf-8")
+            # After every line: a measurement that is stopped leaves what it has found.
+            given.out.write_text("\n".join(page) + "\n", encoding="utf-8")
     print(f"written to {given.out}")
 
 
