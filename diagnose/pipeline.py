@@ -67,7 +67,7 @@ def _skip_reason(stage: str, spec: RunSpec) -> str | None:
 MEANS = {"versions": "the set of installed libraries", "device": "the kind of device"}
 
 OnPlan = Callable[[MemoryPlan], None]
-Action = Callable[[RunDirectory, Workers, OnProgress], str | None]
+Action = Callable[[RunDirectory, Workers, OnProgress], None]
 
 
 @dataclass(frozen=True)
@@ -240,10 +240,7 @@ def _carry_out_stages(
         run.mark(stage, "running", started=now())
         began = time.monotonic()
         forget_peak()
-        reason = action(run, workers, progress)
-        if reason is not None:
-            run.mark(stage, "skipped", reason=reason)
-            continue
+        action(run, workers, progress)
         run.mark(
             stage,
             "done",

@@ -76,9 +76,8 @@ def requantize_stage(
 
 def _run_proof(run: RunDirectory, *options: str, budget: int | None = None) -> int:
     """Carry out a proof in a fresh process within `budget` bytes, None for the run's own; the most
-    bytes that it held. InputError for what a user
-    can mend, too little memory included; RuntimeError with the end of its stderr for anything
-    else."""
+    bytes that it held. InputError for what a user can mend, too little memory included;
+    RuntimeError with the end of its stderr for anything else."""
     command = [*PROOF, str(run.path.resolve()), *options, "--until-stdin-closes"]
     if budget is None:
         budget = run.read().get("memory_plan", {}).get("budget")

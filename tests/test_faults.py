@@ -242,7 +242,6 @@ def read_results(run: RunDirectory) -> dict[str, Any]:
     found |= {name: record[name] for name in ("state", "headline", "estimator", "plan")}
     found |= {name: run.read_json(name) for name in ("recipe", "proof")}
     found["recipe"]["provenance"] = None
-    found["proof"]["peak_bytes"] = None
     # The record names model and recipe by their paths.
     found["recipe"]["model"] = None
     arrays = [*sorted(run.searches.glob("*.safetensors")), run.path / "activations.safetensors"]

@@ -35,6 +35,7 @@ from mixedprec.opening import open_model
 from mixedprec.recipe import change_recipe, load_recipe
 from mixedprec.stored import checkpoint_bytes
 from mixedprec.streams import CPU, StreamSpace
+from tests.whole_runs import measuring_spec
 
 MakeModel = Callable[..., Path]
 
@@ -42,20 +43,7 @@ MakeModel = Callable[..., Path]
 @pytest.fixture(scope="module")
 def spec(make_model: MakeModel, text_file: Path) -> RunSpec:
     """A run of a tiny model in several chunks, with a block flagged and a unit kept at 16 bits."""
-    return RunSpec(
-        model=str(make_model("llama", num_hidden_layers=4)),
-        calib=str(text_file),
-        valid=str(text_file),
-        group_size=64,
-        seq_len=64,
-        windows=10,
-        calib_windows=6,
-        calib_seq_len=64,
-        top_k=1,
-        keep_fp16=("1.o",),
-        verify_units=4,
-        chunk_windows=4,
-    )
+    return replace(measuring_spec(make_model, text_file), bits=4, chunk_windows=4)
 
 
 @pytest.fixture(scope="module")

@@ -115,10 +115,10 @@ def test_more_memory_never_asks_more_of_the_disk() -> None:
     plans = [plan_run(LARGE, TEXTS, machine(size * GIB), **STREAMS) for size in (40, 80, 400)]
     for name in ("search", "sweep", "estimate", "refine"):
         spilled = [plan.stage(name).spilled_bytes * plan.stage(name).chunks for plan in plans]
-        passes = [plan.stage(name).passes for plan in plans]
-        assert [*zip(passes, spilled, strict=True)] == sorted(
-            zip(passes, spilled, strict=True), key=lambda pair: -sum(pair)
-        ), name
+        assert spilled == sorted(spilled, reverse=True), name
+        # Files may stand in for passes; without any, more memory takes no more of them.
+        held = [plan.stage(name).passes for plan in plans if not plan.stage(name).spilled_bytes]
+        assert held == sorted(held, reverse=True), name
 
 
 def test_a_device_has_the_budget_too() -> None:

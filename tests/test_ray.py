@@ -4,7 +4,6 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,10 +19,7 @@ from mixedprec.errors import InputError
 from tests.counted import Counted, fail, refuse, small_task, write_file
 from tests.whole_runs import assert_equal_runs, measuring_spec
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),
-]
+pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")

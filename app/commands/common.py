@@ -154,14 +154,13 @@ def read_devices(device: str) -> tuple[str, ...]:
     """The devices that --device names. InputError for one that is not there."""
     import torch
 
-    from diagnose.tasks import CPU, CUDA
+    from diagnose.tasks import AUTO, CPU, CUDA
 
     there = tuple(f"{CUDA}:{number}" for number in range(torch.cuda.device_count()))
-    if device == CPU or (device == "auto" and not there):
+    if device == CPU or (device == AUTO and not there):
         return (CPU,)
-    if device in ("auto", CUDA):
-        named = there or (CUDA,)
-    else:
+    named = there or (CUDA,)
+    if device not in (AUTO, CUDA):
         named = tuple(dict.fromkeys(device.split(",")))
     if not all(re.fullmatch(r"cuda(:\d+)?", name) for name in named):
         raise InputError(

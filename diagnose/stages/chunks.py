@@ -30,9 +30,6 @@ class Options(Protocol):
     def seed(self) -> int: ...
 
     @property
-    def max_memory(self) -> int: ...
-
-    @property
     def thresholds(self) -> Thresholds: ...
 
 

@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM
 
 from diagnose.branches import Plan, block_branches
 from diagnose.sweep import run_sweep
+from examples.benchmarks.random_llama import save_random_llama
 from mixedprec.autoawq import MendedQuantizer, quantize_with_autoawq
 from mixedprec.block_search import search_model
 from mixedprec.model import SourceModel
@@ -52,18 +53,17 @@ SHAPES = {
 
 def save_model(shape: Shape, blocks: int, folder: Path) -> SourceModel:
     """A random llama of this shape in bfloat16."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=blocks,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.key_value_heads,
-        max_position_embeddings=shape.validation[1],
-        tie_word_embeddings=True,
+    save_random_llama(
+        folder,
+        hidden=shape.hidden,
+        intermediate=shape.intermediate,
+        blocks=blocks,
+        heads=shape.heads,
+        key_value_heads=shape.key_value_heads,
+        vocabulary=shape.vocabulary,
+        positions=shape.validation[1],
+        dtype=torch.bfloat16,
     )
-    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
     return open_model(str(folder))
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM
 
 from diagnose.branches import UNIFORM, Plan, block_branches, view_name
 from diagnose.likelihood import prepare_reference, score
 from diagnose.quantized import read_swappable, uniform_widths
 from diagnose.sweep import run_sweep
+from examples.benchmarks.random_llama import save_random_llama
 from mixedprec.block_search import search_model
 from mixedprec.model import SourceModel
 from mixedprec.opening import open_model
@@ -31,22 +32,15 @@ T = TypeVar("T")
 
 def make_model(blocks: int, folder: Path) -> SourceModel:
     """A random llama with the bundled model's shape and `blocks` blocks."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=640,
-        num_hidden_layers=blocks,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
+    save_random_llama(
+        folder,
+        hidden=256,
+        intermediate=640,
+        blocks=blocks,
+        heads=4,
+        key_value_heads=2,
+        vocabulary=VOCABULARY,
     )
-    model = AutoModelForCausalLM.from_config(config)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            parameter.data *= 3
-    model.half().save_pretrained(folder)
     return open_model(str(folder))
 
 

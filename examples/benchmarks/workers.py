@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
 
 from app.demo import find_demo
 from diagnose.cluster import open_cluster
@@ -26,6 +25,7 @@ from diagnose.processes import open_processes
 from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
 from diagnose.tasks import OnStep, Placement, Task, Workers, count_cores
+from examples.benchmarks.random_llama import save_random_llama
 from examples.train_model import train_tokenizer
 
 REPEATS = 3
@@ -35,22 +35,7 @@ Pair = dict[int, Workers]
 
 def make_model(folder: Path, text: str) -> None:
     """Save a random llama of 14 million parameters with its tokenizer."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=4096,
-        hidden_size=384,
-        intermediate_size=1024,
-        num_hidden_layers=8,
-        num_attention_heads=6,
-        num_key_value_heads=3,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-    )
-    model = AutoModelForCausalLM.from_config(config)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            parameter.data *= 3
-    model.half().save_pretrained(folder)
+    save_random_llama(folder, hidden=384, intermediate=1024, blocks=8, heads=6, key_value_heads=3)
     train_tokenizer([text], 4096).save_pretrained(folder)
 
 
