@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM
 from examples.train_model import train_tokenizer
 from tests.tiny import TEXT, VOCABULARY, tiny_config
 
+pytest_plugins = ["tests.browsing"]
+
 
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:

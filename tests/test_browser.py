@@ -1,42 +1,23 @@
-"""The dashboard as a visitor has it: Debian's Chromium on pages that the real command serves."""
+"""The dashboard's pages, as a visitor has them."""
 
 import json
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlparse
+from urllib.parse import quote
 
 import pytest
 
 from diagnose.rundir import RunDirectory
+from tests.browsing import change_record, copy_sample
 from tests.explained import RIVALS, make_asked, make_entry
 
 pytestmark = pytest.mark.browser
 sync_api = pytest.importorskip("playwright.sync_api")
 
-ROOT = Path(__file__).parent.parent
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-# What Chromium says where a machine takes seconds to come to the chart that a script is for.
-SLOW = "was preloaded using link preload but not used"
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
-
-
-def copy_sample(folder: Path, name: str) -> Path:
-    """A run made of the committed sample."""
-    shutil.copytree(ROOT / "reports" / "sample", folder / name)
-    return folder / name
-
-
-def change_record(run: Path, **changes: object) -> None:
-    """Change top-level entries of a run's record."""
-    path = run / "run.json"
-    record = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(record | changes), encoding="utf-8")
 
 
 def keep_explanation(run: Path, entry: dict[str, Any], text: str | None = None) -> None:
@@ -49,60 +30,6 @@ def keep_explanation(run: Path, entry: dict[str, Any], text: str | None = None) 
         entry["uniform"]["pieces"] = [text] * 3
     (run / "explained").mkdir()
     (run / "explained" / "kept.json").write_text(json.dumps(make_asked(entry)), encoding="utf-8")
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Path:
-    folder = tmp_path / "runs"
-    folder.mkdir()
-    copy_sample(folder, "demo")
-    return folder
-
-
-@pytest.fixture
-def address(runs: Path) -> Iterator[str]:
-    """Where the dashboard on `runs` answers."""
-    command = [sys.executable, "-m", "app.cli", "dashboard", str(runs), "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        assert process.stderr is not None
-        found = re.search(r"http://\S+?/", process.stderr.readline())
-        assert found
-        try:
-            yield found.group().rstrip("/")
-        finally:
-            process.terminate()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["sync_api.Browser"]:
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed")
-    sync_api.expect.set_options(timeout=20_000)
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: "sync_api.Browser", address: str) -> Iterator["sync_api.Page"]:
-    """A page whose console must stay clean, and which must ask nobody else for anything."""
-    context = browser.new_context(base_url=address, accept_downloads=True)
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    troubles: list[str] = []
-    page.on(
-        "console",
-        lambda m: m.type in ("error", "warning") and SLOW not in m.text and troubles.append(m.text),
-    )
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    own = (urlparse(address).netloc, "")
-    page.on(
-        "request", lambda r: urlparse(r.url).netloc not in own and troubles.append(f"asked {r.url}")
-    )
-    yield page
-    context.close()
-    assert troubles == []
 
 
 def test_every_page_opens_by_its_link(page: "sync_api.Page") -> None:
@@ -390,80 +317,3 @@ def test_axe_finds_nothing_serious(page: "sync_api.Page", scheme: str, runs: Pat
             if found["impact"] in ("serious", "critical")
         ]
     assert not serious, "\n".join(serious)
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The address of a report's file, as it lies on a disk."""
-    out = tmp_path_factory.mktemp("report") / "report.html"
-    command = [sys.executable, "-m", "app.cli", "report", str(ROOT / "reports" / "sample")]
-    subprocess.run([*command, "-o", str(out)], check=True, capture_output=True, cwd=ROOT)
-    return out.as_uri()
-
-
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 800)])
-def test_a_report_needs_its_file_alone(
-    browser: "sync_api.Browser", report: str, scheme: str, width: int
-) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page = context.new_page()
-    troubles: list[str] = []
-    page.on("console", lambda m: troubles.append(m.text))
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("request", lambda r: r.url not in (report, "data:,") and troubles.append(r.url))
-    page.goto(report)
-    drawings = page.locator(".chart .main-svg:first-child")
-    sync_api.expect(drawings).to_have_count(4)
-    assert page.locator("#units .heatmaplayer image").count() == 1
-    assert page.locator("#damage .bars path").count() >= 16
-    assert page.evaluate("document.documentElement.scrollWidth") == width
-    page.locator("summary").first.focus()
-    page.keyboard.press("Enter")
-    sync_api.expect(page.get_by_role("region", name="KL by block", exact=True)).to_be_visible()
-    page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
-    found = axe.run(page).response["violations"]
-    context.close()
-    assert troubles == []
-    assert not [f"{one['id']} {one['nodes'][0]['html'][:160]}" for one in found]
-
-
-def test_a_report_asks_nobody_even_where_it_is_told_to(
-    browser: "sync_api.Browser", report: str
-) -> None:
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(report)
-    refused = page.evaluate(
-        "fetch('https://example.org').then(() => 'asked', error => error.message)"
-    )
-    context.close()
-    assert "asked" not in refused
-
-
-def test_a_report_reads_without_scripts_and_on_paper(
-    browser: "sync_api.Browser", report: str
-) -> None:
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(report)
-    sync_api.expect(page.get_by_text("The charts need JavaScript")).to_be_visible()
-    sync_api.expect(page.locator(".chart").first).to_be_hidden()
-    page.locator("summary").first.click()
-    sync_api.expect(page.get_by_role("region", name="KL by block", exact=True)).to_be_visible()
-    context.close()
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="dark")
-    page = context.new_page()
-    page.goto(report)
-    page.locator(".chart .main-svg").first.wait_for()
-    page.emulate_media(media="print", color_scheme="dark")
-    # The width of an A4 sheet between its margins.
-    page.set_viewport_size({"width": 688, "height": 1009})
-    ground = page.evaluate(
-        "getComputedStyle(document.documentElement).getPropertyValue('--ground')"
-    )
-    assert ground.strip() == "#ffffff"
-    for box in page.locator(".chart .main-svg").all():
-        place = box.bounding_box()
-        assert place is not None and place["x"] + place["width"] <= 689
-    context.close()
