@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 from app.candidate import list_facts, name_briefly
 from app.predict import quantized_units, unit_bounds, unit_kl, unit_table
+from app.verdict import write_range
 from app.words import interval, megabytes, number, share
 from diagnose.rundir import is_comparison
+from diagnose.type_words import write_measured_type
 from diagnose.uncalibrated import write_uncalibrated
 from mixedprec.recipe import Recipe
 from mixedprec.serving import write_serving
@@ -373,6 +375,15 @@ def list_hashes(record: Mapping[str, Any]) -> dict[str, str]:
     return record["source"]["hashes"] | {f"candidate: {n}": value for n, value in theirs.items()}
 
 
+def _name_range(record: Mapping[str, Any]) -> dict[str, str]:
+    """How large activations get, and what serving in the type comes to, where that was measured."""
+    largest, served = write_range(record), record["headline"].get("served")
+    facts = {"Largest activation": largest} if largest else {}
+    if served and served["finite"]:
+        facts["Served type"] = write_measured_type(served)
+    return facts
+
+
 def _name_servers(record: Mapping[str, Any]) -> dict[str, str]:
     """What servers make of a run's checkpoint; a comparison's own facts say it of the candidate."""
     if is_comparison(record) or "serving" not in record:
@@ -393,6 +404,7 @@ def provenance_facts(record: Mapping[str, Any]) -> dict[str, str]:
             f"{record['source']['parameters']:,} parameters in {record['source']['dtype']}"
         ),
         **({"Experts": uncalibrated} if uncalibrated else {}),
+        **_name_range(record),
         **_name_servers(record),
         "Versions": ", ".join(f"{name} {v}" for name, v in record["versions"].items()),
         "Control": f"a block swapped with itself: KL {record.get('plan', {}).get('control_kl', 0)}",

@@ -52,7 +52,7 @@ def write_line(check: Check) -> Line:
     criterion, finding = check.limit.criterion, check.finding
     value, interval, of = "–", "", ""
     if finding is not None and criterion.form == "proof":
-        value = finding.of
+        value = finding.of.partition(":")[0]
     elif finding is not None:
         value, of = _number(finding.value, criterion), finding.of
         if finding.tokens:

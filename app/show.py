@@ -10,8 +10,9 @@ from rich.text import Text
 
 from app.candidate import list_facts, name_uniform
 from app.predict import quantized_units, unit_kl
-from app.verdict import write_kl, write_verdict
+from app.verdict import write_kl, write_range, write_verdict
 from diagnose.rundir import RunDirectory, is_comparison
+from diagnose.type_words import write_measured_type
 from diagnose.uncalibrated import write_uncalibrated
 from mixedprec.recipe import load_recipe
 from mixedprec.serving import write_serving
@@ -143,6 +144,11 @@ def show_run(run: RunDirectory, console: Console) -> None:
         )
     if "serving" in record and not compared:
         parts.append(Text(f"checkpoint: {write_serving(record['serving'])}"))
+    largest = write_range(record)
+    if largest:
+        parts.append(Text(f"largest activation: {largest}"))
+    if headline.get("served") and headline["served"]["finite"]:
+        parts.append(Text(write_measured_type(headline["served"])))
     definition = record["ppl_definition"]
     parts.append(Text(f"perplexity: {definition['sentence']} ({definition['text']})", style="dim"))
     where = f"run: {run.path}"

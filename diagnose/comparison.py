@@ -36,6 +36,7 @@ from diagnose.sources import parse_spec
 from diagnose.stages.sweep import Sweep, sweep_headline, sweep_views
 from diagnose.tables import ACTIVATIONS, UNITS, WEIGHTS
 from diagnose.tasks import HERE, Placement, Workers
+from diagnose.type_words import describe_type
 from diagnose.weights import COLUMNS
 from mixedprec.candidate import Candidate, open_candidate
 from mixedprec.checkpoint import examine_serving
@@ -43,6 +44,7 @@ from mixedprec.errors import InputError
 from mixedprec.families import list_units
 from mixedprec.model import SourceModel
 from mixedprec.opening import open_model
+from mixedprec.served import name_dtype, read_dtype
 
 SKIPPED = "the checkpoint was made elsewhere: there are no searches to choose widths from"
 # Runs of a weight's inputs whose errors are ranked, whatever groups the candidate has.
@@ -182,7 +184,9 @@ def compare_stage(
     }
     isolated = swept.isolated_kl + sum(row["kl"] for row in places)
     headline = sweep_headline(swept, spec.seed, sizes, isolated)
-    run.update(headline=headline, places=places)
+    dtype = read_dtype(candidate.config) or model.dtype
+    kind = describe_type(name_dtype(dtype), headline)
+    run.update(headline=headline, places=places, serving={**run.read()["serving"], "type": kind})
 
 
 def weight_group(inputs: int) -> int:

@@ -21,6 +21,7 @@ from diagnose.findings import (
     score_columns,
 )
 from diagnose.rundir import RunDirectory, is_comparison
+from diagnose.type_words import LARGEST, UNLIKE
 from mixedprec.errors import InputError
 from mixedprec.recipe import load_recipe
 from mixedprec.scheme import FP16_BITS
@@ -145,6 +146,7 @@ def read_evidence(
     compared = is_comparison(record)
     model = choose_model(record, subject)
     numbers["size_ratio"] = _divide(_bytes(record, model), _bytes(record, "reference"))
+    numbers["range_margin"] = _read_margin(record)
     numbers["block_share"] = _read_block_shares(run, record, model)
     if not compared:
         numbers["proof"] = (_read_proof(run),)
@@ -183,10 +185,26 @@ def _explain(missing: Missing, record: Row) -> Missing:
 
 
 def _read_proof(run: RunDirectory) -> Finding:
-    """1 where proof.json is there and says passed, else 0."""
-    passed = run.read_json("proof").get("passed")
+    """1 where proof.json is there and says passed, else 0. Where the type is why it failed, that is
+    said."""
+    proof = run.read_json("proof")
+    passed = proof.get("passed")
     said = {True: "passed", None: "missing"}.get(passed, "failed")
+    reasons = [] if passed else [each for each in proof.get("reasons", ()) if each != UNLIKE]
+    said = ": ".join([said, *reasons])
     return Finding(float(passed is True), float(passed is True), float(passed is True), of=said)
+
+
+def _read_margin(record: Row) -> tuple[Finding, ...] | Missing:
+    """How many times the largest activation the largest number of the served type is; of any
+    recipe, by the uniform model. Exact: it is of this text."""
+    largest = ((record["headline"].get("range") or {}).get("uniform") or {}).get("largest")
+    kind = (record.get("serving") or {}).get("type") or record.get("source") or {}
+    most = LARGEST.get(str(kind.get("dtype")))
+    if most is None or not isinstance(largest, int | float):
+        return Missing("the largest activation was not measured")
+    margin = most / largest if largest > 0 else math.inf
+    return (Finding(margin, margin, margin),)
 
 
 def _bytes(record: Row, model: str) -> float | None:

@@ -21,6 +21,7 @@ from mixedprec.families import list_units
 from mixedprec.model import SourceModel
 from mixedprec.opening import open_model
 from mixedprec.recipe import check_names
+from mixedprec.served import check_range
 
 VERSIONED = ("awqscope", "torch", "transformers", "autoawq", "compressed-tensors", "safetensors")
 
@@ -46,7 +47,7 @@ def load_inputs(spec: RunSpec) -> Inputs:
     """Open the model and the texts. InputError for anything that a run could not use."""
     for text in (spec.calib, *spec.valid_texts):
         parse_spec(text)
-    model = open_model(spec.model, trust_remote_code=spec.trust_remote_code)
+    model = open_model(spec.model, trust_remote_code=spec.trust_remote_code, dtype=spec.dtype)
     check_schemes(model, list(spec.schemes.values()))
     check_names(list(spec.keep_fp16), list_units(model.family, model.blocks))
     tokenizer = load_tokenizer(model.path, trust_remote_code=spec.trust_remote_code)
@@ -59,6 +60,7 @@ def load_inputs(spec: RunSpec) -> Inputs:
     parts = cut_slices(valid, tokenizer, seq_len, spec.windows)
     windows = torch.cat(parts)
     check_tokens(model, calib_windows, windows)
+    check_range(model)
     slices = tuple(len(part) for part in parts)
     return Inputs(model, tokenizer, calib, valid, calib_windows, windows, slices)
 

@@ -23,9 +23,9 @@ from mixedprec.searches import is_complete, search_path
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """A run and what it worked on. models: the bits of every unit by model: `reference`, `uniform`,
-    and `mixed` once there is a recipe. extra_bytes: unit -> what its promotion adds; kept units are
-    not in it."""
+    """A run and what it worked on. models: the bits of every unit by model: `uniform`, `mixed` once
+    there is a recipe, and `reference`, which names none. extra_bytes: unit -> what its promotion
+    adds; kept units are not in it."""
 
     run: RunDirectory
     spec: RunSpec
@@ -36,12 +36,17 @@ class OpenedRun:
     extra_bytes: Mapping[str, int]
 
 
-def open_source(run: RunDirectory, model_name: str | None) -> SourceModel:
-    """The run's model, at `model_name` where it has moved. InputError for another, or none."""
+def open_source(run: RunDirectory, model_name: str | None, dtype: str | None = None) -> SourceModel:
+    """The run's model, at `model_name` where it has moved, to be served in the run's type or in
+    `dtype`. InputError for another, or none."""
     record = run.read_searched()
     spec = RunSpec.from_json(record["spec"])
     try:
-        model = open_model(model_name or spec.model, trust_remote_code=spec.trust_remote_code)
+        model = open_model(
+            model_name or spec.model,
+            trust_remote_code=spec.trust_remote_code,
+            dtype=dtype or spec.dtype,
+        )
     except InputError as error:
         if model_name is not None:
             raise
@@ -78,7 +83,7 @@ def open_run(run: RunDirectory, model_name: str | None) -> OpenedRun:
                 )
     units = list_units(model.family, model.blocks)
     low = {unit.name: spec.bits for unit in units} | dict.fromkeys(spec.keep_fp16, FP16_BITS)
-    models: dict[str, Bits] = {"reference": dict.fromkeys(low, FP16_BITS), "uniform": low}
+    models: dict[str, Bits] = {"reference": {}, "uniform": low}
     recipe = None
     if (run.path / "recipe.json").exists():
         recipe = load_recipe(run.path / "recipe.json")

@@ -30,6 +30,8 @@ COMPARISON = "compare"
 STAGES = ("search", "sweep", "estimate", "refine", "recipe", "requantize", "proof")
 # Options that change how a run is carried out, not what it finds.
 NOT_BINDING = ("max_memory", "chunk_windows")
+# Options that were added later and cannot be off, with what runs without them did.
+LATER: Mapping[str, Any] = {"dtype": "auto"}
 # What a record holds under these names, if it has them.
 ENTRIES: Mapping[str, type] = {
     "state": str,
@@ -154,8 +156,8 @@ class RunDirectory:
         """Raise InputError, naming the difference, if the run here was asked for otherwise."""
         there = self.read()["spec"]
         for key, value in spec.items():
-            # An option that the version which began the run did not know was off.
-            found = there.get(key, None if value else value)
+            # An option that the version which began the run did not know was off, or as by default.
+            found = there.get(key, LATER.get(key, None if value else value))
             if key not in NOT_BINDING and found != value:
                 raise InputError(
                     f"{self.path} holds another run (its {key} is {found!r}, not {value!r})",

@@ -16,6 +16,7 @@ from mixedprec.experts import Part, find_part
 from mixedprec.families import FAMILIES, Family, find_family, fit_family
 from mixedprec.model import CODE, SourceModel, make_shell
 from mixedprec.safetensors_header import FLOATS, StoredTensor, read_header
+from mixedprec.served import AUTO, check_dtype, choose_dtype, read_dtype
 from mixedprec.tensors import held_name, index_tensors, name_fully, stamp_files, stored_name
 from mixedprec.untrusted import check_blocks, check_config, check_directory, read_json
 
@@ -135,13 +136,6 @@ def _check_buffers(path: Path, shell: Any) -> None:
         )
 
 
-def _served_dtype(files: dict[str, Path], probe: str) -> torch.dtype:
-    """The 16-bit type to serve in: the stored one; float16 for a checkpoint in float32."""
-    with safe_open(files[probe], framework="pt") as file:
-        stored = file.get_slice(held_name(file, probe)).get_dtype()
-    return torch.bfloat16 if stored == "BF16" else torch.float16
-
-
 def read_config(
     path: Path, *, trust_remote_code: bool = False
 ) -> tuple[dict[str, Any], PretrainedConfig]:
@@ -175,13 +169,17 @@ def read_config(
         raise InputError(f"{source} cannot be used ({reason})", "repair it") from error
 
 
-def open_model(name: str, *, trust_remote_code: bool = False) -> SourceModel:
+def open_model(name: str, *, trust_remote_code: bool = False, dtype: str = AUTO) -> SourceModel:
     """Open a model by hub id or path; reads headers only. InputError where it cannot be used.
 
     trust_remote_code: run the Python that the directory brings, where its config.json names any.
+    dtype: the type to serve it in, `auto` for the one that it comes in (see `choose_dtype`).
     """
+    check_dtype(dtype)
     path = resolve_path(name, trust_remote_code=trust_remote_code)
     raw, config = read_config(path, trust_remote_code=trust_remote_code)
+    # Making a shell changes what the configuration says.
+    said = read_dtype(config)
     family = fit_family(find_family(config.model_type), config, name)
     if raw.get("quantization_config"):
         raise InputError(f"{name} is already quantized", "give the FP16 or BF16 model it came from")
@@ -206,13 +204,12 @@ def open_model(name: str, *, trust_remote_code: bool = False) -> SourceModel:
         ) from error
     if trust_remote_code:
         _check_shapes(path, shell, family, files, config.tie_word_embeddings)
-    dtype = _served_dtype(files, embedding)
     return SourceModel(
         name,
         path,
         config,
         family,
-        dtype,
+        choose_dtype(dtype, said, family, shell, files),
         files,
         shell,
         trust_remote_code=trust_remote_code,

@@ -96,7 +96,7 @@ def not_finite(name: str, path: Path, dtype: torch.dtype | None = None) -> Input
     if dtype == torch.float16 and all(is_finite(part) for _, part in read_parts(path, name)):
         return InputError(
             f"tensor {name} in {path.name} holds values above 65,504, the largest of float16",
-            "give the model in bfloat16, if there is one",
+            "give --dtype bfloat16, to serve it in that type",
         )
     return InputError(
         f"tensor {name} in {path.name} holds NaN or infinity",

@@ -387,7 +387,7 @@ def test_tokens_of_the_worst_windows(spec: RunSpec, whole: RunDirectory) -> None
             swappable = read_swappable(model, block, whole.searches, (spec.bits,))
             widths = uniform_widths(model, spec.bits, frozenset(spec.keep_fp16), block)
             for name, weight in swappable.weights(widths).items():
-                loaded.get_submodule(f"{model.prefix(block)}.{name}").weight.data = weight
+                loaded.get_parameter(f"{model.prefix(block)}.{name}").data = weight
         return loaded(windows, use_cache=False).logits.double().log_softmax(-1)[places]
 
     reference = forward(set())
@@ -429,7 +429,8 @@ def test_weight_errors_are_those_of_the_uniform_model(spec: RunSpec, whole: RunD
     for block in range(4):
         widths = uniform_widths(model, spec.bits, frozenset(spec.keep_fp16), block)
         swappable = read_swappable(model, block, whole.searches, (spec.bits,))
-        for linear, effective in swappable.weights(widths).items():
+        for name, effective in swappable.weights(widths).items():
+            linear = name.removesuffix(".weight")
             seen.add((block, linear))
             row = rows[block, linear]
             weight = stored[f"model.layers.{block}.{linear}.weight"].double().numpy()

@@ -47,6 +47,14 @@ TrustOption = Annotated[
         help="Run Python that comes with the model, with all that you may do yourself.",
     ),
 ]
+DtypeOption = Annotated[
+    str,
+    typer.Option(
+        metavar="TYPE",
+        help="Type that the checkpoint stores and is served in: float16, bfloat16, or auto for the "
+        "one that the model comes in. bfloat16 holds what passes float16's 65,504.",
+    ),
+]
 SeedOption = Annotated[int, typer.Option(help="Seed of the bootstrap and of sampled tokens.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the headline numbers as JSON.")]
 DeviceOption = Annotated[

@@ -11,6 +11,7 @@ import typer
 from app.commands.common import (
     ChunkWindowsOption,
     DeviceOption,
+    DtypeOption,
     JsonOption,
     MaxMemoryOption,
     OutOption,
@@ -77,6 +78,7 @@ def run(
         bool, typer.Option("--plan", help="Print memory, chunks, passes and time, and stop.")
     ] = False,
     seed: SeedOption = 0,
+    dtype: DtypeOption = "auto",
     trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -113,6 +115,7 @@ def run(
         max_memory=parse_bytes(max_memory),
         chunk_windows=chunk_windows,
         trust_remote_code=trust_remote_code,
+        dtype=dtype,
     )
     warn_of_code(trust_remote_code, model)
     if plan:
