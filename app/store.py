@@ -237,7 +237,11 @@ class Store:
         """The tokens of one window, read from the row groups that hold it."""
         path = self.find(name).path / "tokens.parquet"
         only = [("window", "==", window)]
-        return self._keep(path, f"window {window}", lambda: pq.read_table(path, filters=only)) or []
+
+        def read() -> pa.Table:
+            return pq.read_table(path, filters=only, partitioning=None)
+
+        return self._keep(path, f"window {window}", read) or []
 
     def block_tokens(self, name: str, block: int) -> list[dict[str, Any]]:
         """The tokens that suffer most from one block alone, of the windows that know it: rows of
@@ -250,7 +254,8 @@ class Store:
         columns = ["window", "position", "text", "kl_uniform", "block_kl"]
 
         def read() -> pa.Table:
-            table = pq.read_table(path, columns=columns, filters=[("window", "in", worst)])
+            only = [("window", "in", worst)]
+            table = pq.read_table(path, columns=columns, filters=only, partitioning=None)
             known = table.filter(pc.is_valid(table["block_kl"]))
             found = known.set_column(4, "block_kl", pc.list_element(known["block_kl"], block))
             found = found.rename_columns(["window", "position", "text", "kl", "block_kl"])
