@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from diagnose.evidence import TokenEvidence, read_finished, read_token_evidence
 from diagnose.explanation import SCHEMA, Explanation
-from diagnose.rundir import RunDirectory, is_comparison
+from diagnose.rundir import RunDirectory, is_comparison, look_at
 from diagnose.scores import read_scores, read_squared_errors
 from mixedprec.baselines import Contestant, read_contest
 from mixedprec.errors import InputError
@@ -304,10 +304,9 @@ class Store:
         if fault:
             said = f"{path / 'run.json'} has no usable {fault!r}"
             return RunSummary(path.name, "damaged", None, said, "run it again elsewhere")
-        state = record["state"]
-        if state == "running" and RunDirectory(path).holder() is None:
-            state = "stopped"
-        return RunSummary(path.name, state, record)
+        is_held = record["state"] == "running" and RunDirectory(path).holder() is not None
+        record = look_at(record, is_held)
+        return RunSummary(path.name, record["state"], record)
 
     def _keep(self, path: Path, what: str, read: Callable[[], Any]) -> Any:
         """What `read` gives, from memory while the file is as it was; None if there is no file.

@@ -215,11 +215,6 @@ def _carry_out(
     except InputError as error:
         _record_failure(run, {"message": error.what, "remedy": error.remedy})
         raise
-    except KeyboardInterrupt:
-        _record_failure(
-            run, {"message": "interrupted", "remedy": "run the same command again: it resumes"}
-        )
-        raise
     except Exception as error:
         told = explain_shortage(error)
         if told is not None:
