@@ -67,7 +67,7 @@ def read_text_file(path: Path) -> str:
         raise InputError(
             f"{path} cannot be read ({error.strerror or error})", "check the file and its rights"
         ) from error
-    text = _decode(path, content)
+    text = decode_text(path, content)
     return text if path.suffix.lower() == ".txt" else _join(path, _read_rows(path, text))
 
 
@@ -84,8 +84,9 @@ def check_strings(spec: str, name: str, kind: pa.DataType) -> None:
     )
 
 
-def _decode(path: Path, content: bytes) -> str:
-    """A file's text, without the mark that some programs put before it, line ends as \\n."""
+def decode_text(path: Path, content: bytes) -> str:
+    """A file's text with \\n as line ends, without the mark that some programs put before it.
+    InputError for what is no UTF-8."""
     beginning = content[:LOOKED_AT]
     for mark, what, command in CONVERSIONS:
         if beginning.startswith(mark):

@@ -155,3 +155,21 @@ def test_handlers_are_put_back() -> None:
 def test_a_block_inside_another_is_part_of_it() -> None:
     with interruptible() as outer, interruptible() as inner:
         assert inner is outer
+
+
+def test_the_dashboard_ends_well_by_any_of_them(tmp_path: Path) -> None:
+    """Ctrl-C is how it is told to end; what ends a service is the same."""
+    command = [sys.executable, "-m", "app.cli", "dashboard", str(tmp_path), "--port", "0"]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        assert process.stderr is not None
+        assert "http://" in process.stderr.readline()
+        process.send_signal(number)
+        _, said = process.communicate()
+        assert (process.returncode, said) == (0, "")

@@ -10,10 +10,13 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
+import mixedprec.opening
 from app.cli import app
 from app.store import Store
+from diagnose.corpora import load_tokenizer
 from diagnose.rundir import RunDirectory
 from diagnose.tables import TABLES
+from mixedprec.opening import open_model
 
 SMALL = ["--group-size", "64", "--seq-len", "64", "--windows", "4", "--top-k", "1"]
 SMALL += ["--calib-windows", "2", "--calib-seq-len", "64", "--verify-units", "1"]
@@ -147,3 +150,24 @@ def test_partitions_are_no_columns(tmp_path: Path) -> None:
     run.create({})
     run.write_arrow("tokens", table)
     assert Store(tmp_path).window("window=3", 0) == table.slice(0, 2).to_pylist()
+
+
+def test_a_directory_is_taken_before_the_hub(
+    make_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One called like an id on the hub, of which nothing is asked."""
+
+    def ask_hub(*names: object, **options: object) -> None:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(mixedprec.opening, "snapshot_download", ask_hub)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    Path("org").mkdir()
+    shutil.copytree(make_model("llama"), "org/model")
+    opened = open_model("org/model")
+    assert opened.path == Path("org/model")
+    assert opened.hash() == open_model(str(make_model("llama"))).hash()
+    assert (
+        load_tokenizer(opened.path).get_vocab() == load_tokenizer(make_model("llama")).get_vocab()
+    )
