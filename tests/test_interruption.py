@@ -1,5 +1,6 @@
 """Ctrl-C and the signals that end a command as it does: the exit code, whatever they fall into."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from app.commands.common import reports_errors
 from app.interruption import CODES, Interruption, interruptible
+from diagnose.signals import held_back, kept
 
 # A command line of one command, which `body` ends: as a real one does, without its imports.
 PROGRAM = """
@@ -150,6 +152,27 @@ def test_handlers_are_put_back() -> None:
     assert result.stderr == "awqscope: interrupted; nothing was written\n"
     assert {number: signal.getsignal(number) for number in before} == before
     assert sys.unraisablehook is hook
+
+
+def test_signals_wait_while_a_process_is_begun() -> None:
+    """Ignored meanwhile, as they were, they would be lost."""
+    seen: list[int] = []
+    with kept():
+        for number in CODES:
+            signal.signal(number, lambda number, frame: seen.append(number))
+        with held_back():
+            for number in CODES:
+                os.kill(os.getpid(), number)
+            assert seen == []
+        assert sorted(seen) == sorted(CODES)
+
+
+def test_what_a_library_sets_up_is_undone() -> None:
+    before = {number: signal.getsignal(number) for number in CODES}
+    with kept():
+        for number in CODES:
+            signal.signal(number, signal.SIG_IGN)
+    assert {number: signal.getsignal(number) for number in CODES} == before
 
 
 def test_a_block_inside_another_is_part_of_it() -> None:
