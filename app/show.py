@@ -101,7 +101,7 @@ def units_table(rows: Sequence[Mapping[str, Any]], flagged: Sequence[int], bits:
 
 def show_run(run: RunDirectory, console: Console) -> None:
     """Print a run: verdict, headline numbers, blocks, units, recipe, and how PPL was defined."""
-    record = run.read()
+    record = run.look()
     recipe_path = run.path / "recipe.json"
     compared = is_comparison(record)
     low = 0 if compared else record["spec"]["bits"]
@@ -111,6 +111,9 @@ def show_run(run: RunDirectory, console: Console) -> None:
     promoted = [entry.unit for entry in changed if entry.bits == record["spec"]["rescue_bits"]]
     console.print()
     console.print(Text(write_verdict(record, promoted), style="bold"))
+    if record["state"] in ("stopped", "failed"):
+        # Whole, so that it can be copied from a narrow terminal too.
+        console.print(Text(run.how_to_finish()), soft_wrap=True)
     headline = record["headline"]
     if "kl" not in headline:
         return

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from diagnose.evidence import TokenEvidence, read_finished, read_token_evidence
 from diagnose.explanation import SCHEMA, Explanation
-from diagnose.rundir import RunDirectory, is_comparison
+from diagnose.rundir import RunDirectory, is_comparison, look_at
 from diagnose.scores import read_scores, read_squared_errors
 from mixedprec.baselines import Contestant, read_contest
 from mixedprec.errors import InputError
@@ -237,7 +237,11 @@ class Store:
         """The tokens of one window, read from the row groups that hold it."""
         path = self.find(name).path / "tokens.parquet"
         only = [("window", "==", window)]
-        return self._keep(path, f"window {window}", lambda: pq.read_table(path, filters=only)) or []
+
+        def read() -> pa.Table:
+            return pq.read_table(path, filters=only, partitioning=None)
+
+        return self._keep(path, f"window {window}", read) or []
 
     def block_tokens(self, name: str, block: int) -> list[dict[str, Any]]:
         """The tokens that suffer most from one block alone, of the windows that know it: rows of
@@ -250,7 +254,8 @@ class Store:
         columns = ["window", "position", "text", "kl_uniform", "block_kl"]
 
         def read() -> pa.Table:
-            table = pq.read_table(path, columns=columns, filters=[("window", "in", worst)])
+            only = [("window", "in", worst)]
+            table = pq.read_table(path, columns=columns, filters=only, partitioning=None)
             known = table.filter(pc.is_valid(table["block_kl"]))
             found = known.set_column(4, "block_kl", pc.list_element(known["block_kl"], block))
             found = found.rename_columns(["window", "position", "text", "kl", "block_kl"])
@@ -299,10 +304,9 @@ class Store:
         if fault:
             said = f"{path / 'run.json'} has no usable {fault!r}"
             return RunSummary(path.name, "damaged", None, said, "run it again elsewhere")
-        state = record["state"]
-        if state == "running" and RunDirectory(path).holder() is None:
-            state = "stopped"
-        return RunSummary(path.name, state, record)
+        is_held = record["state"] == "running" and RunDirectory(path).holder() is not None
+        record = look_at(record, is_held)
+        return RunSummary(path.name, record["state"], record)
 
     def _keep(self, path: Path, what: str, read: Callable[[], Any]) -> Any:
         """What `read` gives, from memory while the file is as it was; None if there is no file.

@@ -20,9 +20,15 @@ def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
         error = record["error"] or {"message": "no reason was recorded", "remedy": ""}
         remedy = f" Remedy: {error['remedy']}." if error["remedy"] else ""
         return f"The run stopped: {error['message']}.{remedy}"
+    at_work = ("running", "stopped")
+    stage = next((s for s, e in record["stages"].items() if e["state"] in at_work), "start")
+    stopped = record["state"] == "stopped"
+    before = f"The run was stopped before its end ({stage}); " if stopped else ""
     if "kl" not in headline:
-        stage = next((s for s, e in record["stages"].items() if e["state"] == "running"), "start")
-        return f"The run is under way ({stage}); nothing is measured yet."
+        before = before or f"The run is under way ({stage}); "
+        return f"{before}nothing is measured yet."
+    if stopped:
+        before += "this is what it had measured. "
     ppl, flagged = headline["ppl"], headline["flagged"]
     compared = is_comparison(record)
     kl, points = headline["kl"]["uniform"], f"{ppl['uniform'] - ppl['reference']:+.3f} perplexity"
@@ -73,7 +79,29 @@ def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
     if of_type and set(reasons) <= {UNLIKE}:
         tail += f" {of_type}."
     outside = write_places(record.get("places", ()))
-    return f"{cost} {found}{tail}" + (f" {outside}" if outside else "")
+    return f"{before}{cost} {found}{tail}" + (f" {outside}" if outside else "")
+
+
+def write_brief(state: str, record: Mapping[str, Any]) -> str:
+    """The same in a few words, for lists."""
+    headline = record.get("headline", {})
+    if state == "failed":
+        return (record.get("error") or {}).get("message", "failed")
+    if "kl" not in headline:
+        return "nothing measured yet"
+    if headline.get("proved") is False:
+        return "✕ the proof failed"
+    if not headline["flagged"]:
+        return "no block stands out"
+    if is_comparison(record):
+        return f"▲ {len(headline['flagged'])} flagged in {name_uniform(record)}"
+    if headline.get("recovered") is None:
+        skipped = record["stages"].get("requantize", {}).get("state") == "skipped"
+        then = "no checkpoint" if skipped else "not repaired yet"
+        return f"{len(headline['flagged'])} flagged, {then}"
+    return f"▲ {headline['recovered']:.1%} recovered" + (
+        ", proved" if headline.get("proved") else ""
+    )
 
 
 def _name_flagged(record: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ from diagnose.pipeline import OnPlan, Work, conduct
 from diagnose.planning import plan_work
 from diagnose.rundir import COMPARISON, STAGES, OnProgress, RunDirectory
 from diagnose.sizes import reference_bytes
-from diagnose.sources import parse_spec
+from diagnose.sources import check_specs
 from diagnose.stages.sweep import Sweep, sweep_headline, sweep_views
 from diagnose.tables import ACTIVATIONS, UNITS, WEIGHTS
 from diagnose.tasks import HERE, Placement, Workers
@@ -67,8 +67,7 @@ class Compared:
 
 def load_compared(spec: CompareSpec) -> Compared:
     """Open both models and the text. InputError for anything that could not be compared."""
-    for text in spec.valid_texts:
-        parse_spec(text)
+    check_specs(spec.valid_texts)
     model = open_model(spec.reference, trust_remote_code=spec.trust_remote_code)
     candidate = open_candidate(spec.candidate, model)
     tokenizer = load_tokenizer(model.path, trust_remote_code=spec.trust_remote_code)
@@ -151,6 +150,7 @@ def run_comparison(
 ) -> RunDirectory:
     """Carry out `spec` in the directory `out`, going on where an earlier process stopped; errors as
     of `run_pipeline`."""
+    check_specs(spec.valid_texts)
     named = {
         "source": spec.reference,
         "candidate": spec.candidate,

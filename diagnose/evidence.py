@@ -41,6 +41,11 @@ NEEDED: Mapping[str, Mapping[str, type]] = {
 # What is read besides of a run that has widths of its own.
 NEEDED_OF_RUNS: Mapping[str, Mapping[str, type]] = {"spec": {"bits": int, "keep_fp16": list}}
 CANDIDATE = "candidate"
+UNFINISHED = {
+    "running": "a process is at it",
+    "stopped": "it was stopped before its end",
+    "failed": "it failed",
+}
 BY_TOKEN = (
     "ppl_ratio",
     "delta_ppl",
@@ -89,13 +94,10 @@ class TokenEvidence:
 
 def read_finished(run: RunDirectory) -> dict[str, Any]:
     """run.json of a run that is done. InputError for one that is not, and for a damaged record."""
-    record = run.read()
-    if record.get("state") != "done":
-        state = "it failed" if record.get("state") == "failed" else f"it is {record.get('state')}"
-        raise InputError(
-            f"{run.path} is not finished ({state})",
-            "finish it first: the command that began it goes on with it",
-        )
+    record = run.look()
+    if record["state"] != "done":
+        said = UNFINISHED.get(record["state"], f"it is {record['state']}")
+        raise InputError(f"{run.path} is not finished ({said})", run.how_to_finish())
     needed = [*NEEDED.items(), *(() if is_comparison(record) else NEEDED_OF_RUNS.items())]
     for entry, kinds in needed:
         for key, kind in kinds.items():

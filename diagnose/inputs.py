@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diagnose.corpora import Corpus, cut_slices, cut_windows, load_corpus, load_tokenizer
-from diagnose.sources import parse_spec
+from diagnose.sources import check_specs
 from diagnose.spec import DEFAULT_SEQ_LEN, RunSpec
 from mixedprec.block_search import check_schemes
 from mixedprec.errors import InputError
@@ -45,8 +45,7 @@ class Inputs:
 
 def load_inputs(spec: RunSpec) -> Inputs:
     """Open the model and the texts. InputError for anything that a run could not use."""
-    for text in (spec.calib, *spec.valid_texts):
-        parse_spec(text)
+    check_specs((spec.calib, *spec.valid_texts))
     model = open_model(spec.model, trust_remote_code=spec.trust_remote_code, dtype=spec.dtype)
     check_schemes(model, list(spec.schemes.values()))
     check_names(list(spec.keep_fp16), list_units(model.family, model.blocks))

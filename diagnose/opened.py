@@ -72,7 +72,7 @@ def open_run(run: RunDirectory, model_name: str | None) -> OpenedRun:
     spec = RunSpec.from_json(record["spec"])
     for stage, name in (("search", "AWQ search"), ("sweep", "sweep")):
         if not run.is_done(stage):
-            raise InputError(f"{run.path} has not finished its {name}", "finish the run first")
+            raise InputError(f"{run.path} has not finished its {name}", run.how_to_finish())
     model = open_source(run, model_name)
     for block in range(model.blocks):
         for bits in spec.schemes:

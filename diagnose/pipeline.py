@@ -31,6 +31,7 @@ from diagnose.plan import MemoryPlan
 from diagnose.planning import plan_work
 from diagnose.repair import proof_stage, recipe_stage, requantize_stage
 from diagnose.rundir import STAGES, OnProgress, ProgressLog, RunDirectory, now
+from diagnose.sources import check_specs
 from diagnose.spec import RunSpec
 from diagnose.stages.estimate import estimate_stage
 from diagnose.stages.refine import refine_stage
@@ -119,6 +120,8 @@ def run_pipeline(
     InputError for unusable input, another run in `out`, a process that is already at it, or a full
     disk; the run directory then says so too.
     """
+    # A name mistyped is not to be told as the options of another run.
+    check_specs((spec.calib, *spec.valid_texts))
     texts = " or ".join(spec.valid_texts)
     named = {"source": spec.model, "calibration": spec.calib, "ppl_definition": texts}
     prepare = partial(prepare_run, spec)
@@ -127,6 +130,7 @@ def run_pipeline(
 
 def plan_pipeline(spec: RunSpec, out: Path, placement: Placement = HERE) -> MemoryPlan:
     """The plan by which `run_pipeline` would begin or go on in `out`; InputErrors as there."""
+    check_specs((spec.calib, *spec.valid_texts))
     return_freed_tensors()
     run = RunDirectory(out)
     chunks = _read_chunks(run, spec.to_json())
@@ -210,11 +214,6 @@ def _carry_out(
         _carry_out_stages(REPAIRING, work, run, ThisProcess(), progress)
     except InputError as error:
         _record_failure(run, {"message": error.what, "remedy": error.remedy})
-        raise
-    except KeyboardInterrupt:
-        _record_failure(
-            run, {"message": "interrupted", "remedy": "run the same command again: it resumes"}
-        )
         raise
     except Exception as error:
         told = explain_shortage(error)

@@ -39,6 +39,7 @@ from diagnose.quantized import read_swappable
 from diagnose.rundir import RunDirectory
 from diagnose.scoring import score_streams
 from diagnose.served_type import choose_windows, measure_type
+from diagnose.signals import leave_to_parent
 from diagnose.spec import RunSpec
 from diagnose.type_words import UNLIKE, WIDE, explain_type
 from mixedprec.arithmetic import Quantized
@@ -387,6 +388,8 @@ def main() -> None:
     )
     given = parser.parse_args()
     if given.until_stdin_closes:
+        # Whoever asked for it is told to end by the same signal, and closes it then.
+        leave_to_parent()
         # A `Thread` that has no memory to start in is waited for without end.
         _thread.start_new_thread(_end_with_stdin, ())
     other = (given.model, given.recipe, given.checkpoint, given.out)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+# Waited for what must come: as long as a machine that is busy with all else may take for it.
+PATIENCE_MS = 120_000
 # What Chromium says where a machine takes seconds to come to the chart that a script is for.
 SLOW = "was preloaded using link preload but not used"
 
@@ -63,7 +65,7 @@ def browser() -> Iterator["sync_api.Browser"]:
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed")
     sync_api = pytest.importorskip("playwright.sync_api")
-    sync_api.expect.set_options(timeout=20_000)
+    sync_api.expect.set_options(timeout=PATIENCE_MS)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
@@ -75,7 +77,7 @@ def page(browser: "sync_api.Browser", address: str) -> Iterator["sync_api.Page"]
     """A page whose console must stay clean, and which must ask nobody else for anything."""
     context = browser.new_context(base_url=address, accept_downloads=True)
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(PATIENCE_MS)
     troubles: list[str] = []
     page.on(
         "console",

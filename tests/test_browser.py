@@ -91,11 +91,13 @@ def test_a_live_run_fills_in(page: "sync_api.Page", runs: Path) -> None:
     (run / "progress.jsonl").write_text(
         json.dumps({"time": "", "stage": "sweep", "done": 3, "total": 8, "eta": 40.0}) + "\n"
     )
-    holder = "import fcntl, os, sys, time\nfile = open(sys.argv[1], 'a+')\n"
+    holder = "import fcntl, os, sys\nfile = open(sys.argv[1], 'a+')\n"
     holder += "fcntl.flock(file, fcntl.LOCK_EX)\nfile.write(str(os.getpid()))\nfile.flush()\n"
-    holder += "print('held', flush=True)\ntime.sleep(120)\n"
+    holder += "print('held', flush=True)\nsys.stdin.read()\n"
     command = [sys.executable, "-c", holder, str(run / ".lock")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         page.goto("/run/live")
         sync_api.expect(page.locator("#progress-panel")).to_contain_text("sweep 3 of 8, 40 s left")

@@ -243,7 +243,7 @@ def test_runs_without_scores(run: RunDirectory, tmp_path: Path) -> None:
     record = run.read()
     record["stages"].pop("recipe")
     (tmp_path / "run.json").write_text(json.dumps(record))
-    with pytest.raises(InputError, match="has not scored its units: finish the run first"):
+    with pytest.raises(InputError, match="has not scored its units: go on with it: awqscope run "):
         read_scores(tmp_path)
 
 

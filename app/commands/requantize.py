@@ -6,13 +6,20 @@ from typing import Annotated
 
 import typer
 
-from app.commands.common import RunArgument, parse_bytes
+from app.commands.common import examples, parse_bytes
+from app.commands.options import MovedModelOption, RunArgument
 from mixedprec.errors import InputError
 
 
+@examples(
+    "awqscope requantize reports/my-model --recipe best.json --out ./mixed --prove",
+    "awqscope requantize reports/my-model --recipe best.json --out ./a --format awq",
+)
 def requantize(
     path: RunArgument,
-    recipe: Annotated[Path, typer.Option(help="Recipe file (JSON), such as RUN/recipe.json.")],
+    recipe: Annotated[
+        Path, typer.Option(metavar="FILE", help="Recipe file (JSON), such as RUN/recipe.json.")
+    ],
     out: Annotated[
         Path,
         typer.Option(
@@ -20,7 +27,10 @@ def requantize(
         ),
     ],
     fmt: Annotated[
-        str, typer.Option("--format", help="compressed-tensors, or awq (GEMM, uniform 4-bit).")
+        str,
+        typer.Option(
+            "--format", metavar="FORMAT", help="compressed-tensors, or awq (GEMM, uniform 4-bit)."
+        ),
     ] = "compressed-tensors",
     dtype: Annotated[
         str | None,
@@ -30,15 +40,15 @@ def requantize(
             "that the model comes in. [default: as the run]",
         ),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Where the run's model is now, if it has moved.")
-    ] = None,
+    model: MovedModelOption = None,
     prove: Annotated[
         bool, typer.Option("--prove", help="Measure and check it as the run's own was proved.")
     ] = False,
     max_memory: Annotated[
         str | None,
-        typer.Option(help="What the proof may take, like 8GiB. [default: as much as the run]"),
+        typer.Option(
+            metavar="SIZE", help="What the proof may take, like 8GiB. [default: as much as the run]"
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -68,7 +78,7 @@ def requantize(
     found = RunDirectory(path)
     spec = RunSpec.from_json(found.read_searched()["spec"])
     if not found.is_done("search"):
-        raise InputError(f"{path} has not finished its AWQ search", "finish the run first")
+        raise InputError(f"{path} has not finished its AWQ search", found.how_to_finish())
     if out.exists():
         raise InputError(f"{out} exists already", "choose another --out")
     wanted = load_recipe(recipe)

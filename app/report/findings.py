@@ -6,17 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from app.store import Store, UnknownRunError
+from diagnose.evidence import UNFINISHED
 from diagnose.rundir import RunDirectory
 from mixedprec.errors import InputError
 from mixedprec.recipe import Recipe
 
 PASSAGES = 8
 BEFORE, AFTER = 40, 12
-GO_ON = "the command that began it goes on with it"
-UNFINISHED = {
-    "running": "is not finished: a process is at it",
-    "stopped": "is not finished: it was stopped before its end",
-}
 
 Row = Mapping[str, Any]
 
@@ -63,9 +59,11 @@ def read_findings(path: Path) -> Findings:
     if run.state == "failed":
         fault = run.record["error"] or {"message": "no reason was recorded", "remedy": ""}
         first = f"{fault['remedy']}; " if fault["remedy"] else ""
-        raise InputError(f"{path} failed ({fault['message']})", first + GO_ON)
+        go_on = RunDirectory(path).how_to_finish()
+        raise InputError(f"{path} failed ({fault['message']})", first + go_on)
     if run.state != "done":
-        raise InputError(f"{path} {UNFINISHED[run.state]}", f"finish it first: {GO_ON}")
+        said = f"{path} is not finished ({UNFINISHED[run.state]})"
+        raise InputError(said, RunDirectory(path).how_to_finish())
     try:
         return _read_tables(store, folder.name, run.record)
     except (OSError, ValueError, LookupError, TypeError) as error:
