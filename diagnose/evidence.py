@@ -60,7 +60,8 @@ class Evidence:
     """What is known of one model of one run.
 
     run, baseline: their directories; subject: mixed or uniform, or the candidate of a comparison,
-    which is all that can be judged there. windows: of `seq_len` tokens each;
+    which is all that can be judged there; baseline_subject: the same of the baseline, which is
+    held against it. windows: of `seq_len` tokens each;
     scored_tokens in all. numbers: measure -> one finding, or one for each text or block of which
     the worst decides, or why there is none.
     """
@@ -72,6 +73,7 @@ class Evidence:
     seq_len: int
     scored_tokens: int
     numbers: Findings
+    baseline_subject: str | None = None
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,11 @@ def read_evidence(
     numbers["block_share"] = _read_block_shares(run, record, model)
     if not compared:
         numbers["proof"] = (_read_proof(run),)
+    baseline_subject = None
     if baseline is not None:
-        numbers |= _read_drift(run, record, subject, baseline)
+        other = read_finished(baseline)
+        numbers |= _read_drift(run, record, subject, baseline, other)
+        baseline_subject = CANDIDATE if is_comparison(other) else subject
     return Evidence(
         str(run.path),
         CANDIDATE if compared else subject,
@@ -158,6 +163,7 @@ def read_evidence(
         definition["seq_len"],
         definition["windows"] * (definition["seq_len"] - 1),
         numbers,
+        baseline_subject,
     )
 
 
@@ -196,7 +202,7 @@ def _bytes(record: Row, model: str) -> float | None:
 
 def _divide(part: float | None, whole: float | None) -> tuple[Finding, ...] | Missing:
     """A ratio of two sizes, which are exact."""
-    if not part or not whole:
+    if not (part and whole and 0 < part < math.inf and 0 < whole < math.inf):
         return Missing("its size was not measured")
     return (Finding(part / whole, part / whole, part / whole),)
 
@@ -257,6 +263,10 @@ def block_shares(
         costs[block] = [sum(_unit_kl(at[key], end) for key in wanted) for end in ENDS]
     if not costs:
         return Missing("no block was measured")
+    for block, cost in costs.items():
+        # Counted as nothing, it would make the others' shares right and its own pass.
+        if not all(math.isfinite(part) for part in cost):
+            return Missing(f"the KL of block {block} is not a finite number")
     sums = [sum(max(0.0, cost[end]) for cost in costs.values()) for end in range(3)]
     found = []
     for block, cost in sorted(costs.items()):
@@ -277,9 +287,11 @@ def _unit_kl(row: Row, end: str) -> float:
     return row[f"{'estimated' if row['exact_kl'] is None else 'exact'}_kl{end}"]
 
 
-def _read_drift(run: RunDirectory, record: Row, subject: str, baseline: RunDirectory) -> Findings:
-    """The run against its baseline. InputError where they were not measured on the same tokens."""
-    other = read_finished(baseline)
+def _read_drift(
+    run: RunDirectory, record: Row, subject: str, baseline: RunDirectory, other: Row
+) -> Findings:
+    """The run against its baseline: the same subject of both, a comparison's candidate in the place
+    of either. InputError where they were not measured on the same tokens."""
     mine, theirs = record["ppl_definition"], other["ppl_definition"]
     differing = [key for key in SAME if mine[key] != theirs[key]]
     if differing:

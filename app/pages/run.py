@@ -23,6 +23,7 @@ from app.facts import (
     unit_rows,
     units_summary,
     width_rows,
+    worst_blocks,
     worst_units,
 )
 from app.figures.blocks import draw_profile, draw_units
@@ -83,9 +84,6 @@ def block_chart(name: str, figure: go.Figure, label: str) -> Any:
 
 def profile_card(rows: Sequence[Mapping[str, Any]], run: str, metric: str, scale: str) -> Any:
     """The profile with its summary and table."""
-    isolated = sorted(
-        (row for row in rows if row["view"] == "isolated"), key=lambda row: -row[metric]
-    )
     return card(
         "Where the damage is",
         block_chart("profile", draw_profile(rows, metric, scale), "Damage by block, see the table"),
@@ -103,7 +101,7 @@ def profile_card(rows: Sequence[Mapping[str, Any]], run: str, metric: str, scale
                 for row in profile_rows(rows, metric)
             ],
         ),
-        summary=profile_summary(isolated, metric),
+        summary=profile_summary(worst_blocks(rows, metric), metric),
         beside=html.Div(
             [
                 switch("metric", "Measure", METRICS, metric),
