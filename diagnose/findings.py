@@ -235,3 +235,18 @@ def compare_measured(scores: Measured, baseline: Measured, seed: int) -> Finding
         }
     numbers["kl_p999_drift"] = _ratios(_tails(scores.kl, seed), _tails(baseline.kl, seed))
     return _alone({name: _find(values, *scored) for name, values in numbers.items()})
+
+
+def change_measured(
+    scores: Measured, baseline: Measured, seed: int
+) -> dict[str, Finding | Missing]:
+    """What a model's numbers are more than a baseline's on the same tokens: ppl, kl and
+    top1_agreement. The two may have different references."""
+    scored = scores.kl.shape
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers = {
+            "ppl": np.exp(_means(scores.nll, seed)) - np.exp(_means(baseline.nll, seed)),
+            "kl": _means(_by_window(scores.kl) - _by_window(baseline.kl), seed),
+            "top1_agreement": _means(scores.top1 - baseline.top1, seed),
+        }
+    return {name: _find(values, *scored) for name, values in numbers.items()}

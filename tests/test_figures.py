@@ -214,8 +214,13 @@ def test_differences_are_said_in_words() -> None:
         {"block": 1, "difference": -0.2, "low": -0.3, "high": -0.1},
         {"block": 2, "difference": 0.1, "low": -0.1, "high": 0.3},
     ]
-    bars = draw_differences(rows, "kl").data[0]
-    assert list(bars.text) == ["worse", "better", ""]
+    bars, words = draw_differences(rows, "kl").data
+    assert list(zip(words.x, words.text, words.y, strict=True)) == [
+        (0, "worse", 0.3),
+        (1, "better", -0.3),
+    ]
+    unjudged = draw_differences(rows, "kl", judged=False)
+    assert not unjudged.data[1].text and ORANGE not in unjudged.data[0].marker.color
     assert list(bars.y) == [0.2, -0.2, 0.1]
     assert np.add(bars.y, bars.error_y.array) == pytest.approx([0.3, -0.1, 0.3])
     assert np.subtract(bars.y, bars.error_y.arrayminus) == pytest.approx([0.1, -0.3, -0.1])

@@ -148,33 +148,37 @@ def draw_depth(rows: Sequence[Row], block: int) -> go.Figure:
     return figure
 
 
-def draw_differences(rows: Sequence[Row], metric: str) -> go.Figure:
-    """Difference of two runs by block, with intervals. rows: of block, difference, low, high."""
+def draw_differences(rows: Sequence[Row], metric: str, *, judged: bool = True) -> go.Figure:
+    """Difference of two models by block, with intervals. rows: of block, difference, low, high.
+    judged: whether a difference that is sure is better or worse for it, and said to be."""
+    bars = go.Bar(
+        x=[row["block"] for row in rows],
+        y=[row["difference"] for row in rows],
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": [row["high"] - row["difference"] for row in rows],
+            "arrayminus": [row["difference"] - row["low"] for row in rows],
+            "color": GREY,
+            "thickness": 1.2,
+            "width": 3,
+        },
+        marker={"color": [ORANGE if judged and row["difference"] > 0 else BLUE for row in rows]},
+        hovertemplate="block %{x}<br>B − A %{y:+.4g}<extra></extra>",
+    )
+    sure = [row for row in rows if judged and (row["low"] > 0 or row["high"] < 0)]
+    # Beyond the interval's end, which would cross them.
+    words = go.Scatter(
+        x=[row["block"] for row in sure],
+        y=[row["high"] if row["low"] > 0 else row["low"] for row in sure],
+        text=["worse" if row["low"] > 0 else "better" for row in sure],
+        textposition=["top center" if row["low"] > 0 else "bottom center" for row in sure],
+        mode="text",
+        cliponaxis=False,
+        hoverinfo="skip",
+    )
     figure = make_figure(
-        [
-            go.Bar(
-                x=[row["block"] for row in rows],
-                y=[row["difference"] for row in rows],
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [row["high"] - row["difference"] for row in rows],
-                    "arrayminus": [row["difference"] - row["low"] for row in rows],
-                    "color": GREY,
-                    "thickness": 1.2,
-                    "width": 3,
-                },
-                marker={"color": [ORANGE if row["difference"] > 0 else BLUE for row in rows]},
-                text=["worse" if r["low"] > 0 else "better" if r["high"] < 0 else "" for r in rows],
-                textposition="outside",
-                cliponaxis=False,
-                hovertemplate="block %{x}<br>B − A %{y:+.4g}<extra></extra>",
-            )
-        ],
-        "block",
-        f"{METRIC_NAMES[metric]}, B − A",
-        360,
-        showlegend=False,
+        [bars, words], "block", f"{METRIC_NAMES[metric]}, B − A", 360, showlegend=False
     )
     figure.update_xaxes(tickmode="linear", dtick=max(1, len(rows) // 16))
     return figure

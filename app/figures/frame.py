@@ -40,7 +40,8 @@ def make_figure(traces: Sequence[Any], x: str, y: str, height: int, **layout: An
         legend={"orientation": "h", "x": 0, "y": 1.08, "yanchor": "bottom", "title_text": ""},
         bargap=0.35,
         xaxis={**axis, "title_text": x, "showgrid": False},
-        yaxis={**axis, "title_text": y, "gridwidth": 1},
+        # Plotly would write thousandths as "m" and millionths as "µ".
+        yaxis={**axis, "title_text": y, "gridwidth": 1, "exponentformat": "none"},
     )
     figure.update_layout(**layout)
     return figure
