@@ -276,7 +276,7 @@ class Store:
         record = run.read()
         what = f"costs {model} {record.get('updated')}"
         read = partial(read_block_costs, run, record, model)
-        missing = Missing(f"{run.path / 'blocks.parquet'} is missing")
+        missing = Missing("the run has no blocks.parquet")
         return self._keep(run.path / "blocks.parquet", what, read) or missing
 
     def pair(self, a: Side, b: Side) -> Pair:

@@ -24,7 +24,7 @@ def read_block_costs(run: RunDirectory, record: Row, model: str) -> dict[int, Co
     where there is none."""
     for name in ("blocks.parquet", *(["units.parquet", "recipe.json"] * (model == "mixed"))):
         if not (run.path / name).exists():
-            return Missing(f"{run.path / name} is missing")
+            return Missing(f"the run has no {name}")
     rows = run.read_table("blocks", ["block", "view", *_kl_columns("")]).to_pylist()
     bits: Mapping[str, int] = {}
     units: Sequence[Row] = []

@@ -16,21 +16,31 @@ def report(
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="FILE", help="File ending in .html; - is stdout.")
     ],
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Policy (TOML) of the release gate's verdict. [default: see gate --print-policy]",
+        ),
+    ] = None,
 ) -> None:
     """Write a finished run as one page to send to someone.
 
-    It is HTML and needs nothing else. A FILE that is there is replaced, in one step. The page asks
-    nobody for anything, and the same run gives the same page.
+    It says whether the run may be released, as gate does. It is HTML and needs nothing else. A FILE
+    that is there is replaced, in one step. The page asks nobody for anything, and the same run
+    gives the same page.
     """
     from app.report.findings import read_findings
     from app.report.page import write_page
+    from diagnose.policy import load_policy
     from diagnose.rundir import reads_run
 
     # Nothing but a page is ever replaced, such as a recipe named by mistake.
     if out != STDOUT and (out.suffix.lower() not in SUFFIXES or out.is_dir()):
         raise InputError(f"{out} is no page", "give -o a file that ends in .html, or -")
+    wanted = load_policy(policy)
     with reads_run(path):
-        page = write_page(read_findings(path))
+        page = write_page(read_findings(path, wanted))
     write_output(out, page)
     if out != STDOUT:
         print(f"{out}: {len(page.encode()) / 1e6:.1f} MB")
