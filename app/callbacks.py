@@ -104,30 +104,46 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
         Output("url", "href", allow_duplicate=True),
         Input("compare-a", "value"),
         Input("compare-b", "value"),
+        Input({"type": "side-model", "side": ALL}, "value"),
+        State({"type": "side-model", "side": ALL}, "id"),
         State("url", "search"),
+        State({"type": "option", "name": ALL}, "value"),
         prevent_initial_call=True,
     )
     @while_it_lasts
-    def choose_runs(a: str | None, b: str | None, search: str) -> Any:
+    def choose_sides(
+        a: str | None,
+        b: str | None,
+        models: Sequence[str],
+        sides: Sequence[Mapping[str, str]],
+        search: str,
+        measures: Sequence[str],
+    ) -> Any:
         page = read_address("/compare", search)
-        if not (a and b) or (a, b) == (page.option("a"), page.option("b")):
+        chosen = {side["side"]: model for side, model in zip(sides, models, strict=True)}
+        shown = compare.read_sides(store, page)
+        address = compare.follow_choice(page, shown, {"a": a, "b": b}, chosen)
+        # Of this page the measure is all that a switch chooses; there is none before two runs are.
+        measure = measures[0] if measures else page.option("measure")
+        if address is None:
             return no_update
-        return link("compare", a=a, b=b, measure=page.option("measure"))
+        options: dict[str, Any] = {**address, "measure": measure}
+        return link("compare", **options)
 
     @app.callback(
         Output("differences-card", "children"),
         Input(option("measure"), "value"),
-        State("compare-a", "value"),
-        State("compare-b", "value"),
+        State("url", "search"),
         prevent_initial_call=True,
     )
     @while_it_lasts
-    def redraw_differences(measure: str, first: str, second: str) -> Any:
-        if not (first and second):
+    def redraw_differences(measure: str, search: str) -> Any:
+        sides = compare.read_sides(store, read_address("/compare", search))
+        if len(sides) < len(compare.SIDES):
             return no_update
         metric = measure if measure in METRICS else METRICS[0]
-        a, b = store.table(first, "blocks"), store.table(second, "blocks")
-        return compare.differences_card(compare.block_differences(a, b, metric), metric)
+        a, b = sides["a"], sides["b"]
+        return compare.differences_card(store, a, b, store.pair(a, b), metric)
 
     _register_recipe(app, store, jobs)
 

@@ -14,6 +14,7 @@ from app.words import interval, megabytes, number, share
 from diagnose.rundir import is_comparison
 from diagnose.type_words import write_measured_type
 from diagnose.uncalibrated import write_uncalibrated
+from mixedprec.ranking import as_cost
 from mixedprec.recipe import Recipe
 from mixedprec.serving import write_serving
 
@@ -126,6 +127,13 @@ def headline_tiles(record: Mapping[str, Any]) -> list[Tile]:
     return parts
 
 
+def worst_blocks(rows: Sequence[Row], metric: str) -> list[Row]:
+    """Each block alone, the largest damage first; of equal ones the earlier. rows: of
+    blocks.parquet."""
+    isolated = [row for row in rows if row["view"] == "isolated"]
+    return sorted(isolated, key=lambda row: -as_cost(row[metric]))
+
+
 def profile_summary(isolated: Sequence[Row], metric: str) -> str:
     """The profile in words. isolated: rows, worst first."""
     worst = isolated[0]
@@ -162,7 +170,7 @@ def profile_rows(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
 
 def worst_units(rows: Sequence[Row], spec: Mapping[str, Any]) -> list[Row]:
     """The quantized units at the low width, the largest KL first. rows: of units.parquet."""
-    return sorted(quantized_units(rows, spec), key=lambda row: -unit_kl(row))
+    return sorted(quantized_units(rows, spec), key=lambda row: -as_cost(unit_kl(row)))
 
 
 def units_summary(here: Sequence[Row], record: Mapping[str, Any]) -> str | None:
@@ -277,7 +285,7 @@ def promotion_rows(promotions: Sequence[Row]) -> list[dict[str, Any]]:
             "chosen": "✓ chosen" if row["chosen"] else "",
             "class": "chosen" if row["chosen"] else "",
         }
-        for row in sorted(promotions, key=lambda row: row["kl"])
+        for row in sorted(promotions, key=lambda row: as_cost(row["kl"]))
     ]
 
 
@@ -311,7 +319,7 @@ def token_summary(row: Row) -> str:
     """Which block is to blame, in words, where it is known."""
     restored, alone = row.get("restored_kl"), row.get("block_kl")
     if restored:
-        best = min(range(len(restored)), key=restored.__getitem__)
+        best = min(range(len(restored)), key=lambda block: as_cost(restored[block]))
         left = 1 - restored[best] / row["kl_uniform"] if row["kl_uniform"] > 0 else 0.0
         if row["kl_uniform"] < SMALLEST_KL:
             return "Quantization does not move this token."
@@ -323,7 +331,9 @@ def token_summary(row: Row) -> str:
             f"{number(restored[best])} ({left:.1%} given back)."
         )
     if alone:
-        worst = max(range(len(alone)), key=alone.__getitem__)
+        worst = max(range(len(alone)), key=lambda block: as_cost(alone[block]))
+        if alone[worst] <= 0:
+            return "No block alone moves this token."
         return f"Block {worst} alone moves it most: KL {number(alone[worst])}."
     return "Blame by block is kept for the eight worst windows only; this is not one of them."
 

@@ -18,8 +18,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from diagnose.criteria import Criterion
-from diagnose.gate import FAIL, INCONCLUSIVE, PASS, Check, GateVerdict
+from diagnose.criteria import LOST, PROOF, Criterion
+from diagnose.findings import Finding
+from diagnose.gate import FAIL, INCONCLUSIVE, PASS, Check, GateVerdict, weigh
 
 SCHEMA = 1
 SIGNS = {PASS: "✓", FAIL: "✕", INCONCLUSIVE: "?"}
@@ -51,28 +52,56 @@ def write_line(check: Check) -> Line:
     """A limit, its number and what was decided."""
     criterion, finding = check.limit.criterion, check.finding
     value, interval, of = "–", "", ""
-    if finding is not None and criterion.form == "proof":
+    if finding is not None and criterion.form == PROOF:
         value = finding.of.partition(":")[0]
     elif finding is not None:
-        value, of = _number(finding.value, criterion), finding.of
-        if finding.tokens:
-            bounds = (_number(bound, criterion) for bound in (finding.low, finding.high))
+        value, of = _number(finding.value, criterion), _name(check, finding)
+        if finding.tokens and finding.is_known:
+            ends = (finding.low, finding.high)
+            bounds = (
+                _number(b, criterion) for b in (ends[::-1] if criterion.form == LOST else ends)
+            )
             interval = f"[{', '.join(bounds)}]"
-    note = "; ".join(part for part in (of, check.reason) if part)
+    note = "; ".join(part for part in (of, check.reason, _write_beyond(check)) if part)
     return Line(criterion.title, clean(value), interval, _bound(check), check.outcome, clean(note))
 
 
+def _name(check: Check, finding: Finding) -> str:
+    """The text or block that the number is of, and how many others have the same."""
+    if not check.alike or not finding.of:
+        return finding.of
+    return f"{finding.of}, and the same in {check.alike} other{'s' * (check.alike > 1)}"
+
+
+def _write_beyond(check: Check) -> str:
+    """The worst number where it is not the one that decided; empty where it is."""
+    if check.beyond is None:
+        return ""
+    value = _number(check.beyond.value, check.limit.criterion)
+    holds = weigh(check.beyond, check.limit) == PASS
+    return f"worst is {check.beyond.of} with {value}, which {'holds' if holds else 'is undecided'}"
+
+
 def _number(value: float, criterion: Criterion) -> str:
+    if math.isnan(value):
+        return "–"
+    if criterion.form == LOST:
+        value = 0.0 - value
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
+    if criterion.form == LOST:
+        return f"{100 * value:+.2f} points".replace("-", "−")
     return format(value, criterion.form).replace("-", "−")
 
 
 def _bound(check: Check) -> str:
     """What the number must be."""
     criterion, value = check.limit.criterion, check.limit.value
-    if criterion.form == "proof":
+    if criterion.form == PROOF:
         return "passed"
+    if criterion.form == LOST:
+        lost = f"−{100 * value:g}" if value else "0"
+        return f"≥\N{NO-BREAK SPACE}{lost} points"
     written = f"{100 * value:g}%" if criterion.form.endswith("%") else f"{value:g}"
     return f"{'≤' if criterion.upper else '≥'}\N{NO-BREAK SPACE}{written}"
 
@@ -97,7 +126,9 @@ def write_sentence(verdict: GateVerdict) -> str:
 def write_context(verdict: GateVerdict) -> str:
     """What was judged, by what, on how much."""
     evidence = verdict.evidence
-    against = f", against {evidence.baseline}" if evidence.baseline is not None else ""
+    against = ""
+    if evidence.baseline is not None:
+        against = f", against the {evidence.baseline_subject} model of {evidence.baseline}"
     return clean(
         f"{evidence.run}: the {evidence.subject} model{against}, by the {_policy(verdict)}, on "
         f"{evidence.scored_tokens:,} scored tokens in {evidence.windows:,} windows."
@@ -135,6 +166,7 @@ def to_json(verdict: GateVerdict) -> dict[str, Any]:
         "run": evidence.run,
         "subject": evidence.subject,
         "baseline": evidence.baseline,
+        "baseline_subject": evidence.baseline_subject,
         "policy": verdict.policy,
         "windows": evidence.windows,
         "scored_tokens": evidence.scored_tokens,
@@ -182,6 +214,7 @@ def write_junit(verdict: GateVerdict) -> str:
         "subject": verdict.evidence.subject,
         "policy": verdict.policy,
         "baseline": verdict.evidence.baseline or "",
+        "baseline_subject": verdict.evidence.baseline_subject or "",
         "scored_tokens": str(verdict.evidence.scored_tokens),
     }
     for key, value in told.items():

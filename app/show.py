@@ -1,5 +1,6 @@
 """The verdict of a run in the terminal. Reads the run directory only; deciding was done before."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from app.verdict import write_kl, write_range, write_verdict
 from diagnose.rundir import RunDirectory, is_comparison
 from diagnose.type_words import write_measured_type
 from diagnose.uncalibrated import write_uncalibrated
+from mixedprec.ranking import as_cost
 from mixedprec.recipe import load_recipe
 from mixedprec.serving import write_serving
 
@@ -68,10 +70,12 @@ def blocks_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
     views = {(row["block"], row["view"]): row for row in rows}
     isolated = [row for row in rows if row["view"] == "isolated"]
-    largest = max(row["kl"] for row in isolated)
+    # A block without a number gets no bar, and takes none from the others.
+    largest = max((row["kl"] for row in isolated if math.isfinite(row["kl"])), default=0.0)
     for row in isolated:
         block = row["block"]
-        bar = "█" * max(row["kl"] > 0, round(12 * row["kl"] / largest)) if largest > 0 else ""
+        drawn = largest > 0 and math.isfinite(row["kl"])
+        bar = "█" * max(row["kl"] > 0, round(12 * row["kl"] / largest)) if drawn else ""
         style = "bold" if row["flagged"] else ""
         table.add_row(
             str(block),
@@ -92,7 +96,7 @@ def units_table(rows: Sequence[Mapping[str, Any]], flagged: Sequence[int], bits:
     for name in ("unit", f"KL at {bits} bits", "estimated"):
         table.add_column(name, justify="left" if name == "unit" else "right")
     chosen = [row for row in rows if row["block"] in flagged]
-    for row in sorted(chosen, key=lambda row: -unit_kl(row)):
+    for row in sorted(chosen, key=lambda row: -as_cost(unit_kl(row))):
         table.add_row(
             row["unit"], _number(row["exact_kl"], ".5f"), _number(row["estimated_kl"], ".5f")
         )

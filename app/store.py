@@ -23,8 +23,11 @@ from safetensors import SafetensorError, safe_open
 
 from diagnose.evidence import TokenEvidence, read_finished, read_token_evidence
 from diagnose.explanation import SCHEMA, Explanation
+from diagnose.findings import Missing
+from diagnose.paired import Pair, Side, read_pair
 from diagnose.rundir import RunDirectory, is_comparison, look_at
 from diagnose.scores import read_scores, read_squared_errors
+from diagnose.shares import Cost, read_block_costs
 from mixedprec.baselines import Contestant, read_contest
 from mixedprec.errors import InputError
 from mixedprec.recipe import Recipe, load_recipe
@@ -271,6 +274,24 @@ class Store:
         what = f"gate {subject} {record.get('updated')}"
         path = run.path / "tokens.parquet"
         return self._keep(path, what, lambda: read_token_evidence(run, record, subject))
+
+    def block_costs(self, name: str, model: str) -> Mapping[int, Cost] | Missing:
+        """What each block costs in one model of a run, by the name its files have for it."""
+        run = self.find(name)
+        record = run.read()
+        what = f"costs {model} {record.get('updated')}"
+        read = partial(read_block_costs, run, record, model)
+        missing = Missing("the run has no blocks.parquet")
+        return self._keep(run.path / "blocks.parquet", what, read) or missing
+
+    def pair(self, a: Side, b: Side) -> Pair:
+        """Two models side by side."""
+        read = partial(read_pair, a, b)
+        first, second = (side.run.path / "tokens.parquet" for side in (a, b))
+        if not (first.exists() and second.exists()):
+            return read()
+        stamps = [second.stat().st_mtime_ns, *(side.record.get("updated") for side in (a, b))]
+        return self._keep(first, f"{a.model} beside {b.model} of {second} {stamps}", read)
 
     def progress(self, name: str) -> Progress | None:
         """The last event of the run's log."""

@@ -12,6 +12,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 METRICS = ("kl", "delta_ppl")
 SCALES = ("linear", "log")
 COLOURINGS = ("kl", "delta_nll")
+# Of a run compared: none means the one that it is compared by unless told otherwise.
+MODELS = ("", "mixed", "uniform", "candidate")
 NUMBER = re.compile(r"\d{1,9}")
 NAME = re.compile(r"[^\x00-\x1f]{1,300}")
 # Names on disk that are no UTF-8 come with lone surrogates: they are read as they were written.
@@ -26,7 +28,13 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | re.Pattern[str]]] = {
     "tokens": {"colour": COLOURINGS, "window": NUMBER, "position": NUMBER},
     "recipe": {"bits": CHANGES},
     "explain": {"shown": NAME, "prompt": NUMBER},
-    "compare": {"a": NAME, "b": NAME, "measure": METRICS},
+    "compare": {
+        "a": NAME,
+        "b": NAME,
+        "model_a": MODELS,
+        "model_b": MODELS,
+        "measure": METRICS,
+    },
     "new": {"like": NAME, "started": NAME},
     "missing": {},
 }

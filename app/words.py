@@ -27,6 +27,11 @@ def share(value: float | None, form: str = ".1%") -> str:
     return number(value, form)
 
 
+def points(difference: float | None) -> str:
+    """A difference of two shares, in percentage points."""
+    return "–" if difference is None else f"{number(100 * difference, '+.1f')} points"
+
+
 def show_token(text: str) -> str:
     """A token's text with its blanks made visible."""
     return text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "·") or "∅"

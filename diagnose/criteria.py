@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+PROOF, LOST = "proof", "lost"
 # TOML's integers have no bound, floats have.
 HUGE = 10**300
 
@@ -15,7 +16,8 @@ class Criterion:
     key: its name in the policy's `section`. measure: the number it limits, by its name in an
     `Evidence`. least, most: what a limit can be; `open_least`: but not `least` itself. upper:
     whether the limit is the largest value allowed, or the smallest. form: how its numbers are
-    written, a format specification, or "proof" for yes or no.
+    written, a format specification, PROOF for yes or no, or LOST for a share that was lost, which
+    is written as points won.
     """
 
     section: str
@@ -131,7 +133,7 @@ _LIMITS = (
         1,
         1,
         upper=False,
-        form="proof",
+        form=PROOF,
     ),
 )
 _DRIFT = (
@@ -168,11 +170,11 @@ _DRIFT = (
         "drift",
         "max_top1_drop",
         "top1_drop",
-        "Same top token, lost",
+        "Same top token, to baseline",
         "Top-1 agreement of the baseline less this run's: 0.005 is half a point.",
         0,
         1,
-        form="+.2%",
+        form=LOST,
     ),
     Criterion(
         "drift",
@@ -190,7 +192,7 @@ SECTIONS = {"limits": _LIMITS, "drift": _DRIFT}
 def find_problem(criterion: Criterion, value: Any) -> tuple[str, str] | None:
     """Why a value cannot be this limit, and the remedy; None if it can."""
     key = criterion.key
-    if criterion.form == "proof":
+    if criterion.form == PROOF:
         return None if isinstance(value, bool) else (f"{key} is {value!r}", "give true or false")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"{key} is {value!r}", "give a number"

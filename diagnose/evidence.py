@@ -4,12 +4,11 @@ Reads the run directory only, and of its token table only the columns that are j
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from diagnose.findings import (
-    LEAST_WINDOWS,
     Finding,
     Findings,
     Measured,
@@ -21,10 +20,9 @@ from diagnose.findings import (
     score_columns,
 )
 from diagnose.rundir import RunDirectory, is_comparison
+from diagnose.shares import block_shares, read_block_costs
 from diagnose.type_words import LARGEST, UNLIKE
 from mixedprec.errors import InputError
-from mixedprec.recipe import load_recipe
-from mixedprec.scheme import FP16_BITS
 
 # What is read of run.json, and what it must be.
 NEEDED: Mapping[str, Mapping[str, type]] = {
@@ -56,7 +54,6 @@ BY_TOKEN = (
     "slice_kl",
 )
 DRIFT_BY_TOKEN = ("ppl_drift", "kl_drift", "kl_p999_drift", "top1_drop")
-ENDS = ("", "_low", "_high")
 SAME = ("tokens_sha256", "windows", "seq_len")
 Row = Mapping[str, Any]
 
@@ -66,7 +63,8 @@ class Evidence:
     """What is known of one model of one run.
 
     run, baseline: their directories; subject: mixed or uniform, or the candidate of a comparison,
-    which is all that can be judged there. windows: of `seq_len` tokens each;
+    which is all that can be judged there; baseline_subject: the same of the baseline, which is
+    held against it. windows: of `seq_len` tokens each;
     scored_tokens in all. numbers: measure -> one finding, or one for each text or block of which
     the worst decides, or why there is none.
     """
@@ -78,6 +76,7 @@ class Evidence:
     seq_len: int
     scored_tokens: int
     numbers: Findings
+    baseline_subject: str | None = None
 
 
 @dataclass(frozen=True)
@@ -149,11 +148,19 @@ def read_evidence(
     model = choose_model(record, subject)
     numbers["size_ratio"] = _divide(_bytes(record, model), _bytes(record, "reference"))
     numbers["range_margin"] = _read_margin(record)
-    numbers["block_share"] = _read_block_shares(run, record, model)
+    costs = read_block_costs(run, record, model)
+    numbers["block_share"] = (
+        costs
+        if isinstance(costs, Missing)
+        else block_shares(costs, definition["windows"], definition["seq_len"] - 1)
+    )
     if not compared:
         numbers["proof"] = (_read_proof(run),)
+    baseline_subject = None
     if baseline is not None:
-        numbers |= _read_drift(run, record, subject, baseline)
+        other = read_finished(baseline)
+        numbers |= _read_drift(run, record, subject, baseline, other)
+        baseline_subject = CANDIDATE if is_comparison(other) else subject
     return Evidence(
         str(run.path),
         CANDIDATE if compared else subject,
@@ -162,6 +169,7 @@ def read_evidence(
         definition["seq_len"],
         definition["windows"] * (definition["seq_len"] - 1),
         numbers,
+        baseline_subject,
     )
 
 
@@ -216,90 +224,16 @@ def _bytes(record: Row, model: str) -> float | None:
 
 def _divide(part: float | None, whole: float | None) -> tuple[Finding, ...] | Missing:
     """A ratio of two sizes, which are exact."""
-    if not part or not whole:
+    if not (part and whole and 0 < part < math.inf and 0 < whole < math.inf):
         return Missing("its size was not measured")
     return (Finding(part / whole, part / whole, part / whole),)
 
 
-def _read_block_shares(
-    run: RunDirectory, record: Row, subject: str
-) -> tuple[Finding, ...] | Missing:
-    for name in ("blocks.parquet", *(["units.parquet", "recipe.json"] * (subject == "mixed"))):
-        if not (run.path / name).exists():
-            return Missing(f"{run.path / name} is missing")
-    rows = run.read_table("blocks", ["block", "view", *_kl_columns("")]).to_pylist()
-    bits: Mapping[str, int] = {}
-    units: Sequence[Row] = []
-    if subject == "mixed":
-        bits = load_recipe(run.path / "recipe.json").bits
-        columns = ["unit", "bits", *_kl_columns("exact_"), *_kl_columns("estimated_")]
-        units = run.read_table("units", columns).to_pylist()
-    definition = record["ppl_definition"]
-    scored = definition["seq_len"] - 1
-    return block_shares(
-        [row for row in rows if row["view"] == "isolated"],
-        units,
-        bits,
-        record["spec"],
-        (definition["windows"] * scored, LEAST_WINDOWS * scored),
-    )
-
-
-def _kl_columns(known: str) -> list[str]:
-    return [f"{known}kl{end}" for end in ENDS]
-
-
-def block_shares(
-    isolated: Sequence[Row],
-    units: Sequence[Row],
-    bits: Mapping[str, int],
-    spec: Row,
-    scored: tuple[int, int],
-) -> tuple[Finding, ...] | Missing:
-    """Each block's isolated KL over the sum of all.
-
-    isolated: rows of blocks.parquet. units, bits: rows of units.parquet and a recipe; a block whose
-    widths the recipe changes costs the sum of its units at these widths, exact where measured. The
-    bounds are outer ones: a block's upper bound among the others' lower bounds, and the reverse.
-    They cover at least as often as the blocks' own. scored: tokens, and the least to bound it.
-    """
-    costs = {row["block"]: [row[f"kl{end}"] for end in ENDS] for row in isolated}
-    plain = {unit: FP16_BITS if unit in spec["keep_fp16"] else spec["bits"] for unit in bits}
-    changed = {int(unit.partition(".")[0]) for unit in bits if bits[unit] != plain[unit]}
-    at = {(row["unit"], row["bits"]): row for row in units}
-    for block in changed:
-        mine = [unit for unit in bits if int(unit.partition(".")[0]) == block]
-        # At 16 bits a unit is the reference's; runs of earlier versions have no row for it.
-        wanted = [(unit, bits[unit]) for unit in mine if bits[unit] != FP16_BITS]
-        absent = [unit for unit, width in wanted if (unit, width) not in at]
-        if absent:
-            return Missing(f"unit {absent[0]} was not measured at {bits[absent[0]]} bits")
-        costs[block] = [sum(_unit_kl(at[key], end) for key in wanted) for end in ENDS]
-    if not costs:
-        return Missing("no block was measured")
-    sums = [sum(max(0.0, cost[end]) for cost in costs.values()) for end in range(3)]
-    found = []
-    for block, cost in sorted(costs.items()):
-        value, low, high = (max(0.0, part) for part in cost)
-        others = [total - mine for total, mine in zip(sums, (value, low, high), strict=True)]
-        share, least, most = (
-            mine / (mine + rest) if mine + rest > 0 else 0.0
-            for mine, rest in ((value, others[0]), (low, others[2]), (high, others[1]))
-        )
-        if scored[0] < scored[1]:
-            least, most = -math.inf, math.inf
-        found.append(Finding(share, least, most, *scored, of=f"block {block}"))
-    return tuple(found)
-
-
-def _unit_kl(row: Row, end: str) -> float:
-    """A unit's KL or a bound of it: exact where it was measured, else estimated."""
-    return row[f"{'estimated' if row['exact_kl'] is None else 'exact'}_kl{end}"]
-
-
-def _read_drift(run: RunDirectory, record: Row, subject: str, baseline: RunDirectory) -> Findings:
-    """The run against its baseline. InputError where they were not measured on the same tokens."""
-    other = read_finished(baseline)
+def _read_drift(
+    run: RunDirectory, record: Row, subject: str, baseline: RunDirectory, other: Row
+) -> Findings:
+    """The run against its baseline: the same subject of both, a comparison's candidate in the place
+    of either. InputError where they were not measured on the same tokens."""
     mine, theirs = record["ppl_definition"], other["ppl_definition"]
     differing = [key for key in SAME if mine[key] != theirs[key]]
     if differing:

@@ -31,7 +31,8 @@ class Finding:
     """A number with the bounds of its 95% interval, infinite where too few tokens bound it.
 
     tokens: scored tokens that it rests on, 0 if it is exact. least: how many it takes, about, for
-    finite bounds. of: the text or block that it is of, if not of the whole.
+    finite bounds. of: the text or block that it is of, if not of the whole. A text or block whose
+    value is no number (NaN) has infinite bounds: it decides nothing, and is worse than any.
     """
 
     value: float
@@ -40,6 +41,11 @@ class Finding:
     tokens: int = 0
     least: int = 0
     of: str = ""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is a number at all."""
+        return not math.isnan(self.value)
 
 
 @dataclass(frozen=True)
@@ -202,7 +208,7 @@ def _judge_slices(
     scores: Measured, slices: Sequence[Slice], seed: int
 ) -> dict[str, tuple[Finding, ...] | Missing]:
     """A finding for each text, by the bootstrap over its own windows."""
-    found: dict[str, list[Finding | Missing]] = {"slice_ppl_ratio": [], "slice_kl": []}
+    found: dict[str, list[Finding]] = {"slice_ppl_ratio": [], "slice_kl": []}
     for part in slices:
         with np.errstate(over="ignore"):
             ratios = np.exp(_means((scores.nll - scores.nll_reference)[part.span], seed))
@@ -210,16 +216,10 @@ def _judge_slices(
         for name, values in zip(found, (ratios, kls), strict=True):
             one = _find(values, part.windows, scores.kl.shape[1], rivals=len(slices))
             if isinstance(one, Missing):
-                found[name].append(Missing(f"{part.text}: {one.reason}"))
-            else:
-                found[name].append(replace(one, of=part.text))
-    return {name: _all_or_why(findings) for name, findings in found.items()}
-
-
-def _all_or_why(found: Sequence[Finding | Missing]) -> tuple[Finding, ...] | Missing:
-    """The findings; where one is missing the worst is unknown."""
-    known = tuple(one for one in found if isinstance(one, Finding))
-    return next((one for one in found if isinstance(one, Missing)), known)
+                # Not missing altogether: another text that surely fails must fail all the same.
+                one = Finding(math.nan, -math.inf, math.inf, part.windows * scores.kl.shape[1])
+            found[name].append(replace(one, of=part.text))
+    return {name: tuple(findings) for name, findings in found.items()}
 
 
 def compare_measured(scores: Measured, baseline: Measured, seed: int) -> Findings:
@@ -235,3 +235,18 @@ def compare_measured(scores: Measured, baseline: Measured, seed: int) -> Finding
         }
     numbers["kl_p999_drift"] = _ratios(_tails(scores.kl, seed), _tails(baseline.kl, seed))
     return _alone({name: _find(values, *scored) for name, values in numbers.items()})
+
+
+def change_measured(
+    scores: Measured, baseline: Measured, seed: int
+) -> dict[str, Finding | Missing]:
+    """What a model's numbers are more than a baseline's on the same tokens: ppl, kl and
+    top1_agreement. The two may have different references."""
+    scored = scores.kl.shape
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers = {
+            "ppl": np.exp(_means(scores.nll, seed)) - np.exp(_means(baseline.nll, seed)),
+            "kl": _means(_by_window(scores.kl) - _by_window(baseline.kl), seed),
+            "top1_agreement": _means(scores.top1 - baseline.top1, seed),
+        }
+    return {name: _find(values, *scored) for name, values in numbers.items()}

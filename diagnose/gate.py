@@ -18,6 +18,7 @@ from diagnose.findings import Finding, Missing
 from diagnose.policy import DEFAULT_NAME, Limit, Policy
 from diagnose.rundir import RunDirectory
 from mixedprec.errors import InputError
+from mixedprec.ranking import as_cost
 
 RANGE = "range_margin"
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
@@ -32,9 +33,13 @@ OUTCOMES = (FAIL, INCONCLUSIVE, PASS)
 class Check:
     """One limit, decided.
 
-    finding: the number that decided it, if there is one; of several texts or blocks the worst.
-    reason: why it did not pass, in words. tokens: how many scored tokens in all would decide an
-    inconclusive one, if the number stays what it is; None where no number of them can be told.
+    finding: the number that decided it, if there is one; of several texts or blocks that decided
+    it, the worst (see `_badness`), the first of equal ones. alike: how many others have the very
+    same number. beyond: the worst of all of them, where it decided nothing: a text that holds
+    can have a larger number than one that too few tokens leave undecided. reason: why it did not
+    pass, in words. tokens: how many scored tokens in all would decide an inconclusive one, all of
+    its texts or blocks, if their numbers stay what they are; None where no number of them can be
+    told.
     """
 
     limit: Limit
@@ -42,6 +47,8 @@ class Check:
     finding: Finding | None
     reason: str = ""
     tokens: int | None = None
+    alike: int = 0
+    beyond: Finding | None = None
 
 
 @dataclass(frozen=True)
@@ -112,21 +119,21 @@ def _check(limit: Limit, evidence: Evidence) -> Check:
         return Check(limit, INCONCLUSIVE, None, findings.reason)
     outcomes = [weigh(finding, limit) for finding in findings]
     outcome = next(outcome for outcome in OUTCOMES if outcome in outcomes)
-    # Of those that decided it, the one furthest to the bad side.
     deciding = [f for f, found in zip(findings, outcomes, strict=True) if found == outcome]
-    edge = [_badness(finding, limit, outcome) for finding in deciding]
-    worst = deciding[edge.index(max(edge))]
+    worst = max(deciding, key=lambda finding: _badness(finding, limit))
+    of_all = max(findings, key=lambda finding: _badness(finding, limit))
+    side, tokens = "above" if limit.criterion.upper else "below", None
     if outcome == INCONCLUSIVE:
         tokens = tokens_to_decide(deciding, limit, evidence.scored_tokens)
-        return Check(limit, outcome, worst, _explain(worst, evidence, tokens), tokens)
-    side = "above" if limit.criterion.upper else "below"
-    reason = {
-        PASS: "",
-        FAIL: "the proof is " + worst.of
-        if limit.criterion.form == "proof"
-        else f"surely {side} the limit",
-    }
-    return Check(limit, outcome, worst, reason[outcome])
+        reason = _explain(deciding, worst, evidence, tokens)
+    elif outcome == FAIL:
+        said = f"surely {side} the limit"
+        reason = f"the proof is {worst.of}" if _is_proof(limit) else said
+    else:
+        reason = ""
+    alike = sum(finding.value == worst.value for finding in deciding) - worst.is_known
+    beyond = of_all if of_all.is_known and of_all.value != worst.value else None
+    return Check(limit, outcome, worst, reason, tokens, alike, beyond)
 
 
 def weigh(finding: Finding, limit: Limit) -> str:
@@ -163,19 +170,26 @@ def tokens_to_decide(findings: Sequence[Finding], limit: Limit, scored: int) -> 
     return needed
 
 
-def _badness(finding: Finding, limit: Limit, outcome: str) -> float:
-    """How far to the bad side the bound is that decided."""
+def _badness(finding: Finding, limit: Limit) -> tuple[float, float]:
+    """How bad a number is beside others of its kind: what is no number before all others, then by
+    the number itself, which is what is shown as the worst, and equal numbers by the bound on the
+    bad side. Bounds come second because texts of few tokens all have infinite ones."""
     sign = 1 if limit.criterion.upper else -1
-    far = max(sign * finding.low, sign * finding.high)
-    return min(sign * finding.low, sign * finding.high) if outcome == FAIL else far
+    return as_cost(sign * finding.value), as_cost(max(sign * finding.low, sign * finding.high))
 
 
-def _explain(finding: Finding, evidence: Evidence, tokens: int | None) -> str:
-    """Why a limit is not decided, and what would decide it, to two digits."""
-    few = math.isinf(finding.high) or math.isinf(finding.low)
+def _explain(
+    deciding: Sequence[Finding], worst: Finding, evidence: Evidence, tokens: int | None
+) -> str:
+    """Why a limit is not decided, and what would decide it, to two digits. deciding: all that are
+    undecided, `worst` among them; the tokens are what all of them take."""
+    if not worst.is_known:
+        return "it is not a number"
+    few = any(math.isinf(finding.high) or math.isinf(finding.low) for finding in deciding)
     if tokens is None:
         return "too few tokens to tell" if few else "the interval reaches across the limit"
     digits = 10 ** max(0, len(str(tokens)) - 2)
     windows = math.ceil(tokens / max(1, evidence.seq_len - 1))
     said = f"about {math.ceil(tokens / digits) * digits:,} tokens ({windows:,} windows)"
-    return f"{'it takes ' if few else ''}{said}{'' if few else ' would decide'}"
+    said = f"it takes {said}" if few else f"{said} would decide"
+    return said + (f", for all {len(deciding)} that are undecided" if len(deciding) > 1 else "")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diagnose.criteria import HUGE, SECTIONS, Criterion, find_problem
+from diagnose.criteria import HUGE, PROOF, SECTIONS, Criterion, find_problem
 from mixedprec.errors import InputError
 from mixedprec.untrusted import read_text
 
@@ -151,7 +151,7 @@ def policy_schema() -> Mapping[str, Any]:
     """The JSON Schema of a policy, for editors that check TOML while it is written."""
 
     def describe(criterion: Criterion) -> dict[str, Any]:
-        if criterion.form == "proof":
+        if criterion.form == PROOF:
             return {"type": "boolean", "description": criterion.meaning}
         found: dict[str, Any] = {"type": "number", "description": criterion.meaning}
         found["exclusiveMinimum" if criterion.open_least else "minimum"] = criterion.least

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from mixedprec.ranking import as_cost
+
 # Turns a median absolute deviation into a standard deviation, for normal values.
 MAD_TO_SIGMA = 1.4826
 # Blocks of a healthy model differ by more than this in log KL; peers that happen to agree closer
@@ -49,8 +51,9 @@ class Verdict:
 
 
 def flag_blocks(damages: Sequence[BlockDamage], thresholds: Thresholds) -> list[Verdict]:
-    """A verdict for every block, in the order given."""
-    ranks = sorted(range(len(damages)), key=lambda i: -damages[i].kl)
+    """A verdict for every block, in the order given. Of blocks with equal KL the earlier ranks
+    higher."""
+    ranks = sorted(range(len(damages)), key=lambda i: -as_cost(damages[i].kl))
     return [
         _judge(damage, [d for d in damages if d is not damage], ranks.index(i), thresholds)
         for i, damage in enumerate(damages)
@@ -63,10 +66,12 @@ def _judge(
     def verdict(flagged: bool, reason: str) -> Verdict:
         return Verdict(damage.block, flagged, z, reason)
 
-    z, typical = _robust_z(damage.kl, [peer.kl for peer in peers])
+    z, typical = _robust_z(damage.kl, [peer.kl for peer in peers if not math.isnan(peer.kl)])
     if thresholds.top_k is not None:
         flagged = rank < thresholds.top_k
         return verdict(flagged, f"rank {rank + 1} by KL; the {thresholds.top_k} worst are flagged")
+    if math.isnan(damage.kl):
+        return verdict(True, "its KL is not a number: quantized, it computes none")
     if thresholds.delta_ppl is not None and damage.delta_ppl > thresholds.delta_ppl:
         return verdict(True, f"ΔPPL {damage.delta_ppl:.3f} is above {thresholds.delta_ppl:g}")
     if len(peers) < 3:
@@ -88,7 +93,7 @@ def _judge(
 
 def _robust_z(value: float, peers: Sequence[float]) -> tuple[float, float]:
     """Robust z-score of log `value` among log `peers`, and the peers' median; 0 where undefined."""
-    if value <= 0 or not peers or median(peers) <= 0:
+    if not value > 0 or not peers or median(peers) <= 0:
         return 0.0, 0.0
     logs = [math.log(max(peer, SMALLEST_KL)) for peer in peers]
     centre = median(logs)

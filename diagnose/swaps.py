@@ -11,6 +11,7 @@ from heapq import nsmallest
 
 import numpy as np
 
+from mixedprec.ranking import as_cost
 from mixedprec.scores import Option, ScoredUnit, Scores
 
 TRIED_A_ROUND = 12
@@ -59,7 +60,7 @@ def better_recipe(
     """The best recipe found from `starts` by measured swaps, of at most `room` bytes of units."""
     seen = {name: dict(bits) for name, bits in starts.items()}
     found = measure(seen)
-    best = min(seen, key=lambda name: float(found[name].mean()))
+    best = min(seen, key=lambda name: as_cost(float(found[name].mean())))
     bits, kl, before = seen[best], found[best], found[next(iter(seen))]
     tried = {_key(each) for each in seen.values()}
     rounds = 0
@@ -71,8 +72,8 @@ def better_recipe(
         batch = {f"swap {rounds}.{i}": each for i, each in enumerate(neighbours[:TRIED_A_ROUND])}
         tried |= {_key(each) for each in batch.values()}
         found = measure(batch)
-        winner = min(batch, key=lambda name: float(found[name].mean()))
-        if found[winner].mean() >= kl.mean():
+        winner = min(batch, key=lambda name: as_cost(float(found[name].mean())))
+        if not found[winner].mean() < as_cost(float(kl.mean())):
             break
         bits, kl = dict(batch[winner]), found[winner]
     return Betterment(bits, kl, before, len(tried), rounds)

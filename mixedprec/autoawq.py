@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mixedprec.family import ScaleGroup
+from mixedprec.ranking import least_at
 from mixedprec.scheme import Scheme
 from mixedprec.search import (
     BlockSearch,
@@ -134,7 +135,7 @@ class FastQuantizer(MendedQuantizer):
             moment = second_moment(x.reshape(-1, x.shape[-1]).float())
             weight = linears2scale[0].weight.data.float()
             losses = lone_losses(weight, moment, candidates, self.scheme)
-            return candidates[losses.index(min(losses))]
+            return candidates[least_at(losses)]
         # Windows have no padding and share one mask: its first row serves batches of any size.
         shared = {
             name: value[:1] if isinstance(value, Tensor) and len(value) == len(x) else value

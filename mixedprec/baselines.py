@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 from mixedprec.errors import InputError
+from mixedprec.ranking import as_cost
 from mixedprec.scores import ScoredUnit, Scores
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -29,9 +30,7 @@ class Contestant:
     @property
     def standing(self) -> float:
         """What contestants are ranked by: measured KL, or predicted where nothing is measured."""
-        if self.kl is not None:
-            return self.kl[0]
-        return float("inf") if self.predicted_kl is None else self.predicted_kl
+        return as_cost(self.predicted_kl if self.kl is None else self.kl[0])
 
 
 def rank_contest(contestants: Iterable[Contestant]) -> list[Contestant]:

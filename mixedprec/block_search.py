@@ -22,6 +22,7 @@ from mixedprec.families import Family
 from mixedprec.family import ExpertLayout, ScaleGroup
 from mixedprec.forward import advance, enter_blocks, fit_kwargs, get_linear, move, run_block
 from mixedprec.model import SourceModel
+from mixedprec.ranking import least_at
 from mixedprec.realise import norm_offset
 from mixedprec.scale_groups import find_scale_groups
 from mixedprec.scheme import Scheme
@@ -143,7 +144,7 @@ def _search_scheme(
         candidates = candidate_scales(site.mean_size(), weight_means(weights, own))
         if group.inspect is None:
             losses = lone_losses(weights[0], site.second_moment(), candidates, own)
-            best = losses.index(min(losses))
+            best = least_at(losses)
         else:
             best = judge_jointly(
                 linears,

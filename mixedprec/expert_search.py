@@ -15,6 +15,7 @@ from mixedprec.autoawq import is_clipped
 from mixedprec.experts import Experts
 from mixedprec.family import ExpertLayout, ScaleGroup
 from mixedprec.forward import get_linear
+from mixedprec.ranking import least_at
 from mixedprec.search import (
     RATIOS,
     BlockSearch,
@@ -41,7 +42,7 @@ def _choose_scales(
     weight = get_linear(block, group.linears[0]).weight.data
     candidates = candidate_scales(inputs.abs().mean(0), weight_means([weight], scheme))
     losses = lone_losses(weight, second_moment(inputs), candidates, scheme)
-    best = losses.index(min(losses))
+    best = least_at(losses)
     return ScaleChoice(group, best / RATIOS, candidates[best].clone())
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mixedprec.arithmetic import fake_quantize
 from mixedprec.family import ScaleGroup
+from mixedprec.ranking import NONE_FINITE, least_at
 from mixedprec.scheme import Scheme
 from mixedprec.streams import CPU, Stream, as_stream, batch_size, list_batches
 
@@ -253,9 +254,8 @@ def judge_jointly(
         for linear, weight in zip(linears, originals, strict=True):
             linear.weight.data = weight
     if not alive:
-        raise FloatingPointError("no AWQ candidate has a finite loss")
-    totals = (heavy + losses.sum(1)).tolist()
-    return alive[totals.index(min(totals))]
+        raise FloatingPointError(NONE_FINITE)
+    return alive[least_at((heavy + losses.sum(1)).tolist())]
 
 
 def group_grams(inputs: Tensor, group: int) -> Tensor:

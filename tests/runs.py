@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diagnose.tables import TOKENS
+from diagnose.tables import TOKENS, UNITS
 
 SAMPLE = Path(__file__).parent.parent / "reports" / "sample"
 
@@ -29,6 +29,51 @@ def change_record(path: Path, **changes: Any) -> None:
     record = {**json.loads((path / "run.json").read_text(encoding="utf-8")), **changes}
     record = {key: value for key, value in record.items() if value is not None}
     (path / "run.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def write_comparison(root: Path, name: str = "candidate") -> Path:
+    """The sample's mixed model as `awqscope compare` would have it, measured in uniform's place."""
+    path = root / name
+    shutil.copytree(SAMPLE, path, ignore=shutil.ignore_patterns("awq", "recipe*", "p*"))
+    record = json.loads((SAMPLE / "run.json").read_text(encoding="utf-8"))
+    headline = record["headline"]
+    for entry in ("ppl", "delta_ppl", "kl", "kl_interval", "kl_p999", "top1_agreement", "bytes"):
+        headline[entry]["uniform"] = headline[entry]["mixed"]
+        headline[entry]["mixed"] = None
+    headline |= {"recovered": None, "recovered_interval": None, "proved": None}
+    spec = {key: record["spec"][key] for key in ("valid", "windows", "seq_len", "top_k", "seed")}
+    spec |= {"reference": record["model"], "candidate": "us/mixed", "delta_ppl": None}
+    change_record(
+        path,
+        kind="compare",
+        headline=headline,
+        spec=spec,
+        calibration=None,
+        estimator=None,
+        candidate={
+            "path": "us/mixed",
+            "format": "compressed-tensors",
+            "bits": {"4": 52, "8": 4},
+            "tokenizer": True,
+            "hashes": {"model.safetensors": "c0ffee"},
+        },
+    )
+    tokens = pq.read_table(path / "tokens.parquet")
+    for column in ("nll", "kl", "agree"):
+        at = tokens.column_names.index(f"{column}_uniform")
+        tokens = tokens.set_column(at, f"{column}_uniform", tokens[f"{column}_mixed"])
+        at = tokens.column_names.index(f"{column}_mixed")
+        none = pa.nulls(tokens.num_rows, tokens[f"{column}_mixed"].type)
+        tokens = tokens.set_column(at, f"{column}_mixed", none)
+    write_tokens(path, tokens)
+    recipe = json.loads((SAMPLE / "recipe.json").read_text(encoding="utf-8"))
+    widths = {entry["unit"]: entry["bits"] for entry in recipe["units"]}
+    rows = pq.read_table(path / "units.parquet").to_pylist()
+    found = [row for row in rows if row["bits"] == widths[row["unit"]]]
+    for row in found:
+        row |= {key: None for key in row if key.startswith(("estimated", "exact"))}
+    pq.write_table(pa.Table.from_pylist(found, schema=UNITS), path / "units.parquet")
+    return path
 
 
 def make_tokens(windows: int, length: int, *, text: str = "word", seed: int = 0) -> pa.Table:

@@ -1,15 +1,20 @@
 """What is gathered of a run: the headline's numbers again, and a reason for each that lacks."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from diagnose.evidence import block_shares, read_evidence, read_token_evidence
+from diagnose.evidence import read_evidence, read_token_evidence
 from diagnose.findings import Finding, Missing
+from diagnose.gate import judge_run
+from diagnose.policy import load_policy
 from diagnose.rundir import RunDirectory
+from diagnose.shares import block_costs, block_shares
 from mixedprec.errors import InputError
 from tests.runs import SAMPLE, change_record, make_tokens, write_run, write_tokens
 
@@ -96,23 +101,68 @@ def test_shares_of_blocks_by_hand() -> None:
 
     isolated = [row(0, 0.1), row(1, 0.9)]
     spec = {"bits": 4, "keep_fp16": ["0.o"]}
-    shares = block_shares(isolated, [], {}, spec, (10, 5))
-    assert isinstance(shares, tuple)
-    first, second = shares
+
+    def shares(bits: dict[str, int], units: list[Any] = []) -> tuple[Finding, ...]:
+        costs = block_costs(isolated, units, bits, spec)
+        assert not isinstance(costs, Missing)
+        return block_shares(costs, 10, 5)
+
+    first, second = shares({})
     assert (first.value, second.value, second.of) == (0.1, 0.9, "block 1")
     assert second.low == pytest.approx(0.81 / (0.81 + 0.11))
     assert second.high == pytest.approx(0.99 / (0.99 + 0.09))
     # Block 1 is repaired: its units count. Block 0 is as it was, with its unit that is kept.
     bits = {"0.qkv": 4, "0.o": 16, "1.qkv": 8, "1.o": 4, "1.down": 16}
     units = [unit("1.qkv", 8, 0.02, True), unit("1.o", 4, 0.03, False)]
-    shares = block_shares(isolated, units, bits, spec, (10, 5))
-    assert isinstance(shares, tuple)
-    assert shares[1].value == pytest.approx(0.05 / 0.15)
-    missing = block_shares(isolated, units[:1], bits, spec, (10, 5))
+    assert shares(bits, units)[1].value == pytest.approx(0.05 / 0.15)
+    missing = block_costs(isolated, units[:1], bits, spec)
     assert missing == Missing("unit 1.o was not measured at 4 bits")
-    nothing = block_shares([row(0, 0.0), row(1, 0.0)], [], {}, spec, (10, 5))
-    assert isinstance(nothing, tuple)
-    assert [share.high for share in nothing] == [0, 0]
+    isolated = [row(0, 0.0), row(1, 0.0)]
+    assert [share.high for share in shares({})] == [0, 0]
+
+
+@pytest.mark.parametrize("kl", [math.nan, math.inf])
+def test_a_block_without_a_number_leaves_no_share_to_pass(kl: float) -> None:
+    """Counted as nothing, its own share would be 0 and pass, the others' shares of the rest."""
+    isolated = [
+        {"block": block, "kl": value, "kl_low": value, "kl_high": value}
+        for block, value in enumerate([0.1, kl, 0.1])
+    ]
+    spec = {"bits": 4, "keep_fp16": []}
+    found = block_costs(isolated, [], {}, spec)
+    assert found == Missing("the KL of block 1 is not a finite number")
+
+
+def cut_run(folder: Path, windows: tuple[int, int]) -> Path:
+    """The sample as a run on two texts of so many of its windows each."""
+    parts = [
+        {"text": "a.txt", "sha256": "", "first_window": 0, "windows": windows[0]},
+        {"text": "b.txt", "sha256": "", "first_window": windows[0], "windows": windows[1]},
+    ]
+    definition = {**RECORD["ppl_definition"], "windows": sum(windows), "slices": parts}
+    path = write_run(folder, ppl_definition=definition)
+    tokens = pq.read_table(path / "tokens.parquet")
+    write_tokens(path, tokens.slice(0, sum(windows) * definition["seq_len"]))
+    return path
+
+
+@pytest.mark.parametrize("windows", [(3, 3), (2, 5), (5, 2)])
+def test_the_text_that_is_named_worst_is_worst_by_its_tokens(
+    windows: tuple[int, int], tmp_path: Path
+) -> None:
+    """Of so few windows no interval has an end, and only the numbers tell the texts apart."""
+    path = cut_run(tmp_path, windows)
+    rows = pq.read_table(path / "tokens.parquet").to_pandas()
+    text = np.where(rows["window"] < windows[0], "a.txt", "b.txt")
+    kl = rows.groupby(text)["kl_mixed"].mean()
+    change = (rows["nll_mixed"] - rows["nll_reference"]).groupby(text).mean()
+    verdict = judge_run(RunDirectory(path), load_policy())
+    named = {check.limit.criterion.measure: check.finding for check in verdict.checks}
+    for measure, expected in (("slice_kl", kl), ("slice_ppl_ratio", np.exp(change))):
+        found = named[measure]
+        assert found is not None and math.isinf(found.high)
+        assert found.of == expected.idxmax()
+        assert found.value == pytest.approx(expected.max(), rel=1e-5)
 
 
 def test_what_a_finished_run_lacks_is_missing_with_its_reason(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.figures.activations import draw_channels, draw_histograms
 from app.figures.blocks import draw_depth, draw_differences, draw_profile, draw_units
-from app.figures.frame import ORANGE, escape
+from app.figures.frame import ORANGE, choose_log, escape
 from app.figures.recipes import draw_recipes
 from app.predict import quantized_units, unit_kl
 from tests.runs import SAMPLE
@@ -71,9 +71,70 @@ def test_flagged_blocks_are_marked_by_word_and_colour() -> None:
 def test_profile_of_one_block_without_damage(scale: str) -> None:
     rows = [block_row(0, view, kl=0.0, kl_low=0.0, kl_high=0.0) for view in VIEWS]
     figure = draw_profile(rows, "kl", scale)
-    assert figure.layout.yaxis.type == scale
+    assert figure.layout.yaxis.type == "linear"
     assert all(list(trace.y) == [0.0] for trace in figure.data)
     is_writable(figure)
+
+
+def tick(figure: Any, value: float) -> float:
+    """Where the axis says that a value is, by its labels."""
+    axis = figure.layout.yaxis
+    labels = [float(text.replace("−", "-")) for text in axis.ticktext]
+    return float(axis.tickvals[labels.index(value)])
+
+
+@pytest.mark.parametrize("metric", ["kl", "delta_ppl"])
+def test_a_log_scale_shows_every_block_with_its_interval(metric: str) -> None:
+    """The sample's ΔPPL of blocks 6 and 7 is below zero, and no bar stands on a logarithm."""
+    rows = read("blocks")
+    figure = draw_profile(rows, metric, "log")
+    assert {trace.type for trace in figure.data} == {"scatter"}
+    alone = figure.data[0]
+    isolated = [row for row in rows if row["view"] == "isolated"]
+    assert list(alone.customdata) == [row[metric] for row in isolated]
+    if metric == "kl":
+        assert figure.layout.yaxis.type == "log"
+        assert list(alone.y) == [row["kl"] for row in isolated]
+        return
+    below = [row["block"] for row in isolated if row[metric] < 0]
+    assert below == [6, 7]
+    assert "signed log" in figure.layout.yaxis.title.text
+    assert np.isfinite(alone.y).all()
+    # In the order of the values, on zero's own side, and between the labels it is between.
+    assert np.argsort(alone.y).tolist() == np.argsort(alone.customdata).tolist()
+    assert [block for block, y in zip(alone.x, alone.y, strict=True) if y < 0] == below
+    assert tick(figure, 0) == 0
+    assert tick(figure, -0.1) < alone.y[6] < tick(figure, -0.01)
+    assert tick(figure, 1) < alone.y[5] < 10 ** tick(figure, 1)
+    for row, y, up, down in zip(
+        isolated, alone.y, alone.error_y.array, alone.error_y.arrayminus, strict=True
+    ):
+        high, low = (row[f"{metric}{end}"] for end in ("_high", "_low"))
+        assert np.sign(y + up) == np.sign(high) and np.sign(y - down) == np.sign(low)
+        assert up >= 0 and down >= 0
+    is_writable(figure)
+
+
+@given(
+    st.lists(
+        st.floats(-1e6, 1e6, allow_subnormal=False).filter(lambda v: v == 0 or abs(v) > 1e-9),
+        min_size=1,
+    )
+)
+def test_a_log_scale_places_every_number_in_order(values: list[float]) -> None:
+    log = choose_log(values)
+    places = [log.place(value) for value in values]
+    assert np.isfinite(places).all()
+    for value, place in zip(values, places, strict=True):
+        assert np.sign(place) == np.sign(value)
+    ordered = sorted(values)
+    assert sorted(places) == [log.place(value) for value in ordered]
+    if log.threshold == 0:
+        assert min(values) > 0
+        return
+    axis = log.axis
+    assert "0" in axis["ticktext"] and len(axis["ticktext"]) <= 16
+    assert list(axis["tickvals"]) == sorted(axis["tickvals"])
 
 
 def test_profile_of_nothing() -> None:
@@ -123,6 +184,9 @@ def test_one_unit_that_costs_nothing() -> None:
     figure = draw_units([unit_row("0.qkv", exact_kl=0.0)])
     assert np.isfinite(figure.data[0].z).all()
     assert figure.data[0].customdata[0, 0] == "0.qkv: KL 0, measured"
+    # Beside others it is at their scale's lower end, and does not stretch it.
+    heat = draw_units([unit_row("0.o", exact_kl=0.0), unit_row("1.o", exact_kl=0.02)]).data[0]
+    assert heat.z[0, 0] == -2 and list(heat.colorbar.ticktext) == ["1e-2", "1e-1"]
 
 
 def test_kept_units_are_not_quantized() -> None:
@@ -170,7 +234,13 @@ def test_channels_mark_the_outliers() -> None:
     assert list(marked.x) == [19, 18, 17, 16]
     assert list(marked.text) == ["19", "18", "17"]
     assert figure.layout.shapes[0].y0 == 1.5
+    assert figure.layout.yaxis.type == "log"
     is_writable(draw_channels({"reference": np.zeros(0)}, 0.0, []))
+    # A channel that is always zero is on the axis too.
+    silent = draw_channels({"reference": np.array([0.0, 0.5, 2.0])}, 0.5, [2])
+    assert silent.data[0].y[0] == 0.0 and list(silent.data[0].customdata) == [0.0, 0.5, 2.0]
+    assert silent.data[1].y[0] == silent.data[0].y[2]
+    assert "signed log" in silent.layout.yaxis.title.text
 
 
 def test_depth_marks_this_block() -> None:
@@ -214,8 +284,13 @@ def test_differences_are_said_in_words() -> None:
         {"block": 1, "difference": -0.2, "low": -0.3, "high": -0.1},
         {"block": 2, "difference": 0.1, "low": -0.1, "high": 0.3},
     ]
-    bars = draw_differences(rows, "kl").data[0]
-    assert list(bars.text) == ["worse", "better", ""]
+    bars, words = draw_differences(rows, "kl").data
+    assert list(zip(words.x, words.text, words.y, strict=True)) == [
+        (0, "worse", 0.3),
+        (1, "better", -0.3),
+    ]
+    unjudged = draw_differences(rows, "kl", judged=False)
+    assert not unjudged.data[1].text and ORANGE not in unjudged.data[0].marker.color
     assert list(bars.y) == [0.2, -0.2, 0.1]
     assert np.add(bars.y, bars.error_y.array) == pytest.approx([0.3, -0.1, 0.3])
     assert np.subtract(bars.y, bars.error_y.arrayminus) == pytest.approx([0.1, -0.3, -0.1])

@@ -119,6 +119,18 @@ def test_slices_are_judged_by_their_own_windows() -> None:
         assert findings[1].tokens == 600
 
 
+def test_a_text_without_a_number_is_one_of_them() -> None:
+    scores = make_scores(20, 50)
+    scores.nll[:8] = math.nan
+    found = judge_measured(scores, [Slice("a", 0, 8), Slice("b", 8, 12)], seed=1)
+    findings = found["slice_ppl_ratio"]
+    assert not isinstance(findings, Missing)
+    assert [finding.of for finding in findings] == ["a", "b"]
+    assert not findings[0].is_known and findings[1].is_known
+    assert (findings[0].low, findings[0].high) == (-math.inf, math.inf)
+    assert isinstance(found["ppl_ratio"], Missing)
+
+
 def test_drift_is_paired() -> None:
     baseline = make_scores(30, 200)
     worse = Measured(

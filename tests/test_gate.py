@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from diagnose.criteria import SECTIONS
 from diagnose.evidence import Evidence
 from diagnose.findings import Finding, Missing
-from diagnose.gate import FAIL, INCONCLUSIVE, PASS, GateVerdict, decide, tokens_to_decide, weigh
+from diagnose.gate import (
+    FAIL,
+    INCONCLUSIVE,
+    PASS,
+    Check,
+    GateVerdict,
+    decide,
+    tokens_to_decide,
+    weigh,
+)
 from diagnose.policy import Limit, Policy, parse_policy
 from mixedprec.errors import InputError
 
@@ -106,6 +115,87 @@ def test_of_several_texts_the_worst_decides() -> None:
     assert outcome(open_, good) == (INCONCLUSIVE, "open")
     # An open one reaches higher than the one that fails, which decides all the same.
     assert outcome(finding(1.5, 0.9, 9, "open"), finding(2, 1.1, 3, "bad")) == (FAIL, "bad")
+
+
+def worst_text(policy: str, *texts: Finding) -> Check:
+    (check,) = judge(f"[limits]\n{policy}", {"slice_kl": texts, "slice_ppl_ratio": texts}).checks
+    return check
+
+
+def endless(value: float, of: str) -> Finding:
+    """As a text of few windows has it."""
+    return finding(value, -math.inf, math.inf, of, tokens=3)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("policy", ["max_slice_kl = 0.02", "max_slice_ppl_ratio = 1"])
+def test_texts_without_bounds_are_told_apart_by_their_numbers(policy: str, order: int) -> None:
+    texts = [endless(0.01210, "a.txt"), endless(0.01371, "b.txt")][::order]
+    check = worst_text(policy, *texts)
+    assert check.finding is not None
+    assert (check.outcome, check.finding.of, check.finding.value) == (
+        INCONCLUSIVE,
+        "b.txt",
+        0.01371,
+    )
+    assert check.alike == 0
+    assert "for all 2 that are undecided" in check.reason
+
+
+def test_equal_texts_are_counted_and_the_first_is_named() -> None:
+    check = worst_text(
+        "max_slice_kl = 0.02", *(endless(0.01, name) for name in ("a.txt", "b.txt", "c.txt"))
+    )
+    assert check.finding is not None and check.finding.of == "a.txt"
+    assert check.alike == 2
+    # Of equal numbers the one that may be larger is worse.
+    check = worst_text("max_slice_kl = 9", finding(1, 0, 2, "sure"), finding(1, 0, 3, "less sure"))
+    assert check.finding is not None and check.finding.of == "less sure"
+
+
+def test_the_worst_is_what_has_the_largest_number() -> None:
+    """The line reads "worst text": another text must not have a larger number unsaid."""
+    wide, high = finding(0.45, 0.1, 0.9, "wide"), finding(0.5, 0.4, 0.6, "high")
+    check = worst_text("max_slice_kl = 1", wide, high)
+    assert (check.outcome, check.finding, check.beyond) == (PASS, high, None)
+    sure, bad = finding(1.9, 1.7, 2.1, "sure"), finding(2, 1.1, 3, "bad")
+    check = worst_text("max_slice_kl = 1", sure, bad)
+    assert (check.outcome, check.finding, check.beyond) == (FAIL, bad, None)
+    # A text that holds may well have a larger number than the one that is undecided.
+    holds, few = finding(0.9, 0.85, 0.95, "holds"), endless(0.1, "few")
+    check = worst_text("max_slice_kl = 1", few, holds)
+    assert (check.outcome, check.finding, check.beyond) == (INCONCLUSIVE, few, holds)
+    assert check.reason.startswith("it takes about") and "all" not in check.reason
+    # With a limit from below the smallest is the worst.
+    numbers = {"top1_agreement": (endless(0.9, "a"), endless(0.7, "b"), endless(0.8, "c"))}
+    (check,) = judge("[limits]\nmin_top1_agreement = 0.5", numbers).checks
+    assert check.finding is not None and check.finding.of == "b"
+
+
+def test_what_is_no_number_never_passes_and_hides_no_failure() -> None:
+    none = finding(math.nan, -math.inf, math.inf, "none")
+    check = worst_text("max_slice_kl = 1", finding(0.5, 0.4, 0.6, "good"), none)
+    assert (check.outcome, check.reason) == (INCONCLUSIVE, "it is not a number")
+    assert check.finding is none and check.tokens is None
+    check = worst_text("max_slice_kl = 1", none, finding(2, 1.5, 3, "bad"))
+    assert check.finding is not None
+    assert (check.outcome, check.finding.of, check.beyond) == (FAIL, "bad", None)
+    check = worst_text("max_slice_kl = 1", finding(math.inf, 5, math.inf, "inf"), endless(3, "few"))
+    assert check.finding is not None
+    assert (check.outcome, check.finding.of) == (FAIL, "inf")
+
+
+@given(
+    st.permutations(["a", "b", "c", "d"]),
+    st.lists(st.sampled_from([-math.inf, 0.0, 0.5, 1.0, 2.0, math.inf]), min_size=4, max_size=4),
+)
+def test_the_order_of_texts_decides_nothing_but_ties(names: list[str], values: list[float]) -> None:
+    texts = [endless(value, name) for name, value in zip(names, values, strict=True)]
+    check = worst_text("max_slice_kl = 1", *texts)
+    assert check.finding is not None
+    assert check.finding.value == max(values)
+    assert check.alike == values.count(max(values)) - 1
+    assert check.finding.of == names[values.index(max(values))]
 
 
 def test_nothing_judged_is_refused() -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import xml.dom.minidom
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from app.gate_outputs import (
+    Line,
     clean,
     to_json,
+    write_context,
     write_json_text,
     write_junit,
     write_lines,
@@ -47,6 +50,8 @@ NUMBERS = st.floats(-2, 3) | st.sampled_from([math.inf, -math.inf, 0.0, 1.0])
 def findings(draw: st.DrawFn) -> Finding:
     low, value, high = sorted(draw(st.tuples(NUMBERS, NUMBERS, NUMBERS)))
     tokens = draw(st.sampled_from([0, 10, 5000]))
+    if draw(st.integers(0, 9)) == 0:
+        value, low, high = math.nan, -math.inf, math.inf
     return Finding(value, low, high, tokens, draw(st.sampled_from([0, 600])), draw(NAMES))
 
 
@@ -64,6 +69,60 @@ def verdicts(draw: st.DrawFn) -> GateVerdict:
     has_limits = any(limit.criterion.section == "limits" for limit in limits)
     policy = Policy(draw(NAMES), "mixed", limits, draw(st.booleans()) and has_limits)
     return decide(policy, Evidence(draw(NAMES), "mixed", baseline, 40, 256, 10200, numbers))
+
+
+def write(policy: str, baseline: str | None = None, **numbers: Any) -> Line:
+    wanted = parse_policy(policy, "p")
+    told = {name: n if isinstance(n, tuple) else (n,) for name, n in numbers.items()}
+    evidence = Evidence("run", "mixed", baseline, 40, 256, 10200, told, baseline and "mixed")
+    (line,) = write_lines(decide(wanted, evidence))
+    return line
+
+
+def test_the_worst_text_is_named_with_what_is_like_it_and_what_is_beyond_it() -> None:
+    policy = "[limits]\nmax_slice_kl = 0.02"
+
+    def text(value: float, of: str, half: float = math.inf) -> Finding:
+        return Finding(value, value - half, value + half, 10, 60, of)
+
+    line = write(policy, slice_kl=(text(0.0121, "a.txt"), text(0.01371, "b.txt")))
+    assert (line.value, line.interval) == ("0.01371", "[−∞, ∞]")
+    assert line.note.startswith("b.txt; it takes about")
+    line = write(policy, slice_kl=(text(0.01, "a.txt"), text(0.01, "b.txt")))
+    assert line.note.startswith("a.txt, and the same in 1 other; ")
+    line = write(policy, slice_kl=(text(0.01, "few.txt"), text(0.015, "sure.txt", 0.001)))
+    assert line.value == "0.01000"
+    assert line.note.endswith("; worst is sure.txt with 0.01500, which holds")
+    line = write(policy, slice_kl=(text(0.01, "few.txt"), text(math.nan, "none.txt")))
+    assert (line.value, line.interval) == ("–", "")
+    assert line.note == "none.txt; it is not a number"
+
+
+@pytest.mark.parametrize(
+    ("lost", "value", "interval", "outcome"),
+    [
+        (-0.0347, "+3.47 points", "[+2.47 points, +4.47 points]", PASS),
+        (0.02, "−2.00 points", "[−3.00 points, −1.00 points]", FAIL),
+        (0.0, "+0.00 points", "[−1.00 points, +1.00 points]", INCONCLUSIVE),
+    ],
+)
+def test_a_top_token_that_is_kept_more_often_is_a_gain(
+    lost: float, value: str, interval: str, outcome: str
+) -> None:
+    """In points, with its sign and its limit's turned alike: no minus of a loss."""
+    finding = Finding(lost, lost - 0.01, lost + 0.01, 10, 5)
+    line = write("[drift]\nmax_top1_drop = 0.005", "base", top1_drop=finding)
+    assert (line.title, line.outcome) == ("Same top token, to baseline", outcome)
+    assert (line.value, line.interval) == (value, interval)
+    assert line.bound == "≥\N{NO-BREAK SPACE}−0.5 points"
+
+
+def test_which_model_of_the_baseline_is_said() -> None:
+    numbers = {"kl": (Finding(0.1, 0.1, 0.1),)}
+    evidence = Evidence("new", "mixed", "old", 40, 256, 10200, numbers, "candidate")
+    verdict = decide(parse_policy("[limits]\nmax_kl = 1", "p"), evidence)
+    assert "new: the mixed model, against the candidate model of old," in write_context(verdict)
+    assert to_json(verdict)["baseline_subject"] == "candidate"
 
 
 @settings(max_examples=150, deadline=None)

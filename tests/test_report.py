@@ -27,6 +27,7 @@ from app.report.page import name_model, page_style, to_data, write_page
 from tests.runs import SAMPLE, change_record, write_run
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
+POLICY = "[limits]\nmax_kl = 0.001\nmin_top1_agreement = 0.5\n"
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028<!--\"'&amp;{{7*7}}"
 
 
@@ -202,6 +203,54 @@ def test_the_flagged_block_the_tokens_and_the_recipe(page: Page, found: Findings
     outcome = {row[0]: row[2] for row in page.cells("What the recipe comes to")}
     assert outcome["Perplexity"] == "64.315"
     assert outcome["Lost KL given back"] == "94.9% [94.7%, 95.2%]"
+
+
+@pytest.mark.parametrize("policy", [None, POLICY])
+def test_the_gates_verdict_comes_second_with_every_limit(
+    policy: str | None, tmp_path: Path
+) -> None:
+    """The same as `awqscope gate --json` says, by the same policy."""
+    files = {"json": tmp_path / "gate.json", "page": tmp_path / "page.html"}
+    options: list[object] = []
+    if policy is not None:
+        (tmp_path / "ours.toml").write_text(policy, encoding="utf-8")
+        options = ["--policy", tmp_path / "ours.toml"]
+    gate = ["gate", str(SAMPLE), "--json", str(files["json"]), *map(str, options)]
+    judged = CliRunner().invoke(app, gate)
+    assert invoke(SAMPLE, "-o", files["page"], *options).exit_code == 0
+    verdict = json.loads(files["json"].read_text(encoding="utf-8"))
+    expected = (0, "pass") if policy is None else (1, "fail")
+    assert (judged.exit_code, verdict["verdict"]) == expected
+    html = files["page"].read_text(encoding="utf-8")
+    page = Page(html)
+    rows = page.cells("Limits of the release gate")
+    assert len(rows) == len(verdict["limits"])
+    for row, limit in zip(rows, verdict["limits"], strict=True):
+        assert row[4].split() == [row[4].split()[0], limit["verdict"]]
+        if limit["name"] == "limits.max_kl":
+            assert row[1] == f"{limit['value']:.5f}"
+    assert html.index('class="verdict"') < html.index('id="release"') < html.index('class="tiles"')
+    said = page.texts("p")
+    assert any(f"{verdict['scored_tokens']:,} scored tokens" in text for text in said)
+    by = "the default policy" if policy is None else "the policy ours.toml"
+    assert any(f"The mixed model, by {by}," in text for text in said)
+    assert str(tmp_path) not in html
+
+
+def test_a_run_that_no_gate_can_judge_has_a_report(tmp_path: Path) -> None:
+    """Runs of earlier versions lack what it takes."""
+    record = json.loads((SAMPLE / "run.json").read_text(encoding="utf-8"))
+    del record["ppl_definition"]["tokens_sha256"]
+    path = write_run(tmp_path, ppl_definition=record["ppl_definition"])
+    said = write_page(read_findings(path))
+    assert "The gate cannot judge this run: sample/run.json has no usable" in said
+    assert str(tmp_path) not in said
+
+
+def test_a_policy_that_is_none_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    result = invoke(SAMPLE, "-o", tmp_path / "x.html", "--policy", tmp_path / "none.toml")
+    assert result.exit_code == 2 and "there is no policy" in result.stderr
+    assert not (tmp_path / "x.html").exists()
 
 
 def test_provenance(page: Page) -> None:

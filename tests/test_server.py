@@ -269,12 +269,17 @@ def test_damaged_runs_say_so_and_spoil_no_list(
 
 
 def test_a_run_without_token_hashes_is_compared(tmp_path: Path) -> None:
-    """Runs of earlier versions do not say on which tokens they were measured."""
+    """Runs of earlier versions do not say on which tokens they were measured; their tables do."""
     write_run(tmp_path, "new")
     record = json.loads((write_run(tmp_path, "old") / "run.json").read_text(encoding="utf-8"))
     for entry in ("ppl_definition", "calibration"):
         record[entry].pop("tokens_sha256", None)
     change_record(tmp_path / "old", **record)
+    page, _ = show(make_client(tmp_path), "/compare", "?a=old&b=new")
+    said = read_text(page)
+    assert "A and B are the same model" in said
+    assert "not known" in said.partition("Settings that differ")[2]
+    (tmp_path / "old" / "tokens.parquet").unlink()
     page, _ = show(make_client(tmp_path), "/compare", "?a=old&b=new")
     said = read_text(page)
     assert "It is not known whether the texts are the same" in said

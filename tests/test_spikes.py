@@ -1,5 +1,6 @@
 """Who is flagged, and why not."""
 
+import math
 from dataclasses import replace
 
 from hypothesis import given
@@ -28,6 +29,17 @@ def test_a_spike_is_flagged_and_a_healthy_spread_is_not() -> None:
 
 def test_two_spikes_do_not_hide_each_other() -> None:
     assert flagged(damages(0.001, 0.2, 0.0011, 0.0009, 0.15, 0.001, 0.0012, 0.0008)) == [1, 4]
+
+
+def test_a_block_without_a_number_is_the_worst_and_spoils_no_other() -> None:
+    found = flag_blocks(damages(*HEALTHY[:3], math.nan, *HEALTHY[4:5], 0.2, *HEALTHY[6:]), DEFAULT)
+    assert [verdict.block for verdict in found if verdict.flagged] == [3, 5]
+    assert "not a number" in found[3].reason
+    assert flagged(damages(*HEALTHY[:3], math.inf, *HEALTHY[4:])) == [3]
+    first = Thresholds(top_k=1)
+    assert flagged(damages(0.1, 0.2, math.nan, 0.3), first) == [2]
+    # Of equal blocks the first.
+    assert flagged(damages(0.1, 0.2, 0.2, 0.2), first) == [1]
 
 
 def test_an_uncertain_spike_is_not_flagged() -> None:

@@ -52,6 +52,26 @@ def test_the_start_is_kept_where_nothing_is_better() -> None:
     assert found.bits == start and found.rounds == 1
 
 
+def test_a_recipe_without_a_number_is_never_the_best() -> None:
+    start = solve(SCORES, max_bytes=600).bits
+
+    def broken(recipes: Mapping[str, Mapping[str, int]]) -> dict[str, np.ndarray]:
+        """Every other recipe computes no number."""
+        found = {name: np.array([SCORES.predict(bits).kl]) for name, bits in recipes.items()}
+        return {
+            name: np.array([np.nan]) if place % 2 == 0 and recipes[name] != start else kl
+            for place, (name, kl) in enumerate(found.items())
+        }
+
+    found = better_recipe(SCORES, {"summed": start}, 600, broken)
+    assert found.bits == start
+    # A start that is no number is left for any that is one.
+    odd = {**start, "0.o": 4}
+    both = {"odd": odd, "summed": start}
+    measured = better_recipe(SCORES, both, 600, broken)
+    assert measured.bits == start
+
+
 def test_scores_in_context_share_out_what_restoring_gives() -> None:
     shifted = {unit.name: unit for unit in in_context(SCORES, {0: 0.07, 1: -0.1}).units}
     assert np.isclose(shifted["0.o"].option(4).kl, 0.04)

@@ -18,14 +18,23 @@ def report(
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="FILE", help="File ending in .html; - is stdout.")
     ],
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Policy (TOML) of the release gate's verdict. [default: see gate --print-policy]",
+        ),
+    ] = None,
 ) -> None:
     """Write a finished run as one page to send to someone.
 
-    It is HTML and needs nothing else. A FILE that is there is replaced, in one step. The page asks
-    nobody for anything, and the same run gives the same page.
+    It says whether the run may be released, as gate does. It is HTML and needs nothing else. A FILE
+    that is there is replaced, in one step. The page asks nobody for anything, and the same run
+    gives the same page.
     """
     from app.report.findings import read_findings
     from app.report.page import write_page
+    from diagnose.policy import load_policy
     from diagnose.rundir import reads_run
 
     # Nothing but a page is ever replaced, such as a recipe named by mistake.
@@ -34,8 +43,9 @@ def report(
         if out.suffix.lower() == ".pdf":
             remedy += "; a browser prints that as PDF, on A4"
         raise InputError(f"{out} is no page", remedy)
+    wanted = load_policy(policy)
     with reads_run(path):
-        page = write_page(read_findings(path))
+        page = write_page(read_findings(path, wanted))
     write_output(out, page)
     if out != STDOUT:
         print(f"{out}: {len(page.encode()) / 1e6:.1f} MB")

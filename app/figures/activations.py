@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from app.figures.frame import BLUE, DECADES, GREY, ORANGE, make_figure
+from app.figures.frame import BLUE, DECADES, GREY, ORANGE, choose_log, make_figure
 
 
 def draw_histograms(
@@ -50,30 +50,34 @@ def _signed_log(values: np.ndarray) -> np.ndarray:
 def draw_channels(
     largest: Mapping[str, np.ndarray], median: float, outliers: Sequence[int]
 ) -> go.Figure:
-    """Largest |x| of every channel of a site, the outliers marked. largest: model -> [channels]."""
+    """Largest |x| of every channel of a site, the outliers marked; channels that are always zero
+    are on the axis too. largest: model -> [channels]."""
     reference = largest["reference"]
+    log = choose_log([*reference.tolist(), median])
     marked = [channel for channel in outliers if channel < len(reference)]
     traces = [
         go.Scatter(
             name="channel",
             x=np.arange(len(reference)),
-            y=reference,
+            y=[log.place(value) for value in reference.tolist()],
+            customdata=reference,
             mode="markers",
             marker={"size": 4, "color": BLUE, "opacity": 0.7},
-            hovertemplate="channel %{x}: %{y:.3g}<extra></extra>",
+            hovertemplate="channel %{x}: %{customdata:.3g}<extra></extra>",
         ),
         go.Scatter(
             name="largest eight",
             x=marked,
-            y=[float(reference[channel]) for channel in marked],
+            y=[log.place(float(reference[channel])) for channel in marked],
+            customdata=[float(reference[channel]) for channel in marked],
             mode="markers+text",
             marker={"size": 9, "color": ORANGE, "symbol": "triangle-up"},
             text=[str(channel) for channel in marked[:3]],
             textposition="top center",
-            hovertemplate="channel %{x}: %{y:.3g}<extra></extra>",
+            hovertemplate="channel %{x}: %{customdata:.3g}<extra></extra>",
         ),
     ]
-    figure = make_figure(traces, "channel", "largest |x|", 320)
-    figure.add_hline(median, line={"color": GREY, "dash": "dot", "width": 1.5})
-    figure.update_yaxes(**DECADES)
+    figure = make_figure(traces, "channel", f"largest |x|{log.note}", 320)
+    figure.add_hline(log.place(median), line={"color": GREY, "dash": "dot", "width": 1.5})
+    figure.update_yaxes(**log.axis)
     return figure

@@ -1,19 +1,20 @@
 """Charts of what blocks and units cost."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from app.figures.frame import (
     BLUE,
-    DECADES,
     FROM_ZERO,
     GREEN,
     GREY,
     METRIC_NAMES,
     ORANGE,
     Row,
+    choose_log,
     error_bars,
     escape,
     make_figure,
@@ -22,43 +23,55 @@ from app.predict import unit_kl
 
 
 def draw_profile(rows: Sequence[Row], metric: str, scale: str) -> go.Figure:
-    """The profile of the damage: a bar a block for isolated, lines for cumulative and restored.
+    """The profile of the damage: isolated by block, lines for cumulative and restored.
 
-    rows: of blocks.parquet. metric: `kl` or `delta_ppl`. scale: `linear` or `log`; values that a
-    logarithm cannot show are left out there.
+    rows: of blocks.parquet. metric: `kl` or `delta_ppl`. scale: `linear`, with a bar a block from
+    zero, or `log`, where nothing is at zero for a bar to stand on: a dot with its interval, and a
+    scale that has a place for what is not above zero.
     """
     views = {
         view: [row for row in rows if row["view"] == view]
         for view in ("isolated", "cumulative", "restored")
     }
     isolated = views["isolated"]
-    bars = go.Bar(
-        name="isolated: only this block quantized",
-        x=[row["block"] for row in isolated],
-        y=[row[metric] for row in isolated],
-        error_y=error_bars(isolated, metric),
-        marker={
-            "color": [ORANGE if row["flagged"] else BLUE for row in isolated],
-        },
-        hovertemplate="block %{x}<br>alone %{y:.5g}<extra></extra>",
-    )
+    is_log = scale == "log"
+    bounds = (row[f"{metric}{end}"] for row in isolated for end in ("_low", "_high"))
+    log = choose_log((row[metric] for row in rows), bounds) if is_log else None
+    place = log.place if log else float
+    shown: dict[str, Any] = {
+        "name": "isolated: only this block quantized",
+        "x": [row["block"] for row in isolated],
+        "y": [place(row[metric]) for row in isolated],
+        "error_y": error_bars(isolated, metric, place),
+        "customdata": [row[metric] for row in isolated],
+        "hovertemplate": "block %{x}<br>alone %{customdata:.5g}<extra></extra>",
+    }
+    colours = [ORANGE if row["flagged"] else BLUE for row in isolated]
+    if is_log:
+        symbols = ["triangle-up" if row["flagged"] else "square" for row in isolated]
+        marker = {"color": colours, "symbol": symbols, "size": 10}
+        alone: Any = go.Scatter(**shown, mode="markers", marker=marker)
+    else:
+        alone = go.Bar(**shown, marker={"color": colours})
     lines = [
         go.Scatter(
             name=f"{view}: {meaning}",
             x=[row["block"] for row in views[view]],
-            y=[row[metric] for row in views[view]],
+            y=[place(row[metric]) for row in views[view]],
+            customdata=[row[metric] for row in views[view]],
             mode="lines+markers",
             marker={"symbol": symbol, "size": 7, "color": colour},
             line={"color": colour, "dash": dash, "width": 2},
-            hovertemplate=f"block %{{x}}<br>{view} %{{y:.5g}}<extra></extra>",
+            hovertemplate=f"block %{{x}}<br>{view} %{{customdata:.5g}}<extra></extra>",
         )
         for view, meaning, colour, dash, symbol in (
             ("cumulative", "blocks 0 to this one", GREEN, "solid", "circle"),
             ("restored", "all but this one", GREY, "dot", "diamond"),
         )
     ]
-    figure = make_figure([bars, *lines], "block", METRIC_NAMES[metric], 400)
-    figure.update_yaxes(**DECADES if scale == "log" else FROM_ZERO)
+    title = METRIC_NAMES[metric] + (log.note if log else "")
+    figure = make_figure([alone, *lines], "block", title, 400)
+    figure.update_yaxes(**log.axis if log else FROM_ZERO)
     for row in isolated:
         if row["flagged"]:
             figure.add_annotation(
@@ -77,15 +90,19 @@ def draw_profile(rows: Sequence[Row], metric: str, scale: str) -> go.Figure:
 
 def draw_units(here: Sequence[Row]) -> go.Figure:
     """A heat map of blocks by unit kinds: log10 of each unit's KL, exact where it was measured,
-    else estimated. here: rows of units.parquet at one width."""
+    else estimated. A unit that costs nothing has the colour of the scale's lower end, which is that
+    of the smallest that costs something. here: rows of units.parquet at one width."""
     kinds = list(dict.fromkeys(row["kind"] for row in here))
     blocks = sorted({row["block"] for row in here})
     values = np.full((len(kinds), len(blocks)), np.nan)
     notes = np.full(values.shape, "", dtype=object)
+    floor = 10 ** np.floor(
+        np.log10(min((kl for row in here if (kl := unit_kl(row)) > 0), default=1))
+    )
     for row in here:
         place = kinds.index(row["kind"]), blocks.index(row["block"])
         kl = unit_kl(row)
-        values[place] = np.log10(max(kl, 1e-9))
+        values[place] = np.log10(max(kl, floor))
         known = "measured" if row["exact_kl"] is not None else "estimated"
         notes[place] = f"{escape(row['unit'])}: KL {kl:.3g}, {known}"
     shown = values[~np.isnan(values)]
@@ -148,33 +165,37 @@ def draw_depth(rows: Sequence[Row], block: int) -> go.Figure:
     return figure
 
 
-def draw_differences(rows: Sequence[Row], metric: str) -> go.Figure:
-    """Difference of two runs by block, with intervals. rows: of block, difference, low, high."""
+def draw_differences(rows: Sequence[Row], metric: str, *, judged: bool = True) -> go.Figure:
+    """Difference of two models by block, with intervals. rows: of block, difference, low, high.
+    judged: whether a difference that is sure is better or worse for it, and said to be."""
+    bars = go.Bar(
+        x=[row["block"] for row in rows],
+        y=[row["difference"] for row in rows],
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": [row["high"] - row["difference"] for row in rows],
+            "arrayminus": [row["difference"] - row["low"] for row in rows],
+            "color": GREY,
+            "thickness": 1.2,
+            "width": 3,
+        },
+        marker={"color": [ORANGE if judged and row["difference"] > 0 else BLUE for row in rows]},
+        hovertemplate="block %{x}<br>B − A %{y:+.4g}<extra></extra>",
+    )
+    sure = [row for row in rows if judged and (row["low"] > 0 or row["high"] < 0)]
+    # Beyond the interval's end, which would cross them.
+    words = go.Scatter(
+        x=[row["block"] for row in sure],
+        y=[row["high"] if row["low"] > 0 else row["low"] for row in sure],
+        text=["worse" if row["low"] > 0 else "better" for row in sure],
+        textposition=["top center" if row["low"] > 0 else "bottom center" for row in sure],
+        mode="text",
+        cliponaxis=False,
+        hoverinfo="skip",
+    )
     figure = make_figure(
-        [
-            go.Bar(
-                x=[row["block"] for row in rows],
-                y=[row["difference"] for row in rows],
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [row["high"] - row["difference"] for row in rows],
-                    "arrayminus": [row["difference"] - row["low"] for row in rows],
-                    "color": GREY,
-                    "thickness": 1.2,
-                    "width": 3,
-                },
-                marker={"color": [ORANGE if row["difference"] > 0 else BLUE for row in rows]},
-                text=["worse" if r["low"] > 0 else "better" if r["high"] < 0 else "" for r in rows],
-                textposition="outside",
-                cliponaxis=False,
-                hovertemplate="block %{x}<br>B − A %{y:+.4g}<extra></extra>",
-            )
-        ],
-        "block",
-        f"{METRIC_NAMES[metric]}, B − A",
-        360,
-        showlegend=False,
+        [bars, words], "block", f"{METRIC_NAMES[metric]}, B − A", 360, showlegend=False
     )
     figure.update_xaxes(tickmode="linear", dtick=max(1, len(rows) // 16))
     return figure

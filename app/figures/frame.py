@@ -4,7 +4,9 @@ Colours are mid-tones that hold on light and dark ground alike; text and grid ta
 page's style sheet, so that a change of theme needs no new figure. Nothing is told by colour alone.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
@@ -16,6 +18,9 @@ METRIC_NAMES = {"kl": "KL (nats a token)", "delta_ppl": "ΔPPL"}
 FROM_ZERO = {"type": "linear", "rangemode": "tozero"}
 # Whole decades only: plotly's labels in between are unreadable.
 DECADES = {"type": "log", "exponentformat": "power", "dtick": 1}
+
+# How many times smaller than the largest a value can be and still have a decade of its own.
+DEEPEST = 1e5
 
 Row = Mapping[str, Any]
 
@@ -40,19 +45,76 @@ def make_figure(traces: Sequence[Any], x: str, y: str, height: int, **layout: An
         legend={"orientation": "h", "x": 0, "y": 1.08, "yanchor": "bottom", "title_text": ""},
         bargap=0.35,
         xaxis={**axis, "title_text": x, "showgrid": False},
-        yaxis={**axis, "title_text": y, "gridwidth": 1},
+        # Plotly would write thousandths as "m" and millionths as "µ".
+        yaxis={**axis, "title_text": y, "gridwidth": 1, "exponentformat": "none"},
     )
     figure.update_layout(**layout)
     return figure
 
 
-def error_bars(rows: Sequence[Row], metric: str) -> dict[str, Any]:
-    """The intervals of a metric, as plotly takes them."""
+@dataclass(frozen=True)
+class LogScale:
+    """A logarithmic axis that drops nothing. Where all values are above zero it is plotly's own;
+    else values are placed by `place` on a linear one: sign(x)·log10(1 + |x|/threshold), which is
+    linear near zero and logarithmic further out, on both sides. threshold: 0 for plotly's own."""
+
+    threshold: float
+    least: float
+    most: float
+
+    def place(self, value: float) -> float:
+        """Where a value is on the axis."""
+        if self.threshold == 0:
+            return value
+        return math.copysign(math.log10(1 + abs(value) / self.threshold), value)
+
+    @property
+    def axis(self) -> dict[str, Any]:
+        """The axis, as plotly takes it."""
+        if self.threshold == 0:
+            return DECADES
+        decades = [self.threshold]
+        while decades[-1] * 10 <= max(abs(self.least), abs(self.most)):
+            decades.append(decades[-1] * 10)
+        ticks = [-each for each in reversed(decades) if each <= -self.least]
+        ticks += [0.0, *(each for each in decades if each <= self.most)]
+        return {
+            "type": "linear",
+            "tickvals": [self.place(tick) for tick in ticks],
+            "ticktext": [f"{tick:g}".replace("-", "−") for tick in ticks],
+            "zeroline": True,
+            "zerolinewidth": 1.5,
+        }
+
+    @property
+    def note(self) -> str:
+        """What its title says besides."""
+        return "" if self.threshold == 0 else ", signed log scale"
+
+
+def choose_log(values: Iterable[float], bounds: Iterable[float] = ()) -> LogScale:
+    """The scale for values and the bounds of their intervals: linear up to the decade of the
+    smallest of the values, but over five decades at most."""
+    known = [value for value in values if math.isfinite(value)]
+    every = [*known, *(bound for bound in bounds if math.isfinite(bound))]
+    least, most = min(every, default=0.0), max(every, default=0.0)
+    if least > 0:
+        return LogScale(0.0, least, most)
+    sizes = [abs(value) for value in known if value] or [1.0]
+    smallest = max(min(sizes), max(sizes) / DEEPEST)
+    return LogScale(10.0 ** math.floor(math.log10(smallest)), least, most)
+
+
+def error_bars(
+    rows: Sequence[Row], metric: str, place: Callable[[float], float] = float
+) -> dict[str, Any]:
+    """The intervals of a metric, as plotly takes them. place: where a value is on the axis."""
+    ends = [[place(row[f"{metric}{end}"]) for row in rows] for end in ("_low", "", "_high")]
     return {
         "type": "data",
         "symmetric": False,
-        "array": [row[f"{metric}_high"] - row[metric] for row in rows],
-        "arrayminus": [row[metric] - row[f"{metric}_low"] for row in rows],
+        "array": [high - value for _, value, high in zip(*ends, strict=True)],
+        "arrayminus": [value - low for low, value, _ in zip(*ends, strict=True)],
         "color": GREY,
         "thickness": 1.2,
         "width": 3,

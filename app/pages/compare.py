@@ -1,4 +1,4 @@
-"""Two runs side by side: what differs between them, and which blocks are better or worse off."""
+"""Two models side by side, each of a run: which is better, what differs, and in which blocks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,6 +6,16 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import html
 
+from app.compared import (
+    block_differences,
+    blocks_summary,
+    different_settings,
+    headline_rows,
+    is_judged,
+    name_models,
+    name_side,
+    write_pair_verdict,
+)
 from app.figures.blocks import draw_differences
 from app.jobs import Jobs
 from app.parts import (
@@ -15,153 +25,44 @@ from app.parts import (
     go_to,
     heading,
     interval,
-    megabytes,
     notice,
     number,
-    share,
     switch,
     table,
 )
 from app.store import RunSummary, Store, UnknownRunError
 from app.urls import Page, link
-from diagnose.rundir import NOT_BINDING
+from diagnose.findings import Missing
+from diagnose.paired import MIXED, Pair, Side, choose_side, list_models
+from diagnose.shares import Cost
 
 METRICS = {"kl": "KL", "delta_ppl": "ΔPPL"}
-NUMBERS = (
-    ("Perplexity, 16-bit", "ppl", "reference", ".3f"),
-    ("Perplexity, uniform", "ppl", "uniform", ".3f"),
-    ("Perplexity, mixed", "ppl", "mixed", ".3f"),
-    ("KL, uniform", "kl", "uniform", ".5f"),
-    ("KL, mixed", "kl", "mixed", ".5f"),
-    ("Same top token, uniform", "top1_agreement", "uniform", ".1%"),
-    ("Same top token, mixed", "top1_agreement", "mixed", ".1%"),
+FORMS = {"kl": "+.5f", "delta_ppl": "+.4f"}
+SIDES = ("a", "b")
+NO_DELTA_PPL = (
+    "ΔPPL by block is measured of the uniform model only: choose it on both sides, or measure KL."
 )
-MOST = 5
 
 Row = Mapping[str, Any]
 
 
-def block_differences(a: Sequence[Row], b: Sequence[Row], metric: str) -> list[dict[str, Any]]:
-    """B − A of the isolated damage of every block both have, with an interval as of independent
-    estimates (the half-widths add in squares), which for runs on the same text is cautious."""
-    before = {row["block"]: row for row in a if row["view"] == "isolated"}
-    found = []
-    for row in b:
-        if row["view"] != "isolated" or row["block"] not in before:
-            continue
-        other = before[row["block"]]
-        low, high = f"{metric}_low", f"{metric}_high"
-        difference = row[metric] - other[metric]
-        down = ((row[metric] - row[low]) ** 2 + (other[high] - other[metric]) ** 2) ** 0.5
-        up = ((row[high] - row[metric]) ** 2 + (other[metric] - other[low]) ** 2) ** 0.5
-        found.append(
-            {
-                "block": row["block"],
-                "a": other[metric],
-                "b": row[metric],
-                "difference": difference,
-                "low": difference - down,
-                "high": difference + up,
-            }
-        )
-    return sorted(found, key=lambda row: row["block"])
-
-
-def settings(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides a run's numbers, flat: setting -> value."""
-    flat = dict(record["spec"])
-    flat |= {f"version of {name}": value for name, value in record["versions"].items()}
-    flat |= {f"source {key}": record["source"][key] for key in ("architecture", "dtype")}
-    flat["weights"] = " ".join(value[:10] for value in record["source"]["hashes"].values())
-    flat["validation tokens"] = _shorten(record["ppl_definition"].get("tokens_sha256"))
-    if "candidate" in record:
-        hashes = record["candidate"]["hashes"].values()
-        flat["candidate's weights"] = " ".join(value[:10] for value in hashes)
-    if "calibration" in record:
-        flat["calibration tokens"] = _shorten(record["calibration"].get("tokens_sha256"))
-    for option in NOT_BINDING:
-        flat.pop(option, None)
-    return flat
-
-
-def _shorten(digest: str | None) -> str:
-    """The beginning of a hash; runs of earlier versions lack some."""
-    return "not known" if digest is None else digest[:16]
-
-
-def different_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Only what differs."""
-    first, second = settings(a), settings(b)
-    return [
-        {"what": name, "a": write_value(first.get(name)), "b": write_value(second.get(name))}
-        for name in dict.fromkeys([*first, *second])
-        if first.get(name) != second.get(name)
-    ]
-
-
-def write_value(value: Any) -> str:
-    """A setting as text."""
-    if value is None:
-        return "not set"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) or "none"
-    return str(value)
-
-
-def headline_rows(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The headline numbers of both, and the difference."""
-    rows = []
-    for name, entry, model, form in NUMBERS:
-        values = [headline.get(entry, {}).get(model) for headline in (a, b)]
-        known = None not in values
-        rows.append(
-            {
-                "what": name,
-                "a": number(values[0], form),
-                "b": number(values[1], form),
-                "difference": number(values[1] - values[0], f"+{form}") if known else "–",
-            }
-        )
-    for model in ("uniform", "mixed"):
-        values = [headline.get("bytes", {}).get(model) for headline in (a, b)]
-        known = None not in values and values[0]
-        rows.append(
-            {
-                "what": f"Size, {model}",
-                "a": megabytes(values[0]),
-                "b": megabytes(values[1]),
-                "difference": number(values[1] / values[0] - 1, "+.1%") if known else "–",
-            }
-        )
-    rows.append(
-        {
-            "what": "Recovered",
-            "a": share(a.get("recovered")),
-            "b": share(b.get("recovered")),
-            "difference": "",
-        }
-    )
-    return rows
-
-
-def differences_card(rows: Sequence[Row], metric: str) -> Any:
+def differences_card(store: Store, a: Side, b: Side, pair: Pair, metric: str) -> Any:
     """The chart of differences with its summary, winners and losers, and table."""
-    form = "+.5f" if metric == "kl" else "+.4f"
-    better = sorted((r for r in rows if r["high"] < 0), key=lambda r: r["difference"])
-    worse = sorted((r for r in rows if r["low"] > 0), key=lambda r: -r["difference"])
-
-    def named(found: Sequence[Row], word: str) -> str:
-        if not found:
-            return f"No block is surely {word} in B."
-        listed = ", ".join(f"{r['block']} ({number(r['difference'], form)})" for r in found[:MOST])
-        more = f" and {len(found) - MOST} more" if len(found) > MOST else ""
-        return f"{word.capitalize()} in B: {listed}{more}."
-
+    control, title = switch("measure", "Measure", METRICS, metric), "Block by block"
+    costs = [_read_costs(store, side, metric) for side in (a, b)]
+    first, second = costs
+    if isinstance(first, Missing) or isinstance(second, Missing):
+        why = next(each.reason for each in costs if isinstance(each, Missing))
+        return card(
+            title, notice("There is nothing to set side by side", html.P(why)), beside=control
+        )
+    rows, form = block_differences(first, second), FORMS[metric]
     return card(
-        "Block by block",
-        chart(draw_differences(rows, metric), "Differences by block, see the table"),
+        title,
+        chart(
+            draw_differences(rows, metric, judged=is_judged(pair)),
+            "Differences by block, see the table",
+        ),
         as_table(
             {"block": "Block", "a": "A", "b": "B", "difference": "B − A", "interval": "95%"},
             [
@@ -175,57 +76,118 @@ def differences_card(rows: Sequence[Row], metric: str) -> Any:
                 for row in rows
             ],
         ),
-        summary=f"{named(better, 'better')} {named(worse, 'worse')} Isolated damage, B − A.",
-        beside=switch("measure", "Measure", METRICS, metric),
+        summary=blocks_summary(rows, a, b, pair, metric, form),
+        beside=control,
     )
 
 
-def chooser(names: Sequence[str], a: str, b: str) -> Any:
-    """Two selects."""
+def _read_costs(store: Store, side: Side, metric: str) -> Mapping[int, Cost] | Missing:
+    """Each block's damage in a side's model."""
+    if metric == "kl":
+        return store.block_costs(side.run.path.name, side.stored)
+    if side.model == MIXED:
+        return Missing(NO_DELTA_PPL)
+    return {
+        row["block"]: (row[metric], row[f"{metric}_low"], row[f"{metric}_high"])
+        for row in store.table(side.run.path.name, "blocks")
+        if row["view"] == "isolated"
+    }
+
+
+def chooser(names: Sequence[str], page: Page, sides: Mapping[str, Side]) -> Any:
+    """Of each side the run, and which of its models."""
     data = [{"value": name, "label": name} for name in names]
+    return html.Div(
+        [_choose_side(data, name, page, sides.get(name)) for name in SIDES], className="choosers"
+    )
+
+
+def _choose_side(data: Sequence[Row], name: str, page: Page, side: Side | None) -> html.Div:
+    known = [entry["value"] for entry in data]
+    value = page.option(name)
+    models = name_models(side.record, list_models(side.record)) if side else {}
     return html.Div(
         [
             dmc.Select(
-                id=f"compare-{side}",
-                label=f"Run {side.upper()}",
+                id=f"compare-{name}",
+                label=f"Run {name.upper()}",
                 data=data,
-                value=value or None,
+                value=value if value in known else None,
                 searchable=True,
                 allowDeselect=False,
                 placeholder="choose a run",
-                className="chooser",
+            ),
+            dmc.SegmentedControl(
+                id={"type": "side-model", "side": name},
+                data=[{"value": model, "label": text} for model, text in models.items()],
+                value=side.model,
+                size="xs",
+                **{"aria-label": f"Model of run {name.upper()}"},
             )
-            for side, value in (("a", a), ("b", b))
+            if side is not None
+            else None,
         ],
-        className="choosers",
+        className="chooser",
     )
 
 
-def comparison(store: Store, a: RunSummary, b: RunSummary, metric: str) -> list[Any]:
-    """What two runs have to say to each other."""
-    for run in (a, b):
-        if run.record is None or "kl" not in run.record["headline"]:
-            said = html.P(run.error or "It has measured nothing yet.")
-            return [notice(f"{run.name} cannot be compared", said)]
-    assert a.record is not None and b.record is not None
-    parts: list[Any] = []
-    tokens = [run.record["ppl_definition"].get("tokens_sha256") for run in (a, b) if run.record]
-    if None in tokens:
+def follow_choice(
+    page: Page, sides: Mapping[str, Side], runs: Mapping[str, str | None], models: Mapping[str, str]
+) -> dict[str, str] | None:
+    """What the address must have once these runs and models, by side, are chosen on `page`; None
+    where it has it, or a run is still to be chosen. sides: what the page shows. A run that is
+    chosen anew brings its own model."""
+    wanted: dict[str, str] = {}
+    for name in SIDES:
+        run, shown, given = runs.get(name), sides.get(name), page.option(f"model_{name}")
+        if not run:
+            return None
+        is_new = run != page.option(name)
+        chosen = models.get(name, "")
+        kept = given if shown is None or chosen == shown.model else chosen
+        wanted |= {name: run, f"model_{name}": "" if is_new else kept}
+    return None if all(page.option(key) == value for key, value in wanted.items()) else wanted
+
+
+def read_sides(store: Store, page: Page) -> dict[str, Side]:
+    """The sides at an address, those that can be compared. UnknownRunError for a run that is not
+    here."""
+    found = {}
+    for name in SIDES:
+        if not page.option(name):
+            continue
+        run = store.summary(page.option(name))
+        if not trouble_of(run):
+            assert run.record is not None
+            model = page.option(f"model_{name}")
+            found[name] = choose_side(store.find(run.name), run.record, model)
+    return found
+
+
+def trouble_of(run: RunSummary) -> str:
+    """Why a run cannot be compared; empty where it can."""
+    if run.record is None:
+        return run.error
+    return "" if "kl" in run.record["headline"] else "It has measured nothing yet."
+
+
+def comparison(store: Store, a: Side, b: Side, metric: str) -> list[Any]:
+    """What two sides have to say to each other."""
+    pair = store.pair(a, b)
+    verdict = write_pair_verdict(a, b, pair)
+    parts: list[Any] = [html.P(verdict, className="verdict")]
+    if pair.same_tokens is False:
+        parts = [notice("Measured on different text", html.P(verdict), tone="bad")]
+    elif pair.same_tokens is None:
         said = html.P("An earlier version made one of them and did not say on which tokens.")
         parts.append(notice("It is not known whether the texts are the same", said))
-    elif tokens[0] != tokens[1]:
-        said = html.P("Their numbers are of different validation tokens: differences mean little.")
-        parts.append(notice("Measured on different text", said, tone="bad"))
-    parts.append(
-        card(
-            "Headline",
-            table(
-                {"what": "", "a": f"A: {a.name}", "b": f"B: {b.name}", "difference": "B − A"},
-                headline_rows(a.record["headline"], b.record["headline"]),
-            ),
-        )
-    )
-    differing = different_settings(a.record, b.record)
+    columns = {"what": ""} | {
+        name: f"{name.upper()}: {side.run.path.name}, {name_side(side)}"
+        for name, side in zip(SIDES, (a, b), strict=True)
+    }
+    columns |= {"difference": "B − A", "interval": "95%, paired by token"}
+    parts.append(card("Headline", table(columns, headline_rows(a, b, pair))))
+    differing = different_settings(a, b)
     parts.append(
         card(
             "Settings that differ",
@@ -233,22 +195,25 @@ def comparison(store: Store, a: RunSummary, b: RunSummary, metric: str) -> list[
             summary=None if differing else "None: same model, texts, options and versions.",
         )
     )
-    rows = block_differences(store.table(a.name, "blocks"), store.table(b.name, "blocks"), metric)
-    if rows:
-        parts.append(html.Div(differences_card(rows, metric), id="differences-card"))
+    parts.append(html.Div(differences_card(store, a, b, pair, metric), id="differences-card"))
     return parts
 
 
 def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     """The compare page."""
     names = [run.name for run in store.list_runs()]
-    a, b = page.option("a"), page.option("b")
     parts: list[Any] = [heading("Compare", over=go_to("Runs", link("runs")))]
-    parts.append(chooser(names, a if a in names else "", b if b in names else ""))
-    if not (a and b):
-        return [*parts, notice("Choose two runs", html.P("A is the baseline, B the candidate."))]
     try:
-        found = store.summary(a), store.summary(b)
+        sides = read_sides(store, page)
     except UnknownRunError as error:
-        return [*parts, notice("No such run", html.P(f"{error} is not here any more."))]
-    return [*parts, *comparison(store, *found, page.option("measure"))]
+        said = html.P(f"{error} is not here any more.")
+        return [*parts, chooser(names, page, {}), notice("No such run", said)]
+    parts.append(chooser(names, page, sides))
+    if not (page.option("a") and page.option("b")):
+        return [*parts, notice("Choose two runs", html.P("A is the baseline, B the candidate."))]
+    for name in SIDES:
+        if name not in sides:
+            run = store.summary(page.option(name))
+            said = html.P(trouble_of(run))
+            return [*parts, notice(f"{run.name} cannot be compared", said)]
+    return [*parts, *comparison(store, sides["a"], sides["b"], page.option("measure"))]

@@ -23,6 +23,7 @@ from app.facts import (
     unit_rows,
     units_summary,
     width_rows,
+    worst_blocks,
     worst_units,
 )
 from app.figures.blocks import draw_profile, draw_units
@@ -50,10 +51,13 @@ from diagnose.rundir import STAGES, is_comparison
 
 SCALES = {"linear": "linear", "log": "log"}
 TABS = (("run", "Overview"), ("tokens", "Tokens"), ("recipe", "Recipe"), ("explain", "Explain"))
+# A comparison has no searches, to choose widths from or to explain a prompt by.
+OF_SEARCHES = ("recipe", "explain")
 
 
 def run_heading(run: RunSummary, current: str, title: str | None = None) -> html.Div:
     """The head of every page of a run: its name, state, and the ways to its other pages."""
+    compared = run.record is not None and is_comparison(run.record)
     return html.Div(
         [
             heading(
@@ -61,13 +65,12 @@ def run_heading(run: RunSummary, current: str, title: str | None = None) -> html
                 over=[go_to("Runs", link("runs")), " / ", go_to(run.name, link("run", run.name))],
                 beside=mark(run.state),
             ),
-            html.P(write_note(run.record), className="hint")
-            if run.record and is_comparison(run.record)
-            else None,
+            html.P(write_note(run.record), className="hint") if run.record and compared else None,
             html.Nav(
                 [
                     Link(text, link(name, run.name), "place", is_here=name == current)
                     for name, text in TABS
+                    if not (compared and name in OF_SEARCHES)
                 ],
                 className="places",
                 **{"aria-label": "Pages of this run"},
@@ -83,9 +86,6 @@ def block_chart(name: str, figure: go.Figure, label: str) -> Any:
 
 def profile_card(rows: Sequence[Mapping[str, Any]], run: str, metric: str, scale: str) -> Any:
     """The profile with its summary and table."""
-    isolated = sorted(
-        (row for row in rows if row["view"] == "isolated"), key=lambda row: -row[metric]
-    )
     return card(
         "Where the damage is",
         block_chart("profile", draw_profile(rows, metric, scale), "Damage by block, see the table"),
@@ -103,7 +103,7 @@ def profile_card(rows: Sequence[Mapping[str, Any]], run: str, metric: str, scale
                 for row in profile_rows(rows, metric)
             ],
         ),
-        summary=profile_summary(isolated, metric),
+        summary=profile_summary(worst_blocks(rows, metric), metric),
         beside=html.Div(
             [
                 switch("metric", "Measure", METRICS, metric),

@@ -19,6 +19,7 @@ from app.facts import (
     unit_rows,
     units_summary,
     width_rows,
+    worst_blocks,
     worst_units,
 )
 from app.figures.blocks import draw_profile, draw_units
@@ -48,7 +49,6 @@ def profile_charts(found: Findings) -> list[Chart]:
 
 
 def _profile_chart(rows: Sequence[Row], metric: str) -> Chart:
-    isolated = [row for row in rows if row["view"] == "isolated"]
     name = METRICS[metric]
     figure = draw_profile(rows, metric, "linear")
     figure.update_layout(height=PROFILE_HEIGHT)
@@ -56,7 +56,7 @@ def _profile_chart(rows: Sequence[Row], metric: str) -> Chart:
         key=f"profile-{metric.replace('_', '-')}",
         title=f"{name} by block",
         figure=figure,
-        summary=profile_summary(sorted(isolated, key=lambda row: -row[metric]), metric),
+        summary=profile_summary(worst_blocks(rows, metric), metric),
         table=Table(
             {
                 "block": "Block",
@@ -124,10 +124,10 @@ def flagged_blocks(found: Findings) -> list[FlaggedBlock]:
 
 def why_none(found: Findings) -> str:
     """Why no block is flagged, by the block that came nearest."""
-    isolated = [row for row in found.blocks if row["view"] == "isolated"]
+    isolated = worst_blocks(found.blocks, "kl")
     if not isolated:
         return "No block is flagged."
-    worst = max(isolated, key=lambda row: row["kl"])
+    worst = isolated[0]
     return f"No block is flagged. The nearest is block {worst['block']}: {worst['reason']}."
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from app.store import Store, UnknownRunError
 from diagnose.evidence import UNFINISHED
+from diagnose.gate import GateVerdict, judge_run
+from diagnose.policy import Policy, load_policy
 from diagnose.rundir import RunDirectory
 from mixedprec.errors import InputError
 from mixedprec.recipe import Recipe
@@ -30,7 +32,7 @@ class Passage:
 class Findings:
     """A finished run. Tables are rows as reports/README.md has them, empty where the run has none;
     recipe and proof are None there. spoiled: flagged block -> the tokens it moves most, worst
-    first."""
+    first. release: the gate's verdict, or why it cannot judge the run."""
 
     name: str
     record: Mapping[str, Any]
@@ -42,11 +44,12 @@ class Findings:
     proof: Mapping[str, Any] | None
     passages: Sequence[Passage]
     spoiled: Mapping[int, Sequence[Row]]
+    release: GateVerdict | str
 
 
-def read_findings(path: Path) -> Findings:
-    """What the run at `path` found. InputError for what is no run, or is unfinished, failed or
-    damaged."""
+def read_findings(path: Path, policy: Policy | None = None) -> Findings:
+    """What the run at `path` found, and whether it may be released by `policy`, by default the
+    default one. InputError for what is no run, or is unfinished, failed or damaged."""
     folder = path.resolve()
     RunDirectory(path).read()
     store = Store(folder.parent)
@@ -65,14 +68,14 @@ def read_findings(path: Path) -> Findings:
         said = f"{path} is not finished ({UNFINISHED[run.state]})"
         raise InputError(said, RunDirectory(path).how_to_finish())
     try:
-        return _read_tables(store, folder.name, run.record)
+        return _read_tables(store, folder.name, run.record, policy or load_policy())
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(
             f"a file of {path} is damaged ({error})", "run it again elsewhere"
         ) from error
 
 
-def _read_tables(store: Store, name: str, record: Mapping[str, Any]) -> Findings:
+def _read_tables(store: Store, name: str, record: Mapping[str, Any], policy: Policy) -> Findings:
     return Findings(
         name=name,
         record=record,
@@ -84,7 +87,18 @@ def _read_tables(store: Store, name: str, record: Mapping[str, Any]) -> Findings
         proof=store.proof(name),
         passages=_read_passages(store, name),
         spoiled={block: store.block_tokens(name, block) for block in record["headline"]["flagged"]},
+        release=_judge(store.find(name), policy),
     )
+
+
+def _judge(run: RunDirectory, policy: Policy) -> GateVerdict | str:
+    """The gate's verdict, or why there is none: a run of an earlier version can lack what it takes
+    to be judged, and has a report all the same."""
+    try:
+        return judge_run(run, policy)
+    except InputError as error:
+        # The page is the same wherever the run is.
+        return error.what.replace(str(run.path), run.path.name)
 
 
 def _read_passages(store: Store, name: str) -> list[Passage]:

@@ -21,7 +21,7 @@ from plotly.offline import get_plotlyjs
 
 from app.candidate import name_candidate, name_uniform, write_note
 from app.facts import headline_tiles, promoted_units
-from app.report import damage, outcome, passages
+from app.report import damage, outcome, passages, release
 from app.report.findings import Findings
 from app.verdict import write_verdict
 from app.words import reads_as_number
@@ -55,6 +55,7 @@ def write_page(found: Findings) -> str:
             run=found.name,
             proved=record["headline"].get("proved"),
             verdict=write_verdict(record, promoted_units(found.recipe, record)),
+            release=release.release_part(found),
             tiles=headline_tiles(record),
             uniform=name_uniform(record),
             note=write_note(record) if is_comparison(record) else "",

@@ -1,0 +1,64 @@
+"""What a report says of the release: the gate's verdict, with every limit."""
+
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from app.gate_outputs import SIGNS, write_lines, write_sentence
+from app.report.findings import Findings
+from app.report.pieces import Table
+from diagnose.gate import FAIL, INCONCLUSIVE, PASS
+from diagnose.policy import DEFAULT_NAME
+
+LOOKS = {PASS: "good", FAIL: "bad", INCONCLUSIVE: "busy"}
+COLUMNS = {
+    "title": "Number",
+    "value": "Measured",
+    "interval": "95%",
+    "bound": "Limit",
+    "verdict": "Verdict",
+    "note": "Of, and why",
+}
+
+
+@dataclass(frozen=True)
+class ReleasePart:
+    """The verdict by sign and word, how it looks, what was judged by what, and the limits. Without
+    a verdict only the sentence: why the gate cannot judge the run."""
+
+    mark: str
+    look: str
+    sentence: str
+    limits: Table | None
+
+
+def release_part(found: Findings) -> ReleasePart:
+    """The gate's verdict on a run."""
+    verdict = found.release
+    if isinstance(verdict, str):
+        return ReleasePart("", "quiet", f"The gate cannot judge this run: {verdict}.", None)
+    evidence = verdict.evidence
+    # The directories that a policy is in are nobody else's business, nor the same tomorrow.
+    policy = verdict.policy
+    by = f"the {policy}" if policy == DEFAULT_NAME else f"the policy {PurePath(policy).name}"
+    said = (
+        f"{write_sentence(verdict)} The {evidence.subject} model, by {by}, on "
+        f"{evidence.scored_tokens:,} scored tokens in {evidence.windows:,} windows; each limit is "
+        "decided on the whole interval."
+    )
+    rows = [
+        {
+            "title": line.title,
+            "value": line.value,
+            "interval": line.interval,
+            "bound": line.bound,
+            "verdict": f"{SIGNS[line.outcome]} {line.outcome}",
+            "note": line.note,
+        }
+        for line in write_lines(verdict)
+    ]
+    return ReleasePart(
+        f"{SIGNS[verdict.outcome]} {verdict.outcome}",
+        LOOKS[verdict.outcome],
+        " ".join([said, *verdict.notes]),
+        Table(COLUMNS, rows, "Limits of the release gate"),
+    )

@@ -1,0 +1,49 @@
+"""Comparing two models in the browser: which model of each run is chosen, and what is said then."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browsing import copy_sample
+from tests.runs import write_comparison
+
+sync_api = pytest.importorskip("playwright.sync_api")
+if TYPE_CHECKING:
+    from playwright import sync_api
+
+pytestmark = pytest.mark.browser
+
+
+def test_sides_are_chosen_and_stay_in_the_address(page: "sync_api.Page", runs: Path) -> None:
+    write_comparison(runs)
+    copy_sample(runs, "other")
+    verdict = page.locator(".verdict")
+    page.goto("/compare?a=demo&b=candidate")
+    sync_api.expect(verdict).to_contain_text("A and B are the same model")
+    # As it was opened: what the page shows is not written into its address.
+    assert page.url.endswith("/compare?a=demo&b=candidate")
+    group = page.get_by_role("radiogroup", name="Model of run A")
+    group.get_by_text("uniform 4-bit").click()
+    sync_api.expect(page).to_have_url(re.compile("model_a=uniform"))
+    sync_api.expect(verdict).to_contain_text("B is better than A: KL −0.2215")
+    page.reload()
+    sync_api.expect(verdict).to_contain_text("B is better than A")
+    page.go_back()
+    sync_api.expect(verdict).to_contain_text("A and B are the same model")
+    page.locator("#compare-b").click()
+    page.get_by_role("option", name="other").click()
+    sync_api.expect(page).to_have_url(re.compile("b=other"))
+    sync_api.expect(page.get_by_role("radiogroup", name="Model of run B")).to_be_visible()
+
+
+def test_a_comparison_has_no_pages_that_lead_nowhere(page: "sync_api.Page", runs: Path) -> None:
+    write_comparison(runs)
+    for name, pages in (
+        ("candidate", ["Overview", "Tokens"]),
+        ("demo", ["Overview", "Tokens", "Recipe", "Explain"]),
+    ):
+        page.goto(f"/run/{name}")
+        links = page.get_by_role("navigation", name="Pages of this run").get_by_role("link")
+        sync_api.expect(links).to_have_text(pages)
