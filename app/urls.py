@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
+from app.token_index import MEASURES, MODELS, WHICH
+
 METRICS = ("kl", "delta_ppl")
 SCALES = ("linear", "log")
-COLOURINGS = ("kl", "delta_nll")
 NUMBER = re.compile(r"\d{1,9}")
+AMOUNT = re.compile(r"\d{1,6}(?:\.\d{1,9})?")
 NAME = re.compile(r"[^\x00-\x1f]{1,300}")
 # Names on disk that are no UTF-8 come with lone surrogates: they are read as they were written.
 ERRORS = "surrogateescape"
@@ -23,7 +25,15 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | re.Pattern[str]]] = {
     "runs": {},
     "run": {"metric": METRICS, "scale": SCALES},
     "block": {"site": NAME},
-    "tokens": {"colour": COLOURINGS, "window": NUMBER, "position": NUMBER},
+    "tokens": {
+        "model": MODELS,
+        "colour": MEASURES,
+        "which": WHICH,
+        "text": NAME,
+        "above": AMOUNT,
+        "window": NUMBER,
+        "position": NUMBER,
+    },
     "recipe": {"bits": CHANGES},
     "explain": {"shown": NAME, "prompt": NUMBER},
     "compare": {"a": NAME, "b": NAME, "measure": METRICS},
@@ -48,6 +58,11 @@ class Page:
         if isinstance(allowed, re.Pattern):
             return value if allowed.fullmatch(value) else ""
         return value if value in allowed else allowed[0]
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Options of the address whose values the page does not take."""
+        return {key: value for key, value in self.options.items() if self.option(key) != value}
 
     def number(self, key: str) -> int | None:
         """The option as a number, if it is one."""
