@@ -297,13 +297,14 @@ def channel_summary(reference: Row) -> str:
     return said + (" No channel stands out." if times < 6 else "")
 
 
-def token_value(row: Row, colour: str) -> float | None:
-    """What a token is coloured by; None for a window's first, which is context only."""
-    if row["kl_uniform"] is None:
+def token_value(row: Row, colour: str, model: str = "uniform") -> float | None:
+    """What a token is coloured by; None for a window's first, which is context only, and where the
+    model was not measured."""
+    if row[f"kl_{model}"] is None:
         return None
     if colour == "kl":
-        return row["kl_uniform"]
-    return row["nll_uniform"] - row["nll_reference"]
+        return row[f"kl_{model}"]
+    return row[f"nll_{model}"] - row["nll_reference"]
 
 
 def shade(value: float | None, largest: float) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.commands.common import default_out, parse_bytes
+from app.words import begin_sentence
 from diagnose.sources import parse_spec
 from diagnose.spec import RunSpec
 from mixedprec.errors import InputError
@@ -162,7 +163,7 @@ def _note(problems: dict[str, str], key: str, check: Any) -> None:
     except InputError as error:
         # The field's label stands where the command line names its option.
         said = re.sub(r"^--[a-z-]+ ", "", str(error))
-        problems.setdefault(key, said[:1].upper() + said[1:])
+        problems.setdefault(key, begin_sentence(said))
 
 
 def _check_printable(text: str) -> None:

@@ -24,6 +24,8 @@ PATIENCE_MS = 120_000
 # What Chromium says where a machine takes seconds to come to the chart that a script is for.
 SLOW = "was preloaded using link preload but not used"
 
+NOT_FOUND = "the server responded with a status of 404"
+
 
 def copy_sample(folder: Path, name: str) -> Path:
     """A run made of the committed sample."""
@@ -79,10 +81,14 @@ def page(browser: "sync_api.Browser", address: str) -> Iterator["sync_api.Page"]
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
     troubles: list[str] = []
-    page.on(
-        "console",
-        lambda m: m.type in ("error", "warning") and SLOW not in m.text and troubles.append(m.text),
-    )
+
+    def listen(said: "sync_api.ConsoleMessage") -> None:
+        # A page that is not there is told as one; a file of a page that is not there is a fault.
+        is_own = NOT_FOUND in said.text and said.location["url"] == page.url
+        if said.type in ("error", "warning") and SLOW not in said.text and not is_own:
+            troubles.append(said.text)
+
+    page.on("console", listen)
     page.on("pageerror", lambda error: troubles.append(str(error)))
     own = (urlparse(address).netloc, "")
     page.on(

@@ -248,7 +248,7 @@ def test_a_prompt_is_explained(page: "sync_api.Page") -> None:
     sync_api.expect(page.get_by_role("link", name="Optional SAX2")).to_have_count(1)
     page.get_by_text("The same as a table").last.click()
     sync_api.expect(page.locator("#explain-body details[open] table")).to_contain_text("handler")
-    assert page.title() == "awqscope"
+    assert page.title() == "Explain · demo · awqscope"
 
 
 def test_nothing_a_run_holds_becomes_markup(page: "sync_api.Page", runs: Path) -> None:
@@ -271,7 +271,7 @@ def test_nothing_a_run_holds_becomes_markup(page: "sync_api.Page", runs: Path) -
     sync_api.expect(page.get_by_text(HOSTILE).first).to_be_visible()
     page.goto(f"/run/{quote(name)}/tokens")
     sync_api.expect(page.locator("#text-view .t").first).to_have_text(HOSTILE)
-    assert page.title() == "awqscope"
+    assert page.title() == f"Tokens · {name} · awqscope"
     assert page.locator("main script, main img[src=x]").count() == 0
 
 
