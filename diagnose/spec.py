@@ -5,8 +5,7 @@ from typing import Any
 
 from diagnose.spikes import Thresholds
 from mixedprec.errors import InputError
-from mixedprec.scheme import Scheme
-from mixedprec.served import AUTO, check_dtype
+from mixedprec.scheme import AUTO, Scheme, check_dtype
 
 CALIB_WINDOWS = 128
 CALIB_SEQ_LEN = 512
