@@ -15,6 +15,7 @@ from diagnose.rundir import RunDirectory, is_comparison
 from diagnose.uncalibrated import write_uncalibrated
 from mixedprec.recipe import load_recipe
 from mixedprec.serving import write_serving
+from mixedprec.weight_files import write_aside
 
 
 def _megabytes(count: int | None) -> str:
@@ -143,6 +144,9 @@ def show_run(run: RunDirectory, console: Console) -> None:
         )
     if "serving" in record and not compared:
         parts.append(Text(f"checkpoint: {write_serving(record['serving'])}"))
+    aside = write_aside(record["source"].get("left_aside", ()))
+    if aside:
+        parts.append(Text(f"model's files: {aside}"))
     definition = record["ppl_definition"]
     parts.append(Text(f"perplexity: {definition['sentence']} ({definition['text']})", style="dim"))
     where = f"run: {run.path}"
