@@ -17,6 +17,7 @@ from diagnose.uncalibrated import write_uncalibrated
 from mixedprec.ranking import as_cost
 from mixedprec.recipe import Recipe
 from mixedprec.serving import write_serving
+from mixedprec.weight_files import write_aside
 
 WIDTH_COLUMNS = {"unit": "Unit", "bits": "Bits", "bytes": "Weights"}
 PLACE_COLUMNS = {
@@ -406,6 +407,7 @@ def provenance_facts(record: Mapping[str, Any]) -> dict[str, str]:
     """How perplexity was defined, on what, with what, by name."""
     definition = record["ppl_definition"]
     uncalibrated = write_uncalibrated(record)
+    aside = write_aside(record["source"].get("left_aside", ()))
     return {
         "Perplexity": f"{definition['sentence']} ({definition['scored_tokens']:,} scored)",
         "Measured on": f"{definition['text']}  sha256 {definition['text_sha256'][:16]}…",
@@ -414,6 +416,7 @@ def provenance_facts(record: Mapping[str, Any]) -> dict[str, str]:
             f"{record['source']['architecture']}, {record['source']['blocks']} blocks, "
             f"{record['source']['parameters']:,} parameters in {record['source']['dtype']}"
         ),
+        **({"Model's files": aside} if aside else {}),
         **({"Experts": uncalibrated} if uncalibrated else {}),
         **_name_range(record),
         **_name_servers(record),

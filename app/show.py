@@ -18,6 +18,7 @@ from diagnose.uncalibrated import write_uncalibrated
 from mixedprec.ranking import as_cost
 from mixedprec.recipe import load_recipe
 from mixedprec.serving import write_serving
+from mixedprec.weight_files import write_aside
 
 
 def _megabytes(count: int | None) -> str:
@@ -156,6 +157,9 @@ def show_run(run: RunDirectory, console: Console) -> None:
         parts.append(Text(f"largest activation: {largest}"))
     if headline.get("served") and headline["served"]["finite"]:
         parts.append(Text(write_measured_type(headline["served"])))
+    aside = write_aside(record["source"].get("left_aside", ()))
+    if aside:
+        parts.append(Text(f"model's files: {aside}"))
     definition = record["ppl_definition"]
     parts.append(Text(f"perplexity: {definition['sentence']} ({definition['text']})", style="dim"))
     where = f"run: {run.path}"

@@ -26,9 +26,10 @@ from diagnose.inputs import (
     describe_source,
     describe_text,
     describe_versions,
+    note_aside,
 )
 from diagnose.measure import damage
-from diagnose.pipeline import OnPlan, Work, conduct
+from diagnose.pipeline import OnNote, OnPlan, Work, conduct
 from diagnose.planning import plan_work
 from diagnose.rundir import COMPARISON, STAGES, OnProgress, RunDirectory
 from diagnose.sizes import reference_bytes
@@ -44,6 +45,7 @@ from mixedprec.errors import InputError
 from mixedprec.families import list_units
 from mixedprec.model import SourceModel
 from mixedprec.opening import open_model
+from mixedprec.padding import write_padding
 from mixedprec.served import name_dtype, read_dtype
 
 SKIPPED = "the checkpoint was made elsewhere: there are no searches to choose widths from"
@@ -105,7 +107,16 @@ def describe_candidate(candidate: Candidate) -> dict[str, Any]:
         "bits": {str(bits): widths[bits] for bits in sorted(widths)},
         "tokenizer": has_tokenizer(candidate.path),
         "hashes": candidate.hash(),
+        "left_aside": list(candidate.aside),
+        "padding": candidate.padding,
     }
+
+
+def note_padding(candidate: Candidate) -> tuple[str, ...]:
+    """What is said before a comparison of a vocabulary that was rounded up."""
+    if not candidate.padding:
+        return ()
+    return (f"{candidate.path}: {write_padding(candidate.padding)}",)
 
 
 def prepare_comparison(spec: CompareSpec) -> Work:
@@ -138,7 +149,8 @@ def prepare_comparison(spec: CompareSpec) -> Work:
         most_windows=spec.chunk_windows,
         sweep=compared.plan.branches,
     )
-    return Work(description, {**dict.fromkeys(STAGES, SKIPPED), "sweep": measure}, plan)
+    notes = note_aside(compared.model, compared.candidate) + note_padding(compared.candidate)
+    return Work(description, {**dict.fromkeys(STAGES, SKIPPED), "sweep": measure}, plan, notes)
 
 
 def run_comparison(
@@ -147,6 +159,7 @@ def run_comparison(
     on_progress: OnProgress,
     placement: Placement = HERE,
     on_plan: OnPlan = lambda plan: None,
+    on_note: OnNote = lambda note: None,
 ) -> RunDirectory:
     """Carry out `spec` in the directory `out`, going on where an earlier process stopped; errors as
     of `run_pipeline`."""
@@ -157,7 +170,7 @@ def run_comparison(
         "ppl_definition": " or ".join(spec.valid_texts),
     }
     prepare = partial(prepare_comparison, spec)
-    return conduct(spec.to_json(), prepare, named, out, on_progress, placement, on_plan)
+    return conduct(spec.to_json(), prepare, named, out, on_progress, placement, on_plan, on_note)
 
 
 def compare_stage(

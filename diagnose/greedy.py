@@ -41,7 +41,7 @@ def find_ends(model: SourceModel) -> frozenset[int]:
 
 def fits_in_memory(model: SourceModel, max_memory: int) -> bool:
     """Whether the whole model in float32 fits in `max_memory` bytes while it is quantized."""
-    whole = sum(parameter.numel() for parameter in model.shell.parameters())
+    whole = sum(parameter.numel() for _, parameter in model.list_parameters())
     block = sum(parameter.numel() for parameter in model.block_shell(0).parameters())
     return 4 * (whole + BLOCK_COPIES * block) <= max_memory
 

@@ -22,6 +22,7 @@ from mixedprec.model import SourceModel
 from mixedprec.opening import open_model
 from mixedprec.recipe import check_names
 from mixedprec.served import check_range
+from mixedprec.weight_files import write_aside
 
 VERSIONED = ("awqscope", "torch", "transformers", "autoawq", "compressed-tensors", "safetensors")
 
@@ -121,10 +122,16 @@ def describe_source(model: SourceModel) -> dict[str, Any]:
         "architecture": model.config.model_type,
         "blocks": model.blocks,
         "units": [kind.name for kind in model.family.units],
-        "parameters": sum(p.numel() for p in model.shell.parameters()),
+        "parameters": model.count_parameters(),
         "dtype": str(model.dtype).removeprefix("torch."),
         "hashes": model.hash(),
+        "left_aside": list(model.aside),
     }
+
+
+def note_aside(*models: SourceModel) -> tuple[str, ...]:
+    """What is said before a run of the files that models have beside their weights."""
+    return tuple(f"{m.path}: {write_aside(m.aside)}" for m in models if m.aside)
 
 
 def describe_text(

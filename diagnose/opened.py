@@ -19,6 +19,7 @@ from mixedprec.opening import open_model
 from mixedprec.recipe import Recipe, check_fits, load_recipe
 from mixedprec.scheme import FP16_BITS
 from mixedprec.searches import is_complete, search_path
+from mixedprec.weight_files import list_some
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,20 @@ def open_source(run: RunDirectory, model_name: str | None, dtype: str | None = N
         if model_name is not None:
             raise
         raise InputError(error.what, f"give it with --model{_or_where(record)}") from error
-    if model.hash() != record["source"]["hashes"]:
+    found, measured = model.hash(), record["source"]["hashes"]
+    if found == measured:
+        return model
+    if found.items() < measured.items():
+        # Earlier versions merged every safetensors file that lay beside a model's own.
+        others = list_some(sorted(measured.keys() - found.keys()))
         raise InputError(
-            f"{model.path} is not the model of {run.path}", "give it with --model, unchanged"
+            f"{run.path} was measured with {others} among the weights, which transformers does not "
+            "load",
+            "run it again elsewhere",
         )
-    return model
+    raise InputError(
+        f"{model.path} is not the model of {run.path}", "give it with --model, unchanged"
+    )
 
 
 def _or_where(record: Mapping[str, Any]) -> str:

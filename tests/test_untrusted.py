@@ -223,8 +223,13 @@ def test_stacked_experts_of_a_body_alone_in_several_files(
         )
         others[f"layers.{block}.mlp.experts.down_proj"] = torch.stack(down)
     bare = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
-    save_file(bare, folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    save_file(bare, folder / "model-1.safetensors")
     save_file(others, folder / "model-2.safetensors")
+    weight_map = dict.fromkeys(bare, "model-1.safetensors")
+    weight_map |= dict.fromkeys(others, "model-2.safetensors")
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     found = open_model(str(folder)).read_block(1).state_dict()
     expected = open_model(str(make_model("qwen3_moe"))).read_block(1).state_dict()
     assert found.keys() == expected.keys()
@@ -257,10 +262,11 @@ def test_the_hubs_cache_is_read_but_not_another_models(folder: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "name", ["../x.safetensors", "/etc/passwd", "sub/x.safetensors", "..", "", ".x.safetensors"]
+    "name", ["../x.safetensors", "/etc/passwd", "sub/.x.safetensors", "..", "", ".x.safetensors"]
 )
 def test_an_index_that_points_outside(name: str, folder: Path) -> None:
-    index = {"weight_map": {"model.norm.weight": name}}
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": name}}
+    (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match="names a file outside of its directory"):
         open_model(str(folder))

@@ -94,12 +94,12 @@ def compare(
         trust_remote_code=trust_remote_code,
     )
     warn_of_code(trust_remote_code, reference)
-    from app.progress import show_plan, show_progress
+    from app.progress import show_note, show_plan, show_progress
     from diagnose.comparison import run_comparison
 
     began = time.monotonic()
     with show_progress() as on_progress:
         out = out or default_out(candidate)
-        run = run_comparison(spec, out, on_progress, placement, show_plan)
+        run = run_comparison(spec, out, on_progress, placement, show_plan, show_note)
     sys.stderr.write(f"done in {time.monotonic() - began:.0f} s\n")
     print_run(run.path, as_json)

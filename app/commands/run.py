@@ -191,20 +191,20 @@ def demo(out: OutOption = None, seed: SeedOption = 0, as_json: JsonOption = Fals
 
 def print_plan(spec: Any, out: Path, as_json: bool, placement: Any) -> None:
     """Print what a run would take."""
-    from app.progress import list_plan
+    from app.progress import list_plan, show_note
     from diagnose.pipeline import plan_pipeline
 
-    found = plan_pipeline(spec, out, placement)
+    found = plan_pipeline(spec, out, placement, show_note)
     print(json.dumps(found.to_json(), indent=2) if as_json else "\n".join(list_plan(found)))
 
 
 def carry_out(spec: Any, out: Path, as_json: bool, placement: Any) -> None:
-    from app.progress import show_plan, show_progress
+    from app.progress import show_note, show_plan, show_progress
     from diagnose.pipeline import run_pipeline
 
     began = time.monotonic()
     with show_progress() as on_progress:
-        run = run_pipeline(spec, out, on_progress, placement, show_plan)
+        run = run_pipeline(spec, out, on_progress, placement, show_plan, show_note)
     sys.stderr.write(f"done in {time.monotonic() - began:.0f} s\n")
     print_run(run.path, as_json)
     if run.read()["headline"].get("proved") is False:
