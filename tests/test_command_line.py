@@ -117,6 +117,9 @@ def test_a_run_or_a_model_in_the_others_place_is_recognised(
         assert (
             refused("gate", inside) == f"{inside} holds no run: give the run that it is in, {run}"
         )
+    assert refused("list", run) == f"{run} is a run: awqscope show {run}"
+    wanted = f"{run} is a run: give the directory that it is in, {run.absolute().parent}"
+    assert refused("dashboard", run) == wanted
     assert refused("show", "nothing") == "nothing holds no run: give a directory with run.json"
 
 
