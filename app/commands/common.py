@@ -46,11 +46,15 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         with interruptible() as interruption:
             try:
                 command(*args, **kwargs)
-            except KeyboardInterrupt as error:
-                what_now = str(error) or "the same command again goes on from here"
-                sys.stderr.write(f"awqscope: interrupted; {what_now}\n")
-                raise typer.Exit(interruption.code) from error
-            except Exception as error:
+            except typer.Exit:
+                raise
+            except (Exception, KeyboardInterrupt) as error:
+                # A library may make an error of its own of an interrupt that falls into it.
+                if isinstance(error, KeyboardInterrupt) or interruption.was_asked:
+                    said = str(error) if isinstance(error, KeyboardInterrupt) else ""
+                    what_now = said or "the same command again goes on from here"
+                    sys.stderr.write(f"awqscope: interrupted; {what_now}\n")
+                    raise typer.Exit(interruption.code) from error
                 told = error if isinstance(error, InputError) else explain_error(error)
                 if told is None:
                     raise
