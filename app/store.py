@@ -26,7 +26,7 @@ from diagnose.evidence import TokenEvidence, read_finished, read_token_evidence
 from diagnose.explanation import SCHEMA, Explanation
 from diagnose.findings import Missing
 from diagnose.paired import Pair, Side, read_pair
-from diagnose.rundir import RunDirectory, is_comparison, look_at
+from diagnose.rundir import RunDirectory, is_comparison
 from diagnose.scores import read_scores, read_squared_errors
 from diagnose.shares import Cost, read_block_costs
 from mixedprec.baselines import Contestant, read_contest
@@ -320,15 +320,14 @@ class Store:
 
     def _summarise(self, path: Path) -> RunSummary:
         try:
-            record = self._keep(path / "run.json", "record", RunDirectory(path).read)
+            run = RunDirectory(path)
+            record = run.look(lambda: self._keep(path / "run.json", "record", run.read) or {})
         except InputError as error:
             return RunSummary(path.name, "damaged", None, error.what, error.remedy)
-        fault = _find_fault(record or {})
+        fault = _find_fault(record)
         if fault:
             said = f"{path / 'run.json'} has no usable {fault!r}"
             return RunSummary(path.name, "damaged", None, said, "run it again elsewhere")
-        is_held = record["state"] == "running" and RunDirectory(path).holder() is not None
-        record = look_at(record, is_held)
         return RunSummary(path.name, record["state"], record)
 
     def _keep(self, path: Path, what: str, read: Callable[[], Any]) -> Any:
@@ -367,7 +366,7 @@ def _find_fault(record: Mapping[str, Any]) -> str | None:
         for entry, kind in kinds.items():
             if not isinstance(entries.get(entry), kind):
                 return entry
-    return None if record["state"] in ("running", "failed", "done") else "state"
+    return None if record["state"] in ("running", "stopped", "failed", "done") else "state"
 
 
 def _weigh(found: Any, size: int) -> int:

@@ -139,10 +139,15 @@ class RunDirectory:
             )
         return record
 
-    def look(self) -> dict[str, Any]:
-        """run.json as it stands now; see `look_at`. InputError as of `read`."""
-        record = self.read()
-        return look_at(record, record.get("state") == "running" and self.holder() is not None)
+    def look(self, read: Callable[[], dict[str, Any]] | None = None) -> dict[str, Any]:
+        """run.json as it stands now; see `look_at`. InputError as of `read`, in whose place another
+        reader of it may be given."""
+        read = read or self.read
+        record = read()
+        if record.get("state") == "running":
+            # Read again if nobody holds it: who did may have finished it in between.
+            record = record if self.holder() is not None else look_at(read(), is_held=False)
+        return look_at(record, is_held=True)
 
     def how_to_finish(self) -> str:
         """The remedy where a run is not done: the command that goes on, unless one is at it."""

@@ -175,7 +175,7 @@ def _least_bytes(scores: Scores, recovery: float) -> Choice:
     choice = choose_options(_sizes(scores), _damages(scores), allowed)
     if choice is None:
         best = {u.name: min(u.options, key=lambda o: o.kl).bits for u in scores.units}
-        most = math.floor(scores.predict(best).recovered * 1e4) / 1e4
+        most = math.floor(scores.predict(best).recovered * 1e4 + ROUNDING) / 1e4
         raise InputError(
             f"no recipe gives back {recovery:.2%} of the lost KL",
             f"these widths give back {most:.2%} at most",

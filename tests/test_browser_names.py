@@ -1,5 +1,6 @@
 """A run's page opens whatever the run's directory is called, and says what a stopped one is."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ def test_a_run_of_any_name_is_opened(page: "sync_api.Page", runs: Path) -> None:
     page.get_by_role("link", name=NAME, exact=True).first.click()
     expect(page.locator("h1")).to_contain_text(NAME)
     expect(page.locator(".verdict")).to_contain_text("Block 5 stands out")
+    again = shlex.join(["awqscope", "show", str(runs / NAME)])
+    expect(page.get_by_text(again, exact=True)).to_be_visible()
     page.get_by_role("link", name="Tokens", exact=True).click()
     expect(page.locator("#window-card")).to_be_visible()
 

@@ -117,6 +117,9 @@ def test_a_run_or_a_model_in_the_others_place_is_recognised(
         assert (
             refused("gate", inside) == f"{inside} holds no run: give the run that it is in, {run}"
         )
+    assert refused("list", run) == f"{run} is a run: awqscope show {run}"
+    wanted = f"{run} is a run: give the directory that it is in, {run.absolute().parent}"
+    assert refused("dashboard", run) == wanted
     assert refused("show", "nothing") == "nothing holds no run: give a directory with run.json"
 
 
@@ -139,6 +142,9 @@ def test_a_run_or_a_model_in_the_others_place_is_recognised(
         ("show", "RUN is missing: awqscope show [OPTIONS] RUN; "),
         ("report r", "--out is missing: "),
         ("list nowhere", "nowhere is no directory: give the directory that holds your runs"),
+        ("recipe r --emit gguf", "nothing emits 'gguf': did you mean llama.cpp? use one of llm-"),
+        ("recipe r --emit mlx_lm", "did you mean mlx-lm?"),
+        ("recipe r --emit onnx", "nothing emits 'onnx': use one of llm-compressor, "),
         ("report r -o r.pdf", "a browser prints that as PDF"),
     ],
 )

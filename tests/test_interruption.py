@@ -102,6 +102,16 @@ while True:
     assert_ended(done, signal.SIGINT)
 
 
+def test_one_that_a_library_makes_an_error_of_is_one_all_the_same() -> None:
+    done = carry_out("""
+try:
+    signal.raise_signal(signal.SIGTERM)
+except KeyboardInterrupt:
+    raise RuntimeError("a callback failed")
+""")
+    assert_ended(done, signal.SIGTERM)
+
+
 def test_leaving_that_hangs_is_ended_by_another() -> None:
     done = carry_out("""
 interruption.PATIENCE = -1.0

@@ -35,7 +35,7 @@ def lay_out(name: str, model: Path, text: Path) -> None:
     """A model, a text and a policy called so, and beside them what the name would match."""
     shutil.copytree(model, f"model {name}")
     Path(f"text {name}.txt").write_bytes(text.read_bytes())
-    Path(f"policy {name}.toml").write_text("[limits]\nkl = 100.0\n")
+    Path(f"policy {name}.toml").write_text("[limits]\nmax_kl = 100.0\n")
 
 
 def carry_out(name: str) -> dict[str, str]:

@@ -96,6 +96,18 @@ def test_a_run_at_work_is_running_everywhere(run: RunDirectory) -> None:
     assert run.look()["state"] == "stopped"
 
 
+def test_a_run_that_ends_while_it_is_looked_at_is_done(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the record and the lock its process may write the one and let go of the other."""
+
+    def end(there: RunDirectory) -> None:
+        change_record(there.path, state="done")
+
+    monkeypatch.setattr(RunDirectory, "holder", end)
+    assert run.look()["state"] == "done"
+
+
 def test_what_was_measured_before_is_said(run: RunDirectory) -> None:
     sample = json.loads((Path(__file__).parent.parent / "reports/sample/run.json").read_text())
     stages = {**sample["stages"], "proof": {"state": "running"}}

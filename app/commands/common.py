@@ -46,12 +46,16 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         with interruptible() as interruption:
             try:
                 command(*args, **kwargs)
-            except KeyboardInterrupt as error:
-                what_now = str(error) or "the same command again goes on from here"
-                sys.stderr.write(f"awqscope: interrupted; {what_now}\n")
-                raise typer.Exit(interruption.code) from error
-            except Exception as error:
-                told = error if isinstance(error, InputError) else explain(error)
+            except typer.Exit:
+                raise
+            except (Exception, KeyboardInterrupt) as error:
+                # A library may make an error of its own of an interrupt that falls into it.
+                if isinstance(error, KeyboardInterrupt) or interruption.was_asked:
+                    said = str(error) if isinstance(error, KeyboardInterrupt) else ""
+                    what_now = said or "the same command again goes on from here"
+                    sys.stderr.write(f"awqscope: interrupted; {what_now}\n")
+                    raise typer.Exit(interruption.code) from error
+                told = error if isinstance(error, InputError) else explain_error(error)
                 if told is None:
                     raise
                 tell(told)
@@ -60,7 +64,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def explain(error: Exception) -> InputError | None:
+def explain_error(error: Exception) -> InputError | None:
     """What a user can mend about an error that no check foresaw; None where it is a fault of ours.
     A path that is too long, or leads through what may not be entered, fails wherever it is used."""
     if isinstance(error, OSError) and error.errno in UNREACHABLE and error.filename:
@@ -186,6 +190,15 @@ def refuse_run(model: str) -> None:
     if checkpoint.is_dir():
         raise InputError(f"{model} is a run, no model", f"its checkpoint is {checkpoint}")
     raise InputError(f"{model} is a run, no model", "it has no checkpoint; give a model")
+
+
+def check_runs(runs_dir: Path, command: str) -> None:
+    """Raise InputError for what is no directory of runs; for one run, with what is meant by
+    `command` then."""
+    if find_kind(runs_dir) == RUN:
+        raise InputError(f"{runs_dir} is a run", command)
+    if not runs_dir.is_dir():
+        raise InputError(f"{runs_dir} is no directory", "give the directory that holds your runs")
 
 
 def warn_of_code(trusted: bool, model: str) -> None:

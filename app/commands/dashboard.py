@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands.common import examples
-from mixedprec.errors import InputError
+from app.commands.common import check_runs, examples
 
 
 @examples(
@@ -45,8 +44,7 @@ def dashboard(
     from app.server import create_app, listen, open_socket
     from app.store import Store
 
-    if not runs_dir.is_dir():
-        raise InputError(f"{runs_dir} is no directory", "give the directory that holds your runs")
+    check_runs(runs_dir, f"give the directory that it is in, {runs_dir.absolute().parent}")
     access = decide_access(
         host, allow_remote=allow_remote, token=token, names=tuple(name), read_only=read_only
     )

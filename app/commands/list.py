@@ -1,14 +1,14 @@
 """`awqscope list`: every run of a directory, a line each."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.commands.common import examples
-from mixedprec.errors import InputError
+from app.commands.common import check_runs, examples
 
 
 @examples("awqscope list", "awqscope list /data/runs --json")
@@ -22,8 +22,7 @@ def list_runs(
 
     Below one that stopped or failed stands the command to go on with it.
     """
-    if not runs_dir.is_dir():
-        raise InputError(f"{runs_dir} is no directory", "give the directory that holds your runs")
+    check_runs(runs_dir, f"awqscope show {shlex.quote(str(runs_dir))}")
     print_runs(runs_dir, as_json)
 
 

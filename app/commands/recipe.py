@@ -1,5 +1,6 @@
 """`awqscope recipe`: a recipe for any budget, beside its rivals, and in other tools' dialects."""
 
+import difflib
 import json
 import tempfile
 from dataclasses import asdict, replace
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from mixedprec import Recipe, Scores
 
 FUSING = "vLLM and SGLang"
+# Formats and servers that people name, and the tool that writes what they read.
+READERS = {"gguf": "llama.cpp", "mlx": "mlx-lm", "vllm": "llm-compressor", "gptq": "gptqmodel"}
 
 
 @examples(
@@ -209,7 +212,12 @@ def _check_dialect(emit: str | None) -> None:
     from mixedprec.emitters import EMITTERS
 
     if emit is not None and emit not in EMITTERS:
-        raise InputError(f"nothing emits {emit!r}", f"use one of {', '.join(EMITTERS)}")
+        nearest = difflib.get_close_matches(emit.lower(), [*EMITTERS, *READERS], n=1)
+        meant = READERS.get(nearest[0], nearest[0]) if nearest else None
+        known = f"use one of {', '.join(EMITTERS)}"
+        raise InputError(
+            f"nothing emits {emit!r}", f"did you mean {meant}? {known}" if meant else known
+        )
 
 
 def _check_races(run: "RunDirectory") -> None:

@@ -1,5 +1,6 @@
 """One run: its verdict, its numbers with intervals, and where along the depth the damage is."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -292,7 +293,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         parts.append(widths_card(units) if compared else units_card(units, run.record, run.name))
     if run.state == "done":
         parts.append(gate_card(store, run))
-        again = f"awqscope show {store.find(run.name).path}"
+        again = shlex.join(["awqscope", "show", str(store.find(run.name).path)])
         parts.append(html.P(["In the terminal: ", command(again)], className="hint"))
     parts.append(provenance_card(run.record))
     if jobs is not None and not compared:
