@@ -85,7 +85,11 @@ def headline_tiles(record: Mapping[str, Any]) -> list[Tile]:
             number(kl["uniform"], ".4f"),
             f"nats a token {interval(headline['kl_interval']['uniform'], '.4f')}",
         ),
-        Tile("Same top token", share(top[done]), "mixed" if done == "mixed" else low),
+        Tile(
+            "Same top token",
+            share(top[done]),
+            f"mixed; {low} {share(top['uniform'])}" if done == "mixed" else low,
+        ),
     ]
     if done == "mixed":
         parts[2:2] = [
@@ -104,7 +108,7 @@ def headline_tiles(record: Mapping[str, Any]) -> list[Tile]:
         ]
         parts.append(
             Tile(
-                "Size",
+                "All weights, mixed",
                 megabytes(size["mixed"]),
                 f"{number(size['mixed'] / size['uniform'] - 1, '+.1%')} on {low}, "
                 f"16-bit {megabytes(size['reference'])}",
@@ -112,11 +116,16 @@ def headline_tiles(record: Mapping[str, Any]) -> list[Tile]:
         )
     else:
         parts.append(
-            Tile("Size", megabytes(size["uniform"]), f"16-bit {megabytes(size['reference'])}")
+            Tile(
+                f"All weights, {low}",
+                megabytes(size["uniform"]),
+                f"16-bit {megabytes(size['reference'])}",
+            )
         )
     if headline.get("recovered") is not None:
         bounds = interval(headline["recovered_interval"], ".1%")
-        parts.append(Tile("Recovered", share(headline["recovered"]), bounds, "good"))
+        of = f"of the KL lost at {low} {bounds}"
+        parts.append(Tile("Recovered", share(headline["recovered"]), of, "good"))
     if headline.get("additivity") is not None:
         parts.append(
             Tile(
@@ -183,7 +192,7 @@ def units_summary(here: Sequence[Row], record: Mapping[str, Any]) -> str | None:
     said = (
         f"Of {len(here)} units at {record['spec']['bits']} bits, "
         f"{', '.join(row['unit'] for row in first)} cost most: "
-        f"{sum(unit_kl(row) for row in first) / total:.0%} of the sum."
+        f"{sum(unit_kl(row) for row in first) / total:.0%} of the units' KL, summed."
     )
     estimator = record.get("estimator") or {}
     if estimator.get("spearman") is not None:
@@ -409,7 +418,7 @@ def provenance_facts(record: Mapping[str, Any]) -> dict[str, str]:
     uncalibrated = write_uncalibrated(record)
     aside = write_aside(record["source"].get("left_aside", ()))
     return {
-        "Perplexity": f"{definition['sentence']} ({definition['scored_tokens']:,} scored)",
+        "Perplexity": f"{definition['sentence']} ({definition['scored_tokens']:,} tokens scored)",
         "Measured on": f"{definition['text']}  sha256 {definition['text_sha256'][:16]}…",
         **(list_facts(record) if is_comparison(record) else _list_quantization(record)),
         "Model": (

@@ -12,6 +12,7 @@ from rich.text import Text
 from app.candidate import list_facts, name_uniform
 from app.predict import quantized_units, unit_kl
 from app.verdict import write_kl, write_range, write_verdict
+from app.words import megabytes
 from diagnose.rundir import RunDirectory, is_comparison
 from diagnose.type_words import write_measured_type
 from diagnose.uncalibrated import write_uncalibrated
@@ -19,10 +20,6 @@ from mixedprec.ranking import as_cost
 from mixedprec.recipe import load_recipe
 from mixedprec.serving import write_serving
 from mixedprec.weight_files import write_aside
-
-
-def _megabytes(count: int | None) -> str:
-    return "–" if count is None else f"{count / 1e6:,.2f} MB"
 
 
 def _number(value: float | None, form: str) -> str:
@@ -52,12 +49,12 @@ def headline_table(headline: Mapping[str, Any], uniform: str, *, mixed: bool = T
 
     add("perplexity", *[_number(ppl[n], ".3f") for n in names])
     add("ΔPPL [95%]", "", interval(delta["uniform"]), interval(delta["mixed"]))
-    add("KL, mean (nats)", "", *[_kl(kl[n]) for n in ("uniform", "mixed")])
+    add("KL, mean (nats a token)", "", *[_kl(kl[n]) for n in ("uniform", "mixed")])
     p999 = headline["kl_p999"]
     add("KL, p99.9", "", _number(p999["uniform"], ".3f"), _number(p999["mixed"], ".3f"))
     top = headline["top1_agreement"]
     add("same top token", "", _number(top["uniform"], ".1%"), _number(top["mixed"], ".1%"))
-    add("weights", *[_megabytes(size[n]) for n in names])
+    add("all weights", *[megabytes(size[n]) for n in names])
     return table
 
 
@@ -122,7 +119,9 @@ def show_run(run: RunDirectory, console: Console) -> None:
     headline = record["headline"]
     if "kl" not in headline:
         return
-    parts: list[Any] = [headline_table(headline, name_uniform(record), mixed=not compared)]
+    kind = name_uniform(record)
+    named = kind if not compared or kind == "the candidate" else f"candidate: {kind}"
+    parts: list[Any] = [headline_table(headline, named, mixed=not compared)]
     parts.append(blocks_table(run.read_table("blocks").to_pylist()))
     if headline["flagged"] and (run.path / "units.parquet").exists() and not compared:
         units = quantized_units(run.read_table("units").to_pylist(), record["spec"])
@@ -161,7 +160,8 @@ def show_run(run: RunDirectory, console: Console) -> None:
     if aside:
         parts.append(Text(f"model's files: {aside}"))
     definition = record["ppl_definition"]
-    parts.append(Text(f"perplexity: {definition['sentence']} ({definition['text']})", style="dim"))
+    counted = f"{definition['scored_tokens']:,} tokens scored of {definition['text']}"
+    parts.append(Text(f"perplexity: {definition['sentence']} ({counted})", style="dim"))
     where = f"run: {run.path}"
     if run.checkpoint.exists():
         where += f"   checkpoint: {run.checkpoint}"

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.terminal import PlainConsole
+from app.words import megabytes
 from mixedprec.baselines import Contestant, judge_contest
 from mixedprec.recipe import Recipe
 from mixedprec.scores import Scores
@@ -20,7 +21,8 @@ def print_recipe(scores: Scores, recipe: Recipe, contestants: Sequence[Contestan
     uniform = scores.predict(scores.uniform)
     console.print(
         Text(
-            f"{predicted.bits_per_weight:.3f} bits per weight, {predicted.bytes / 1e6:,.2f} MB "
+            f"{predicted.bits_per_weight:.3f} bits per weight of the units, "
+            f"{megabytes(predicted.bytes)} in all "
             f"({predicted.bytes / uniform.bytes - 1:+.1%} on uniform): predicted KL "
             f"{predicted.kl:.5f}, which gives back {predicted.recovered:.1%}.",
             style="bold",
@@ -72,7 +74,7 @@ def rivals_table(contestants: Sequence[Contestant], uniform_kl: float) -> Table:
     for each in contestants:
         table.add_row(
             each.name,
-            f"{each.bytes / 1e6:,.2f} MB",
+            megabytes(each.bytes),
             "–" if each.predicted_kl is None else f"{each.predicted_kl:.5f}",
             _bounded(each.kl, ".5f"),
             "" if each.behind == (0.0, 0.0, 0.0) else _bounded(each.behind, "+.5f"),

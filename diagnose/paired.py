@@ -21,7 +21,17 @@ MIXED, UNIFORM = "mixed", "uniform"
 # A width changed in a single linear moves tokens by a hundred times as much and more.
 ROUNDING = 5e-3
 # What of a run's options makes its models; the others say how they are measured.
-MADE_BY = ("bits", "rescue_bits", "group_size", "symmetric", "keep_fp16", "calib_windows", "seed")
+MADE_BY = (
+    "bits",
+    "rescue_bits",
+    "group_size",
+    "symmetric",
+    "keep_fp16",
+    "calib_windows",
+    "calib_seq_len",
+    "dtype",
+    "seed",
+)
 SCORES = ("nll_reference", "nll", "kl", "agree")
 Row = Mapping[str, Any]
 

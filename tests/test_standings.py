@@ -28,7 +28,7 @@ def said(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> str:
 def test_size_damage_and_what_is_raised(capsys: pytest.CaptureFixture[str]) -> None:
     out = said(solve(SCORES, max_bytes=4 * 10**6), capsys)
     # 3 of 2 + 2 million bytes for 4 million weights; 0.1 + 0.1 of 0.5 is left.
-    assert "6.000 bits per weight, 4.00 MB (+33.3% on uniform)" in out
+    assert "6.000 bits per weight of the units, 4.00 MB in all (+33.3% on uniform)" in out
     assert "predicted KL 0.40000, which gives back 60.0%" in out
     assert "At 8 bits (1): 0.qkv" in out and "Not proved" not in out
 

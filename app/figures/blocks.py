@@ -51,8 +51,9 @@ def draw_profile(rows: Sequence[Row], metric: str, scale: str) -> go.Figure:
     colours = [ORANGE if row["flagged"] else BLUE for row in isolated]
     if is_log:
         symbols = ["triangle-up" if row["flagged"] else "square" for row in isolated]
-        marker = {"color": colours, "symbol": symbols, "size": 10}
-        alone: Any = go.Scatter(**shown, mode="markers", marker=marker)
+        marker = {"color": colours, "symbol": symbols, "size": 11}
+        # Above the lines: the first and the guilty block's are where a line is too.
+        alone: Any = go.Scatter(**shown, mode="markers", marker=marker, zorder=1)
     else:
         alone = go.Bar(**shown, marker={"color": colours})
     lines = [

@@ -83,6 +83,7 @@ class LogScale:
             "tickvals": [self.place(tick) for tick in ticks],
             "ticktext": [f"{tick:g}".replace("-", "−") for tick in ticks],
             "zeroline": True,
+            "zerolinecolor": GREY,
             "zerolinewidth": 1.5,
         }
 
