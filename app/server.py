@@ -3,6 +3,7 @@
 import logging
 import re
 import socket
+import zlib
 from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -14,8 +15,20 @@ from dash import Dash, Input, Output, dcc, html
 from app import callbacks
 from app.access import Access, is_admitted, is_own_request, is_trusted
 from app.jobs import Jobs
-from app.pages import block, compare, explain, new, recipe, run, runs, tokens
+from app.pages import (
+    block,
+    compare,
+    explain,
+    model_place,
+    new,
+    recipe,
+    run,
+    runs,
+    starting,
+    tokens,
+)
 from app.parts import go_to, heading, notice
+from app.starts import ENDED, find_pending
 from app.store import Store, UnknownRunError
 from app.urls import Page, link, read_address
 from diagnose.rundir import CONTRADICTIONS
@@ -131,8 +144,11 @@ def create_app(store: Store, access: Access) -> Dash:
     callbacks.register(app, store, jobs)
     callbacks.register_live(app, store, jobs, show, partial(stamp, store))
     if jobs is not None:
-        new.register(app, store, jobs)
+        new.register(app, jobs)
+        starting.register(app, store, jobs)
+        runs.register(app, store, jobs)
         recipe.register(app, store, jobs)
+        model_place.register(app, store)
     explain.register(app, store, jobs)
     guard(app, access)
     return app
@@ -193,6 +209,9 @@ def render(store: Store, page: Page, jobs: Jobs | None) -> Any:
     try:
         return LAYOUTS[page.name](store, page, jobs)
     except UnknownRunError as error:
+        pending = find_pending(store.root, page.run)
+        if pending is not None:
+            return starting.layout(pending, jobs)
         said = html.P(["There is no run ", html.Code(str(error)), f" in {store.root}."])
         return [heading("No such run"), said, html.P(go_to("All runs", link("runs")))]
     except (InputError, OSError, *CONTRADICTIONS) as error:
@@ -213,11 +232,12 @@ def render(store: Store, page: Page, jobs: Jobs | None) -> Any:
 def is_live(store: Store, page: Page) -> bool:
     """Whether what the page shows may change by itself."""
     if page.name == "runs":
-        return any(found.state == "running" for found in store.list_runs())
-    if page.name == "new":
-        return page.option("started") != ""
+        return runs.is_live(runs.list_rows(store))
     if not page.run or page.name == "missing":
         return False
+    pending = find_pending(store.root, page.run)
+    if pending is not None:
+        return pending.state != ENDED
     try:
         return store.summary(page.run).state == "running"
     except UnknownRunError:
@@ -229,14 +249,16 @@ def stamp(store: Store, page: Page) -> str:
     none."""
     if page.name == "runs":
         return runs.stamp_rows(runs.list_rows(store))
+    if not page.run:
+        return ""
+    pending = find_pending(store.root, page.run)
+    started = "" if pending is None else f"{pending.state} {zlib.crc32(pending.log.encode())} "
     try:
-        found = store.summary(page.run) if page.run else None
+        found = store.summary(page.run)
     except UnknownRunError:
-        return ""
-    if found is None:
-        return ""
+        return started
     changed = (store.find(found.name).path / "run.json").stat().st_mtime_ns
-    return f"{found.state} {changed}"
+    return f"{started}{found.state} {changed}"
 
 
 def guard(app: Dash, access: Access) -> None:

@@ -12,6 +12,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 METRICS = ("kl", "delta_ppl")
 SCALES = ("linear", "log")
 COLOURINGS = ("kl", "delta_nll")
+# What can be started: see app/requests.py.
+KINDS = ("run", "compare")
 NUMBER = re.compile(r"\d{1,9}")
 NAME = re.compile(r"[^\x00-\x1f]{1,300}")
 # Names on disk that are no UTF-8 come with lone surrogates: they are read as they were written.
@@ -27,7 +29,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | re.Pattern[str]]] = {
     "recipe": {"bits": CHANGES},
     "explain": {"shown": NAME, "prompt": NUMBER},
     "compare": {"a": NAME, "b": NAME, "measure": METRICS},
-    "new": {"like": NAME, "started": NAME},
+    "new": {"like": NAME, "kind": KINDS},
     "missing": {},
 }
 

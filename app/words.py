@@ -27,6 +27,16 @@ def share(value: float | None, form: str = ".1%") -> str:
     return number(value, form)
 
 
+# Where a message begins with a name, its letters are the name's.
+OPENERS = frozenset(("a", "an", "it", "no", "none", "nobody", "nothing", "that", "the", "there"))
+
+
+def write_sentence_start(said: str) -> str:
+    """A message as a sentence begins, but for a name at its start: "there is no text" gets its
+    capital, "wikitext2:test cannot be loaded" stays as it is."""
+    return said[:1].upper() + said[1:] if said.partition(" ")[0] in OPENERS else said
+
+
 def show_token(text: str) -> str:
     """A token's text with its blanks made visible."""
     return text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "·") or "∅"

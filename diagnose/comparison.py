@@ -28,7 +28,8 @@ from diagnose.inputs import (
     describe_versions,
 )
 from diagnose.measure import damage
-from diagnose.pipeline import OnPlan, Work, conduct
+from diagnose.pipeline import OnPlan, Work, conduct, foresee
+from diagnose.plan import MemoryPlan
 from diagnose.planning import plan_work
 from diagnose.rundir import COMPARISON, STAGES, OnProgress, RunDirectory
 from diagnose.sizes import reference_bytes
@@ -156,6 +157,11 @@ def run_comparison(
     }
     prepare = partial(prepare_comparison, spec)
     return conduct(spec.to_json(), prepare, named, out, on_progress, placement, on_plan)
+
+
+def plan_comparison(spec: CompareSpec, out: Path, placement: Placement = HERE) -> MemoryPlan:
+    """The plan by which `run_comparison` would begin or go on in `out`; InputErrors as there."""
+    return foresee(spec.to_json(), partial(prepare_comparison, spec), out, placement)
 
 
 def compare_stage(

@@ -38,7 +38,6 @@ from diagnose.stages.search import search_stage
 from diagnose.stages.sweep import sweep_stage
 from diagnose.tasks import HERE, Placement, ThisProcess, Workers, open_workers
 from mixedprec.errors import InputError
-from mixedprec.quantization_config import SERVED_WIDTHS
 from mixedprec.shortage import explain_shortage
 
 MEASURING = {
@@ -56,11 +55,7 @@ REPAIRING = {
 
 def _skip_reason(stage: str, spec: RunSpec) -> str | None:
     """Why a stage does not apply to this spec, if it does not."""
-    widths = set(spec.schemes)
-    if stage in ("requantize", "proof") and not widths <= set(SERVED_WIDTHS):
-        odd = min(widths.difference(SERVED_WIDTHS))
-        return f"no server loads checkpoints with {odd}-bit layers"
-    return None
+    return spec.no_checkpoint if stage in ("requantize", "proof") else None
 
 
 # What a run computes with.
@@ -127,10 +122,17 @@ def run_pipeline(
 
 def plan_pipeline(spec: RunSpec, out: Path, placement: Placement = HERE) -> MemoryPlan:
     """The plan by which `run_pipeline` would begin or go on in `out`; InputErrors as there."""
+    return foresee(spec.to_json(), partial(prepare_run, spec), out, placement)
+
+
+def foresee(
+    spec: dict[str, Any], prepare: Callable[[], Work], out: Path, placement: Placement
+) -> MemoryPlan:
+    """The plan by which `conduct` would begin or go on in `out`; InputErrors as there."""
     return_freed_tensors()
     run = RunDirectory(out)
-    chunks = _read_chunks(run, spec.to_json())
-    work = prepare_run(spec)
+    chunks = _read_chunks(run, spec)
+    work = prepare()
     with open_workers(placement, run) as workers:
         return work.plan(out, workers, chunks)
 

@@ -9,6 +9,8 @@ from mixedprec.errors import InputError
 BITS = range(2, 9)
 GROUP_SIZES = (32, 64, 128, -1)
 FP16_BITS = 16
+# Widths that servers have kernels for, side by side in one checkpoint.
+SERVED_WIDTHS = (4, 8)
 
 
 def read_group_size(settings: Mapping[str, Any]) -> int:

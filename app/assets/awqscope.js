@@ -63,37 +63,14 @@ window.dash_clientside = Object.assign({}, window.dash_clientside, {
       if (value) navigate(`${window.location.pathname}/block/${value.points[0].x}`);
       return window.dash_clientside.no_update;
     },
-    comparable(rows) {
-      return !rows || rows.length !== 2;
-    },
     filterRuns(text, options) {
       return { ...options, quickFilterText: text || "" };
-    },
-    openCompare(clicks, rows) {
-      if (!clicks || !rows || rows.length !== 2) return window.dash_clientside.no_update;
-      const query = new URLSearchParams({ a: rows[0].name, b: rows[1].name });
-      return `/compare?${query}`;
     },
   },
 });
 
 const components = (window.dashAgGridComponentFunctions =
   window.dashAgGridComponentFunctions || {});
-
-components.RunLink = (props) =>
-  React.createElement(
-    "a",
-    {
-      href: props.data.href,
-      className: "grid-link",
-      onClick: (event) => {
-        if (event.metaKey || event.ctrlKey || event.shiftKey) return;
-        event.preventDefault();
-        navigate(props.data.href);
-      },
-    },
-    props.value,
-  );
 
 components.WidthSelect = (props) =>
   React.createElement(
@@ -108,29 +85,13 @@ components.WidthSelect = (props) =>
     ),
   );
 
-const MARKS = {
-  done: ["●", "good"],
-  running: ["◐", "busy"],
-  stopped: ["◼", "quiet"],
-  failed: ["✕", "bad"],
-  damaged: ["!", "bad"],
-};
-
-components.RunState = (props) => {
-  const [sign, tone] = MARKS[props.value] || ["", ""];
-  return React.createElement(
-    "span",
-    { className: `mark ${tone}` },
-    `${sign} ${props.value}`,
-  );
-};
-
 const grids = (window.dashAgGridFunctions = window.dashAgGridFunctions || {});
 
 grids.awqscopeTheme = (agGrid) =>
   agGrid.themeQuartz.withParams({
     fontFamily: "inherit",
     fontSize: 14,
+    cellHorizontalPadding: 10,
     headerFontWeight: 600,
     backgroundColor: "var(--ground)",
     foregroundColor: "var(--ink)",
