@@ -145,6 +145,7 @@ def _register_clientside(app: Dash) -> None:
     app.clientside_callback(
         ClientsideFunction("awqscope", "comparable"),
         Output("compare-button", "disabled"),
+        Output("compare-hint", "children"),
         Input("runs-grid", "selectedRows"),
     )
     app.clientside_callback(
@@ -158,8 +159,13 @@ def _register_clientside(app: Dash) -> None:
         ClientsideFunction("awqscope", "openCompare"),
         Output("url", "href"),
         Input("compare-button", "n_clicks"),
-        State("runs-grid", "selectedRows"),
         prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("awqscope", "fitRuns"),
+        Output("kept", "data", allow_duplicate=True),
+        Input("runs-grid", "id"),
+        prevent_initial_call="initial_duplicate",
     )
     app.clientside_callback(
         ClientsideFunction("awqscope", "keepChanges"),
@@ -267,13 +273,13 @@ def register_live(
     )
 
     def refresh_list(page: Page, seen: str, listed: bool) -> Any:
-        rows = runs.list_rows(store)
+        rows = runs.list_rows(store, jobs)
         if bool(rows) != listed:
             return show(page)
         now = runs.stamp_rows(rows)
         if rows and now != seen:
             set_props("runs-grid", {"rowData": rows})
-        return no_update, all(row["state"] != "running" for row in rows), now
+        return no_update, not runs.is_live(rows), now
 
     @app.callback(
         Output("page", "children", allow_duplicate=True),

@@ -5,18 +5,22 @@ found. Prompts go to the command in their file: none can be taken for an option.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from app import launching
+from app.moved import begun_in, find_model
 from app.store import Store
 from mixedprec.errors import InputError
 
+TOKENS = 48
 MOST_TOKENS = 4096
 LONGEST_PROMPT = 100_000
 NUMBERS = range(1, 10_000)
+DIGITS = re.compile(r"[0-9]{1,6}")
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,13 @@ class Explaining:
     log: str
 
 
-def explain_command(run: Path, prompts: Path, out: Path, tokens: int) -> list[str]:
-    """The command that explains the prompts of a file."""
+def explain_command(
+    run: Path, prompts: Path, out: Path, tokens: int, model: str | None = None
+) -> list[str]:
+    """The command that explains the prompts of a file. model: where the run's model is, if not
+    where it was."""
     options = [f"--prompts={prompts}", f"--out={out}", f"--tokens={tokens}"]
+    options += launching.name_model(model)
     return [*launching.PYTHON, "explain", *options, "--", str(run)]
 
 
@@ -42,9 +50,11 @@ def check_question(prompt: object, tokens: object) -> tuple[str, int]:
         raise InputError("there is no prompt", "type some text")
     if len(prompt) > LONGEST_PROMPT:
         raise InputError("the prompt is too long", f"give at most {LONGEST_PROMPT:,} characters")
-    if type(tokens) is not int or not 1 <= tokens <= MOST_TOKENS:
+    # A field holds text.
+    count = int(tokens) if isinstance(tokens, str) and DIGITS.fullmatch(tokens) else tokens
+    if type(count) is not int or not 1 <= count <= MOST_TOKENS:
         raise InputError("that is no number of tokens", f"give 1 to {MOST_TOKENS}")
-    return prompt, tokens
+    return prompt, count
 
 
 def start_explaining(store: Store, run: str, prompt: str, tokens: int) -> str:
@@ -52,11 +62,11 @@ def start_explaining(store: Store, run: str, prompt: str, tokens: int) -> str:
     where it cannot be started."""
     path = store.find(run).path.resolve()
     folder = path / "explained"
-    line = json.dumps({"prompt": prompt}) + "\n"
+    line = json.dumps({"prompt": prompt, "tokens": tokens}) + "\n"
     for number in NUMBERS:
         name = f"prompt-{number}"
-        asked, out = folder / f"{name}.jsonl", folder / f"{name}.json"
-        if out.exists():
+        asked = folder / f"{name}.jsonl"
+        if (folder / f"{name}.json").exists():
             continue
         try:
             folder.mkdir(exist_ok=True)
@@ -66,9 +76,47 @@ def start_explaining(store: Store, run: str, prompt: str, tokens: int) -> str:
             continue
         except OSError as error:
             raise InputError(f"{asked} cannot be written ({error.strerror})", "check it") from error
-        launching.launch(explain_command(path, asked, out, tokens), folder / f"{name}.log")
+        _launch(store, run, name, tokens)
         return name
     raise InputError(f"{folder} is full", "remove what is no longer needed")
+
+
+def _launch(store: Store, run: str, name: str, tokens: int) -> None:
+    """Start the command that explains what was asked under a name."""
+    path = store.find(run).path.resolve()
+    asked, out, log = (path / "explained" / f"{name}{end}" for end in (".jsonl", ".json", ".log"))
+    command = explain_command(path, asked, out, tokens, find_model(store, run).option)
+    launching.launch(command, log, directory=begun_in(store.summary(run)))
+
+
+def explain_again(store: Store, run: str, name: str) -> None:
+    """Ask once more what could not be explained. InputError for what was, or is being."""
+    folder = _failed(store, run, name)
+    _launch(store, run, name, _read_tokens(folder / f"{name}.jsonl"))
+
+
+def discard(store: Store, run: str, name: str) -> None:
+    """Remove what could not be explained. InputError for what was, or is being."""
+    folder = _failed(store, run, name)
+    for end in (".jsonl", ".json", ".log"):
+        (folder / f"{name}{end}").unlink(missing_ok=True)
+
+
+def _failed(store: Store, run: str, name: str) -> Path:
+    """The folder of an explanation that failed."""
+    if not any(job.name == name and job.state == "failed" for job in list_explaining(store, run)):
+        raise InputError(f"{name} has not failed", "reload the page")
+    return store.find(run).path / "explained"
+
+
+def _read_tokens(path: Path) -> int:
+    """How many tokens were asked for in a file that we wrote. InputError where it is gone or
+    other."""
+    try:
+        tokens = json.loads(path.read_text(encoding="utf-8").splitlines()[0]).get("tokens", TOKENS)
+        return check_question("asked before", tokens)[1]
+    except (OSError, ValueError, LookupError, AttributeError) as error:
+        raise InputError(f"{path} is gone or damaged", "ask anew") from error
 
 
 def list_explaining(store: Store, run: str) -> list[Explaining]:

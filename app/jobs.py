@@ -1,15 +1,19 @@
 """Starting and stopping awqscope's own commands on the runs of a directory."""
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
 from app.launching import (
     SIGNALS,
+    Worker,
     insist,
     is_locked,
     last_lines,
@@ -19,13 +23,15 @@ from app.launching import (
     run_command,
     send_signal,
 )
-from app.requests import RefusedError, RunRequest, check_request, suggest_name
-from app.store import RunSummary, Store
+from app.moved import begun_in, find_model
+from app.request_checks import check_request
+from app.requests import RefusedError, Request, suggest_name
+from app.starts import ENDED, LOGS, Start, find_pending, forget, forget_over, note
+from app.store import Store
 from mixedprec.errors import InputError
-from mixedprec.recipe import Recipe, save_recipe
+from mixedprec.recipe import Recipe, load_recipe, save_recipe
 from mixedprec.untrusted import read_json
 
-LOGS = ".logs"
 # Without dots no recipe's name can be another's `.result.json`.
 RECIPE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,59}")
 
@@ -56,20 +62,32 @@ class Jobs:
             there = set()
         return there | {path.stem for path in self._logs() if is_locked(path)}
 
-    def start(self, request: RunRequest, problems: Mapping[str, str] = {}) -> str:
-        """Start a run and return its name, made from the model's where none is given. RefusedError
-        for a request that cannot be carried out, or one with `problems` when it was read;
-        InputError where nothing can be started."""
+    def name_it(self, request: Request) -> Request:
+        """The request with a name, made from the model's where none is given."""
+        if request.name or not request.named_after:
+            return request
+        return replace(request, name=suggest_name(request.named_after, self.taken()))
+
+    def check(self, request: Request) -> dict[str, str]:
+        """field -> what is wrong with a request."""
+        problems = check_request(request, self.taken())
+        if not (request.name or request.named_after):
+            # It will be made from the model's, which is missing too.
+            problems.pop("name", None)
+        return problems
+
+    def start(self, request: Request, problems: Mapping[str, str] = {}) -> str:
+        """Start a run or comparison and return its name, made from the model's where none is given.
+        RefusedError for a request that cannot be carried out, or one with `problems` when it was
+        read; InputError where nothing can be started."""
         with self._lock:
-            taken = self.taken()
-            if not request.name:
-                request = RunRequest(
-                    **{**asdict(request), "name": suggest_name(request.model, taken)}
-                )
-            problems = {**check_request(request, taken), **problems}
+            request = self.name_it(request)
+            problems = {**self.check(request), **problems}
             if problems:
                 raise RefusedError(problems)
-            launch(run_command(request, self.store.root), self._log(request.name))
+            command = run_command(request, self.store.root)
+            spec = request.to_spec().to_json()
+            self._launch(request.name, command, spec, request.device, request.workers)
         return request.name
 
     def resume(self, name: str) -> None:
@@ -78,17 +96,58 @@ class Jobs:
         if run.record is None or run.state not in ("stopped", "failed"):
             raise InputError(f"{name} is {run.state}", "only what has stopped can go on")
         out = self.store.find(name).path.absolute()
+        spec, device = run.record["spec"], run.record.get("device")
         with self._lock:
-            launch(
-                resume_command(run.record["spec"], out), self._log(name), directory=begun_in(run)
-            )
+            command = resume_command(spec, out, device)
+            self._launch(name, command, spec, device or "auto", None, begun_in(run))
+
+    def _launch(
+        self,
+        name: str,
+        command: Sequence[str],
+        spec: Mapping[str, Any],
+        device: str,
+        workers: int | None,
+        directory: str | None = None,
+    ) -> None:
+        """Start a run's command, and note it until the run has a record of it."""
+        began = time.time_ns()
+        pid = launch(command, self._log(name), directory=directory)
+        # What cannot be noted on a full disk has started all the same.
+        with contextlib.suppress(InputError, OSError):
+            note(self.store.root, Start(name, spec, device, workers, began, pid))
 
     def cancel(self, name: str) -> None:
-        """Ask the process that works on a run to stop, until it does. InputError if nobody does."""
-        run = self.store.find(name)
-        if not send_signal(run, SIGNALS[0]):
+        """Ask the process that works on a run, or is about to, to stop, until it does. InputError
+        if nobody does, UnknownRunError if there is no such run."""
+        pending = find_pending(self.store.root, name)
+        if pending is not None and pending.state != ENDED:
+            worker = self._starter(pending.start)
+            note(self.store.root, replace(pending.start, stopping=True))
+        else:
+            run = self.store.find(name)
+            worker = Worker(run.holder, run.path / ".lock")
+        if not send_signal(worker, SIGNALS[0]):
             raise InputError(f"nobody works on {name}", "reload the page")
-        Thread(target=insist, args=(run,), daemon=True).start()
+        Thread(target=insist, args=(worker,), daemon=True).start()
+
+    def _starter(self, start: Start) -> Worker:
+        """The process of a start."""
+        log = self._log(start.name)
+        return Worker(lambda: start.pid if is_locked(log) else None, log)
+
+    def dismiss(self, name: str) -> None:
+        """Forget a start that came to nothing. InputError for one that is under way."""
+        pending = find_pending(self.store.root, name)
+        if pending is not None and pending.state != ENDED:
+            raise InputError(f"{name} is {pending.state}", "cancel it first")
+        if pending is not None:
+            forget(self.store.root, name)
+
+    def tidy(self) -> None:
+        """Forget the starts that are over."""
+        with contextlib.suppress(OSError):
+            forget_over(self.store.root)
 
     def is_alive(self, name: str) -> bool:
         """Whether a process that was started for the run of this name still is there."""
@@ -112,11 +171,34 @@ class Jobs:
                 raise InputError(f"there is a recipe {out_name} already", "choose another name")
             save_recipe(path, recipe)
             launch(
-                requantize_command(run, path, out),
+                requantize_command(run, path, out, find_model(self.store, name).option),
                 folder / f"{out_name}.log",
                 folder / f"{out_name}.result.json",
                 begun_in(self.store.summary(name)),
             )
+
+    def requantize_again(self, name: str, out_name: str) -> None:
+        """Try once more to make the checkpoint of a recipe that was not made. InputError for one
+        that was, or is being made."""
+        folder = self._failed(name, out_name)
+        recipe = load_recipe(folder / f"{out_name}.json")
+        self.discard(name, out_name)
+        self.requantize(name, recipe, out_name)
+
+    def discard(self, name: str, out_name: str) -> None:
+        """Remove what is left of a requantization that failed. InputError for any other."""
+        folder = self._failed(name, out_name)
+        with self._lock:
+            shutil.rmtree(folder / out_name, ignore_errors=True)
+            for tail in (".json", ".result.json", ".log"):
+                (folder / f"{out_name}{tail}").unlink(missing_ok=True)
+
+    def _failed(self, name: str, out_name: str) -> Path:
+        """The folder of a requantization that failed."""
+        made = {job.name: job for job in self.requantizations(name)}
+        if out_name not in made or made[out_name].state != "failed":
+            raise InputError(f"{out_name} has not failed", "reload the page")
+        return self.store.find(name).path / "recipes"
 
     def requantizations(self, name: str) -> list[Requantization]:
         """Every recipe of a run that was requantized from the dashboard, the newest first."""
@@ -130,13 +212,6 @@ class Jobs:
     def _logs(self) -> list[Path]:
         # A name from an address is looked for here, never joined to a path.
         return list((self.store.root / LOGS).glob("*.log"))
-
-
-def begun_in(run: RunSummary) -> str | None:
-    """Where a run was started, which is what the paths in its spec are relative to; None where
-    that is not known, or not there any more."""
-    directory = (run.record or {}).get("directory")
-    return directory if directory and os.path.isdir(directory) else None
 
 
 def read_requantization(log: Path) -> Requantization:

@@ -12,16 +12,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from app.requests import RunRequest
+from app.requests import Request
 from app.store import read_tail
+from app.words import begin_sentence
 from diagnose.compare_spec import CompareSpec
 from diagnose.resuming import read_spec, spec_arguments
-from diagnose.rundir import RunDirectory, take_lock
+from diagnose.rundir import take_lock
 from diagnose.spec import RunSpec
 from mixedprec.errors import InputError
 
@@ -35,39 +37,62 @@ PATIENCE = 5.0
 GLANCE = 0.2
 
 
-def run_command(request: RunRequest, root: Path) -> list[str]:
+def run_command(request: Request, root: Path) -> list[str]:
     """The command that carries out a request, into a directory below `root`."""
-    return spec_command(request.to_spec(), root / request.name)
+    return spec_command(request.to_spec(), root / request.name, request.device, request.workers)
 
 
-def resume_command(spec: Mapping[str, Any], out: Path) -> list[str]:
-    """The command that goes on with the run in `out`, from its record's spec. InputError for a
-    record of another version."""
-    return spec_command(read_spec(spec), out)
+def plan_command(request: Request, root: Path) -> list[str]:
+    """The command that says what a request will take."""
+    command = run_command(request, root)
+    at = command.index("--")
+    return [*command[:at], "--plan", "--json", *command[at:]]
 
 
-def spec_command(spec: RunSpec | CompareSpec, out: Path) -> list[str]:
-    """`awqscope run` or `compare` with every option of a spec."""
-    return [*PYTHON, *spec_arguments(spec, out)]
+def resume_command(spec: Mapping[str, Any], out: Path, device: str | None = None) -> list[str]:
+    """The command that goes on with the run in `out`, from its record's spec, on the kind of device
+    that it was begun on. InputError for a record of another version."""
+    return spec_command(read_spec(spec), out, device or "auto")
 
 
-def requantize_command(run: Path, recipe: Path, out: Path) -> list[str]:
-    """The command that makes and measures the checkpoint of a recipe."""
-    options = [f"--recipe={recipe}", f"--out={out}", "--prove", "--json"]
+def write_command(command: Sequence[str]) -> str:
+    """A command as it is typed."""
+    return shlex.join(["awqscope", *command[len(PYTHON) :]])
+
+
+def spec_command(
+    spec: RunSpec | CompareSpec, out: Path, device: str = "auto", workers: int | None = None
+) -> list[str]:
+    """`awqscope run` or `compare` with every option of a spec that is not as by default."""
+    command, *options = spec_arguments(spec, out, leave_out_defaults=True)
+    beside = [f"--device={device}"] * (device != "auto")
+    beside += [f"--workers={workers}"] * (workers is not None)
+    return [*PYTHON, command, *beside, *options]
+
+
+def requantize_command(run: Path, recipe: Path, out: Path, model: str | None) -> list[str]:
+    """The command that makes and measures the checkpoint of a recipe. model: where the run's model
+    is, if not where it was."""
+    options = [f"--recipe={recipe}", f"--out={out}", "--prove", "--json", *name_model(model)]
     return [*PYTHON, "requantize", *options, "--", str(run)]
+
+
+def name_model(model: str | None) -> list[str]:
+    """The option that says where a run's model is, if not where it was."""
+    return [] if model is None else [f"--model={model}"]
 
 
 def launch(
     command: Sequence[str], log: Path, result: Path | None = None, directory: str | None = None
-) -> None:
-    """Start a command that outlives this process, in `directory` or here. Its output goes to the
-    end of `log`, which it keeps locked, but for its stdout where a file for the result is given.
-    InputError where it cannot be started, or one with this log is at work."""
+) -> int:
+    """Start a command that outlives this process, in `directory` or here, and return its process.
+    Its output goes to the end of `log`, which it keeps locked, but for its stdout where a file for
+    the result is given. InputError where it cannot be started, or one with this log is at work."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "ab") as said, open(result or os.devnull, "wb") as printed:
             take_lock(said)
-            said.write(f"$ {shlex.join(['awqscope', *command[len(PYTHON) :]])}\n".encode())
+            said.write(f"$ {write_command(command)}\n".encode())
             said.flush()
             process = subprocess.Popen(
                 command,
@@ -84,6 +109,7 @@ def launch(
             f"it cannot be started ({error})", "look at the disk and at its path"
         ) from error
     Thread(target=process.wait, daemon=True).start()
+    return process.pid
 
 
 def is_locked(log: Path) -> bool:
@@ -103,13 +129,22 @@ def last_lines(log: Path) -> str:
     return "\n".join(read_tail(log).splitlines()[-TAIL_LINES:])
 
 
-def send_signal(run: RunDirectory, number: signal.Signals) -> bool:
-    """Send a signal to the process that works on a run; whether there is one. InputError where that
-    is another's, or on another machine."""
-    pid = run.holder()
+@dataclass(frozen=True)
+class Worker:
+    """A process at work: `find` says which it is, None once it is gone; it keeps the file `held`
+    open."""
+
+    find: Callable[[], int | None]
+    held: Path
+
+
+def send_signal(worker: Worker, number: signal.Signals) -> bool:
+    """Send a signal to a process at work; whether there is one. InputError where that is another's,
+    or on another machine."""
+    pid = worker.find()
     if pid is None:
         return False
-    if not _has_open(pid, run.path / ".lock"):
+    if not _has_open(pid, worker.held):
         raise InputError(f"process {pid} is on another machine", "stop it there")
     try:
         os.kill(pid, number)
@@ -133,13 +168,19 @@ def _has_open(pid: int, path: Path) -> bool:
         return False
 
 
-def insist(run: RunDirectory) -> None:
-    """Wait for a run that was asked to stop, asking again more firmly."""
+def insist(worker: Worker) -> None:
+    """Wait for a process that was asked to stop, asking again more firmly."""
     for number in (*SIGNALS[1:], None):
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            if run.holder() is None:
+            if worker.find() is None:
                 return
             time.sleep(GLANCE)
         if number is not None:
-            send_signal(run, number)
+            send_signal(worker, number)
+
+
+def find_reason(tail: str) -> str:
+    """What a command said at its end, if it ended with the one line for what a user can mend."""
+    start, _, said = (tail.splitlines() or [""])[-1].partition("awqscope: ")
+    return f"{begin_sentence(said)}." if said and not start else ""

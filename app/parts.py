@@ -20,6 +20,7 @@ __all__ = ["interval", "megabytes", "number", "share"]
 MARKS = {
     "done": ("●", "done", "good"),
     "running": ("◐", "running", "busy"),
+    "starting": ("◐", "starting", "busy"),
     "stopped": ("◼", "stopped", "quiet"),
     "failed": ("✕", "failed", "bad"),
     "damaged": ("!", "damaged", "bad"),

@@ -51,8 +51,8 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
 
 
-def list_plan(plan: "MemoryPlan") -> list[str]:
-    """A plan in lines: what every stage takes."""
+def list_plan(plan: "MemoryPlan", no_checkpoint: str | None = None) -> list[str]:
+    """A plan in lines: what every stage takes, and why it ends without a checkpoint, if it does."""
     budget, minimum = (f"{size / GIB:.2f} GiB" for size in (plan.budget, plan.minimum))
     several = f" for {plan.workers} processes" if plan.workers > 1 else ""
     lines = [f"memory {budget}{several} (at least {minimum}), about {_duration(plan.seconds)}"]
@@ -78,12 +78,14 @@ def list_plan(plan: "MemoryPlan") -> list[str]:
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
+    if no_checkpoint:
+        lines.append(f"no checkpoint will be written: {no_checkpoint}")
     return lines
 
 
-def show_plan(plan: "MemoryPlan") -> None:
+def show_plan(plan: "MemoryPlan", no_checkpoint: str | None = None) -> None:
     """A plan on stderr, before what it is of begins."""
-    sys.stderr.write("\n".join(list_plan(plan)) + "\n")
+    sys.stderr.write("\n".join(list_plan(plan, no_checkpoint)) + "\n")
     sys.stderr.flush()
 
 

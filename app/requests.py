@@ -1,27 +1,16 @@
-"""What the form asks for: a run's name and options, read and checked before anything is started."""
+"""What the form asks for: the name and options of a run or a comparison, read from its fields."""
 
 import math
 import os
-import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
+from app import urls
 from app.commands.common import default_out, parse_bytes
-from app.words import begin_sentence
-from diagnose.sources import parse_spec
-from diagnose.spec import RunSpec
-from mixedprec.errors import InputError
-from mixedprec.families import find_family, list_units
-from mixedprec.recipe import check_names
-from mixedprec.scheme import Scheme
-from mixedprec.untrusted import read_json
-from mixedprec.weight_files import find_weight_files
-
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
-LARGEST = 2**31 - 1
+from diagnose.compare_spec import CompareSpec
+from diagnose.spec import RunSpec, Texts, list_texts
+from mixedprec.scheme import AUTO
 
 
 class RefusedError(Exception):
@@ -34,12 +23,12 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What the form asks for: a run's name and the options of `awqscope run`; see RunSpec."""
+    """A run to start: its name and the options of `awqscope run`; see RunSpec."""
 
     model: str = ""
     name: str = ""
     calib: str = "wikitext2:train"
-    valid: str = "wikitext2:test"
+    valid: tuple[str, ...] = ("wikitext2:test",)
     bits: int = 4
     rescue_bits: int = 8
     group_size: int = 128
@@ -55,47 +44,119 @@ class RunRequest:
     whole_blocks: bool = False
     keep_fp16: tuple[str, ...] = ()
     verify_units: int = 12
+    dtype: str = AUTO
     seed: int = 0
     max_memory: str = "8GiB"
+    device: str = "auto"
+    workers: int | None = None
+
+    @property
+    def named_after(self) -> str:
+        """The model that a name is made from where none is given."""
+        return self.model
 
     def to_spec(self) -> RunSpec:
         """The run that is asked for. InputError for options that make no sense."""
-        options = {key: value for key, value in asdict(self).items() if key != "name"}
-        return RunSpec(**{**options, "max_memory": parse_bytes(self.max_memory)})
+        return RunSpec(**_spec_options(self))
 
 
-TEXTS = ("model", "name", "calib", "valid", "max_memory")
+@dataclass(frozen=True)
+class CompareRequest:
+    """A comparison to start: its name and the options of `awqscope compare`; see CompareSpec."""
+
+    reference: str = ""
+    candidate: str = ""
+    name: str = ""
+    valid: tuple[str, ...] = ("wikitext2:test",)
+    seq_len: int | None = None
+    windows: int | None = None
+    z: float = 3.5
+    ratio: float = 3.0
+    delta_ppl: float | None = None
+    top_k: int | None = None
+    seed: int = 0
+    max_memory: str = "8GiB"
+    device: str = "auto"
+    workers: int | None = None
+
+    @property
+    def named_after(self) -> str:
+        """The model that a name is made from where none is given."""
+        return self.candidate
+
+    def to_spec(self) -> CompareSpec:
+        """The comparison that is asked for. InputError for options that make no sense."""
+        return CompareSpec(**_spec_options(self))
+
+
+Request = RunRequest | CompareRequest
+# By the word for them in an address.
+KINDS: Mapping[str, type[RunRequest] | type[CompareRequest]] = dict(
+    zip(urls.KINDS, (RunRequest, CompareRequest), strict=True)
+)
+# Options of a command that its spec does not hold.
+BESIDE_THE_SPEC = ("name", "device", "workers")
+
+LINES = ("valid",)
+LISTS = ("keep_fp16",)
 FLAGS = ("symmetric", "whole_blocks")
 DECIMALS = ("z", "ratio", "delta_ppl")
-DEFAULTS = {field.name: field.default for field in fields(RunRequest)}
-WHOLE = tuple(key for key in DEFAULTS if key not in (*TEXTS, *FLAGS, *DECIMALS, "keep_fp16"))
+TEXTS = ("model", "reference", "candidate", "name", "calib", "dtype", "max_memory", "device")
+WORDED = (*LINES, *LISTS, *FLAGS, *DECIMALS, *TEXTS)
 
 
-def read_request(values: Mapping[str, Any]) -> tuple[RunRequest, dict[str, str]]:
+def _spec_options(request: Request) -> dict[str, Any]:
+    """What a request's spec is made of."""
+    options = {key: value for key, value in asdict(request).items() if key not in BESIDE_THE_SPEC}
+    valid = request.valid[0] if len(request.valid) == 1 else request.valid
+    return {**options, "valid": valid, "max_memory": parse_bytes(request.max_memory)}
+
+
+def list_fields(kind: type[Request]) -> dict[str, Any]:
+    """The fields of a kind of request, each with its default."""
+    return {field.name: field.default for field in fields(kind)}
+
+
+def list_whole(kind: type[Request]) -> list[str]:
+    """Its fields that hold whole numbers."""
+    return [key for key in list_fields(kind) if key not in WORDED]
+
+
+def read_request(
+    values: Mapping[str, Any], kind: type[Request] = RunRequest
+) -> tuple[Request, dict[str, str]]:
     """The request in a form's values, and the fields that hold something else than they should.
     What is left empty is as by default."""
     problems: dict[str, str] = {}
     found: dict[str, Any] = {}
-    for key, default in DEFAULTS.items():
+    whole = list_whole(kind)
+    for key, default in list_fields(kind).items():
         value = values.get(key)
         if key in FLAGS:
             found[key] = value is True
-        elif key == "keep_fp16":
-            listed = value if isinstance(value, list) else []
-            found[key] = tuple(str(unit).strip() for unit in listed)
-        elif value is None or value == "":
+        elif value is None or str(value).strip() == "":
             found[key] = default
+        elif key in LINES:
+            found[key] = tuple(
+                _expand(line.strip()) for line in str(value).splitlines() if line.strip()
+            )
+        elif key in LISTS:
+            found[key] = tuple(str(value).replace(",", " ").split())
         elif key in TEXTS:
-            text = str(value).strip()
-            found[key] = os.path.expanduser(text) if text.startswith("~/") else text
+            found[key] = _expand(str(value).strip())
         else:
             number = _read_number(value)
-            if number is None or (key in WHOLE and not number.is_integer()):
-                problems[key] = "Give a whole number" if key in WHOLE else "Give a number"
+            if number is None or (key in whole and not number.is_integer()):
+                problems[key] = "Give a whole number" if key in whole else "Give a number"
                 found[key] = default
             else:
-                found[key] = int(number) if key in WHOLE else number
-    return RunRequest(**found), problems
+                found[key] = int(number) if key in whole else number
+    return kind(**found), problems
+
+
+def _expand(text: str) -> str:
+    """A path as a shell would give it."""
+    return os.path.expanduser(text) if text.startswith("~/") else text
 
 
 def _read_number(value: Any) -> float | None:
@@ -107,15 +168,30 @@ def _read_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def request_like(spec: Mapping[str, Any]) -> RunRequest:
-    """A request for a run like the one with this spec, without its name; options that this version
-    does not know are left out, and of several texts to measure on all but the first."""
-    known = {key: value for key, value in spec.items() if key in DEFAULTS and key != "name"}
-    if not isinstance(known.get("valid", ""), str):
-        known["valid"] = known["valid"][0]
-    known["keep_fp16"] = tuple(known.get("keep_fp16", ()))
-    known["max_memory"] = write_bytes(known.get("max_memory", parse_bytes(RunRequest.max_memory)))
-    return RunRequest(**known)
+def write_field(value: Any) -> Any:
+    """A request's value as its field holds it: several texts are a line each."""
+    if isinstance(value, tuple):
+        return "\n".join(value)
+    return "" if value is None else value
+
+
+def request_like(spec: Mapping[str, Any], beside: Mapping[str, Any] = {}) -> Request:
+    """A request for a run or comparison like the one with this spec, and with what is `beside` it;
+    options that this version does not know are left out."""
+    kind = CompareRequest if "candidate" in spec else RunRequest
+    named = list_fields(kind)
+    known = {key: value for key, value in spec.items() if key in named}
+    if "valid" in known:
+        known["valid"] = list_texts(_as_texts(known["valid"]))
+    if "keep_fp16" in known:
+        known["keep_fp16"] = tuple(known["keep_fp16"])
+    if "max_memory" in known:
+        known["max_memory"] = write_bytes(known["max_memory"])
+    return kind(**known, **beside)
+
+
+def _as_texts(valid: Any) -> Texts:
+    return valid if isinstance(valid, str) else tuple(valid)
 
 
 def write_bytes(count: int) -> str:
@@ -134,102 +210,6 @@ def suggest_name(model: str, taken: Collection[str]) -> str:
     return free
 
 
-def check_request(request: RunRequest, taken: Collection[str]) -> dict[str, str]:
-    """field -> what is wrong with it; empty for a request that can be started. Looks at the files
-    that it names, as the command would; what the hub holds only the command will know."""
-    problems: dict[str, str] = {}
-    if not NAME.fullmatch(request.name):
-        problems["name"] = "Use up to 100 letters, digits, dots, - and _, not first a dot or -"
-    elif request.name in taken:
-        problems["name"] = "There is one of that name already; choose another"
-    for key in ("calib", "valid"):
-        _note(problems, key, lambda key=key: _check_text(getattr(request, key)))
-    for key in WHOLE:
-        _note(problems, key, lambda key=key: _check_whole(key, getattr(request, key)))
-    _note(problems, "rescue_bits", lambda: _check_rescue(request.bits, request.rescue_bits))
-    _note(problems, "max_memory", lambda: parse_bytes(request.max_memory))
-    config: dict[str, Any] = {}
-    _note(problems, "model", lambda: config.update(read_config(request.model)))
-    _note(problems, "keep_fp16", lambda: _check_units(request.keep_fp16, config))
-    longest = config.get("max_position_embeddings")
-    if isinstance(longest, int) and request.seq_len is not None and request.seq_len > longest:
-        problems.setdefault("seq_len", f"The model has {longest} positions; give at most that")
-    return problems
-
-
-def _note(problems: dict[str, str], key: str, check: Any) -> None:
-    """Keep what a check of a field says, unless something is said already."""
-    try:
-        check()
-    except InputError as error:
-        # The field's label stands where the command line names its option.
-        said = re.sub(r"^--[a-z-]+ ", "", str(error))
-        problems.setdefault(key, begin_sentence(said))
-
-
-def _check_printable(text: str) -> None:
-    if not text.isprintable():
-        raise InputError("it holds characters that cannot be printed", "type it again")
-
-
-def _check_text(spec: str) -> None:
-    _check_printable(spec)
-    parse_spec(spec)
-
-
-def _check_whole(key: str, value: int | None) -> None:
-    """Refuse a whole number as the command line would, whatever the other options are."""
-    if value is None:
-        return
-    if abs(value) > LARGEST:
-        raise InputError(f"{value} is too large", f"give at most {LARGEST}")
-    if key in ("bits", "rescue_bits"):
-        Scheme(value, RunRequest.group_size, False)
-        return
-    options: dict[str, Any] = {"model": "", "calib": "", "valid": "", key: value}
-    RunSpec(**options)
-
-
-def _check_rescue(bits: int, rescue: int) -> None:
-    if rescue <= bits:
-        raise InputError(f"{rescue} is not above {bits} bits", "rescue at more than the rest gets")
-
-
-def read_config(model: str) -> dict[str, Any]:
-    """config.json of a model directory; empty for what can only be an id on the hub. InputError for
-    a directory that no run could use."""
-    _check_printable(model)
-    path = Path(model)
-    if not model:
-        raise InputError("a model is needed", "give its directory, or its id on the hub")
-    if not path.exists():
-        if HUB_ID.fullmatch(model):
-            return {}
-        raise InputError(f"there is no model directory {model}", "check the path")
-    if not path.is_dir():
-        raise InputError(f"{model} is a file", "give the directory that holds config.json")
-    try:
-        config = read_json(path / "config.json")
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{model} has no config.json", "give the directory of a Hugging Face model"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path / 'config.json'} cannot be read", "download the model again"
-        ) from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path / 'config.json'} is damaged", "download the model again")
-    find_family(str(config.get("model_type", "")))
-    find_weight_files(path)
-    return config
-
-
-def _check_units(names: Sequence[str], config: Mapping[str, Any]) -> None:
-    """Refuse names that can be no unit, or that are none of a model whose config is known."""
-    for name in names:
-        if not re.fullmatch(r"\d{1,5}\.[a-z_]{1,40}", name, re.ASCII):
-            raise InputError(f"{name!r} is no unit", "name units like 3.down")
-    blocks = config.get("num_hidden_layers")
-    if names and isinstance(blocks, int) and blocks > 0:
-        check_names(list(names), list_units(find_family(config["model_type"]), blocks))
+def list_defaults(spec: type[RunSpec] | type[CompareSpec]) -> dict[str, Any]:
+    """The options of a spec that its command gives unless told otherwise."""
+    return {field.name: field.default for field in fields(spec) if field.default is not MISSING}

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import zlib
 from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -14,9 +15,21 @@ from app.access import Access, is_admitted, is_own_request, is_trusted
 from app.components import Title
 from app.jobs import Jobs
 from app.packed import pack_file
-from app.pages import block, compare, explain, new, recipe, run, runs, tokens
+from app.pages import (
+    block,
+    compare,
+    explain,
+    model_place,
+    new,
+    recipe,
+    run,
+    runs,
+    starting,
+    tokens,
+)
 from app.parts import fell_back, go_to, heading, notice
 from app.shell import NAME, NO_PAGE, NO_RUN, Dashboard, is_found, shell, write_title
+from app.starts import ENDED, find_pending
 from app.store import Store, UnknownRunError
 from app.urls import Page, link, read_address
 from diagnose.rundir import CONTRADICTIONS
@@ -87,8 +100,11 @@ def create_app(store: Store, access: Access) -> Dashboard:
     callbacks.register(app, store, jobs)
     callbacks.register_live(app, store, jobs, show, partial(stamp, store))
     if jobs is not None:
-        new.register(app, store, jobs)
+        new.register(app, jobs)
+        starting.register(app, store, jobs)
+        runs.register(app, store, jobs)
         recipe.register(app, store, jobs)
+        model_place.register(app, store)
     explain.register(app, store, jobs)
     guard(app, access)
     app.server.after_request(pack_file)
@@ -109,6 +125,9 @@ def render_parts(store: Store, page: Page, jobs: Jobs | None) -> list[Any]:
     try:
         return LAYOUTS[page.name](store, page, jobs)
     except UnknownRunError as error:
+        pending = find_pending(store.root, page.run)
+        if pending is not None:
+            return starting.layout(pending, jobs)
         said = html.P(["There is no run ", html.Code(str(error)), f" in {store.root}."])
         return [heading(NO_RUN), said, html.P(go_to("All runs", link("runs")))]
     except (InputError, OSError, *CONTRADICTIONS) as error:
@@ -141,11 +160,12 @@ def write_refused(store: Store, page: Page) -> list[Any]:
 def is_live(store: Store, page: Page) -> bool:
     """Whether what the page shows may change by itself."""
     if page.name == "runs":
-        return any(found.state == "running" for found in store.list_runs())
-    if page.name == "new":
-        return page.option("started") != ""
+        return runs.is_live(runs.list_rows(store))
     if not page.run or page.name == "missing":
         return False
+    pending = find_pending(store.root, page.run)
+    if pending is not None:
+        return pending.state != ENDED
     try:
         return store.summary(page.run).state == "running"
     except UnknownRunError:
@@ -157,14 +177,16 @@ def stamp(store: Store, page: Page) -> str:
     none."""
     if page.name == "runs":
         return runs.stamp_rows(runs.list_rows(store))
+    if not page.run:
+        return ""
+    pending = find_pending(store.root, page.run)
+    started = "" if pending is None else f"{pending.state} {zlib.crc32(pending.log.encode())} "
     try:
-        found = store.summary(page.run) if page.run else None
+        found = store.summary(page.run)
     except UnknownRunError:
-        return ""
-    if found is None:
-        return ""
+        return started
     changed = (store.find(found.name).path / "run.json").stat().st_mtime_ns
-    return f"{found.state} {changed}"
+    return f"{started}{found.state} {changed}"
 
 
 def guard(app: Dashboard, access: Access) -> None:

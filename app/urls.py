@@ -15,6 +15,8 @@ METRICS = ("kl", "delta_ppl")
 SCALES = ("linear", "log")
 # Of a run compared: none means the one that it is compared by unless told otherwise.
 COMPARED = ("", "mixed", "uniform", "candidate")
+# What can be started: see app/requests.py.
+KINDS = ("run", "compare")
 NUMBER = re.compile(r"\d{1,9}")
 AMOUNT = re.compile(r"\d{1,6}(?:\.\d{1,9})?")
 NAME = re.compile(r"[^\x00-\x1f]{1,300}")
@@ -45,7 +47,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | re.Pattern[str]]] = {
         "model_b": COMPARED,
         "measure": METRICS,
     },
-    "new": {"like": NAME, "started": NAME},
+    "new": {"like": NAME, "kind": KINDS},
     "missing": {},
 }
 

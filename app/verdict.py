@@ -11,6 +11,8 @@ from mixedprec.serving import write_type
 
 # A type that holds so many times the largest activation has room enough.
 FAR = 1e6
+# So many flagged blocks are named in a list, more are counted.
+FEW_FLAGGED = 3
 
 
 def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
@@ -93,15 +95,22 @@ def write_brief(state: str, record: Mapping[str, Any]) -> str:
         return "✕ the proof failed"
     if not headline["flagged"]:
         return "no block stands out"
+    flagged = brief_blocks(headline["flagged"])
     if is_comparison(record):
-        return f"▲ {len(headline['flagged'])} flagged in {name_uniform(record)}"
+        return f"▲ {flagged} of the candidate, {name_uniform(record)}"
     if headline.get("recovered") is None:
         skipped = record["stages"].get("requantize", {}).get("state") == "skipped"
-        then = "no checkpoint" if skipped else "not repaired yet"
-        return f"{len(headline['flagged'])} flagged, {then}"
-    return f"▲ {headline['recovered']:.1%} recovered" + (
-        ", proved" if headline.get("proved") else ""
-    )
+        return f"▲ {flagged}, {'no checkpoint' if skipped else 'not repaired yet'}"
+    proved = ", proved" if headline.get("proved") else ""
+    return f"▲ {flagged}, {headline['recovered']:.1%} recovered{proved}"
+
+
+def brief_blocks(flagged: Sequence[int]) -> str:
+    """Flagged blocks by number, or how many they are."""
+    if len(flagged) == 1:
+        return f"block {flagged[0]}"
+    few = len(flagged) <= FEW_FLAGGED
+    return f"blocks {', '.join(map(str, flagged))}" if few else f"{len(flagged)} blocks"
 
 
 def _name_flagged(record: Mapping[str, Any]) -> str:

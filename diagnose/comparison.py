@@ -29,7 +29,8 @@ from diagnose.inputs import (
     note_aside,
 )
 from diagnose.measure import damage
-from diagnose.pipeline import OnNote, OnPlan, Work, conduct
+from diagnose.pipeline import OnNote, OnPlan, Work, conduct, foresee
+from diagnose.plan import MemoryPlan
 from diagnose.planning import plan_work
 from diagnose.rundir import COMPARISON, STAGES, OnProgress, RunDirectory
 from diagnose.sizes import reference_bytes
@@ -171,6 +172,17 @@ def run_comparison(
     }
     prepare = partial(prepare_comparison, spec)
     return conduct(spec.to_json(), prepare, named, out, on_progress, placement, on_plan, on_note)
+
+
+def plan_comparison(
+    spec: CompareSpec,
+    out: Path,
+    placement: Placement = HERE,
+    on_note: OnNote = lambda note: None,
+) -> MemoryPlan:
+    """The plan by which `run_comparison` would begin or go on in `out`; notes and InputErrors as
+    there."""
+    return foresee(spec.to_json(), partial(prepare_comparison, spec), out, placement, on_note)
 
 
 def compare_stage(

@@ -39,7 +39,6 @@ from diagnose.stages.search import search_stage
 from diagnose.stages.sweep import sweep_stage
 from diagnose.tasks import HERE, Placement, ThisProcess, Workers, open_workers
 from mixedprec.errors import InputError
-from mixedprec.quantization_config import SERVED_WIDTHS
 from mixedprec.shortage import explain_shortage
 
 MEASURING = {
@@ -57,11 +56,7 @@ REPAIRING = {
 
 def _skip_reason(stage: str, spec: RunSpec) -> str | None:
     """Why a stage does not apply to this spec, if it does not."""
-    widths = set(spec.schemes)
-    if stage in ("requantize", "proof") and not widths <= set(SERVED_WIDTHS):
-        odd = min(widths.difference(SERVED_WIDTHS))
-        return f"no server loads checkpoints with {odd}-bit layers"
-    return None
+    return spec.no_checkpoint if stage in ("requantize", "proof") else None
 
 
 # What is said of the inputs and decides no number: other files beside a model's weights, and counts
@@ -144,10 +139,21 @@ def plan_pipeline(
     """The plan by which `run_pipeline` would begin or go on in `out`; notes and InputErrors as
     there."""
     check_specs((spec.calib, *spec.valid_texts))
+    return foresee(spec.to_json(), partial(prepare_run, spec), out, placement, on_note)
+
+
+def foresee(
+    spec: dict[str, Any],
+    prepare: Callable[[], Work],
+    out: Path,
+    placement: Placement,
+    on_note: OnNote = lambda note: None,
+) -> MemoryPlan:
+    """The plan by which `conduct` would begin or go on in `out`; notes and InputErrors as there."""
     return_freed_tensors()
     run = RunDirectory(out)
-    chunks = _read_chunks(run, spec.to_json())
-    work = prepare_run(spec)
+    chunks = _read_chunks(run, spec)
+    work = prepare()
     for note in work.notes:
         on_note(note)
     with open_workers(placement, run) as workers:

@@ -5,7 +5,7 @@ from typing import Any
 
 from diagnose.spikes import Thresholds
 from mixedprec.errors import InputError
-from mixedprec.scheme import AUTO, Scheme, check_dtype
+from mixedprec.scheme import AUTO, SERVED_WIDTHS, Scheme, check_dtype
 
 CALIB_WINDOWS = 128
 CALIB_SEQ_LEN = 512
@@ -116,6 +116,12 @@ class RunSpec:
     def schemes(self) -> dict[int, Scheme]:
         """bits -> scheme."""
         return {scheme.bits: scheme for scheme in (self.low, self.rescue)}
+
+    @property
+    def no_checkpoint(self) -> str | None:
+        """Why the run ends without a checkpoint, if it does."""
+        odd = set(self.schemes).difference(SERVED_WIDTHS)
+        return f"no server loads checkpoints with {min(odd)}-bit layers" if odd else None
 
     @property
     def thresholds(self) -> Thresholds:

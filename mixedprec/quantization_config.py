@@ -11,10 +11,8 @@ from mixedprec.errors import InputError
 from mixedprec.families import Family, UnitKind
 from mixedprec.model import SourceModel
 from mixedprec.recipe import Recipe
-from mixedprec.scheme import FP16_BITS, Scheme
+from mixedprec.scheme import FP16_BITS, SERVED_WIDTHS, Scheme
 
-# Widths that servers have kernels for, side by side in one checkpoint.
-SERVED_WIDTHS = (4, 8)
 FORMATS = ("compressed-tensors", "awq")
 
 

@@ -12,6 +12,8 @@ FP16_BITS = 16
 # Types that a checkpoint can be served in; AUTO is the one that the model comes in.
 SERVED_DTYPES = ("float16", "bfloat16")
 AUTO = "auto"
+# Widths that servers have kernels for, side by side in one checkpoint.
+SERVED_WIDTHS = (4, 8)
 
 
 def read_group_size(settings: Mapping[str, Any]) -> int:

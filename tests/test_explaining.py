@@ -78,7 +78,7 @@ def test_the_command() -> None:
 @pytest.mark.parametrize(
     ("prompt", "tokens"),
     [("", 4), (" \n", 4), (None, 4), (["x"], 4), ("x" * 200_000, 4)]
-    + [("x", bad) for bad in (0, -1, MOST_TOKENS + 1, 1.5, "4", None, True)],
+    + [("x", bad) for bad in (0, -1, MOST_TOKENS + 1, 1.5, "4.5", "-4", "", None, True)],
 )
 def test_questions_that_are_not_asked(prompt: object, tokens: object) -> None:
     with pytest.raises(InputError):
@@ -147,13 +147,9 @@ def test_the_button_leads_to_the_explanation(store: Store, monkeypatch: pytest.M
     client = app.server.test_client()
 
     def press(**values: Any) -> Any:
-        inputs = {
-            "explain-start.n_clicks": 1,
-            "explain-prompt.value": values.get("prompt"),
-            "explain-tokens.value": values.get("tokens", 4),
-            "url.pathname": values.get("path", "/run/demo/explain"),
-        }
-        return call(client, app, "explain-said", inputs).json["response"]
+        shown = {"prompt": values.get("prompt", ""), "tokens": "4"}
+        asked = {"values": shown, "path": values.get("path", "/run/demo/explain"), "search": ""}
+        return call(client, app, "explain-said", {"explain-asked.data": asked}).json["response"]
 
     assert "type some text" in press()["explain-said"]["children"]
     assert (

@@ -1,6 +1,7 @@
 """Starting and stopping runs from the dashboard: nothing starts that should not, values never
 become options, and a run outlives whoever started it."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -19,22 +20,26 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import app.commands.run as run_module
-from app import cli, launching, requests
+from app import cli, launching, request_checks, requests
 from app.access import Access, decide_access, is_own_request
 from app.jobs import Jobs
-from app.launching import resume_command, run_command
-from app.pages.new import GROUPS as FORM_GROUPS
-from app.pages.new import MORE, WORDS, find_phase
+from app.launching import resume_command, run_command, spec_command
+from app.pages.fields import FOLDED, SHOWN, WORDS
+from app.request_checks import check_request
 from app.requests import (
+    KINDS,
+    CompareRequest,
     RefusedError,
     RunRequest,
-    check_request,
+    list_fields,
+    list_whole,
     read_request,
     request_like,
     suggest_name,
 )
 from app.server import create_app
 from app.store import Store, UnknownRunError
+from diagnose.compare_spec import CompareSpec
 from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
 from mixedprec.errors import InputError
@@ -85,7 +90,7 @@ def test_a_value_never_becomes_an_option(
         model=model,
         name=name,
         calib=calib,
-        valid=valid,
+        valid=(valid,),
         keep_fp16=tuple(keep),
         symmetric=symmetric,
         whole_blocks=whole,
@@ -112,7 +117,8 @@ def test_a_run_on_several_texts_is_resumed_and_taken_as_a_model(tmp_path: Path) 
     stored = json.loads(json.dumps(spec.to_json()))
     assert RunSpec.from_json(stored) == spec
     assert parse(resume_command(stored, tmp_path / "run")) == (spec, tmp_path / "run")
-    assert request_like(stored).valid == "v"
+    assert request_like(stored).valid == ("v", "--seed=9")
+    assert request_like(stored).to_spec() == spec
 
 
 def test_a_run_of_another_version_is_not_resumed() -> None:
@@ -172,8 +178,8 @@ def test_a_good_request_has_no_problems(good: dict[str, Any]) -> None:
         ("seed", -1, "Give at least 0"),
         ("seed", 10**30, "too large"),
         ("z", "nan", "Give a number"),
-        ("keep_fp16", ["3.down", "down"], "'down' is no unit"),
-        ("keep_fp16", ["9.down"], "the model has no unit '9.down'"),
+        ("keep_fp16", "3.down, down", "'down' is no unit"),
+        ("keep_fp16", "9.down", "the model has no unit '9.down'"),
         ("max_memory", "lots", "is no amount of memory"),
     ],
 )
@@ -208,34 +214,65 @@ def test_models_that_no_run_could_use(tmp_path: Path) -> None:
     assert said() == ""
 
 
-def test_names_and_likeness() -> None:
-    assert suggest_name("org/Model-7B", {"Model-7B", "Model-7B-2"}) == "Model-7B-3"
-    assert requests.NAME.fullmatch(suggest_name("../.." + "x" * 500, set()))
-    request = request_like({**SPEC.to_json(), "invented": 1})
-    assert request.name == ""
-    assert request.to_spec() == SPEC
-    assert request.max_memory == "8GiB"
+COMPARED = CompareSpec("models/m", "c", ("a.txt", "--seed=2"), windows=3, z=2.5)
 
 
-def test_the_form_has_every_option() -> None:
-    shown = [key for _, keys in (*FORM_GROUPS, *MORE) for key in keys]
-    assert sorted(shown) == sorted(requests.DEFAULTS)
-    assert set(WORDS) == set(shown)
+@pytest.mark.parametrize("spec", [SPEC, COMPARED], ids=["run", "compare"])
+def test_the_fields_of_a_form_hold_all_of_a_run(spec: Any, tmp_path: Path) -> None:
+    """A run like one, read back from the fields that it fills in, is that one."""
+    request = request_like(json.loads(json.dumps(spec.to_json())), {"workers": 2, "device": "cpu"})
+    kind = type(request)
+    shown = {
+        key: requests.write_field(value)
+        if key in requests.FLAGS
+        else str(requests.write_field(value))
+        for key, value in dataclasses.asdict(request).items()
+    }
+    assert read_request(shown, kind) == (request, {})
+    assert request.to_spec() == spec
+    command = run_command(request, tmp_path)
+    assert {"--device=cpu", "--workers=2"} <= set(command)
+    # Widths, texts and all, whatever the command makes of them: nothing else is said.
+    again = spec_command(spec, tmp_path / request.name, "cpu", 2)
+    assert command == again
 
 
 @pytest.mark.parametrize(
-    ("alive", "state", "phase"),
+    ("changes", "field"),
     [
-        (True, None, "starting"),
-        (True, "failed", "starting"),
-        (True, "running", "begun"),
-        (False, "done", "begun"),
-        (False, None, "ended"),
-        (False, "failed", "ended"),
+        ({"candidate": ""}, "candidate"),
+        ({"reference": "/no/such/model"}, "reference"),
+        ({"device": "gpu"}, "device"),
+        ({"device": "cuda:0", "workers": 2}, "workers"),
+        ({"workers": 0}, "workers"),
+        ({"valid": "a.txt\na.txt"}, "valid"),
     ],
 )
-def test_phases_of_a_start(alive: bool, state: str | None, phase: str) -> None:
-    assert find_phase(alive, state) == phase
+def test_bad_fields_of_a_comparison(changes: dict[str, Any], field: str, text_file: Path) -> None:
+    good = {"reference": "org/m", "candidate": "org/c", "name": "x", "valid": str(text_file)}
+    request, problems = read_request({**good, **changes}, CompareRequest)
+    assert set({**check_request(request, set()), **problems}) == {field}
+    assert check_request(read_request(good, CompareRequest)[0], set()) == {}
+
+
+def test_names_and_likeness() -> None:
+    assert suggest_name("org/Model-7B", {"Model-7B", "Model-7B-2"}) == "Model-7B-3"
+    assert request_checks.NAME.fullmatch(suggest_name("../.." + "x" * 500, set()))
+    request = request_like({**SPEC.to_json(), "invented": 1})
+    assert request.name == ""
+    assert request.to_spec() == SPEC
+    assert set(list_whole(RunRequest)) >= {"bits", "seed", "workers"}
+    assert request.max_memory == "8GiB"
+
+
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_the_form_has_every_option(kind: type[RunRequest] | type[CompareRequest]) -> None:
+    shown = [key for _, keys in (*SHOWN[kind], *FOLDED[kind]) for key in keys]
+    assert sorted(shown) == sorted(list_fields(kind))
+    assert set(shown) <= set(WORDS)
+    held = {field.name for field in dataclasses.fields(type(kind(**NEEDED[kind]).to_spec()))}
+    # What a page does not ask for: code is not run from here, chunks follow from memory.
+    assert held - set(shown) == {"chunk_windows", "trust_remote_code"}
 
 
 def wait_for(what: Callable[[], Any]) -> Any:
@@ -311,6 +348,10 @@ def test_only_runs_of_the_listing_are_touched(tmp_path: Path) -> None:
     assert not mine.is_alive("../../secret")
 
 
+NEEDED: dict[Any, Any] = {
+    RunRequest: {"model": "m"},
+    CompareRequest: {"reference": "m", "candidate": "c"},
+}
 RECORD = {
     "model": "m",
     "spec": SPEC.to_json(),
@@ -461,39 +502,31 @@ def test_requests_with_problems_start_nothing(tmp_path: Path) -> None:
 
 
 def press_start(client: FlaskClient, app: Any, values: dict[str, Any]) -> Any:
-    """The answer to the form's button with these values in its inputs."""
+    """The answer to the form's button where its fields show these values."""
     name = next(name for name in app.callback_map if "new-said" in name)
-    ids = {
-        kind: [{"type": kind, "field": key} for key in values if (key in requests.FLAGS) == is_flag]
-        for kind, is_flag in (("new", False), ("new-flag", True))
-    }
-    states = [
-        [
-            {"id": i, "property": shown, "value": i if shown == "id" else values[i["field"]]}
-            for i in ids[kind]
-        ]
-        for kind, shown in (
-            ("new", "value"),
-            ("new", "id"),
-            ("new-flag", "checked"),
-            ("new-flag", "id"),
-        )
-    ]
+    ids = [{"type": "new", "field": key} for key in values if key not in requests.FLAGS]
     parts = [part.rsplit(".", 1) for part in name.strip(".").split("...")]
     targets = [
-        [{"id": i, "property": "error"} for i in ids["new"]]
+        [{"id": i, "property": "error"} for i in ids]
         if shown == "error"
         else {"id": where, "property": shown}
         for where, shown in parts
     ]
+    asked = {"values": values, "path": "/new", "search": "", "asked": 1}
     body = {
         "output": name,
         "outputs": targets,
-        "inputs": [{"id": "new-start", "property": "n_clicks", "value": 1}],
-        "state": [*states, {"id": "url", "property": "search", "value": ""}],
-        "changedPropIds": ["new-start.n_clicks"],
+        "inputs": [{"id": "new-asked", "property": "data", "value": asked}],
+        "state": [[{"id": i, "property": "id", "value": i} for i in ids]],
+        "changedPropIds": ["new-asked.data"],
     }
     return client.post("/_dash-update-component", json=body).json["response"]
+
+
+def shown_values(kind: type[Any], **changes: str) -> dict[str, Any]:
+    """What the fields of a fresh form show, as a page reads them, with changes."""
+    values = {key: requests.write_field(value) for key, value in list_fields(kind).items()}
+    return {k: v if k in requests.FLAGS else str(v) for k, v in {**values, **changes}.items()}
 
 
 def test_the_form_names_its_bad_fields_or_leads_to_the_run(
@@ -502,8 +535,8 @@ def test_the_form_names_its_bad_fields_or_leads_to_the_run(
     monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", ""))
     app = create_app(Store(tmp_path), LOCAL)
     client = app.server.test_client()
-    values = {**requests.DEFAULTS, "keep_fp16": [], "model": "org/m", "bits": "4", "windows": ""}
-    answer = press_start(client, app, {**values, "windows": 1, "seed": 0.5})
+    values = shown_values(RunRequest, model="org/m")
+    answer = press_start(client, app, {**values, "windows": "1", "seed": "0.5"})
     errors = {key: found["error"] for key, found in answer.items() if found.get("error")}
     assert {json.loads(key)["field"]: said for key, said in errors.items()} == {
         "windows": "1 is too small: give at least 2",
@@ -513,7 +546,7 @@ def test_the_form_names_its_bad_fields_or_leads_to_the_run(
     assert "Windows, Seed" in answer["new-said"]["children"]
     assert list(tmp_path.iterdir()) == []
     answer = press_start(client, app, values)
-    assert next(iter(answer["url"].values())) == "/new?started=m"
+    assert next(iter(answer["url"].values())) == "/run/m"
     wait_for(lambda: not Jobs(Store(tmp_path)).is_alive("m"))
 
 
@@ -527,7 +560,7 @@ def test_a_process_that_fails_at_once_leaves_its_words(
     wait_for(lambda: not mine.is_alive("gone"))
     assert mine.log_tail("gone").splitlines()[-1] == "awqscope: the hub has no such model"
     app = create_app(Store(tmp_path), LOCAL)
-    address = {"address.data": {"path": "/new", "search": "?started=gone"}}
+    address = {"address.data": {"path": "/run/gone", "search": ""}}
     answer = call(app.server.test_client(), app, "page.children", address).json["response"]
     assert "It did not begin" in json.dumps(answer["page"])
     assert "The hub has no such model." in json.dumps(answer["page"])

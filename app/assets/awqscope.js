@@ -71,37 +71,14 @@ window.dash_clientside = Object.assign({}, window.dash_clientside, {
       navigate(`${window.location.pathname}/block/${block}${site}`);
       return window.dash_clientside.no_update;
     },
-    comparable(rows) {
-      return !rows || rows.length !== 2;
-    },
     filterRuns(text, options) {
       return { ...options, quickFilterText: text || "" };
-    },
-    openCompare(clicks, rows) {
-      if (!clicks || !rows || rows.length !== 2) return window.dash_clientside.no_update;
-      const query = new URLSearchParams({ a: rows[0].name, b: rows[1].name });
-      return `/compare?${query}`;
     },
   },
 });
 
 const components = (window.dashAgGridComponentFunctions =
   window.dashAgGridComponentFunctions || {});
-
-components.RunLink = (props) =>
-  React.createElement(
-    "a",
-    {
-      href: props.data.href,
-      className: "grid-link",
-      onClick: (event) => {
-        if (event.metaKey || event.ctrlKey || event.shiftKey) return;
-        event.preventDefault();
-        navigate(props.data.href);
-      },
-    },
-    props.value,
-  );
 
 components.WidthSelect = (props) =>
   React.createElement(
@@ -116,29 +93,13 @@ components.WidthSelect = (props) =>
     ),
   );
 
-const MARKS = {
-  done: ["●", "good"],
-  running: ["◐", "busy"],
-  stopped: ["◼", "quiet"],
-  failed: ["✕", "bad"],
-  damaged: ["!", "bad"],
-};
-
-components.RunState = (props) => {
-  const [sign, tone] = MARKS[props.value] || ["", ""];
-  return React.createElement(
-    "span",
-    { className: `mark ${tone}` },
-    `${sign} ${props.value}`,
-  );
-};
-
 const grids = (window.dashAgGridFunctions = window.dashAgGridFunctions || {});
 
 grids.awqscopeTheme = (agGrid) =>
   agGrid.themeQuartz.withParams({
     fontFamily: "inherit",
     fontSize: 14,
+    cellHorizontalPadding: 10,
     headerFontWeight: 600,
     backgroundColor: "var(--ground)",
     foregroundColor: "var(--ink)",
@@ -159,18 +120,6 @@ document.addEventListener("keydown", (event) => {
   if (!event.target.classList.contains("ag-cell")) return;
   const found = event.target.parentElement.querySelector("a.grid-link");
   if (found) navigate(found.getAttribute("href"));
-});
-
-// Enter in a question asks it; with Shift it begins a line.
-document.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  if (!event.target.closest || !event.target.closest(".asking")) return;
-  if (event.target.tagName !== "TEXTAREA" && event.target.tagName !== "INPUT") return;
-  const start = document.getElementById("explain-start");
-  if (!start) return;
-  event.preventDefault();
-  // A field tells its value first.
-  setTimeout(() => start.click());
 });
 
 // The text of the tokens page: a click, or the arrow keys and Enter, choose a token.

@@ -1,5 +1,6 @@
 """`awqscope compare`: a checkpoint that another tool made, block by block against its reference."""
 
+import json
 import sys
 import time
 from typing import Annotated
@@ -59,6 +60,9 @@ def compare(
     ray: RayOption = None,
     max_memory: MaxMemoryOption = "8GiB",
     chunk_windows: ChunkWindowsOption = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print memory, chunks, passes and time, and stop.")
+    ] = False,
     seed: SeedOption = 0,
     trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
@@ -94,12 +98,16 @@ def compare(
         trust_remote_code=trust_remote_code,
     )
     warn_of_code(trust_remote_code, reference)
-    from app.progress import show_note, show_plan, show_progress
-    from diagnose.comparison import run_comparison
+    from app.progress import list_plan, show_note, show_plan, show_progress
+    from diagnose.comparison import plan_comparison, run_comparison
 
+    out = out or default_out(candidate)
+    if plan:
+        found = plan_comparison(spec, out, placement, show_note)
+        print(json.dumps(found.to_json(), indent=2) if as_json else "\n".join(list_plan(found)))
+        return
     began = time.monotonic()
     with show_progress() as on_progress:
-        out = out or default_out(candidate)
         run = run_comparison(spec, out, on_progress, placement, show_plan, show_note)
     sys.stderr.write(f"done in {time.monotonic() - began:.0f} s\n")
     print_run(run.path, as_json)

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -194,8 +195,11 @@ def print_plan(spec: Any, out: Path, as_json: bool, placement: Any) -> None:
     from app.progress import list_plan, show_note
     from diagnose.pipeline import plan_pipeline
 
-    found = plan_pipeline(spec, out, placement, show_note)
-    print(json.dumps(found.to_json(), indent=2) if as_json else "\n".join(list_plan(found)))
+    found, without = plan_pipeline(spec, out, placement, show_note), spec.no_checkpoint
+    if as_json:
+        print(json.dumps({**found.to_json(), "no_checkpoint": without}, indent=2))
+    else:
+        print("\n".join(list_plan(found, without)))
 
 
 def carry_out(spec: Any, out: Path, as_json: bool, placement: Any) -> None:
@@ -204,7 +208,8 @@ def carry_out(spec: Any, out: Path, as_json: bool, placement: Any) -> None:
 
     began = time.monotonic()
     with show_progress() as on_progress:
-        run = run_pipeline(spec, out, on_progress, placement, show_plan, show_note)
+        on_plan = partial(show_plan, no_checkpoint=spec.no_checkpoint)
+        run = run_pipeline(spec, out, on_progress, placement, on_plan, show_note)
     sys.stderr.write(f"done in {time.monotonic() - began:.0f} s\n")
     print_run(run.path, as_json)
     if run.read()["headline"].get("proved") is False:

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import Dash, Input, Output, State, dcc, html, no_update
+from dash import ALL, Dash, Input, Output, State, dcc, html, no_update, set_props
 
+from app.asking import Asked, asking_button, asking_form
 from app.candidate import NO_SEARCHES
 from app.explained import (
     mixed_mark,
@@ -18,10 +19,21 @@ from app.explained import (
     write_repair,
     write_units,
 )
-from app.explaining import Explaining, check_question, list_explaining, start_explaining
+from app.explaining import (
+    TOKENS,
+    Explaining,
+    check_question,
+    discard,
+    explain_again,
+    list_explaining,
+    start_explaining,
+)
 from app.figures.tokens import draw_blame, draw_positions
 from app.jobs import Jobs
-from app.pages.new import find_reason
+from app.launching import find_reason
+from app.moved import ModelPlace, find_model
+from app.pages.failed import AGAIN, clicked_part, failed_buttons
+from app.pages.model_place import can_open, place_panel
 from app.pages.run import run_heading
 from app.pages.tokens import shade, show_line_ends
 from app.parts import as_table, card, chart, fell_back, go_to, heading, notice, number, table
@@ -31,47 +43,56 @@ from diagnose.rundir import is_comparison
 from mixedprec.errors import InputError
 
 TICK = 1500
-TOKENS = 48
 QUOTED = 70
 
 Entry = Mapping[str, Any]
 
 
-def question_card(run: str) -> Any:
-    """Where a prompt is typed; it stays there when it has been asked."""
-    kept = {"persistence": run, "persistence_type": "session"}
+def question_card(run: str, place: ModelPlace) -> Any:
+    """Where a prompt is typed; it stays there until another is."""
     return card(
         "Explain a prompt",
-        html.Div(
-            [
-                dmc.Textarea(
-                    id="explain-prompt",
-                    label="Prompt",
-                    autosize=True,
-                    minRows=2,
-                    maxRows=10,
-                    description="As the model gets it: no chat template is added. Enter asks, "
-                    "Shift and Enter begin a line.",
-                    **kept,
-                ),
-                dmc.NumberInput(
-                    id="explain-tokens",
-                    label="Tokens",
-                    description="to go on with",
-                    value=TOKENS,
-                    min=1,
-                    allowDecimal=False,
-                    **kept,
-                ),
-            ],
-            className="asking",
-        ),
-        html.Div(
-            [
-                dmc.Button("Explain", id="explain-start", size="sm"),
-                html.P(id="explain-said", className="said", role="status"),
-            ],
-            className="actions under",
+        place_panel(place),
+        asking_form(
+            "explain",
+            html.Div(
+                [
+                    dmc.Textarea(
+                        id="explain-prompt",
+                        name="prompt",
+                        label="Prompt",
+                        autosize=True,
+                        minRows=2,
+                        maxRows=10,
+                        description="As the model gets it: no chat template is added. Enter asks, "
+                        "Shift and Enter begin a line.",
+                        persistence=run,
+                        persistence_type="session",
+                    ),
+                    dmc.NumberInput(
+                        id="explain-tokens",
+                        name="tokens",
+                        label="Tokens",
+                        description="to go on with",
+                        value=TOKENS,
+                        min=1,
+                        allowDecimal=False,
+                        persistence=run,
+                        persistence_type="session",
+                    ),
+                ],
+                className="asking",
+            ),
+            html.Div(
+                [
+                    asking_button(
+                        "Explain", "explain-start", size="sm", disabled=not can_open(place)
+                    ),
+                    html.P(id="explain-said", className="said", role="status"),
+                ],
+                className="actions under",
+            ),
+            enter=True,
         ),
         summary="Both models go on with it, always taking the likeliest token. Where they part, "
         "every block is quantized alone and restored alone, and the cheapest repair is found.",
@@ -271,8 +292,8 @@ def stamp(asked: Sequence[Explaining]) -> str:
     return repr([(job.name, job.state, job.log[-QUOTED:]) for job in asked])
 
 
-def body(store: Store, page: Page, asked: Sequence[Explaining]) -> Any:
-    """The explanation shown and the list of all."""
+def body(store: Store, page: Page, asked: Sequence[Explaining], *, can_act: bool) -> Any:
+    """The explanation shown and the list of all; can_act: whether anything may be asked."""
     job = find_shown(asked, page)
     if job is None:
         return notice("Nothing is explained yet", html.P("What is asked here is kept here."))
@@ -289,7 +310,10 @@ def body(store: Store, page: Page, asked: Sequence[Explaining]) -> Any:
     else:
         why = find_reason(job.log) or "Its log says why."
         log = html.Details([html.Summary("Log"), html.Pre(job.log, tabIndex=0)])
-        parts.insert(0, notice(f"✕ {job.name} was not explained", html.P(why), log, tone="bad"))
+        asked_for = html.P(f"“{shorten(' '.join(job.prompts), QUOTED)}”") if job.prompts else None
+        ways = failed_buttons("explain-failed", job.name) if can_act else None
+        title = f"✕ {job.name} was not explained"
+        parts.insert(0, notice(title, asked_for, html.P(why), ways, log, tone="bad"))
     return html.Div(parts)
 
 
@@ -317,14 +341,18 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         said = html.P("Search and sweep must be done first.")
         return [*parts, notice("Nothing can be explained yet", said)]
     if jobs is not None:
-        parts.append(question_card(run.name))
+        parts.append(question_card(run.name, find_model(store, run.name)))
     asked = list_explaining(store, page.run)
     named, found = page.option("shown"), find_shown(asked, page)
     if named and found is not None and found.name != named:
         parts.append(fell_back(f"There is no explanation “{named}”", f"{found.name}, the newest,"))
     return [
         *parts,
-        html.Div(body(store, page, asked), id="explain-body", **{"aria-live": "polite"}),
+        html.Div(
+            body(store, page, asked, can_act=jobs is not None),
+            id="explain-body",
+            **{"aria-live": "polite"},
+        ),
         dcc.Interval(id="explain-tick", interval=TICK, disabled=not is_busy(asked)),
         dcc.Store(id="explain-seen", data=stamp(asked)),
     ]
@@ -349,7 +377,8 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
             asked = list_explaining(store, page.run)
             if stamp(asked) == seen:
                 return no_update, no_update, no_update
-            return body(store, page, asked), not is_busy(asked), stamp(asked)
+            shown = body(store, page, asked, can_act=jobs is not None)
+            return shown, not is_busy(asked), stamp(asked)
         except (InputError, LookupError, OSError):
             return no_update, True, no_update
 
@@ -359,21 +388,44 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
     @app.callback(
         Output("url", "href", allow_duplicate=True),
         Output("explain-said", "children"),
-        Input("explain-start", "n_clicks"),
-        State("explain-prompt", "value"),
-        State("explain-tokens", "value"),
-        State("url", "pathname"),
+        Input("explain-asked", "data"),
         running=[(Output("explain-start", "loading"), True, False)],
         prevent_initial_call=True,
     )
-    def start(clicks: int | None, prompt: Any, tokens: Any, path: str) -> Any:
-        if not clicks:
+    def start(asked: Asked | None) -> Any:
+        if not asked:
             return no_update, no_update
-        run = read_address(path, "").run
+        run, values = read_address(asked["path"], "").run, asked["values"]
         try:
-            name = start_explaining(store, run, *check_question(prompt, tokens))
+            name = start_explaining(
+                store, run, *check_question(values.get("prompt"), values.get("tokens"))
+            )
         except UnknownRunError:
             return no_update, "Not started: the run is gone."
         except InputError as error:
             return no_update, f"Not started: {error}."
         return link("explain", run, shown=name), ""
+
+    @app.callback(
+        Output("url", "href", allow_duplicate=True),
+        Output("explain-said", "children", allow_duplicate=True),
+        Input({"type": "explain-failed", "name": ALL, "act": ALL}, "n_clicks"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    def mend(_clicks: list[int | None], path: str) -> Any:
+        chosen = clicked_part()
+        if chosen is None:
+            return no_update, no_update
+        run, (name, act) = read_address(path, "").run, chosen
+        try:
+            if act == AGAIN:
+                explain_again(store, run, name)
+            else:
+                discard(store, run, name)
+        except (InputError, UnknownRunError) as error:
+            return no_update, f"{error}."
+        shown = name if act == AGAIN else None
+        search = link("explain", run, shown=shown).partition("?")[2]
+        set_props("address", {"data": {"path": path, "search": f"?{search}"}})
+        return no_update, ""

@@ -6,12 +6,16 @@ from typing import Any
 
 import dash_ag_grid as dag
 import dash_mantine_components as dmc
-from dash import Dash, Input, Output, State, dcc, html, no_update
+from dash import ALL, Dash, Input, Output, State, dcc, html, no_update
 
 from app.candidate import NO_RECIPE
 from app.facts import measured_points, point_rows
 from app.figures.recipes import draw_recipes
 from app.jobs import Jobs, Requantization
+from app.launching import find_reason
+from app.moved import find_model
+from app.pages.failed import AGAIN, clicked_part, failed_buttons
+from app.pages.model_place import can_open, place_panel
 from app.pages.run import run_heading
 from app.parts import (
     as_table,
@@ -30,7 +34,7 @@ from app.parts import (
 )
 from app.predict import Prediction, predict, read_changes, unit_table, widths_of
 from app.rivals import cut_frontier, frontier_points, list_points, raced_points
-from app.store import RunSummary, Store
+from app.store import RunSummary, Store, UnknownRunError
 from app.urls import Page, read_address
 from diagnose.rundir import is_comparison
 from mixedprec.errors import InputError
@@ -185,7 +189,15 @@ def result_card(job: Requantization, predicted: Prediction | None) -> Any:
         last = job.log.strip().splitlines()[-1:] or ["starting"]
         return notice(f"◐ {job.name} is being made", html.P(last[0]))
     if job.state == "failed" or job.result is None:
-        return notice(f"✕ {job.name} was not made", html.Pre(job.log), tone="bad")
+        why = find_reason(job.log)
+        log = html.Details([html.Summary("Log"), html.Pre(job.log, tabIndex=0)], open=not why)
+        return notice(
+            f"✕ {job.name} was not made",
+            html.P(why) if why else None,
+            failed_buttons("recipe-failed", job.name),
+            log,
+            tone="bad",
+        )
     measured = job.result.get("proof") or {}
     lines = [
         (
@@ -265,9 +277,17 @@ def editor(store: Store, run: RunSummary, recipe: Recipe, page: Page, jobs: Jobs
         ),
         dmc.Button("Download recipe", id="recipe-download", variant="default", size="sm"),
     ]
-    skipped = run.record["stages"].get("requantize", {})
+    skipped, place = run.record["stages"].get("requantize", {}), None
     if jobs is not None and skipped.get("state") != "skipped":
-        actions.append(dmc.Button("Requantize and measure", id="recipe-make", size="sm"))
+        place = find_model(store, run.name)
+        actions.append(
+            dmc.Button(
+                "Requantize and measure",
+                id="recipe-make",
+                size="sm",
+                disabled=not can_open(place),
+            )
+        )
     asked = [part for part in page.option("bits").split(",") if part]
     unknown = [part for part in asked if part.partition(":")[0] not in changes]
     return html.Div(
@@ -281,6 +301,7 @@ def editor(store: Store, run: RunSummary, recipe: Recipe, page: Page, jobs: Jobs
             card(
                 "Widths by hand",
                 unit_grid(recipe, widths, allowed),
+                place_panel(place) if place is not None else None,
                 html.Div(actions, className="actions under"),
                 html.Div(results(made), id="recipe-result", **{"aria-live": "polite"}),
                 dcc.Interval(id="recipe-tick", interval=TICK, disabled=not is_making(made)),
@@ -333,6 +354,28 @@ def register(app: Dash, store: Store, jobs: Jobs) -> None:
         except InputError as error:
             return notice("Not started", html.P(str(error)), tone="bad"), no_update
         return results(made_recipes(store, jobs, store.summary(name))), False
+
+    @app.callback(
+        Output("recipe-result", "children", allow_duplicate=True),
+        Output("recipe-tick", "disabled", allow_duplicate=True),
+        Input({"type": "recipe-failed", "name": ALL, "act": ALL}, "n_clicks"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    def mend(_clicks: list[int | None], path: str) -> Any:
+        chosen = clicked_part()
+        if chosen is None:
+            return no_update, no_update
+        run, (name, act) = read_address(path, "").run, chosen
+        try:
+            if act == AGAIN:
+                jobs.requantize_again(run, name)
+            else:
+                jobs.discard(run, name)
+            made = made_recipes(store, jobs, store.summary(run))
+        except (InputError, UnknownRunError) as error:
+            return notice("That could not be done", html.P(str(error)), tone="bad"), no_update
+        return results(made), not is_making(made)
 
     @app.callback(
         Output("recipe-result", "children", allow_duplicate=True),

@@ -2,11 +2,12 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dash_mantine_components as dmc
 import plotly.graph_objects as go
-from dash import dcc, html
+from dash import html
 
 from app.candidate import ABOUT_PLACES, NO_RECIPE, NO_UNITS, write_note
 from app.components import Link
@@ -31,6 +32,7 @@ from app.figures.blocks import draw_profile, draw_units
 from app.jobs import Jobs
 from app.pages.gate_card import gate_card
 from app.pages.runs import write_progress, write_seconds
+from app.pages.starting import log_details, pending_parts, stop_button
 from app.parts import (
     as_table,
     card,
@@ -46,6 +48,7 @@ from app.parts import (
     tiles,
 )
 from app.sites import order_kinds
+from app.starts import ENDED, STARTING, find_pending
 from app.store import Progress, RunSummary, Store
 from app.urls import Page, link
 from app.verdict import write_verdict
@@ -191,7 +194,8 @@ def trouble(run: RunSummary, resume: Any = None) -> Any:
         return notice("This run cannot be shown", html.P(run.error), html.P(run.remedy), tone="bad")
     assert run.record is not None
     error = run.record.get("error")
-    if run.state == "failed" and error:
+    if run.state == "failed":
+        error = error or {"message": "Its record does not say why."}
         remedy = [html.P(["Remedy: ", error["remedy"]])] if error.get("remedy") else []
         return notice("This run stopped", html.P(error["message"]), *remedy, resume, tone="bad")
     if run.state == "stopped":
@@ -211,24 +215,8 @@ def resume_button(run: RunSummary, jobs: Jobs | None) -> Any:
 
 
 def cancel_button(run: RunSummary, jobs: Jobs | None) -> Any:
-    """Stops a run that somebody works on, once it is confirmed; nothing where the dashboard may
-    not stop anything."""
-    if jobs is None or run.state != "running":
-        return None
-    return dcc.ConfirmDialogProvider(
-        dmc.Button("Cancel", variant="default", size="xs"),
-        id={"type": "cancel", "name": run.name},
-        message=f"Stop {run.name}? What is done so far is kept, and it can go on from there.",
-    )
-
-
-def log_details(tail: str, *, is_open: bool = False) -> html.Details:
-    """The end of what a run's process said; hidden while there is nothing."""
-    return html.Details(
-        [html.Summary("Log"), html.Pre(tail, id="log-tail", tabIndex=0)],
-        open=is_open,
-        hidden=not tail,
-    )
+    """Stops a run that somebody works on."""
+    return stop_button(run.name, jobs) if run.state == "running" else None
 
 
 def provenance_card(record: Mapping[str, Any]) -> Any:
@@ -261,13 +249,19 @@ def provenance_card(record: Mapping[str, Any]) -> Any:
 def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     """The overview of a run."""
     run = store.summary(page.run)
+    pending = find_pending(store.root, run.name)
+    if pending is not None and pending.state != ENDED:
+        run = replace(run, state=STARTING)
     if run.record is None:
         return [heading(run.name, over=go_to("Runs", link("runs"))), trouble(run)]
     parts: list[Any] = [run_heading(run, "run"), trouble(run, resume_button(run, jobs))]
     if jobs is not None and run.state != "done":
         parts.append(html.P(id="job-said", className="said", role="status"))
     headline = run.record["headline"]
-    if run.state != "done":
+    if pending is not None:
+        stop = stop_button(run.name, jobs) if pending.state == STARTING else None
+        parts += [stop, *pending_parts(pending, jobs, is_new=False)]
+    elif run.state != "done":
         panel = progress_panel(run, store.progress(run.name))
         log = log_details(jobs.log_tail(run.name)) if jobs is not None else None
         stop = cancel_button(run, jobs)
@@ -296,7 +290,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         again = shlex.join(["awqscope", "show", str(store.find(run.name).path)])
         parts.append(html.P(["In the terminal: ", command(again)], className="hint"))
     parts.append(provenance_card(run.record))
-    if jobs is not None and not compared:
+    if jobs is not None:
         like = go_to("New run like this one", link("new", like=run.name))
         parts.append(html.P(like, className="hint"))
     return parts

@@ -1,0 +1,150 @@
+// The list of runs: its cells, the cards that take their place on a narrow screen, and what its
+// buttons ask for. Nothing here makes markup out of text.
+
+// Narrower than this, its columns would be cut.
+const NARROW = 1156;
+
+const STATES = {
+  done: ["●", "good"],
+  running: ["◐", "busy"],
+  starting: ["◐", "busy"],
+  stopping: ["◐", "busy"],
+  stopped: ["◼", "quiet"],
+  failed: ["✕", "bad"],
+  "did not begin": ["✕", "bad"],
+  damaged: ["!", "bad"],
+};
+
+const ACTS = {
+  cancel: ["Cancel", (name) => `Stop ${name}? What is done so far is kept, and it can go on from there.`],
+  dismiss: ["Dismiss", null],
+};
+
+let runsAsked = 0;
+
+const writeMark = (state) => {
+  const [sign, tone] = STATES[state] || ["", ""];
+  return React.createElement("span", { key: "mark", className: `mark ${tone}` }, `${sign} ${state}`);
+};
+
+const writeActs = ({ name, acts }) =>
+  (acts || []).map((act) => {
+    const [text, question] = ACTS[act];
+    return React.createElement(
+      "button",
+      {
+        key: act,
+        type: "button",
+        className: "act",
+        "aria-label": `${text} ${name}`,
+        onClick: (event) => {
+          event.stopPropagation();
+          if (question && !window.confirm(question(name))) return;
+          runsAsked += 1;
+          window.dash_clientside.set_props("runs-asked", { data: { name, act, asked: runsAsked } });
+        },
+      },
+      text,
+    );
+  });
+
+const writeName = ({ name, href }) =>
+  React.createElement(
+    "a",
+    {
+      key: "name",
+      href,
+      className: "grid-link",
+      onClick: (event) => {
+        if (event.metaKey || event.ctrlKey || event.shiftKey) return;
+        event.preventDefault();
+        navigate(href);
+      },
+    },
+    name,
+  );
+
+const writeModel = ({ model, model_end }) =>
+  model_end
+    ? React.createElement("span", { key: "model", className: "note", title: model }, model_end)
+    : null;
+
+components.RunName = ({ data }) =>
+  React.createElement("div", { className: "run-name" }, writeName(data), writeModel(data));
+
+components.RunState = ({ data }) =>
+  React.createElement("div", { className: "run-state" }, writeMark(data.state), writeActs(data));
+
+const writeNumber = (value, digits) => (value == null ? "–" : value.toFixed(digits));
+
+components.RunCard = ({ data }) => {
+  const isMeasured = data.kl != null;
+  const facts = [
+    ["Bits", data.widths],
+    [
+      "Perplexity, 16-bit → uniform → mixed",
+      isMeasured && [data.reference, data.uniform, data.mixed].map((v) => writeNumber(v, 3)).join(" → "),
+    ],
+    ["KL, uniform → mixed", isMeasured && [data.kl, data.kl_mixed].map((v) => writeNumber(v, 4)).join(" → ")],
+    ["MB", data.size != null && writeNumber(data.size, 1)],
+    ["Begun (UTC)", data.created],
+  ].filter(([, value]) => value);
+  return React.createElement(
+    "div",
+    { className: "run-card" },
+    React.createElement(
+      "div",
+      { className: "run-head" },
+      React.createElement("div", { className: "run-name" }, writeName(data), writeModel(data)),
+      React.createElement("div", { className: "run-state" }, writeMark(data.state), writeActs(data)),
+    ),
+    React.createElement("div", { className: "run-verdict" }, data.verdict),
+    React.createElement(
+      "dl",
+      null,
+      facts.map(([label, value]) =>
+        React.createElement(
+          "div",
+          { key: label },
+          React.createElement("dt", null, label),
+          React.createElement("dd", null, value),
+        ),
+      ),
+    ),
+  );
+};
+
+const fit = (api, width) => {
+  const isNarrow = width < NARROW;
+  if (api.isDestroyed() || api.getColumn("card").isVisible() === isNarrow) return;
+  const all = api.getColumns().map((column) => column.getColId());
+  const never = ["model", "model_end", "card"];
+  api.setColumnsVisible(all.filter((id) => !never.includes(id) && !id.startsWith("ag-Grid")), !isNarrow);
+  api.setColumnsVisible(["card"], isNarrow);
+  // One column needs no name.
+  api.setGridOption("headerHeight", isNarrow ? 0 : undefined);
+};
+
+Object.assign(window.dash_clientside.awqscope, {
+  comparable(rows) {
+    const count = rows ? rows.length : 0;
+    const said = count > 2 ? `${count} are ticked: untick ${count === 3 ? "one" : count - 2}` : "";
+    return [count !== 2, count === 1 ? "Tick one more" : said];
+  },
+  // The grid itself is asked: dash is told of a tick later than it is seen.
+  async openCompare(clicks) {
+    if (!clicks) return window.dash_clientside.no_update;
+    const rows = (await dash_ag_grid.getApiAsync("runs-grid")).getSelectedRows();
+    if (rows.length !== 2) return window.dash_clientside.no_update;
+    return `/compare?${new URLSearchParams({ a: rows[0].name, b: rows[1].name })}`;
+  },
+  async fitRuns() {
+    const api = await dash_ag_grid.getApiAsync("runs-grid");
+    const box = document.getElementById("runs-grid");
+    if (box) {
+      fit(api, box.clientWidth);
+      api.addEventListener("gridSizeChanged", ({ clientWidth }) => fit(api, clientWidth));
+    }
+    return window.dash_clientside.no_update;
+  },
+});
