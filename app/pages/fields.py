@@ -89,7 +89,7 @@ WORDS = {
 LEAST = {"windows": 2, "seq_len": 2, "calib_windows": 1, "calib_seq_len": 1, "workers": 1}
 WIDTHS = ("bits", "rescue_bits")
 CHOICES: Mapping[str, Sequence[int | str]] = {
-    **dict.fromkeys(WIDTHS, list(BITS)),
+    **{key: list(BITS) for key in WIDTHS},
     "group_size": GROUP_SIZES,
     "dtype": (AUTO, *SERVED_DTYPES),
 }
