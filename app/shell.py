@@ -9,6 +9,7 @@ import dash_mantine_components as dmc
 import flask
 from dash import Dash, dcc, html
 
+from app.starts import find_pending
 from app.store import Store, UnknownRunError
 from app.urls import Page, link, read_address
 from mixedprec.errors import InputError
@@ -104,7 +105,8 @@ def is_found(store: Store, page: Page, read_only: bool) -> bool:
     try:
         record = store.summary(page.run).record
     except UnknownRunError:
-        return False
+        # A run that was just started has no record yet.
+        return find_pending(store.root, page.run) is not None
     blocks = None if record is None else record["source"].get("blocks")
     return page.name != "block" or not isinstance(blocks, int) or page.block < blocks
 
@@ -121,7 +123,7 @@ def _list_titles(store: Store, page: Page, read_only: bool) -> list[str]:
         return [NO_RUN] if gone else [NO_PAGE]
     if page.name in ("run", "block"):
         return [f"Block {page.block}"] * (page.name == "block") + [page.run]
-    told = {"compare": ("a", "b"), "new": ("started",)}.get(page.name, ())
+    told = ("a", "b") if page.name == "compare" else ()
     names = [name for name in map(page.option, told) if name]
     own = [" and ".join(names)] if names else []
     return [*own, TITLES[page.name], *([page.run] if page.run else [])]
