@@ -77,7 +77,7 @@ def draw_channels(
             hovertemplate="channel %{x}: %{customdata:.3g}<extra></extra>",
         ),
     ]
-    figure = make_figure(traces, "channel", f"largest |x|{log.note}", 320)
+    figure = make_figure(traces, "channel", "largest |x|", 320)
     figure.add_hline(log.place(median), line={"color": GREY, "dash": "dot", "width": 1.5})
-    figure.update_yaxes(**log.axis)
+    log.set_axis(figure)
     return figure
