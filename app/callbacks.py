@@ -74,33 +74,6 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
         )
 
     @app.callback(
-        Output("window-card", "children"),
-        Input(option("colour"), "value"),
-        State("token-chosen", "data"),
-        State("url", "pathname"),
-        prevent_initial_call=True,
-    )
-    @while_it_lasts
-    def recolour(colour: str, chosen: Mapping[str, int], path: str) -> Any:
-        page = read_address(path, query("tokens", colour=colour))
-        rows = store.window(page.run, int(chosen["window"]))
-        position = int(chosen["position"])
-        return tokens.window_card(rows, int(chosen["window"]), page.option("colour"), position)
-
-    @app.callback(
-        Output("token-card", "children"),
-        Input("token-chosen", "data"),
-        State("url", "pathname"),
-        prevent_initial_call=True,
-    )
-    @while_it_lasts
-    def show_token(chosen: Mapping[str, int], path: str) -> Any:
-        page = read_address(path, "")
-        rows = store.window(page.run, int(chosen["window"]))
-        position = int(chosen["position"])
-        return tokens.token_card(rows[position], page.run) if position < len(rows) else no_update
-
-    @app.callback(
         Output("url", "href", allow_duplicate=True),
         Input("compare-a", "value"),
         Input("compare-b", "value"),
@@ -145,6 +118,7 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
         a, b = sides["a"], sides["b"]
         return compare.differences_card(store, a, b, store.pair(a, b), metric)
 
+    tokens.register(app, store)
     _register_recipe(app, store, jobs)
 
 

@@ -5,8 +5,10 @@ from pathlib import PurePath
 from typing import Any
 
 from diagnose.rundir import is_comparison
+from mixedprec.padding import write_padding
 from mixedprec.scheme import FP16_BITS
 from mixedprec.serving import write_serving
+from mixedprec.weight_files import write_aside
 
 FORMATS = {"awq": "AWQ", "gptq": "GPTQ", "compressed-tensors": "compressed-tensors"}
 NO_UNITS = "Units have no KL of their own here: the candidate's blocks are swapped whole."
@@ -76,10 +78,14 @@ def list_facts(record: Mapping[str, Any]) -> dict[str, str]:
     )
     has = candidate["tokenizer"]
     serving = record.get("serving", {"notes": []})
+    aside = write_aside(candidate.get("left_aside", ()))
+    padding = candidate.get("padding", 0)
     return {
         "Candidate": f"{candidate['path']}: {FORMATS.get(candidate['format'], 'plain')}, {widths}",
         "Tokenizer": (
             "the same in both" if has else "the candidate has none: the reference's was used"
         ),
+        **({"Candidate's files": aside} if aside else {}),
+        **({"Vocabulary": write_padding(padding)} if padding else {}),
         "Served": write_serving(serving),
     }

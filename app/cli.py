@@ -2,50 +2,87 @@
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 done or pass, 1 the proof or
 the gate failed, 2 usage or input that cannot be used (one line with the remedy), 3 the gate is
-inconclusive, 130 interrupted.
+inconclusive, 130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by the end of the terminal.
 """
+
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 
+from app.command_line import Command, Group
 from app.commands.common import reports_errors
 from app.commands.compare import compare
 from app.commands.dashboard import dashboard
 from app.commands.explain import explain
 from app.commands.gate import gate
+from app.commands.list import list_runs
 from app.commands.recipe import recipe
 from app.commands.report import report
 from app.commands.requantize import requantize
 from app.commands.run import demo, run
 from app.commands.show import show
+from app.interruption import interruptible
 
-COMMANDS = (
-    run,
-    demo,
-    show,
-    dashboard,
-    explain,
-    recipe,
-    requantize,
-    report,
-    gate,
-    compare,
-)
+COMMANDS: dict[str, Any] = {
+    "run": run,
+    "demo": demo,
+    "list": list_runs,
+    "show": show,
+    "dashboard": dashboard,
+    "explain": explain,
+    "recipe": recipe,
+    "requantize": requantize,
+    "report": report,
+    "gate": gate,
+    "compare": compare,
+}
+
+# What its numbers depend on besides.
+DECISIVE = ("autoawq", "torch", "transformers")
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Which layers did 4-bit AWQ hurt, how surely, and what is the cheapest mixed 4/8-bit "
-    "checkpoint that repairs it?",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in COMMANDS:
-    app.command()(reports_errors(command))
+
+
+def print_version(wanted: bool) -> None:
+    """Print the versions of awqscope and of what decides its numbers, and end."""
+    if wanted:
+        with_what = ", ".join(f"{name} {version(name)}" for name in DECISIVE)
+        print(f"awqscope {version('awqscope')} ({with_what})")
+        raise typer.Exit
+
+
+@app.callback()
+def awqscope(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=print_version, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Which layers did 4-bit AWQ hurt, how surely, and what is the cheapest mixed 4/8-bit
+    checkpoint that repairs it?
+
+    Give a path in a command's place, and the command that it is for is named.
+    """
+
+
+for name, command in COMMANDS.items():
+    app.command(name, cls=Command, epilog="\n".join(command.examples))(reports_errors(command))
 
 
 def main() -> None:
     """Entry point of the `awqscope` command."""
-    app()
+    with interruptible(until_exit=True):
+        app()
 
 
 if __name__ == "__main__":

@@ -29,12 +29,13 @@ class Link(Component):
 
 
 class Table(Component):
-    """A table of text. rows: cells, in the order of `columns`; marks: a class a row. folded: what
-    it takes to open it; it is not in the page before."""
+    """A table of text. rows: cells, in the order of `columns`; marks: a class a row; the page with
+    the first one marked `chosen` is shown. folded: what it takes to open it; it is not in the page
+    before. per_page: rows shown at a time, all on paper."""
 
     _namespace = NAMESPACE
     _type = "Table"
-    _prop_names = ["columns", "rows", "marks", "caption", "folded"]
+    _prop_names = ["columns", "rows", "marks", "caption", "folded", "per_page"]
     _valid_wildcard_attributes: list[str] = []
 
     def __init__(
@@ -44,8 +45,28 @@ class Table(Component):
         marks: Sequence[str],
         caption: str = "",
         folded: str = "",
+        per_page: int = 30,
     ):
-        super().__init__(columns=columns, rows=rows, marks=marks, caption=caption, folded=folded)
+        super().__init__(
+            columns=columns,
+            rows=rows,
+            marks=marks,
+            caption=caption,
+            folded=folded,
+            per_page=per_page,
+        )
+
+
+class Title(Component):
+    """What the browser calls the page, in its tab and its history; nothing of it is in the page."""
+
+    _namespace = NAMESPACE
+    _type = "Title"
+    _prop_names = ["text"]
+    _valid_wildcard_attributes: list[str] = []
+
+    def __init__(self, text: str):
+        super().__init__(text=text)
 
 
 class Text(Component):

@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 
 from app.candidate import list_facts, name_briefly
 from app.predict import quantized_units, unit_bounds, unit_kl, unit_table
+from app.verdict import write_range
 from app.words import interval, megabytes, number, share
 from diagnose.rundir import is_comparison
+from diagnose.type_words import write_measured_type
 from diagnose.uncalibrated import write_uncalibrated
 from mixedprec.ranking import as_cost
 from mixedprec.recipe import Recipe
 from mixedprec.serving import write_serving
+from mixedprec.weight_files import write_aside
 
 WIDTH_COLUMNS = {"unit": "Unit", "bits": "Bits", "bytes": "Weights"}
 PLACE_COLUMNS = {
@@ -304,13 +307,14 @@ def channel_summary(reference: Row) -> str:
     return said + (" No channel stands out." if times < 6 else "")
 
 
-def token_value(row: Row, colour: str) -> float | None:
-    """What a token is coloured by; None for a window's first, which is context only."""
-    if row["kl_uniform"] is None:
+def token_value(row: Row, colour: str, model: str = "uniform") -> float | None:
+    """What a token is coloured by; None for a window's first, which is context only, and where the
+    model was not measured."""
+    if row[f"kl_{model}"] is None:
         return None
     if colour == "kl":
-        return row["kl_uniform"]
-    return row["nll_uniform"] - row["nll_reference"]
+        return row[f"kl_{model}"]
+    return row[f"nll_{model}"] - row["nll_reference"]
 
 
 def shade(value: float | None, largest: float) -> str:
@@ -392,6 +396,15 @@ def list_hashes(record: Mapping[str, Any]) -> dict[str, str]:
     return record["source"]["hashes"] | {f"candidate: {n}": value for n, value in theirs.items()}
 
 
+def _name_range(record: Mapping[str, Any]) -> dict[str, str]:
+    """How large activations get, and what serving in the type comes to, where that was measured."""
+    largest, served = write_range(record), record["headline"].get("served")
+    facts = {"Largest activation": largest} if largest else {}
+    if served and served["finite"]:
+        facts["Served type"] = write_measured_type(served)
+    return facts
+
+
 def _name_servers(record: Mapping[str, Any]) -> dict[str, str]:
     """What servers make of a run's checkpoint; a comparison's own facts say it of the candidate."""
     if is_comparison(record) or "serving" not in record:
@@ -403,6 +416,7 @@ def provenance_facts(record: Mapping[str, Any]) -> dict[str, str]:
     """How perplexity was defined, on what, with what, by name."""
     definition = record["ppl_definition"]
     uncalibrated = write_uncalibrated(record)
+    aside = write_aside(record["source"].get("left_aside", ()))
     return {
         "Perplexity": f"{definition['sentence']} ({definition['scored_tokens']:,} tokens scored)",
         "Measured on": f"{definition['text']}  sha256 {definition['text_sha256'][:16]}…",
@@ -411,7 +425,9 @@ def provenance_facts(record: Mapping[str, Any]) -> dict[str, str]:
             f"{record['source']['architecture']}, {record['source']['blocks']} blocks, "
             f"{record['source']['parameters']:,} parameters in {record['source']['dtype']}"
         ),
+        **({"Model's files": aside} if aside else {}),
         **({"Experts": uncalibrated} if uncalibrated else {}),
+        **_name_range(record),
         **_name_servers(record),
         "Versions": ", ".join(f"{name} {v}" for name, v in record["versions"].items()),
         "Control": f"a block swapped with itself: KL {record.get('plan', {}).get('control_kl', 0)}",

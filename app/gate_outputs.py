@@ -53,7 +53,7 @@ def write_line(check: Check) -> Line:
     criterion, finding = check.limit.criterion, check.finding
     value, interval, of = "–", "", ""
     if finding is not None and criterion.form == PROOF:
-        value = finding.of
+        value = finding.of.partition(":")[0]
     elif finding is not None:
         value, of = _number(finding.value, criterion), _name(check, finding)
         if finding.tokens and finding.is_known:

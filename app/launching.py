@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 from app.requests import RunRequest
 from app.store import read_tail
 from diagnose.compare_spec import CompareSpec
+from diagnose.resuming import read_spec, spec_arguments
 from diagnose.rundir import RunDirectory, take_lock
 from diagnose.spec import RunSpec
 from mixedprec.errors import InputError
@@ -43,29 +43,12 @@ def run_command(request: RunRequest, root: Path) -> list[str]:
 def resume_command(spec: Mapping[str, Any], out: Path) -> list[str]:
     """The command that goes on with the run in `out`, from its record's spec. InputError for a
     record of another version."""
-    kind = CompareSpec if "candidate" in spec else RunSpec
-    return spec_command(kind.from_json(dict(spec)), out)
+    return spec_command(read_spec(spec), out)
 
 
 def spec_command(spec: RunSpec | CompareSpec, out: Path) -> list[str]:
-    """`awqscope run` or `compare` with every option of a spec. A value is never an argument of its
-    own, so that none can be taken for an option."""
-    if isinstance(spec, CompareSpec):
-        command, models = "compare", {"reference": spec.reference, "candidate": spec.candidate}
-    else:
-        command, models = "run", {"model": spec.model}
-    options = []
-    for key, value in asdict(spec).items():
-        option = f"--{key.replace('_', '-')}"
-        if key in models or value is None or value is False:
-            continue
-        if value is True:
-            options.append(option)
-        elif isinstance(value, tuple):
-            options += [f"{option}={entry}" for entry in value]
-        else:
-            options.append(f"{option}={value}")
-    return [*PYTHON, command, *options, f"--out={out}", "--", *models.values()]
+    """`awqscope run` or `compare` with every option of a spec."""
+    return [*PYTHON, *spec_arguments(spec, out)]
 
 
 def requantize_command(run: Path, recipe: Path, out: Path) -> list[str]:

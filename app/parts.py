@@ -24,6 +24,8 @@ MARKS = {
     "failed": ("✕", "failed", "bad"),
     "damaged": ("!", "damaged", "bad"),
 }
+# More rows than these are shown a page at a time.
+MOST_ROWS = 30
 GRAPH = {
     "displaylogo": False,
     "responsive": True,
@@ -39,12 +41,20 @@ def mark(state: str) -> html.Span:
     )
 
 
+def is_there(part: Any) -> bool:
+    """Whether there is something to show. A component without children has no length, so that its
+    truth is that of an empty list: switches, inputs and links are there all the same."""
+    return part is not None and part != ""
+
+
 def heading(title: str, *, over: Any = None, beside: Any = None) -> html.Header:
     """A page's title with what it belongs to above and actions beside it."""
     return html.Header(
         [
-            html.Div([html.Div(over, className="over") if over else None, html.H1(title)]),
-            html.Div(beside, className="actions") if beside else None,
+            html.Div(
+                [html.Div(over, className="over") if is_there(over) else None, html.H1(title)]
+            ),
+            html.Div(beside, className="actions") if is_there(beside) else None,
         ],
         className="heading",
     )
@@ -54,8 +64,11 @@ def card(title: str, *children: Any, summary: Any = None, beside: Any = None) ->
     """A titled part of a page; `summary` says in words what it shows."""
     return html.Section(
         [
-            html.Div([html.H2(title), html.Div(beside) if beside else None], className="card-head"),
-            html.P(summary, className="summary") if summary else None,
+            html.Div(
+                [html.H2(title), html.Div(beside) if is_there(beside) else None],
+                className="card-head",
+            ),
+            html.P(summary, className="summary") if is_there(summary) else None,
             *children,
         ],
         className="card",
@@ -94,15 +107,18 @@ def table(
     rows: Sequence[Mapping[str, Any]],
     caption: str = "",
     folded: str = "",
+    per_page: int = MOST_ROWS,
 ) -> Table:
     """A plain table. columns: key -> heading; cells are text, numbers already written out, links,
-    html.Code or html.Span of text, or lists of them. folded: what opens it."""
+    html.Code or html.Span of text, or lists of them. folded: what opens it. per_page: rows that
+    are shown at once; there are ways to the others and to all."""
     return Table(
         list(columns.values()),
         [[_cell(row.get(key, "")) for key in columns] for row in rows],
         [row.get("class", "") for row in rows],
         caption,
         folded,
+        per_page,
     )
 
 
@@ -130,6 +146,11 @@ def as_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> T
 def notice(title: str, *children: Any, tone: str = "") -> html.Div:
     """What stands where there is nothing to show, and what to do about it."""
     return html.Div([html.H2(title), *children], className=f"notice {tone}", role="status")
+
+
+def fell_back(what: str, shown: str) -> html.P:
+    """Says what an address asked for in vain, and what stands there instead."""
+    return html.P(f"{what}: {shown} is shown.", className="fallen", role="status")
 
 
 def command(text: str) -> html.Code:

@@ -87,6 +87,12 @@ def show_plan(plan: "MemoryPlan") -> None:
     sys.stderr.flush()
 
 
+def show_note(note: str) -> None:
+    """What a user should know of the inputs, on stderr."""
+    sys.stderr.write(f"awqscope: {note}\n")
+    sys.stderr.flush()
+
+
 def _size(count: int) -> str:
     """Bytes in the largest binary unit that leaves a whole one."""
     for unit, size in (("TiB", 2**40), ("GiB", GIB)):

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from app.commands.common import default_out, parse_bytes
+from app.words import begin_sentence
 from diagnose.sources import parse_spec
 from diagnose.spec import RunSpec
 from mixedprec.errors import InputError
 from mixedprec.families import find_family, list_units
 from mixedprec.recipe import check_names
 from mixedprec.scheme import Scheme
-from mixedprec.untrusted import list_visible, read_json
+from mixedprec.untrusted import read_json
+from mixedprec.weight_files import find_weight_files
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
@@ -162,7 +164,7 @@ def _note(problems: dict[str, str], key: str, check: Any) -> None:
     except InputError as error:
         # The field's label stands where the command line names its option.
         said = re.sub(r"^--[a-z-]+ ", "", str(error))
-        problems.setdefault(key, said[:1].upper() + said[1:])
+        problems.setdefault(key, begin_sentence(said))
 
 
 def _check_printable(text: str) -> None:
@@ -219,10 +221,7 @@ def read_config(model: str) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise InputError(f"{path / 'config.json'} is damaged", "download the model again")
     find_family(str(config.get("model_type", "")))
-    if not list_visible(path, "*.safetensors"):
-        raise InputError(
-            f"{model} holds no safetensors file", "pickles are never loaded; convert it first"
-        )
+    find_weight_files(path)
     return config
 
 

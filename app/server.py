@@ -1,31 +1,32 @@
 """The dashboard's server: from an address to its page, and who may see it."""
 
 import logging
-import re
 import socket
 from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import dash_mantine_components as dmc
 import flask
-from dash import Dash, Input, Output, dcc, html
+from dash import Dash, Input, Output, html
 
 from app import callbacks
 from app.access import Access, is_admitted, is_own_request, is_trusted
+from app.components import Title
 from app.jobs import Jobs
+from app.packed import pack_file
 from app.pages import block, compare, explain, new, recipe, run, runs, tokens
-from app.parts import go_to, heading, notice
+from app.parts import fell_back, go_to, heading, notice
+from app.shell import NAME, NO_PAGE, NO_RUN, Dashboard, is_found, shell, write_title
 from app.store import Store, UnknownRunError
 from app.urls import Page, link, read_address
 from diagnose.rundir import CONTRADICTIONS
 from mixedprec.errors import InputError
 
+# Where Dash answers with the first page: the root, and all that is nothing else.
+PAGE_RULES = ("/", "/<path:path>")
 COOKIE = "awqscope-token"
 HARMLESS = ("GET", "HEAD", "OPTIONS")
 DAYS_30 = 30 * 24 * 3600
-# Milliseconds between looks at a run that goes on, and at a list where none does.
-REFRESH, GLANCE = 2000, 5000
 LAYOUTS = {
     "runs": runs.layout,
     "run": run.layout,
@@ -36,19 +37,6 @@ LAYOUTS = {
     "compare": compare.layout,
     "new": new.layout,
 }
-# Dash's own, with the language of the pages.
-INDEX = """<!DOCTYPE html>
-<html lang="en">
-<head>{metas}<title>{title}</title>{favicon}{css}{early}</head>
-<body>{app_entry}<footer>{config}{scripts}{renderer}</footer></body>
-</html>
-"""
-# What a page asks for last, because it is drawn last: the largest scripts there are.
-SUITES = "/_dash-component-suites"
-PLOTLY = f"{SUITES}/plotly/package_data/plotly.min.js"
-GRID = f"{SUITES}/dash_ag_grid/async-community.js"
-# Dash sends its own table to every page; none of these shows one.
-NEVER_USED = re.compile(r'<script src="[^"]*/dash/dash_table/[^"]*"></script>')
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -65,52 +53,20 @@ POLICY = (
 log = logging.getLogger("awqscope")
 
 
-class Dashboard(Dash):
-    """Dash with a first page of its own, which asks early for what its address will need."""
-
-    store: Store
-
-    def interpolate_index(self, **parts: Any) -> str:
-        """The HTML that a browser is sent first, from Dash's parts of it."""
-        wanted = list_early(self.store, read_address(flask.request.path, ""))
-        early = "".join(f'<link rel="preload" href="{path}" as="script">' for path in wanted)
-        return INDEX.format(
-            **parts | {"scripts": NEVER_USED.sub("", parts["scripts"])}, early=early
-        )
-
-
-def list_early(store: Store, page: Page) -> list[str]:
-    """The scripts that the first screen of a page is sure to ask for; a browser complains of what
-    it has fetched in vain."""
-    if page.name == "runs":
-        return [GRID] if store.list_runs() else []
-    if page.name not in ("run", "recipe"):
-        return []
-    try:
-        record = store.summary(page.run).record
-        if record is None or "kl" not in record["headline"]:
-            return []
-        if page.name == "recipe":
-            return [PLOTLY, GRID] if store.recipe(page.run) else []
-    except (UnknownRunError, InputError):
-        return []
-    return [PLOTLY]
-
-
-def create_app(store: Store, access: Access) -> Dash:
+def create_app(store: Store, access: Access) -> Dashboard:
     """The dashboard over the runs of `store`."""
     app = Dashboard(
         "awqscope",
         assets_folder=str(callbacks.ASSETS),
-        title="awqscope",
+        title=NAME,
         update_title="",
         suppress_callback_exceptions=True,
         serve_locally=True,
         add_log_handler=False,
     )
-    app.store = store
+    app.store, app.read_only = store, access.read_only
     jobs = None if access.read_only else Jobs(store)
-    app.layout = lambda: shell(access)
+    app.layout = lambda: shell(access.read_only)
 
     def show(page: Page) -> Any:
         # Before the page is rendered: what changes meanwhile is then seen at the next tick.
@@ -135,66 +91,26 @@ def create_app(store: Store, access: Access) -> Dash:
         recipe.register(app, store, jobs)
     explain.register(app, store, jobs)
     guard(app, access)
+    app.server.after_request(pack_file)
     return app
 
 
-def shell(access: Access) -> Any:
-    """What surrounds every page."""
-    places = [("Runs", link("runs")), ("Compare", link("compare"))]
-    if not access.read_only:
-        places.append(("New run", link("new")))
-    return dmc.MantineProvider(
-        [
-            dcc.Location(id="url", refresh="callback-nav"),
-            dcc.Interval(id="live", interval=REFRESH, disabled=True),
-            dcc.Interval(id="glance", interval=GLANCE),
-            dcc.Store(id="address"),
-            dcc.Store(id="seen"),
-            dcc.Store(id="here"),
-            dcc.Store(id="kept"),
-            html.A("Skip to the page", href="#page", className="skip"),
-            html.Header(
-                [
-                    dcc.Link(
-                        [html.Span("awq", className="mark-a"), html.Span("scope")],
-                        href=link("runs"),
-                        className="brand",
-                    ),
-                    html.Nav(
-                        [dcc.Link(text, href=href) for text, href in places],
-                        **{"aria-label": "Pages"},
-                    ),
-                    dmc.ColorSchemeToggle(
-                        lightIcon="☀",
-                        darkIcon="☾",
-                        variant="subtle",
-                        color="gray",
-                        **{"aria-label": "Light or dark"},
-                    ),
-                ],
-                className="top",
-            ),
-            html.Main(id="page", tabIndex=-1),
-        ],
-        defaultColorScheme="auto",
-        theme={
-            "primaryColor": "blue",
-            "primaryShade": 8,
-            "defaultRadius": "md",
-            "respectReducedMotion": True,
-        },
-    )
-
-
 def render(store: Store, page: Page, jobs: Jobs | None) -> Any:
-    """The page at an address, or a page that says why it cannot be shown."""
+    """The page at an address with its title, or a page that says why it cannot be shown. What the
+    address asked for in vain is said first."""
+    parts = render_parts(store, page, jobs)
+    return [Title(write_title(store, page, jobs is None)), *write_refused(store, page), *parts]
+
+
+def render_parts(store: Store, page: Page, jobs: Jobs | None) -> list[Any]:
+    """What there is to see at an address."""
     if page.name == "missing" or (page.name == "new" and jobs is None):
-        return [heading("No such page"), html.P(go_to("All runs", link("runs")))]
+        return [heading(NO_PAGE), html.P(go_to("All runs", link("runs")))]
     try:
         return LAYOUTS[page.name](store, page, jobs)
     except UnknownRunError as error:
         said = html.P(["There is no run ", html.Code(str(error)), f" in {store.root}."])
-        return [heading("No such run"), said, html.P(go_to("All runs", link("runs")))]
+        return [heading(NO_RUN), said, html.P(go_to("All runs", link("runs")))]
     except (InputError, OSError, *CONTRADICTIONS) as error:
         # A file of the run is damaged: that is this page's trouble and nobody else's.
         log.exception("page %s of %s", page.name, page.run)
@@ -208,6 +124,18 @@ def render(store: Store, page: Page, jobs: Jobs | None) -> Any:
                 tone="bad",
             ),
         ]
+
+
+def write_refused(store: Store, page: Page) -> list[Any]:
+    """A line for every option of the address that the page does not take."""
+    said = [
+        fell_back(f"There is no {key} “{value}”", page.option(key) or "the default")
+        for key, value in page.refused.items()
+    ]
+    like = page.option("like") if page.name == "new" else ""
+    if like and all(found.name != like for found in store.list_runs()):
+        said.append(fell_back(f"There is no run “{like}” to take it from", "an empty form"))
+    return said
 
 
 def is_live(store: Store, page: Page) -> bool:
@@ -239,7 +167,7 @@ def stamp(store: Store, page: Page) -> str:
     return f"{found.state} {changed}"
 
 
-def guard(app: Dash, access: Access) -> None:
+def guard(app: Dashboard, access: Access) -> None:
     """Put the doorkeeper and the headers before every answer."""
     server = app.server
 
@@ -276,6 +204,17 @@ def guard(app: Dash, access: Access) -> None:
     hashes: list[str] = []
 
     @server.after_request
+    def tell_missing(answer: flask.Response) -> flask.Response:
+        # Every address gets the same first page; one that leads nowhere says so to those too who
+        # run no script.
+        rule = flask.request.url_rule
+        if answer.status_code == 200 and rule is not None and rule.rule in PAGE_RULES:
+            page = read_address(flask.request.path, "")
+            if not is_found(app.store, page, access.read_only):
+                answer.status_code = 404
+        return answer
+
+    @server.after_request
     def add_headers(answer: flask.Response) -> flask.Response:
         if not hashes:
             hashes.extend(f"'{value.strip(chr(39))}'" for value in app.csp_hashes())
@@ -310,4 +249,6 @@ def listen(app: Dash, bound: socket.socket) -> Any:
     """A server that takes connections from now on; its run() answers them until interrupted."""
     import waitress
 
+    # That a request waits for another is no news: a page asks for ten things at once.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     return waitress.create_server(app.server, sockets=[bound], threads=6, ident=None)

@@ -11,13 +11,15 @@ from rich.text import Text
 
 from app.candidate import list_facts, name_uniform
 from app.predict import quantized_units, unit_kl
-from app.verdict import write_kl, write_verdict
+from app.verdict import write_kl, write_range, write_verdict
 from app.words import megabytes
 from diagnose.rundir import RunDirectory, is_comparison
+from diagnose.type_words import write_measured_type
 from diagnose.uncalibrated import write_uncalibrated
 from mixedprec.ranking import as_cost
 from mixedprec.recipe import load_recipe
 from mixedprec.serving import write_serving
+from mixedprec.weight_files import write_aside
 
 
 def _number(value: float | None, form: str) -> str:
@@ -101,7 +103,7 @@ def units_table(rows: Sequence[Mapping[str, Any]], flagged: Sequence[int], bits:
 
 def show_run(run: RunDirectory, console: Console) -> None:
     """Print a run: verdict, headline numbers, blocks, units, recipe, and how PPL was defined."""
-    record = run.read()
+    record = run.look()
     recipe_path = run.path / "recipe.json"
     compared = is_comparison(record)
     low = 0 if compared else record["spec"]["bits"]
@@ -111,6 +113,9 @@ def show_run(run: RunDirectory, console: Console) -> None:
     promoted = [entry.unit for entry in changed if entry.bits == record["spec"]["rescue_bits"]]
     console.print()
     console.print(Text(write_verdict(record, promoted), style="bold"))
+    if record["state"] in ("stopped", "failed"):
+        # Whole, so that it can be copied from a narrow terminal too.
+        console.print(Text(run.how_to_finish()), soft_wrap=True)
     headline = record["headline"]
     if "kl" not in headline:
         return
@@ -146,6 +151,14 @@ def show_run(run: RunDirectory, console: Console) -> None:
         )
     if "serving" in record and not compared:
         parts.append(Text(f"checkpoint: {write_serving(record['serving'])}"))
+    largest = write_range(record)
+    if largest:
+        parts.append(Text(f"largest activation: {largest}"))
+    if headline.get("served") and headline["served"]["finite"]:
+        parts.append(Text(write_measured_type(headline["served"])))
+    aside = write_aside(record["source"].get("left_aside", ()))
+    if aside:
+        parts.append(Text(f"model's files: {aside}"))
     definition = record["ppl_definition"]
     counted = f"{definition['scored_tokens']:,} tokens scored of {definition['text']}"
     parts.append(Text(f"perplexity: {definition['sentence']} ({counted})", style="dim"))

@@ -7,7 +7,7 @@ grow with the pages visited.
 
 import json
 import os
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
+from app.token_index import COLUMNS, TokenIndex, TokenQuestion, find_text, find_tokens, index_tokens
 from diagnose.evidence import TokenEvidence, read_finished, read_token_evidence
 from diagnose.explanation import SCHEMA, Explanation
 from diagnose.findings import Missing
@@ -37,10 +38,10 @@ from mixedprec.untrusted import read_json
 
 KEPT = 2048
 KEPT_BYTES = 64 * 2**20
-WORST_TOKENS = 60
 WORST_WINDOWS = 8
 WORST_OF_BLOCK = 20
 TAIL_BYTES = 20_000
+WHOLE_TEXT = TokenQuestion()
 # Python objects take several times what Arrow or JSON do.
 OBJECTS = 8
 # What every page takes for granted in run.json; the others from the first measurement on.
@@ -98,22 +99,6 @@ class Progress:
     done: int
     total: int
     eta: float | None
-
-
-@dataclass(frozen=True)
-class TokenIndex:
-    """The windows of a run by mean KL, worst first, and its worst tokens.
-
-    windows: rows of window, kl, delta_nll. tokens: rows of window, position, text, kl, delta_nll.
-    """
-
-    windows: Sequence[Row]
-    tokens: Sequence[Row]
-
-    @property
-    def nbytes(self) -> int:
-        """About what it takes in memory."""
-        return 500 * (len(self.windows) + len(self.tokens))
 
 
 @dataclass(frozen=True)
@@ -231,16 +216,37 @@ class Store:
 
         return self._keep(path, key, read)
 
-    def token_index(self, name: str) -> TokenIndex | None:
+    def token_index(self, name: str, question: TokenQuestion = WHOLE_TEXT) -> TokenIndex | None:
         """Where the damage is in the text; None while there is no token table."""
         path = self.find(name).path / "tokens.parquet"
-        return self._keep(path, "index", lambda: index_tokens(pq.ParquetFile(path)))
+
+        def read() -> TokenIndex:
+            with pq.ParquetFile(path) as file:
+                return index_tokens(file, question)
+
+        return self._keep(path, f"index {question}", read)
 
     def window(self, name: str, window: int) -> list[dict[str, Any]]:
         """The tokens of one window, read from the row groups that hold it."""
         path = self.find(name).path / "tokens.parquet"
         only = [("window", "==", window)]
-        return self._keep(path, f"window {window}", lambda: pq.read_table(path, filters=only)) or []
+
+        def read() -> pa.Table:
+            return pq.read_table(path, filters=only, partitioning=None)
+
+        return self._keep(path, f"window {window}", read) or []
+
+    def found_tokens(self, name: str, window: int, question: TokenQuestion) -> list[int]:
+        """The positions of a window's tokens that a question asks for."""
+        path = self.find(name).path / "tokens.parquet"
+
+        def read() -> np.ndarray:
+            here = pq.read_table(path, columns=COLUMNS, filters=[("window", "==", window)])
+            hits = find_text(here, question.text) if question.text else None
+            return here["position"].to_numpy()[find_tokens(here, question, hits)]
+
+        found = self._keep(path, f"found {window} {question}", read)
+        return [] if found is None else found.tolist()
 
     def block_tokens(self, name: str, block: int) -> list[dict[str, Any]]:
         """The tokens that suffer most from one block alone, of the windows that know it: rows of
@@ -253,7 +259,8 @@ class Store:
         columns = ["window", "position", "text", "kl_uniform", "block_kl"]
 
         def read() -> pa.Table:
-            table = pq.read_table(path, columns=columns, filters=[("window", "in", worst)])
+            only = [("window", "in", worst)]
+            table = pq.read_table(path, columns=columns, filters=only, partitioning=None)
             known = table.filter(pc.is_valid(table["block_kl"]))
             found = known.set_column(4, "block_kl", pc.list_element(known["block_kl"], block))
             found = found.rename_columns(["window", "position", "text", "kl", "block_kl"])
@@ -313,17 +320,15 @@ class Store:
 
     def _summarise(self, path: Path) -> RunSummary:
         try:
-            record = self._keep(path / "run.json", "record", RunDirectory(path).read)
+            run = RunDirectory(path)
+            record = run.look(lambda: self._keep(path / "run.json", "record", run.read) or {})
         except InputError as error:
             return RunSummary(path.name, "damaged", None, error.what, error.remedy)
-        fault = _find_fault(record or {})
+        fault = _find_fault(record)
         if fault:
             said = f"{path / 'run.json'} has no usable {fault!r}"
             return RunSummary(path.name, "damaged", None, said, "run it again elsewhere")
-        state = record["state"]
-        if state == "running" and RunDirectory(path).holder() is None:
-            state = "stopped"
-        return RunSummary(path.name, state, record)
+        return RunSummary(path.name, record["state"], record)
 
     def _keep(self, path: Path, what: str, read: Callable[[], Any]) -> Any:
         """What `read` gives, from memory while the file is as it was; None if there is no file.
@@ -361,7 +366,7 @@ def _find_fault(record: Mapping[str, Any]) -> str | None:
         for entry, kind in kinds.items():
             if not isinstance(entries.get(entry), kind):
                 return entry
-    return None if record["state"] in ("running", "failed", "done") else "state"
+    return None if record["state"] in ("running", "stopped", "failed", "done") else "state"
 
 
 def _weigh(found: Any, size: int) -> int:
@@ -369,36 +374,6 @@ def _weigh(found: Any, size: int) -> int:
     if found is None:
         return 0
     return getattr(found, "nbytes", OBJECTS * size)
-
-
-def index_tokens(file: pq.ParquetFile) -> TokenIndex:
-    """Windows and worst tokens of a token table, a row group in memory at a time."""
-    columns = ["window", "position", "text", "kl_uniform", "nll_uniform", "nll_reference"]
-    sums: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(3))
-    worst: list[dict[str, Any]] = []
-    for group in range(file.num_row_groups):
-        table = file.read_row_group(group, columns=columns)
-        window = table["window"].to_numpy()
-        kl = table["kl_uniform"].to_numpy()
-        delta = table["nll_uniform"].to_numpy() - table["nll_reference"].to_numpy()
-        scored = ~np.isnan(kl)
-        numbers, places = np.unique(window[scored], return_inverse=True)
-        totals = [np.bincount(places, part) for part in (None, kl[scored], delta[scored])]
-        for number, *parts in zip(numbers.tolist(), *totals, strict=True):
-            sums[number] += parts
-        top = np.argsort(-np.nan_to_num(kl, nan=-1), kind="stable")[:WORST_TOKENS]
-        for row, place in zip(
-            table.select(["window", "position", "text"]).take(top).to_pylist(), top, strict=True
-        ):
-            worst.append({**row, "kl": float(kl[place]), "delta_nll": float(delta[place])})
-    worst = [row for row in worst if row["kl"] == row["kl"]]
-    worst.sort(key=lambda row: -row["kl"])
-    windows = [
-        {"window": number, "kl": kl / count, "delta_nll": delta / count}
-        for number, (count, kl, delta) in sums.items()
-    ]
-    windows.sort(key=lambda row: -row["kl"])
-    return TokenIndex(windows, worst[:WORST_TOKENS])
 
 
 def read_explained(path: Path) -> Mapping[str, Any] | None:

@@ -26,7 +26,11 @@ def show_controls(text: str) -> str:
 
 
 class PlainConsole(Console):
-    """rich's console, which styles text and lets through no control character of the text's own."""
+    """rich's console, which styles text and lets through no control character of the text's own.
+    Brackets and colons in a text are only that: no name becomes a style or an emoji."""
+
+    def __init__(self, **options: Any):
+        super().__init__(markup=False, emoji=False, **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
+from app.token_index import MEASURES, MODELS, WHICH
+
 METRICS = ("kl", "delta_ppl")
 SCALES = ("linear", "log")
-COLOURINGS = ("kl", "delta_nll")
 # Of a run compared: none means the one that it is compared by unless told otherwise.
-MODELS = ("", "mixed", "uniform", "candidate")
+COMPARED = ("", "mixed", "uniform", "candidate")
 NUMBER = re.compile(r"\d{1,9}")
+AMOUNT = re.compile(r"\d{1,6}(?:\.\d{1,9})?")
 NAME = re.compile(r"[^\x00-\x1f]{1,300}")
 # Names on disk that are no UTF-8 come with lone surrogates: they are read as they were written.
 ERRORS = "surrogateescape"
@@ -25,14 +27,22 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | re.Pattern[str]]] = {
     "runs": {},
     "run": {"metric": METRICS, "scale": SCALES},
     "block": {"site": NAME},
-    "tokens": {"colour": COLOURINGS, "window": NUMBER, "position": NUMBER},
+    "tokens": {
+        "model": MODELS,
+        "colour": MEASURES,
+        "which": WHICH,
+        "text": NAME,
+        "above": AMOUNT,
+        "window": NUMBER,
+        "position": NUMBER,
+    },
     "recipe": {"bits": CHANGES},
     "explain": {"shown": NAME, "prompt": NUMBER},
     "compare": {
         "a": NAME,
         "b": NAME,
-        "model_a": MODELS,
-        "model_b": MODELS,
+        "model_a": COMPARED,
+        "model_b": COMPARED,
         "measure": METRICS,
     },
     "new": {"like": NAME, "started": NAME},
@@ -56,6 +66,11 @@ class Page:
         if isinstance(allowed, re.Pattern):
             return value if allowed.fullmatch(value) else ""
         return value if value in allowed else allowed[0]
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Options of the address whose values the page does not take."""
+        return {key: value for key, value in self.options.items() if self.option(key) != value}
 
     def number(self, key: str) -> int | None:
         """The option as a number, if it is one."""

@@ -1,10 +1,16 @@
 """What a run found, in a few sentences: the same on the terminal, on the page and in reports."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.candidate import name_candidate, name_uniform, write_places
 from diagnose.rundir import is_comparison
+from diagnose.type_words import UNLIKE, describe_type, name_place, write_measured_type
+from mixedprec.serving import write_type
+
+# A type that holds so many times the largest activation has room enough.
+FAR = 1e6
 
 
 def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
@@ -14,9 +20,15 @@ def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
         error = record["error"] or {"message": "no reason was recorded", "remedy": ""}
         remedy = f" Remedy: {error['remedy']}." if error["remedy"] else ""
         return f"The run stopped: {error['message']}.{remedy}"
+    at_work = ("running", "stopped")
+    stage = next((s for s, e in record["stages"].items() if e["state"] in at_work), "start")
+    stopped = record["state"] == "stopped"
+    before = f"The run was stopped before its end ({stage}); " if stopped else ""
     if "kl" not in headline:
-        stage = next((s for s, e in record["stages"].items() if e["state"] == "running"), "start")
-        return f"The run is under way ({stage}); nothing is measured yet."
+        before = before or f"The run is under way ({stage}); "
+        return f"{before}nothing is measured yet."
+    if stopped:
+        before += "this is what it had measured. "
     ppl, flagged = headline["ppl"], headline["flagged"]
     compared = is_comparison(record)
     kl, points = headline["kl"]["uniform"], f"{ppl['uniform'] - ppl['reference']:+.3f} perplexity"
@@ -60,10 +72,36 @@ def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
                 f" {verb} back {headline['recovered']:.1%} of the lost KL "
                 f"({low:.1%} to {high:.1%}) for {size:+.1%} in size."
             )
-    proved = headline.get("proved")
-    tail = "" if proved is None else f" {_write_passed(proved, 'proof.json')}"
+    proved, reasons = headline.get("proved"), headline.get("reasons") or ()
+    tail = "" if proved is None else f" {_write_passed(proved, reasons, 'proof.json')}"
+    of_type = write_type(describe_run_type(record))
+    # A proof that failed by the type has said so.
+    if of_type and set(reasons) <= {UNLIKE}:
+        tail += f" {of_type}."
     outside = write_places(record.get("places", ()))
-    return f"{cost} {found}{tail}" + (f" {outside}" if outside else "")
+    return f"{before}{cost} {found}{tail}" + (f" {outside}" if outside else "")
+
+
+def write_brief(state: str, record: Mapping[str, Any]) -> str:
+    """The same in a few words, for lists."""
+    headline = record.get("headline", {})
+    if state == "failed":
+        return (record.get("error") or {}).get("message", "failed")
+    if "kl" not in headline:
+        return "nothing measured yet"
+    if headline.get("proved") is False:
+        return "✕ the proof failed"
+    if not headline["flagged"]:
+        return "no block stands out"
+    if is_comparison(record):
+        return f"▲ {len(headline['flagged'])} flagged in {name_uniform(record)}"
+    if headline.get("recovered") is None:
+        skipped = record["stages"].get("requantize", {}).get("state") == "skipped"
+        then = "no checkpoint" if skipped else "not repaired yet"
+        return f"{len(headline['flagged'])} flagged, {then}"
+    return f"▲ {headline['recovered']:.1%} recovered" + (
+        ", proved" if headline.get("proved") else ""
+    )
 
 
 def _name_flagged(record: Mapping[str, Any]) -> str:
@@ -76,22 +114,47 @@ def _name_flagged(record: Mapping[str, Any]) -> str:
     return f"Block {blocks} {verbs[0]}" if one else f"Blocks {blocks} {verbs[1]}"
 
 
-def _write_passed(passed: bool, file: str) -> str:
-    """Whether a proof passed, and the file that says why where it did not."""
+def _write_passed(passed: bool, reasons: Sequence[str], file: str) -> str:
+    """Whether a proof passed; where it did not, why, and the file that says more. reasons: none in
+    proofs of earlier versions."""
     if passed:
         return "The checkpoint was reloaded from disk and is what the recipe says."
-    return f"THE PROOF FAILED: the checkpoint on disk is not what the recipe says ({file})."
+    return f"THE PROOF FAILED: {'; and '.join(reasons or [UNLIKE])} ({file})."
+
+
+def describe_run_type(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is known of serving a run's checkpoint, or a comparison's candidate, in its type; see
+    `write_type`. Of a run without a checkpoint, as if there were one."""
+    kind = (record.get("serving") or {}).get("type")
+    return kind or describe_type(record["source"]["dtype"], record["headline"])
+
+
+def write_range(record: Mapping[str, Any]) -> str:
+    """The largest activation, where it is, and what the type holds; empty for runs of versions that
+    did not keep it."""
+    place = (record["headline"].get("range") or {}).get("uniform")
+    if place is None:
+        return ""
+    kind = describe_run_type(record)
+    times = kind["most"] / place["largest"] if place["largest"] > 0 else math.inf
+    far = "far more" if times > FAR else f"{times:.3g} times as much"
+    held = f"{kind['dtype']} holds up to {kind['most']:,.5g}, {far}"
+    return f"{place['largest']:,.5g}, {name_place(place)}; {held}"
 
 
 def write_proof(proof: Mapping[str, Any], file: str) -> str:
-    """A checkpoint's proof in two lines: what was measured, and whether it passed."""
+    """A checkpoint's proof, a line each: what was measured, in its type too, and whether it
+    passed."""
     measured = proof["measured"]
     low, high = measured["kl_interval"]
     numbers = f"PPL {measured['ppl']:.3f}, KL {measured['kl']:.5f} [{low:.5f}, {high:.5f}]"
     if measured["recovered"] is not None:
         low, high = measured["recovered_interval"]
         numbers += f", recovered {measured['recovered']:.1%} [{low:.1%}, {high:.1%}]"
-    return f"{numbers}\n{_write_passed(proof['passed'], file)}"
+    served = proof.get("served")
+    if served and served["finite"]:
+        numbers += f"\n{write_measured_type(served)}"
+    return f"{numbers}\n{_write_passed(proof['passed'], proof.get('reasons') or (), file)}"
 
 
 def write_kl(kl: float, decimals: int) -> str:

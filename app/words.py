@@ -1,6 +1,13 @@
 """Numbers and tokens as a person reads them: the same in the dashboard and in reports."""
 
+import re
 from collections.abc import Sequence
+
+# Words that a message may begin with and that are no names.
+OPENINGS = re.compile(
+    "(a|all|an|both|each|every|give|it|its|more|neither|no|none|not|of|one|only|some|that|the|their"
+    "|there|these|this|those|to|two|what|where|with|without) "
+)
 
 
 def number(value: float | None, form: str = ".4g") -> str:
@@ -30,6 +37,11 @@ def share(value: float | None, form: str = ".1%") -> str:
 def points(difference: float | None) -> str:
     """A difference of two shares, in percentage points."""
     return "–" if difference is None else f"{number(100 * difference, '+.1f')} points"
+
+
+def begin_sentence(text: str) -> str:
+    """`text` with a capital, unless its first word may be a name: names keep their letters."""
+    return text[:1].upper() + text[1:] if OPENINGS.match(text) else text
 
 
 def show_token(text: str) -> str:

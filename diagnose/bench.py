@@ -12,7 +12,7 @@ from diagnose.opened import OpenedRun
 from diagnose.readings import Reading, join_readings, judge, read_logits
 from diagnose.rundir import OnProgress
 from diagnose.variants import Bits, Variant, run_variants, split_variants
-from mixedprec.ends import Entrance, Head
+from mixedprec.served import Ends
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,7 @@ class Bench:
     on_progress: told of blocks done, stage `compare` (whole texts) or `judge` (beginnings)."""
 
     opened: OpenedRun
-    entrance: Entrance
-    head: Head
+    ends: Ends
     budget: int
     on_progress: OnProgress
 
@@ -37,7 +36,7 @@ def _measure(bench: Bench, variants: Sequence[Variant], stage: str) -> Iterator[
             bench.on_progress(stage, before + done, len(parts) * model.blocks)
 
         searches = bench.opened.run.searches
-        yield from run_variants(model, bench.entrance, part, searches, on_block=on_block)
+        yield from run_variants(model, bench.ends, part, searches, on_block=on_block)
 
 
 @torch.no_grad()
@@ -47,23 +46,26 @@ def judge_variants(
     """What each variant makes of the tokens wanted; the last comes after its text, the others end
     it."""
     finals = _measure(bench, variants, "judge")
-    for final, tokens in zip(finals, wanted, strict=True):
-        yield judge(bench.head(final[:, -len(tokens) :])[0].float(), tokens)
+    for variant, final, tokens in zip(variants, finals, wanted, strict=True):
+        head = bench.ends.heads[variant.stored]
+        yield judge(head(final[:, -len(tokens) :])[0].float(), tokens)
 
 
 @torch.no_grad()
 def _read(
-    bench: Bench, final: Tensor, reference: Tensor, text: Sequence[int], prompt: int
+    bench: Bench, variant: Variant, final: Tensor, reference: Tensor, last: int, prompt: int
 ) -> Reading:
-    """A model's final states on all of `text` but its last token beside the reference's, both
+    """A variant's final states, on all of a text but its `last` token, beside the reference's, both
     [1, tokens − 1, d]."""
+    text = (*variant.tokens, last)
+    head = bench.ends.heads[variant.stored]
     targets = torch.tensor(text[1:])
     step = tokens_a_chunk(bench.opened.model.config.vocab_size)
     parts = []
     for start in range(0, len(targets), step):
         here = slice(start, start + step)
-        expected = bench.head(reference[:, here])[0].float()
-        parts.append(read_logits(expected, bench.head(final[:, here])[0].float(), targets[here]))
+        expected = bench.ends.heads[False](reference[:, here])[0].float()
+        parts.append(read_logits(expected, head(final[:, here])[0].float(), targets[here]))
     return join_readings(parts, prompt)
 
 
@@ -76,12 +78,17 @@ def read_models(
     """Each prompt's text (prompt and continuation) by each of its models. The reference is the
     first of them, and everything is read beside it."""
     asked = [(number, name) for number in texts for name in models[number]]
-    variants = [Variant(tuple(texts[n][:-1]), models[n][name]) for n, name in asked]
+    variants = [
+        Variant(tuple(texts[n][:-1]), models[n][name], stored=name != "reference")
+        for n, name in asked
+    ]
     found: dict[int, dict[str, Reading]] = {number: {} for number in texts}
     reference = None
-    for (number, name), final in zip(asked, _measure(bench, variants, "compare"), strict=True):
+    finals = _measure(bench, variants, "compare")
+    for (number, name), variant, final in zip(asked, variants, finals, strict=True):
         if name == "reference":
             reference = final
         assert reference is not None
-        found[number][name] = _read(bench, final, reference, texts[number], len(prompts[number]))
+        last, prompt = texts[number][-1], len(prompts[number])
+        found[number][name] = _read(bench, variant, final, reference, last, prompt)
     return found

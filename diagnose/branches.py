@@ -9,7 +9,6 @@ import torch
 
 from diagnose.quantized import Swappable, Widths, read_swappable, uniform_widths
 from mixedprec.model import SourceModel
-from mixedprec.scheme import FP16_BITS
 from mixedprec.streams import CPU
 
 Trunk = Literal["reference", "uniform"]
@@ -21,8 +20,9 @@ CONTROL = "control"
 @dataclass(frozen=True)
 class Branch:
     """A model that follows the trunk `prefix` up to `block`, gives that block's linears `widths`
-    (16 is the reference weight), and follows the trunk `suffix`'s weights after it. Where the
-    trunks' embeddings and heads differ, those before and after the blocks go with them."""
+    (those not named are the reference's, and so is a block of which none is), and follows the trunk
+    `suffix`'s weights after it. Where the trunks' embeddings and heads differ, those before and
+    after the blocks go with them."""
 
     name: str
     block: int
@@ -56,7 +56,8 @@ class Sweepable(Protocol):
 class Plan:
     """What is swept: the uniform model (bits, units kept at 16) and the branches off the trunks.
 
-    searches: folder of AWQ searches. bits: every width that branches use.
+    searches: folder of AWQ searches. bits: every width that branches use. outside: the model as its
+    checkpoint stores it, None where that is the reference.
     """
 
     low: int
@@ -95,22 +96,13 @@ def view_branches(uniform: Sequence[Widths]) -> tuple[Branch, ...]:
     branches = []
     for block, widths in enumerate(uniform):
         quantized = _freeze(widths)
-        kept_whole = reference_widths(widths)
         branches += [
             Branch(view_name("isolated", block), block, REFERENCE, quantized, REFERENCE),
             Branch(view_name("cumulative", block), block, UNIFORM, quantized, REFERENCE),
-            Branch(view_name("restored", block), block, UNIFORM, kept_whole, UNIFORM),
+            Branch(view_name("restored", block), block, UNIFORM, (), UNIFORM),
         ]
-    middle = len(uniform) // 2
-    branches.append(
-        Branch(CONTROL, middle, REFERENCE, reference_widths(uniform[middle]), REFERENCE)
-    )
+    branches.append(Branch(CONTROL, len(uniform) // 2, REFERENCE, (), REFERENCE))
     return tuple(branches)
-
-
-def reference_widths(widths: Widths) -> tuple[tuple[str, int], ...]:
-    """The reference's own widths for whatever `widths` quantizes."""
-    return _freeze(dict.fromkeys(widths, FP16_BITS))
 
 
 def share_streams(plan: Sweepable, model: SourceModel) -> dict[str, Branch | Trunk]:
@@ -122,13 +114,7 @@ def share_streams(plan: Sweepable, model: SourceModel) -> dict[str, Branch | Tru
     for branch in plan.branches:
         block, prefix, suffix = branch.block, branch.prefix, branch.suffix
         widths = dict(branch.widths)
-        if (
-            alike
-            and block == last
-            and block > 0
-            and prefix == UNIFORM
-            and set(widths.values()) == {FP16_BITS}
-        ):
+        if alike and block == last and block > 0 and prefix == UNIFORM and not widths:
             # All but the last block quantized: quantized up to the block before it.
             block, suffix = last - 1, REFERENCE
             widths = dict(plan.uniform(model, block))

@@ -4,21 +4,20 @@ What flows between blocks is the same quantity in both models, whatever scales t
 folded into norms and linears inside of them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from diagnose.branches import REFERENCE, UNIFORM, Branch, reference_widths, view_branches, view_name
-from diagnose.quantized import Swappable, Widths
+from diagnose.branches import REFERENCE, UNIFORM, Branch, view_branches, view_name
+from diagnose.quantized import Bases, Swappable, Widths
 from mixedprec.candidate import Candidate
 from mixedprec.model import SourceModel
 from mixedprec.places import EMBEDDINGS, HEAD, differing_places, rebased_blocks
-from mixedprec.scheme import FP16_BITS
 from mixedprec.streams import CPU
 
-# The block itself, as one thing that is the reference's (16) or is not.
+# The block itself, as one thing that is the candidate's or, not named, the reference's.
 WHOLE: Widths = {"": 0}
 
 
@@ -35,9 +34,13 @@ class WholeBlock:
 
     def weights(self, widths: Widths) -> dict[str, Tensor]:
         """Every parameter of the candidate's, or none where `widths` keeps the reference."""
-        return {} if set(widths.values()) == {FP16_BITS} else self._candidate
+        return self._candidate if widths else {}
 
-    def copies(self, names: Iterable[str]) -> dict[str, Tensor]:
+    def bases(self, widths: Widths) -> Bases:
+        """Nothing: the candidate's linears take what they are served with."""
+        return {}
+
+    def copies(self) -> dict[str, Tensor]:
         """Copies of every parameter of the reference."""
         return {name: values.clone() for name, values in self._reference.items()}
 
@@ -85,7 +88,7 @@ class CandidatePlan:
 def plan_candidate(reference: SourceModel, candidate: Candidate) -> CandidatePlan:
     """The views of every block and of every place outside the blocks that differs."""
     places = differing_places(reference, candidate)
-    last, same = reference.blocks - 1, reference_widths(WHOLE)
+    last, same = reference.blocks - 1, ()
     swapped = tuple(WHOLE.items())
     outside = {
         EMBEDDINGS: (

@@ -20,6 +20,7 @@ import torch
 
 from diagnose.inputs import describe_versions
 from diagnose.rundir import RunDirectory
+from diagnose.signals import kept
 from diagnose.tasks import (
     AUTO,
     CPU,
@@ -95,7 +96,8 @@ def _connected(address: str, kind: str, workers: int | None) -> Iterator[int]:
         ray = import_ray()
         joined = not ray.is_initialized()
         if joined:
-            _join(address)
+            with kept():
+                _join(address)
         try:
             yield named_threads() or 1
         finally:
@@ -108,16 +110,18 @@ def _connected(address: str, kind: str, workers: int | None) -> Iterator[int]:
     # Sockets live in it, whose paths may not be long.
     folder = tempfile.mkdtemp(prefix="awqscope-ray-", dir="/tmp")
     try:
-        ray.init(
-            address=LOCAL,
-            num_cpus=threads * workers if workers else max(threads, count_cores()),
-            num_gpus=0 if kind == CPU else torch.cuda.device_count(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=folder,
-        )
+        # Ray would end the process by SIGTERM in its own way.
+        with kept():
+            ray.init(
+                address=LOCAL,
+                num_cpus=threads * workers if workers else max(threads, count_cores()),
+                num_gpus=0 if kind == CPU else torch.cuda.device_count(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=folder,
+            )
         yield threads
     finally:
         ray.shutdown()

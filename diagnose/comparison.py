@@ -26,16 +26,18 @@ from diagnose.inputs import (
     describe_source,
     describe_text,
     describe_versions,
+    note_aside,
 )
 from diagnose.measure import damage
-from diagnose.pipeline import OnPlan, Work, conduct
+from diagnose.pipeline import OnNote, OnPlan, Work, conduct
 from diagnose.planning import plan_work
 from diagnose.rundir import COMPARISON, STAGES, OnProgress, RunDirectory
 from diagnose.sizes import reference_bytes
-from diagnose.sources import parse_spec
+from diagnose.sources import check_specs
 from diagnose.stages.sweep import Sweep, sweep_headline, sweep_views
 from diagnose.tables import ACTIVATIONS, UNITS, WEIGHTS
 from diagnose.tasks import HERE, Placement, Workers
+from diagnose.type_words import describe_type
 from diagnose.weights import COLUMNS
 from mixedprec.candidate import Candidate, open_candidate
 from mixedprec.checkpoint import examine_serving
@@ -43,6 +45,8 @@ from mixedprec.errors import InputError
 from mixedprec.families import list_units
 from mixedprec.model import SourceModel
 from mixedprec.opening import open_model
+from mixedprec.padding import write_padding
+from mixedprec.served import name_dtype, read_dtype
 
 SKIPPED = "the checkpoint was made elsewhere: there are no searches to choose widths from"
 # Runs of a weight's inputs whose errors are ranked, whatever groups the candidate has.
@@ -65,8 +69,7 @@ class Compared:
 
 def load_compared(spec: CompareSpec) -> Compared:
     """Open both models and the text. InputError for anything that could not be compared."""
-    for text in spec.valid_texts:
-        parse_spec(text)
+    check_specs(spec.valid_texts)
     model = open_model(spec.reference, trust_remote_code=spec.trust_remote_code)
     candidate = open_candidate(spec.candidate, model)
     tokenizer = load_tokenizer(model.path, trust_remote_code=spec.trust_remote_code)
@@ -104,7 +107,16 @@ def describe_candidate(candidate: Candidate) -> dict[str, Any]:
         "bits": {str(bits): widths[bits] for bits in sorted(widths)},
         "tokenizer": has_tokenizer(candidate.path),
         "hashes": candidate.hash(),
+        "left_aside": list(candidate.aside),
+        "padding": candidate.padding,
     }
+
+
+def note_padding(candidate: Candidate) -> tuple[str, ...]:
+    """What is said before a comparison of a vocabulary that was rounded up."""
+    if not candidate.padding:
+        return ()
+    return (f"{candidate.path}: {write_padding(candidate.padding)}",)
 
 
 def prepare_comparison(spec: CompareSpec) -> Work:
@@ -137,7 +149,8 @@ def prepare_comparison(spec: CompareSpec) -> Work:
         most_windows=spec.chunk_windows,
         sweep=compared.plan.branches,
     )
-    return Work(description, {**dict.fromkeys(STAGES, SKIPPED), "sweep": measure}, plan)
+    notes = note_aside(compared.model, compared.candidate) + note_padding(compared.candidate)
+    return Work(description, {**dict.fromkeys(STAGES, SKIPPED), "sweep": measure}, plan, notes)
 
 
 def run_comparison(
@@ -146,16 +159,18 @@ def run_comparison(
     on_progress: OnProgress,
     placement: Placement = HERE,
     on_plan: OnPlan = lambda plan: None,
+    on_note: OnNote = lambda note: None,
 ) -> RunDirectory:
     """Carry out `spec` in the directory `out`, going on where an earlier process stopped; errors as
     of `run_pipeline`."""
+    check_specs(spec.valid_texts)
     named = {
         "source": spec.reference,
         "candidate": spec.candidate,
         "ppl_definition": " or ".join(spec.valid_texts),
     }
     prepare = partial(prepare_comparison, spec)
-    return conduct(spec.to_json(), prepare, named, out, on_progress, placement, on_plan)
+    return conduct(spec.to_json(), prepare, named, out, on_progress, placement, on_plan, on_note)
 
 
 def compare_stage(
@@ -182,7 +197,9 @@ def compare_stage(
     }
     isolated = swept.isolated_kl + sum(row["kl"] for row in places)
     headline = sweep_headline(swept, spec.seed, sizes, isolated)
-    run.update(headline=headline, places=places)
+    dtype = read_dtype(candidate.config) or model.dtype
+    kind = describe_type(name_dtype(dtype), headline)
+    run.update(headline=headline, places=places, serving={**run.read()["serving"], "type": kind})
 
 
 def weight_group(inputs: int) -> int:

@@ -1,4 +1,4 @@
-"""Texts to calibrate on and to measure on, all read through `datasets`.
+"""Texts to calibrate on and to measure on: files, and data sets of the hub through `datasets`.
 
 A .txt file is one document, taken as it is; the rows of anything else are joined by a blank line,
 as the GPTQ and AWQ papers do for WikiText-2.
@@ -8,14 +8,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from datasets import Dataset, disable_progress_bars, load_dataset
+from datasets import disable_progress_bars, load_dataset
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from diagnose.sources import BUILDERS, parse_spec
+from diagnose.sources import HubSource, parse_spec
+from diagnose.textfiles import JOINT, check_strings, read_text_file
 from mixedprec.errors import InputError
 
 LEAST_WINDOWS = 2
@@ -30,52 +30,30 @@ class Corpus:
     hash: str
 
 
-def _text_column(rows: Dataset, spec: str) -> str:
-    """The column to read: `text`, or the only one that holds strings."""
-    strings = [n for n, f in rows.features.items() if getattr(f, "dtype", None) == "string"]
-    if "text" in strings:
-        return "text"
-    if len(strings) == 1:
-        return strings[0]
-    raise InputError(
-        f"{spec} has no single text column (its columns: {', '.join(rows.column_names)})",
-        "name the column to use `text`",
-    )
-
-
 def load_corpus(spec: str) -> Corpus:
     """Load a SPEC's text. InputError where it cannot be read."""
     source = parse_spec(spec)
+    text = read_text_file(source) if isinstance(source, Path) else _load_rows(spec, source)
+    return Corpus(spec, text, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _load_rows(spec: str, source: HubSource) -> str:
+    """The text of a data set on the hub."""
     disable_progress_bars()
-    options: dict[str, Any] = {}
-    if isinstance(source, Path):
-        builder = BUILDERS[source.suffix]
-        options = {"data_files": str(source), "split": "train"}
-        if builder == "text":
-            options["sample_by"] = "document"
-        arguments: tuple[str, ...] = (builder,)
-    else:
-        arguments = (source.name, source.config) if source.config else (source.name,)
-        options["split"] = source.split
+    arguments = (source.name, source.config) if source.config else (source.name,)
     try:
-        rows = load_dataset(*arguments, **options)
+        rows = load_dataset(*arguments, split=source.split)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        remedy = (
-            "check that the file is what its ending says"
-            if isinstance(source, Path)
-            else "check the name and the network, or give a local file"
-        )
-        raise InputError(f"{spec} cannot be loaded ({reason})", remedy) from error
-    if isinstance(source, Path):
-        column = _text_column(rows, spec)
-    elif source.column in rows.column_names:
-        column = source.column
-    else:
+        raise InputError(
+            f"{spec} cannot be loaded ({reason})",
+            "check the name and the network, or give a local file",
+        ) from error
+    if source.column not in rows.column_names:
         columns = ", ".join(rows.column_names)
         raise InputError(f"{spec} has no column {source.column}", f"choose from {columns}")
-    text = "\n\n".join(row or "" for row in rows[column])
-    return Corpus(spec, text, hashlib.sha256(text.encode()).hexdigest())
+    check_strings(spec, source.column, rows.features.arrow_schema.field(source.column).type)
+    return JOINT.join(row or "" for row in rows[source.column])
 
 
 def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

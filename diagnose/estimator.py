@@ -20,10 +20,10 @@ from torch import Tensor
 
 from diagnose.likelihood import tokens_a_chunk
 from diagnose.memory import return_freed_heap
-from diagnose.quantized import SwappableBlock, read_swappable
+from diagnose.quantized import SwappableBlock, list_linears, read_swappable
 from mixedprec.ends import Head
 from mixedprec.experts import seen_rows
-from mixedprec.forward import advance, device_of, enter_blocks, get_linear, move, run_block
+from mixedprec.forward import advance, device_of, enter_blocks, move, run_block
 from mixedprec.model import SourceModel
 from mixedprec.streams import CPU, Stream, StreamSpace, in_memory, list_batches
 
@@ -152,15 +152,12 @@ def estimate_units(
     for number in reversed(range(model.blocks)):
         swappable = read_swappable(model, number, searches, bits, device)
         kwargs = move(all_kwargs[number], device)
-        linears = [linear for kind in model.family.units for linear in kind.linears]
+        linears = list_linears(model.family)
         deltas: dict[str, dict[int, Tensor]] = {linear: {} for linear in linears}
         for width in bits:
             widths = dict.fromkeys(linears, width)
-            for linear, weight in swappable.weights(widths).items():
-                if linear not in deltas:
-                    continue  # a router, whose 16-bit rounding is no unit's
-                swappable.use({})
-                reference = get_linear(swappable.block, linear).weight.data
+            # Of what is stored besides, norms and routers, the rounding is no unit's.
+            for linear, reference, weight in swappable.pairs(swappable.weights(widths)):
                 # In place: the effective weights themselves are not needed.
                 deltas[linear][width] = weight.sub_(reference)
             swappable.forget(widths)

@@ -21,6 +21,7 @@ from diagnose.findings import (
 )
 from diagnose.rundir import RunDirectory, is_comparison
 from diagnose.shares import block_shares, read_block_costs
+from diagnose.type_words import LARGEST, UNLIKE
 from mixedprec.errors import InputError
 
 # What is read of run.json, and what it must be.
@@ -38,6 +39,11 @@ NEEDED: Mapping[str, Mapping[str, type]] = {
 # What is read besides of a run that has widths of its own.
 NEEDED_OF_RUNS: Mapping[str, Mapping[str, type]] = {"spec": {"bits": int, "keep_fp16": list}}
 CANDIDATE = "candidate"
+UNFINISHED = {
+    "running": "a process is at it",
+    "stopped": "it was stopped before its end",
+    "failed": "it failed",
+}
 BY_TOKEN = (
     "ppl_ratio",
     "delta_ppl",
@@ -87,13 +93,10 @@ class TokenEvidence:
 
 def read_finished(run: RunDirectory) -> dict[str, Any]:
     """run.json of a run that is done. InputError for one that is not, and for a damaged record."""
-    record = run.read()
-    if record.get("state") != "done":
-        state = "it failed" if record.get("state") == "failed" else f"it is {record.get('state')}"
-        raise InputError(
-            f"{run.path} is not finished ({state})",
-            "finish it first: the command that began it goes on with it",
-        )
+    record = run.look()
+    if record["state"] != "done":
+        said = UNFINISHED.get(record["state"], f"it is {record['state']}")
+        raise InputError(f"{run.path} is not finished ({said})", run.how_to_finish())
     needed = [*NEEDED.items(), *(() if is_comparison(record) else NEEDED_OF_RUNS.items())]
     for entry, kinds in needed:
         for key, kind in kinds.items():
@@ -144,6 +147,7 @@ def read_evidence(
     compared = is_comparison(record)
     model = choose_model(record, subject)
     numbers["size_ratio"] = _divide(_bytes(record, model), _bytes(record, "reference"))
+    numbers["range_margin"] = _read_margin(record)
     costs = read_block_costs(run, record, model)
     numbers["block_share"] = (
         costs
@@ -191,10 +195,26 @@ def _explain(missing: Missing, record: Row) -> Missing:
 
 
 def _read_proof(run: RunDirectory) -> Finding:
-    """1 where proof.json is there and says passed, else 0."""
-    passed = run.read_json("proof").get("passed")
+    """1 where proof.json is there and says passed, else 0. Where the type is why it failed, that is
+    said."""
+    proof = run.read_json("proof")
+    passed = proof.get("passed")
     said = {True: "passed", None: "missing"}.get(passed, "failed")
+    reasons = [] if passed else [each for each in proof.get("reasons", ()) if each != UNLIKE]
+    said = ": ".join([said, *reasons])
     return Finding(float(passed is True), float(passed is True), float(passed is True), of=said)
+
+
+def _read_margin(record: Row) -> tuple[Finding, ...] | Missing:
+    """How many times the largest activation the largest number of the served type is; of any
+    recipe, by the uniform model. Exact: it is of this text."""
+    largest = ((record["headline"].get("range") or {}).get("uniform") or {}).get("largest")
+    kind = (record.get("serving") or {}).get("type") or record.get("source") or {}
+    most = LARGEST.get(str(kind.get("dtype")))
+    if most is None or not isinstance(largest, int | float):
+        return Missing("the largest activation was not measured")
+    margin = most / largest if largest > 0 else math.inf
+    return (Finding(margin, margin, margin),)
 
 
 def _bytes(record: Row, model: str) -> float | None:

@@ -17,6 +17,7 @@ from diagnose.prompts import encode_prompts
 from diagnose.readings import Reading, find_contest, follow, list_pieces
 from diagnose.rundir import OnProgress
 from diagnose.variants import Bits, Variant
+from mixedprec.served import read_ends
 
 # Prompt, by number -> token ids.
 Texts = Mapping[int, tuple[int, ...]]
@@ -27,17 +28,18 @@ def _measure_apart(
 ) -> tuple[dict[int, list[BlockBlame]], dict[int, dict[str, Outcome]]]:
     """At the end of each text: every block isolated and restored, and every unit promoted alone."""
     opened = bench.opened
-    reference, uniform = opened.models["reference"], opened.models["uniform"]
+    uniform = opened.models["uniform"]
     blocks = range(opened.model.blocks)
 
-    def swap(base: Bits, other: Bits, block: int) -> Bits:
-        return {u: (other if u.startswith(f"{block}.") else base)[u] for u in base}
+    def select(block: int, inside: bool) -> Bits:
+        """The uniform model's units inside of a block, or outside of it."""
+        return {u: bits for u, bits in uniform.items() if u.startswith(f"{block}.") == inside}
 
-    bits = [swap(reference, uniform, block) for block in blocks]
-    bits += [swap(uniform, reference, block) for block in blocks]
-    bits += [promote(opened, [unit]) for unit in opened.extra_bytes]
-    variants = [Variant(text, chosen) for text in texts.values() for chosen in bits]
-    tokens = [wanted[number] for number in texts for _ in bits]
+    models = [(select(block, True), False) for block in blocks]
+    models += [(select(block, False), True) for block in blocks]
+    models += [(promote(opened, [unit]), True) for unit in opened.extra_bytes]
+    variants = [Variant(text, bits, stored) for text in texts.values() for bits, stored in models]
+    tokens = [wanted[number] for number in texts for _ in models]
     outcomes = judge_variants(bench, variants, tokens)
     blames, singles = {}, {}
     for number in texts:
@@ -81,7 +83,7 @@ def _find_repairs(
                 if end.value is not None:
                     found[number] = end.value
         pairs = [(number, units) for number, sets in asked.items() for units in sets]
-        variants = [Variant(texts[n], promote(bench.opened, units)) for n, units in pairs]
+        variants = [Variant(texts[n], promote(bench.opened, units), True) for n, units in pairs]
         outcomes = judge_variants(bench, variants, [wanted[number] for number, _ in pairs])
         answers = {number: {units: next(outcomes) for units in asked[number]} for number in asked}
     return found
@@ -111,7 +113,7 @@ def explain(
         lambda done: on_progress("decode", done, total),
     )
     on_progress("decode", total, total)
-    bench = Bench(opened, model.read_entrance(), model.read_head(), max_memory // 2, on_progress)
+    bench = Bench(opened, read_ends(model), max_memory // 2, on_progress)
     numbers = range(len(encoded))
     whole = {n: [*encoded[n], *decoded["reference"][n]] for n in numbers}
     readings = read_models(bench, whole, encoded, dict.fromkeys(numbers, opened.models))

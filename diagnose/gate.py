@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 from diagnose.evidence import CANDIDATE, Evidence, TokenEvidence, read_evidence
 from diagnose.findings import Finding, Missing
-from diagnose.policy import Limit, Policy
+from diagnose.policy import DEFAULT_NAME, Limit, Policy
 from diagnose.rundir import RunDirectory
 from mixedprec.errors import InputError
 from mixedprec.ranking import as_cost
 
+RANGE = "range_margin"
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
 EXIT_CODES = {PASS: 0, FAIL: 1, INCONCLUSIVE: 3}
 # Intervals so many times wider than what is left to the limit ask for more text than there is.
@@ -93,6 +94,10 @@ def decide(policy: Policy, evidence: Evidence) -> GateVerdict:
     if evidence.subject == CANDIDATE and any(_is_proof(limit) for limit in limits):
         limits = tuple(limit for limit in limits if not _is_proof(limit))
         notes += ("No proof was asked for: the candidate was measured as it is on disk.",)
+    unknown = isinstance(evidence.numbers.get(RANGE), Missing)
+    if policy.name == DEFAULT_NAME and unknown:
+        limits = tuple(limit for limit in limits if limit.criterion.measure != RANGE)
+        notes += ("The range margin was not judged: the run did not measure it.",)
     if not limits:
         raise InputError(f"the policy {policy.name} judges nothing here", "set a limit in [limits]")
     checks = tuple(_check(limit, evidence) for limit in limits)

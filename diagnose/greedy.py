@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from diagnose.quantized import SwappableBlock
+from diagnose.quantized import SwappableBlock, list_linears
 from diagnose.variants import Bits, Variant, block_mix, run_variants
 from mixedprec.errors import InputError
 from mixedprec.model import SourceModel
 from mixedprec.scheme import FP16_BITS
 from mixedprec.searches import load_searches
+from mixedprec.served import put_outside, read_ends
 
 # A block is held beside the model while its weights are quantized, in a few copies.
 BLOCK_COPIES = 4
@@ -40,7 +41,7 @@ def find_ends(model: SourceModel) -> frozenset[int]:
 
 def fits_in_memory(model: SourceModel, max_memory: int) -> bool:
     """Whether the whole model in float32 fits in `max_memory` bytes while it is quantized."""
-    whole = sum(parameter.numel() for parameter in model.shell.parameters())
+    whole = sum(parameter.numel() for _, parameter in model.list_parameters())
     block = sum(parameter.numel() for parameter in model.block_shell(0).parameters())
     return 4 * (whole + BLOCK_COPIES * block) <= max_memory
 
@@ -64,12 +65,16 @@ def continue_held(
 
 @torch.no_grad()
 def quantize_whole(model: SourceModel, whole: Any, bits: Bits, searches: Path) -> None:
-    """Put effective weights into a reference model, block by block, in place."""
+    """Put effective weights into a reference model, block by block, in place, and what its
+    checkpoint stores outside of them. bits: of every unit, or of none for the reference."""
+    if bits:
+        put_outside(whole, model)
     for number in range(model.blocks):
         mix = dict(block_mix(model, bits, number))
         widths = tuple(sorted(set(mix.values()) - {FP16_BITS}))
         block = whole.get_submodule(model.prefix(number))
-        swappable = SwappableBlock(block, load_searches(searches, number, widths), model.dtype)
+        loaded = load_searches(searches, number, widths)
+        swappable = SwappableBlock(block, loaded, model.dtype, list_linears(model.family))
         swappable.use(swappable.weights(mix))
 
 
@@ -104,7 +109,7 @@ def decode_streamed(
     on_step: Callable[[int], None] = lambda done: None,
 ) -> Continuations:
     """The same with one block in memory: the weights are read once for every further token."""
-    ends, entrance, head = find_ends(model), model.read_entrance(), model.read_head()
+    ends, outside = find_ends(model), read_ends(model)
     found: Continuations = {name: [[] for _ in prompts] for name in models}
     for step in range(tokens):
         open_ends = [
@@ -116,11 +121,12 @@ def decode_streamed(
         if not open_ends:
             break
         variants = [
-            Variant((*prompts[number], *found[name][number]), models[name])
+            Variant((*prompts[number], *found[name][number]), models[name], bool(models[name]))
             for name, number in open_ends
         ]
-        finals = run_variants(model, entrance, variants, searches)
+        finals = run_variants(model, outside, variants, searches)
         for (name, number), final in zip(open_ends, finals, strict=True):
+            head = outside.heads[bool(models[name])]
             found[name][number].append(int(head(final[:, -1:])[0, -1].float().argmax()))
         on_step(step + 1)
     return found

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diagnose.corpora import Corpus, cut_slices, cut_windows, load_corpus, load_tokenizer
-from diagnose.sources import parse_spec
+from diagnose.sources import check_specs
 from diagnose.spec import DEFAULT_SEQ_LEN, RunSpec
 from mixedprec.block_search import check_schemes
 from mixedprec.errors import InputError
@@ -21,6 +21,8 @@ from mixedprec.families import list_units
 from mixedprec.model import SourceModel
 from mixedprec.opening import open_model
 from mixedprec.recipe import check_names
+from mixedprec.served import check_range
+from mixedprec.weight_files import write_aside
 
 VERSIONED = ("awqscope", "torch", "transformers", "autoawq", "compressed-tensors", "safetensors")
 
@@ -44,9 +46,8 @@ class Inputs:
 
 def load_inputs(spec: RunSpec) -> Inputs:
     """Open the model and the texts. InputError for anything that a run could not use."""
-    for text in (spec.calib, *spec.valid_texts):
-        parse_spec(text)
-    model = open_model(spec.model, trust_remote_code=spec.trust_remote_code)
+    check_specs((spec.calib, *spec.valid_texts))
+    model = open_model(spec.model, trust_remote_code=spec.trust_remote_code, dtype=spec.dtype)
     check_schemes(model, list(spec.schemes.values()))
     check_names(list(spec.keep_fp16), list_units(model.family, model.blocks))
     tokenizer = load_tokenizer(model.path, trust_remote_code=spec.trust_remote_code)
@@ -59,6 +60,7 @@ def load_inputs(spec: RunSpec) -> Inputs:
     parts = cut_slices(valid, tokenizer, seq_len, spec.windows)
     windows = torch.cat(parts)
     check_tokens(model, calib_windows, windows)
+    check_range(model)
     slices = tuple(len(part) for part in parts)
     return Inputs(model, tokenizer, calib, valid, calib_windows, windows, slices)
 
@@ -120,10 +122,16 @@ def describe_source(model: SourceModel) -> dict[str, Any]:
         "architecture": model.config.model_type,
         "blocks": model.blocks,
         "units": [kind.name for kind in model.family.units],
-        "parameters": sum(p.numel() for p in model.shell.parameters()),
+        "parameters": model.count_parameters(),
         "dtype": str(model.dtype).removeprefix("torch."),
         "hashes": model.hash(),
+        "left_aside": list(model.aside),
     }
+
+
+def note_aside(*models: SourceModel) -> tuple[str, ...]:
+    """What is said before a run of the files that models have beside their weights."""
+    return tuple(f"{m.path}: {write_aside(m.aside)}" for m in models if m.aside)
 
 
 def describe_text(

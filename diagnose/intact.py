@@ -12,7 +12,7 @@ from mixedprec.stored import open_checkpoint
 
 # Tables, arrays and whatever else a stage leaves for the later ones.
 TABLES: Mapping[str, tuple[str, ...]] = {
-    "sweep": ("blocks", "tokens", "activations", "weights"),
+    "sweep": ("blocks", "tokens", "activations", "ranges", "weights"),
     "estimate": ("units", "linears"),
     "refine": ("units", "promotions"),
     "proof": ("tokens",),

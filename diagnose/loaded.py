@@ -22,15 +22,18 @@ from mixedprec.families import find_family, fit_family
 from mixedprec.forward import run_block
 from mixedprec.model import SourceModel, make_shell
 from mixedprec.streams import StreamSpace
-from mixedprec.tensors import index_tensors
+from mixedprec.tensors import index_tensors, is_finite
 
 How = Literal["whole", "by block"]
 
 
 class Loaded(Protocol):
-    """A checkpoint, loaded. how: all of it at once, or block by block."""
+    """A checkpoint, loaded. how: all of it at once, or block by block. overflowed: the first part,
+    known block by block, whose output was not finite in the logits asked for last; None where all
+    was."""
 
     how: How
+    overflowed: str | None
 
     def logits(self, windows: Tensor) -> Iterator[Tensor]:
         """Logits [length, vocabulary], float32, of each of `windows` [n, length]."""
@@ -44,6 +47,7 @@ class Loaded(Protocol):
 
 class _Whole:
     how: How = "whole"
+    overflowed: str | None = None
 
     def __init__(self, model: Any):
         self._model = model
@@ -59,29 +63,43 @@ class _Whole:
 
 class _ByBlock:
     how: How = "by block"
+    overflowed: str | None = None
 
     def __init__(self, source: SourceModel, compressor: Any, space: StreamSpace):
         self._source, self._compressor, self._space = source, compressor, space
+        self._dtype = source.dtype
 
     def logits(self, windows: Tensor) -> Iterator[Tensor]:
         count, length = windows.shape
+        self.overflowed = None
         entrance = self._source.read_entrance(windows.unique())
+        _convert(entrance.module, self._dtype)
         all_kwargs = entrance.block_kwargs(length)
+        # What is kept in float32 holds every 16-bit value.
         stream = self._space.empty(count, length, self._source.config.hidden_size)
         # One window at a time, as the whole model is run: other shapes are other roundings.
         places = [slice(number, number + 1) for number in range(count)]
         for place in places:
-            stream.write(place, entrance.enter(windows[place]))
+            stream.write(place, self._checked(entrance.enter(windows[place]), "the embedding"))
         del entrance
         for number in range(self._source.blocks):
             block = self._read_block(number)
             for place in places:
-                stream.write(place, run_block(block, stream.read(place), all_kwargs[number]))
+                hidden = stream.read(place).to(self._dtype)
+                output = run_block(block, hidden, all_kwargs[number])
+                stream.write(place, self._checked(output, f"block {number}"))
             del block  # before the next is read: one at a time
             let_go()
         head = self._source.read_head()
+        _convert(head.module, self._dtype)
         for place in places:
-            yield head(stream.read(place))[0].float()
+            yield self._checked(head(stream.read(place).to(self._dtype)), "the head")[0]
+
+    def _checked(self, values: Tensor, name: str) -> Tensor:
+        """`values` in float32; the first part to give any that are not finite is kept."""
+        if self.overflowed is None and not is_finite(values):
+            self.overflowed = name
+        return values.float()
 
     def block(self, number: int) -> nn.Module:
         whole = place = nn.Module()
@@ -100,12 +118,19 @@ class _ByBlock:
         names = [name for name, _ in block.named_parameters()]
         stored = self._source.read(f"{prefix}.{name}" for name in names)
         state = {name: stored.pop(f"{prefix}.{name}") for name in names}
-        # As `from_pretrained` with dtype=float32 does.
-        state = {name: v.float() if v.is_floating_point() else v for name, v in state.items()}
+        # As `from_pretrained` with that type does.
+        state = {n: v.to(self._dtype) if v.is_floating_point() else v for n, v in state.items()}
         block.load_state_dict(state, strict=False, assign=True)
         del state
         self._compressor.decompress_model(block)
         return block
+
+
+def _convert(module: nn.Module, dtype: torch.dtype) -> None:
+    """Put the parameters of a module into a type; buffers are in the type that they must be in."""
+    for parameter in module.parameters():
+        if not parameter.is_meta:
+            parameter.data = parameter.data.to(dtype)
 
 
 def let_go() -> None:
@@ -115,9 +140,14 @@ def let_go() -> None:
 
 
 def load_checkpoint(
-    checkpoint: Path, how: How, space: StreamSpace, *, trust_remote_code: bool = False
+    checkpoint: Path,
+    how: How,
+    space: StreamSpace,
+    *,
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
 ) -> Loaded:
-    """Load the directory of a compressed-tensors checkpoint in float32. space: where the stream of
+    """Load the directory of a compressed-tensors checkpoint in a type. space: where the stream of
     one loaded block by block is kept. trust_remote_code: run Python that comes with it."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -128,7 +158,7 @@ def load_checkpoint(
     family = fit_family(find_family(config.model_type), config, str(checkpoint))
     if how == "whole":
         model = AutoModelForCausalLM.from_pretrained(
-            checkpoint, dtype=torch.float32, use_safetensors=True, **given
+            checkpoint, dtype=dtype, use_safetensors=True, **given
         )
         return _Whole(model.eval())
     quantizer = AutoHfQuantizer.from_config(config.quantization_config, pre_quantized=True)
@@ -136,13 +166,13 @@ def load_checkpoint(
     shell = make_shell(config, family, str(checkpoint), trust_remote_code=trust_remote_code)
     # What from_pretrained does before it reads weights: modules get their schemes and the packed
     # parameters that the files hold.
-    quantizer.preprocess_model(shell, dtype=torch.float32)
+    quantizer.preprocess_model(shell, dtype=dtype)
     source = SourceModel(
         str(checkpoint),
         checkpoint,
         config,
         family,
-        torch.float32,
+        dtype,
         index_tensors(checkpoint),
         shell,
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from diagnose.type_words import UNLIKE, write_measured_type
 from diagnose.uncalibrated import write_uncalibrated
 from mixedprec.family import EXPERTS
 from mixedprec.recipe import Recipe
@@ -45,6 +46,7 @@ OPTIONS = (
     ("top_k", None),
     ("verify_units", 12),
     ("seed", 0),
+    ("dtype", "auto"),
 )
 SWITCHES = ("symmetric", "whole_blocks")
 
@@ -54,9 +56,10 @@ class CardSubject:
     """The checkpoint that a card is of.
 
     record: run.json of the run it was made by. proof: proof.json's content, None if it was not
-    proved. bytes: of all its tensors. fmt: compressed-tensors or awq. base_model: hub id of the
-    source, None for a directory, whose path is nobody else's business. requantized: made after the
-    run, by `awqscope requantize`.
+    proved. bytes: of all its tensors. serving: what servers make of it, with its `type`. fmt:
+    compressed-tensors or awq. dtype: what `requantize` was asked for, None for the run's type.
+    base_model: hub id of the source, None for a directory, whose path is nobody else's business.
+    requantized: made after the run, by `awqscope requantize`.
     """
 
     record: Mapping[str, Any]
@@ -65,6 +68,7 @@ class CardSubject:
     bytes: int
     serving: Mapping[str, Any] | None = None
     fmt: str = "compressed-tensors"
+    dtype: str | None = None
     base_model: str | None = None
     requantized: bool = False
 
@@ -273,12 +277,20 @@ def _with_bounds(value: Any, bounds: Sequence[float] | None, form: str) -> str:
 
 def _write_proof(proof: Mapping[str, Any]) -> str:
     checks, loader = proof["checks"], _plain(proof["loaded_with"])
+    served = proof.get("served")
+    of_type = f" {write_measured_type(served)}" if served and served["finite"] else ""
     if proof["passed"]:
         return (
             f"Proved from disk: {loader} loaded the checkpoint in a process of its own; the widths "
             f"of its {checks['linears']:,} linears are the recipe's, its {checks['tensors']:,} "
             "tensors and dequantized weights equal the simulated ones bit for bit, and the numbers "
-            "above are measured on its own logits."
+            "above are measured on its own logits, in float32." + of_type
+        )
+    reasons = proof.get("reasons") or [UNLIKE]
+    if UNLIKE not in reasons:
+        return (
+            f"**The proof failed**: {_plain('; '.join(reasons))}. On disk the checkpoint is what "
+            "its recipe says, and the numbers above are measured in float32."
         )
     return (
         "**The proof failed**: the checkpoint on disk is not what its recipe says. "
@@ -291,10 +303,15 @@ def _write_proof(proof: Mapping[str, Any]) -> str:
 def _write_loading(subject: CardSubject) -> str:
     has_8_bit = any(entry.bits == 8 for entry in subject.recipe.units)
     served = "vLLM (8-bit units need a GPU of SM 7.5 or newer)" if has_8_bit else "vLLM"
-    checked = ""
+    checked, kind = "", None
     if subject.serving is not None:
         said = _plain(write_serving(subject.serving))
+        kind = subject.serving.get("type")
         checked = f"\n\nHeld against the rules by which they match and fuse linears: {said}."
+    # A type is named where it must be another than config.json's, and for servers always.
+    other = kind["instead"] if kind else None
+    name = f'"{other or "auto"}"'
+    option = f" --dtype {other or kind['dtype']}" if kind else ""
     return f"""With {LOADERS[subject.fmt]}:
 
 ```python
@@ -302,13 +319,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 path = "path/to/this/checkpoint"
 tokenizer = AutoTokenizer.from_pretrained(path)
-model = AutoModelForCausalLM.from_pretrained(path, dtype="auto", device_map="auto")
+model = AutoModelForCausalLM.from_pretrained(path, dtype={name}, device_map="auto")
 ```
 
 With {served}:
 
 ```
-vllm serve path/to/this/checkpoint
+vllm serve path/to/this/checkpoint{option}
 ```{checked}"""
 
 
@@ -323,6 +340,8 @@ def _write_making(subject: CardSubject) -> str:
             lines[-1] += " --prove"
         if subject.fmt != "compressed-tensors":
             lines[-1] += f" --format {subject.fmt}"
+        if subject.dtype is not None:
+            lines[-1] += f" --dtype {subject.dtype}"
     commands = "\n".join(lines)
     flagged = record["headline"].get("flagged")
     why = ""

@@ -19,13 +19,14 @@ from mixedprec.opening import open_model
 from mixedprec.recipe import Recipe, check_fits, load_recipe
 from mixedprec.scheme import FP16_BITS
 from mixedprec.searches import is_complete, search_path
+from mixedprec.weight_files import list_some
 
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """A run and what it worked on. models: the bits of every unit by model: `reference`, `uniform`,
-    and `mixed` once there is a recipe. extra_bytes: unit -> what its promotion adds; kept units are
-    not in it."""
+    """A run and what it worked on. models: the bits of every unit by model: `uniform`, `mixed` once
+    there is a recipe, and `reference`, which names none. extra_bytes: unit -> what its promotion
+    adds; kept units are not in it."""
 
     run: RunDirectory
     spec: RunSpec
@@ -36,21 +37,35 @@ class OpenedRun:
     extra_bytes: Mapping[str, int]
 
 
-def open_source(run: RunDirectory, model_name: str | None) -> SourceModel:
-    """The run's model, at `model_name` where it has moved. InputError for another, or none."""
+def open_source(run: RunDirectory, model_name: str | None, dtype: str | None = None) -> SourceModel:
+    """The run's model, at `model_name` where it has moved, to be served in the run's type or in
+    `dtype`. InputError for another, or none."""
     record = run.read_searched()
     spec = RunSpec.from_json(record["spec"])
     try:
-        model = open_model(model_name or spec.model, trust_remote_code=spec.trust_remote_code)
+        model = open_model(
+            model_name or spec.model,
+            trust_remote_code=spec.trust_remote_code,
+            dtype=dtype or spec.dtype,
+        )
     except InputError as error:
         if model_name is not None:
             raise
         raise InputError(error.what, f"give it with --model{_or_where(record)}") from error
-    if model.hash() != record["source"]["hashes"]:
+    found, measured = model.hash(), record["source"]["hashes"]
+    if found == measured:
+        return model
+    if found.items() < measured.items():
+        # Earlier versions merged every safetensors file that lay beside a model's own.
+        others = list_some(sorted(measured.keys() - found.keys()))
         raise InputError(
-            f"{model.path} is not the model of {run.path}", "give it with --model, unchanged"
+            f"{run.path} was measured with {others} among the weights, which transformers does not "
+            "load",
+            "run it again elsewhere",
         )
-    return model
+    raise InputError(
+        f"{model.path} is not the model of {run.path}", "give it with --model, unchanged"
+    )
 
 
 def _or_where(record: Mapping[str, Any]) -> str:
@@ -67,7 +82,7 @@ def open_run(run: RunDirectory, model_name: str | None) -> OpenedRun:
     spec = RunSpec.from_json(record["spec"])
     for stage, name in (("search", "AWQ search"), ("sweep", "sweep")):
         if not run.is_done(stage):
-            raise InputError(f"{run.path} has not finished its {name}", "finish the run first")
+            raise InputError(f"{run.path} has not finished its {name}", run.how_to_finish())
     model = open_source(run, model_name)
     for block in range(model.blocks):
         for bits in spec.schemes:
@@ -78,7 +93,7 @@ def open_run(run: RunDirectory, model_name: str | None) -> OpenedRun:
                 )
     units = list_units(model.family, model.blocks)
     low = {unit.name: spec.bits for unit in units} | dict.fromkeys(spec.keep_fp16, FP16_BITS)
-    models: dict[str, Bits] = {"reference": dict.fromkeys(low, FP16_BITS), "uniform": low}
+    models: dict[str, Bits] = {"reference": {}, "uniform": low}
     recipe = None
     if (run.path / "recipe.json").exists():
         recipe = load_recipe(run.path / "recipe.json")

@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from diagnose.branches import block_branches
-from diagnose.inputs import describe, load_inputs
+from diagnose.inputs import describe, load_inputs, note_aside
 from diagnose.intact import repeat_damaged
 from diagnose.memory import device_peak_bytes, forget_peak, peak_bytes, return_freed_tensors
 from diagnose.plan import MemoryPlan
 from diagnose.planning import plan_work
 from diagnose.repair import proof_stage, recipe_stage, requantize_stage
 from diagnose.rundir import STAGES, OnProgress, ProgressLog, RunDirectory, now
+from diagnose.sources import check_specs
 from diagnose.spec import RunSpec
 from diagnose.stages.estimate import estimate_stage
 from diagnose.stages.refine import refine_stage
@@ -63,10 +64,14 @@ def _skip_reason(stage: str, spec: RunSpec) -> str | None:
     return None
 
 
+# What is said of the inputs and decides no number: other files beside a model's weights, and counts
+# that earlier versions made otherwise.
+FREE = ("left_aside", "parameters")
 # What a run computes with.
 MEANS = {"versions": "the set of installed libraries", "device": "the kind of device"}
 
 OnPlan = Callable[[MemoryPlan], None]
+OnNote = Callable[[str], None]
 Action = Callable[[RunDirectory, Workers, OnProgress], None]
 
 
@@ -74,11 +79,13 @@ Action = Callable[[RunDirectory, Workers, OnProgress], None]
 class Work:
     """What a spec comes to once its inputs are read. description: the first run.json. stages: by
     name, what carries each out, or why it does not apply. plan: the plan in a directory and a
-    for workers, given windows a chunk by stage where they are decided."""
+    for workers, given windows a chunk by stage where they are decided. notes: what is to be said of
+    the inputs before it begins."""
 
     description: dict[str, Any]
     stages: Mapping[str, Action | str]
     plan: Callable[[Path, Workers, Mapping[str, int]], MemoryPlan]
+    notes: tuple[str, ...] = ()
 
 
 def prepare_run(spec: RunSpec) -> Work:
@@ -102,7 +109,7 @@ def prepare_run(spec: RunSpec) -> Work:
         sweep=block_branches(inputs.model, spec.bits, frozenset(spec.keep_fp16)),
         verified=spec.verify_units,
     )
-    return Work(describe(spec, inputs), stages, plan)
+    return Work(describe(spec, inputs), stages, plan, note_aside(inputs.model))
 
 
 def run_pipeline(
@@ -111,26 +118,38 @@ def run_pipeline(
     on_progress: OnProgress,
     placement: Placement = HERE,
     on_plan: OnPlan = lambda plan: None,
+    on_note: OnNote = lambda note: None,
 ) -> RunDirectory:
     """Carry out `spec` in the directory `out`, going on where an earlier process stopped.
 
     on_progress(stage, done, total). placement: where its tasks are carried out. on_plan: told the
-    plan before it starts.
+    plan before it starts; on_note: before that, what a user should know of the inputs.
     InputError for unusable input, another run in `out`, a process that is already at it, or a full
     disk; the run directory then says so too.
     """
+    # A name mistyped is not to be told as the options of another run.
+    check_specs((spec.calib, *spec.valid_texts))
     texts = " or ".join(spec.valid_texts)
     named = {"source": spec.model, "calibration": spec.calib, "ppl_definition": texts}
     prepare = partial(prepare_run, spec)
-    return conduct(spec.to_json(), prepare, named, out, on_progress, placement, on_plan)
+    return conduct(spec.to_json(), prepare, named, out, on_progress, placement, on_plan, on_note)
 
 
-def plan_pipeline(spec: RunSpec, out: Path, placement: Placement = HERE) -> MemoryPlan:
-    """The plan by which `run_pipeline` would begin or go on in `out`; InputErrors as there."""
+def plan_pipeline(
+    spec: RunSpec,
+    out: Path,
+    placement: Placement = HERE,
+    on_note: OnNote = lambda note: None,
+) -> MemoryPlan:
+    """The plan by which `run_pipeline` would begin or go on in `out`; notes and InputErrors as
+    there."""
+    check_specs((spec.calib, *spec.valid_texts))
     return_freed_tensors()
     run = RunDirectory(out)
     chunks = _read_chunks(run, spec.to_json())
     work = prepare_run(spec)
+    for note in work.notes:
+        on_note(note)
     with open_workers(placement, run) as workers:
         return work.plan(out, workers, chunks)
 
@@ -153,6 +172,7 @@ def conduct(
     on_progress: OnProgress,
     placement: Placement,
     on_plan: OnPlan,
+    on_note: OnNote,
 ) -> RunDirectory:
     """Carry out a spec of any kind; see `run_pipeline`. named: the inputs, entries of the
     description, that must not change between two attempts, and what a user calls them."""
@@ -176,6 +196,8 @@ def conduct(
             done = run.read()["state"] == "done"
             _check_unchanged(run, description, named if done else {**named, **MEANS})
             if not done:
+                for note in work.notes:
+                    on_note(note)
                 on_plan(plan)
                 run.update(memory_plan=plan.to_json())
                 _carry_out(work, run, workers, opened.close, ProgressLog(run, on_progress))
@@ -189,10 +211,17 @@ def _check_unchanged(
     finished run stays what it is; an unfinished one must not mix what MEANS compute."""
     begun = run.read()
     for part, what in parts.items():
-        if begun.get(part, description[part]) != description[part]:
+        if _binding(begun.get(part, description[part])) != _binding(description[part]):
             raise InputError(
                 f"{what} has changed since {run.path} was begun", "choose another --out"
             )
+
+
+def _binding(part: Any) -> Any:
+    """What two attempts must agree on in a part of the description."""
+    if not isinstance(part, dict):
+        return part
+    return {name: value for name, value in part.items() if name not in FREE}
 
 
 def _carry_out(
@@ -210,11 +239,6 @@ def _carry_out(
         _carry_out_stages(REPAIRING, work, run, ThisProcess(), progress)
     except InputError as error:
         _record_failure(run, {"message": error.what, "remedy": error.remedy})
-        raise
-    except KeyboardInterrupt:
-        _record_failure(
-            run, {"message": "interrupted", "remedy": "run the same command again: it resumes"}
-        )
         raise
     except Exception as error:
         told = explain_shortage(error)

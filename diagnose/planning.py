@@ -50,7 +50,7 @@ def read_shape(model: SourceModel) -> Shape:
         blocks=model.blocks,
         channels=model.config.hidden_size,
         vocabulary=model.config.vocab_size,
-        parameters=sum(p.numel() for p in model.shell.parameters()),
+        parameters=sum(p.numel() for _, p in model.list_parameters()),
         block=sum(p.numel() for p in largest.parameters()),
         linear=max(p.numel() for p in largest.parameters()),
         unit=max(sum(linear.weight.numel() for linear in kind) for kind in kinds),

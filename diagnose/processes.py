@@ -5,7 +5,6 @@ import contextlib
 import multiprocessing
 import os
 import pickle
-import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -14,12 +13,13 @@ from multiprocessing.process import BaseProcess
 
 import torch
 
+from diagnose.signals import held_back, leave_to_parent
 from diagnose.tasks import TRIES, OnStep, Task, carry_out, killed
 
 
 def _begin_process() -> None:
-    """Leave Ctrl-C to the process that hands out tasks, and end when it does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave signals to the process that hands out tasks, and end when it does."""
+    leave_to_parent()
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -28,19 +28,6 @@ def _begin_process() -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes started inside ignore Ctrl-C from their first moment."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class _Place:
@@ -63,7 +50,7 @@ class _Place:
         if self._process is not None:
             return self._pool.submit(carry_out, *arguments)
         before = set(multiprocessing.active_children())
-        with _deaf_to_interrupts():
+        with held_back():
             future = self._pool.submit(carry_out, *arguments)
         (self._process,) = set(multiprocessing.active_children()) - before
         return future

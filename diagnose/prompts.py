@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from diagnose.textfiles import decode_text
 from mixedprec.errors import InputError
 from mixedprec.model import SourceModel
 from mixedprec.untrusted import parse_json
@@ -18,12 +19,10 @@ def read_prompts(path: Path) -> list[str]:
     if path.suffix not in (".txt", ".jsonl"):
         raise InputError(f"{path} is neither .txt nor .jsonl", "give a prompt a line")
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = decode_text(path, path.read_bytes()).split("\n")
     except OSError as error:
         raise InputError(f"{path} cannot be read", error.strerror or "check the path") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8", "save it as UTF-8") from error
-    numbered = [(n, line.removesuffix("\r")) for n, line in enumerate(lines, 1) if line.strip()]
+    numbered = [(n, line) for n, line in enumerate(lines, 1) if line.strip()]
     if not numbered:
         raise InputError(f"{path} holds no prompt", "give a prompt a line")
     if path.suffix == ".txt":

@@ -9,7 +9,8 @@ by block where all of it does not fit in --max-memory; then
 * every tensor on disk is what recipe and searches say, and dequantized weights equal the simulated
   ones bit for bit, as read by us and as transformers holds them;
 * the reference, run again, gives the NLL of the sweep;
-* PPL, KL and agreement are measured on transformers' own logits, and the KL is as simulated.
+* PPL, KL and agreement are measured on transformers' own logits, and the KL is as simulated;
+* a few windows are measured in the 16-bit type that the checkpoint names, where all must be finite.
 """
 
 import _thread
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor
 
 from diagnose.bootstrap import Resampler
-from diagnose.branches import REFERENCE
+from diagnose.branches import REFERENCE, UNIFORM
 from diagnose.demand import count_proof, count_whole_proof
 from diagnose.likelihood import empty_scores, prepare_reference, score, tokens_a_chunk
 from diagnose.loaded import How, Loaded, let_go, load_checkpoint
@@ -37,7 +38,10 @@ from diagnose.planning import loads_whole, read_shape
 from diagnose.quantized import read_swappable
 from diagnose.rundir import RunDirectory
 from diagnose.scoring import score_streams
+from diagnose.served_type import choose_windows, measure_type
+from diagnose.signals import leave_to_parent
 from diagnose.spec import RunSpec
+from diagnose.type_words import UNLIKE, WIDE, explain_type
 from mixedprec.arithmetic import Quantized
 from mixedprec.checkpoint import block_tensors, realise_block
 from mixedprec.errors import InputError
@@ -47,6 +51,7 @@ from mixedprec.model import SourceModel
 from mixedprec.opening import open_model
 from mixedprec.recipe import Recipe, load_recipe
 from mixedprec.scheme import FP16_BITS
+from mixedprec.served import name_dtype, served_outside
 from mixedprec.shortage import explain_shortage
 from mixedprec.stored import open_checkpoint
 from mixedprec.streams import CPU, Stream, StreamSpace
@@ -63,11 +68,13 @@ INPUT_ERROR = 2
 @dataclass(frozen=True)
 class Subject:
     """What is proved: that the directory `checkpoint` holds the model of the file `recipe`, made
-    from `model` (directory or hub id) by a run's searches."""
+    from `model` (directory or hub id) by a run's searches, in the type `dtype`; None for the run's
+    own."""
 
     model: str
     recipe: Path
     checkpoint: Path
+    dtype: str | None = None
 
 
 def check_tensors(
@@ -123,7 +130,8 @@ def final_streams(
     """Final hidden states [n, length, d] of the reference and of the recipe's model, simulated
     block by block with effective weights."""
     reference, all_kwargs = enter_blocks(model, windows, space)
-    mixed = space.copy(reference)
+    outside = served_outside(model)
+    mixed = enter_blocks(outside, windows, space)[0] if outside else space.copy(reference)
     for number in range(model.blocks):
         widths = recipe.block_widths(model.prefix(number))
         bits = tuple(sorted(set(widths.values()) - {FP16_BITS}))
@@ -150,7 +158,10 @@ def measure(
     reference_stream, mixed_stream = final_streams(model, windows, recipe, searches, space)
     streams = {REFERENCE: reference_stream, "mixed": mixed_stream}
     vocabulary = model.config.vocab_size
-    simulated = score_streams(model.read_head(), windows, streams, vocabulary)
+    outside = served_outside(model)
+    heads = {"mixed": outside.read_head()} if outside else {}
+    simulated = score_streams(model.read_head(), windows, streams, vocabulary, heads=heads)
+    del heads
     found = empty_scores(*windows.shape)
     step = tokens_a_chunk(vocabulary)
     head = None
@@ -241,7 +252,11 @@ def examine(
     """
     record = run.read()
     spec = RunSpec.from_json(record["spec"])
-    model = open_model(subject.model, trust_remote_code=spec.trust_remote_code)
+    model = open_model(
+        subject.model,
+        trust_remote_code=spec.trust_remote_code,
+        dtype=subject.dtype or spec.dtype,
+    )
     recipe = load_recipe(subject.recipe)
     tokens = run.read_table("tokens")
     shape = (record["ppl_definition"]["windows"], record["ppl_definition"]["seq_len"])
@@ -261,6 +276,24 @@ def examine(
     mixed, reference_nll, simulated_kl = measure(
         model, loaded, windows, recipe, run.searches, space
     )
+    uniform_kl = by_window("kl_uniform").double().mean(1).numpy()
+    largest = (record["headline"].get("range") or {}).get(UNIFORM) or {}
+    chosen = choose_windows(uniform_kl, largest.get("window"))
+
+    def measure_in(dtype: str) -> dict[str, Any]:
+        found = measure_type(
+            subject.checkpoint,
+            loaded,
+            windows[chosen],
+            dtype,
+            model.config.vocab_size,
+            space,
+            trust_remote_code=spec.trust_remote_code,
+        )
+        return {**found, "windows": chosen}
+
+    served = measure_in(name_dtype(model.dtype))
+    instead = None if served["finite"] or served["dtype"] == WIDE else measure_in(WIDE)
     checks = check_tensors(model, recipe, run.searches, subject.checkpoint, loaded)
     measured_kl = float(mixed["kl"].mean())
     checks |= {
@@ -269,16 +302,20 @@ def examine(
         "measured_kl": measured_kl,
     }
     alike = record.get("device", "cpu") == "cpu"
-    passed = (
+    as_said = (
         checks["reference_nll_difference"] < (NLL_TOLERANCE if alike else OTHER_DEVICES_TOLERANCE)
         and abs(measured_kl - simulated_kl) <= KL_TOLERANCE * (simulated_kl + SMALLEST_KL)
         and not any(checks[name] for name in checks if isinstance(checks[name], list))
     )
-    uniform_kl = by_window("kl_uniform").double().mean(1).numpy()
+    reasons = [] if as_said else [UNLIKE]
+    reasons += [] if served["finite"] else [explain_type(served, instead)]
     proof = {
         "schema": 1,
-        "passed": passed,
+        "passed": not reasons,
+        "reasons": reasons,
         "checks": checks,
+        "served": served,
+        "instead": instead,
         "measured": summarise(mixed, reference_nll, uniform_kl, spec.seed),
         "predicted_recovered": predicted,
         "loaded_with": f"transformers {version('transformers')}",
@@ -343,6 +380,7 @@ def main() -> None:
     }
     for name, (kind, text) in options.items():
         parser.add_argument(name, type=kind, help=text)
+    parser.add_argument("--dtype", help="type that it stores, where that is not the run's")
     parser.add_argument("--max-memory", type=int, help="bytes that may be had")
     parser.add_argument("--resting", type=int, default=0, help="of them, what others keep")
     parser.add_argument(
@@ -350,6 +388,8 @@ def main() -> None:
     )
     given = parser.parse_args()
     if given.until_stdin_closes:
+        # Whoever asked for it is told to end by the same signal, and closes it then.
+        leave_to_parent()
         # A `Thread` that has no memory to start in is waited for without end.
         _thread.start_new_thread(_end_with_stdin, ())
     other = (given.model, given.recipe, given.checkpoint, given.out)
@@ -360,7 +400,7 @@ def main() -> None:
     return_freed_tensors()
     try:
         if any(other):
-            prove_other(run, Subject(*other[:3]), given.out, **budget)
+            prove_other(run, Subject(*other[:3], given.dtype), given.out, **budget)
         else:
             prove(run, **budget)
         sys.stdout.write(f"{peak_bytes()}\n")

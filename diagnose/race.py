@@ -22,6 +22,7 @@ from mixedprec.forward import advance, enter_blocks
 from mixedprec.model import SourceModel
 from mixedprec.recipe import Recipe
 from mixedprec.scheme import FP16_BITS
+from mixedprec.served import served_outside
 from mixedprec.streams import Stream, in_memory, list_slices
 
 
@@ -43,9 +44,9 @@ def measure_recipes(
     on_block: Callable[[int], None] = lambda done: None,
 ) -> dict[str, TokenScores]:
     """Scores of every recipe's model on `windows` [n, length], by name, against the reference."""
-    hidden, all_kwargs = enter_blocks(model, windows)
-    space = in_memory()
-    reference = space.copy(hidden)
+    reference, all_kwargs = enter_blocks(model, windows)
+    space, outside = in_memory(), served_outside(model)
+    hidden = enter_blocks(outside, windows)[0] if outside else space.copy(reference)
     # Recipes that were equal so far -> their stream.
     streams: dict[tuple[str, ...], Stream] = {tuple(recipes): hidden} if recipes else {}
     for number in range(model.blocks):
@@ -73,7 +74,8 @@ def measure_recipes(
         on_block(number + 1)
     finals: dict[str, Stream] = {REFERENCE: reference}
     finals |= {name: stream for names, stream in streams.items() for name in names}
-    scores = score_streams(model.read_head(), windows, finals, model.config.vocab_size)
+    heads = dict.fromkeys(recipes, outside.read_head()) if outside else {}
+    scores = score_streams(model.read_head(), windows, finals, model.config.vocab_size, heads=heads)
     on_block(model.blocks + 1)
     del scores[REFERENCE]
     return scores

@@ -13,7 +13,6 @@ from diagnose.branches import REFERENCE, UNIFORM, Branch, list_subsets
 from diagnose.quantized import uniform_widths
 from mixedprec.families import Unit
 from mixedprec.model import SourceModel
-from mixedprec.scheme import FP16_BITS
 
 ENOUGH = 0.95
 
@@ -29,10 +28,8 @@ class Promotion:
 
 def unit_branch(model: SourceModel, unit: Unit, bits: int) -> Branch:
     """The reference model with one unit at `bits`."""
-    widths = uniform_widths(model, FP16_BITS, frozenset(), unit.block)
-    changed = {**widths, **dict.fromkeys(unit.linears, bits)}
-    name = f"unit.{unit.name}.{bits}"
-    return Branch(name, unit.block, REFERENCE, tuple(sorted(changed.items())), REFERENCE)
+    widths = tuple(sorted(dict.fromkeys(unit.linears, bits).items()))
+    return Branch(f"unit.{unit.name}.{bits}", unit.block, REFERENCE, widths, REFERENCE)
 
 
 def promotion_branches(

@@ -17,17 +17,22 @@ from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.spec import RunSpec
 from diagnose.stages.chunks import read_tensors
 from diagnose.stages.sweep import read_sweep, token_texts
+from diagnose.type_words import UNLIKE, describe_type
 from mixedprec.checkpoint import write_checkpoint
 from mixedprec.errors import InputError
+from mixedprec.families import list_units
 from mixedprec.files import write_text
 from mixedprec.model import SourceModel
 from mixedprec.recipe import Recipe, load_recipe, make_recipe, save_recipe
 from mixedprec.scheme import FP16_BITS
+from mixedprec.served import name_dtype
 from mixedprec.stored import checkpoint_bytes
 
 PROOF = (sys.executable, "-P", "-m", "diagnose.proof")
 # Its own name: the directory is the user's, and other tools put files there too.
 PROOF_NAME = "awqscope-proof.json"
+# Entries of the headline that uniform and mixed both have.
+PAIRED = ("ppl", "delta_ppl", "kl", "kl_interval", "kl_p99", "kl_p999", "top1_agreement")
 
 
 def recipe_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
@@ -71,7 +76,8 @@ def requantize_stage(
         spec.schemes,
         on_block=lambda done: progress("requantize", done, blocks),
     )
-    run.update(serving=serving.to_json())
+    kind = describe_type(name_dtype(inputs.model.dtype), run.read()["headline"])
+    run.update(serving={**serving.to_json(), "type": kind})
 
 
 def _run_proof(run: RunDirectory, *options: str, budget: int | None = None) -> int:
@@ -115,13 +121,19 @@ def prove_checkpoint(
     the checkpoint is whole, and how to prove it later.
     """
     out = subject.checkpoint / PROOF_NAME
-    options = {
+    options: dict[str, Path | str] = {
         "--model": Path(subject.model),
         "--recipe": subject.recipe,
         "--checkpoint": subject.checkpoint,
         "--out": out,
     }
-    arguments = [part for name, path in options.items() for part in (name, str(path.resolve()))]
+    if subject.dtype is not None:
+        options["--dtype"] = subject.dtype
+    arguments = [
+        part
+        for name, value in options.items()
+        for part in (name, str(value.resolve()) if isinstance(value, Path) else value)
+    ]
     unproved = f"{subject.checkpoint} is complete but not proved"
     later = f"prove it with {shlex.join([*PROOF, str(run.path.resolve()), *arguments])}"
     try:
@@ -136,6 +148,12 @@ def prove_checkpoint(
     return json.loads(out.read_text(encoding="utf-8"))
 
 
+def uniform_bits(model: SourceModel, spec: RunSpec) -> dict[str, int]:
+    """The bits of every unit of the uniform model."""
+    units = [unit.name for unit in list_units(model.family, model.blocks)]
+    return dict.fromkeys(units, spec.bits) | dict.fromkeys(spec.keep_fp16, FP16_BITS)
+
+
 def proof_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
     """Measure the checkpoint from disk in a fresh process; complete the headline and tokens."""
     progress("proof", 0, 1)
@@ -148,14 +166,20 @@ def proof_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnPr
         "tokens", token_table(inputs.windows, texts, scores, mixed), row_group=TOKENS_A_ROW_GROUP
     )
     headline = run.read()["headline"]
-    for name in ("ppl", "delta_ppl", "kl", "kl_interval", "kl_p99", "kl_p999", "top1_agreement"):
+    recipe = load_recipe(run.path / "recipe.json")
+    if recipe.bits == uniform_bits(inputs.model, spec) and UNLIKE not in proof["reasons"]:
+        # It is the uniform model, to within float32's rounding as proved: one set of numbers.
+        proof["measured"] |= {name: headline[name]["uniform"] for name in PAIRED}
+        if proof["measured"]["recovered"] is not None:
+            proof["measured"] |= {"recovered": 0.0, "recovered_interval": [0.0, 0.0]}
+    for name in PAIRED:
         headline[name]["mixed"] = proof["measured"][name]
     headline["bytes"]["mixed"] = checkpoint_bytes(run.checkpoint)
     headline["recovered"] = proof["measured"]["recovered"]
     headline["recovered_interval"] = proof["measured"]["recovered_interval"]
-    headline["proved"] = proof["passed"]
-    run.update(headline=headline)
-    recipe = load_recipe(run.path / "recipe.json")
+    headline |= {"proved": proof["passed"], "reasons": proof["reasons"], "served": proof["served"]}
+    kind = describe_type(proof["served"]["dtype"], headline, proof)
+    run.update(headline=headline, serving={**run.read().get("serving", {}), "type": kind})
     write_model_card(run, inputs.model, recipe, run.checkpoint, proof, run.read().get("serving"))
     progress("proof", 1, 1)
 
@@ -169,6 +193,7 @@ def write_model_card(
     serving: dict[str, Any] | None,
     *,
     fmt: str = "compressed-tensors",
+    dtype: str | None = None,
     requantized: bool = False,
 ) -> None:
     """Write the checkpoint's README.md, or awqscope's part of the one that is there, else of the
@@ -181,6 +206,7 @@ def write_model_card(
         serving=serving,
         bytes=checkpoint_bytes(checkpoint),
         fmt=fmt,
+        dtype=dtype,
         base_model=model.hub_id,
         requantized=requantized,
     )

@@ -19,6 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from diagnose.naming import find_run
+from diagnose.resuming import write_resuming
 from diagnose.tables import TABLES
 from mixedprec.errors import InputError
 from mixedprec.files import remove_leftovers, replace_file, report_full_disk, write_json
@@ -27,9 +29,12 @@ from mixedprec.untrusted import read_json
 
 SCHEMA = 1
 COMPARISON = "compare"
+GO_ON = "finish it first: the command that began it goes on with it"
 STAGES = ("search", "sweep", "estimate", "refine", "recipe", "requantize", "proof")
 # Options that change how a run is carried out, not what it finds.
 NOT_BINDING = ("max_memory", "chunk_windows")
+# Options that were added later and cannot be off, with what runs without them did.
+LATER: Mapping[str, Any] = {"dtype": "auto"}
 # What a record holds under these names, if it has them.
 ENTRIES: Mapping[str, type] = {
     "state": str,
@@ -53,6 +58,25 @@ LOCK_TRIES = 5
 LOCK_PAUSE = 0.02
 
 OnProgress = Callable[[str, int, int], None]
+
+
+# What earlier versions recorded of a run that Ctrl-C ended.
+INTERRUPTED = "interrupted"
+
+
+def look_at(record: Mapping[str, Any], is_held: bool) -> dict[str, Any]:
+    """A record as it stands: done, running, failed, or stopped, which is what it calls running
+    while nobody holds the run, whatever ended the process. A stage at work then stopped too."""
+    state, error = record.get("state"), record.get("error")
+    message = error.get("message") if isinstance(error, dict) else None
+    was_interrupted = state == "failed" and message == INTERRUPTED
+    if not was_interrupted and (state != "running" or is_held):
+        return dict(record)
+    stages = {
+        name: {**stage, "state": "stopped"} if stage.get("state") == "running" else stage
+        for name, stage in record.get("stages", {}).items()
+    }
+    return {**record, "state": "stopped", "stages": stages}
 
 
 def is_comparison(record: Mapping[str, Any]) -> bool:
@@ -91,10 +115,8 @@ class RunDirectory:
         """run.json. InputError where it is missing, damaged or of another schema."""
         try:
             record = read_json(self.path / "run.json")
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{self.path} holds no run", "give a directory with run.json"
-            ) from error
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise InputError(f"{self.path} holds no run", find_run(self.path)) from error
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{self.path / 'run.json'} cannot be read ({error})", "run it again elsewhere"
@@ -116,6 +138,24 @@ class RunDirectory:
                 f"{self.path / 'run.json'} has no usable 'stages'", "run it again elsewhere"
             )
         return record
+
+    def look(self, read: Callable[[], dict[str, Any]] | None = None) -> dict[str, Any]:
+        """run.json as it stands now; see `look_at`. InputError as of `read`, in whose place another
+        reader of it may be given."""
+        read = read or self.read
+        record = read()
+        if record.get("state") == "running":
+            # Read again if nobody holds it: who did may have finished it in between.
+            record = record if self.holder() is not None else look_at(read(), is_held=False)
+        return look_at(record, is_held=True)
+
+    def how_to_finish(self) -> str:
+        """The remedy where a run is not done: the command that goes on, unless one is at it."""
+        record = self.look()
+        if record["state"] == "running":
+            return "wait until it is done"
+        command = write_resuming(record, self.path)
+        return f"go on with it: {command}" if command else GO_ON
 
     def read_searched(self) -> dict[str, Any]:
         """run.json of a run with searches and a recipe of its own. InputError as of `read`, and for
@@ -154,8 +194,8 @@ class RunDirectory:
         """Raise InputError, naming the difference, if the run here was asked for otherwise."""
         there = self.read()["spec"]
         for key, value in spec.items():
-            # An option that the version which began the run did not know was off.
-            found = there.get(key, None if value else value)
+            # An option that the version which began the run did not know was off, or as by default.
+            found = there.get(key, LATER.get(key, None if value else value))
             if key not in NOT_BINDING and found != value:
                 raise InputError(
                     f"{self.path} holds another run (its {key} is {found!r}, not {value!r})",
@@ -209,7 +249,7 @@ class RunDirectory:
     def _how_to_get(self) -> str:
         """The remedy where a file or column is missing."""
         if self.read().get("state") != "done":
-            return "finish the run first"
+            return self.how_to_finish()
         return "copy the whole run, or run it again elsewhere if an earlier version made it"
 
     def read_json(self, name: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def read_scores(path: Path | str, *, split_fused: bool = False) -> Scores:
     run = RunDirectory(Path(path))
     record = run.read_searched()
     if not run.is_done("recipe"):
-        raise InputError(f"{path} has not scored its units", "finish the run first")
+        raise InputError(f"{path} has not scored its units", run.how_to_finish())
     kept = set(record["spec"]["keep_fp16"])
     recipe = load_recipe(run.path / "recipe.json")
     by_unit = _options(run.read_table("units").to_pylist(), "unit")

@@ -6,7 +6,6 @@ from mixedprec.forward import get_linear
 from mixedprec.model import SourceModel
 from mixedprec.realise import stored_bytes
 from mixedprec.scheme import FP16_BITS
-from mixedprec.tensors import stored_name
 
 
 def linear_bytes(model: SourceModel, block: int, linear: str, bits: int, spec: RunSpec) -> int:
@@ -23,11 +22,7 @@ def unit_bytes(model: SourceModel, unit: Unit, bits: int, spec: RunSpec) -> int:
 
 def reference_bytes(model: SourceModel) -> int:
     """Bytes of the tensors of a model in 16 bits."""
-    total = 0
-    for name, parameter in model.shell.named_parameters():
-        tied = name == "lm_head.weight" and stored_name(name, model.files) not in model.files
-        total += 0 if tied else parameter.numel() * 2
-    return total
+    return 2 * sum(parameter.numel() for _, parameter in model.list_parameters())
 
 
 def model_bytes(model: SourceModel, spec: RunSpec, changed: dict[str, int]) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from diagnose.spikes import Thresholds
 from mixedprec.errors import InputError
-from mixedprec.scheme import Scheme
+from mixedprec.scheme import AUTO, Scheme, check_dtype
 
 CALIB_WINDOWS = 128
 CALIB_SEQ_LEN = 512
@@ -47,7 +47,8 @@ class RunSpec:
     """The options of `awqscope run`; see its --help. valid: a text, or several to measure on and to
     tell apart. seq_len and windows: None for the defaults. max_memory: bytes. chunk_windows: the
     most windows that are measured at a time; None for as many as memory takes. trust_remote_code:
-    whether Python that comes with the model is run. Errors: InputError for widths that make no
+    whether Python that comes with the model is run. dtype: the type to serve in, `auto` for the one
+    that the model comes in. Errors: InputError for widths that make no
     sense, and for no text or the same one twice."""
 
     model: str
@@ -72,6 +73,7 @@ class RunSpec:
     max_memory: int = 8 * GIB
     chunk_windows: int | None = None
     trust_remote_code: bool = False
+    dtype: str = AUTO
 
     def __post_init__(self) -> None:
         if self.low.bits >= self.rescue.bits:
@@ -80,6 +82,7 @@ class RunSpec:
                 "rescue at more bits than the rest gets",
             )
         check_texts(self.valid_texts)
+        check_dtype(self.dtype)
         positive = {
             "--seq-len": (self.seq_len, 2),
             "--windows": (self.windows, 2),

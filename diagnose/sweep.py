@@ -14,14 +14,17 @@ import torch
 from torch import Tensor
 
 from diagnose.branches import CONTROL, REFERENCE, UNIFORM, Branch, Sweepable, share_streams
-from diagnose.likelihood import TokenScores
+from diagnose.likelihood import TokenScores, tokens_a_chunk
 from diagnose.memory import return_freed_heap
-from diagnose.quantized import Swappable
+from diagnose.quantized import Bases, Swappable
+from diagnose.ranges import OUTPUT, OUTSIDE, RangeLog, RangeWatch, largest
 from diagnose.scoring import score_streams
 from mixedprec.block_search import check_finite
+from mixedprec.ends import Head
 from mixedprec.forward import advance, enter_blocks, move, run_block
 from mixedprec.model import SourceModel
-from mixedprec.streams import CPU, Stream, StreamSpace, in_memory, list_batches
+from mixedprec.places import EMBEDDINGS
+from mixedprec.streams import CPU, Stream, StreamSpace, in_memory, list_batches, list_slices
 
 Observer = Callable[[int, str, Tensor, Tensor], None]
 Inspector = Callable[[int, str, Tensor, Tensor], None]
@@ -49,33 +52,58 @@ def _advance_trunks(
     number: int,
     swappable: Swappable,
     quantized: dict[str, Tensor],
+    bases: Bases,
     trunks: dict[str, Stream],
     kwargs: dict[str, Any],
     observe: Observer | None,
+    ranges: RangeLog | None,
     device: torch.device,
 ) -> None:
     """Both trunks through block `number`, batch by batch side by side so that they can be compared
     where they are: at the input of each unit and at the block's output."""
-    if observe is None:
+    if observe is None and ranges is None:
         swappable.use({})
         advance(swappable.block, trunks[REFERENCE], kwargs)
         swappable.use(quantized)
         advance(swappable.block, trunks[UNIFORM], kwargs)
         return
     capture = _Capture(swappable, model)
+    watch = RangeWatch(swappable.block) if ranges else None
     for part in list_batches(trunks[REFERENCE]):
         swappable.use({})
         reference = run_block(swappable.block, trunks[REFERENCE].read(part).to(device), kwargs)
         expected = dict(capture.inputs)
+        if ranges and watch:
+            seen = watch.take({}) | {("", OUTPUT): largest(reference).amax(1)}
+            ranges.note(number, REFERENCE, part, seen)
         swappable.use(quantized)
         uniform = run_block(swappable.block, trunks[UNIFORM].read(part).to(device), kwargs)
-        for site, values in expected.items():
-            observe(number, site, values, capture.inputs[site])
-        observe(number, "output", reference, uniform)
+        if ranges and watch:
+            seen = watch.take(bases) | {("", OUTPUT): largest(uniform).amax(1)}
+            ranges.note(number, UNIFORM, part, seen)
+        if observe is not None:
+            for site, values in expected.items():
+                observe(number, site, values, capture.inputs[site])
+            observe(number, "output", reference, uniform)
         # A block may give its linears the stream itself: only now may it change.
         trunks[REFERENCE].write(part, reference)
         trunks[UNIFORM].write(part, uniform)
     capture.remove()
+    if watch:
+        watch.remove()
+
+
+def _note_ends(
+    ranges: RangeLog, trunk: str, head: Head, stream: Stream, vocabulary: int, device: torch.device
+) -> None:
+    """Note what a trunk's final states give in the final norm and in the head."""
+    watch = RangeWatch(head.module)
+    count, length, _ = stream.shape
+    for window in list_slices(count, 1):
+        for here in list_slices(length, tokens_a_chunk(vocabulary)):
+            head(stream.read(window, here).to(device))
+            ranges.note(OUTSIDE, trunk, window, watch.take({}))
+    watch.remove()
 
 
 @torch.no_grad()
@@ -86,6 +114,7 @@ def run_sweep(
     *,
     observe: Observer | None = None,
     inspect: Inspector | None = None,
+    ranges: RangeLog | None = None,
     on_block: Callable[[int], None] = lambda done: None,
     device: torch.device = CPU,
     space: StreamSpace | None = None,
@@ -96,6 +125,7 @@ def run_sweep(
     observe(block, site, reference, uniform): called with activations [batch, length, channels] of
     both trunks at each unit's input and each block's output. inspect(block, linear, reference,
     effective): called with both weights [N, K] of each linear that the uniform model quantizes.
+    ranges: takes in the largest values of both trunks, of the uniform one as it is served.
     on_block: told the blocks done; the head counts as one more. device: what computes. space: where
     streams are kept; None for memory. InputError for activations that are not finite.
     """
@@ -107,6 +137,11 @@ def run_sweep(
     else:
         uniform = enter_blocks(plan.outside, windows, space)[0]
     trunks: dict[str, Stream] = {REFERENCE: hidden, UNIFORM: uniform}
+    if ranges:
+        for trunk, stream in trunks.items():
+            for part in list_batches(stream):
+                entered = {(EMBEDDINGS, OUTPUT): largest(stream.read(part)).amax(1)}
+                ranges.note(OUTSIDE, trunk, part, entered)
     unique = dict.fromkeys(s for s in shared.values() if isinstance(s, Branch))
     streams: dict[Branch, Stream] = {}
     for number in range(model.blocks):
@@ -120,7 +155,7 @@ def run_sweep(
             streams[branch] = space.copy(trunks[branch.prefix])
             widths = dict(branch.widths)
             control = branch.name == CONTROL
-            swappable.use(swappable.copies(widths) if control else swappable.weights(widths))
+            swappable.use(swappable.copies() if control else swappable.weights(widths))
             advance(swappable.block, streams[branch], kwargs)
             if widths != low:
                 swappable.forget(widths)
@@ -128,7 +163,18 @@ def run_sweep(
         if inspect is not None:
             for name, weight, effective in swappable.pairs(quantized):
                 inspect(number, name, weight, effective)
-        _advance_trunks(model, number, swappable, quantized, trunks, kwargs, observe, device)
+        _advance_trunks(
+            model,
+            number,
+            swappable,
+            quantized,
+            swappable.bases(low),
+            trunks,
+            kwargs,
+            observe,
+            ranges,
+            device,
+        )
         for trunk, weights in ((REFERENCE, {}), (UNIFORM, quantized)):
             check_finite(trunks[trunk], f"the output of {model.prefix(number)} ({trunk})")
             swappable.use(weights)
@@ -148,6 +194,10 @@ def run_sweep(
         other = plan.outside.read_head(device)
         after = {branch.name: branch.suffix for branch in plan.branches} | {UNIFORM: UNIFORM}
         heads = {name: other for name, suffix in after.items() if suffix == UNIFORM}
+    if ranges:
+        for trunk, stream in trunks.items():
+            last = heads.get(trunk, head)
+            _note_ends(ranges, trunk, last, stream, model.config.vocab_size, device)
     scores = score_streams(
         head,
         windows,

@@ -95,6 +95,16 @@ ACTIVATIONS = pa.schema(
     ]
 )
 
+RANGES = pa.schema(
+    [
+        ("block", pa.int32()),
+        ("site", pa.string()),
+        ("part", pa.string()),
+        ("model", pa.string()),
+        ("largest", pa.float64()),
+    ]
+)
+
 LIKELIEST = pa.struct([("token", pa.int32()), ("text", pa.string()), ("probability", pa.float32())])
 
 TOKENS = pa.schema(
@@ -124,5 +134,6 @@ TABLES = {
     "promotions": PROMOTIONS,
     "weights": WEIGHTS,
     "activations": ACTIVATIONS,
+    "ranges": RANGES,
     "tokens": TOKENS,
 }

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diagnose.quantized import SwappableBlock, read_swappable
+from diagnose.quantized import read_swappable
 from mixedprec.block_search import check_finite
-from mixedprec.ends import Entrance
 from mixedprec.forward import advance
 from mixedprec.model import SourceModel
 from mixedprec.scheme import FP16_BITS
+from mixedprec.served import Ends
 
 Bits = Mapping[str, int]
 Mix = tuple[tuple[str, int], ...]
@@ -25,25 +25,28 @@ Mix = tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True)
 class Variant:
-    """A model on a text. tokens: ids. bits: of every unit by name, 16 for the reference's."""
+    """A model on a text. tokens: ids. bits: of units by name; those not named are the reference's.
+    stored: whether embeddings, final norm and head are as a checkpoint stores them."""
 
     tokens: tuple[int, ...]
     bits: Bits
+    stored: bool
 
 
 def block_mix(model: SourceModel, bits: Bits, number: int) -> Mix:
-    """(linear, bits) inside block `number`."""
+    """(linear, bits) inside block `number`, of the units that `bits` names."""
     return tuple(
         (linear, bits[f"{number}.{kind.name}"])
         for kind in model.family.units
         for linear in kind.linears
+        if f"{number}.{kind.name}" in bits
     )
 
 
 @torch.no_grad()
 def run_variants(
     model: SourceModel,
-    entrance: Entrance,
+    ends: Ends,
     variants: Sequence[Variant],
     searches: Path,
     *,
@@ -51,18 +54,20 @@ def run_variants(
 ) -> list[Tensor]:
     """Final hidden states [1, tokens, d] of each variant. InputError for activations that are not
     finite."""
-    texts = list(dict.fromkeys(variant.tokens for variant in variants))
-    places = {text: place for place, text in enumerate(texts)}
-    kwargs = {length: entrance.block_kwargs(length) for length in {len(text) for text in texts}}
-    streams = [entrance.enter(torch.tensor([text])) for text in texts]
-    owners = [places[variant.tokens] for variant in variants]
+    differ = ends.entrances[True] is not ends.entrances[False]
+    starts = [(variant.tokens, variant.stored and differ) for variant in variants]
+    places = {start: place for place, start in enumerate(dict.fromkeys(starts))}
+    lengths = {len(text) for text, _ in places}
+    kwargs = {length: ends.entrances[False].block_kwargs(length) for length in lengths}
+    streams = [ends.entrances[stored].enter(torch.tensor([text])) for text, stored in places]
+    owners = [places[start] for start in starts]
     widths = tuple(sorted({b for v in variants for b in v.bits.values()} - {FP16_BITS}))
     for number in range(model.blocks):
         swappable = read_swappable(model, number, searches, widths)
         mixes = [block_mix(model, variant.bits, number) for variant in variants]
         grown: dict[tuple[Mix, int], Tensor] = {}
         for mix, members in _group(mixes, owners):
-            _put_in_place(swappable, mix)
+            swappable.use(swappable.weights(dict(mix)))
             for owner in members:
                 stream = streams[owner].clone()
                 advance(swappable.block, stream, kwargs[stream.shape[1]][number])
@@ -84,11 +89,6 @@ def _group(mixes: Sequence[Mix], owners: Sequence[int]) -> Iterator[tuple[Mix, l
         members.setdefault(mix, {})[owner] = None
     for mix, streams in members.items():
         yield mix, list(streams)
-
-
-def _put_in_place(swappable: SwappableBlock, mix: Mix) -> None:
-    is_reference = all(bits == FP16_BITS for _, bits in mix)
-    swappable.use({} if is_reference else swappable.weights(dict(mix)))
 
 
 def split_variants(

@@ -15,6 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig
 
+from mixedprec.files import replace_file
+
 
 def mixing_matrix(size: int, condition: float, generator: torch.Generator) -> torch.Tensor:
     """A = R·D·R' of shape [size, size], float64, with singular values from 1/√c to √c."""
@@ -75,4 +77,5 @@ def plant_fault(
     for path in Path(model).iterdir():
         if path.is_file() and path.name != "model.safetensors" and path.parent != out:
             shutil.copyfile(path, out / path.name)
-    save_file(tensors, out / "model.safetensors", metadata=metadata)
+    with replace_file(out / "model.safetensors") as temporary:
+        save_file(tensors, temporary, metadata=metadata)

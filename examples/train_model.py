@@ -11,6 +11,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerFast
 
+from mixedprec.files import share_files
+
 END = "<|end|>"
 
 
@@ -77,5 +79,6 @@ def train_model(
         if step % 50 == 49:
             print(f"step {step + 1}/{steps}: loss {sum(losses[-50:]) / 50:.3f}", flush=True)
     model.half().save_pretrained(out)
+    share_files(out)
     tokenizer.save_pretrained(out)
     return sum(losses[-50:]) / len(losses[-50:])

@@ -7,7 +7,7 @@ another tool's cannot be set beside the reference's alone.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ from transformers import PretrainedConfig
 
 from mixedprec.decode import LAYOUTS, Coding, Layout
 from mixedprec.errors import InputError
+from mixedprec.lacking import WRONG_CONFIG, explain_lacking
 from mixedprec.model import SourceModel
 from mixedprec.opening import read_config, resolve_path
-from mixedprec.safetensors_header import FLOATS, StoredTensor, read_header
+from mixedprec.padding import count_padding
+from mixedprec.safetensors_header import FLOATS, StoredTensor
 from mixedprec.scheme import FP16_BITS
-from mixedprec.tensors import index_tensors, is_finite, name_fully, stored_name
+from mixedprec.tensors import is_finite, name_fully, stored_name
 from mixedprec.untrusted import read_json
+from mixedprec.weight_files import find_weight_files, read_tensors
 
 PLAIN = "plain"
 # Entries of config.json that decide no number of a forward without a cache.
@@ -54,11 +57,13 @@ Headers = Mapping[str, StoredTensor]
 @dataclass(frozen=True)
 class Candidate(SourceModel):
     """A checkpoint of the reference's architecture. method: of LAYOUTS, or `plain`. codings: full
-    name of every packed linear -> how it is coded. sizes: tensor name -> bytes on disk."""
+    name of every packed linear -> how it is coded. sizes: tensor name -> bytes on disk. padding:
+    tokens at the end of its vocabulary that the reference does not have, and that are left out."""
 
     method: str
     codings: Mapping[str, Coding]
     sizes: Mapping[str, int]
+    padding: int = field(default=0, kw_only=True)
 
     def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """As of any model; the weight of a packed linear is float32, or `dtype`."""
@@ -76,8 +81,16 @@ class Candidate(SourceModel):
                 raise InputError(
                     f"the weight of {linear} holds NaN or infinity", "download the checkpoint again"
                 )
+            if self.padding and name in self.padded:
+                weight = weight[: -self.padding].clone()
             found[name] = weight if dtype is None else weight.to(dtype)
         return found
+
+    @property
+    def padded(self) -> tuple[str, ...]:
+        """The parameters with a row for every token of its vocabulary."""
+        heads = [stored_name(f"lm_head.{part}", self.files) for part in ("weight", "bias")]
+        return (f"{self.family.embedding}.weight", *heads)
 
     def _decode(self, linear: str) -> Tensor:
         """The weight of a packed linear, float32 [N, K]."""
@@ -140,12 +153,24 @@ def check_architecture(reference: PretrainedConfig, candidate: PretrainedConfig)
     for entry in entries:
         if entry.startswith("_") or "dropout" in entry:
             continue
+        if entry == "vocab_size" and _count_padding(reference, candidate):
+            continue
         if ours.get(entry) != theirs.get(entry):
+            remedy = "compare a checkpoint with the model it was made from"
+            if entry == "vocab_size":
+                remedy += (
+                    ", or give it that vocabulary first (transformers: "
+                    f"resize_token_embeddings({reference.vocab_size}), then save_pretrained)"
+                )
             raise InputError(
                 f"the candidate's {entry} is {theirs.get(entry)}, "
                 f"the reference's {ours.get(entry)}",
-                "compare a checkpoint with the model it was made from",
+                remedy,
             )
+
+
+def _count_padding(reference: PretrainedConfig, candidate: PretrainedConfig) -> int:
+    return count_padding(reference.vocab_size, candidate.vocab_size)
 
 
 def open_candidate(name: str, reference: SourceModel) -> Candidate:
@@ -164,13 +189,15 @@ def open_candidate(name: str, reference: SourceModel) -> Candidate:
             f"the candidate's quantization method {method!r} is not read",
             f"compare a checkpoint of {', '.join(LAYOUTS)}, or one that is not quantized",
         )
-    files = name_fully(index_tensors(path), reference.family)
-    found = {
-        name: header
-        for file in sorted(set(files.values()))
-        for name, header in read_header(file).tensors.items()
-    }
-    headers = name_fully(found, reference.family)
+    tied = config.tie_word_embeddings
+    weights = find_weight_files(path)
+    files: dict[str, Path] = {}
+    found: dict[str, StoredTensor] = {}
+    for file, tensors in read_tensors(weights):
+        files |= dict.fromkeys(tensors, file)
+        found |= tensors
+    files = name_fully(files, reference.family, tied)
+    headers = name_fully(found, reference.family, tied)
     codings: dict[str, Coding] = {}
     sizes = {name: header.size for name, header in headers.items()}
     if quantization is not None:
@@ -194,6 +221,8 @@ def open_candidate(name: str, reference: SourceModel) -> Candidate:
         method,
         codings,
         sizes,
+        padding=_count_padding(reference.config, config),
+        aside=weights.aside,
     )
     _check_tensors(candidate, headers)
     return candidate
@@ -218,7 +247,7 @@ def _describe_linears(
         coding = layout.describe(quantization, name, linear, found)
         missing = coding.shapes.keys() - found.keys() - set(layout.optional)
         if missing:
-            raise _missing(path, f"{name}.{min(missing)}")
+            raise InputError(f"{path} has no tensor {name}.{min(missing)}", WRONG_CONFIG)
         for part, shape in coding.shapes.items():
             if part in found and found[part] != shape:
                 raise _misshapen(f"{name}.{part}", found[part], shape)
@@ -230,10 +259,6 @@ def _describe_linears(
                 )
         codings[name] = coding
     return codings
-
-
-def _missing(path: Path, name: str) -> InputError:
-    return InputError(f"{path} has no tensor {name}", "download the whole checkpoint again")
 
 
 def _misshapen(name: str, found: list[int], wanted: list[int]) -> InputError:
@@ -269,15 +294,11 @@ def _check_tensors(candidate: Candidate, headers: Headers) -> None:
         linear = full.removesuffix(".weight")
         name = stored_name(full, candidate.files)
         if name in headers and linear not in candidate.codings:
-            _check_plain(name, headers[name], list(parameter.shape))
+            rows = candidate.padding if name in candidate.padded else 0
+            _check_plain(name, headers[name], [parameter.shape[0] + rows, *parameter.shape[1:]])
             known.add(name)
         elif linear not in candidate.codings and not (tied and full == "lm_head.weight"):
-            if f"{linear}.qweight" in headers or f"{linear}.weight_packed" in headers:
-                raise InputError(
-                    f"{candidate.path} packs {linear} in a way that its config.json does not name",
-                    "restore the quantization_config that it was saved with",
-                )
-            raise _missing(candidate.path, name)
+            raise explain_lacking(candidate.path, name, headers, candidate.family, tied)
     for name in sorted(set(headers) - known):
         is_float = headers[name].dtype in FLOATS
         if name.endswith(BUFFERS) or (is_float and _is_idle_bias(candidate, name)):

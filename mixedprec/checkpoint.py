@@ -10,24 +10,27 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mixedprec.errors import InputError
-from mixedprec.files import FULL, report_full_disk, write_json
+from mixedprec.files import FULL, replace_file, report_full_disk, write_json
 from mixedprec.model import CODE, SourceModel
 from mixedprec.packing import to_compressed_tensors, to_gemm
 from mixedprec.quantization_config import check_format, quantization_config
 from mixedprec.realise import RealisedBlock, realise
 from mixedprec.recipe import Recipe
+from mixedprec.safetensors_header import read_header
 from mixedprec.scheme import FP16_BITS, Scheme
 from mixedprec.searches import load_searches
+from mixedprec.served_files import check_files
 from mixedprec.serving import Serving, check_serving, describe_served
-from mixedprec.untrusted import list_visible, read_json
+from mixedprec.untrusted import list_files, list_visible, read_json
+from mixedprec.weight_files import NAMED, find_weight_files, read_tensors
 
 SHARD_BYTES = 128 * 2**20
 COPIED = (
@@ -88,9 +91,8 @@ class _ShardWriter:
     def flush(self) -> None:
         if not self.pending:
             return
-        path = self._path(len(self.shards))
-        with report_full_disk(path):
-            save_file(self.pending, path, metadata={"format": "pt"})
+        with replace_file(self._path(len(self.shards))) as temporary:
+            save_file(self.pending, temporary, metadata={"format": "pt"})
         self.shards.append(list(self.pending))
         self.total += self.pending_bytes
         self.pending, self.pending_bytes = {}, 0
@@ -179,6 +181,8 @@ def write_checkpoint(
         writer.finish()
         config = read_json(model.path / "config.json")
         config.pop("torch_dtype", None)
+        # The model's files are named otherwise.
+        config.pop(NAMED, None)
         config["dtype"] = str(dtype).removeprefix("torch.")
         if not model.trust_remote_code:
             # It names Python files that are not copied; transformers has the architecture.
@@ -202,9 +206,9 @@ def examine_serving(folder: Path, model: SourceModel) -> Serving:
     config.json and its files' headers."""
     config = read_json(folder / "config.json")
     shapes: dict[str, list[int]] = {}
-    for path in list_visible(folder, "*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            shapes |= {name: file.get_slice(name).get_shape() for name in file.keys()}
+    files = find_weight_files(folder)
+    for _, tensors in read_tensors(files):
+        shapes |= {name: list(tensor.shape) for name, tensor in tensors.items()}
     modules = dict(model.shell.named_modules())
     columns = {name: m.in_features for name, m in modules.items() if isinstance(m, nn.Linear)}
     embeddings = [name for name, m in modules.items() if isinstance(m, nn.Embedding)]
@@ -216,7 +220,15 @@ def examine_serving(folder: Path, model: SourceModel) -> Serving:
         embeddings=tuple(embeddings),
         modules=tuple(name for name in modules if name not in {*columns, *embeddings}),
     )
-    return check_serving(config.get("quantization_config") or {}, shapes, served)
+    serving = check_serving(config.get("quantization_config") or {}, shapes, served)
+    taken = check_files(
+        files.read,
+        {path.relative_to(folder).as_posix() for path in list_files(folder) if path.is_file()},
+        lambda name: read_json(folder / name),
+        lambda name: read_header(folder / name).tensors,
+    )
+    others = tuple(found for found in taken if found.consumer in serving.consumers)
+    return replace(serving, findings=(*serving.findings, *others))
 
 
 def realise_block(

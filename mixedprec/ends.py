@@ -48,7 +48,7 @@ class Entrance:
     called with beside it (mask, positions), for one window, to be broadcast over a batch."""
 
     def __init__(self, base: nn.Module, recorders: list[Recorder], tokens: Tensor | None = None):
-        self._base = base
+        self.module = base
         self._recorders = recorders
         self._tokens = tokens
 
@@ -56,13 +56,13 @@ class Entrance:
     def enter(self, windows: Tensor) -> Tensor:
         """Token ids [n, length] to hidden states [n, length, d], float32."""
         known = windows if self._tokens is None else torch.searchsorted(self._tokens, windows)
-        self._base(input_ids=known, use_cache=False)
+        self.module(input_ids=known, use_cache=False)
         return self._recorders[0].hidden
 
     @torch.no_grad()
     def block_kwargs(self, length: int) -> list[dict[str, Any]]:
         """Keyword arguments of each block for windows of `length` tokens."""
-        self._base(input_ids=torch.zeros(1, length, dtype=torch.long), use_cache=False)
+        self.module(input_ids=torch.zeros(1, length, dtype=torch.long), use_cache=False)
         return [recorder.kwargs for recorder in self._recorders]
 
 
@@ -71,7 +71,7 @@ class Head:
     float32, with whatever scaling or capping the architecture adds."""
 
     def __init__(self, shell: nn.Module):
-        self._shell = shell
+        self.module = shell
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        return self._shell(inputs_embeds=hidden, use_cache=False).logits
+        return self.module(inputs_embeds=hidden, use_cache=False).logits

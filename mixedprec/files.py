@@ -38,17 +38,45 @@ def report_full_disk(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes its place, else it is removed."""
+    """Yield a temporary path beside `path`; on success it takes its place, else it is removed. Who
+    may read it is as of any new file, whatever the library thinks that writes it: safetensors keeps
+    what it writes to the one user."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with report_full_disk(path):
+            mode = _make_anew(temporary)
             yield temporary
+            _set_mode(temporary, mode)
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _make_anew(path: Path) -> int:
+    """Make an empty file, and say what mode it was given."""
+    path.unlink(missing_ok=True)
+    path.touch()
+    return path.stat().st_mode
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    # Not every file system lets a mode be changed, and those give every file the same.
+    if path.stat().st_mode != mode:
+        path.chmod(mode)
+
+
+def share_files(folder: Path, pattern: str = "*.safetensors") -> None:
+    """Give the files that a library wrote into `folder` the mode of any new file there."""
+    probe = folder / f".mode.{os.getpid()}.tmp"
+    try:
+        mode = _make_anew(probe)
+        for path in folder.glob(pattern):
+            _set_mode(path, mode)
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:

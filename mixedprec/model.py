@@ -6,7 +6,7 @@ may hold is checked by `untrusted.py` and `safetensors_header.py` before a libra
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from mixedprec.untrusted import list_visible
 
 # Python that may come with a model.
 CODE = "*.py"
+HEAD = "lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class SourceModel:
     """An FP16/BF16 checkpoint on disk. `files`: tensor name -> safetensors file. `dtype`: the
     16-bit type it is served in. `shell`: transformers' model with its parameters on meta.
     `trust_remote_code`: whether the directory's own Python makes it. `stamps`: time and size of
-    every weights file when it was opened."""
+    every weights file when it was opened. `aside`: files beside those that hold weights too and are
+    not read."""
 
     name: str
     path: Path
@@ -53,6 +55,7 @@ class SourceModel:
     shell: Any
     trust_remote_code: bool = field(default=False, kw_only=True)
     stamps: Mapping[Path, tuple[int, int]] = field(default_factory=dict, kw_only=True)
+    aside: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled, it goes without family and shell, which another process makes anew; and without
@@ -65,6 +68,33 @@ class SourceModel:
     @property
     def blocks(self) -> int:
         return len(self.shell.get_submodule(self.family.blocks))
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head multiplies with the embedding: a head that is stored beside it is used
+        whatever config.json says."""
+        own = stored_name(HEAD, self.files) in self.files
+        return bool(self.config.tie_word_embeddings) and not own
+
+    def list_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every parameter by name, without values, and without a head that is the embedding."""
+        for name, parameter in self.shell.named_parameters():
+            if name != HEAD or not self.tied:
+                yield name, parameter
+
+    def count_parameters(self) -> int:
+        """As transformers counts them: a head that is equal to the embedding is the embedding."""
+        count = sum(parameter.numel() for _, parameter in self.list_parameters())
+        if not self.config.tie_word_embeddings or self.tied:
+            return count
+        head, embedding = stored_name(HEAD, self.files), f"{self.family.embedding}.weight"
+        pairs = zip(
+            read_parts(self.files[head], head),
+            read_parts(self.files[embedding], embedding),
+            strict=True,
+        )
+        same = all(torch.equal(ours, theirs) for (_, ours), (_, theirs) in pairs)
+        return count - self.shell.lm_head.weight.numel() if same else count
 
     def prefix(self, block: int) -> str:
         """Full module name of a block."""
@@ -80,9 +110,7 @@ class SourceModel:
             if part is not None:
                 parts[name] = part
             elif name not in self.files:
-                raise InputError(
-                    f"{self.path} has no tensor {name}", "download the whole checkpoint again"
-                )
+                raise InputError(f"{self.path} has no tensor {name}", "put back its weights")
             by_file.setdefault(self.files[part.tensor if part else name], []).append(name)
         tensors = {}
         for path, wanted in by_file.items():
@@ -169,12 +197,11 @@ class SourceModel:
         shell = copy.deepcopy(self.shell)
         norm = self._fill(shell.get_submodule(self.family.norm), self.family.norm)
         shell.set_submodule(self.family.norm.rpartition(".")[0], FinalNorm(norm))
-        if self.config.tie_word_embeddings and "lm_head.weight" not in self.files:
+        if self.tied:
             name = self.family.embedding + ".weight"
             weight = self.read([name], torch.float32)[name]
             shell.lm_head.weight = nn.Parameter(weight, requires_grad=False)
-        else:
-            self._fill(shell.lm_head, "lm_head")
+        self._fill(shell.lm_head, "lm_head")
         for module in (norm, shell.lm_head):
             module.to(device)
         return Head(shell)
@@ -184,10 +211,9 @@ class SourceModel:
         whole = copy.deepcopy(self.shell)
         base_name = self.shell.base_model_prefix
         self._fill(whole.get_submodule(base_name), base_name)
-        if self.config.tie_word_embeddings and "lm_head.weight" not in self.files:
+        if self.tied:
             whole.lm_head.weight = whole.get_submodule(self.family.embedding).weight
-        else:
-            self._fill(whole.lm_head, "lm_head")
+        self._fill(whole.lm_head, "lm_head")
         return whole
 
     def other_tensors(self) -> list[str]:
@@ -208,7 +234,7 @@ class SourceModel:
         is trusted."""
         paths = [self.path / "config.json", *sorted(set(self.files.values()))]
         paths += list_visible(self.path, CODE) if self.trust_remote_code else []
-        return {path.name: hash_file(path) for path in paths}
+        return {path.relative_to(self.path).as_posix(): hash_file(path) for path in paths}
 
 
 def make_shell(

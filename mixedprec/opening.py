@@ -14,10 +14,14 @@ from transformers import AutoConfig, PretrainedConfig
 from mixedprec.errors import InputError
 from mixedprec.experts import Part, find_part
 from mixedprec.families import FAMILIES, Family, find_family, fit_family
+from mixedprec.lacking import WRONG_CONFIG, explain_lacking
 from mixedprec.model import CODE, SourceModel, make_shell
 from mixedprec.safetensors_header import FLOATS, StoredTensor, read_header
-from mixedprec.tensors import held_name, index_tensors, name_fully, stamp_files, stored_name
+from mixedprec.scheme import AUTO, check_dtype
+from mixedprec.served import choose_dtype, read_dtype
+from mixedprec.tensors import HEADS, held_name, index_files, name_fully, stamp_files, stored_name
 from mixedprec.untrusted import check_blocks, check_config, check_directory, read_json
+from mixedprec.weight_files import ADAPTER, find_weight_files, not_permitted
 
 # A mask over all pairs of 8,192 positions has 64 MiB; the tables of positions of most are smaller.
 MOST_BUFFER_BYTES = 2**30
@@ -59,6 +63,7 @@ def _check_shapes(
 ) -> None:
     """Raise InputError for a parameter that the checkpoint lacks, holds in another shape, or not as
     floating point."""
+    outside = (f"{family.embedding}.weight", *HEADS)
     wanted: dict[Path, dict[str, list[int]]] = {}
     parts: dict[str, Part] = {}
     for name, parameter in shell.named_parameters():
@@ -69,9 +74,7 @@ def _check_shapes(
         if part is not None:
             parts[stored] = part
         elif stored not in files:
-            raise InputError(
-                f"{path} has no tensor {stored}", "download the whole checkpoint again"
-            )
+            raise explain_lacking(path, stored, files, family, tied)
         file = files[part.tensor if part else stored]
         wanted.setdefault(file, {})[stored] = list(parameter.shape)
     for file, shapes in wanted.items():
@@ -81,9 +84,11 @@ def _check_shapes(
                 whole = opened.get_slice(held_name(opened, part.tensor if part else name))
                 found = part.shape(whole) if part else whole.get_shape()
                 if found != shape:
+                    padded = name in outside and found[1:] == shape[1:] and found[0] > shape[0]
+                    rows = f', or write "vocab_size": {found[0]} into it' if padded else ""
                     raise InputError(
                         f"tensor {name} has shape {found} where config.json means {shape}",
-                        "use the config.json that came with these weights",
+                        f"use the config.json that came with these weights{rows}",
                     )
                 if whole.get_dtype() not in FLOATS:
                     raise InputError(
@@ -110,19 +115,15 @@ def _check_experts(path: Path, count: int, files: Mapping[str, Path]) -> None:
     for experts, seen in numbers.items():
         missing = next((number for number in range(count) if number not in seen), None)
         if missing is not None:
-            raise InputError(
-                f"{path} has no tensor of {experts}.{missing}",
-                "download the whole checkpoint again",
-            )
+            raise InputError(f"{path} has no tensor of {experts}.{missing}", WRONG_CONFIG)
         found[experts] = len(seen)
     for name, many in found.items():
         if many != count:
             raise InputError(
-                f"{name} in {path} is of {many} experts, config.json says {count}",
-                "use the config.json that came with these weights",
+                f"{name} in {path} is of {many} experts, config.json says {count}", WRONG_CONFIG
             )
     if not found:
-        raise InputError(f"{path} has no tensor of experts", "download the whole checkpoint again")
+        raise InputError(f"{path} has no tensor of experts", WRONG_CONFIG)
 
 
 def _check_buffers(path: Path, shell: Any) -> None:
@@ -135,13 +136,6 @@ def _check_buffers(path: Path, shell: Any) -> None:
         )
 
 
-def _served_dtype(files: dict[str, Path], probe: str) -> torch.dtype:
-    """The 16-bit type to serve in: the stored one; float16 for a checkpoint in float32."""
-    with safe_open(files[probe], framework="pt") as file:
-        stored = file.get_slice(held_name(file, probe)).get_dtype()
-    return torch.bfloat16 if stored == "BF16" else torch.float16
-
-
 def read_config(
     path: Path, *, trust_remote_code: bool = False
 ) -> tuple[dict[str, Any], PretrainedConfig]:
@@ -150,6 +144,12 @@ def read_config(
     check_directory(path)
     source = path / "config.json"
     if not source.exists():
+        if (path / ADAPTER).exists():
+            raise InputError(
+                f"{path} holds an adapter ({ADAPTER}) without the model that it is for",
+                "merge it into its model (peft: merge_and_unload, then save_pretrained), and give "
+                "the directory of that",
+            )
         raise InputError(f"{path} has no config.json", "give the directory of a Hugging Face model")
     try:
         raw = read_json(source)
@@ -170,25 +170,32 @@ def read_config(
         return raw, config
     except (InputError, MemoryError):
         raise
+    except PermissionError as error:
+        raise not_permitted(source) from error
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{source} cannot be used ({reason})", "repair it") from error
 
 
-def open_model(name: str, *, trust_remote_code: bool = False) -> SourceModel:
+def open_model(name: str, *, trust_remote_code: bool = False, dtype: str = AUTO) -> SourceModel:
     """Open a model by hub id or path; reads headers only. InputError where it cannot be used.
 
     trust_remote_code: run the Python that the directory brings, where its config.json names any.
+    dtype: the type to serve it in, `auto` for the one that it comes in (see `choose_dtype`).
     """
+    check_dtype(dtype)
     path = resolve_path(name, trust_remote_code=trust_remote_code)
     raw, config = read_config(path, trust_remote_code=trust_remote_code)
+    # Making a shell changes what the configuration says.
+    said = read_dtype(config)
     family = fit_family(find_family(config.model_type), config, name)
     if raw.get("quantization_config"):
         raise InputError(f"{name} is already quantized", "give the FP16 or BF16 model it came from")
-    files = name_fully(index_tensors(path), family)
+    weights = find_weight_files(path)
+    files = name_fully(index_files(weights), family, config.tie_word_embeddings)
     embedding = family.embedding + ".weight"
     if embedding not in files:
-        raise InputError(f"{path} has no tensor {embedding}", "download the whole checkpoint again")
+        raise explain_lacking(path, embedding, files, family, config.tie_word_embeddings)
     check_blocks(path, family.blocks, config.num_hidden_layers, files)
     if family.experts is not None:
         _check_experts(path, getattr(config, family.experts.count), files)
@@ -202,19 +209,20 @@ def open_model(name: str, *, trust_remote_code: bool = False) -> SourceModel:
         shell = make_shell(config, family, name, trust_remote_code=trust_remote_code)
     except UNBUILDABLE as error:
         raise InputError(
-            f"{path / 'config.json'} does not describe a model ({error})", "repair it"
+            f"{path / 'config.json'} does not describe a model ({error})",
+            "use the config.json that came with these weights",
         ) from error
     if trust_remote_code:
         _check_shapes(path, shell, family, files, config.tie_word_embeddings)
-    dtype = _served_dtype(files, embedding)
     return SourceModel(
         name,
         path,
         config,
         family,
-        dtype,
+        choose_dtype(dtype, said, family, shell, files),
         files,
         shell,
         trust_remote_code=trust_remote_code,
         stamps=stamp_files(files),
+        aside=weights.aside,
     )

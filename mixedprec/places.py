@@ -50,10 +50,9 @@ def rebased_blocks(reference: SourceModel, candidate: Candidate) -> frozenset[in
 
 def _head_name(model: SourceModel) -> str:
     """The parameter whose weight the head multiplies with: its own, or the tied embedding's."""
-    stored = stored_name("lm_head.weight", model.files)
     packed = isinstance(model, Candidate) and "lm_head" in model.codings
-    own = stored in model.files or packed or not model.config.tie_word_embeddings
-    return "lm_head.weight" if own else model.family.embedding + ".weight"
+    tied = model.tied and not packed
+    return model.family.embedding + ".weight" if tied else "lm_head.weight"
 
 
 def _equal(one: SourceModel, name: str, other: SourceModel, twin: str) -> bool:

@@ -5,7 +5,7 @@ block consists of comes from one function, `realise`: the sweep swaps in its `ef
 the checkpoint writer stores its codes and norms, and the proof compares the two.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mixedprec.arithmetic import Quantized, quantize
 from mixedprec.scheme import FP16_BITS, Scheme
 from mixedprec.search import BlockSearch, ScaleChoice
+from mixedprec.served import cast, too_large
 
 Searches = Mapping[int, BlockSearch]
 Widths = Mapping[str, int]
@@ -52,22 +53,39 @@ class RealisedLinear:
 class RealisedBlock:
     """One block as served: its linears by name, and every other parameter (norms) by name.
 
-    compensated: of modules that stay at 16 bits but read a scaled input (routers), the effective
-    weight in the basis of the reference model: rounding it to 16 bits is not undone anywhere.
+    rounded: in the basis of the reference model, the parameters that storing changes besides
+    quantized weights: norms, biases, routers and kept weights whose rounding to 16 bits nothing
+    undoes. compensated: those of them that read a scaled input (routers). norms: the scales that
+    the output of a norm is divided by.
     """
 
     linears: dict[str, RealisedLinear]
     others: dict[str, Tensor]
-    compensated: dict[str, Tensor]
+    rounded: dict[str, Tensor]
+    compensated: frozenset[str]
+    norms: dict[str, Tensor]
 
-    def effective(self) -> dict[str, Tensor]:
-        """What stands in the reference's place in the basis of the reference, by module."""
+    def effective(self, only: Collection[str] | None = None) -> dict[str, Tensor]:
+        """What stands in the reference's place in the basis of the reference, by parameter.
+
+        only: these linears, with what their scales make of routers, and nothing else of the block.
+        """
         quantized = {
-            name: linear.effective()
+            f"{name}.weight": linear.effective()
             for name, linear in self.linears.items()
             if linear.quantized is not None
         }
-        return quantized | self.compensated
+        if only is None:
+            return quantized | self.rounded
+        mine = {f"{name}.{part}" for name in only for part in ("weight", "bias")}
+        mine |= self.compensated
+        return {name: value for name, value in (quantized | self.rounded).items() if name in mine}
+
+    def bases(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Of every linear and every norm that takes scales, what is divided out of its input and
+        of its output where it is served, a channel."""
+        bases = {name: (one.inputs, one.outputs) for name, one in self.linears.items()}
+        return bases | {name: (torch.ones(1), scales) for name, scales in self.norms.items()}
 
 
 def _source(group_widths: list[int], searches: Searches) -> BlockSearch | None:
@@ -81,19 +99,26 @@ def norm_offset(norm: nn.Module) -> float:
     return 1.0 if "gemma" in type(norm).__name__.lower() else 0.0
 
 
-def _fold_into_norm(norm: Any, scales: Tensor, dtype: torch.dtype) -> tuple[dict, Tensor]:
-    """The norm's parameters over `scales`, rounded to `dtype`, and the scales that undo exactly
-    what was stored: the rounding of a norm then costs nothing."""
+def _fold_into_norm(
+    name: str, norm: Any, scales: Tensor, dtype: torch.dtype
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+    """The parameters of the norm `name` over `scales`, rounded to `dtype`; what they come to in the
+    basis of the reference; and the scales that undo exactly what was stored: the rounding of a
+    norm's weight then costs nothing."""
     offset = norm_offset(norm)
-    gain = norm.weight.float() + offset
-    folded = (gain / scales - offset).to(dtype)
+    weight = norm.weight.float()
+    gain = weight + offset
+    folded = cast(f"{name}.weight", gain / scales - offset, dtype)
     stored = folded.float() + offset
-    exact = torch.where(stored != 0, gain / stored, scales)
-    exact = torch.where((exact > 0) & torch.isfinite(exact), exact, scales)
-    tensors = {"weight": folded}
+    exact = gain / stored
+    undone = (stored != 0) & (exact > 0) & torch.isfinite(exact)
+    exact = torch.where(undone, exact, scales)
+    tensors = {f"{name}.weight": folded}
+    effective = {f"{name}.weight": torch.where(undone, weight, stored * scales - offset)}
     if getattr(norm, "bias", None) is not None:
-        tensors["bias"] = (norm.bias.float() / exact).to(dtype)
-    return tensors, exact
+        tensors[f"{name}.bias"] = cast(f"{name}.bias", norm.bias.float() / exact, dtype)
+        effective[f"{name}.bias"] = tensors[f"{name}.bias"].float() * exact
+    return tensors, effective, exact
 
 
 def realise(
@@ -112,12 +137,15 @@ def realise(
     device = next(block.parameters()).device
     inputs = {name: torch.ones(m.in_features, device=device) for name, m in linears.items()}
     outputs = {name: torch.ones(m.out_features, device=device) for name, m in linears.items()}
+    reference = dict(block.named_parameters())
     others = {
-        name: value.to(dtype)
-        for name, value in block.named_parameters()
+        name: cast(name, value, dtype)
+        for name, value in reference.items()
         if name.rpartition(".")[0] not in widths
     }
-    compensated: dict[str, Tensor] = {}
+    effective = {name: value.float() for name, value in others.items()}
+    compensated: list[str] = []
+    norms: dict[str, Tensor] = {}
     sources: dict[str, ScaleChoice] = {}
     groups = {choice.group for search in searches.values() for choice in search.scales}
     for group in sorted(groups, key=lambda g: g.linears):
@@ -131,26 +159,34 @@ def realise(
         if group.previous in linears:
             outputs[group.previous][-len(scales) :] = scales
         else:
-            folded, scales = _fold_into_norm(block.get_submodule(group.previous), scales, dtype)
-            others |= {f"{group.previous}.{name}": value for name, value in folded.items()}
+            norm = block.get_submodule(group.previous)
+            folded, restored, scales = _fold_into_norm(group.previous, norm, scales, dtype)
+            others |= folded
+            effective |= restored
+            norms[group.previous] = scales
         for name in group.linears:
             inputs[name] = scales
             sources[name] = choice
         for name in group.compensated:
-            reader: Any = block.get_submodule(name)
-            stored = (reader.weight.float() * scales).to(dtype)
-            others[f"{name}.weight"] = stored
-            compensated[name] = stored.float() / scales
+            weight = f"{name}.weight"
+            others[weight] = cast(weight, reference[weight].float() * scales, dtype)
+            effective[weight] = others[weight].float() / scales
+            compensated.append(weight)
 
     def finish(name: str, linear: nn.Linear) -> RealisedLinear:
         bits = widths[name]
         weight: Tensor = linear.weight.float() * inputs[name]
         bias: Tensor | None = linear.bias
         if bias is not None:
-            bias = (bias.float() / outputs[name]).to(dtype)
+            bias = cast(f"{name}.bias", bias.float() / outputs[name], dtype)
+            effective[f"{name}.bias"] = bias.float() * outputs[name]
         if bits == FP16_BITS:
-            kept = (weight / outputs[name][:, None]).to(dtype)
-            return RealisedLinear(None, kept, bias, inputs[name], outputs[name])
+            kept = cast(f"{name}.weight", weight / outputs[name][:, None], dtype)
+            found = RealisedLinear(None, kept, bias, inputs[name], outputs[name])
+            rounded = found.effective()
+            if not torch.equal(rounded, linear.weight):
+                effective[f"{name}.weight"] = rounded
+            return found
         search = searches[bits]
         weight.div_(outputs[name][:, None])
         clip = search.clips.get(name)
@@ -161,11 +197,24 @@ def realise(
             limit = stretched[:, :, None]
             weight.view(*clip.shape, -1).clamp_(-limit, limit)
         coded = quantize(weight, search.scheme_of(name), dtype)
+        _check_codes(f"{name}.weight", coded, dtype)
         return RealisedLinear(coded, None, bias, inputs[name], outputs[name])
 
-    return RealisedBlock(
-        {name: finish(name, m) for name, m in linears.items()}, others, compensated
-    )
+    finished = {name: finish(name, m) for name, m in linears.items()}
+    rounded = {n: v for n, v in effective.items() if not torch.equal(v, reference[n])}
+    return RealisedBlock(finished, others, rounded, frozenset(compensated), norms)
+
+
+def _check_codes(name: str, coded: Quantized, dtype: torch.dtype) -> None:
+    """Raise InputError, with the weight's `name`, where a server that unpacks it to `dtype` would
+    get infinity."""
+    largest = torch.finfo(dtype).max
+    scale = coded.scales.float().amax()
+    # A scale times the most that a code can be from its zero is a bound that mostly tells.
+    if dtype == torch.float16 and not scale * 2**coded.scheme.bits <= largest:
+        values = coded.dequantize().abs().amax()
+        if not values <= largest:
+            raise too_large(name, float(values) if torch.isfinite(values) else None)
 
 
 def stored_bytes(rows: int, columns: int, bits: int, scheme: Scheme) -> int:

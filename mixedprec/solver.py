@@ -158,9 +158,12 @@ def _least_damage(scores: Scores, room: float, said: str) -> Choice:
     if choice is None:
         lightest = {u.name: min(u.options, key=lambda o: o.bytes).bits for u in scores.units}
         least = scores.predict(lightest)
+        # Rounded up: what it says is met when it is asked for.
+        bits = math.ceil(least.bits_per_weight * 1000) / 1000
         raise InputError(
             f"no recipe is as small as {said}",
-            f"the smallest has {least.bits_per_weight:.3f} bits per weight, {least.bytes} bytes",
+            f"give at least {bits:.3f} bits per weight, {least.bytes:,} bytes "
+            f"({least.bytes / 1e6:,.2f} MB)",
         )
     return choice
 
@@ -172,8 +175,9 @@ def _least_bytes(scores: Scores, recovery: float) -> Choice:
     choice = choose_options(_sizes(scores), _damages(scores), allowed)
     if choice is None:
         best = {u.name: min(u.options, key=lambda o: o.kl).bits for u in scores.units}
+        most = math.floor(scores.predict(best).recovered * 1e4 + ROUNDING) / 1e4
         raise InputError(
             f"no recipe gives back {recovery:.2%} of the lost KL",
-            f"these widths give back {scores.predict(best).recovered:.2%} at most",
+            f"these widths give back {most:.2%} at most",
         )
     return choice

@@ -11,15 +11,10 @@ from torch import Tensor
 from mixedprec.arithmetic import Quantized
 from mixedprec.errors import InputError
 from mixedprec.packing import from_compressed_tensors, from_gemm
-from mixedprec.safetensors_header import read_header
 from mixedprec.scheme import Scheme, read_group_size
-from mixedprec.untrusted import (
-    check_config,
-    check_directory,
-    check_pattern,
-    list_visible,
-    read_json,
-)
+from mixedprec.tensors import index_tensors
+from mixedprec.untrusted import check_config, check_directory, check_pattern, read_json
+from mixedprec.weight_files import find_weight_files, read_tensors
 
 QUANTIZED_SUFFIXES = {
     "compressed-tensors": (
@@ -34,12 +29,8 @@ QUANTIZED_SUFFIXES = {
 
 def checkpoint_bytes(folder: Path) -> int:
     """Bytes of all tensors of a checkpoint; the files' headers, which no server keeps, left out."""
-    total = 0
-    for path in list_visible(folder, "*.safetensors"):
-        with open(path, "rb") as file:
-            header = int.from_bytes(file.read(8), "little")
-        total += path.stat().st_size - 8 - header
-    return total
+    files = read_tensors(find_weight_files(folder))
+    return sum(tensor.size for _, tensors in files for tensor in tensors.values())
 
 
 @dataclass(frozen=True)
@@ -88,12 +79,10 @@ def open_checkpoint(folder: Path) -> StoredCheckpoint:
         check_quantization(quantization)
     except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         raise InputError(f"{source} is damaged ({error})", again) from error
-    files: dict[str, Path] = {}
-    for path in list_visible(folder, "*.safetensors"):
-        try:
-            files |= dict.fromkeys(read_header(path).tensors, path)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} is truncated or damaged ({error})", again) from error
+    try:
+        files = index_tensors(folder)
+    except InputError as error:
+        raise InputError(error.what, again) from error
     return StoredCheckpoint(folder, quantization, files)
 
 

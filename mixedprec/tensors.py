@@ -14,15 +14,15 @@ from torch import Tensor
 
 from mixedprec.errors import InputError
 from mixedprec.experts import Part
-from mixedprec.families import Family
-from mixedprec.safetensors_header import read_header
+from mixedprec.families import FAMILIES, Family
 from mixedprec.streams import list_slices
-from mixedprec.untrusted import list_visible, read_json
+from mixedprec.weight_files import WeightFiles, find_weight_files, not_permitted, read_tensors
 
 T = TypeVar("T")
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # Names that older checkpoints give a module of today's transformers.
 OLD_NAMES = {"lm_head.weight": "embed_out.weight"}
+HEADS = ("lm_head.weight", "embed_out.weight")
+EMBEDDINGS = frozenset(f"{family.embedding}.weight" for family in FAMILIES.values())
 # What is read of a file stays in memory while it is open: large tensors come in parts.
 BYTES_A_READ = 64 * 2**20
 
@@ -37,6 +37,8 @@ def report_unreadable(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOMEM:
             raise
+        if isinstance(error, PermissionError):
+            raise not_permitted(path) from error
         raise InputError(f"{path} cannot be read ({error})", "download it again") from error
 
 
@@ -96,7 +98,7 @@ def not_finite(name: str, path: Path, dtype: torch.dtype | None = None) -> Input
     if dtype == torch.float16 and all(is_finite(part) for _, part in read_parts(path, name)):
         return InputError(
             f"tensor {name} in {path.name} holds values above 65,504, the largest of float16",
-            "give the model in bfloat16, if there is one",
+            "give --dtype bfloat16, to serve it in that type",
         )
     return InputError(
         f"tensor {name} in {path.name} holds NaN or infinity",
@@ -117,60 +119,43 @@ def hash_file(path: Path) -> str:
 
 
 def index_tensors(path: Path) -> dict[str, Path]:
-    """Tensor name -> file, from the headers of every safetensors file of the checkpoint.
-    InputError for a file that is missing or damaged, or outside of the directory."""
-    index = path / "model.safetensors.index.json"
-    if index.exists():
-        try:
-            names = sorted(set(read_json(index)["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{index} is damaged", "download the checkpoint again") from error
-        for name in names:
-            if not isinstance(name, str) or name != Path(name).name or name[:1] in ("", "."):
-                raise InputError(
-                    f"{index} names a file outside of its directory, or a hidden one "
-                    f"({str(name)[:80]!r})",
-                    "download the checkpoint again, from a source that you trust",
-                )
-        found = [path / name for name in names]
-    else:
-        found = list_visible(path, "*.safetensors")
-    if not found:
-        if any(any(path.glob(pattern)) for pattern in PICKLED):
-            raise InputError(
-                f"{path} holds its weights as a pickle, which is never loaded",
-                "convert it to safetensors first (transformers: save_pretrained)",
-            )
-        raise InputError(f"{path} holds no safetensors file", "download the whole checkpoint")
-    files: dict[str, Path] = {}
-    for file in found:
-        if not file.exists():
-            raise InputError(f"{file} is missing", "download the whole checkpoint again")
-        try:
-            files |= dict.fromkeys(read_header(file).tensors, file)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{file} is truncated or damaged ({error})", "download it again"
-            ) from error
+    """Tensor name -> file, of the files that hold the weights of the checkpoint in `path`;
+    InputErrors as of `find_weight_files` and `read_tensors`."""
+    return index_files(find_weight_files(path))
+
+
+def index_files(files: WeightFiles) -> dict[str, Path]:
+    """Tensor name -> file, by the headers of a checkpoint's files."""
+    return {name: path for path, tensors in read_tensors(files) for name in tensors}
+
+
+def name_fully(files: dict[str, T], family: Family, tied: bool) -> dict[str, T]:
+    """The tensors by the names of transformers' whole model. files: by stored name.
+
+    Some checkpoints, BLOOM's and old OPTs among them, hold its body alone, without the first part
+    of each name. A model whose head is its embedding (`tied`) may store it as the head only.
+    """
+    embedding = f"{family.embedding}.weight"
+    body, _, blocks = family.blocks.partition(".")
+    if any(name.startswith(f"{blocks}.") for name in files):
+        known = ("lm_head.", body + ".")
+        files = {n if n.startswith(known) else f"{body}.{n}": held for n, held in files.items()}
+    head = next((name for name in HEADS if name in files), None)
+    if tied and embedding not in files and head is not None:
+        files = {embedding if name == head else name: held for name, held in files.items()}
     return files
 
 
-def name_fully(files: dict[str, T], family: Family) -> dict[str, T]:
-    """The tensors by the names of transformers' whole model: some checkpoints, BLOOM's and old OPTs
-    among them, hold its body alone, without the first part of each name. files: by stored name."""
-    body, _, bare = f"{family.embedding}.weight".partition(".")
-    if bare not in files:
-        return files
-    known = ("lm_head.", body + ".")
-    return {n if n.startswith(known) else f"{body}.{n}": held for n, held in files.items()}
-
-
 def held_name(file: Any, name: str) -> str:
-    """What an open file calls the tensor `name`: see `name_fully`."""
-    return name if name in file.keys() else name.partition(".")[2]
+    """What an open file that holds the tensor `name` calls it: see `name_fully`."""
+    names = file.keys()
+    bare = name.partition(".")[2]
+    if name in names or bare in names or name not in EMBEDDINGS:
+        return name if name in names else bare
+    return next((head for head in HEADS if head in names), bare)
 
 
-def stored_name(name: str, files: dict[str, Path]) -> str:
+def stored_name(name: str, files: Mapping[str, Any]) -> str:
     """What a parameter is called in this checkpoint."""
     old = OLD_NAMES.get(name, name)
     return old if name not in files and old in files else name

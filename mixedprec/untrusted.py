@@ -186,7 +186,7 @@ def check_directory(folder: Path) -> None:
     with JSON of absurd size. Hidden files are not looked at, and must not be read: see
     `list_visible`."""
     allowed = _own_ground(folder)
-    for path in _list_files(folder):
+    for path in list_files(folder):
         try:
             resolved = path.resolve(strict=True)
             status = resolved.stat()
@@ -233,7 +233,7 @@ def _own_ground(folder: Path) -> Path:
     return real
 
 
-def _list_files(folder: Path) -> Iterator[Path]:
+def list_files(folder: Path) -> Iterator[Path]:
     """Everything in a model directory and its subdirectories that is no directory, and every link;
     nothing that is hidden."""
     for place, folders, files in os.walk(folder):
@@ -276,5 +276,6 @@ def check_blocks(path: Path, blocks: str, expected: int, names: Mapping[str, Any
     if len(found) < expected:
         raise InputError(
             f"{path} has tensors of {len(found)} blocks, its config.json says {expected}",
-            "download the whole checkpoint again",
+            "use the config.json that came with these weights, or a checkpoint that was saved "
+            "whole",
         )

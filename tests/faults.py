@@ -55,7 +55,7 @@ class ForkServer:
     def close(self) -> None:
         assert self._process.stdin
         self._process.stdin.close()
-        self._process.wait(timeout=10)
+        self._process.wait()
 
 
 def serve() -> None:

@@ -45,8 +45,8 @@ def write_searched_run(
 
 @torch.no_grad()
 def build_whole(model: SourceModel, searches: Path, bits: Mapping[str, int]) -> PreTrainedModel:
-    """The naive way: transformers' own model with effective weights put in by hand. bits: of every
-    unit."""
+    """The naive way: transformers' own model with effective weights put in by hand. bits: of units;
+    those without are the reference's."""
     whole = AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32).eval()
     widths = tuple(sorted(set(bits.values()) - {FP16_BITS}))
     for number in range(model.blocks):
@@ -55,8 +55,9 @@ def build_whole(model: SourceModel, searches: Path, bits: Mapping[str, int]) -> 
             linear: bits[f"{number}.{kind.name}"]
             for kind in model.family.units
             for linear in kind.linears
+            if f"{number}.{kind.name}" in bits
         }
         block = whole.get_submodule(model.prefix(number))
         for name, weight in swappable.weights(chosen).items():
-            block.get_submodule(name).weight.data = weight.clone()
+            block.get_parameter(name).data = weight.clone()
     return whole

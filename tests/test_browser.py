@@ -91,11 +91,13 @@ def test_a_live_run_fills_in(page: "sync_api.Page", runs: Path) -> None:
     (run / "progress.jsonl").write_text(
         json.dumps({"time": "", "stage": "sweep", "done": 3, "total": 8, "eta": 40.0}) + "\n"
     )
-    holder = "import fcntl, os, sys, time\nfile = open(sys.argv[1], 'a+')\n"
+    holder = "import fcntl, os, sys\nfile = open(sys.argv[1], 'a+')\n"
     holder += "fcntl.flock(file, fcntl.LOCK_EX)\nfile.write(str(os.getpid()))\nfile.flush()\n"
-    holder += "print('held', flush=True)\ntime.sleep(120)\n"
+    holder += "print('held', flush=True)\nsys.stdin.read()\n"
     command = [sys.executable, "-c", holder, str(run / ".lock")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         page.goto("/run/live")
         sync_api.expect(page.locator("#progress-panel")).to_contain_text("sweep 3 of 8, 40 s left")
@@ -246,7 +248,7 @@ def test_a_prompt_is_explained(page: "sync_api.Page") -> None:
     sync_api.expect(page.get_by_role("link", name="Optional SAX2")).to_have_count(1)
     page.get_by_text("The same as a table").last.click()
     sync_api.expect(page.locator("#explain-body details[open] table")).to_contain_text("handler")
-    assert page.title() == "awqscope"
+    assert page.title() == "Explain · demo · awqscope"
 
 
 def test_nothing_a_run_holds_becomes_markup(page: "sync_api.Page", runs: Path) -> None:
@@ -269,7 +271,7 @@ def test_nothing_a_run_holds_becomes_markup(page: "sync_api.Page", runs: Path) -
     sync_api.expect(page.get_by_text(HOSTILE).first).to_be_visible()
     page.goto(f"/run/{quote(name)}/tokens")
     sync_api.expect(page.locator("#text-view .t").first).to_have_text(HOSTILE)
-    assert page.title() == "awqscope"
+    assert page.title() == f"Tokens · {name} · awqscope"
     assert page.locator("main script, main img[src=x]").count() == 0
 
 

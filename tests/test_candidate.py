@@ -274,7 +274,7 @@ def test_damage_inside_a_tensor_is_named_when_it_is_read(
     [
         ({"num_hidden_layers": 3}, "num_hidden_layers is 3, the reference's 2"),
         ({"hidden_size": 256}, "hidden_size is 256, the reference's 128"),
-        ({"vocab_size": 400}, "vocab_size is 400, the reference's 384"),
+        ({"vocab_size": 401}, "vocab_size is 401, the reference's 384"),
         ({"num_key_value_heads": 4}, "num_key_value_heads is 4"),
         ({"rms_norm_eps": 1e-3}, "rms_norm_eps is 0.001"),
         ({"rope_theta": 5.0, "rope_parameters": None}, "rope_parameters is"),

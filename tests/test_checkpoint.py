@@ -24,6 +24,7 @@ from mixedprec.model import SourceModel
 from mixedprec.opening import open_model
 from mixedprec.recipe import Recipe, make_recipe
 from mixedprec.scheme import FP16_BITS, Scheme
+from mixedprec.served import read_ends
 from mixedprec.stored import checkpoint_bytes, open_checkpoint
 from tests.tiny import STOCK
 
@@ -66,16 +67,17 @@ def simulate(
     model: SourceModel, recipe: Recipe, searches: Path, windows: torch.Tensor
 ) -> torch.Tensor:
     """Logits with every block's effective weights in the reference's basis."""
-    entrance = model.read_entrance()
+    ends = read_ends(model)
+    entrance = ends.entrances[True]
     all_kwargs = entrance.block_kwargs(windows.shape[1])
     hidden = entrance.enter(windows)
     for number in range(model.blocks):
         block = model.read_block(number)
         realised = realise_block(model, recipe, searches, number, model.dtype)
         for name, weight in realised.effective().items():
-            block.get_submodule(name).weight.data = weight
+            block.get_parameter(name).data = weight
         hidden = run_block(block, hidden, all_kwargs[number])
-    return model.read_head()(hidden)
+    return ends.heads[True](hidden)
 
 
 @pytest.mark.parametrize("family", STOCK)
@@ -91,8 +93,8 @@ def test_transformers_loads_what_was_simulated(
         reference = simulate(model, make_recipe("", model.family, 2, 16), searches, windows)
     simulated = simulate(model, recipe, searches, windows)
     damage = (simulated - reference).abs().mean()
-    # Float16 of norm biases and of kept weights is all that differs.
-    assert (logits - simulated).abs().mean() < 0.01 * damage
+    # Float32's roundings are all that differs.
+    assert (logits - simulated).abs().mean() < 1e-4 * damage
     stored = open_checkpoint(tmp_path / "out")
     widths = recipe.linear_widths()
     for number in range(model.blocks):
@@ -123,7 +125,7 @@ def test_other_stored_types_round_trip(
     simulated = simulate(model, recipe, searches, windows)
     expected = torch.bfloat16 if dtype == torch.bfloat16 else torch.float16
     assert model.dtype == expected
-    assert (logits - simulated).abs().mean() < 2e-3 * simulated.std()
+    assert (logits - simulated).abs().mean() < 1e-5 * simulated.std()
 
 
 def test_targets_are_disjoint_anchored_and_complete(searched: Searched, tmp_path: Path) -> None:

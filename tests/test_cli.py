@@ -1,13 +1,13 @@
 """The command line: results where they belong, and one line with the remedy for bad input."""
 
 import json
+import os
 import resource
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import mixedprec.checkpoint
 from app.cli import app
-from app.commands.common import default_out, parse_bytes
+from app.commands.common import default_out, parse_bytes, parse_share
 from app.facts import provenance_facts
 from diagnose.repair import PROOF
 from diagnose.rundir import RunDirectory
@@ -358,7 +358,7 @@ def test_a_proof_that_cannot_be_carried_out_leaves_the_checkpoint(
     said, _, command = lines[-1].partition(": prove it with ")
     assert f"{out} is complete but not proved" in said
     kept.rename(out / "model.safetensors")
-    subprocess.run(shlex.split(command), check=True, capture_output=True, timeout=120)
+    subprocess.run(shlex.split(command), check=True, capture_output=True)
     assert json.loads((out / "awqscope-proof.json").read_text())["passed"]
 
 
@@ -396,39 +396,60 @@ def start(arguments: list[str], **kwargs: object) -> subprocess.Popen:
     )
 
 
-def test_interrupt_ends_in_one_line_and_resumes(
-    options: list[str], make_model: MakeModel, tmp_path: Path
+@pytest.mark.parametrize(
+    ("signals", "code"),
+    [((signal.SIGINT, signal.SIGINT), 130), ((signal.SIGTERM, signal.SIGINT), 143)],
+)
+def test_a_run_asked_to_end_says_so_in_one_line_and_resumes(
+    signals: tuple[signal.Signals, ...],
+    code: int,
+    options: list[str],
+    make_model: MakeModel,
+    tmp_path: Path,
 ) -> None:
-    arguments = ["run", str(make_model("llama", num_hidden_layers=8)), *options]
+    """Whichever comes first decides; the second falls into its leaving. The command that the run
+    then shows goes on with it, from any directory."""
+    arguments = ["run", str(make_model("llama", num_hidden_layers=4)), *options]
     process = start(arguments)
-    while process.poll() is None and not (tmp_path / "out" / "progress.jsonl").exists():
-        time.sleep(0.02)
-    # Python drops an interrupt that falls into a destructor; a user would press again.
-    stderr = None
-    while stderr is None:
-        process.send_signal(signal.SIGINT)
-        try:
-            _, stderr = process.communicate(timeout=3)
-        except subprocess.TimeoutExpired:
-            continue
-    assert process.returncode == 130, stderr
+    assert process.stderr is not None
+    while not process.stderr.readline().startswith("AWQ search"):
+        assert process.poll() is None
+    for number in signals:
+        process.send_signal(number)
+    _, stderr = process.communicate()
+    assert process.returncode == code, stderr
     assert "Traceback" not in stderr
-    assert stderr.strip().splitlines()[-1].startswith("awqscope: interrupted")
-    assert RunDirectory(tmp_path / "out").read()["error"]["message"] == "interrupted"
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert stderr.strip().splitlines()[-1].startswith("awqscope: interrupted; the same command")
+    run = RunDirectory(tmp_path / "out")
+    assert (run.read()["state"], run.look()["state"]) == ("running", "stopped")
+    shown = CliRunner().invoke(app, ["show", str(run.path)]).stdout
+    assert "The run was stopped before its end (search)" in shown
+    command = shown.partition("go on with it: ")[2].splitlines()[0]
+    program = shlex.join([sys.executable, "-m", "app.cli"])
+    subprocess.run(
+        f'awqscope() {{ {program} "$@"; }}\n{command}',
+        shell=True,
+        check=True,
+        capture_output=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
+    assert run.look()["state"] == "done"
 
 
 def test_interrupt_while_proving_leaves_the_checkpoint(
     finished: RunDirectory, tmp_path: Path
 ) -> None:
     out = tmp_path / "checkpoint"
-    process = start([*proving(finished, finished.path / "recipe.json", out), "--json"])
+    arguments = [*proving(finished, finished.path / "recipe.json", out), "--json"]
+    process = start(arguments, start_new_session=True)
     assert process.stderr is not None
     while not process.stderr.readline().startswith("proving"):
         assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
+    # To all of its group, as a terminal and a supervisor do: the proof leaves it to its parent.
+    os.killpg(process.pid, signal.SIGTERM)
+    stdout, stderr = process.communicate()
+    assert process.returncode == 143, stderr
     assert stdout == ""
     (line,) = stderr.splitlines()
     assert line.startswith(f"awqscope: interrupted; {out} is complete but not proved: prove it")
@@ -447,7 +468,7 @@ def test_full_disk_ends_in_one_line_and_resumes(
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     process = start(arguments, preexec_fn=restrict)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate()
     assert process.returncode == 2, stderr
     assert "Traceback" not in stderr
     assert "the disk is full while writing" in stderr.strip().splitlines()[-1]
@@ -469,6 +490,13 @@ def test_sizes_and_names() -> None:
     assert parse_bytes("8GiB") == 8 * 2**30
     assert parse_bytes("500 MB") == 500_000_000
     assert parse_bytes("1.5k") == 1500
+    assert parse_bytes("4.97 MB") == 4_970_000
+    assert parse_bytes("4,966,784 bytes") == parse_bytes("4,966,784") == 4_966_784
+    assert parse_share("95%") == parse_share("95") == parse_share("0.95") == parse_share("95.0 %")
+    assert (parse_share("1"), parse_share("100"), parse_share("0.5%")) == (1.0, 1.0, 0.005)
+    for text in ("1.5", "101", "150%", "-1", "nan", "a", ""):
+        with pytest.raises(InputError, match=r"is no share: give it like 95% or 0\.95"):
+            parse_share(text)
     with pytest.raises(InputError):
         parse_bytes("GiB")
     assert default_out("org/Model-7B") == Path("reports/Model-7B")

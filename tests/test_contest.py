@@ -95,8 +95,8 @@ def test_recipes_measured_together_are_each_its_own_model(run: RunDirectory) -> 
             for block in range(inputs.model.blocks):
                 prefix = inputs.model.prefix(block)
                 swappable = read_swappable(inputs.model, block, run.searches, (4, 8))
-                for linear, weight in swappable.weights(recipe.block_widths(prefix)).items():
-                    changed.get_submodule(f"{prefix}.{linear}").weight.data = weight
+                for name, weight in swappable.weights(recipe.block_widths(prefix)).items():
+                    changed.get_parameter(f"{prefix}.{name}").data = weight
             log_q = changed(inputs.windows).logits[:, :-1].log_softmax(-1)
             kl = (expected.exp() * (expected - log_q)).sum(-1).mean(1)
             assert found[name] == pytest.approx(kl.numpy(), rel=1e-3, abs=1e-7)
@@ -243,7 +243,7 @@ def test_runs_without_scores(run: RunDirectory, tmp_path: Path) -> None:
     record = run.read()
     record["stages"].pop("recipe")
     (tmp_path / "run.json").write_text(json.dumps(record))
-    with pytest.raises(InputError, match="has not scored its units: finish the run first"):
+    with pytest.raises(InputError, match="has not scored its units: go on with it: awqscope run "):
         read_scores(tmp_path)
 
 

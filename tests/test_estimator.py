@@ -61,7 +61,7 @@ def test_blockwise_equals_one_backward_pass(setup: Setup) -> None:
         products = 0
         for linear in unit.linears:
             full = f"{model.prefix(unit.block)}.{linear}"
-            delta = effective[linear] - whole.get_submodule(full).weight
+            delta = effective[f"{linear}.weight"] - whole.get_submodule(full).weight
             product = (by_name[full] * (caught[full][0] @ delta.T)).sum(-1)
             alone = 0.5 * product.square().sum() / (windows.shape[1] - 1)
             assert found.linears[full, 4].item() == pytest.approx(alone.item(), rel=1e-3)

@@ -195,7 +195,10 @@ def test_runs_that_cannot_be_judged(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=what):
             read_evidence(RunDirectory(path), "mixed")
 
-    refused("is not finished .it is running", write_run(tmp_path, "going", state="running"))
+    refused(
+        "it was stopped before its end.: go on with it: awqscope run ",
+        write_run(tmp_path, "going", state="running"),
+    )
     refused("run of schema 99", write_run(tmp_path, "old", schema=99))
     refused("holds no run", tmp_path)
     without = write_run(tmp_path, "without")

@@ -263,11 +263,11 @@ def test_the_router_is_swapped_with_what_it_reads(searched: Searched) -> None:
     model, folder, _ = searched
     layout = model.family.experts
     assert layout is not None
-    swappable, name = read_swappable(model, 0, folder, (4,)), f"{layout.module}.gate"
+    swappable, name = read_swappable(model, 0, folder, (4,)), f"{layout.module}.gate.weight"
     linears = [linear for kind in model.family.units for linear in kind.linears]
     kept = dict.fromkeys(linears, 16)
     weights = swappable.weights(dict.fromkeys(linears, 4))
-    router = model.read_block(0).get_submodule(name).weight
+    router = model.read_block(0).get_parameter(name)
     assert 0 < (weights[name] - router).abs().max() < 1e-3 * router.abs().max()
     assert name not in swappable.weights(kept | {"self_attn.q_proj": 4})
     assert name not in {found for found, _, _ in swappable.pairs(weights)}
@@ -305,7 +305,7 @@ def test_estimates_equal_one_backward_pass(searched: Searched) -> None:
                 assert found.linears[full, 4].item() == 0
                 continue
             gradient = dict(zip(caught, gradients, strict=True))[full]
-            delta = effective[linear] - whole.get_submodule(full).weight.detach()
+            delta = effective[f"{linear}.weight"] - whole.get_submodule(full).weight.detach()
             product = (gradient * (caught[full][0].detach() @ delta.T)).sum(-1)
             alone = 0.5 * product.square().sum() / scored
             assert found.linears[full, 4].item() == pytest.approx(alone.item(), rel=1e-3)

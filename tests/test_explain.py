@@ -105,12 +105,12 @@ def test_blame_equals_building_each_model_whole(opened: OpenedRun, found: Explan
     for entry in apart(found)[:3]:
         assert entry.parting is not None
         token, place = entry.parting.reference.token, entry.parting.position
-        low, full = opened.models["uniform"], opened.models["reference"]
+        low = opened.models["uniform"]
         assert [row.block for row in entry.blocks] == [0, 1]
         for row in entry.blocks:
             mine = f"{row.block}."
-            alone = {unit: (low if unit.startswith(mine) else full)[unit] for unit in low}
-            rest = {unit: (full if unit.startswith(mine) else low)[unit] for unit in low}
+            alone = {unit: bits for unit, bits in low.items() if unit.startswith(mine)}
+            rest = {unit: bits for unit, bits in low.items() if not unit.startswith(mine)}
             for bits, wins, odds in (
                 (alone, not row.breaks, row.isolated_probability),
                 (rest, row.restores, row.restored_probability),

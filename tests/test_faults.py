@@ -43,7 +43,7 @@ FINISHED = (
     *(name for name in UNFINISHED if not name.startswith("work")),
     *(*CHECKPOINT, "checkpoint/tokenizer.json", "checkpoint/README.md", "proof.json"),
 )
-CLEAR = {2: "awqscope: ", 130: "awqscope: interrupted; "}
+CLEAR = {2: "awqscope: ", 130: "awqscope: interrupted; ", 143: "awqscope: interrupted; "}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _some(hows: tuple[str, ...], turn: int) -> list[str]:
 
 
 def _kills() -> Iterator[Case]:
-    kinds = ((signal.SIGKILL, -9, 1), (signal.SIGINT, 130, 2), (signal.SIGTERM, -15, 4))
+    kinds = ((signal.SIGKILL, -9, 1), (signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 4))
     for number, code, step in kinds:
         for at in EVENTS[::step]:
             name = f"{number.name} at {at[0]} {at[1]}"

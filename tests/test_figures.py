@@ -14,6 +14,7 @@ from app.figures.blocks import draw_depth, draw_differences, draw_profile, draw_
 from app.figures.frame import ORANGE, choose_log, escape
 from app.figures.recipes import draw_recipes
 from app.predict import quantized_units, unit_kl
+from app.words import number
 from tests.runs import SAMPLE
 
 VIEWS = ("isolated", "cumulative", "restored")
@@ -91,7 +92,9 @@ def test_a_log_scale_shows_every_block_with_its_interval(metric: str) -> None:
     assert {trace.type for trace in figure.data} == {"scatter"}
     alone = figure.data[0]
     isolated = [row for row in rows if row["view"] == "isolated"]
-    assert list(alone.customdata) == [row[metric] for row in isolated]
+    values = [row[metric] for row in isolated]
+    form = ".5f" if metric == "kl" else "+.4f"
+    assert all(number(v, form) in note for v, note in zip(values, alone.customdata, strict=True))
     if metric == "kl":
         assert figure.layout.yaxis.type == "log"
         assert list(alone.y) == [row["kl"] for row in isolated]
@@ -101,7 +104,7 @@ def test_a_log_scale_shows_every_block_with_its_interval(metric: str) -> None:
     assert "signed log scale" in [note.text for note in figure.layout.annotations]
     assert np.isfinite(alone.y).all()
     # In the order of the values, on zero's own side, and between the labels it is between.
-    assert np.argsort(alone.y).tolist() == np.argsort(alone.customdata).tolist()
+    assert np.argsort(alone.y).tolist() == np.argsort(values).tolist()
     assert [block for block, y in zip(alone.x, alone.y, strict=True) if y < 0] == below
     assert tick(figure, 0) == 0
     assert tick(figure, -0.1) < alone.y[6] < tick(figure, -0.01)

@@ -24,9 +24,10 @@ SCHEMES = {4: Scheme(4, 64, False), 8: Scheme(8, 64, True)}
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("family", PACKED)
 def test_both_ways_give_the_same_logits_and_weights(
-    family: str, make_model: Callable[..., Path], tmp_path: Path
+    family: str, dtype: torch.dtype, make_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     model = open_model(str(make_model(family)))
     # Nothing scaled and nothing clipped: what is tested is how a checkpoint is read.
@@ -39,7 +40,9 @@ def test_both_ways_give_the_same_logits_and_weights(
     write_checkpoint(tmp_path / "out", model, recipe, tmp_path, SCHEMES)
     windows = torch.randint(0, 384, (3, 48), generator=torch.Generator().manual_seed(1))
     space = StreamSpace([(CPU, 0)], tmp_path)
-    whole, parts = (load_checkpoint(tmp_path / "out", how, space) for how in ("whole", "by block"))
+    whole, parts = (
+        load_checkpoint(tmp_path / "out", how, space, dtype=dtype) for how in ("whole", "by block")
+    )
     for ours, theirs in zip(parts.logits(windows), whole.logits(windows), strict=True):
         assert torch.equal(ours, theirs)
     for number in range(model.blocks):

@@ -86,7 +86,8 @@ def test_truncated_weights(damaged: Path) -> None:
 
 
 def test_missing_shard(damaged: Path) -> None:
-    index = {"metadata": {}, "weight_map": {"a": "model.safetensors", "b": "other.safetensors"}}
+    (damaged / "model.safetensors").rename(damaged / "one.safetensors")
+    index = {"metadata": {}, "weight_map": {"a": "one.safetensors", "b": "other.safetensors"}}
     (damaged / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match=r"other\.safetensors is missing"):
         open_model(str(damaged))

@@ -15,6 +15,8 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
     text = tmp_path / "p.txt"
     text.write_bytes("  one \n\n \t\ntwo\u2028still two\r\nthree".encode())
     assert read_prompts(text) == ["  one ", "two\u2028still two", "three"]
+    text.write_bytes(b"\xef\xbb\xbfone\r\n")
+    assert read_prompts(text) == ["one"], "a mark is no part of a prompt"
     lines = tmp_path / "p.jsonl"
     lines.write_text('{"prompt": "one\\ntwo", "id": 1}\n\n{"prompt": "--json"}\n')
     assert read_prompts(lines) == ["one\ntwo", "--json"]

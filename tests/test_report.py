@@ -441,10 +441,10 @@ def test_every_text_has_its_hash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
-        ({"state": "running"}, "finish it first: the command that began it goes on with it"),
+        ({"state": "running"}, "(it was stopped before its end): go on with it: awqscope run "),
         (
             {"state": "failed", "error": {"message": "no space", "remedy": "free some"}},
-            "failed (no space): free some; the command that began it goes on with it",
+            "failed (no space): free some; go on with it: awqscope run ",
         ),
         ({"state": "failed"}, "no reason was recorded"),
         ({"schema": 99}, "schema 99"),

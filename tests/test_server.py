@@ -108,7 +108,13 @@ def find_type(part: Any, kind: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/", 200), ("/run/none", 200), ("/_dash-layout", 200), ("/_dash-dependencies", 200)],
+    [
+        ("/", 200),
+        ("/run/none", 404),
+        ("/none", 404),
+        ("/_dash-layout", 200),
+        ("/_dash-dependencies", 200),
+    ],
 )
 def test_every_answer_carries_the_headers(tmp_path: Path, path: str, status: int) -> None:
     client = make_client(tmp_path)
@@ -462,7 +468,7 @@ def test_text_of_a_run_stays_text(tmp_path: Path) -> None:
             assert not props.get("dangerously_allow_code")
     assert ODD in read_text(show(client, link("run", ODD))[0])
     assert SCRIPT in json.dumps(find_type(show(client, "/")[0], "AgGrid")[0]["rowData"])
-    assert "onerror" not in client.get(link("run", ODD)).text
+    assert "<img" not in client.get(link("run", ODD)).text
 
 
 def test_a_name_that_is_no_text_spoils_no_list(tmp_path: Path) -> None:

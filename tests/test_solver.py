@@ -85,7 +85,7 @@ def test_provenance_says_what_was_asked_and_is_expected() -> None:
 def test_budgets_that_nothing_meets() -> None:
     with pytest.raises(InputError, match=r"as small as 3\.9 bits per weight: .* 4\.000 bits"):
         solve(SCORES, target_bits=3.9)
-    with pytest.raises(InputError, match=r"as small as 2000 bytes: .* 2200 bytes"):
+    with pytest.raises(InputError, match=r"as small as 2000 bytes: .* 2,200 bytes"):
         solve(SCORES, max_bytes=2000)
     with pytest.raises(InputError, match=r"gives back 99\.90%.* 99\.00% at most"):
         solve(limit_widths(SCORES, (4, 8)), min_recovery=0.999)

@@ -9,13 +9,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import app.store
-from app.store import Store, UnknownRunError, index_tokens
+from app.store import Store, UnknownRunError
 from diagnose.rundir import RunDirectory
 from mixedprec.errors import InputError
 from tests.runs import SAMPLE, change_record, make_tokens, write_run, write_tokens
@@ -341,43 +338,6 @@ def test_changes_do_not_add_up(
     reads.clear()
     store.table("r0", "units")
     assert reads.total() == 0
-
-
-def check_index(table: pa.Table, path: Path, row_group: int) -> None:
-    write_tokens(path, table, row_group)
-    found = index_tokens(pq.ParquetFile(path / "tokens.parquet"))
-    frame = table.to_pandas().dropna(subset=["kl_uniform"]).astype({"kl_uniform": float})
-    frame["delta"] = frame.nll_uniform.astype("float32") - frame.nll_reference.astype("float32")
-    means = frame.groupby("window").agg(kl=("kl_uniform", "mean"), delta=("delta", "mean"))
-    means = means.sort_values("kl", ascending=False)
-    assert [row["window"] for row in found.windows] == list(means.index)
-    assert [row["kl"] for row in found.windows] == pytest.approx(list(means.kl))
-    assert [row["delta_nll"] for row in found.windows] == pytest.approx(list(means.delta), abs=1e-6)
-    worst = frame.nlargest(app.store.WORST_TOKENS, "kl_uniform")
-    assert [row["kl"] for row in found.tokens] == pytest.approx(list(worst.kl_uniform))
-    places = [(row["window"], row["position"], row["text"]) for row in found.tokens]
-    assert places == list(zip(worst.window, worst.position, worst.text, strict=True))
-    assert [row["delta_nll"] for row in found.tokens] == pytest.approx(list(worst.delta))
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    windows=st.integers(1, 12),
-    length=st.integers(2, 60),
-    row_group=st.integers(1, 200),
-    seed=st.integers(0, 99),
-)
-def test_index_against_pandas(
-    tmp_path_factory: pytest.TempPathFactory, windows: int, length: int, row_group: int, seed: int
-) -> None:
-    table = make_tokens(windows, length, seed=seed)
-    check_index(table, tmp_path_factory.mktemp("index"), row_group)
-
-
-def test_index_of_tokens_without_scores(tmp_path: Path) -> None:
-    write_tokens(tmp_path, make_tokens(3, 1))
-    found = index_tokens(pq.ParquetFile(tmp_path / "tokens.parquet"))
-    assert (found.windows, found.tokens) == ([], [])
 
 
 def test_one_window_of_many_row_groups(tmp_path: Path) -> None:

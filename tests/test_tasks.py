@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -28,6 +29,7 @@ from diagnose.cluster import Cluster, choose_kind, import_ray, open_cluster, usa
 from diagnose.pipeline import run_pipeline
 from diagnose.processes import Processes, open_processes
 from diagnose.rundir import RunDirectory
+from diagnose.signals import ENDING
 from diagnose.spec import RunSpec
 from diagnose.stages.chunks import choose_size
 from diagnose.tasks import Placement, Task, ThisProcess, list_missing, share_threads
@@ -126,6 +128,27 @@ def test_errors_come_back_whole(pair: Processes, tmp_path: Path) -> None:
     assert (tmp_path / "a").read_text() == "there on cpu"
 
 
+def test_workers_leave_signals_to_who_hands_out_tasks(pair: Processes, tmp_path: Path) -> None:
+    """A terminal and a supervisor send them to all of a group."""
+
+    def write(name: str) -> None:
+        files = [tmp_path / f"{name}{number}" for number in (1, 2)]
+        tasks = [small_task(f.name, partial(write_file, f, f.name)) for f in files]
+        pair.run(tasks, lambda done: None)
+
+    def list_workers() -> list[int]:
+        return sorted(process.pid or 0 for process in multiprocessing.active_children())
+
+    write("before")
+    workers = list_workers()
+    for pid in workers:
+        for number in ENDING:
+            os.kill(pid, number)
+    write("after")
+    assert list_workers() == workers
+    assert (tmp_path / "after2").read_text() == "after2 on cpu"
+
+
 def test_a_task_that_kills_every_process_is_given_up(
     pair: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,11 +190,10 @@ def test_workers_end_with_a_killed_driver_and_a_resume_repeats_nothing(
     ).stdout.split()
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
-        time.sleep(0.1)
     assert children
-    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    # They follow, however long a busy machine takes for it; children that nobody waits for vanish.
+    while any(Path(f"/proc/{pid}").exists() for pid in children):
+        time.sleep(0.1)
     kept = {p: p.stat().st_mtime_ns for p in [*out.glob("awq/*"), *out.glob("work/sweep-*")]}
     assert len(kept) > 8
     repeated: list[Path] = []

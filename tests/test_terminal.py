@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 from rich.text import Text
 from typer.testing import CliRunner
 
@@ -38,6 +39,14 @@ def test_the_console_styles_but_passes_nothing_on() -> None:
     said = file.getvalue()
     assert said.startswith("\x1b[1m")
     assert said.replace("\x1b[1m", "").replace("\x1b[0m", "").rstrip("\n").isprintable()
+
+
+def test_brackets_and_colons_of_a_name_are_shown() -> None:
+    file = io.StringIO()
+    table = Table()
+    table.add_row("a[bold] [1] :smile:[/bold]")
+    PlainConsole(file=file, width=200).print(table, "[red]b[/red]")
+    assert "a[bold] [1] :smile:[/bold]" in file.getvalue() and "[red]b[/red]" in file.getvalue()
 
 
 def test_no_name_in_a_run_steers_the_terminal(tmp_path: Path) -> None:

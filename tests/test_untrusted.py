@@ -64,10 +64,10 @@ def test_json_that_is_taken() -> None:
     with pytest.raises(ValueError, match="'a' is there twice"):
         parse_json('{"a": 1, "a": 2}', unique=True)
     names = [f'"{number}": 0' for number in range(30_000)]
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ValueError, match="'29999' is there twice"):
         parse_json("{" + ", ".join([*names, names[-1]]) + "}", unique=True)
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_files_that_are_endless_or_no_files(tmp_path: Path) -> None:
@@ -223,8 +223,13 @@ def test_stacked_experts_of_a_body_alone_in_several_files(
         )
         others[f"layers.{block}.mlp.experts.down_proj"] = torch.stack(down)
     bare = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
-    save_file(bare, folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    save_file(bare, folder / "model-1.safetensors")
     save_file(others, folder / "model-2.safetensors")
+    weight_map = dict.fromkeys(bare, "model-1.safetensors")
+    weight_map |= dict.fromkeys(others, "model-2.safetensors")
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     found = open_model(str(folder)).read_block(1).state_dict()
     expected = open_model(str(make_model("qwen3_moe"))).read_block(1).state_dict()
     assert found.keys() == expected.keys()
@@ -257,10 +262,11 @@ def test_the_hubs_cache_is_read_but_not_another_models(folder: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "name", ["../x.safetensors", "/etc/passwd", "sub/x.safetensors", "..", "", ".x.safetensors"]
+    "name", ["../x.safetensors", "/etc/passwd", "sub/.x.safetensors", "..", "", ".x.safetensors"]
 )
 def test_an_index_that_points_outside(name: str, folder: Path) -> None:
-    index = {"weight_map": {"model.norm.weight": name}}
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": name}}
+    (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match="names a file outside of its directory"):
         open_model(str(folder))
@@ -298,10 +304,10 @@ def test_absurd_sizes_of_text_files(folder: Path) -> None:
 )
 def test_absurd_configs_are_refused_at_once(changes: dict[str, Any], folder: Path) -> None:
     change_config(folder, **changes)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InputError, match="which no model has: use the config"):
         open_model(str(folder))
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_more_blocks_than_there_are_tensors_of(folder: Path) -> None:
@@ -357,9 +363,9 @@ def test_patterns_that_servers_use(pattern: str) -> None:
 @pytest.mark.parametrize("pattern", [".*" * 5 + "X$", "a?" * 20 + "a*X$", "(a|a)" * 16 + ".*.*X$"])
 def test_patterns_that_pass_end_soon(pattern: str) -> None:
     check_pattern(pattern)
-    began = time.monotonic()
+    began = time.process_time()
     assert not re.match(pattern, "a" * 60)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 CONFIGURATION = """

@@ -10,6 +10,7 @@ import torch
 from diagnose.variants import Variant, run_variants, split_variants
 from mixedprec.families import list_units
 from mixedprec.opening import open_model
+from mixedprec.served import read_ends
 from tests.searched import build_whole, write_searched_run
 
 
@@ -24,13 +25,12 @@ def test_every_variant_equals_the_naive_model(
     chance = random.Random(5)
     texts = [tuple(range(40, 40 + length)) for length in (1, 9, 30)]
     uniform = dict.fromkeys(units, 4)
-    mixes = [dict.fromkeys(units, 16), uniform, {**uniform, "1.o": 8}, {**uniform, "2.down": 16}]
+    mixes = [{}, dict.fromkeys(units, 16), uniform]
+    mixes += [{**uniform, "1.o": 8}, {**uniform, "2.down": 16}]
     mixes += [{unit: chance.choice((4, 8, 16)) for unit in units} for _ in range(2)]
-    variants = [Variant(text, mix) for text in texts for mix in mixes]
+    variants = [Variant(text, mix, stored=True) for text in texts for mix in mixes]
     seen: list[int] = []
-    finals = run_variants(
-        model, model.read_entrance(), variants, run.searches, on_block=seen.append
-    )
+    finals = run_variants(model, read_ends(model), variants, run.searches, on_block=seen.append)
     assert seen == [1, 2, 3]
     head = model.read_head()
     for mix in mixes:
@@ -42,7 +42,7 @@ def test_every_variant_equals_the_naive_model(
 
 
 def test_parts_fit_and_lose_nothing() -> None:
-    variants = [Variant(tuple(range(length)), {}) for length in (5, 1, 8, 2, 2, 40)]
+    variants = [Variant(tuple(range(length)), {}, False) for length in (5, 1, 8, 2, 2, 40)]
     size = 16 * 4 * 2
     parts = split_variants(variants, 16, 10 * size)
     assert [len(part) for part in parts] == [2, 2, 1, 1]

@@ -36,7 +36,11 @@ window.dash_clientside = Object.assign({}, window.dash_clientside, {
     },
     keepOption(values, ids) {
       const address = new URL(window.location);
-      ids.forEach((id, at) => address.searchParams.set(id.name, values[at]));
+      ids.forEach((id, at) => {
+        const value = values[at] ?? "";
+        if (value === "") address.searchParams.delete(id.name);
+        else address.searchParams.set(id.name, value);
+      });
       window.history.replaceState(window.history.state, "", address);
       return window.dash_clientside.no_update;
     },
@@ -60,7 +64,11 @@ window.dash_clientside = Object.assign({}, window.dash_clientside, {
     },
     openBlock() {
       const { value } = window.dash_clientside.callback_context.triggered[0] || {};
-      if (value) navigate(`${window.location.pathname}/block/${value.points[0].x}`);
+      if (!value) return window.dash_clientside.no_update;
+      const { x: block, y: kind } = value.points[0];
+      // A cell of the heat map is a unit: its block opens on what flows into it.
+      const site = typeof kind === "string" ? `?${new URLSearchParams({ site: kind })}` : "";
+      navigate(`${window.location.pathname}/block/${block}${site}`);
       return window.dash_clientside.no_update;
     },
     comparable(rows) {
@@ -151,6 +159,18 @@ document.addEventListener("keydown", (event) => {
   if (!event.target.classList.contains("ag-cell")) return;
   const found = event.target.parentElement.querySelector("a.grid-link");
   if (found) navigate(found.getAttribute("href"));
+});
+
+// Enter in a question asks it; with Shift it begins a line.
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  if (!event.target.closest || !event.target.closest(".asking")) return;
+  if (event.target.tagName !== "TEXTAREA" && event.target.tagName !== "INPUT") return;
+  const start = document.getElementById("explain-start");
+  if (!start) return;
+  event.preventDefault();
+  // A field tells its value first.
+  setTimeout(() => start.click());
 });
 
 // The text of the tokens page: a click, or the arrow keys and Enter, choose a token.

@@ -1,16 +1,19 @@
-"""What commands share: errors and exit codes, options, amounts."""
+"""What commands share: errors and exit codes, files that they write, amounts."""
 
+import errno
 import functools
 import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from app.interruption import interruptible
 from app.terminal import show_controls
+from diagnose.naming import RUN, find_kind
 from mixedprec.errors import InputError
 from mixedprec.shortage import explain_shortage
 
@@ -18,59 +21,21 @@ if TYPE_CHECKING:
     from diagnose.tasks import Placement
 
 INPUT_ERROR = 2
-INTERRUPTED = 130
+UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 STDOUT = Path("-")
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
-OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", metavar="DIR", help="Run directory. [default: reports/NAME]"),
-]
-MaxMemoryOption = Annotated[
-    str,
-    typer.Option(
-        help="What a run may hold, of the host and of a device; streams that do not fit go to "
-        "files in the run directory. Workers share it."
-    ),
-]
-ChunkWindowsOption = Annotated[
-    int | None,
-    typer.Option(
-        help="Windows measured at a time, at most: a killed run loses what it has of them. "
-        "[default: as many as memory takes]"
-    ),
-]
-TrustOption = Annotated[
-    bool,
-    typer.Option(
-        "--trust-remote-code",
-        help="Run Python that comes with the model, with all that you may do yourself.",
-    ),
-]
-SeedOption = Annotated[int, typer.Option(help="Seed of the bootstrap and of sampled tokens.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the headline numbers as JSON.")]
-DeviceOption = Annotated[
-    str,
-    typer.Option(
-        metavar="DEVICE",
-        help="cpu, cuda (all there are), or cuda:N[,cuda:M]; several share the work. auto is cuda "
-        "where there is any; with --ray, auto, cpu or cuda of the cluster's nodes.",
-    ),
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Processes that share the work on the CPU; with --ray, tasks at once."
-    ),
-]
-RayOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        help="Share the work through Ray: HOST:PORT or auto to join a cluster, local to start one.",
-    ),
-]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def examples(*lines: str) -> Callable[[Command], Command]:
+    """Give a command the lines that its help ends with."""
+
+    def mark(command: Command) -> Command:
+        command.examples = lines  # type: ignore[attr-defined]
+        return command
+
+    return mark
 
 
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -78,27 +43,41 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except InputError as error:
-            _tell(error)
-            raise typer.Exit(INPUT_ERROR) from error
-        except KeyboardInterrupt as error:
-            what_now = str(error) or "the same command again goes on from here"
-            sys.stderr.write(f"awqscope: interrupted; {what_now}\n")
-            raise typer.Exit(INTERRUPTED) from error
-        except Exception as error:
-            told = explain_shortage(error)
-            if told is None:
+        with interruptible() as interruption:
+            try:
+                command(*args, **kwargs)
+            except typer.Exit:
                 raise
-            _tell(told)
-            raise typer.Exit(INPUT_ERROR) from error
+            except (Exception, KeyboardInterrupt) as error:
+                # A library may make an error of its own of an interrupt that falls into it.
+                if isinstance(error, KeyboardInterrupt) or interruption.was_asked:
+                    said = str(error) if isinstance(error, KeyboardInterrupt) else ""
+                    what_now = said or "the same command again goes on from here"
+                    sys.stderr.write(f"awqscope: interrupted; {what_now}\n")
+                    raise typer.Exit(interruption.code) from error
+                told = error if isinstance(error, InputError) else explain_error(error)
+                if told is None:
+                    raise
+                tell(told)
+                raise typer.Exit(INPUT_ERROR) from error
 
     return wrapped
 
 
-def _tell(error: InputError) -> None:
-    sys.stderr.write(f"awqscope: {show_controls(' '.join(str(error).split()))}\n")
+def explain_error(error: Exception) -> InputError | None:
+    """What a user can mend about an error that no check foresaw; None where it is a fault of ours.
+    A path that is too long, or leads through what may not be entered, fails wherever it is used."""
+    if isinstance(error, OSError) and error.errno in UNREACHABLE and error.filename:
+        said = f"{os.fsdecode(error.filename)} cannot be used ({error.strerror})"
+        return InputError(said, "check the path and its rights")
+    return explain_shortage(error)
+
+
+def tell(error: InputError) -> None:
+    """Say an error in one line. Blanks inside a line stay: they may be a name's."""
+    lines = (line.strip() for line in str(error).splitlines())
+    said = " ".join(line for line in lines if line)
+    sys.stderr.write(f"awqscope: {show_controls(said)}\n")
 
 
 def check_output(path: Path) -> None:
@@ -173,16 +152,53 @@ def read_devices(device: str) -> tuple[str, ...]:
     return named
 
 
-def parse_bytes(text: str) -> int:
-    """`8GiB`, `500MB` or a number of bytes. InputError for anything else."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
+def parse_bytes(text: str, what: str = "amount of memory") -> int:
+    """`8GiB`, `4.97 MB`, or a number of bytes, with commas between thousands or without. InputError
+    for anything else. what: as which it is refused."""
+    number = r"(\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?)"
+    match = re.fullmatch(
+        number + r"\s*([KMGT]?)(i?)(?:B|bytes)?", text.strip(), re.IGNORECASE | re.ASCII
+    )
     if not match:
-        raise InputError(f"{text!r} is no amount of memory", "give it like 8GiB or 500MB")
-    number, unit, binary = match.groups()
+        raise InputError(f"{text!r} is no {what}", "give it like 8GiB or 500MB")
+    count, unit, binary = match.groups()
     power = UNITS[unit.upper()]
     if binary:
         power = 1024 ** ("", "K", "M", "G", "T").index(unit.upper())
-    return int(float(number) * power)
+    return int(float(count.replace(",", "")) * power)
+
+
+def parse_share(text: str) -> float:
+    """`95%`, `95` or `0.95`. InputError for anything else, and for what may be a share or a
+    percentage, such as 1.5."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(%?)", text.strip(), re.ASCII)
+    if match:
+        number = float(match[1])
+        if match[2] or 2 <= number <= 100:
+            number /= 100
+        if number <= 1:
+            return number
+    raise InputError(f"{text!r} is no share", "give it like 95% or 0.95")
+
+
+def refuse_run(model: str) -> None:
+    """Raise InputError for a run's directory where a model's should be."""
+    path = Path(model)
+    if find_kind(path) != RUN:
+        return
+    checkpoint = path / "checkpoint"
+    if checkpoint.is_dir():
+        raise InputError(f"{model} is a run, no model", f"its checkpoint is {checkpoint}")
+    raise InputError(f"{model} is a run, no model", "it has no checkpoint; give a model")
+
+
+def check_runs(runs_dir: Path, command: str) -> None:
+    """Raise InputError for what is no directory of runs; for one run, with what is meant by
+    `command` then."""
+    if find_kind(runs_dir) == RUN:
+        raise InputError(f"{runs_dir} is a run", command)
+    if not runs_dir.is_dir():
+        raise InputError(f"{runs_dir} is no directory", "give the directory that holds your runs")
 
 
 def warn_of_code(trusted: bool, model: str) -> None:

@@ -7,23 +7,38 @@ from typing import Annotated
 import typer
 
 from app.commands.common import (
+    default_out,
+    examples,
+    parse_bytes,
+    read_placement,
+    refuse_run,
+    warn_of_code,
+)
+from app.commands.options import (
     ChunkWindowsOption,
+    DeltaPplOption,
     DeviceOption,
     JsonOption,
     MaxMemoryOption,
     OutOption,
+    RatioOption,
     RayOption,
     SeedOption,
+    SeqLenOption,
+    TopKOption,
     TrustOption,
+    ValidOption,
+    WindowsOption,
     WorkersOption,
-    default_out,
-    parse_bytes,
-    read_placement,
-    warn_of_code,
+    ZOption,
 )
 from app.commands.show import print_run
 
 
+@examples(
+    "awqscope compare ./my-model ./my-model-awq --valid held-out.txt",
+    "awqscope compare org/model org/model-gptq --windows 64 --out reports/gptq",
+)
 def compare(
     reference: Annotated[
         str, typer.Argument(metavar="REFERENCE", help="The 16-bit model: directory or hub id.")
@@ -31,25 +46,13 @@ def compare(
     candidate: Annotated[
         str, typer.Argument(metavar="CANDIDATE", help="The checkpoint: directory or hub id.")
     ],
-    valid: Annotated[
-        list[str], typer.Option(help="Text to measure on (SPEC); repeatable, each is a slice.")
-    ] = ["wikitext2:test"],
-    seq_len: Annotated[
-        int | None, typer.Option(help="Window of the PPL. [default: 2048 or the model's maximum]")
-    ] = None,
-    windows: Annotated[
-        int | None, typer.Option(help="Windows to measure, spread over the text. [default: all]")
-    ] = None,
-    z: Annotated[float, typer.Option(help="Robust z-score from which a block is flagged.")] = 3.5,
-    ratio: Annotated[
-        float, typer.Option(help="... if its KL also is so many times the other blocks' median.")
-    ] = 3.0,
-    delta_ppl: Annotated[
-        float | None, typer.Option(help="Flag any block whose ΔPPL alone is above this.")
-    ] = None,
-    top_k: Annotated[
-        int | None, typer.Option(help="Flag the k worst blocks instead of outliers.")
-    ] = None,
+    valid: ValidOption = ["wikitext2:test"],
+    seq_len: SeqLenOption = None,
+    windows: WindowsOption = None,
+    z: ZOption = 3.5,
+    ratio: RatioOption = 3.0,
+    delta_ppl: DeltaPplOption = None,
+    top_k: TopKOption = None,
     out: OutOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
@@ -67,10 +70,13 @@ def compare(
     weights. The result is a run directory, as of `run`, without a recipe. Run again with the same
     options, a stopped comparison goes on where it was.
 
-    SPEC is wikitext2[:SPLIT], a .txt, .jsonl or .parquet file, or hub:NAME[:CONFIG]:SPLIT:COLUMN.
+    SPEC is wikitext2[:SPLIT], a .txt, .jsonl or .parquet file by its name as it stands, or
+    hub:NAME[:CONFIG]:SPLIT:COLUMN. SIZE is like 8GiB or 500MB.
     """
     from diagnose.compare_spec import CompareSpec
 
+    refuse_run(reference)
+    refuse_run(candidate)
     placement = read_placement(device, workers, ray)
     spec = CompareSpec(
         reference=reference,
@@ -88,12 +94,12 @@ def compare(
         trust_remote_code=trust_remote_code,
     )
     warn_of_code(trust_remote_code, reference)
-    from app.progress import show_plan, show_progress
+    from app.progress import show_note, show_plan, show_progress
     from diagnose.comparison import run_comparison
 
     began = time.monotonic()
     with show_progress() as on_progress:
         out = out or default_out(candidate)
-        run = run_comparison(spec, out, on_progress, placement, show_plan)
+        run = run_comparison(spec, out, on_progress, placement, show_plan, show_note)
     sys.stderr.write(f"done in {time.monotonic() - began:.0f} s\n")
     print_run(run.path, as_json)

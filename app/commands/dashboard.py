@@ -6,26 +6,36 @@ from typing import Annotated
 
 import typer
 
-from mixedprec.errors import InputError
+from app.commands.common import check_runs, examples
 
 
+@examples(
+    "awqscope dashboard",
+    "awqscope dashboard /data/runs --port 0",
+    "AWQSCOPE_TOKEN=… awqscope dashboard --host 0.0.0.0 --allow-remote",
+)
 def dashboard(
     runs_dir: Annotated[
         Path, typer.Argument(metavar="[RUNS_DIR]", help="Directory that holds runs.")
     ] = Path("reports"),
-    host: Annotated[str, typer.Option(help="Address to answer on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to answer on; 0 for any free one.")] = 8050,
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address to answer on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="PORT", help="Port to answer on; 0 for any free one.")
+    ] = 8050,
     allow_remote: Annotated[
         bool, typer.Option(help="Allow a host that other machines can reach.")
     ] = False,
     token: Annotated[
         str | None,
         typer.Option(
-            envvar="AWQSCOPE_TOKEN", help="What a visitor must show; without it, others only read."
+            metavar="TOKEN",
+            envvar="AWQSCOPE_TOKEN",
+            help="What a visitor must show; without it, others only read.",
         ),
     ] = None,
     name: Annotated[
-        list[str], typer.Option(help="Host name the dashboard is reached by; repeatable.")
+        list[str],
+        typer.Option(metavar="NAME", help="Host name the dashboard is reached by; repeatable."),
     ] = [],
     read_only: Annotated[bool, typer.Option(help="Start and stop nothing from the pages.")] = False,
 ) -> None:
@@ -34,8 +44,7 @@ def dashboard(
     from app.server import create_app, listen, open_socket
     from app.store import Store
 
-    if not runs_dir.is_dir():
-        raise InputError(f"{runs_dir} is no directory", "give the directory that holds your runs")
+    check_runs(runs_dir, f"give the directory that it is in, {runs_dir.absolute().parent}")
     access = decide_access(
         host, allow_remote=allow_remote, token=token, names=tuple(name), read_only=read_only
     )

@@ -7,24 +7,32 @@ from typing import Annotated
 
 import typer
 
-from app.commands.common import STDOUT, RunArgument, check_output, parse_bytes, write_output
+from app.commands.common import STDOUT, check_output, examples, parse_bytes, write_output
+from app.commands.options import MovedModelOption, RunArgument
 from mixedprec.errors import InputError
 
 
+@examples(
+    "awqscope explain reports/my-model --prompt 'Return the value of the'",
+    "awqscope explain reports/my-model --prompts prompts.jsonl -o found.json",
+)
 def explain(
     path: RunArgument,
-    prompt: Annotated[str | None, typer.Option(help="A prompt.")] = None,
+    prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="A prompt.")] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option(help='A file of them: .txt, one a line, or .jsonl with a "prompt" each.'),
+        typer.Option(
+            metavar="FILE", help='A file of them: .txt, one a line, or .jsonl with a "prompt" each.'
+        ),
     ] = None,
-    tokens: Annotated[int, typer.Option(help="Tokens to go on with.")] = 48,
-    model: Annotated[
-        str | None, typer.Option(help="Where the run's model is now, if it has moved.")
-    ] = None,
+    tokens: Annotated[int, typer.Option(metavar="N", help="Tokens to go on with.")] = 48,
+    model: MovedModelOption = None,
     max_memory: Annotated[
         str,
-        typer.Option(help="A model that fits is decoded from memory, another read for each token."),
+        typer.Option(
+            metavar="SIZE",
+            help="A model that fits is decoded from memory, another read for each token.",
+        ),
     ] = "8GiB",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     out: Annotated[

@@ -6,19 +6,29 @@ from typing import Annotated
 
 import typer
 
-from app.commands.common import STDOUT, check_output, write_output
+from app.commands.common import STDOUT, check_output, examples, write_output
 from mixedprec.errors import InputError
 
 
+@examples(
+    "awqscope gate reports/my-model",
+    "awqscope gate reports/my-model --policy policy.toml --junit gate.xml",
+    "awqscope gate reports/my-model --baseline reports/last-release",
+    "awqscope gate --print-policy > policy.toml",
+)
 def gate(
     path: Annotated[
         Path | None, typer.Argument(metavar="RUN", help="A finished run's directory.")
     ] = None,
     policy: Annotated[
-        Path | None, typer.Option(help="Policy (TOML). [default: see --print-policy]")
+        Path | None,
+        typer.Option(metavar="FILE", help="Policy (TOML). [default: see --print-policy]"),
     ] = None,
     baseline: Annotated[
-        Path | None, typer.Option(help="Run on the same tokens, for the policy's [drift] limits.")
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Run on the same tokens, for the policy's [drift] limits."
+        ),
     ] = None,
     junit: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write JUnit XML to this file.")

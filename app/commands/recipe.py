@@ -1,5 +1,6 @@
 """`awqscope recipe`: a recipe for any budget, beside its rivals, and in other tools' dialects."""
 
+import difflib
 import json
 import tempfile
 from dataclasses import asdict, replace
@@ -8,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.commands.common import STDOUT, RunArgument, check_output, parse_bytes, write_output
+from app.commands.common import (
+    STDOUT,
+    check_output,
+    examples,
+    parse_bytes,
+    parse_share,
+    write_output,
+)
+from app.commands.options import BUDGET, MovedModelOption, RunArgument
 from mixedprec.baselines import Contestant, predict_contest
 from mixedprec.errors import InputError
 
@@ -17,25 +26,54 @@ if TYPE_CHECKING:
     from mixedprec import Recipe, Scores
 
 FUSING = "vLLM and SGLang"
+# Formats and servers that people name, and the tool that writes what they read.
+READERS = {"gguf": "llama.cpp", "mlx": "mlx-lm", "vllm": "llm-compressor", "gptq": "gptqmodel"}
 
 
+@examples(
+    "awqscope recipe reports/my-model --target-bits 4.5 -o best.json",
+    "awqscope recipe reports/my-model --max-bytes 4.2GB --verify",
+    "awqscope recipe reports/my-model --min-recovery 95% --emit llm-compressor",
+)
 def recipe(
     path: RunArgument,
     flagged: Annotated[
-        bool, typer.Option("--flagged", help="The run's own recipe: flagged units promoted.")
+        bool,
+        typer.Option(
+            "--flagged",
+            rich_help_panel=BUDGET,
+            help="The run's own recipe: flagged units promoted.",
+        ),
     ] = False,
     target_bits: Annotated[
         float | None,
-        typer.Option(help="Least KL at so many bits per weight, scales and zero points counted."),
+        typer.Option(
+            metavar="BITS",
+            rich_help_panel=BUDGET,
+            help="Least KL at so many bits per weight, scales and zero points counted.",
+        ),
     ] = None,
     max_bytes: Annotated[
-        str | None, typer.Option(help="Least KL within this size of all tensors, such as 4.2GB.")
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            rich_help_panel=BUDGET,
+            help="Least KL within this size of all tensors, such as 4.2GB.",
+        ),
     ] = None,
     min_recovery: Annotated[
-        float | None, typer.Option(help="Least size that gives back this share of the lost KL.")
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            rich_help_panel=BUDGET,
+            help="Least size that gives back this share of the lost KL: 95% or 0.95.",
+        ),
     ] = None,
     widths: Annotated[
-        str | None, typer.Option(help="Widths to choose from, such as 4,8. [default: all scored]")
+        str | None,
+        typer.Option(
+            metavar="N,N", help="Widths to choose from, such as 4,8. [default: all scored]"
+        ),
     ] = None,
     split_fused: Annotated[
         bool,
@@ -51,11 +89,10 @@ def recipe(
         bool,
         typer.Option("--verify", help="Measure it, and cheap recipes of equal bytes beside it."),
     ] = False,
-    model: Annotated[
-        str | None, typer.Option(help="Where the run's model is now, if it has moved.")
-    ] = None,
+    model: MovedModelOption = None,
     emit: Annotated[
-        str | None, typer.Option(help="Write it for another tool; --emit list names them.")
+        str | None,
+        typer.Option(metavar="TOOL", help="Write it for another tool; --emit list names them."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -94,8 +131,8 @@ def recipe(
         check_output(out)
     budget = {
         "target_bits": target_bits,
-        "max_bytes": None if max_bytes is None else parse_bytes(max_bytes),
-        "min_recovery": min_recovery,
+        "max_bytes": None if max_bytes is None else parse_bytes(max_bytes, "size"),
+        "min_recovery": None if min_recovery is None else parse_share(min_recovery),
     }
     asked: dict[str, Any] = {name: value for name, value in budget.items() if value is not None}
     if len(asked) + flagged > 1:
@@ -175,7 +212,12 @@ def _check_dialect(emit: str | None) -> None:
     from mixedprec.emitters import EMITTERS
 
     if emit is not None and emit not in EMITTERS:
-        raise InputError(f"nothing emits {emit!r}", f"use one of {', '.join(EMITTERS)}")
+        nearest = difflib.get_close_matches(emit.lower(), [*EMITTERS, *READERS], n=1)
+        meant = READERS.get(nearest[0], nearest[0]) if nearest else None
+        known = f"use one of {', '.join(EMITTERS)}"
+        raise InputError(
+            f"nothing emits {emit!r}", f"did you mean {meant}? {known}" if meant else known
+        )
 
 
 def _check_races(run: "RunDirectory") -> None:

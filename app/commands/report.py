@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
-from app.commands.common import STDOUT, RunArgument, write_output
+from app.commands.common import STDOUT, examples, write_output
+from app.commands.options import RunArgument
 from mixedprec.errors import InputError
 
 SUFFIXES = (".html", ".htm")
 
 
+@examples("awqscope report reports/my-model -o my-model.html")
 def report(
     path: RunArgument,
     out: Annotated[
@@ -37,7 +39,10 @@ def report(
 
     # Nothing but a page is ever replaced, such as a recipe named by mistake.
     if out != STDOUT and (out.suffix.lower() not in SUFFIXES or out.is_dir()):
-        raise InputError(f"{out} is no page", "give -o a file that ends in .html, or -")
+        remedy = "give -o a file that ends in .html, or -"
+        if out.suffix.lower() == ".pdf":
+            remedy += "; a browser prints that as PDF, on A4"
+        raise InputError(f"{out} is no page", remedy)
     wanted = load_policy(policy)
     with reads_run(path):
         page = write_page(read_findings(path, wanted))

@@ -6,13 +6,20 @@ from typing import Annotated
 
 import typer
 
-from app.commands.common import RunArgument, parse_bytes
+from app.commands.common import examples, parse_bytes
+from app.commands.options import MovedModelOption, RunArgument
 from mixedprec.errors import InputError
 
 
+@examples(
+    "awqscope requantize reports/my-model --recipe best.json --out ./mixed --prove",
+    "awqscope requantize reports/my-model --recipe best.json --out ./a --format awq",
+)
 def requantize(
     path: RunArgument,
-    recipe: Annotated[Path, typer.Option(help="Recipe file (JSON), such as RUN/recipe.json.")],
+    recipe: Annotated[
+        Path, typer.Option(metavar="FILE", help="Recipe file (JSON), such as RUN/recipe.json.")
+    ],
     out: Annotated[
         Path,
         typer.Option(
@@ -20,17 +27,28 @@ def requantize(
         ),
     ],
     fmt: Annotated[
-        str, typer.Option("--format", help="compressed-tensors, or awq (GEMM, uniform 4-bit).")
+        str,
+        typer.Option(
+            "--format", metavar="FORMAT", help="compressed-tensors, or awq (GEMM, uniform 4-bit)."
+        ),
     ] = "compressed-tensors",
-    model: Annotated[
-        str | None, typer.Option(help="Where the run's model is now, if it has moved.")
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="Type that it stores and is served in: float16, bfloat16, or auto for the one "
+            "that the model comes in. [default: as the run]",
+        ),
     ] = None,
+    model: MovedModelOption = None,
     prove: Annotated[
         bool, typer.Option("--prove", help="Measure and check it as the run's own was proved.")
     ] = False,
     max_memory: Annotated[
         str | None,
-        typer.Option(help="What the proof may take, like 8GiB. [default: as much as the run]"),
+        typer.Option(
+            metavar="SIZE", help="What the proof may take, like 8GiB. [default: as much as the run]"
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -48,9 +66,11 @@ def requantize(
     from diagnose.repair import PROOF_NAME, prove_checkpoint, write_model_card
     from diagnose.rundir import RunDirectory
     from diagnose.spec import RunSpec
-    from mixedprec.checkpoint import write_checkpoint
+    from diagnose.type_words import describe_type
+    from mixedprec.checkpoint import served_dtype, write_checkpoint
     from mixedprec.recipe import check_fits, load_recipe
     from mixedprec.scheme import FP16_BITS
+    from mixedprec.served import name_dtype
     from mixedprec.serving import write_serving
     from mixedprec.stored import checkpoint_bytes
 
@@ -58,7 +78,7 @@ def requantize(
     found = RunDirectory(path)
     spec = RunSpec.from_json(found.read_searched()["spec"])
     if not found.is_done("search"):
-        raise InputError(f"{path} has not finished its AWQ search", "finish the run first")
+        raise InputError(f"{path} has not finished its AWQ search", found.how_to_finish())
     if out.exists():
         raise InputError(f"{out} exists already", "choose another --out")
     wanted = load_recipe(recipe)
@@ -71,7 +91,11 @@ def requantize(
         if not recipe.is_file():
             raise InputError(f"{recipe} can be read only once", "give --prove a file")
         found.read_table("tokens")
-    source = open_source(found, model)
+    source = open_source(found, model, dtype)
+    if fmt == "awq" and dtype == "bfloat16":
+        raise InputError(
+            "autoawq's GEMM format stores float16", "leave out --dtype bfloat16 or --format awq"
+        )
     check_fits(wanted, source.family, source.blocks)
     missing = {entry.bits for entry in wanted.units} - set(spec.schemes) - {FP16_BITS}
     if missing:
@@ -91,25 +115,30 @@ def requantize(
             on_block=lambda done: on_progress("writing", done, source.blocks),
         )
         if prove:
-            subject = Subject(str(source.path), recipe, out)
+            subject = Subject(str(source.path), recipe, out, dtype)
             proof = prove_checkpoint(found, subject, on_progress, budget)
+        kind = describe_type(name_dtype(served_dtype(source, fmt)), found.read()["headline"], proof)
+        served = {**serving.to_json(), "type": kind}
         write_model_card(
-            found, source, wanted, out, proof, serving.to_json(), fmt=fmt, requantized=True
+            found, source, wanted, out, proof, served, fmt=fmt, dtype=dtype, requantized=True
         )
     size = checkpoint_bytes(out)
     if as_json:
-        measured = proof and {"passed": proof["passed"], **proof["measured"]}
+        measured = proof and {
+            **{key: proof[key] for key in ("passed", "reasons", "served", "instead")},
+            **proof["measured"],
+        }
         result = {
             "checkpoint": str(out),
             "bytes": size,
             "format": fmt,
-            "serving": serving.to_json(),
+            "serving": served,
             "proof": measured,
         }
         print(json.dumps(result, indent=2))
     else:
         print(f"{out}: {size / 1e6:,.2f} MB ({fmt})")
-        print(f"held against their rules: {write_serving(serving.to_json())}")
+        print(f"held against their rules: {write_serving(served)}")
         if proof:
             print(write_proof(proof, str(out / PROOF_NAME)))
     if proof and not proof["passed"]:

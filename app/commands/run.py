@@ -9,63 +9,113 @@ from typing import Annotated, Any
 import typer
 
 from app.commands.common import (
+    default_out,
+    examples,
+    parse_bytes,
+    read_placement,
+    refuse_run,
+    warn_of_code,
+)
+from app.commands.options import (
+    FLAGGING,
+    MACHINE,
+    TEXTS,
+    WIDTHS,
     ChunkWindowsOption,
+    DeltaPplOption,
     DeviceOption,
+    DtypeOption,
     JsonOption,
     MaxMemoryOption,
     OutOption,
+    RatioOption,
     RayOption,
     SeedOption,
+    SeqLenOption,
+    TopKOption,
     TrustOption,
+    ValidOption,
+    WindowsOption,
     WorkersOption,
-    default_out,
-    parse_bytes,
-    read_placement,
-    warn_of_code,
+    ZOption,
 )
 from app.commands.show import print_run
 
 
+@examples(
+    "awqscope run ./my-model --valid held-out.txt --out reports/my-model",
+    "awqscope run org/model --plan",
+    "awqscope run ./my-model --calib ours.jsonl --valid a.txt --valid b.txt",
+)
 def run(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Model directory, or id on the Hugging Face hub.")
     ],
     calib: Annotated[
-        str, typer.Option(help="Text that AWQ calibrates on (SPEC).")
+        str,
+        typer.Option(metavar="SPEC", rich_help_panel=TEXTS, help="Text that AWQ calibrates on."),
     ] = "wikitext2:train",
-    valid: Annotated[
-        list[str], typer.Option(help="Text to measure on (SPEC); repeatable, each is a slice.")
-    ] = ["wikitext2:test"],
-    bits: Annotated[int, typer.Option(help="Width of every unit that is not promoted.")] = 4,
-    rescue_bits: Annotated[int, typer.Option(help="Width of promoted units (symmetric).")] = 8,
-    group_size: Annotated[int, typer.Option(help="32, 64, 128, or -1 for one group a row.")] = 128,
-    symmetric: Annotated[bool, typer.Option(help="No zero points at the low width.")] = False,
-    seq_len: Annotated[
-        int | None, typer.Option(help="Window of the PPL. [default: 2048 or the model's maximum]")
-    ] = None,
-    windows: Annotated[
-        int | None, typer.Option(help="Windows to measure, spread over the text. [default: all]")
-    ] = None,
-    calib_windows: Annotated[int, typer.Option(help="Calibration windows.")] = 128,
-    calib_seq_len: Annotated[int, typer.Option(help="Tokens in a calibration window.")] = 512,
+    valid: ValidOption = ["wikitext2:test"],
+    bits: Annotated[
+        int,
+        typer.Option(
+            metavar="N", rich_help_panel=WIDTHS, help="Width of every unit that is not promoted."
+        ),
+    ] = 4,
+    rescue_bits: Annotated[
+        int,
+        typer.Option(
+            metavar="N", rich_help_panel=WIDTHS, help="Width of promoted units (symmetric)."
+        ),
+    ] = 8,
+    group_size: Annotated[
+        int,
+        typer.Option(
+            metavar="N", rich_help_panel=WIDTHS, help="32, 64, 128, or -1 for one group a row."
+        ),
+    ] = 128,
+    symmetric: Annotated[
+        bool,
+        typer.Option(
+            rich_help_panel=WIDTHS, show_default=False, help="No zero points at the low width."
+        ),
+    ] = False,
+    seq_len: SeqLenOption = None,
+    windows: WindowsOption = None,
+    calib_windows: Annotated[
+        int, typer.Option(metavar="N", rich_help_panel=TEXTS, help="Calibration windows.")
+    ] = 128,
+    calib_seq_len: Annotated[
+        int,
+        typer.Option(metavar="N", rich_help_panel=TEXTS, help="Tokens in a calibration window."),
+    ] = 512,
     keep_fp16: Annotated[
-        list[str], typer.Option(help="Unit to leave unquantized, such as 3.down; repeatable.")
+        list[str],
+        typer.Option(
+            metavar="UNIT",
+            rich_help_panel=WIDTHS,
+            help="Unit to leave unquantized, such as 3.down; repeatable.",
+        ),
     ] = [],
-    z: Annotated[float, typer.Option(help="Robust z-score from which a block is flagged.")] = 3.5,
-    ratio: Annotated[
-        float, typer.Option(help="... if its KL also is so many times the other blocks' median.")
-    ] = 3.0,
-    delta_ppl: Annotated[
-        float | None, typer.Option(help="Flag any block whose ΔPPL alone is above this.")
-    ] = None,
-    top_k: Annotated[
-        int | None, typer.Option(help="Flag the k worst blocks instead of outliers.")
-    ] = None,
+    z: ZOption = 3.5,
+    ratio: RatioOption = 3.0,
+    delta_ppl: DeltaPplOption = None,
+    top_k: TopKOption = None,
     whole_blocks: Annotated[
-        bool, typer.Option(help="Promote flagged blocks whole, not their fewest units.")
+        bool,
+        typer.Option(
+            rich_help_panel=FLAGGING,
+            show_default=False,
+            help="Promote flagged blocks whole, not their fewest units.",
+        ),
     ] = False,
     verify_units: Annotated[
-        int, typer.Option(help="Units measured exactly to check the estimates.")
+        int,
+        typer.Option(
+            metavar="N",
+            rich_help_panel=FLAGGING,
+            help="Units measured exactly to check the estimates.",
+        ),
     ] = 12,
     out: OutOption = None,
     device: DeviceOption = "auto",
@@ -74,9 +124,15 @@ def run(
     max_memory: MaxMemoryOption = "8GiB",
     chunk_windows: ChunkWindowsOption = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Print memory, chunks, passes and time, and stop.")
+        bool,
+        typer.Option(
+            "--plan",
+            rich_help_panel=MACHINE,
+            help="Print memory, chunks, passes and time, and stop.",
+        ),
     ] = False,
     seed: SeedOption = 0,
+    dtype: DtypeOption = "auto",
     trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -85,10 +141,12 @@ def run(
     Ends with a mixed-width checkpoint proved from disk, in a directory with every number behind it.
     Run again with the same options, a stopped run goes on where it was.
 
-    SPEC is wikitext2[:SPLIT], a .txt, .jsonl or .parquet file, or hub:NAME[:CONFIG]:SPLIT:COLUMN.
+    SPEC is wikitext2[:SPLIT], a .txt, .jsonl or .parquet file by its name as it stands, or
+    hub:NAME[:CONFIG]:SPLIT:COLUMN. SIZE is like 8GiB or 500MB.
     """
     from diagnose.spec import RunSpec
 
+    refuse_run(model)
     placement = read_placement(device, workers, ray)
     spec = RunSpec(
         model=model,
@@ -113,6 +171,7 @@ def run(
         max_memory=parse_bytes(max_memory),
         chunk_windows=chunk_windows,
         trust_remote_code=trust_remote_code,
+        dtype=dtype,
     )
     warn_of_code(trust_remote_code, model)
     if plan:
@@ -121,6 +180,7 @@ def run(
     carry_out(spec, out or default_out(model), as_json, placement)
 
 
+@examples("awqscope demo", "awqscope demo --out /tmp/demo --json")
 def demo(out: OutOption = None, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
     """The same on the bundled model, which has one planted fault."""
     from app.demo import demo_spec
@@ -131,20 +191,20 @@ def demo(out: OutOption = None, seed: SeedOption = 0, as_json: JsonOption = Fals
 
 def print_plan(spec: Any, out: Path, as_json: bool, placement: Any) -> None:
     """Print what a run would take."""
-    from app.progress import list_plan
+    from app.progress import list_plan, show_note
     from diagnose.pipeline import plan_pipeline
 
-    found = plan_pipeline(spec, out, placement)
+    found = plan_pipeline(spec, out, placement, show_note)
     print(json.dumps(found.to_json(), indent=2) if as_json else "\n".join(list_plan(found)))
 
 
 def carry_out(spec: Any, out: Path, as_json: bool, placement: Any) -> None:
-    from app.progress import show_plan, show_progress
+    from app.progress import show_note, show_plan, show_progress
     from diagnose.pipeline import run_pipeline
 
     began = time.monotonic()
     with show_progress() as on_progress:
-        run = run_pipeline(spec, out, on_progress, placement, show_plan)
+        run = run_pipeline(spec, out, on_progress, placement, show_plan, show_note)
     sys.stderr.write(f"done in {time.monotonic() - began:.0f} s\n")
     print_run(run.path, as_json)
     if run.read()["headline"].get("proved") is False:

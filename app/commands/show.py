@@ -4,11 +4,21 @@ import json
 import sys
 from pathlib import Path
 
-from app.commands.common import JsonOption, RunArgument
+from app.commands.common import examples
+from app.commands.list import print_runs
+from app.commands.options import JsonOption, RunArgument
+from diagnose.naming import RUNS, find_kind
 
 
+@examples("awqscope show reports/my-model", "awqscope show reports/my-model --json")
 def show(path: RunArgument, as_json: JsonOption = False) -> None:
-    """Print what a run found: verdict, numbers, blocks, recipe."""
+    """Print what a run found: verdict, numbers, blocks, recipe.
+
+    Of a directory of runs, it lists them. A run that stopped is shown with the command to go on.
+    """
+    if find_kind(path) == RUNS:
+        print_runs(path, as_json)
+        return
     print_run(path, as_json)
 
 

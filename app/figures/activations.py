@@ -1,11 +1,15 @@
 """Charts of what flows through a block."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from app.figures.frame import BLUE, DECADES, GREY, ORANGE, choose_log, make_figure
+
+# Labels closer than this share of the axis would be written into each other.
+APART = 0.05
 
 
 def draw_histograms(
@@ -35,9 +39,13 @@ def draw_histograms(
         )
     figure = make_figure(traces, "activation (signed log scale)", "share of values", 320)
     reach = max(abs(edges[first]), abs(edges[last])) if len(edges) > 1 else 1
-    decades = [10.0**n for n in range(-2, 6) if 10.0**n <= reach * 1.01]
+    # The decade beside zero has no room for its label where the axis goes far.
+    least = -2 if reach <= 1 else -1
+    decades = [10.0**n for n in range(least, 6) if 10.0**n <= reach * 1.01]
     ticks = [-value for value in reversed(decades)] + [0.0] + decades
-    figure.update_xaxes(tickvals=_signed_log(np.array(ticks)), ticktext=[f"{t:g}" for t in ticks])
+    figure.update_xaxes(
+        tickvals=_signed_log(np.array(ticks)), ticktext=[f"{t:g}" for t in ticks], tickangle=0
+    )
     figure.update_yaxes(**DECADES)
     return figure
 
@@ -72,12 +80,40 @@ def draw_channels(
             customdata=[float(reference[channel]) for channel in marked],
             mode="markers+text",
             marker={"size": 9, "color": ORANGE, "symbol": "triangle-up"},
-            text=[str(channel) for channel in marked[:3]],
+            text=label_apart(marked[:3], len(reference)),
             textposition="top center",
+            cliponaxis=False,
             hovertemplate="channel %{x}: %{customdata:.3g}<extra></extra>",
         ),
     ]
     figure = make_figure(traces, "channel", "largest |x|", 320)
     figure.add_hline(log.place(median), line={"color": GREY, "dash": "dot", "width": 1.5})
     log.set_axis(figure)
+    if not log.threshold:
+        figure.update_yaxes(**log_axis(reference))
     return figure
+
+
+def label_apart(channels: Sequence[int], count: int) -> list[str]:
+    """The channels' numbers, but of those that are so close that they would be written into each
+    other the first alone."""
+    shown: list[int] = []
+    for channel in channels:
+        if all(abs(channel - other) >= APART * count for other in shown):
+            shown.append(channel)
+    return [str(channel) if channel in shown else "" for channel in channels]
+
+
+def log_axis(values: np.ndarray) -> dict[str, Any]:
+    """A logarithmic axis with room for a label above the largest of `values`, and with more ticks
+    than the whole decades where there are not two of them between."""
+    if not len(values):
+        return DECADES
+    low, high = np.log10(values.min()), np.log10(values.max())
+    room = max(0.12 * (high - low), 0.04)
+    axis = DECADES | {"range": [low - room, high + 1.6 * room]}
+    if np.floor(high) - np.ceil(low) >= 1:
+        return axis
+    steps = [m * 10.0**n for n in range(-12, 12) for m in (1, 2, 5)]
+    ticks = [step for step in steps if 10 ** (low - room) <= step <= 10 ** (high + 1.6 * room)]
+    return axis | {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}

@@ -1,6 +1,6 @@
 """Charts of what blocks and units cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,10 @@ from app.figures.frame import (
     error_bars,
     escape,
     make_figure,
+    share_hover,
 )
 from app.predict import unit_kl
+from app.words import interval, number
 
 
 def draw_profile(rows: Sequence[Row], metric: str, scale: str) -> go.Figure:
@@ -85,17 +87,34 @@ def draw_profile(rows: Sequence[Row], metric: str, scale: str) -> go.Figure:
                 text="▲ flagged",
                 showarrow=False,
             )
+    share_hover(figure, write_notes(views, metric))
     # No label left of block 0, however wide the steps.
     edges = [-0.6, len(isolated) - 0.4]
     figure.update_xaxes(tickmode="linear", dtick=max(1, len(isolated) // 16), range=edges)
     return figure
 
 
-def draw_units(here: Sequence[Row]) -> go.Figure:
-    """A heat map of blocks by unit kinds: log10 of each unit's KL, exact where it was measured,
-    else estimated. A unit that costs nothing has the colour of the scale's lower end, which is that
-    of the smallest that costs something. here: rows of units.parquet at one width."""
-    kinds = list(dict.fromkeys(row["kind"] for row in here))
+def write_notes(views: Mapping[str, Sequence[Row]], metric: str) -> dict[int, str]:
+    """By block, what all three views say of it, with their intervals. views: view -> rows."""
+    names = {"isolated": "alone", "cumulative": "up to here", "restored": "if restored"}
+    form = ".5f" if metric == "kl" else "+.4f"
+    notes: dict[int, list[str]] = {}
+    for view, name in names.items():
+        for row in views[view]:
+            bounds = interval((row[f"{metric}_low"], row[f"{metric}_high"]), form)
+            lines = notes.setdefault(row["block"], [f"<b>Block {row['block']}</b>"])
+            if row["flagged"] and view == "isolated":
+                lines[0] += " ▲ flagged"
+            lines.append(f"{name} {number(row[metric], form)} {bounds}")
+    return {block: "<br>".join(lines) for block, lines in notes.items()}
+
+
+def draw_units(here: Sequence[Row], kinds: Sequence[str] = ()) -> go.Figure:
+    """A heat map of blocks by unit kinds, in the order of `kinds` where it is given: log10 of each
+    unit's KL, exact where it was measured, else estimated. A unit that costs nothing has the colour
+    of the scale's lower end, which is that of the smallest that costs something. here: rows of
+    units.parquet at one width."""
+    kinds = list(kinds) or list(dict.fromkeys(row["kind"] for row in here))
     blocks = sorted({row["block"] for row in here})
     values = np.full((len(kinds), len(blocks)), np.nan)
     notes = np.full(values.shape, "", dtype=object)

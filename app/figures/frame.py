@@ -131,3 +131,14 @@ def error_bars(
         "thickness": 1.2,
         "width": 3,
     }
+
+
+def share_hover(figure: go.Figure, notes: Mapping[int, str]) -> None:
+    """One hover for a whole column, wherever in it the mouse is: `notes` by x, on the first trace,
+    and nothing on the others. A click in the column is one on the first trace's point."""
+    first, *others = figure.data
+    first.customdata = [notes.get(x, "") for x in first.x]
+    first.hovertemplate = "%{customdata}<extra></extra>"
+    for trace in others:
+        trace.update(hoverinfo="skip", hovertemplate=None)
+    figure.update_layout(hovermode="x", hoverdistance=-1, hoverlabel_align="left")

@@ -14,15 +14,17 @@ from app.facts import (
     promotion_columns,
     promotion_rows,
     width_rows,
+    worst_units,
 )
 from app.figures.activations import draw_channels, draw_histograms
 from app.figures.blocks import draw_depth
 from app.jobs import Jobs
-from app.pages.run import run_heading
+from app.pages.run import run_heading, unit_link
 from app.parts import (
     as_table,
     card,
     chart,
+    fell_back,
     go_to,
     heading,
     interval,
@@ -33,6 +35,7 @@ from app.parts import (
     tile,
     tiles,
 )
+from app.sites import OUTPUT, choose_site, name_site, order_kinds
 from app.store import RunSummary, Store
 from app.urls import Page, link
 from app.words import show_token
@@ -154,15 +157,19 @@ def statistics_rows(by_model: Mapping[str, Row]) -> list[dict[str, Any]]:
     ]
 
 
-def units_section(rows: Sequence[Row], promotions: Sequence[Row], spec: Row) -> Any:
-    """The block's units at both widths, and the sets of them tried at the rescue width."""
+def units_section(rows: Sequence[Row], promotions: Sequence[Row], run: RunSummary) -> Any:
+    """The block's units at both widths, each a link to its activations, and the sets of them tried
+    at the rescue width."""
+    assert run.record is not None
+    spec = run.record["spec"]
     low, rescue = spec["bits"], spec["rescue_bits"]
     lines = block_unit_rows(rows, spec)
     kept = sorted({row["unit"] for row in rows} & set(spec["keep_fp16"]))
     if not lines:
         return card("Units", summary="All of them are kept at 16 bits.")
+    linked = [line | {"unit": unit_link(run.name, line["unit"])} for line in lines]
     parts: list[Any] = [
-        table(block_unit_columns(low, rescue), lines, "The block's units, worst first")
+        table(block_unit_columns(low, rescue), linked, "The block's units, worst first")
     ]
     if promotions:
         parts += [
@@ -274,7 +281,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         )
         return [run_heading(run, "block"), notice(f"No block {page.block} here", html.P(said))]
     activations = store.table(run.name, "activations")
-    outputs = [r for r in activations if r["site"] == "output" and r["model"] == "uniform"]
+    outputs = [r for r in activations if r["site"] == OUTPUT and r["model"] == "uniform"]
     parts: list[Any] = [block_heading(run, page.block, blocks)]
     if views["isolated"]["flagged"]:
         reason = html.P(views["isolated"]["reason"])
@@ -282,15 +289,22 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     parts.append(block_tiles(views, outputs, page.block))
     units = [row for row in store.table(run.name, "units") if row["block"] == page.block]
     promotions = [row for row in store.table(run.name, "promotions") if row["block"] == page.block]
+    worst: Sequence[Row] = []
     if units and is_comparison(run.record):
         parts.append(widths_section(units))
     elif units:
-        parts.append(units_section(units, promotions, run.record["spec"]))
+        worst = worst_units(units, run.record["spec"])
+        parts.append(units_section(units, promotions, run))
     here = [row for row in activations if row["block"] == page.block]
     if here:
-        sites = list(dict.fromkeys(row["site"] for row in here))
-        site = page.option("site") if page.option("site") in sites else sites[0]
-        names = {name: name if name == "output" else f"into {name}" for name in sites}
+        sites = order_kinds(run.record, [row["site"] for row in here])
+        asked = page.option("site")
+        site = asked if asked in sites else choose_site(sites, worst, here)
+        names = {name: name_site(name) for name in sites}
+        if asked not in ("", site):
+            parts.append(
+                fell_back(f"There are no activations {name_site(asked)} here", names[site])
+            )
         parts += [
             html.Div(
                 [

@@ -24,7 +24,7 @@ from app.jobs import Jobs
 from app.pages.new import find_reason
 from app.pages.run import run_heading
 from app.pages.tokens import shade, show_line_ends
-from app.parts import as_table, card, chart, go_to, heading, notice, number, table
+from app.parts import as_table, card, chart, fell_back, go_to, heading, notice, number, table
 from app.store import RunSummary, Store, UnknownRunError
 from app.urls import Page, link, read_address
 from diagnose.rundir import is_comparison
@@ -37,8 +37,9 @@ QUOTED = 70
 Entry = Mapping[str, Any]
 
 
-def question_card() -> Any:
-    """Where a prompt is typed."""
+def question_card(run: str) -> Any:
+    """Where a prompt is typed; it stays there when it has been asked."""
+    kept = {"persistence": run, "persistence_type": "session"}
     return card(
         "Explain a prompt",
         html.Div(
@@ -49,7 +50,9 @@ def question_card() -> Any:
                     autosize=True,
                     minRows=2,
                     maxRows=10,
-                    description="As the model gets it: no chat template is added.",
+                    description="As the model gets it: no chat template is added. Enter asks, "
+                    "Shift and Enter begin a line.",
+                    **kept,
                 ),
                 dmc.NumberInput(
                     id="explain-tokens",
@@ -58,6 +61,7 @@ def question_card() -> Any:
                     value=TOKENS,
                     min=1,
                     allowDecimal=False,
+                    **kept,
                 ),
             ],
             className="asking",
@@ -313,8 +317,11 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         said = html.P("Search and sweep must be done first.")
         return [*parts, notice("Nothing can be explained yet", said)]
     if jobs is not None:
-        parts.append(question_card())
+        parts.append(question_card(run.name))
     asked = list_explaining(store, page.run)
+    named, found = page.option("shown"), find_shown(asked, page)
+    if named and found is not None and found.name != named:
+        parts.append(fell_back(f"There is no explanation “{named}”", f"{found.name}, the newest,"))
     return [
         *parts,
         html.Div(body(store, page, asked), id="explain-body", **{"aria-live": "polite"}),

@@ -12,6 +12,7 @@ from app.parts import go_to, heading, notice
 from app.requests import FLAGS, RefusedError, RunRequest, read_request, request_like, suggest_name
 from app.store import Store, UnknownRunError
 from app.urls import Page, link, read_address
+from app.words import begin_sentence
 from mixedprec.errors import InputError
 from mixedprec.scheme import BITS, GROUP_SIZES
 
@@ -201,7 +202,7 @@ def read_phase(store: Store, jobs: Jobs, name: str) -> str:
 def find_reason(tail: str) -> str:
     """What a command said at its end, if it ended with the one line for what a user can mend."""
     start, _, said = (tail.splitlines() or [""])[-1].partition("awqscope: ")
-    return f"{said[:1].upper()}{said[1:]}." if said and not start else ""
+    return f"{begin_sentence(said)}." if said and not start else ""
 
 
 def started_panel(phase: str, name: str, tail: str, back: Any) -> list[Any]:

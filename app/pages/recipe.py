@@ -17,6 +17,7 @@ from app.parts import (
     as_table,
     card,
     chart,
+    fell_back,
     heading,
     interval,
     megabytes,
@@ -246,7 +247,8 @@ def editor(store: Store, run: RunSummary, recipe: Recipe, page: Page, jobs: Jobs
     assert run.record is not None
     units = unit_table(store.table(run.name, "units"))
     allowed = widths_of(units)
-    widths = recipe.bits | read_changes(page.option("bits"), units, allowed)
+    changes = read_changes(page.option("bits"), units, allowed)
+    widths = recipe.bits | changes
     mine = predict(run.record, units, widths)
     made = made_recipes(store, jobs, run) if jobs is not None else []
     points = known_points(store, run, made)
@@ -266,8 +268,11 @@ def editor(store: Store, run: RunSummary, recipe: Recipe, page: Page, jobs: Jobs
     skipped = run.record["stages"].get("requantize", {})
     if jobs is not None and skipped.get("state") != "skipped":
         actions.append(dmc.Button("Requantize and measure", id="recipe-make", size="sm"))
+    asked = [part for part in page.option("bits").split(",") if part]
+    unknown = [part for part in asked if part.partition(":")[0] not in changes]
     return html.Div(
         [
+            fell_back(f"There is no {', '.join(unknown)}", "the rest") if unknown else None,
             html.Div(
                 prediction_tiles(mine, run.record, changed, widths == recipe.bits),
                 id="recipe-tiles",

@@ -1,5 +1,6 @@
 """One run: its verdict, its numbers with intervals, and where along the depth the damage is."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,7 @@ from app.parts import (
     tile,
     tiles,
 )
+from app.sites import order_kinds
 from app.store import Progress, RunSummary, Store
 from app.urls import Page, link
 from app.verdict import write_verdict
@@ -114,16 +116,23 @@ def profile_card(rows: Sequence[Mapping[str, Any]], run: str, metric: str, scale
     )
 
 
-def units_card(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> Any:
+def unit_link(run: str, unit: str) -> Link:
+    """The way to a unit's block, at what flows into the unit."""
+    block, _, kind = unit.partition(".")
+    return go_to(unit, link("block", run, int(block), site=kind))
+
+
+def units_card(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any], run: str) -> Any:
     """The heat map of units with its summary and table."""
     bits = record["spec"]["bits"]
     here = worst_units(rows, record["spec"])
+    kinds = order_kinds(record, [row["kind"] for row in here])
     return card(
         "Which units",
-        block_chart("units", draw_units(here), "KL by block and unit, see the table"),
+        block_chart("units", draw_units(here, kinds), "KL by block and unit, see the table"),
         as_table(
-            {"unit": "Unit", "kl": f"KL at {bits} bits", "known": "", "bytes": "Weights"},
-            unit_rows(here),
+            {"unit": "Unit", "kl": f"KL at {bits} bits", "known": "How known", "bytes": "Weights"},
+            [row | {"unit": unit_link(run, row["unit"])} for row in unit_rows(here)],
         ),
         summary=units_summary(here, record),
     )
@@ -281,10 +290,10 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         parts.append(places_card(run.record["places"]))
     compared = is_comparison(run.record)
     if units:
-        parts.append(widths_card(units) if compared else units_card(units, run.record))
+        parts.append(widths_card(units) if compared else units_card(units, run.record, run.name))
     if run.state == "done":
         parts.append(gate_card(store, run))
-        again = f"awqscope show {store.find(run.name).path}"
+        again = shlex.join(["awqscope", "show", str(store.find(run.name).path)])
         parts.append(html.P(["In the terminal: ", command(again)], className="hint"))
     parts.append(provenance_card(run.record))
     if jobs is not None and not compared:

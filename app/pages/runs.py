@@ -8,12 +8,11 @@ import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import html
 
-from app.candidate import name_uniform
 from app.jobs import Jobs
 from app.parts import command, go_to, heading, notice
 from app.store import Progress, RunSummary, Store
 from app.urls import Page, link
-from diagnose.rundir import is_comparison
+from app.verdict import write_brief
 
 
 def _number(form: str, width: int = 96) -> dict[str, Any]:
@@ -64,25 +63,7 @@ def list_row(run: RunSummary, progress: Progress | None) -> dict[str, Any]:
 
 def brief_verdict(run: RunSummary) -> str:
     """A few words on what a run came to."""
-    record = run.record or {}
-    headline = record.get("headline", {})
-    if run.state == "failed":
-        return (record.get("error") or {}).get("message", "failed")
-    if "kl" not in headline:
-        return "nothing measured yet"
-    if headline.get("proved") is False:
-        return "✕ the proof failed"
-    if not headline["flagged"]:
-        return "no block stands out"
-    if is_comparison(record):
-        return f"▲ {len(headline['flagged'])} flagged in {name_uniform(record)}"
-    if headline.get("recovered") is None:
-        skipped = record["stages"].get("requantize", {}).get("state") == "skipped"
-        then = "no checkpoint" if skipped else "not repaired yet"
-        return f"{len(headline['flagged'])} flagged, {then}"
-    return f"▲ {headline['recovered']:.1%} recovered" + (
-        ", proved" if headline.get("proved") else ""
-    )
+    return write_brief(run.state, run.record or {})
 
 
 def write_progress(progress: Progress | None) -> str:

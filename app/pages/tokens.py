@@ -1,22 +1,30 @@
 """The text itself: which windows and tokens the quantized model reads differently, and why."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from dash import dcc, html
+from dash import ALL, Dash, Input, Output, State, dcc, html, no_update
 
 from app.components import Text
 from app.facts import shade, token_summary, token_value
 from app.figures.tokens import draw_token
 from app.jobs import Jobs
 from app.pages.run import run_heading
-from app.parts import as_table, card, chart, go_to, heading, notice, number, switch, table
-from app.store import Store, TokenIndex
-from app.urls import Page, link
+from app.pages.token_lists import (
+    MEASURES,
+    filters_card,
+    lists,
+    name_model,
+    read_question,
+    write_finds,
+)
+from app.parts import as_table, card, chart, fell_back, go_to, heading, notice, number, table
+from app.store import RunSummary, Store
+from app.texts import name_texts
+from app.token_index import TokenIndex, TokenQuestion
+from app.urls import Page, link, query, read_address
 from app.words import show_line_ends, show_token
-
-COLOURINGS = {"kl": "KL", "delta_nll": "ΔNLL"}
-LISTED_WINDOWS = 12
+from mixedprec.errors import InputError
 
 Row = Mapping[str, Any]
 
@@ -25,7 +33,14 @@ def describe_token(row: Row) -> str:
     """A token's numbers in a line, for the hover, with what each model would have said."""
     if row["kl_uniform"] is None:
         return "context only"
-    said = f"KL {row['kl_uniform']:.4f}, NLL {row['nll_reference']:.3f} → {row['nll_uniform']:.3f}"
+    kl, nll = (
+        f"KL {row['kl_uniform']:.4f}",
+        f"{row['nll_reference']:.3f} → {row['nll_uniform']:.3f}",
+    )
+    if row["kl_mixed"] is not None:
+        kl += f", mixed {row['kl_mixed']:.4f}"
+        nll += f", mixed {row['nll_mixed']:.3f}"
+    said = f"{kl}; NLL {nll}"
     for key, name in (("top_reference", "16-bit"), ("top_uniform", "uniform")):
         if row.get(key):
             tops = "  ".join(
@@ -35,15 +50,20 @@ def describe_token(row: Row) -> str:
     return said
 
 
-def text_view(rows: Sequence[Row], colour: str, chosen: int | None) -> Text:
-    """A window's text, coloured by what quantization does to each token."""
-    values = [token_value(row, colour) for row in rows]
+def text_view(
+    rows: Sequence[Row], question: TokenQuestion, chosen: int | None, found: Collection[int]
+) -> Text:
+    """A window's text, coloured by what quantization does to each token. found: positions to
+    mark."""
+    values = [token_value(row, question.measure, question.model) for row in rows]
     largest = max((abs(value) for value in values if value is not None), default=0.0)
     tokens = [
         (
             row["position"],
             show_line_ends(row["text"]),
-            f"t {shade(value, largest)}" + " here" * (row["position"] == chosen),
+            f"t {shade(value, largest)}"
+            + " here" * (row["position"] == chosen)
+            + " found" * (row["position"] in found),
             describe_token(row),
         )
         for row, value in zip(rows, values, strict=True)
@@ -75,6 +95,11 @@ def token_card(row: Row, run: str) -> Any:
                     "uniform": number(row["kl_uniform"], ".4f"),
                     "mixed": number(row["kl_mixed"], ".4f"),
                 },
+                {
+                    "what": "Likeliest next token",
+                    "uniform": _say_agreement(row["agree_uniform"]),
+                    "mixed": _say_agreement(row["agree_mixed"]),
+                },
             ],
         )
     ]
@@ -84,6 +109,10 @@ def token_card(row: Row, run: str) -> Any:
         parts += [html.H3("What each model expected here"), expected]
     parts.append(blame(row, run))
     return card(title, *parts, summary=token_summary(row))
+
+
+def _say_agreement(agrees: bool | None) -> str:
+    return "–" if agrees is None else "the same" if agrees else "another"
 
 
 def predictions(reference: Sequence[Row], uniform: Sequence[Row], actual: int) -> Any:
@@ -124,67 +153,55 @@ def blame(row: Row, run: str) -> Any:
     )
 
 
-def windows_card(index: TokenIndex, run: str, current: int, colour: str) -> Any:
-    """The worst windows, each a link."""
-    return card(
-        "Worst windows",
-        table(
-            {"window": "Window", "kl": "Mean KL", "delta": "Mean ΔNLL"},
-            [
-                {
-                    "window": go_to(
-                        str(row["window"]), link("tokens", run, window=row["window"], colour=colour)
-                    ),
-                    "kl": number(row["kl"], ".4f"),
-                    "delta": number(row["delta_nll"], "+.4f"),
-                    "class": "chosen" if row["window"] == current else "",
-                }
-                for row in index.windows[:LISTED_WINDOWS]
-            ],
-        ),
-        summary=f"{len(index.windows)} windows, the largest mean KL first.",
-    )
-
-
-def worst_card(index: TokenIndex, run: str, colour: str) -> Any:
-    """The worst tokens of all windows, each a link."""
-    return card(
-        "Worst tokens",
-        table(
-            {"text": "Token", "kl": "KL", "delta": "ΔNLL", "where": ""},
-            [
-                {
-                    "text": html.Code(show_token(row["text"])),
-                    "kl": number(row["kl"], ".4f"),
-                    "delta": number(row["delta_nll"], "+.4f"),
-                    "where": go_to(
-                        f"window {row['window']}, token {row['position']}",
-                        link(
-                            "tokens",
-                            run,
-                            window=row["window"],
-                            position=row["position"],
-                            colour=colour,
-                        ),
-                    ),
-                }
-                for row in index.tokens
-            ],
-        ),
-    )
-
-
-def window_card(rows: Sequence[Row], window: int, colour: str, chosen: int | None) -> Any:
+def window_card(
+    store: Store, run: RunSummary, window: int, chosen: int | None, question: TokenQuestion
+) -> Any:
     """The text of a window, coloured."""
-    what = "KL" if colour == "kl" else "ΔNLL"
+    assert run.record is not None
+    rows = store.window(run.name, window)
+    found: Collection[int] = ()
+    if question.is_filter:
+        found = frozenset(store.found_tokens(run.name, window, question))
+    what, better = MEASURES[question.measure], name_model(question.model, run.record)
+    blue = f" (blue: {better} does better)" if question.measure == "delta_nll" else ""
+    marked = f" {len(found)} found here are underlined." if question.is_filter else ""
+    text = name_texts(run.record).of(window)
     return card(
         f"Window {window}",
-        text_view(rows, colour, chosen),
-        summary=f"The stronger the orange, the larger the {what}"
-        + (" (blue: the uniform model does better)" if colour == "delta_nll" else "")
-        + ". Click a token, or move with the arrow keys and press Enter.",
-        beside=switch("colour", "Colour by", COLOURINGS, colour),
+        text_view(rows, question, chosen, found),
+        summary=[
+            f"{len(rows)} tokens of ",
+            html.Code(text),
+            f". The stronger the orange, the larger the {what} in {better}{blue}.{marked} "
+            "Click a token, or move with the arrow keys and press Enter.",
+        ],
     )
+
+
+def choose_place(
+    store: Store, run: RunSummary, page: Page, index: TokenIndex, question: TokenQuestion
+) -> tuple[int, int, Any]:
+    """The window and the token to show, and what is said where an address asks for another: the
+    worst stand in for what is not there."""
+    every = store.token_index(run.name)
+    assert every is not None
+    asked, position = page.number("window"), page.number("position")
+    said = None
+    window = asked if asked in {row["window"] for row in every.windows} else None
+    if window is None:
+        window, position = (index.windows or every.windows)[0]["window"], None
+        if asked is not None:
+            said = fell_back(f"There is no window {asked}", f"window {window}, the worst,")
+    rows = store.window(run.name, window)
+    if position is not None and position >= len(rows):
+        said = fell_back(
+            f"Window {window} has no token {position}, only 0 to {len(rows) - 1}", "the worst"
+        )
+        position = None
+    if position is None:
+        found = store.found_tokens(run.name, window, question)
+        position = worst_position(rows, question, found or range(len(rows)))
+    return window, position, said
 
 
 def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
@@ -192,35 +209,89 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     run = store.summary(page.run)
     if run.record is None:
         return [heading(run.name), notice("This run cannot be shown", html.P(run.error))]
-    index = store.token_index(run.name)
-    if index is None or not index.windows:
+    every = store.token_index(run.name)
+    if every is None or not every.windows:
         said = html.P("The sweep writes them: they appear here when it is done.")
         return [run_heading(run, "tokens", "Tokens"), notice("No tokens measured yet", said)]
-    window, colour, chosen = page.number("window"), page.option("colour"), page.number("position")
-    if window is None or window not in {row["window"] for row in index.windows}:
-        window, chosen = index.windows[0]["window"], None
-    rows = store.window(run.name, window)
-    if chosen is None or chosen >= len(rows):
-        chosen = worst_position(rows)
+    question = read_question(page, every.has_mixed)
+    index = store.token_index(run.name, question)
+    assert index is not None
+    window, chosen, said = choose_place(store, run, page, index, question)
+    row = store.window(run.name, window)[chosen]
     return [
         run_heading(run, "tokens", "Tokens"),
         dcc.Store(id="token-chosen", data={"window": window, "position": chosen}),
+        said,
+        filters_card(run.record, every, question),
+        html.P(write_finds(index, question, run.record), id="token-finds", className="finds"),
         html.Div(
             [
-                html.Div(window_card(rows, window, colour, chosen), id="window-card"),
-                html.Div(
-                    token_card(rows[chosen], run.name), id="token-card", **{"aria-live": "polite"}
-                ),
+                html.Div(window_card(store, run, window, chosen, question), id="window-card"),
+                html.Div(token_card(row, run.name), id="token-card", **{"aria-live": "polite"}),
             ],
             className="reading",
         ),
-        html.Div(
-            [windows_card(index, run.name, window, colour), worst_card(index, run.name, colour)],
-            className="columns",
-        ),
+        html.Div(lists(index, run, window, question), id="token-lists", className="columns"),
     ]
 
 
-def worst_position(rows: Sequence[Row]) -> int:
-    """The position of a window's largest KL."""
-    return max(range(len(rows)), key=lambda place: rows[place]["kl_uniform"] or 0.0)
+def worst_position(rows: Sequence[Row], question: TokenQuestion, among: Iterable[int]) -> int:
+    """The position of the largest damage of a window, `among` these."""
+
+    def damage(position: int) -> float:
+        value = token_value(rows[position], question.measure, question.model)
+        return float("-inf") if value is None else value
+
+    return max(among, key=damage)
+
+
+def register(app: Dash, store: Store) -> None:
+    """Connect what is asked of the text, and the token that is chosen in it."""
+
+    @app.callback(
+        Output("window-card", "children"),
+        Output("token-lists", "children"),
+        Output("token-finds", "children"),
+        Input({"type": "option", "name": ALL}, "value"),
+        State({"type": "option", "name": ALL}, "id"),
+        State("token-chosen", "data"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    def ask(
+        values: Sequence[Any],
+        ids: Sequence[Mapping[str, str]],
+        chosen: Mapping[str, int],
+        path: str,
+    ) -> Any:
+        given = {key["name"]: value for key, value in zip(ids, values, strict=True)}
+        try:
+            page = read_address(path, query("tokens", **given))
+            run, every = store.summary(page.run), store.token_index(page.run)
+            if every is None or run.record is None:
+                return no_update, no_update, no_update
+            question = read_question(page, every.has_mixed)
+            index = store.token_index(page.run, question)
+            assert index is not None
+            window, position = int(chosen["window"]), int(chosen["position"])
+            return (
+                window_card(store, run, window, position, question),
+                lists(index, run, window, question),
+                write_finds(index, question, run.record),
+            )
+        except (InputError, LookupError, OSError):
+            return no_update, no_update, no_update
+
+    @app.callback(
+        Output("token-card", "children"),
+        Input("token-chosen", "data"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    def show_token_card(chosen: Mapping[str, int], path: str) -> Any:
+        page = read_address(path, "")
+        try:
+            rows = store.window(page.run, int(chosen["window"]))
+            return token_card(rows[int(chosen["position"])], page.run)
+        except (InputError, LookupError, OSError):
+            return no_update

@@ -25,6 +25,7 @@ from app.facts import (
 from app.figures.blocks import draw_profile, draw_units
 from app.report.findings import Findings
 from app.report.pieces import Chart, Row, Table
+from app.sites import order_kinds
 from app.words import interval, number, show_token
 from diagnose.rundir import is_comparison
 
@@ -83,7 +84,7 @@ def units_chart(found: Findings) -> Chart | None:
     return Chart(
         key="units",
         title="KL by block and unit",
-        figure=draw_units(here),
+        figure=draw_units(here, order_kinds(found.record, [row["kind"] for row in here])),
         summary=units_summary(here, found.record) or "No unit is damaged at all.",
         table=Table(
             {"unit": "Unit", "kl": f"KL at {bits} bits", "known": "How known", "bytes": "Weights"},
@@ -164,10 +165,10 @@ def _flagged_block(found: Findings, block: int) -> FlaggedBlock:
                 f"Promotions of block {block} tried in the quantized model, best first",
             )
         )
-    order = {kind: place for place, kind in enumerate(found.record["source"]["units"])}
+    order = order_kinds(found.record, [row["site"] for row in activations])
     reference = sorted(
         (row for row in activations if row["model"] == "reference"),
-        key=lambda row: order.get(row["site"], len(order)),
+        key=lambda row: order.index(row["site"]),
     )
     if reference:
         tables.append(_channel_table(reference, block))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from app.store import Store, UnknownRunError
+from diagnose.evidence import UNFINISHED
 from diagnose.gate import GateVerdict, judge_run
 from diagnose.policy import Policy, load_policy
 from diagnose.rundir import RunDirectory
@@ -14,11 +15,6 @@ from mixedprec.recipe import Recipe
 
 PASSAGES = 8
 BEFORE, AFTER = 40, 12
-GO_ON = "the command that began it goes on with it"
-UNFINISHED = {
-    "running": "is not finished: a process is at it",
-    "stopped": "is not finished: it was stopped before its end",
-}
 
 Row = Mapping[str, Any]
 
@@ -66,9 +62,11 @@ def read_findings(path: Path, policy: Policy | None = None) -> Findings:
     if run.state == "failed":
         fault = run.record["error"] or {"message": "no reason was recorded", "remedy": ""}
         first = f"{fault['remedy']}; " if fault["remedy"] else ""
-        raise InputError(f"{path} failed ({fault['message']})", first + GO_ON)
+        go_on = RunDirectory(path).how_to_finish()
+        raise InputError(f"{path} failed ({fault['message']})", first + go_on)
     if run.state != "done":
-        raise InputError(f"{path} {UNFINISHED[run.state]}", f"finish it first: {GO_ON}")
+        said = f"{path} is not finished ({UNFINISHED[run.state]})"
+        raise InputError(said, RunDirectory(path).how_to_finish())
     try:
         return _read_tables(store, folder.name, run.record, policy or load_policy())
     except (OSError, ValueError, LookupError, TypeError) as error:

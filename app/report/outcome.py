@@ -117,8 +117,9 @@ def _proof_facts(proof: Mapping[str, Any] | None) -> dict[str, str]:
         if checks.get(key)
     ]
     counted = [f"{checks[key]:,} {key}" for key in ("linears", "tensors") if key in checks]
+    reasons = "; ".join(proof.get("reasons") or ())
     facts = {
-        "Proof": "passed" if proof["passed"] else "FAILED",
+        "Proof": "passed" if proof["passed"] else f"FAILED: {reasons}" if reasons else "FAILED",
         "Loaded with": f"{proof['loaded_with']}, in a process of its own",
         "Compared": f"{', '.join(counted)}, bit for bit",
         "Differences": "; ".join(found) or "none",

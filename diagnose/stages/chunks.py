@@ -13,6 +13,7 @@ from diagnose.activations import ActivationLog
 from diagnose.branches import Branch, Plan, Sweepable
 from diagnose.likelihood import TokenScores
 from diagnose.planning import Room, planned_windows, room_for
+from diagnose.ranges import RangeLog
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.spec import RunSpec
 from diagnose.spikes import Thresholds
@@ -20,6 +21,7 @@ from diagnose.sweep import run_sweep
 from diagnose.tasks import CHUNKS_A_WORKER, OnStep, Task, Workers, list_missing
 from diagnose.weights import WeightLog
 from mixedprec.model import SourceModel
+from mixedprec.served import served_outside
 from mixedprec.streams import batch_size, list_slices
 
 
@@ -46,10 +48,17 @@ class Subject(Protocol):
     def windows(self) -> Tensor: ...
 
 
-def plan_sweep(spec: RunSpec, run: RunDirectory, branches: tuple[Branch, ...]) -> Plan:
-    """What a run sweeps: the uniform model of its spec, and `branches`."""
+def plan_sweep(
+    spec: RunSpec, model: SourceModel, run: RunDirectory, branches: tuple[Branch, ...]
+) -> Plan:
+    """What a run sweeps: the uniform model of its spec, as stored, and `branches`."""
     return Plan(
-        spec.bits, (spec.bits, spec.rescue_bits), frozenset(spec.keep_fp16), run.searches, branches
+        spec.bits,
+        (spec.bits, spec.rescue_bits),
+        frozenset(spec.keep_fp16),
+        run.searches,
+        branches,
+        served_outside(model),
     )
 
 
@@ -101,18 +110,21 @@ def _sweep_chunk(
 ) -> None:
     """The work of one chunk; see `swept_chunks`."""
     activations, weights = ActivationLog(), WeightLog(group or int)
+    ranges = RangeLog(len(windows)) if group else None
     scores = run_sweep(
         model,
         windows,
         plan,
         observe=activations.observe if group else None,
         inspect=weights.observe if group and first else None,
+        ranges=ranges,
         on_block=on_step,
         device=device,
         space=room.open(),
     )
     state = {f"activations.{key}": value for key, value in activations.state().items()}
     state |= {f"weights.{key}": value for key, value in weights.state().items()}
+    state |= {f"ranges.{key}": value for key, value in (ranges.state() if ranges else {}).items()}
     run.write_arrays(file, reduce(scores) | state)
 
 
@@ -129,9 +141,9 @@ def swept_chunks(
 ) -> list[dict[str, Tensor]]:
     """Run the plan chunk by chunk, keeping each chunk's result in work/ until the run is done.
 
-    group: keep `activations.…` of every chunk too, and `weights.…`, which are the same for all, of
-    the first; it gives the size of the weight groups for a number of inputs. It, `reduce` and the
-    plan must go to other processes: functions of modules.
+    group: keep `activations.…` and `ranges.…` of every chunk too, and `weights.…`, which are the
+    same for all, of the first; it gives the size of the weight groups for a number of inputs. It,
+    `reduce` and the plan must go to other processes: functions of modules.
     """
     model, windows = inputs.model, inputs.windows
     chunks = fix_chunks(run, name, windows, planned_windows(run, name), workers)

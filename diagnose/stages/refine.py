@@ -54,7 +54,7 @@ def refine_stage(
         ).items()
     }
     branches = [unit_branch(model, units[name], bits) for name, bits in measured]
-    plan = plan_sweep(spec, run, (*branches, *promotions))
+    plan = plan_sweep(spec, model, run, (*branches, *promotions))
     chunks = swept_chunks(
         "refine",
         inputs,

@@ -15,11 +15,12 @@ from diagnose.bootstrap import Resampler
 from diagnose.branches import CONTROL, REFERENCE, UNIFORM, Sweepable, block_branches, count_streams
 from diagnose.inputs import Inputs
 from diagnose.measure import TOKENS_A_ROW_GROUP, block_rows, join_chunks, reduce_chunk, token_table
+from diagnose.ranges import join_ranges
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.sizes import model_bytes
 from diagnose.spec import RunSpec
 from diagnose.stages.chunks import Options, Subject, plan_sweep, read_tensors, swept_chunks
-from diagnose.tables import ACTIVATIONS, BLOCKS, WEIGHTS
+from diagnose.tables import ACTIVATIONS, BLOCKS, RANGES, WEIGHTS
 from diagnose.tasks import Workers
 from diagnose.weights import weight_rows
 
@@ -43,13 +44,14 @@ def _part(chunk: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep found: the joined scores, the rows of blocks.parquet, what flowed, and the
-    errors of the weights."""
+    """What a sweep found: the joined scores, the rows of blocks.parquet, what flowed, the errors of
+    the weights, and the headline's `range`, None where a chunk did not keep it."""
 
     scores: dict[str, Tensor]
     rows: list[dict[str, Any]]
     activations: ActivationLog
     weights: dict[str, Tensor]
+    range: dict[str, Any] | None
 
     @property
     def isolated_kl(self) -> float:
@@ -84,7 +86,8 @@ def sweep_views(
     log = ActivationLog()
     for chunk in chunks:
         log.merge(_part(chunk, "activations."))
-    logged = ("activations.", "weights.")
+    ranges, largest = join_ranges([_part(chunk, "ranges.") for chunk in chunks])
+    logged = ("activations.", "weights.", "ranges.")
     scores = join_chunks(
         [{k: v for k, v in chunk.items() if not k.startswith(logged)} for chunk in chunks]
     )
@@ -95,6 +98,7 @@ def sweep_views(
     run.write_arrays("activations.safetensors", log.arrays())
     rows = block_rows(scores, model.blocks, spec.thresholds, spec.seed)
     run.write_table("blocks", rows, BLOCKS)
+    run.write_table("ranges", ranges, RANGES)
     texts = token_texts(inputs.tokenizer, model.config.vocab_size)
     run.write_arrow(
         "tokens", token_table(inputs.windows, texts, scores), row_group=TOKENS_A_ROW_GROUP
@@ -106,7 +110,7 @@ def sweep_views(
             "control_kl": control,
         },
     )
-    return Sweep(scores, rows, log, _part(chunks[0], "weights."))
+    return Sweep(scores, rows, log, _part(chunks[0], "weights."), largest)
 
 
 def sweep_stage(
@@ -114,7 +118,7 @@ def sweep_stage(
 ) -> None:
     """Measure every block in its three views; write blocks, activations, weights and tokens."""
     model, kept = inputs.model, frozenset(spec.keep_fp16)
-    plan = plan_sweep(spec, run, block_branches(model, spec.bits, kept))
+    plan = plan_sweep(spec, model, run, block_branches(model, spec.bits, kept))
     swept = sweep_views(spec, inputs, run, plan, workers, progress, spec.low.group)
     run.write_table("activations", swept.activations.rows(), ACTIVATIONS)
     run.write_table("weights", weight_rows(model, spec.bits, kept, swept.weights), WEIGHTS)
@@ -155,6 +159,7 @@ def sweep_headline(
         },
         "bytes": sizes,
         "flagged": [r["block"] for r in swept.rows if r["view"] == "isolated" and r["flagged"]],
+        "range": swept.range,
         "recovered": None,
         "additivity": isolated_kl / float(kl.mean()) if kl.mean() > 0 else None,
     }

@@ -27,6 +27,7 @@ from app.commands.common import parse_bytes
 from app.demo import find_demo
 from diagnose.rundir import RunDirectory
 from examples.train_model import train_tokenizer
+from mixedprec.files import write_json
 
 VOCABULARY = 2048
 CHANNELS, WIDE = 1024, 4096
@@ -87,6 +88,7 @@ def make_model(
         "lm_head.weight": draw(vocabulary, channels),
         "model.norm.weight": ones,
     }
+    weight_map = dict.fromkeys(around, "around.safetensors")
     save_file(around, folder / "around.safetensors", metadata={"format": "pt"})
     shapes = {f"self_attn.{n}_proj": (channels, channels) for n in "qkvo"}
     shapes |= {f"mlp.{n}_proj": (wide, channels) for n in ("gate", "up")}
@@ -95,7 +97,11 @@ def make_model(
         tensors = {f"{name}.weight": draw(*shape) for name, shape in shapes.items()}
         tensors |= {f"{n}_layernorm.weight": ones.clone() for n in ("input", "post_attention")}
         named = {f"model.layers.{block}.{name}": value for name, value in tensors.items()}
-        save_file(named, folder / f"block-{block:04d}.safetensors", metadata={"format": "pt"})
+        file = f"block-{block:04d}.safetensors"
+        save_file(named, folder / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(named, file)
+    index = {"metadata": {}, "weight_map": weight_map}
+    write_json(folder / "model.safetensors.index.json", index)
 
 
 def run_model(model: Path, text: Path, out: Path, budget: int, length: int) -> dict[str, Any]:

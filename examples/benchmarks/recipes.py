@@ -22,7 +22,6 @@ from diagnose.contest import Course, better
 from diagnose.estimator import estimate_units
 from diagnose.inputs import Inputs, load_inputs
 from diagnose.pipeline import run_pipeline
-from diagnose.quantized import uniform_widths
 from diagnose.race import measure_kl
 from diagnose.refine import unit_branch
 from diagnose.rundir import RunDirectory
@@ -51,11 +50,9 @@ def linear_branches(inputs: Inputs, bits: int) -> dict[str, Branch]:
     model = inputs.model
     branches = {}
     for unit in list_units(model.family, model.blocks):
-        kept = uniform_widths(model, FP16_BITS, frozenset(), unit.block)
         for linear in unit.linears:
             name = f"{model.prefix(unit.block)}.{linear}"
-            widths = tuple(sorted({**kept, linear: bits}.items()))
-            branches[name] = Branch(name, unit.block, REFERENCE, widths, REFERENCE)
+            branches[name] = Branch(name, unit.block, REFERENCE, ((linear, bits),), REFERENCE)
     return branches
 
 

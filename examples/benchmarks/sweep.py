@@ -54,13 +54,13 @@ def run_naive(model: SourceModel, plan: Plan, windows: torch.Tensor) -> dict[str
         weights = swappable.weights(uniform_widths(model, plan.low, plan.kept, number))
         quantized.append(weights)
         layer = whole.model.layers[number]
-        originals.append({name: layer.get_submodule(name).weight.data for name in weights})
+        originals.append({name: layer.get_parameter(name).data for name in weights})
 
     def logits(swapped: set[int]) -> torch.Tensor:
         for number, layer in enumerate(whole.model.layers):
             chosen = quantized if number in swapped else originals
             for name, weight in chosen[number].items():
-                layer.get_submodule(name).weight.data = weight
+                layer.get_parameter(name).data = weight
         return whole(windows, use_cache=False).logits[:, :-1]
 
     reference = prepare_reference(logits(set()))

@@ -24,8 +24,9 @@ from diagnose.pipeline import prepare_run
 from diagnose.processes import open_processes
 from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
-from diagnose.tasks import OnStep, Placement, Task, Workers, count_cores
+from diagnose.tasks import Placement, Task, Workers, count_cores
 from examples.benchmarks.random_llama import save_random_llama
+from examples.benchmarks.resting import rest
 from examples.train_model import train_tokenizer
 
 REPEATS = 3
@@ -37,13 +38,6 @@ def make_model(folder: Path, text: str) -> None:
     """Save a random llama of 14 million parameters with its tokenizer."""
     save_random_llama(folder, hidden=384, intermediate=1024, blocks=8, heads=6, key_value_heads=3)
     train_tokenizer([text], 4096).save_pretrained(folder)
-
-
-def rest(device: torch.device, on_step: OnStep) -> None:
-    """The work of a task that leaves its process with everything imported."""
-    import diagnose.pipeline  # noqa: F401
-
-    time.sleep(1)
 
 
 @contextlib.contextmanager

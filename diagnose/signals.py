@@ -1,0 +1,48 @@
+"""The signals by which a user or a system asks a command to end, and who heeds them.
+
+The process that was started does: it ends what it began. Processes that it starts leave them to it,
+whoever sends one to all of a group.
+"""
+
+import contextlib
+import multiprocessing.resource_tracker
+import signal
+import threading
+from collections.abc import Iterator
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def leave_to_parent() -> None:
+    """Ignore them in this process, which its parent ends."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Signals wait for the end of the block: processes started inside are not hit before they
+    `leave_to_parent`, and none that comes meanwhile is lost."""
+    # It lets signals through when it begins; where it runs already it leaves them alone.
+    multiprocessing.resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """What handles them is after the block what it was before, whatever a library set up inside."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)

@@ -1,0 +1,79 @@
+"""The pieces of pages hold whatever they are given, also what counts as nothing."""
+
+from typing import Any
+
+import dash_mantine_components as dmc
+import pytest
+from dash import dcc, html
+
+from app.components import Link, Table, Text, Title
+from app.parts import as_table, card, fell_back, heading, is_there, notice, switch, table
+
+# Components without children: their length is none, so that they are false.
+CHILDLESS = (
+    switch("colour", "Colour by", {"kl": "KL", "delta_nll": "ΔNLL"}, "kl"),
+    dmc.TextInput(id="field"),
+    dmc.NumberInput(id="number"),
+    dmc.Select(id="choice", data=[]),
+    dcc.Store(id="store"),
+    html.Div(),
+    Text(0, [], "text"),
+    Title("title"),
+    Table(["A"], [], []),
+    as_table({"a": "A"}, []),
+)
+
+
+def holds(part: Any, wanted: Any) -> bool:
+    """Whether `wanted` itself is somewhere in a layout."""
+    if part is wanted:
+        return True
+    if isinstance(part, (list, tuple)):
+        return any(holds(each, wanted) for each in part)
+    children = getattr(part, "children", None)
+    return children is not None and holds(children, wanted)
+
+
+@pytest.mark.parametrize("part", CHILDLESS, ids=lambda part: type(part).__name__)
+def test_a_component_without_children_is_there(part: Any) -> None:
+    assert not part, "this no longer tells one kind of nothing from the other"
+    for made in (
+        heading("Title", over=part),
+        heading("Title", beside=part),
+        card("Title", beside=part),
+        card("Title", summary=part),
+        card("Title", part),
+        notice("Title", part),
+    ):
+        assert holds(made, part)
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_nothing_leaves_no_empty_element(nothing: Any) -> None:
+    assert not is_there(nothing)
+    made = [heading("T", over=nothing, beside=nothing), card("T", beside=nothing, summary=nothing)]
+    for part in made:
+        kinds = {"over", "actions", "summary"}
+        assert not [found for found in walk(part) if getattr(found, "className", "") in kinds]
+
+
+def walk(part: Any) -> list[Any]:
+    """Every component of a layout."""
+    if isinstance(part, (list, tuple)):
+        return [found for each in part for found in walk(each)]
+    children = getattr(part, "children", None)
+    return [part, *(walk(children) if children is not None else [])]
+
+
+def test_cells_are_what_they_are_given_as() -> None:
+    cells = {"a": Link("to", "/x"), "b": [html.Code(" t"), " 5%"], "c": 7}
+    made = table({"a": "A", "b": "B", "c": "C"}, [cells])
+    assert made.rows == [
+        [{"text": "to", "href": "/x"}, [{"text": " t", "code": ""}, " 5%"], "7"],
+    ]
+
+
+def test_what_fell_back_is_said() -> None:
+    assert fell_back("There is no window 9", "window 3").children == (
+        "There is no window 9: window 3 is shown."
+    )
