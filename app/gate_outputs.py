@@ -27,6 +27,7 @@ SIGNS = {PASS: "✓", FAIL: "✕", INCONCLUSIVE: "?"}
 EMOJI = {PASS: "✅", FAIL: "❌", INCONCLUSIVE: "⚠️"}
 STYLES = {PASS: "green", FAIL: "bold red", INCONCLUSIVE: "bold yellow"}
 TAGS = {FAIL: "failure", INCONCLUSIVE: "error"}
+POINTS = " points"
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@$])")
 
 
@@ -61,7 +62,7 @@ def write_line(check: Check) -> Line:
             bounds = (
                 _number(b, criterion) for b in (ends[::-1] if criterion.form == LOST else ends)
             )
-            interval = f"[{', '.join(bounds)}]"
+            interval = f"[{', '.join(bound.removesuffix(POINTS) for bound in bounds)}]"
     note = "; ".join(part for part in (of, check.reason, _write_beyond(check)) if part)
     return Line(criterion.title, clean(value), interval, _bound(check), check.outcome, clean(note))
 
@@ -90,7 +91,7 @@ def _number(value: float, criterion: Criterion) -> str:
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     if criterion.form == LOST:
-        return f"{100 * value:+.2f} points".replace("-", "−")
+        return f"{100 * value:+.2f}{POINTS}".replace("-", "−")
     return format(value, criterion.form).replace("-", "−")
 
 
@@ -101,7 +102,7 @@ def _bound(check: Check) -> str:
         return "passed"
     if criterion.form == LOST:
         lost = f"−{100 * value:g}" if value else "0"
-        return f"≥\N{NO-BREAK SPACE}{lost} points"
+        return f"≥\N{NO-BREAK SPACE}{lost}{POINTS}"
     written = f"{100 * value:g}%" if criterion.form.endswith("%") else f"{value:g}"
     return f"{'≤' if criterion.upper else '≥'}\N{NO-BREAK SPACE}{written}"
 

@@ -22,16 +22,24 @@ def test_sides_are_chosen_and_stay_in_the_address(page: "sync_api.Page", runs: P
     verdict = page.locator(".verdict")
     page.goto("/compare?a=demo&b=candidate")
     sync_api.expect(verdict).to_contain_text("A and B are the same model")
-    # As it was opened: what the page shows is not written into its address.
-    assert page.url.endswith("/compare?a=demo&b=candidate")
+    # The models that it shows are those it is compared by anyway, and go into no address.
+    assert "model_" not in page.url
     group = page.get_by_role("radiogroup", name="Model of run A")
     group.get_by_text("uniform 4-bit").click()
     sync_api.expect(page).to_have_url(re.compile("model_a=uniform"))
     sync_api.expect(verdict).to_contain_text("B is better than A: KL −0.2215")
+    # ΔPPL by block is of the uniform model and of a candidate; a choice of runs keeps the measure.
+    measure = page.get_by_role("radiogroup", name="Measure")
+    measure.get_by_text("ΔPPL").click()
+    sync_api.expect(page.locator("#differences-card .ytitle")).to_have_text("ΔPPL, B − A")
     page.reload()
     sync_api.expect(verdict).to_contain_text("B is better than A")
-    page.go_back()
+    group.get_by_text("mixed").click()
     sync_api.expect(verdict).to_contain_text("A and B are the same model")
+    sync_api.expect(page).to_have_url(re.compile("measure=delta_ppl"))
+    sync_api.expect(page.locator("#differences-card")).to_contain_text("of the uniform model only")
+    page.go_back()
+    sync_api.expect(verdict).to_contain_text("B is better than A")
     page.locator("#compare-b").click()
     page.get_by_role("option", name="other").click()
     sync_api.expect(page).to_have_url(re.compile("b=other"))

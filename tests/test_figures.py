@@ -101,7 +101,7 @@ def test_a_log_scale_shows_every_block_with_its_interval(metric: str) -> None:
         return
     below = [row["block"] for row in isolated if row[metric] < 0]
     assert below == [6, 7]
-    assert "signed log" in figure.layout.yaxis.title.text
+    assert "signed log scale" in [note.text for note in figure.layout.annotations]
     assert np.isfinite(alone.y).all()
     # In the order of the values, on zero's own side, and between the labels it is between.
     assert np.argsort(alone.y).tolist() == np.argsort(values).tolist()
@@ -243,7 +243,7 @@ def test_channels_mark_the_outliers() -> None:
     silent = draw_channels({"reference": np.array([0.0, 0.5, 2.0])}, 0.5, [2])
     assert silent.data[0].y[0] == 0.0 and list(silent.data[0].customdata) == [0.0, 0.5, 2.0]
     assert silent.data[1].y[0] == silent.data[0].y[2]
-    assert "signed log" in silent.layout.yaxis.title.text
+    assert [note.text for note in silent.layout.annotations] == ["signed log scale"]
 
 
 def test_depth_marks_this_block() -> None:

@@ -214,7 +214,7 @@ def test_the_address_decides_how_a_run_is_seen(tmp_path: Path) -> None:
     write_run(tmp_path)
     page, _ = show(make_client(tmp_path), "/run/sample", "?metric=delta_ppl&scale=log")
     layout = find_type(page, "Graph")[0]["figure"]["layout"]
-    assert layout["yaxis"]["type"] == "log"
+    assert "signed log scale" in [note["text"] for note in layout["annotations"]]
     assert layout["yaxis"]["title"]["text"] == "ΔPPL"
     assert {s["value"] for s in find_type(page, "SegmentedControl")} == {"delta_ppl", "log"}
 

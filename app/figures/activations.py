@@ -86,9 +86,11 @@ def draw_channels(
             hovertemplate="channel %{x}: %{customdata:.3g}<extra></extra>",
         ),
     ]
-    figure = make_figure(traces, "channel", f"largest |x|{log.note}", 320)
+    figure = make_figure(traces, "channel", "largest |x|", 320)
     figure.add_hline(log.place(median), line={"color": GREY, "dash": "dot", "width": 1.5})
-    figure.update_yaxes(**(log.axis if log.threshold else log_axis(reference)))
+    log.set_axis(figure)
+    if not log.threshold:
+        figure.update_yaxes(**log_axis(reference))
     return figure
 
 

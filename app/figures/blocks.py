@@ -72,9 +72,11 @@ def draw_profile(rows: Sequence[Row], metric: str, scale: str) -> go.Figure:
             ("restored", "all but this one", GREY, "dot", "diamond"),
         )
     ]
-    title = METRIC_NAMES[metric] + (log.note if log else "")
-    figure = make_figure([alone, *lines], "block", title, 400)
-    figure.update_yaxes(**log.axis if log else FROM_ZERO)
+    figure = make_figure([alone, *lines], "block", METRIC_NAMES[metric], 400)
+    if log:
+        log.set_axis(figure)
+    else:
+        figure.update_yaxes(**FROM_ZERO)
     for row in isolated:
         if row["flagged"]:
             figure.add_annotation(

@@ -87,10 +87,21 @@ class LogScale:
             "zerolinewidth": 1.5,
         }
 
-    @property
-    def note(self) -> str:
-        """What its title says besides."""
-        return "" if self.threshold == 0 else ", signed log scale"
+    def set_axis(self, figure: go.Figure) -> None:
+        """Give a figure this vertical axis, and say above it where it is not plotly's own."""
+        figure.update_yaxes(**self.axis)
+        if self.threshold:
+            figure.add_annotation(
+                x=0,
+                y=1,
+                xref="paper",
+                yref="paper",
+                xanchor="left",
+                yanchor="bottom",
+                text="signed log scale",
+                font={"size": 11},
+                showarrow=False,
+            )
 
 
 def choose_log(values: Iterable[float], bounds: Iterable[float] = ()) -> LogScale:
