@@ -33,7 +33,6 @@ def read(address: str) -> Page:
         ("/compare", "Compare", True),
         ("/compare?a=one&b=two", "one and two · Compare", True),
         ("/new", "New run", True),
-        ("/new?started=mine", "mine · New run", True),
     ],
 )
 def test_titles_say_where_one_is(tmp_path: Path, address: str, title: str, found: bool) -> None:
