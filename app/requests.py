@@ -11,6 +11,7 @@ from typing import Any
 from app.commands.common import default_out, parse_bytes
 from diagnose.sources import parse_spec
 from diagnose.spec import RunSpec
+from mixedprec.dtypes import AUTO, check_dtype
 from mixedprec.errors import InputError
 from mixedprec.families import find_family, list_units
 from mixedprec.recipe import check_names
@@ -55,6 +56,7 @@ class RunRequest:
     verify_units: int = 12
     seed: int = 0
     max_memory: str = "8GiB"
+    dtype: str = AUTO
 
     def to_spec(self) -> RunSpec:
         """The run that is asked for. InputError for options that make no sense."""
@@ -62,7 +64,7 @@ class RunRequest:
         return RunSpec(**{**options, "max_memory": parse_bytes(self.max_memory)})
 
 
-TEXTS = ("model", "name", "calib", "valid", "max_memory")
+TEXTS = ("model", "name", "calib", "valid", "max_memory", "dtype")
 FLAGS = ("symmetric", "whole_blocks")
 DECIMALS = ("z", "ratio", "delta_ppl")
 DEFAULTS = {field.name: field.default for field in fields(RunRequest)}
@@ -146,6 +148,7 @@ def check_request(request: RunRequest, taken: Collection[str]) -> dict[str, str]
         _note(problems, key, lambda key=key: _check_whole(key, getattr(request, key)))
     _note(problems, "rescue_bits", lambda: _check_rescue(request.bits, request.rescue_bits))
     _note(problems, "max_memory", lambda: parse_bytes(request.max_memory))
+    _note(problems, "dtype", lambda: check_dtype(request.dtype))
     config: dict[str, Any] = {}
     _note(problems, "model", lambda: config.update(read_config(request.model)))
     _note(problems, "keep_fp16", lambda: _check_units(request.keep_fp16, config))

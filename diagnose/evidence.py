@@ -21,7 +21,8 @@ from diagnose.findings import (
     score_columns,
 )
 from diagnose.rundir import RunDirectory, is_comparison
-from diagnose.type_words import LARGEST, UNLIKE
+from diagnose.type_words import UNLIKE
+from mixedprec.dtypes import LARGEST
 from mixedprec.errors import InputError
 from mixedprec.recipe import load_recipe
 from mixedprec.scheme import FP16_BITS

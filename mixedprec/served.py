@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mixedprec.dtypes import AUTO
 from mixedprec.ends import Entrance, Head
 from mixedprec.errors import InputError
 from mixedprec.experts import find_part
@@ -19,7 +20,6 @@ from mixedprec.model import SourceModel
 from mixedprec.safetensors_header import StoredTensor, read_header
 from mixedprec.tensors import held_name, is_finite, read_parts, report_unreadable, stored_name
 
-AUTO = "auto"
 DTYPES: Mapping[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 # safetensors' names of them.
 STORED: Mapping[str, torch.dtype] = {"F16": torch.float16, "BF16": torch.bfloat16}
@@ -28,14 +28,6 @@ STORED: Mapping[str, torch.dtype] = {"F16": torch.float16, "BF16": torch.bfloat1
 def name_dtype(dtype: torch.dtype) -> str:
     """ "float16" or "bfloat16", as config.json and servers call them."""
     return str(dtype).removeprefix("torch.")
-
-
-def check_dtype(asked: str) -> None:
-    """Raise InputError for what is no type to serve in."""
-    if asked not in (AUTO, *DTYPES):
-        raise InputError(
-            f"--dtype {asked} is no type to serve in", f"give {AUTO} or {' or '.join(DTYPES)}"
-        )
 
 
 def read_dtype(config: Any) -> torch.dtype | None:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.commands.common import STDOUT, RunArgument, check_output, parse_bytes, write_output
+from app.commands.common import (
+    STDOUT,
+    RunArgument,
+    check_output,
+    parse_bytes,
+    warn_of_type,
+    write_output,
+)
 from mixedprec.baselines import Contestant, predict_contest
 from mixedprec.errors import InputError
 
@@ -144,6 +151,7 @@ def recipe(
             "rivals": [asdict(contestant) for contestant in contestants],
         },
     )
+    warn_of_type(run.read())
     if verify:
         name = "-".join(f"{key}-{value:.15g}" for key, value in asked.items()) or "flagged"
         name += "" if allowed is None else f"-widths-{'-'.join(map(str, allowed))}"

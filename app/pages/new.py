@@ -12,6 +12,7 @@ from app.parts import go_to, heading, notice
 from app.requests import FLAGS, RefusedError, RunRequest, read_request, request_like, suggest_name
 from app.store import Store, UnknownRunError
 from app.urls import Page, link, read_address
+from mixedprec.dtypes import AUTO, LARGEST
 from mixedprec.errors import InputError
 from mixedprec.scheme import BITS, GROUP_SIZES
 
@@ -24,7 +25,7 @@ MORE = (
 GROUPS = (
     ("Model", ("model", "name")),
     ("Texts", ("calib", "valid", "windows", "seq_len")),
-    ("Quantization", ("bits", "rescue_bits", "group_size", "symmetric")),
+    ("Quantization", ("bits", "rescue_bits", "group_size", "symmetric", "dtype")),
 )
 HINTS = {
     "Texts": "Each is wikitext2[:SPLIT], a .txt, .jsonl or .parquet file on this machine, or "
@@ -42,6 +43,10 @@ WORDS = {
     "rescue_bits": ("Bits of promoted units", "Symmetric. Checkpoints are written for 4 and 8."),
     "group_size": ("Group size", "Input channels that share a scale."),
     "symmetric": ("Symmetric", "No zero points at the low width."),
+    "dtype": (
+        "Type",
+        "That the checkpoint stores and is served in; bfloat16 holds what passes float16's 65,504.",
+    ),
     "calib_windows": ("Calibration windows", "Spread over the calibration text."),
     "calib_seq_len": ("Tokens in a calibration window", "Cut to the model's maximum."),
     "z": ("Robust z-score", "A block is flagged from this on, by log KL …"),
@@ -79,6 +84,14 @@ def form_field(key: str, value: Any, like: str) -> Any:
         return dmc.Select(
             data=[{"value": str(n), "label": choice_label(key, n)} for n in choices],
             value=str(value),
+            allowDeselect=False,
+            **words,
+        )
+    if key == "dtype":
+        types = {AUTO: "the model's own", **{name: name for name in LARGEST}}
+        return dmc.Select(
+            data=[{"value": name, "label": label} for name, label in types.items()],
+            value=value,
             allowDeselect=False,
             **words,
         )
