@@ -20,6 +20,8 @@ from app.facts import provenance_facts
 from app.report.outcome import _proof_facts
 from app.show import show_run
 from app.verdict import write_verdict
+from diagnose.compare_spec import CompareSpec
+from diagnose.comparison import run_comparison
 from diagnose.gate import FAIL, judge_run
 from diagnose.pipeline import run_pipeline
 from diagnose.policy import load_policy, parse_policy
@@ -225,3 +227,24 @@ def test_a_margin_can_be_asked_for(largest: float, outcome: str, tmp_path: Path)
     assert ("only 1.6 times below its 65,504" in verdict) == (outcome == "fail")
     said = provenance_facts(RunDirectory(path).read())["Largest activation"]
     assert f"{largest:,.0f}, the input of mlp.down_proj in block 2; float16" in said
+
+
+def test_a_candidate_made_elsewhere_is_held_to_its_range(
+    run: RunDirectory, text_file: Path, tmp_path: Path
+) -> None:
+    """A comparison measures it in float32 alone: what it reaches says what its type will do."""
+    model = run.read()["model"]
+    spec = CompareSpec(model, str(run.checkpoint), str(text_file), seq_len=48, windows=3)
+    compared = run_comparison(spec, tmp_path / "compared", lambda *event: None)
+    record = compared.read()
+    kind = record["serving"]["type"]
+    assert kind["dtype"] == "float16"
+    assert kind["finite"] is None
+    assert kind["largest"] > kind["most"] == 65_504
+    said = "past its 65,504: serve it with --dtype bfloat16"
+    assert said in write_verdict(record, [])
+    assert said in provenance_facts(record)["Served"]
+    rows = {(row["site"], row["model"]) for row in compared.read_table("ranges").to_pylist()}
+    assert {("lm_head", "reference"), ("lm_head", "uniform"), ("", "uniform")} <= rows
+    outcomes = {c.limit.criterion.key: c.outcome for c in judge_run(compared, load_policy()).checks}
+    assert outcomes["min_range_margin"] == FAIL
