@@ -10,6 +10,7 @@ from app.requests import CompareRequest, Request, RunRequest, list_whole
 from app.words import begin_sentence
 from diagnose.sources import parse_spec
 from diagnose.spec import RunSpec, check_texts
+from mixedprec.dtypes import check_dtype
 from mixedprec.errors import InputError
 from mixedprec.families import find_family, list_units
 from mixedprec.recipe import check_names
@@ -42,6 +43,7 @@ def check_request(request: Request, taken: Collection[str]) -> dict[str, str]:
         _note(problems, "candidate", lambda: _check_candidate(request.candidate))
     else:
         _note(problems, "calib", lambda: _check_text(request.calib))
+        _note(problems, "dtype", lambda: check_dtype(request.dtype))
         _note(problems, "rescue_bits", lambda: _check_rescue(request.bits, request.rescue_bits))
         config = _note_config(problems, "model", request.model)
         _note(problems, "keep_fp16", lambda: _check_units(request.keep_fp16, config))

@@ -10,7 +10,7 @@ from app import urls
 from app.commands.common import default_out, parse_bytes
 from diagnose.compare_spec import CompareSpec
 from diagnose.spec import RunSpec, Texts, list_texts
-from mixedprec.scheme import AUTO
+from mixedprec.dtypes import AUTO
 
 
 class RefusedError(Exception):

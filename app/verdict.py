@@ -7,7 +7,7 @@ from typing import Any
 from app.candidate import name_candidate, name_uniform, write_places
 from diagnose.rundir import is_comparison
 from diagnose.type_words import UNLIKE, describe_type, name_place, write_measured_type
-from mixedprec.serving import write_type
+from mixedprec.dtypes import LARGEST, write_type
 
 # A type that holds so many times the largest activation has room enough.
 FAR = 1e6
@@ -131,20 +131,20 @@ def _write_passed(passed: bool, reasons: Sequence[str], file: str) -> str:
     return f"THE PROOF FAILED: {'; and '.join(reasons or [UNLIKE])} ({file})."
 
 
-def describe_run_type(record: Mapping[str, Any]) -> Mapping[str, Any]:
+def describe_run_type(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """What is known of serving a run's checkpoint, or a comparison's candidate, in its type; see
-    `write_type`. Of a run without a checkpoint, as if there were one."""
-    kind = (record.get("serving") or {}).get("type")
-    return kind or describe_type(record["source"]["dtype"], record["headline"])
+    `write_type`. Of a run without a checkpoint, as if there were one. None where nothing is."""
+    kind, dtype = (record.get("serving") or {}).get("type"), record["source"].get("dtype")
+    return kind or (describe_type(dtype, record["headline"]) if dtype in LARGEST else None)
 
 
 def write_range(record: Mapping[str, Any]) -> str:
     """The largest activation, where it is, and what the type holds; empty for runs of versions that
     did not keep it."""
     place = (record["headline"].get("range") or {}).get("uniform")
-    if place is None:
-        return ""
     kind = describe_run_type(record)
+    if place is None or kind is None:
+        return ""
     times = kind["most"] / place["largest"] if place["largest"] > 0 else math.inf
     far = "far more" if times > FAR else f"{times:.3g} times as much"
     held = f"{kind['dtype']} holds up to {kind['most']:,.5g}, {far}"

@@ -28,7 +28,8 @@ class Shape:
     """A model in numbers of float32 values. block, linear, unit: the largest one's parameters.
     unit_inputs: channels of each unit's input; lone: of those with one linear. widest: the most
     inputs or outputs of a linear. stored: bytes of all its tensors on disk. loads_whole: whether
-    transformers may load a checkpoint of it in one go."""
+    transformers may load a checkpoint of it in one go. ends: heads that are held at once, 2 where a
+    checkpoint stores another than the reference has."""
 
     blocks: int
     channels: int
@@ -42,6 +43,7 @@ class Shape:
     widest: int
     stored: int
     loads_whole: bool = True
+    ends: int = 1
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,10 @@ def count_activations(shape: Shape, length: int, kept: tuple[int, int]) -> int:
 
 
 def count_head(shape: Shape) -> int:
-    """Bytes of the head, and of the logits at work."""
+    """Bytes of the heads, and of the logits at work."""
     logits = tokens_a_chunk(shape.vocabulary) * shape.vocabulary
-    return FLOAT_BYTES * (shape.vocabulary * shape.channels + LOGIT_COPIES * logits)
+    heads = shape.ends * shape.vocabulary * shape.channels
+    return FLOAT_BYTES * (heads + LOGIT_COPIES * logits)
 
 
 def count_mixes(shape: Shape, mixes: int) -> int:

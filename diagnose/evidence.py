@@ -21,7 +21,8 @@ from diagnose.findings import (
 )
 from diagnose.rundir import RunDirectory, is_comparison
 from diagnose.shares import block_shares, read_block_costs
-from diagnose.type_words import LARGEST, UNLIKE
+from diagnose.type_words import UNLIKE
+from mixedprec.dtypes import LARGEST
 from mixedprec.errors import InputError
 
 # What is read of run.json, and what it must be.

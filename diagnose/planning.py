@@ -20,6 +20,7 @@ from mixedprec.errors import InputError
 from mixedprec.family import Family
 from mixedprec.model import SourceModel
 from mixedprec.scheme import Scheme
+from mixedprec.served import served_outside
 from mixedprec.streams import CPU, StreamSpace
 
 PROBED_SIZE = 768
@@ -59,6 +60,7 @@ def read_shape(model: SourceModel) -> Shape:
         widest=max(max(m.in_features, m.out_features) for m in linears.values()),
         stored=sum(path.stat().st_size for path in set(model.files.values())),
         loads_whole=loads_whole(model.family),
+        ends=1 if served_outside(model) is None else 2,
     )
 
 

@@ -4,8 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from diagnose.spikes import Thresholds
+from mixedprec.dtypes import AUTO, check_dtype
 from mixedprec.errors import InputError
-from mixedprec.scheme import AUTO, SERVED_WIDTHS, Scheme, check_dtype
+from mixedprec.scheme import SERVED_WIDTHS, Scheme
 
 CALIB_WINDOWS = 128
 CALIB_SEQ_LEN = 512

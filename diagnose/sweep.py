@@ -94,15 +94,24 @@ def _advance_trunks(
 
 
 def _note_ends(
-    ranges: RangeLog, trunk: str, head: Head, stream: Stream, vocabulary: int, device: torch.device
+    ranges: RangeLog,
+    trunk: str,
+    model: SourceModel,
+    head: Head,
+    stream: Stream,
+    device: torch.device,
 ) -> None:
     """Note what a trunk's final states give in the final norm and in the head."""
     watch = RangeWatch(head.module)
+    norm, vocabulary = model.family.norm, model.config.vocab_size
+    stands = f"{norm.rpartition('.')[0]}.norm"
     count, length, _ = stream.shape
     for window in list_slices(count, 1):
         for here in list_slices(length, tokens_a_chunk(vocabulary)):
             head(stream.read(window, here).to(device))
-            ranges.note(OUTSIDE, trunk, window, watch.take({}))
+            seen = watch.take({})
+            named = {(norm if n == stands else n, part): v for (n, part), v in seen.items()}
+            ranges.note(OUTSIDE, trunk, window, named)
     watch.remove()
 
 
@@ -197,7 +206,7 @@ def run_sweep(
     if ranges:
         for trunk, stream in trunks.items():
             last = heads.get(trunk, head)
-            _note_ends(ranges, trunk, last, stream, model.config.vocab_size, device)
+            _note_ends(ranges, trunk, model, last, stream, device)
     scores = score_streams(
         head,
         windows,

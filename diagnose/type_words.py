@@ -4,10 +4,8 @@ out."""
 from collections.abc import Mapping
 from typing import Any
 
-# The largest number of each type that serves.
-LARGEST: Mapping[str, float] = {"float16": 65504.0, "bfloat16": 2.0**128 - 2.0**120}
-# What holds every value that float32 does.
-WIDE = "bfloat16"
+from mixedprec.dtypes import LARGEST, WIDE
+
 # Why a proof fails where what is stored, or what it computes in float32, is not as it should be.
 UNLIKE = "the checkpoint on disk is not what the recipe says"
 

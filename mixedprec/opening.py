@@ -11,13 +11,13 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import safe_open
 from transformers import AutoConfig, PretrainedConfig
 
+from mixedprec.dtypes import AUTO, check_dtype
 from mixedprec.errors import InputError
 from mixedprec.experts import Part, find_part
 from mixedprec.families import FAMILIES, Family, find_family, fit_family
 from mixedprec.lacking import WRONG_CONFIG, explain_lacking
 from mixedprec.model import CODE, SourceModel, make_shell
 from mixedprec.safetensors_header import FLOATS, StoredTensor, read_header
-from mixedprec.scheme import AUTO, check_dtype
 from mixedprec.served import choose_dtype, read_dtype
 from mixedprec.tensors import HEADS, held_name, index_files, name_fully, stamp_files, stored_name
 from mixedprec.untrusted import check_blocks, check_config, check_directory, read_json

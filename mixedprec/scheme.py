@@ -1,4 +1,4 @@
-"""Widths, groups and 16-bit types: how a weight is quantized and stored, as data (no torch)."""
+"""Widths and groups: how a weight is quantized, as plain data (no torch)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +9,6 @@ from mixedprec.errors import InputError
 BITS = range(2, 9)
 GROUP_SIZES = (32, 64, 128, -1)
 FP16_BITS = 16
-# Types that a checkpoint can be served in; AUTO is the one that the model comes in.
-SERVED_DTYPES = ("float16", "bfloat16")
-AUTO = "auto"
 # Widths that servers have kernels for, side by side in one checkpoint.
 SERVED_WIDTHS = (4, 8)
 
@@ -63,12 +60,3 @@ class Scheme:
                 f"group size {group} does not divide the {in_features} inputs of {name}",
                 "choose a smaller --group-size, or -1 for one group a row",
             )
-
-
-def check_dtype(asked: str) -> None:
-    """Raise InputError for what is no type to serve in."""
-    if asked not in (AUTO, *SERVED_DTYPES):
-        raise InputError(
-            f"--dtype {asked} is no type to serve in",
-            f"give {AUTO} or {' or '.join(SERVED_DTYPES)}",
-        )

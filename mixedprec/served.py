@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mixedprec.dtypes import AUTO
 from mixedprec.ends import Entrance, Head
 from mixedprec.errors import InputError
 from mixedprec.experts import find_part
 from mixedprec.family import Family
 from mixedprec.model import SourceModel
 from mixedprec.safetensors_header import StoredTensor, read_header
-from mixedprec.scheme import AUTO, SERVED_DTYPES
 from mixedprec.tensors import held_name, is_finite, read_parts, report_unreadable, stored_name
 
-DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in SERVED_DTYPES}
+DTYPES: Mapping[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 # safetensors' names of them.
 STORED: Mapping[str, torch.dtype] = {"F16": torch.float16, "BF16": torch.bfloat16}
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mixedprec.dtypes import write_type
 from mixedprec.families import EXPERTS, Family
 from mixedprec.matching import (
     UNMAPPED,
@@ -39,8 +40,6 @@ VERBS = {
 VLLM, TRANSFORMERS, SGLANG = "vLLM", "transformers", "SGLang"
 CONSUMERS = (VLLM, SGLANG, TRANSFORMERS)
 PACKED, SCALE, ZEROS = "weight_packed", "weight_scale", "weight_zero_point"
-# How many times below the largest number of a type the largest activation should be.
-SCANT_MARGIN = 2
 MARLIN_WIDTHS, MARLIN_GROUPS = (4, 8), (-1, 32, 64, 128)
 
 Shapes = Mapping[str, Sequence[int]]
@@ -91,24 +90,6 @@ class Serving:
         return {**outcomes, "notes": self.notes}
 
 
-def write_type(served: Mapping[str, Any]) -> str:
-    """What serving a checkpoint in its type comes to, in a sentence; empty where nothing is known
-    against it. served: `dtype`; `finite`, whether it answers in it, None where that was not
-    measured; `largest`, the largest activation in float32, and `most`, the largest number of the
-    type; `instead`, the type that serves it, where another does."""
-    dtype, largest, most = served["dtype"], served["largest"], served["most"]
-    use = f": serve it with --dtype {served['instead']}" if served["instead"] else ""
-    if served["finite"] is False:
-        return f"In {dtype}, the type that it names, it answers NaN{use}"
-    if largest is None or largest <= 0 or most / largest >= SCANT_MARGIN:
-        return ""
-    reach = f"its activations reach {largest:,.0f}"
-    if largest > most:
-        held = "" if served["finite"] is None else ", though the windows measured in it are finite"
-        return f"In {dtype}, the type that it names, {reach}, past its {most:,.0f}{held}{use}"
-    return f"In {dtype}, {reach}, only {most / largest:.1f} times below its {most:,.0f}"
-
-
 def write_serving(serving: Mapping[str, Any]) -> str:
     """`Serving.to_json()` in a line: "transformers loads it, vLLM and SGLang refuse it. Why …".
     With an entry `type` it says what comes of the type too; see `write_type`."""
@@ -117,7 +98,7 @@ def write_serving(serving: Mapping[str, Any]) -> str:
         names = [name for name in CONSUMERS if serving.get(name.lower()) == outcome]
         if names:
             said.append(f"{join_words(names)} {verbs[len(names) > 1]}")
-    of_type = write_type(serving["type"]) if serving.get("type") else ""
+    of_type = write_type(serving.get("type"))
     return ". ".join(
         [", ".join(said) or "unknown", *([of_type] * bool(of_type)), *serving["notes"]]
     )

@@ -262,7 +262,10 @@ def test_requantize_proves_a_recipe_edited_by_hand(finished: RunDirectory, tmp_p
     low, high = measured["recovered_interval"]
     assert low < measured["recovered"] < high
     proof = json.loads((out / "awqscope-proof.json").read_text())
-    assert {"passed": proof["passed"], **proof["measured"]} == measured
+    told = {key: proof[key] for key in ("passed", "reasons", "served", "instead")}
+    assert {**told, **proof["measured"]} == measured
+    assert proof["served"]["dtype"] == "float16"
+    assert proof["served"]["finite"]
     assert proof["predicted_recovered"] is None
     assert f"| {measured['ppl']:.3f} |" in (out / "README.md").read_text()
     assert files_of(finished) == before
@@ -328,13 +331,16 @@ def test_requantize_says_that_the_proof_failed(
     arguments = proving(finished, finished.path / "recipe.json", out)
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1, result.output
-    size, serving, numbers, verdict = result.stdout.splitlines()
+    size, serving, numbers, of_type, verdict = result.stdout.splitlines()
     assert size.startswith(f"{out}: ")
     assert serving == "held against their rules: vLLM, SGLang and transformers load it"
     assert numbers.startswith("PPL ")
     assert ", KL " in numbers
     assert ", recovered " in numbers
-    assert verdict.startswith("THE PROOF FAILED")
+    assert of_type.startswith("In float16, on ")
+    assert verdict.startswith(
+        "THE PROOF FAILED: the checkpoint on disk is not what the recipe says"
+    )
     proof = json.loads((out / "awqscope-proof.json").read_text())
     assert proof["checks"]["differing_on_disk"] == ["model.norm.weight"]
     assert "**The proof failed**" in (out / "README.md").read_text()

@@ -37,6 +37,12 @@ def test_another_spec_is_named(run: RunDirectory) -> None:
         run.check_spec({"bits": 3, "max_memory": 1})
 
 
+def test_a_run_of_a_version_without_an_option_goes_on_as_it_was(run: RunDirectory) -> None:
+    run.check_spec({**RECORD["spec"], "dtype": "auto", "trust_remote_code": False})
+    with pytest.raises(InputError, match="its dtype is 'auto', not 'bfloat16'"):
+        run.check_spec({**RECORD["spec"], "dtype": "bfloat16"})
+
+
 def test_foreign_directories_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(InputError, match="not empty and holds no run"):

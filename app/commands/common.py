@@ -5,7 +5,7 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -205,6 +205,17 @@ def warn_of_code(trusted: bool, model: str) -> None:
     """Say on stderr that a model's own Python will be run, if it will."""
     if trusted:
         sys.stderr.write(f"awqscope: Python that comes with {model} is trusted and will be run\n")
+
+
+def warn_of_type(record: Mapping[str, Any]) -> None:
+    """Say on stderr what serving in the run's type is known to come to, if anything is against it:
+    what is measured is in float32."""
+    from app.verdict import describe_run_type
+    from mixedprec.dtypes import write_type
+
+    said = write_type(describe_run_type(record))
+    if said:
+        sys.stderr.write(f"awqscope: measured in float32. {said}\n")
 
 
 def default_out(model: str) -> Path:

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from app.commands.common import STDOUT, check_output, examples, parse_bytes, write_output
+from app.commands.common import (
+    STDOUT,
+    check_output,
+    examples,
+    parse_bytes,
+    warn_of_type,
+    write_output,
+)
 from app.commands.options import MovedModelOption, RunArgument
 from mixedprec.errors import InputError
 
@@ -81,6 +88,7 @@ def explain(
             result = explain_prompts(opened, asked, tokens, budget, on_progress).to_json()
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt("nothing was written") from error
+    warn_of_type(opened.run.read())
     text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if out not in (None, STDOUT):
         write_output(out, text)

@@ -15,6 +15,7 @@ from app.commands.common import (
     examples,
     parse_bytes,
     parse_share,
+    warn_of_type,
     write_output,
 )
 from app.commands.options import BUDGET, MovedModelOption, RunArgument
@@ -181,6 +182,7 @@ def recipe(
             "rivals": [asdict(contestant) for contestant in contestants],
         },
     )
+    warn_of_type(run.read())
     if verify:
         name = "-".join(f"{key}-{value:.15g}" for key, value in asked.items()) or "flagged"
         name += "" if allowed is None else f"-widths-{'-'.join(map(str, allowed))}"

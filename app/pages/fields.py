@@ -19,7 +19,8 @@ from app.requests import (
     RunRequest,
     write_field,
 )
-from mixedprec.scheme import AUTO, BITS, GROUP_SIZES, SERVED_DTYPES
+from mixedprec.dtypes import AUTO, LARGEST
+from mixedprec.scheme import BITS, GROUP_SIZES
 
 Groups = Sequence[tuple[str, Sequence[str]]]
 
@@ -91,7 +92,7 @@ WIDTHS = ("bits", "rescue_bits")
 CHOICES: Mapping[str, Sequence[int | str]] = {
     **{key: list(BITS) for key in WIDTHS},
     "group_size": GROUP_SIZES,
-    "dtype": (AUTO, *SERVED_DTYPES),
+    "dtype": (AUTO, *LARGEST),
 }
 NEEDED = ("model", "reference", "candidate")
 

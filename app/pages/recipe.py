@@ -37,6 +37,7 @@ from app.rivals import cut_frontier, frontier_points, list_points, raced_points
 from app.store import RunSummary, Store, UnknownRunError
 from app.urls import Page, read_address
 from diagnose.rundir import is_comparison
+from mixedprec.dtypes import write_type
 from mixedprec.errors import InputError
 from mixedprec.recipe import Recipe, change_recipe, load_recipe, recipe_json
 
@@ -220,7 +221,12 @@ def result_card(job: Requantization, predicted: Prediction | None) -> Any:
             ),
             ("Recovered", share(measured["recovered"]), predicted and share(predicted.recovered)),
         ]
-    said = "The proof passed." if measured.get("passed") else "THE PROOF FAILED."
+    reasons = "; and ".join(measured.get("reasons") or ())
+    failed = f"THE PROOF FAILED: {reasons}." if reasons else "THE PROOF FAILED."
+    of_type = write_type((job.result.get("serving") or {}).get("type"))
+    said = (
+        ("The proof passed." + f" {of_type}." * bool(of_type)) if measured.get("passed") else failed
+    )
     return notice(
         f"● {job.name} is made",
         table(
