@@ -26,9 +26,9 @@ ODD = "a[1] {b,c}*?#%41 'q' [bold]window=0"
 PLAIN = "plain"
 
 
-def ask(*arguments: object) -> str:
+def ask(*arguments: object, codes: tuple[int, ...] = (0,)) -> str:
     result = CliRunner().invoke(app, [str(part) for part in arguments])
-    assert result.exit_code == 0, result.output
+    assert result.exit_code in codes, result.output
     return result.stdout
 
 
@@ -61,7 +61,8 @@ def carry_out(name: str) -> dict[str, str]:
     given = ["--policy", policy, "--baseline", run]
     written = {kind: f"gate {name}.{kind}" for kind in ("json", "junit", "markdown")}
     options = [part for kind, file in written.items() for part in (f"--{kind}", file)]
-    said["gate"] = ask("gate", run, *given, *options)
+    # Four windows decide nothing.
+    said["gate"] = ask("gate", run, *given, *options, codes=(0, 3))
     for kind, file in written.items():
         said[kind] = Path(file).read_text()
     said["report"] = ask("report", run, "-o", f"report {name}.html")
