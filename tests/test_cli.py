@@ -404,7 +404,7 @@ def start(arguments: list[str], **kwargs: object) -> subprocess.Popen:
 
 @pytest.mark.parametrize(
     ("signals", "code"),
-    [((signal.SIGINT, signal.SIGINT), 130), ((signal.SIGTERM, signal.SIGINT), 143)],
+    [((signal.SIGINT, signal.SIGINT), 130), ((signal.SIGTERM, signal.SIGTERM), 143)],
 )
 def test_a_run_asked_to_end_says_so_in_one_line_and_resumes(
     signals: tuple[signal.Signals, ...],
@@ -413,12 +413,12 @@ def test_a_run_asked_to_end_says_so_in_one_line_and_resumes(
     make_model: MakeModel,
     tmp_path: Path,
 ) -> None:
-    """Whichever comes first decides; the second falls into its leaving. The command that the run
-    then shows goes on with it, from any directory."""
+    """A second one falls into its leaving. The command that the run then shows goes on with it,
+    from any directory."""
     arguments = ["run", str(make_model("llama", num_hidden_layers=4)), *options]
     process = start(arguments)
     assert process.stderr is not None
-    while not process.stderr.readline().startswith("AWQ search"):
+    while not process.stderr.readline().startswith("AWQ search: "):
         assert process.poll() is None
     for number in signals:
         process.send_signal(number)

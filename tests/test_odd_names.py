@@ -14,6 +14,7 @@ import mixedprec.opening
 from app.cli import app
 from app.store import Store
 from diagnose.corpora import load_tokenizer
+from diagnose.prompts import read_prompts
 from diagnose.rundir import RunDirectory
 from diagnose.tables import TABLES
 from mixedprec.opening import open_model
@@ -25,9 +26,9 @@ ODD = "a[1] {b,c}*?#%41 'q' [bold]window=0"
 PLAIN = "plain"
 
 
-def ask(*arguments: object) -> str:
+def ask(*arguments: object, codes: tuple[int, ...] = (0,)) -> str:
     result = CliRunner().invoke(app, [str(part) for part in arguments])
-    assert result.exit_code == 0, result.output
+    assert result.exit_code in codes, result.output
     return result.stdout
 
 
@@ -35,7 +36,9 @@ def lay_out(name: str, model: Path, text: Path) -> None:
     """A model, a text and a policy called so, and beside them what the name would match."""
     shutil.copytree(model, f"model {name}")
     Path(f"text {name}.txt").write_bytes(text.read_bytes())
-    Path(f"policy {name}.toml").write_text("[limits]\nmax_kl = 100.0\n")
+    Path(f"policy {name}.toml").write_text(
+        "[limits]\nmax_kl = 100.0\n[drift]\nmax_kl_ratio = 1.5\n"
+    )
 
 
 def carry_out(name: str) -> dict[str, str]:
@@ -43,26 +46,23 @@ def carry_out(name: str) -> dict[str, str]:
     model, text, run = f"model {name}", f"text {name}.txt", f"run {name}"
     recipe, checkpoint = f"recipe {name}.json", f"checkpoint {name}"
     policy, prompts = f"policy {name}.toml", f"prompts {name}.txt"
-    Path(prompts).write_text("the slow reading\n")
+    Path(prompts).write_text(f"the {name} reading\n")
+    assert read_prompts(Path(prompts)) == [f"the {name} reading"]
     begun = ["run", model, "--calib", text, "--valid", text, *SMALL, "--out", run]
     said = {
         "run": ask(*begun),
         "again": ask(*begun),
         "recipe": ask("recipe", run, "--target-bits", "6", "-o", recipe),
         "emitted": ask("recipe", run, "--emit", "llm-compressor", "-o", f"emitted {name}.yaml"),
-        "requantize": ask("requantize", run, "--recipe", recipe, "--out", checkpoint, "--prove"),
-        "compare": ask(
-            *("compare", model, checkpoint, "--valid", text, "--seq-len", "64", "--windows", "4"),
-            *("--out", f"compared {name}"),
-        ),
-        "explain": ask("explain", run, "--prompts", prompts, "--tokens", "2"),
+        "requantize": ask("requantize", run, "--recipe", recipe, "--out", checkpoint),
         "show": ask("show", run),
         "list": ask("list", "."),
     }
     given = ["--policy", policy, "--baseline", run]
     written = {kind: f"gate {name}.{kind}" for kind in ("json", "junit", "markdown")}
     options = [part for kind, file in written.items() for part in (f"--{kind}", file)]
-    said["gate"] = ask("gate", run, *given, *options)
+    # Four windows decide nothing.
+    said["gate"] = ask("gate", run, *given, *options, codes=(0, 3))
     for kind, file in written.items():
         said[kind] = Path(file).read_text()
     said["report"] = ask("report", run, "-o", f"report {name}.html")
@@ -90,15 +90,14 @@ def test_numbers_and_hashes_are_those_of_plain_names(
     whole: tuple[Path, dict[str, str], dict[str, str]],
 ) -> None:
     place, _, _ = whole
-    for kind in ("run", "compared"):
-        plain, odd = (RunDirectory(place / f"{kind} {name}") for name in (PLAIN, ODD))
-        first, second = plain.read(), odd.read()
-        assert first["headline"] == second["headline"]
-        assert first["source"]["hashes"] == second["source"]["hashes"]
-        for key in ("text_sha256", "tokens_sha256"):
-            assert first["ppl_definition"][key] == second["ppl_definition"][key]
-        for table in ("blocks", "units", "tokens"):
-            assert plain.read_table(table).equals(odd.read_table(table)), table
+    plain, odd = (RunDirectory(place / f"run {name}") for name in (PLAIN, ODD))
+    first, second = plain.read(), odd.read()
+    assert first["headline"] == second["headline"]
+    assert first["source"]["hashes"] == second["source"]["hashes"]
+    for key in ("text_sha256", "tokens_sha256"):
+        assert first["ppl_definition"][key] == second["ppl_definition"][key]
+    for table in ("blocks", "units", "tokens"):
+        assert plain.read_table(table).equals(odd.read_table(table)), table
     first, second = (
         json.loads((place / f"recipe {name}.json").read_text())["units"] for name in (PLAIN, ODD)
     )
@@ -110,7 +109,7 @@ def test_numbers_and_hashes_are_those_of_plain_names(
         assert first == second
 
 
-@pytest.mark.parametrize("command", ["run", "show", "explain", "gate", "recipe", "requantize"])
+@pytest.mark.parametrize("command", ["run", "show", "gate", "recipe", "requantize"])
 def test_what_is_said_differs_in_the_name_alone(
     command: str, whole: tuple[Path, dict[str, str], dict[str, str]]
 ) -> None:
