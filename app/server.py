@@ -269,6 +269,9 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 def listen(app: Dash, bound: socket.socket) -> Any:
     """A server that takes connections from now on; its run() answers them until interrupted."""
+    # pyarrow and plotly look for it when they are first asked, in several threads at once: one of
+    # them then finds half of it.
+    import pandas  # noqa: F401
     import waitress
 
     # That a request waits for another is no news: a page asks for ten things at once.

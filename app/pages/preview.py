@@ -47,8 +47,9 @@ def foretell(request: Request, out: str) -> list[str]:
     spec = request.to_spec()
     texts = len(request.valid)
     measured = "the validation text" if texts == 1 else f"{texts} validation texts"
-    each = "" if request.windows is None else f", {request.windows} windows of each"
-    said = [f"Every number is measured on {measured}{each}, and kept in {out}."]
+    some = "" if request.windows is None else f"{request.windows} windows of "
+    each = "each of " if some and texts > 1 else ""
+    said = [f"Every number is measured on {some}{each}{measured}, and kept in {out}."]
     if isinstance(request, CompareRequest):
         return [*said, "The candidate is measured block by block; no checkpoint is written."]
     assert isinstance(spec, RunSpec)

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
 
@@ -71,9 +72,9 @@ COLUMNS: list[dict[str, Any]] = [
         "width": 122,
     },
     {"field": "reference", "headerName": "PPL 16-bit", **_number(PPL, 76)},
-    {"field": "uniform", "headerName": "PPL uniform", **_number(PPL, 80)},
+    {"field": "uniform", "headerName": "PPL uniform", **_number(PPL, 88)},
     {"field": "mixed", "headerName": "PPL mixed", **_number(PPL, 76)},
-    {"field": "kl", "headerName": "KL uniform", **_number("'.4f'", 80)},
+    {"field": "kl", "headerName": "KL uniform", **_number("'.4f'", 88)},
     {"field": "kl_mixed", "headerName": "KL mixed", **_number("'.4f'", 74)},
     {"field": "size", "headerName": "MB", **_number(SIZE, 72)},
     {
@@ -127,6 +128,7 @@ def pending_row(pending: Pending) -> dict[str, Any]:
         "state": UNBEGUN if pending.state == ENDED else pending.state,
         "href": link("run", pending.name),
         "model": str(spec.get("model") or spec.get("reference") or ""),
+        "created": f"{datetime.fromtimestamp(pending.start.began / 1e9, UTC):%Y-%m-%d %H:%M}",
         "verdict": said if pending.state == ENDED else doing,
     }
 
@@ -146,13 +148,15 @@ def brief_verdict(run: RunSummary) -> str:
 
 
 def tell_apart(names: Sequence[str]) -> dict[str, str]:
-    """name -> the end of it by which it is known among the others: paths begin alike."""
+    """name -> the end of it by which it is known among the others: paths begin alike. What has two
+    parts, as ids on the hub have, stays whole."""
     parts = {name: PurePath(name).parts or ("",) for name in names}
     ends: dict[str, str] = {}
     for name, own in parts.items():
         others = [other for each, other in parts.items() if each != name]
         alike = [_count_alike(own, other) for other in others]
-        ends[name] = "/".join(own[-(max(alike, default=0) + 1) :]).replace("//", "/")
+        least = 2 if len(own) == 2 else 1
+        ends[name] = "/".join(own[-max(least, max(alike, default=0) + 1) :]).replace("//", "/")
     return ends
 
 
