@@ -1,5 +1,5 @@
 """The dashboard's files, packed for the way to a browser that takes them so: scripts and styles are
-a quarter as long then. Each is packed once and kept."""
+less than a third as long then. Each is packed once and kept."""
 
 import gzip
 import hashlib

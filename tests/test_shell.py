@@ -1,10 +1,13 @@
 """What a page is called, and whether there is one."""
 
+import logging
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from app.access import decide_access
+from app.server import create_app, listen, open_socket
 from app.shell import is_found, write_title
 from app.store import Store
 from app.urls import Page, link, read_address
@@ -51,3 +54,25 @@ def test_who_may_start_nothing_has_no_form(tmp_path: Path) -> None:
 def test_a_damaged_run_is_there(tmp_path: Path) -> None:
     (write_run(tmp_path) / "run.json").write_text("{")
     assert is_found(Store(tmp_path), read("/run/sample/block/99"), False)
+
+
+def test_a_request_that_waits_for_another_is_no_news(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    access = decide_access("127.0.0.1", allow_remote=False, token=None, names=(), read_only=True)
+    server = listen(create_app(Store(tmp_path), access), open_socket("127.0.0.1", 0))
+    with caplog.at_level(logging.WARNING):
+        server.task_dispatcher.queue_logger.warning("Task queue depth is %d", 1)
+    server.close()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("address", ["/", "/run/sample/block/5"])
+def test_the_first_page_says_what_it_is_before_any_script(tmp_path: Path, address: str) -> None:
+    write_run(tmp_path)
+    access = decide_access("127.0.0.1", allow_remote=False, token=None, names=(), read_only=False)
+    client = create_app(Store(tmp_path), access).server.test_client()
+    text = client.get(address).text
+    assert f"<title>{write_title(Store(tmp_path), read(address), False)}</title>" in text
+    assert 'class="skeleton"' in text and "/assets/icon.svg" in text
+    assert client.get("/assets/icon.svg").mimetype == "image/svg+xml"

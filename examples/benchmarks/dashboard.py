@@ -309,6 +309,7 @@ def list_pages(name: str, other: str) -> dict[str, str]:
         "block": link("block", name, FLAGGED[0]),
         "tokens": link("tokens", name),
         "tokens, a window": link("tokens", name, window=3, position=7),
+        "tokens, asked": link("tokens", name, model="mixed", which="still", text="word1 w"),
         "recipe": link("recipe", name),
         "compare": link("compare", a=name, b=other),
         "new run": link("new"),
