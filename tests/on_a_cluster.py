@@ -1,6 +1,8 @@
-"""Tasks on a Ray cluster: two workers of one machine."""
+"""Tasks on a Ray cluster: two workers of one machine. `test_ray.py` runs it in a process of its
+own."""
 
 import contextlib
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,8 +20,6 @@ from diagnose.tasks import Placement, Workers
 from mixedprec.errors import InputError
 from tests.counted import Counted, fail, refuse, small_task, write_file
 from tests.whole_runs import assert_equal_runs, measuring_spec
-
-pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,11 @@ def test_a_worker_that_is_killed_costs_its_task_alone(
     assert set(begun.values()) == {1}
     assert {f"the search of block {n}" for n in range(4)} < begun.keys()
     assert_equal_runs(run, alone)
+
+
+def test_what_sigterm_does_stays(cluster: Cluster) -> None:
+    """A run that is asked to stop says so and can go on; Ray's own answer is to exit."""
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_errors_come_back_whole(cluster: Cluster, tmp_path: Path) -> None:

@@ -75,9 +75,12 @@ HEADINGS = "".join(f"{field.name:>13}" for field in fields(Reading))
 def read_process(server: Server, visits: int, starts: int, milliseconds: float) -> Reading:
     """How the server's process stands, once what it had to do is done."""
     process = psutil.Process(server.pid)
-    # Whoever waits for a cancelled run looks a few times a second whether it is gone.
+    deadline = time.monotonic() + PATIENCE_MS / 1e3
+    # A cancelled run lets go of its directory first and ends then; and whoever waits for it looks a
+    # few times a second.
+    while (children := process.children(recursive=True)) and time.monotonic() < deadline:
+        time.sleep(0.5)
     time.sleep(1)
-    children = process.children(recursive=True)
     return Reading(
         visits,
         starts,
@@ -85,9 +88,16 @@ def read_process(server: Server, visits: int, starts: int, milliseconds: float) 
         process.num_fds(),
         process.num_threads(),
         len(children),
-        sum(child.status() == psutil.STATUS_ZOMBIE for child in children),
+        sum(is_zombie(child) for child in children),
         milliseconds,
     )
+
+
+def is_zombie(child: psutil.Process) -> bool:
+    """Whether a process has ended and nobody has asked how."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return child.status() == psutil.STATUS_ZOMBIE
+    return False
 
 
 def rise(readings: Sequence[Reading]) -> float:
