@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TARGETS := .venv-targets
 SERVING := .venv-serving
 
-.PHONY: demo test check lint bench bench-others test-slow test-browser test-faults test-targets
+.PHONY: demo test check lint bench bench-others soak test-slow test-browser test-faults test-targets
 .PHONY: test-serving test-ray clean
 
 demo: $(READY)
@@ -36,6 +36,9 @@ bench: $(READY)
 bench-others: $(TARGETS)/.ready
 	$(TARGETS)/bin/python -m examples.benchmarks.others
 
+soak: $(READY)
+	$(BIN)/python -m examples.benchmarks.soak
+
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
@@ -46,7 +49,7 @@ test-browser: $(READY)
 	$(BIN)/python -m pytest -m browser
 
 test-faults: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "faults or not faults" tests/test_faults.py tests/test_fuzz.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "faults or not faults" tests/test_faults.py tests/test_fuzz.py
 
 test-targets: $(TARGETS)/.ready
 	$(TARGETS)/bin/python -m pytest -m targets

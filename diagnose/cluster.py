@@ -9,65 +9,22 @@ import itertools
 import os
 import pickle
 import secrets
-import shutil
 import socket
-import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from diagnose.inputs import describe_versions
+from diagnose.ray_process import LOCAL, connected, import_ray
 from diagnose.rundir import RunDirectory
-from diagnose.signals import kept
-from diagnose.tasks import (
-    AUTO,
-    CPU,
-    CUDA,
-    TRIES,
-    OnStep,
-    Placement,
-    Task,
-    carry_out,
-    count_cores,
-    killed,
-    named_threads,
-    share_threads,
-)
+from diagnose.tasks import AUTO, CPU, CUDA, TRIES, OnStep, Placement, Task, carry_out, killed
 from mixedprec.errors import InputError
 from mixedprec.files import write_text
 
-LOCAL = "local"
-# Ray reads all this as it is imported. Nothing is sent to its makers; a cluster of this machine
-# answers on loopback alone, to those who hold its token.
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
-# Ray counts tries that ended for want of memory apart, a great many unless told otherwise.
-FEW_TRIES = {"RAY_task_oom_retries": str(TRIES - 1)}
-CONNECT_SECONDS = 10
-# A node that is asked what it holds begins a process and imports torch.
-CHECK_SECONDS = 180
-# Files, not objects, pass between tasks.
-OBJECT_STORE_BYTES = 128 * 2**20
-
-
-def import_ray() -> Any:
-    """Ray. InputError where it is not installed."""
-    _set_default(QUIET)
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError(
-            f"--ray needs Ray, which cannot be imported ({error})", "pip install 'awqscope[ray]'"
-        ) from error
-    return ray
-
-
-def _set_default(variables: Mapping[str, str]) -> None:
-    """Set those environment variables that are not set, unless it is too late for it."""
-    if "ray" not in sys.modules:
-        os.environ.update({**variables, **os.environ})
+# A node that is asked what it holds begins a process and imports torch. This machine is known to be
+# there, however much else it does.
+CHECK_SECONDS, CHECK_HERE_SECONDS = 180, 3600
 
 
 @contextlib.contextmanager
@@ -75,7 +32,7 @@ def open_cluster(placement: Placement, run: RunDirectory) -> Iterator["Cluster"]
     """The cluster at an address, or one started on this machine and ended with the block."""
     assert placement.ray is not None
     wished = placement.devices[0].partition(":")[0]
-    with _connected(placement.ray, wished, placement.workers) as threads:
+    with connected(placement.ray, wished, placement.workers) as threads:
         there = import_ray().nodes()
         kind = choose_kind(there, wished, threads)
         nodes = usable_nodes(there, kind, threads)
@@ -85,63 +42,8 @@ def open_cluster(placement: Placement, run: RunDirectory) -> Iterator["Cluster"]
                 f"no node of the Ray cluster {placement.ray} has {wanted}",
                 "join another, or give --device cpu" if kind == CUDA else "lower OMP_NUM_THREADS",
             )
-        _check_nodes(nodes, run)
+        _check_nodes(nodes, run, CHECK_HERE_SECONDS if placement.ray == LOCAL else CHECK_SECONDS)
         yield Cluster(nodes, kind, threads, placement.workers)
-
-
-@contextlib.contextmanager
-def _connected(address: str, kind: str, workers: int | None) -> Iterator[int]:
-    """Connected to Ray, with the threads of a task. Who has connected already stays connected."""
-    if address != LOCAL:
-        ray = import_ray()
-        joined = not ray.is_initialized()
-        if joined:
-            with kept():
-                _join(address)
-        try:
-            yield named_threads() or 1
-        finally:
-            if joined:
-                ray.shutdown()
-        return
-    _set_default({**LOOPBACK, **FEW_TRIES, "RAY_AUTH_TOKEN": secrets.token_hex(32)})
-    ray = import_ray()
-    threads = share_threads(workers) if workers else named_threads() or 1
-    # Sockets live in it, whose paths may not be long.
-    folder = tempfile.mkdtemp(prefix="awqscope-ray-", dir="/tmp")
-    try:
-        # Ray would end the process by SIGTERM in its own way.
-        with kept():
-            ray.init(
-                address=LOCAL,
-                num_cpus=threads * workers if workers else max(threads, count_cores()),
-                num_gpus=0 if kind == CPU else torch.cuda.device_count(),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-                object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=folder,
-            )
-        yield threads
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _join(address: str) -> None:
-    """Connect to the cluster at an address. InputError where there is none."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        if host and port.isdecimal():
-            # Ray itself would try for minutes.
-            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-        import_ray().init(address=address, log_to_driver=False, logging_level="ERROR")
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise InputError(
-            f"no Ray cluster can be joined at {address} ({reason})",
-            "start one with `ray start --head`, or give --ray local",
-        ) from error
 
 
 def choose_kind(nodes: Sequence[Mapping[str, Any]], wished: str, threads: int) -> str:
@@ -177,9 +79,9 @@ def _look(path: str) -> tuple[str, dict[str, str]]:
     return socket.gethostname(), {"token": found, **describe_versions()}
 
 
-def _check_nodes(nodes: Iterable[str], run: RunDirectory) -> None:
+def _check_nodes(nodes: Iterable[str], run: RunDirectory, seconds: float) -> None:
     """Raise InputError for a node that does not read in the run's directory what is written here,
-    or holds other versions of the libraries."""
+    or holds other versions of the libraries. seconds: to answer in."""
     ray = import_ray()
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -195,12 +97,12 @@ def _check_nodes(nodes: Iterable[str], run: RunDirectory) -> None:
         for node in nodes
     ]
     try:
-        answers = ray.get(found, timeout=CHECK_SECONDS)
+        answers = ray.get(found, timeout=seconds)
     except ray.exceptions.GetTimeoutError as error:
         for reference in found:
             ray.cancel(reference, force=True)
         raise InputError(
-            f"a node of the Ray cluster did not answer in {CHECK_SECONDS} s",
+            f"a node of the Ray cluster did not answer in {seconds} s",
             "look at `ray status`: it may be gone, or have no memory for a process",
         ) from error
     except ray.exceptions.RayError as error:

@@ -84,11 +84,13 @@ def _repeat(call: object) -> float:
     """Seconds that a call takes, the first one left out."""
     assert callable(call)
     call()
-    began, calls = time.monotonic(), 0
-    while time.monotonic() - began < PROBED_SECONDS:
+    began, calls, spent = time.monotonic(), 0, 0.0
+    # Looked at after a call: on a busy machine the time may be over before the first.
+    while spent < PROBED_SECONDS:
         call()
         calls += 1
-    return (time.monotonic() - began) / calls
+        spent = time.monotonic() - began
+    return spent / calls
 
 
 def describe_machine(model: SourceModel, budget: int, out: Path, workers: Workers) -> Machine:

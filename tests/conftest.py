@@ -2,8 +2,10 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ from examples.train_model import train_tokenizer
 from tests.tiny import TEXT, VOCABULARY, tiny_config
 
 pytest_plugins = ["tests.browsing"]
+# By processes that tests were handed out to.
+TRIED: dict[str, Counter[str]] = {}
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +57,28 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
+def read_tallies() -> dict[str, Counter[str]]:
+    """What was tried in this process, by what it is called."""
+    modules = {"faults": "tests.test_faults", "inputs": "tests.test_fuzz"}
+    found = {what: getattr(sys.modules.get(name), "TALLY", None) for what, name in modules.items()}
+    return {what: tally for what, tally in found.items() if tally}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of several says what it tried to the one that hands out tests."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["tallies"] = {what: dict(tally) for what, tally in read_tallies().items()}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    for what, tally in getattr(node, "workeroutput", {}).get("tallies", {}).items():
+        TRIED.setdefault(what, Counter()).update(tally)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many faults were tried and inputs were made up, where any were."""
-    for module, what in (("tests.test_faults", "faults"), ("tests.test_fuzz", "inputs")):
-        tally = getattr(sys.modules.get(module), "TALLY", None)
-        if tally:
-            counts = ", ".join(f"{count:,} {name}" for name, count in tally.items())
-            terminalreporter.write_line(f"{what}: {counts}")
+    for what, tally in {**TRIED, **read_tallies()}.items():
+        counts = ", ".join(f"{count:,} {name}" for name, count in tally.items())
+        terminalreporter.write_line(f"{what}: {counts}")

@@ -166,6 +166,14 @@ def server() -> Iterator[ForkServer]:
 
 
 @pytest.fixture(scope="module")
+def lazy_server() -> Iterator[ForkServer]:
+    """Of the faults of memory, which may hit what is imported late."""
+    server = ForkServer(lazy=True)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
 def texts(text_file: Path) -> list[object]:
     """The options of every run here, in several chunks, with a block flagged."""
     options = {
@@ -282,6 +290,7 @@ def hash_files(folder: Path) -> dict[str, str]:
 def test_a_fault_ends_clearly_or_is_survived(
     case: Case,
     server: ForkServer,
+    lazy_server: ForkServer,
     whole: RunDirectory,
     runs: dict[str, Path],
     texts: list[object],
@@ -297,7 +306,7 @@ def test_a_fault_ends_clearly_or_is_survived(
         shutil.copytree(start, out)
     command = ["run", model, *texts, "--out", out]
     fault = json.loads(json.dumps(case.fault).replace("OUT", str(out)).replace("MODEL", str(model)))
-    first = server.run(command, fault)
+    first = (lazy_server if case.do == "limit memory" else server).run(command, fault)
     if "MODEL" in json.dumps(case.options):
         shutil.rmtree(model)
         shutil.copytree(make_model("llama"), model)

@@ -1,9 +1,11 @@
 """A plan says what holds, and what does not fit is said before anything is written."""
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ from diagnose.demand import Shape, Texts
 from diagnose.memory import held_bytes
 from diagnose.pipeline import plan_pipeline, prepare_run, run_pipeline
 from diagnose.plan import MIB, SLACK_BYTES, Machine, Rates, plan_run
-from diagnose.planning import Room, read_shape
+from diagnose.planning import PROBED_SIZE, Room, measure_rates, read_shape
 from diagnose.proof import choose_loading
 from diagnose.rundir import RunDirectory
 from diagnose.spec import RunSpec
@@ -222,6 +224,16 @@ def test_a_plan_is_made_for_the_device(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (MIB, GIB))
     with pytest.raises(InputError, match="a device has 1MiB free"):
         work.plan(tmp_path / "run", workers, {})
+
+
+def test_a_machine_that_stalls_is_measured(
+    make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seconds may pass between any two steps of a process that others keep waiting."""
+    clock = itertools.count(step=5.0)
+    monkeypatch.setattr(diagnose.planning, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    rates = measure_rates(open_model(str(make_model("llama"))))
+    assert rates.flops == 2 * PROBED_SIZE**3 / 5
 
 
 def test_a_proof_asks_for_all_that_it_needs(make_model: Callable[..., Path]) -> None:

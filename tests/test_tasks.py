@@ -20,9 +20,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import diagnose.cluster
 import diagnose.pipeline
 import diagnose.processes
+import diagnose.ray_process
 import diagnose.tasks
 from app.commands.common import read_placement
 from diagnose.cluster import Cluster, choose_kind, import_ray, open_cluster, usable_nodes
@@ -259,7 +259,7 @@ def test_ray_that_is_missing_or_does_not_answer(
         with pytest.raises(InputError, match=r"pip install 'awqscope\[ray\]'"):
             import_ray()
     unused = SimpleNamespace(is_initialized=lambda: False)
-    monkeypatch.setattr(diagnose.cluster, "import_ray", lambda: unused)
+    monkeypatch.setattr(diagnose.ray_process, "import_ray", lambda: unused)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"

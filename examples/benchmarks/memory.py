@@ -1,16 +1,20 @@
-"""A model of three times the memory budget: what a run of it holds, and whether its numbers are
-those of a run with all the memory there is.
+"""A model of three times the memory budget under a hard cap: what a run of it holds, and whether
+its numbers are those of a run with all the memory there is.
 
 `python -m examples.benchmarks.memory [BUDGET [TIMES]]`; by default 1.25GiB and 3. A random model
 whose 16-bit weights are TIMES the budget is run end to end in a fresh process, once with the budget
-and once without limit, and the highest resident memory of the run's and the proof's processes is
-set beside the budget, by stage beside the plan. `python -m examples.benchmarks.memory --calibrate`
-sets plans beside measured peaks for a few shapes of four blocks.
+and once without limit. With the budget it runs, with its proof's process, in a cgroup that may hold
+no byte more and no swap (see `cap.py`; where none can be made, that is said). Its peak counts what
+processes hold once and pages of files too, so that a model that is read fills it: those the kernel
+takes back. The highest resident memory of either process, shared libraries included, is set beside
+the budget, by stage beside the plan. `--calibrate` sets plans beside measured peaks for a few
+shapes of four blocks.
 
 Only two blocks are searched, the first and the last; for the others it is given that nothing is
 scaled and nothing clipped: the search takes the same memory for every block, and most of the time.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -26,6 +30,7 @@ from transformers import LlamaConfig
 from app.commands.common import parse_bytes
 from app.demo import find_demo
 from diagnose.rundir import RunDirectory
+from examples.benchmarks.cap import Cap, NoCapError, open_cap
 from examples.train_model import train_tokenizer
 from mixedprec.files import write_json
 
@@ -104,8 +109,10 @@ def make_model(
     write_json(folder / "model.safetensors.index.json", index)
 
 
-def run_model(model: Path, text: Path, out: Path, budget: int, length: int) -> dict[str, Any]:
-    """run.json of a run in a process of its own."""
+def run_model(
+    model: Path, text: Path, out: Path, budget: int, length: int, cap: Cap | None = None
+) -> dict[str, Any]:
+    """run.json of a run in a process of its own, below a cap if one is given."""
     options = {
         "model": str(model),
         "calib": str(text),
@@ -119,7 +126,7 @@ def run_model(model: Path, text: Path, out: Path, budget: int, length: int) -> d
         "max_memory": budget,
     }
     command = [sys.executable, "-c", PROGRAM, json.dumps(options), str(out)]
-    subprocess.run(command, check=True)
+    subprocess.run(command if cap is None else cap.wrap(command), check=True)
     return RunDirectory(out).read()
 
 
@@ -179,7 +186,18 @@ def main() -> None:
         size = sum(p.stat().st_size for p in (folder / "model").glob("*.safetensors"))
         print(f"{blocks} blocks, {size / GIB:.2f} GiB in 16 bits; a budget of {budget / GIB:.2f}:")
         began = time.monotonic()
-        tight = run_model(folder / "model", text, folder / "tight", budget, LENGTH)
+        with contextlib.ExitStack() as stack:
+            try:
+                cap = stack.enter_context(open_cap(budget))
+            except NoCapError as error:
+                cap = None
+                print(f"  not capped: {error}")
+            tight = run_model(folder / "model", text, folder / "tight", budget, LENGTH, cap)
+            if cap is not None:
+                print(
+                    f"  the cap of {budget / GIB:.2f} GiB held: {cap.peak() / GIB:.2f} GiB at most "
+                    f"with pages of files, which were taken back {cap.times_full()} times"
+                )
         peak = show_stages(tight)
         verdict = "within" if peak <= budget else "ABOVE"
         print(

@@ -4,18 +4,19 @@
 installs the other tools first. Stock autoawq and llm-compressor (search), ModelOpt and AutoRound
 (scoring), whole-model forwards (sweep); on a machine with an accelerator a model of a real shape
 too (`shapes.py`). The page says what machine it was, when, with which versions, and how to repeat
-it. RUN: a finished run to score; without one, the bundled model is run first.
+it. RUN: a finished run to score; without one, the bundled model is run first. What is measured is
+kept in `reports/.benchmarks`, so that the command can be stopped and given again; `--fresh` begins
+anew.
 """
 
 import argparse
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -24,6 +25,7 @@ import torch
 from app.demo import demo_spec
 from diagnose.pipeline import run_pipeline
 from examples.benchmarks import scoring, search, shapes, sweep
+from examples.benchmarks.pieces import Kept, Measured
 
 PACKAGES = (
     "torch",
@@ -34,6 +36,8 @@ PACKAGES = (
     "auto-round",
 )
 PAGE = Path("reports/benchmarks.md")
+# Hidden, so that the dashboard takes nothing in it for a run of its own.
+KEPT = PAGE.parent / ".benchmarks"
 
 
 def describe_machine() -> str:
@@ -69,51 +73,62 @@ def read_commit() -> str:
     return found.stdout.strip() or "unknown"
 
 
-def score_run(run: Path | None) -> Iterator[str]:
-    """`scoring` of a finished run, or of the bundled model's."""
-    if run is not None:
-        yield from scoring.measure([str(run)])
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "demo"
-        run_pipeline(demo_spec(0), out, lambda *event: None)
-        yield from scoring.measure([str(out)])
+def make_demo(out: Path) -> Path:
+    """The bundled model's run in `out`, gone on with where there is one."""
+    run_pipeline(demo_spec(0), out, lambda *event: None)
+    return out
 
 
-def main() -> None:
-    """Measure section by section, printing as it goes and writing the page."""
-    parser = argparse.ArgumentParser(prog="python -m examples.benchmarks.others")
-    parser.add_argument("--run", type=Path, help="finished run to score [default: a new one]")
-    parser.add_argument("-o", "--out", type=Path, default=PAGE, help="page to write")
-    given = parser.parse_args()
-    sections: dict[str, Callable[[], Iterator[str]]] = {
-        "Scoring every unit, and choosing": lambda: score_run(given.run),
-        "The three-view sweep": sweep.measure,
-        "The AWQ search": search.measure,
-    }
-    if torch.cuda.is_available():
-        sections["At a real shape"] = lambda: shapes.measure("1b", "cuda")
-    command = shlex.join(["python", "-m", "examples.benchmarks.others", *sys.argv[1:]])
+def write_page(title_lines: Mapping[str, Sequence[Measured]], command: str) -> str:
+    """The page of what is measured so far."""
+    found = [one for lines in title_lines.values() for one in lines]
+    days = sorted({one.day for one in found})
+    commits = list(dict.fromkeys(one.commit for one in found))
     page = [
         "# awqscope beside other tools",
         "",
-        f"- {datetime.now(UTC):%Y-%m-%d}, commit {read_commit()}",
-        f"- {describe_machine()}; load average at the start {os.getloadavg()[0]:.1f}",
+        f"- {' to '.join(dict.fromkeys((days[0], days[-1])))}, commit {', '.join(commits)}",
+        f"- {describe_machine()}",
         f"- {list_versions()}",
         f"- again: `make bench-others`, which runs `{command}`",
         "",
         "Ratios are of times taken in one process, one after the other. Above 1x, ours is the",
-        "faster one.",
+        "faster one. Behind each line is the load average as it began.",
     ]
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    for title, measure in sections.items():
-        print(title, flush=True)
+    for title, lines in title_lines.items():
         page += ["", f"## {title}", ""]
-        for line in measure():
-            print(f"  {line}", flush=True)
-            page.append(f"- {line}")
-            # After every line: a measurement that is stopped leaves what it has found.
-            given.out.write_text("\n".join(page) + "\n", encoding="utf-8")
+        page += [f"- {one.line} (load {one.load:.1f})" for one in lines]
+    return "\n".join(page) + "\n"
+
+
+def main() -> None:
+    """Measure piece by piece, printing as it goes and writing the page after each."""
+    parser = argparse.ArgumentParser(prog="python -m examples.benchmarks.others")
+    parser.add_argument("--run", type=Path, help="finished run to score [default: the demo's]")
+    parser.add_argument("-o", "--out", type=Path, default=PAGE, help="page to write")
+    parser.add_argument("--fresh", action="store_true", help="measure all of it anew")
+    given = parser.parse_args()
+    commit = read_commit()
+    if given.fresh:
+        shutil.rmtree(KEPT, ignore_errors=True)
+    kept = Kept(KEPT / "pieces.json", f"{describe_machine()}; {list_versions()}")
+    run = given.run or make_demo(KEPT / "demo")
+    sections = {
+        "Scoring every unit, and choosing": scoring.list_pieces([run]),
+        "The three-view sweep": sweep.list_pieces(),
+        "The AWQ search": search.list_pieces(),
+    }
+    if torch.cuda.is_available():
+        sections["At a real shape"] = shapes.list_pieces("1b", "cuda")
+    command = shlex.join(["python", "-m", "examples.benchmarks.others", *sys.argv[1:]])
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[Measured]] = {}
+    for title, pieces in sections.items():
+        print(title, flush=True)
+        for piece in pieces:
+            found.setdefault(title, []).append(kept.get(piece, commit))
+            print(f"  {found[title][-1].line}", flush=True)
+            given.out.write_text(write_page(found, command), encoding="utf-8")
     print(f"written to {given.out}")
 
 

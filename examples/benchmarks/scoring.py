@@ -5,7 +5,7 @@
 points counted: each tool scores the run's model on the run's windows and chooses between the run's
 two widths, fused linears together; its choice is then realised with the run's own AWQ searches, as
 ours is, and measured. Times are of scoring and choosing alone, ours without reading what a run
-keeps; all in one process, one after the other.
+keeps; each tool's just after ours in one process.
 """
 
 import json
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from diagnose.estimator import estimate_units
 from diagnose.race import measure_kl
 from diagnose.rundir import RunDirectory
 from diagnose.scores import read_scores
+from examples.benchmarks.pieces import Piece, print_all
 from mixedprec import Option, ScoredUnit, Scores, recipe_of, solve
 
 TARGETS = (4.5, 5.0)
@@ -160,38 +162,40 @@ CHOOSERS: Mapping[str, Callable[[Course, Scores, float], Bits]] = {
 }
 
 
-def measure(runs: Sequence[str]) -> Iterator[str]:
-    """Every run in turn: a line a size and tool."""
+def score_by(tool: str, path: Path, target: float) -> str:
+    """What a tool's choice for a run gives back, and its time beside ours."""
+    course, scores = open_course(RunDirectory(path), None), read_scores(path)
+    seconds, chosen = {}, {}
+    for name in dict.fromkeys(("awqscope", tool)):
+        began = time.perf_counter()
+        try:
+            chosen[name] = CHOOSERS[name](course, scores, target)
+        except Exception as error:
+            return f"{target} bits: {name} did not run: {type(error).__name__}: {error}"
+        seconds[name] = time.perf_counter() - began
+    found = measure_kl(
+        course.inputs.model,
+        course.inputs.windows,
+        course.run.searches,
+        {tool: recipe_of(scores, chosen[tool], kind=tool)},
+        course.spec.max_memory,
+    )
+    share = 1 - float(found[tool].mean()) / scores.uniform_kl
+    return (
+        f"{path.name}, {target} bits: {tool} takes "
+        f"{scores.predict(chosen[tool]).bits_per_weight:.3f} bits, gives back {share:.2%} of the "
+        f"lost KL, time {seconds[tool] / seconds['awqscope']:.2f}x ours"
+    )
+
+
+def list_pieces(runs: Sequence[Path]) -> Iterator[Piece]:
+    """Every run in turn, at each size, by each tool."""
     for path in runs:
-        course, scores = open_course(RunDirectory(Path(path)), None), read_scores(path)
         for target in TARGETS:
-            chosen, seconds = {}, {}
-            for name, choose in CHOOSERS.items():
-                began = time.perf_counter()
-                try:
-                    chosen[name] = choose(course, scores, target)
-                except Exception as error:
-                    yield f"{target} bits: {name} did not run: {type(error).__name__}: {error}"
-                    continue
-                seconds[name] = time.perf_counter() - began
-            recipes = {name: recipe_of(scores, bits, kind=name) for name, bits in chosen.items()}
-            found = measure_kl(
-                course.inputs.model,
-                course.inputs.windows,
-                course.run.searches,
-                recipes,
-                course.spec.max_memory,
-            )
-            for name, bits in chosen.items():
-                predicted = scores.predict(bits)
-                share = 1 - float(found[name].mean()) / scores.uniform_kl
-                yield (
-                    f"{Path(path).name}, {target} bits: {name} takes "
-                    f"{predicted.bits_per_weight:.3f} bits, gives back {share:.2%} of the lost KL, "
-                    f"time {seconds[name] / seconds['awqscope']:.2f}x ours"
-                )
+            for tool in CHOOSERS:
+                name = f"scoring, {path.absolute()}, {target}, {tool}"
+                yield Piece(name, partial(score_by, tool, path, target))
 
 
 if __name__ == "__main__":
-    for line in measure(sys.argv[1:]):
-        print(line, flush=True)
+    print_all(list_pieces([Path(run) for run in sys.argv[1:]]))

@@ -10,6 +10,8 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from app.demo import find_demo
 from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
+from examples.benchmarks.pieces import Piece, print_all
 from mixedprec.arithmetic import fake_quantize
 from mixedprec.autoawq import MendedQuantizer, quantize_with_autoawq
 from mixedprec.block_search import scale_block, search_model
@@ -129,33 +132,68 @@ def compare(stock: list[BlockSearch], ours: list[BlockSearch]) -> str:
     )
 
 
-def measure() -> Iterator[str]:
-    """The ratios, a line each."""
+@dataclass(frozen=True)
+class Texts:
+    """Windows to search on and to measure with, of the bundled model."""
+
+    tokenizer: PreTrainedTokenizerBase
+    windows: torch.Tensor
+    held_out: torch.Tensor
+
+
+def read_texts(count: int) -> Texts:
+    """So many windows to search on."""
     folder = find_demo()
     tokenizer = load_tokenizer(folder)
     calib, valid = (load_corpus(str(folder / f"{name}.txt")) for name in ("calib", "valid"))
-    held_out = cut_windows(valid, tokenizer, 256, 32)
+    windows = cut_windows(calib, tokenizer, 512, count)
+    return Texts(tokenizer, windows, cut_windows(valid, tokenizer, 256, 32))
 
+
+def compare_with_stock(count: int) -> str:
+    """Times and choices of stock autoawq in float32 beside ours."""
+    texts = read_texts(count)
+    ours, mine = run_ours(texts.windows)
+    full, stock = run_stock(texts.windows, torch.float32)
+    theirs, own = (
+        measure_ppl(realise_choices(choices), texts.held_out) for choices in (stock, mine)
+    )
+    return (
+        f"{texts.windows.numel()} tokens: stock autoawq in float32 / ours {full / ours:.1f}x; "
+        f"PPL of its choices {theirs:.5f}, of ours {own:.5f}; {compare(stock, mine)}"
+    )
+
+
+def compare_with_half(count: int) -> str:
+    """The time of stock autoawq as it comes."""
+    windows = read_texts(count).windows
+    ours, _ = run_ours(windows)
+    half, _ = run_stock(windows, torch.float16)
+    return f"{windows.numel()} tokens: stock autoawq in float16 / ours {half / ours:.1f}x"
+
+
+def compare_with_llm_compressor(count: int) -> str:
+    """Time and perplexity of llm-compressor."""
+    texts = read_texts(count)
+    ours, _ = run_ours(texts.windows)
+    other, model = run_llm_compressor(texts.windows, texts.tokenizer)
+    return (
+        f"{texts.windows.numel()} tokens: llm-compressor (scales only) / ours "
+        f"{other / ours:.1f}x; PPL {measure_ppl(model, texts.held_out):.5f}"
+    )
+
+
+def list_pieces() -> Iterator[Piece]:
+    """Stock and, where it is installed, llm-compressor at two sizes; float16 at the smaller."""
     for count in (8, 32):
-        windows = cut_windows(calib, tokenizer, 512, count)
-        ours, mine = run_ours(windows)
-        full, stock = run_stock(windows, torch.float32)
-        yield (
-            f"{windows.numel()} tokens: stock autoawq in float32 / ours {full / ours:.1f}x; "
-            f"PPL of its choices {measure_ppl(realise_choices(stock), held_out):.5f}, "
-            f"of ours {measure_ppl(realise_choices(mine), held_out):.5f}; {compare(stock, mine)}"
-        )
+        kinds = {"stock": compare_with_stock}
         if count == 8:
-            half, _ = run_stock(windows, torch.float16)
-            yield f"{windows.numel()} tokens: stock autoawq in float16 / ours {half / ours:.1f}x"
+            kinds["float16"] = compare_with_half
         if find_spec("llmcompressor"):
-            other, model = run_llm_compressor(windows, tokenizer)
-            yield (
-                f"{windows.numel()} tokens: llm-compressor (scales only) / ours "
-                f"{other / ours:.1f}x; PPL {measure_ppl(model, held_out):.5f}"
-            )
+            kinds["llm-compressor"] = compare_with_llm_compressor
+        for name, kind in kinds.items():
+            yield Piece(f"search, {name}, {count}", partial(kind, count))
 
 
 if __name__ == "__main__":
-    for line in measure():
-        print(line, flush=True)
+    print_all(list_pieces())

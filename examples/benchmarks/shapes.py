@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from diagnose.branches import Plan, block_branches
 from diagnose.sweep import run_sweep
+from examples.benchmarks.pieces import Piece, print_all
 from examples.benchmarks.random_llama import save_random_llama
 from mixedprec.autoawq import MendedQuantizer, quantize_with_autoawq
 from mixedprec.block_search import search_model
@@ -104,8 +105,8 @@ def sweep_operations(shape: Shape) -> float:
     return forwards * block + (3 * blocks + 2) * 2 * tokens * shape.hidden * shape.vocabulary
 
 
-def measure(name: str, where: str) -> Iterator[str]:
-    """The ratios, a line each."""
+def compare_search(name: str, where: str) -> str:
+    """The search of two blocks beside stock autoawq's."""
     shape, device = SHAPES[name], torch.device(where)
     windows = draw_tokens(shape, *shape.calibration)
     with tempfile.TemporaryDirectory() as folder:
@@ -118,10 +119,15 @@ def measure(name: str, where: str) -> Iterator[str]:
         stock = time_once(
             device, partial(quantize_with_autoawq, whole, "llama", windows, SCHEME, MendedQuantizer)
         )
-    yield (
+    return (
         f"{name} shape on {device}, {SEARCHED_BLOCKS} blocks, {windows.numel()} tokens: "
         f"stock autoawq in float16 / ours {stock / ours:.1f}x"
     )
+
+
+def compare_sweep(name: str, where: str) -> str:
+    """The sweep beside its floor."""
+    shape, device = SHAPES[name], torch.device(where)
     with tempfile.TemporaryDirectory() as folder:
         model = save_model(shape, shape.blocks, Path(folder) / "model")
         searches = Path(folder) / "awq"
@@ -132,13 +138,18 @@ def measure(name: str, where: str) -> Iterator[str]:
         tokens = draw_tokens(shape, *shape.validation)
         seconds = time_once(device, lambda: run_sweep(model, tokens, plan, device=device))
     floor = sweep_operations(shape) / matmul_rate(shape, device)
-    yield (
+    return (
         f"{name} shape on {device}, {shape.blocks} blocks, "
         f"{shape.validation[0]} windows of {shape.validation[1]} tokens: "
         f"the sweep takes {seconds / floor:.2f} of its floor"
     )
 
 
+def list_pieces(name: str, where: str) -> Iterator[Piece]:
+    """The search, then the sweep."""
+    yield Piece(f"shapes, search, {name} on {where}", partial(compare_search, name, where))
+    yield Piece(f"shapes, sweep, {name} on {where}", partial(compare_sweep, name, where))
+
+
 if __name__ == "__main__":
-    for line in measure(*(sys.argv[1:] + ["tiny", "cpu"][len(sys.argv) - 1 :])):
-        print(line, flush=True)
+    print_all(list_pieces(*(sys.argv[1:] + ["tiny", "cpu"][len(sys.argv) - 1 :])))

@@ -4,13 +4,15 @@
 block at hand and compare with the same reference logits, so that what differs is the way alone.
 """
 
+import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -19,6 +21,7 @@ from diagnose.branches import UNIFORM, Plan, block_branches, view_name
 from diagnose.likelihood import prepare_reference, score
 from diagnose.quantized import read_swappable, uniform_widths
 from diagnose.sweep import run_sweep
+from examples.benchmarks.pieces import Piece, print_all
 from examples.benchmarks.random_llama import save_random_llama
 from mixedprec.block_search import search_model
 from mixedprec.model import SourceModel
@@ -81,39 +84,64 @@ def timed(measured: Callable[[], T]) -> tuple[float, T]:
     return time.perf_counter() - began, result
 
 
-def measure() -> Iterator[str]:
-    """Time ratios, the largest difference in KL, and time per block-forward by depth, a line a
-    depth."""
-    per_forward = {}
-    for blocks in (4, 8, 16):
-        with tempfile.TemporaryDirectory() as folder:
-            model = make_model(blocks, Path(folder) / "model")
-            generator = torch.Generator().manual_seed(1)
-            windows = torch.randint(0, VOCABULARY, (WINDOWS, LENGTH), generator=generator)
-            searches = Path(folder) / "awq"
-            search_model(model, windows[:2], [Scheme(4, 128, False)], searches)
-            branches = block_branches(model, 4, frozenset())
-            plan = Plan(4, (4,), frozenset(), searches, branches)
-            sweep = partial(run_sweep, model, windows, plan)
-            by_hand = partial(run_naive, model, plan, windows)
-            swept = sweep()
-            ours = [timed(sweep)[0] for _ in range(REPEATS)]
-            forwards = 1.5 * blocks**2 + 4 * blocks
-            per_forward[blocks] = statistics.median(ours) / forwards
-            line = f"{blocks} blocks: {per_forward[blocks] / per_forward[4]:.2f} of the time per "
-            line += "block-forward at 4 blocks"
-            if blocks <= 8:
-                naive = by_hand()
-                # In turns, so that what else the machine does falls on both alike.
-                ratios = [timed(by_hand)[0] / timed(sweep)[0] for _ in range(REPEATS)]
-                worst = max((swept[n].kl - kl).abs().max().item() for n, kl in naive.items())
-                line += (
-                    f"; naive / ours {statistics.median(ratios):.1f}x; largest |ΔKL| {worst:.1e}"
-                )
-                line += f" (mean KL {naive[UNIFORM].mean():.1e})"
-            yield line
+@dataclass(frozen=True)
+class Sweep:
+    """Both ways of measuring every view of a random model of so many blocks."""
+
+    blocks: int
+    ours: Callable[[], Mapping[str, Any]]
+    naive: Callable[[], dict[str, torch.Tensor]]
+
+    def seconds(self) -> float:
+        """Of ours a block-forward: the median of REPEATS."""
+        found = [timed(self.ours)[0] for _ in range(REPEATS)]
+        return statistics.median(found) / (1.5 * self.blocks**2 + 4 * self.blocks)
+
+
+@contextlib.contextmanager
+def prepare(blocks: int) -> Iterator[Sweep]:
+    """A model that is searched already, for as long as the block lasts."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = make_model(blocks, Path(folder) / "model")
+        generator = torch.Generator().manual_seed(1)
+        windows = torch.randint(0, VOCABULARY, (WINDOWS, LENGTH), generator=generator)
+        searches = Path(folder) / "awq"
+        search_model(model, windows[:2], [Scheme(4, 128, False)], searches)
+        branches = block_branches(model, 4, frozenset())
+        plan = Plan(4, (4,), frozenset(), searches, branches)
+        sweep = partial(run_sweep, model, windows, plan)
+        yield Sweep(blocks, sweep, partial(run_naive, model, plan, windows))
+
+
+def compare_ways(blocks: int) -> str:
+    """How many times longer the naive way takes, and the largest difference in KL."""
+    with prepare(blocks) as both:
+        swept, naive = both.ours(), both.naive()
+        # In turns, so that what else the machine does falls on both alike.
+        ratios = [timed(both.naive)[0] / timed(both.ours)[0] for _ in range(REPEATS)]
+        worst = max((swept[n].kl - kl).abs().max().item() for n, kl in naive.items())
+    return (
+        f"{blocks} blocks: naive / ours {statistics.median(ratios):.1f}x; largest |ΔKL| "
+        f"{worst:.1e} (mean KL {naive[UNIFORM].mean():.1e})"
+    )
+
+
+def compare_depths(shallow: int, deep: int) -> str:
+    """How the time a block-forward grows with depth."""
+    with prepare(shallow) as few, prepare(deep) as many:
+        for one in (few, many):
+            one.ours()
+        ratio = many.seconds() / few.seconds()
+    return f"{deep} blocks: {ratio:.2f} of the time per block-forward at {shallow} blocks"
+
+
+def list_pieces() -> Iterator[Piece]:
+    """The naive way at two depths, and ours at larger ones."""
+    for blocks in (4, 8):
+        yield Piece(f"sweep, both ways, {blocks}", partial(compare_ways, blocks))
+    for blocks in (8, 16):
+        yield Piece(f"sweep, depth {blocks}", partial(compare_depths, 4, blocks))
 
 
 if __name__ == "__main__":
-    for line in measure():
-        print(line, flush=True)
+    print_all(list_pieces())
