@@ -95,8 +95,8 @@ def test_recipes_measured_together_are_each_its_own_model(run: RunDirectory) -> 
             for block in range(inputs.model.blocks):
                 prefix = inputs.model.prefix(block)
                 swappable = read_swappable(inputs.model, block, run.searches, (4, 8))
-                for name, weight in swappable.weights(recipe.block_widths(prefix)).items():
-                    changed.get_parameter(f"{prefix}.{name}").data = weight
+                for part, weight in swappable.weights(recipe.block_widths(prefix)).items():
+                    changed.get_parameter(f"{prefix}.{part}").data = weight
             log_q = changed(inputs.windows).logits[:, :-1].log_softmax(-1)
             kl = (expected.exp() * (expected - log_q)).sum(-1).mean(1)
             assert found[name] == pytest.approx(kl.numpy(), rel=1e-3, abs=1e-7)
