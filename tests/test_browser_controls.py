@@ -31,6 +31,7 @@ ROLES = (
     "textbox",
 )
 LISTED = re.compile(rf"""\s*- '?({"|".join(ROLES)}) "((?:[^"\\]|\\.)*)\"""")
+DRAWN_BESIDE = ("radio", "switch")
 # What every page of a run has, and every page with a chart.
 RUN = {("link", name) for name in ("Runs", "demo", "Overview", "Tokens", "Recipe", "Explain")}
 CHART = {("button", name) for name in ("Download plot as a PNG", "Zoom", "Reset axes")}
@@ -179,27 +180,25 @@ def find(page: "sync_api.Page", control: Control) -> "sync_api.Locator":
     if role == "summary":
         return page.locator("main summary", has_text=name).first
     pattern = re.compile("^" + re.escape(name).replace(r"\#", r"\d+") + "$")
-    return page.locator("body").get_by_role(role, name=pattern).locator("visible=true").first
+    found = page.locator("main").get_by_role(role, name=pattern)
+    # Mantine draws these beside an input that has no size.
+    return found.first if role in DRAWN_BESIDE else found.locator("visible=true").first
 
 
 def fill_in(page: "sync_api.Page", field: "sync_api.Locator") -> None:
     """Change a field: choose another of a list, or type."""
-    if (
-        field.get_attribute("aria-haspopup") == "listbox"
-        and field.get_attribute("readonly") is not None
-    ):
+    if field.get_attribute("aria-haspopup") == "listbox":
         field.click()
-        other = page.get_by_role("option", selected=False).locator("visible=true").first
-        other.click()
-    elif field.get_attribute("aria-haspopup") == "listbox":
-        field.click()
-        field.press("ArrowDown")
-        field.press("ArrowDown")
-        field.press("Enter")
+        page.get_by_role("option", selected=False).locator("visible=true").first.click()
     else:
         value = field.input_value()
         field.fill("7" if value != "7" else "8")
         field.press("Tab")
+
+
+def press(page: "sync_api.Page", part: "sync_api.Locator") -> None:
+    part.focus()
+    page.keyboard.press("Space")
 
 
 def walk_text(page: "sync_api.Page", text: "sync_api.Locator") -> None:
@@ -270,9 +269,9 @@ BY_ROLE: dict[str, Use] = {
     "combobox": lambda page, select: select.select_option("8"),
     "link": lambda page, link: link.click(),
     "listbox": walk_text,
-    "radio": lambda page, radio: radio.check(force=True),
+    "radio": press,
     "summary": lambda page, summary: summary.click(),
-    "switch": lambda page, switch: switch.click(force=True),
+    "switch": press,
     "textbox": fill_in,
 }
 # These see to it themselves, or change nothing that is not as they would have it.
@@ -314,9 +313,9 @@ def test_every_control_is_there_and_does_something(
         if control[0] == "radio" and find(page, control).is_checked():
             others = page.locator("main").get_by_role("radio", checked=False).all()
             group = find(page, control).get_attribute("name")
-            next(one for one in others if one.get_attribute("name") == group).check(force=True)
+            press(page, next(one for one in others if one.get_attribute("name") == group))
         use(page, name, control)
-        if control[0] not in ("radio", "textbox"):
+        if control[0] != "radio":
             open_page(page, name)
 
 
