@@ -145,8 +145,12 @@ def start_and_cancel(page: Page, root: Path, name: str) -> None:
         # A field that must be filled in has a star behind its label.
         page.get_by_label(re.compile(rf"^{label}[ *]*$")).fill(str(value))
     page.get_by_role("button", name="Start", exact=True).click()
-    page.wait_for_url(f"**{link('run', name)}")
-    page.get_by_role("button", name="Cancel", exact=True).click()
+    cancel = page.get_by_role("button", name="Cancel", exact=True)
+    refused = page.get_by_text("It did not begin")
+    cancel.or_(refused).first.wait_for()
+    if refused.count():
+        raise RuntimeError(page.locator("main").inner_text())
+    cancel.click()
     run, deadline = RunDirectory(root / name), time.monotonic() + PATIENCE_MS / 1e3
     while run.holder() is not None:
         if time.monotonic() > deadline:
