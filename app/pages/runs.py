@@ -10,7 +10,7 @@ import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, dcc, html, no_update, set_props
 
-from app.candidate import name_candidate, name_uniform, name_widths
+from app.candidate import name_candidate, name_widths
 from app.jobs import Jobs
 from app.launching import find_reason
 from app.parts import command, go_to, heading, notice
@@ -156,7 +156,7 @@ def brief_verdict(run: RunSummary) -> str:
         return "no block stands out"
     flagged = brief_blocks(headline["flagged"])
     if is_comparison(record):
-        return f"▲ {flagged} of the candidate, {name_uniform(record)}"
+        return f"▲ {flagged} of the candidate"
     if headline.get("recovered") is None:
         skipped = record["stages"].get("requantize", {}).get("state") == "skipped"
         return f"▲ {flagged}, {'no checkpoint' if skipped else 'not repaired yet'}"
