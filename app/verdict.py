@@ -97,7 +97,7 @@ def write_brief(state: str, record: Mapping[str, Any]) -> str:
         return "no block stands out"
     flagged = brief_blocks(headline["flagged"])
     if is_comparison(record):
-        return f"▲ {flagged} of the candidate, {name_uniform(record)}"
+        return f"▲ {flagged} of the candidate"
     if headline.get("recovered") is None:
         skipped = record["stages"].get("requantize", {}).get("state") == "skipped"
         return f"▲ {flagged}, {'no checkpoint' if skipped else 'not repaired yet'}"

@@ -47,7 +47,7 @@ def test_a_comparison_is_called_one(tmp_path: Path) -> None:
     write_run(tmp_path, "theirs", **changes)
     row = list_rows(Store(tmp_path))[0]
     assert row["model_end"] == "us/m-GPTQ (4/16-bit GPTQ)"
-    assert row["verdict"] == "▲ block 5 of the candidate, 4/16-bit GPTQ"
+    assert row["verdict"] == "▲ block 5 of the candidate"
     assert row["widths"] == "4/16-bit"
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from app.candidate import list_facts
-from app.requests import read_config
+from app.request_checks import read_config
 from diagnose.compare_spec import CompareSpec
 from diagnose.comparison import prepare_comparison
 from diagnose.opened import open_source
