@@ -154,7 +154,10 @@ def load_recipe(path: Path | str) -> Recipe:
         units = tuple(map(_read_unit, data["units"]))
         if not all(isinstance(data[entry], str) for entry in ("model", "kind")):
             raise TypeError("model and kind are texts")
-        recipe = Recipe(data["model"], data["kind"], units, dict(data.get("provenance", {})))
+        provenance = data.get("provenance", {})
+        if not isinstance(provenance, dict):
+            raise TypeError("provenance is an object")
+        recipe = Recipe(data["model"], data["kind"], units, provenance)
     except OSError as error:
         raise InputError(f"{path} cannot be read", error.strerror or "check the path") from error
     except (LookupError, TypeError, ValueError) as error:

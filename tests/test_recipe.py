@@ -44,6 +44,10 @@ def test_files_that_are_no_recipe(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "odd.json").write_text("[]")
     with pytest.raises(InputError, match="is not a recipe"):
         load_recipe(tmp_path / "odd.json")
+    # Pairs would make an object, whose keys JSON cannot hold.
+    with pytest.raises(InputError, match="is not a recipe"):
+        load_recipe(change(saved, provenance=[[None, None]]))
+    change(saved, provenance={})
     with pytest.raises(InputError, match="recipe schema 7"):
         load_recipe(change(saved, schema=7))
 
