@@ -10,7 +10,7 @@ import pytest
 
 from app.urls import OPTIONS
 from tests import test_browser
-from tests.browsing import copy_sample
+from tests.browsing import ROOT, change_record, copy_sample
 
 pytestmark = pytest.mark.browser
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -40,15 +40,23 @@ CHART |= {("summary", "The same as a table")}
 TURNS = {("button", name) for name in ("Previous", "Next", "All")}
 HEADER = {("link", name) for name in ("awqscope", "Runs", "Compare", "New run")}
 HEADER |= {("button", "Light or dark")}
+# What both forms have, and what only that of a run has.
+NEW = {("link", name) for name in ("Runs", "A model to quantize", "A checkpoint made elsewhere")}
+NEW |= {("button", "Start"), ("button", "What it will take"), ("summary", "More options")}
 FIELDS = (
-    *("Model", "Name of the run", "Calibration text", "Validation text", "Windows"),
-    *("Tokens in a window", "Bits", "Bits of promoted units", "Group size"),
-    *("Calibration windows", "Tokens in a calibration window", "Robust z-score"),
-    *("Times the median", "ΔPPL above", "Worst blocks", "Units kept at # bits"),
-    *("Units measured exactly", "Seed", "Memory"),
+    *("Name of the run", "Validation texts", "Windows", "Tokens in a window", "Robust z-score"),
+    *("Times the median", "ΔPPL above", "Worst blocks", "Device", "Workers", "Memory", "Seed"),
 )
+RUN_FIELDS = (
+    *("Model", "Calibration text", "Bits", "Bits of promoted units", "Group size"),
+    *("Calibration windows", "Tokens in a calibration window", "Units kept at # bits"),
+    *("Units measured exactly", "Type of the checkpoint"),
+)
+NEW |= {("textbox", name) for name in FIELDS}
+MOVED = {("textbox", "Directory of the model"), ("button", "Use it")}
 # A table a page: the name of the page in app/urls.py, and its controls. Digits are #; what several
-# parts of a page have stands once. A table under a chart is open.
+# parts of a page have stands once. A table under a chart is open. After a page's name may stand
+# when it has others: those alone are used then.
 CONTROLS: dict[str, set[Control]] = {
     "runs": {
         ("button", "Compare two"),
@@ -90,6 +98,7 @@ CONTROLS: dict[str, set[Control]] = {
     },
     "recipe": RUN
     | CHART
+    | TURNS
     | {("combobox", f"Bits of #.{unit}") for unit in ("qkv", "o", "gate_up", "down")}
     | {
         ("button", "Back to the run's recipe"),
@@ -105,17 +114,20 @@ CONTROLS: dict[str, set[Control]] = {
         ("textbox", "Run B"),
         ("radio", "KL"),
         ("radio", "ΔPPL"),
+        ("radio", "mixed"),
+        ("radio", "uniform #-bit"),
     },
-    "new": {("textbox", name) for name in FIELDS}
+    "new": NEW
+    | {("textbox", name) for name in RUN_FIELDS}
     | {
-        ("link", "Runs"),
         ("switch", "Symmetric No zero points at the low width."),
         ("switch", "Promote whole blocks Not the fewest of their units that repair them."),
-        ("summary", "More options"),
-        ("button", "Start"),
     },
     "missing": {("link", "All runs")},
 }
+CONTROLS["new comparison"] = NEW | {("textbox", name) for name in ("Reference", "Candidate")}
+CONTROLS["recipe moved"] = CONTROLS["recipe"] | MOVED
+CONTROLS["explain moved"] = CONTROLS["explain"] | MOVED
 ADDRESSES = {
     "runs": "/",
     "run": "/run/demo",
@@ -126,7 +138,12 @@ ADDRESSES = {
     "compare": "/compare?a=demo&b=other",
     "new": "/new",
     "missing": "/nowhere",
+    "new comparison": "/new?kind=compare",
+    "recipe moved": "/run/demo/recipe",
+    "explain moved": "/run/demo/explain",
 }
+# Where the run's model is not found, what needs it cannot be pressed.
+IDLE = {"recipe moved": "Requantize and measure", "explain moved": "Explain"}
 # What starts a process of a minute is used by a test of its own.
 ELSEWHERE = {
     (
@@ -251,6 +268,16 @@ def turn_first(page: "sync_api.Page", button: "sync_api.Locator") -> None:
     sync_api.expect(places).to_have_text(first)
 
 
+def plan_demo(page: "sync_api.Page", button: "sync_api.Locator") -> None:
+    demo = ROOT / "examples" / "demo"
+    page.get_by_label("Model", exact=False).first.fill(str(demo))
+    page.get_by_label("Calibration text").fill(str(demo / "calib.txt"))
+    page.get_by_label("Validation texts").fill(str(demo / "valid.txt"))
+    sync_api.expect(page.locator("#new-plan")).to_be_empty()
+    button.click()
+    sync_api.expect(page.locator("#new-plan")).not_to_be_empty()
+
+
 Use = Callable[["sync_api.Page", "sync_api.Locator"], Any]
 # How a control is used; whether that is seen is asked of those that do not see to it themselves.
 BY_NAME: dict[Control, Use] = {
@@ -262,6 +289,7 @@ BY_NAME: dict[Control, Use] = {
     ("button", "Back to the run's recipe"): change_first,
     ("button", "Best at this size"): change_first,
     ("button", "Previous"): turn_first,
+    ("button", "What it will take"): plan_demo,
 }
 BY_ROLE: dict[str, Use] = {
     "button": lambda page, button: button.click(),
@@ -278,6 +306,7 @@ BY_ROLE: dict[str, Use] = {
 UNSEEN = {("button", name) for name in ("Download recipe", "Download plot as a PNG", "Zoom")}
 UNSEEN |= {("button", name) for name in ("Reset axes", "Back to the run's recipe")}
 UNSEEN |= {("button", "Best at this size"), ("button", "Previous")}
+UNSEEN |= {("button", "What it will take")}
 
 
 def use(page: "sync_api.Page", name: str, control: Control) -> None:
@@ -293,7 +322,9 @@ def use(page: "sync_api.Page", name: str, control: Control) -> None:
 
 
 def test_every_page_has_a_table() -> None:
-    assert set(CONTROLS) == set(ADDRESSES) == set(OPTIONS)
+    assert set(CONTROLS) == set(ADDRESSES) and {name.split()[0] for name in CONTROLS} == set(
+        OPTIONS
+    )
     known = {control for controls in CONTROLS.values() for control in controls}
     assert set(ELSEWHERE) <= known and known >= set(BY_NAME) | UNSEEN
 
@@ -303,12 +334,18 @@ def test_every_control_is_there_and_does_something(
     page: "sync_api.Page", runs: Path, name: str
 ) -> None:
     copy_sample(runs, "other")
+    if name in IDLE:
+        change_record(runs / "demo", model="/nowhere/model")
     page.set_viewport_size({"width": 1440, "height": 900})
     open_page(page, name)
     assert list_controls(page.locator("header.top")) == HEADER
     assert list_controls(page.locator("main")) == CONTROLS[name]
+    if name in IDLE:
+        sync_api.expect(page.get_by_role("button", name=IDLE[name])).to_be_disabled()
+    plain = name.split()[0]
+    used = CONTROLS[name] - set(ELSEWHERE) - (CONTROLS[plain] if name != plain else set())
     # What is on already is chosen after another.
-    order = sorted(CONTROLS[name] - set(ELSEWHERE), key=lambda each: (each[0] == "radio", each))
+    order = sorted(used, key=lambda each: (each[0] == "radio", each))
     for control in order:
         if control[0] == "radio" and find(page, control).is_checked():
             others = page.locator("main").get_by_role("radio", checked=False).all()
