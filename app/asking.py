@@ -30,9 +30,9 @@ def asking_form(
     if enter:
         marks["data-enter"] = ""
     # Without a button of this type the Enter key would do nothing.
-    enter = html.Button(type="submit", hidden=True)
+    submit = html.Button(type="submit", hidden=True)
     return html.Div(
-        [html.Form([*children, enter], className=look, noValidate=True, **marks), *stores]
+        [html.Form([*children, submit], className=look, noValidate=True, **marks), *stores]
     )
 
 

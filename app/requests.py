@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from app import urls
@@ -208,8 +208,3 @@ def suggest_name(model: str, taken: Collection[str]) -> str:
     while free in taken:
         free, number = f"{name}-{number}", number + 1
     return free
-
-
-def list_defaults(spec: type[RunSpec] | type[CompareSpec]) -> dict[str, Any]:
-    """The options of a spec that its command gives unless told otherwise."""
-    return {field.name: field.default for field in fields(spec) if field.default is not MISSING}

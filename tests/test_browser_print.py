@@ -94,6 +94,17 @@ def test_every_row_is_printed(printed: "sync_api.Page") -> None:
     sync_api.expect(rows).to_have_count(15)
 
 
+def test_the_list_of_runs_is_printed_from_a_narrow_screen(printed: "sync_api.Page") -> None:
+    page = printed
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto("/")
+    page.locator(".run-card").first.wait_for()
+    to_paper(page)
+    table = page.locator("table.on-paper")
+    sync_api.expect(table.locator("th")).to_contain_text(["Run", "State", "Verdict", "Bits"])
+    sync_api.expect(table).to_contain_text("94.9% recovered")
+
+
 @pytest.mark.parametrize(("path", "rows"), [("/", 62), ("/run/demo/recipe", 8)])
 def test_every_row_of_a_grid_is_printed(
     printed: "sync_api.Page", runs: Path, path: str, rows: int

@@ -42,7 +42,11 @@ const writeLine = (tag, texts) => {
 const writeGrid = (grid) => {
   const api = window.dash_ag_grid && window.dash_ag_grid.getApi(grid.id);
   if (!api) return;
-  const columns = api.getAllDisplayedColumns().filter((column) => column.getColDef().field);
+  const hasField = (column) => column.getColDef().field;
+  let columns = api.getAllDisplayedColumns().filter(hasField);
+  // On a narrow screen cards stand for the columns, which a sheet has room for.
+  if (!columns.length)
+    columns = api.getColumns().filter((column) => hasField(column) && !column.getColDef().hide);
   const table = document.createElement("table");
   const head = table.createTHead();
   head.append(writeLine("th", columns.map((column) => api.getDisplayNameForColumn(column, "header"))));
