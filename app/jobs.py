@@ -123,7 +123,9 @@ class Jobs:
         pending = find_pending(self.store.root, name)
         if pending is not None and pending.state != ENDED:
             worker = self._starter(pending.start)
-            note(self.store.root, replace(pending.start, stopping=True))
+            # What cannot be noted on a full disk is stopped all the same.
+            with contextlib.suppress(InputError, OSError):
+                note(self.store.root, replace(pending.start, stopping=True))
         else:
             run = self.store.find(name)
             worker = Worker(run.holder, run.path / ".lock")

@@ -250,7 +250,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     """The overview of a run."""
     run = store.summary(page.run)
     pending = find_pending(store.root, run.name)
-    if pending is not None and pending.state != ENDED:
+    if run.record is not None and pending is not None and pending.state != ENDED:
         run = replace(run, state=STARTING)
     if run.record is None:
         return [heading(run.name, over=go_to("Runs", link("runs"))), trouble(run)]
