@@ -13,12 +13,18 @@ from torch import Tensor
 
 from mixedprec.dtypes import AUTO
 from mixedprec.ends import Entrance, Head
-from mixedprec.errors import InputError
 from mixedprec.experts import find_part
 from mixedprec.family import Family
 from mixedprec.model import SourceModel
 from mixedprec.safetensors_header import StoredTensor, read_header
-from mixedprec.tensors import held_name, is_finite, read_parts, report_unreadable, stored_name
+from mixedprec.tensors import (
+    held_name,
+    is_finite,
+    read_parts,
+    report_unreadable,
+    stored_name,
+    too_large,
+)
 
 DTYPES: Mapping[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 # safetensors' names of them.
@@ -74,15 +80,6 @@ def _look_up(
     if path not in headers:
         headers[path] = read_header(path).tensors
     return headers[path][held_name(headers[path], name)]
-
-
-def too_large(name: str, largest: float | None = None) -> InputError:
-    """The error for what float16 cannot hold."""
-    size = "" if largest is None else f" (up to {largest:,.0f})"
-    return InputError(
-        f"{name} holds values{size} above 65,504, the largest of float16",
-        "give --dtype bfloat16, to serve it in that type",
-    )
 
 
 def cast(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
