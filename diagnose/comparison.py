@@ -182,6 +182,7 @@ def plan_comparison(
 ) -> MemoryPlan:
     """The plan by which `run_comparison` would begin or go on in `out`; notes and InputErrors as
     there."""
+    check_specs(spec.valid_texts)
     return foresee(spec.to_json(), partial(prepare_comparison, spec), out, placement, on_note)
 
 

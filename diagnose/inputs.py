@@ -21,7 +21,7 @@ from mixedprec.families import list_units
 from mixedprec.model import SourceModel
 from mixedprec.opening import open_model
 from mixedprec.recipe import check_names
-from mixedprec.served import check_range
+from mixedprec.served import check_range, name_dtype
 from mixedprec.weight_files import write_aside
 
 VERSIONED = ("awqscope", "torch", "transformers", "autoawq", "compressed-tensors", "safetensors")
@@ -123,7 +123,7 @@ def describe_source(model: SourceModel) -> dict[str, Any]:
         "blocks": model.blocks,
         "units": [kind.name for kind in model.family.units],
         "parameters": model.count_parameters(),
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": name_dtype(model.dtype),
         "hashes": model.hash(),
         "left_aside": list(model.aside),
     }

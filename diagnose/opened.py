@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from diagnose.corpora import load_tokenizer
+from diagnose.quantized import uniform_bits
 from diagnose.rundir import RunDirectory
 from diagnose.sizes import unit_bytes
 from diagnose.spec import RunSpec
@@ -92,7 +93,7 @@ def open_run(run: RunDirectory, model_name: str | None) -> OpenedRun:
                     "run it again elsewhere",
                 )
     units = list_units(model.family, model.blocks)
-    low = {unit.name: spec.bits for unit in units} | dict.fromkeys(spec.keep_fp16, FP16_BITS)
+    low = uniform_bits(model, spec.bits, spec.keep_fp16)
     models: dict[str, Bits] = {"reference": {}, "uniform": low}
     recipe = None
     if (run.path / "recipe.json").exists():

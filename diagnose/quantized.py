@@ -1,13 +1,13 @@
 """A block that can be any mix of its reference and its quantized weights, by swapping pointers."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mixedprec.families import Family
+from mixedprec.families import Family, list_units
 from mixedprec.model import SourceModel
 from mixedprec.realise import Searches, realise
 from mixedprec.scheme import FP16_BITS
@@ -141,6 +141,12 @@ def read_swappable(
 def list_linears(family: Family) -> tuple[str, ...]:
     """The linears of a block that are in units, by name."""
     return tuple(linear for kind in family.units for linear in kind.linears)
+
+
+def uniform_bits(model: SourceModel, bits: int, kept: Iterable[str]) -> dict[str, int]:
+    """Unit -> bits of the whole model when every unit but the `kept` ones gets `bits`."""
+    units = (unit.name for unit in list_units(model.family, model.blocks))
+    return dict.fromkeys(units, bits) | dict.fromkeys(kept, FP16_BITS)
 
 
 def uniform_widths(model: SourceModel, bits: int, kept: frozenset[str], number: int) -> Widths:

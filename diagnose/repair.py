@@ -13,6 +13,7 @@ from diagnose.measure import TOKENS_A_ROW_GROUP, token_table
 from diagnose.memory import private_bytes, return_freed_heap
 from diagnose.model_card import CardSubject, write_card
 from diagnose.proof import INPUT_ERROR, Subject
+from diagnose.quantized import uniform_bits
 from diagnose.rundir import OnProgress, RunDirectory
 from diagnose.spec import RunSpec
 from diagnose.stages.chunks import read_tensors
@@ -20,7 +21,6 @@ from diagnose.stages.sweep import read_sweep, token_texts
 from diagnose.type_words import UNLIKE, describe_type
 from mixedprec.checkpoint import write_checkpoint
 from mixedprec.errors import InputError
-from mixedprec.families import list_units
 from mixedprec.files import write_text
 from mixedprec.model import SourceModel
 from mixedprec.recipe import Recipe, load_recipe, make_recipe, save_recipe
@@ -148,12 +148,6 @@ def prove_checkpoint(
     return json.loads(out.read_text(encoding="utf-8"))
 
 
-def uniform_bits(model: SourceModel, spec: RunSpec) -> dict[str, int]:
-    """The bits of every unit of the uniform model."""
-    units = [unit.name for unit in list_units(model.family, model.blocks)]
-    return dict.fromkeys(units, spec.bits) | dict.fromkeys(spec.keep_fp16, FP16_BITS)
-
-
 def proof_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
     """Measure the checkpoint from disk in a fresh process; complete the headline and tokens."""
     progress("proof", 0, 1)
@@ -167,7 +161,8 @@ def proof_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnPr
     )
     headline = run.read()["headline"]
     recipe = load_recipe(run.path / "recipe.json")
-    if recipe.bits == uniform_bits(inputs.model, spec) and UNLIKE not in proof["reasons"]:
+    uniform = uniform_bits(inputs.model, spec.bits, spec.keep_fp16)
+    if recipe.bits == uniform and UNLIKE not in proof["reasons"]:
         # It is the uniform model, to within float32's rounding as proved: one set of numbers.
         proof["measured"] |= {name: headline[name]["uniform"] for name in PAIRED}
         if proof["measured"]["recovered"] is not None:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from diagnose.naming import find_run
 from diagnose.resuming import write_resuming
-from diagnose.tables import TABLES
+from diagnose.tables import DAMAGES, TABLES
 from mixedprec.errors import InputError
 from mixedprec.files import remove_leftovers, replace_file, report_full_disk, write_json
 from mixedprec.sealed import load_sealed, save_sealed
@@ -234,14 +234,7 @@ class RunDirectory:
                 table = file.read(columns)
             table.validate(full=True)
             return table
-        except (
-            ArithmeticError,
-            LookupError,
-            OSError,
-            TypeError,
-            ValueError,
-            pa.ArrowException,
-        ) as e:
+        except DAMAGES as e:
             raise InputError(
                 f"{path} cannot be read ({e})", "copy the whole run directory again"
             ) from e

@@ -30,15 +30,20 @@ class HubSource:
 def parse_spec(spec: str) -> Path | HubSource:
     """What a SPEC points to; a file that is there is what it is called, whatever else its name may
     mean. InputError for one that has no meaning."""
-    path = Path(spec)
-    is_path = path.suffix.lower() in ENDINGS
     try:
-        if is_path and path.is_file():
-            return path
+        return _parse(spec)
     except OSError as error:
         raise InputError(
             f"{spec} cannot be read ({error.strerror})", "check the path and its rights"
         ) from error
+
+
+def _parse(spec: str) -> Path | HubSource:
+    """The same, with OSErrors for names that the file system cannot look up."""
+    path = Path(spec)
+    is_path = path.suffix.lower() in ENDINGS
+    if is_path and path.is_file():
+        return path
     if spec.startswith("hub:"):
         parts = spec.removeprefix("hub:").split(":")
         if len(parts) == 3 and all(parts):

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from diagnose.tables import DAMAGES
 from mixedprec.errors import InputError
 from mixedprec.untrusted import parse_json
 
@@ -189,14 +190,7 @@ def _read_parquet(path: Path) -> str:
             name = _choose_column(str(path), tuple(kinds), texts, said)
             check_strings(str(path), name, kinds[name])
             rows = opened.read([name]).column(name).to_pylist()
-        except (
-            ArithmeticError,
-            LookupError,
-            OSError,
-            TypeError,
-            ValueError,
-            pa.ArrowException,
-        ) as e:
+        except DAMAGES as e:
             reason = (str(e).splitlines() or [type(e).__name__])[0]
             raise InputError(
                 f"{path} cannot be loaded ({reason})",

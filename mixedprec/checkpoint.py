@@ -27,6 +27,7 @@ from mixedprec.recipe import Recipe
 from mixedprec.safetensors_header import read_header
 from mixedprec.scheme import FP16_BITS, Scheme
 from mixedprec.searches import load_searches
+from mixedprec.served import name_dtype
 from mixedprec.served_files import check_files
 from mixedprec.serving import Serving, check_serving, describe_served
 from mixedprec.untrusted import list_files, list_visible, read_json
@@ -183,7 +184,7 @@ def write_checkpoint(
         config.pop("torch_dtype", None)
         # The model's files are named otherwise.
         config.pop(NAMED, None)
-        config["dtype"] = str(dtype).removeprefix("torch.")
+        config["dtype"] = name_dtype(dtype)
         if not model.trust_remote_code:
             # It names Python files that are not copied; transformers has the architecture.
             config.pop("auto_map", None)

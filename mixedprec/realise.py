@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from mixedprec.arithmetic import Quantized, quantize
 from mixedprec.scheme import FP16_BITS, Scheme
 from mixedprec.search import BlockSearch, ScaleChoice
-from mixedprec.served import cast, too_large
+from mixedprec.served import cast
+from mixedprec.tensors import too_large
 
 Searches = Mapping[int, BlockSearch]
 Widths = Mapping[str, int]

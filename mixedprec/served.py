@@ -13,12 +13,18 @@ from torch import Tensor
 
 from mixedprec.dtypes import AUTO
 from mixedprec.ends import Entrance, Head
-from mixedprec.errors import InputError
 from mixedprec.experts import find_part
 from mixedprec.family import Family
 from mixedprec.model import SourceModel
 from mixedprec.safetensors_header import StoredTensor, read_header
-from mixedprec.tensors import held_name, is_finite, read_parts, report_unreadable, stored_name
+from mixedprec.tensors import (
+    held_name,
+    is_finite,
+    read_parts,
+    report_unreadable,
+    stored_name,
+    too_large,
+)
 
 DTYPES: Mapping[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 # safetensors' names of them.
@@ -54,11 +60,16 @@ def choose_dtype(
         for kind in family.units:
             for linear in kind.linears:
                 full = f"{family.blocks}.{number}.{linear}.weight"
-                name = stored_name(full, dict(files))
-                part = find_part(name, family.experts, files)
-                held = _look_up(headers, files, part.tensor if part else name)
+                held = _look_up(headers, files, _find_tensor(full, family, files))
                 stored[held.dtype] += block.get_submodule(linear).weight.numel()
     return STORED.get(stored.most_common(1)[0][0], torch.float16)
+
+
+def _find_tensor(parameter: str, family: Family, files: Mapping[str, Path]) -> str:
+    """The stored tensor that holds a parameter, by itself or among other experts'."""
+    name = stored_name(parameter, files)
+    part = find_part(name, family.experts, files)
+    return part.tensor if part else name
 
 
 def _look_up(
@@ -71,15 +82,6 @@ def _look_up(
     return headers[path][held_name(headers[path], name)]
 
 
-def too_large(name: str, largest: float | None = None) -> InputError:
-    """The error for what float16 cannot hold."""
-    size = "" if largest is None else f" (up to {largest:,.0f})"
-    return InputError(
-        f"{name} holds values{size} above 65,504, the largest of float16",
-        "give --dtype bfloat16, to serve it in that type",
-    )
-
-
 def cast(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
     """`values` as stored in a 16-bit type. InputError, with their `name`, where it cannot hold
     them."""
@@ -90,14 +92,16 @@ def cast(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def check_range(model: SourceModel) -> None:
-    """Raise InputError for a stored tensor that float16 cannot hold, where that is served. What is
-    stored in float16 is not read."""
+    """Raise InputError for a stored parameter that float16 cannot hold, where that is served. What
+    is stored in float16 is not read, and neither are the masks that old checkpoints keep."""
     if model.dtype != torch.float16:
         return
     headers: dict[Path, Mapping[str, StoredTensor]] = {}
-    for name, path in model.files.items():
-        if _look_up(headers, model.files, name).dtype == "F16":
+    parameters = (name for name, _ in model.list_parameters())
+    for name in dict.fromkeys(_find_tensor(n, model.family, model.files) for n in parameters):
+        if name not in model.files or _look_up(headers, model.files, name).dtype == "F16":
             continue
+        path = model.files[name]
         with report_unreadable(path):
             largest = max(float(part.abs().max()) for _, part in read_parts(path, name))
         # NaN and infinity are their reader's to refuse.

@@ -96,13 +96,19 @@ def read_tensor(
 def not_finite(name: str, path: Path, dtype: torch.dtype | None = None) -> InputError:
     """The error for a tensor that is not finite as stored, or where it is, as `dtype`."""
     if dtype == torch.float16 and all(is_finite(part) for _, part in read_parts(path, name)):
-        return InputError(
-            f"tensor {name} in {path.name} holds values above 65,504, the largest of float16",
-            "give --dtype bfloat16, to serve it in that type",
-        )
+        return too_large(f"tensor {name} in {path.name}")
     return InputError(
         f"tensor {name} in {path.name} holds NaN or infinity",
         "repair or re-download the checkpoint",
+    )
+
+
+def too_large(name: str, largest: float | None = None) -> InputError:
+    """The error for what float16 cannot hold."""
+    size = "" if largest is None else f" (up to {largest:,.0f})"
+    return InputError(
+        f"{name} holds values{size} above 65,504, the largest of float16",
+        "give --dtype bfloat16, to serve it in that type",
     )
 
 

@@ -264,6 +264,27 @@ def test_what_float16_cannot_hold_is_refused_before_anything_is_measured(
     check_range(inputs.model)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_masks_that_old_checkpoints_keep_are_no_weights(
+    dtype: torch.dtype, make_model: MakeModel, tmp_path: Path
+) -> None:
+    """Those of GPT-NeoX and GPT-J: what is not attended to, and a number below all that float16
+    holds."""
+    path = change_model(
+        make_model("gpt_neox"), tmp_path / "model", lambda name, v: v.to(dtype), {"dtype": None}
+    )
+    file = path / "model.safetensors"
+    tensors = load_file(file)
+    for block in range(2):
+        attention = f"gpt_neox.layers.{block}.attention"
+        tensors[f"{attention}.bias"] = torch.ones(1, 1, 16, 16).tril().bool()
+        tensors[f"{attention}.masked_bias"] = torch.tensor(-1e9)
+    save_file(tensors, file, metadata={"format": "pt"})
+    model = open_model(str(path))
+    assert model.dtype == torch.float16
+    check_range(model)
+
+
 @pytest.mark.parametrize("name", ["q_proj.weight", "q_proj.bias", "input_layernorm.weight"])
 @pytest.mark.parametrize("width", [4, 16])
 def test_what_a_block_stores_is_held_against_the_range(
