@@ -144,4 +144,5 @@ def test_nothing_is_left_over(faulted: RunDirectory) -> None:
         "recipe.json",
         "checkpoint",
         "proof.json",
+        "ranges.parquet",
     }

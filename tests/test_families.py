@@ -137,8 +137,9 @@ def test_transformers_loads_what_was_simulated(searched: Searched, tmp_path: Pat
         reference = make_recipe("", model.family, model.blocks, FP16_BITS)
         simulated = simulate(model, recipe, folder, windows)
         damage = (simulated - simulate(model, reference, folder, windows)).abs().mean()
-        # Float16 of biases, routers, kept weights and stacked experts is all that differs.
-        assert (logits - simulated).abs().mean() < 1e-3 * damage
+        # transformers rounds unpacked experts to float16 as it stacks them; else nothing differs.
+        stacked = model.family.experts is not None
+        assert (logits - simulated).abs().mean() < (0.02 if stacked else 1e-3) * damage
     else:
         with pytest.raises(AttributeError, match="has no attribute 'weight'"):
             AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)

@@ -194,5 +194,5 @@ def test_the_entrance_of_some_tokens_is_that_of_all(make_model: MakeModel, windo
         tiny = open_model(str(make_model(family)))
         some = tiny.read_entrance(windows[:2].unique())
         assert torch.equal(some.enter(windows[:2]), tiny.read_entrance().enter(windows[:2]))
-        held = [p for p in some._base.parameters() if isinstance(p, nn.Parameter)]
+        held = [p for p in some.module.parameters() if isinstance(p, nn.Parameter)]
         assert max(len(p) for p in held) < tiny.config.vocab_size

@@ -1,5 +1,6 @@
 """`awqscope dashboard`: every run of a directory, in the browser."""
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -54,5 +55,7 @@ def dashboard(
     way_in = "" if token is None else "?token=…, the token you set"
     # Printed once it listens: what starts the dashboard may open the address at once.
     address = f"http://{shown}:{bound.getsockname()[1]}/{way_in}"
-    sys.stderr.write(f"awqscope: {address} (Ctrl-C ends it)\n")
-    server.run()
+    # The server heeds an interrupt itself, but for one that comes before it has begun.
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.stderr.write(f"awqscope: {address} (Ctrl-C ends it)\n")
+        server.run()
