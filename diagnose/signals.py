@@ -26,11 +26,21 @@ def held_back() -> Iterator[None]:
     `leave_to_parent`, and none that comes meanwhile is lost."""
     # It lets signals through when it begins; where it runs already it leaves them alone.
     multiprocessing.resource_tracker.ensure_running()
+    waiting: list[int] = []
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
-        yield
+        # The mask is this thread's, and what it starts has it too; any other thread of this process
+        # takes a signal all the same, and Python then handles it here.
+        with kept():
+            if threading.current_thread() is threading.main_thread():
+                for number in ENDING:
+                    if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                        signal.signal(number, lambda came, frame: waiting.append(came))
+            yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for came in waiting:
+            signal.raise_signal(came)
 
 
 @contextlib.contextmanager

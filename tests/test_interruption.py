@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -164,9 +166,14 @@ def test_handlers_are_put_back() -> None:
     assert sys.unraisablehook is hook
 
 
-def test_signals_wait_while_a_process_is_begun() -> None:
-    """Ignored meanwhile, as they were, they would be lost."""
+@pytest.mark.parametrize("others", [0, 2])
+def test_signals_wait_while_a_process_is_begun(others: int) -> None:
+    """Ignored meanwhile, as they were, they would be lost. Threads of libraries do not wait."""
     seen: list[int] = []
+    over = threading.Event()
+    threads = [threading.Thread(target=over.wait) for _ in range(others)]
+    for thread in threads:
+        thread.start()
     with kept():
         for number in CODES:
             signal.signal(number, lambda number, frame: seen.append(number))
@@ -174,7 +181,11 @@ def test_signals_wait_while_a_process_is_begun() -> None:
             for number in CODES:
                 os.kill(os.getpid(), number)
             assert seen == []
+        # Another thread may take a signal a moment after it was sent.
+        while len(seen) < len(CODES):
+            time.sleep(0.001)
         assert sorted(seen) == sorted(CODES)
+    over.set()
 
 
 def test_what_a_library_sets_up_is_undone() -> None:
