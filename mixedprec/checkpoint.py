@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mixedprec.errors import InputError
-from mixedprec.files import FULL, replace_file, report_full_disk, write_json
+from mixedprec.files import FULL, claim_memory, replace_file, report_full_disk, write_json
 from mixedprec.model import CODE, SourceModel
 from mixedprec.packing import to_compressed_tensors, to_gemm
 from mixedprec.quantization_config import check_format, quantization_config
@@ -92,6 +92,7 @@ class _ShardWriter:
         if not self.pending:
             return
         with replace_file(self._path(len(self.shards))) as temporary:
+            claim_memory()
             save_file(self.pending, temporary, metadata={"format": "pt"})
         self.shards.append(list(self.pending))
         self.total += self.pending_bytes

@@ -12,6 +12,8 @@ from typing import Any
 from mixedprec.errors import InputError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# More than safetensors asks for at once to write with.
+WRITING_BYTES = 16 * 2**20
 
 
 @contextlib.contextmanager
@@ -53,6 +55,12 @@ def replace_file(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def claim_memory() -> None:
+    """MemoryError where there is too little memory for safetensors to write with: it would end the
+    process, and nobody could be told."""
+    bytearray(WRITING_BYTES)
 
 
 def _make_anew(path: Path) -> int:

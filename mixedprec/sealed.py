@@ -14,6 +14,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from mixedprec.files import claim_memory
 from mixedprec.safetensors_header import read_header
 
 SEAL = "sha256"
@@ -24,6 +25,7 @@ def save_sealed(
     path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] = {}
 ) -> None:
     """Write arrays and texts to a safetensors file with their seal."""
+    claim_memory()
     save_file(dict(arrays), path, metadata={**metadata, SEAL: make_seal(arrays, metadata)})
 
 

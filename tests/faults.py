@@ -68,6 +68,7 @@ class ForkServer:
 def serve(lazy: bool) -> None:
     """Answer requests, one a line, with how they ended, one a line."""
     import gc
+    import os
     import signal
 
     import diagnose.planning
@@ -85,6 +86,8 @@ def serve(lazy: bool) -> None:
         ended = _fork(partial(_command, request))
         answers.write(json.dumps(ended) + "\n")
         answers.flush()
+    # What was imported says much of how it is taken down.
+    os._exit(0)
 
 
 def _fork(action: Callable[[], int], stdin: int | None = None) -> tuple[int, str, str]:

@@ -108,7 +108,8 @@ def _full_disks() -> Iterator[Case]:
 def _shortages() -> Iterator[Case]:
     for at in EVENTS:
         name = f"no more memory from {at[0]} {at[1]}"
-        quick = at == ("sweep", 1)
+        # The second is where the checkpoint's weights are written.
+        quick = at in (("sweep", 1), ("requantize", 2))
         yield Case(name, "limit memory", at, {"bytes": 0}, (0, 2), quick=quick)
     says = "not enough memory"
     options = {"bytes": 0}
