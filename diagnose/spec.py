@@ -49,8 +49,8 @@ class RunSpec:
     tell apart. seq_len and windows: None for the defaults. max_memory: bytes. chunk_windows: the
     most windows that are measured at a time; None for as many as memory takes. trust_remote_code:
     whether Python that comes with the model is run. dtype: the type to serve in, `auto` for the one
-    that the model comes in. Errors: InputError for widths that make no
-    sense, and for no text or the same one twice."""
+    that the model comes in. Errors: InputError for widths that make no sense, for no text or the
+    same one twice, and for a type that nothing is served in."""
 
     model: str
     calib: str
