@@ -75,8 +75,16 @@ def start_explaining(store: Store, run: str, prompt: str, tokens: int) -> str:
         except FileExistsError:
             continue
         except OSError as error:
-            raise InputError(f"{asked} cannot be written ({error.strerror})", "check it") from error
-        _launch(store, run, name, tokens)
+            # Made, but not filled: on a full disk the name would be taken for good.
+            asked.unlink(missing_ok=True)
+            raise InputError(
+                f"{asked} cannot be written ({error.strerror})", "look at the disk and its folder"
+            ) from error
+        try:
+            _launch(store, run, name, tokens)
+        except InputError:
+            asked.unlink()
+            raise
         return name
     raise InputError(f"{folder} is full", "remove what is no longer needed")
 

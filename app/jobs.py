@@ -172,12 +172,17 @@ class Jobs:
             if path.exists() or out.exists():
                 raise InputError(f"there is a recipe {out_name} already", "choose another name")
             save_recipe(path, recipe)
-            launch(
-                requantize_command(run, path, out, find_model(self.store, name).option),
-                folder / f"{out_name}.log",
-                folder / f"{out_name}.result.json",
-                begun_in(self.store.summary(name)),
-            )
+            try:
+                launch(
+                    requantize_command(run, path, out, find_model(self.store, name).option),
+                    folder / f"{out_name}.log",
+                    folder / f"{out_name}.result.json",
+                    begun_in(self.store.summary(name)),
+                )
+            except InputError:
+                # What did not start takes no name.
+                path.unlink()
+                raise
 
     def requantize_again(self, name: str, out_name: str) -> None:
         """Try once more to make the checkpoint of a recipe that was not made. InputError for one

@@ -87,7 +87,9 @@ def launch(
 ) -> int:
     """Start a command that outlives this process, in `directory` or here, and return its process.
     Its output goes to the end of `log`, which it keeps locked, but for its stdout where a file for
-    the result is given. InputError where it cannot be started, or one with this log is at work."""
+    the result is given. InputError where it cannot be started, which leaves no new file, or where
+    one with this log is at work."""
+    new = [path for path in (log, result) if path is not None and not path.exists()]
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "ab") as said, open(result or os.devnull, "wb") as printed:
@@ -105,6 +107,8 @@ def launch(
     except BlockingIOError as error:
         raise InputError(f"{log.stem} is being worked on", "wait for it to end") from error
     except (OSError, ValueError) as error:
+        for path in new:
+            path.unlink(missing_ok=True)
         raise InputError(
             f"it cannot be started ({error})", "look at the disk and at its path"
         ) from error

@@ -78,6 +78,11 @@ class Plans:
                 return Planned("running")
             return self._known.get(wanted)
 
+    def close(self) -> None:
+        """End the process that works, if one does: nobody will ask for what it finds."""
+        with self._lock:
+            self._drop()
+
     def _collect(self) -> None:
         """Keep what the process has found, once it has."""
         work = self._work

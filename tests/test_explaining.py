@@ -1,13 +1,15 @@
 """Explaining from the dashboard: what is started, what is kept, what the page shows of it."""
 
+import errno
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app import launching
+from app import explaining, launching
 from app.explaining import (
     MOST_TOKENS,
     check_question,
@@ -50,6 +52,12 @@ def keep(store: Store, name: str, content: Any) -> None:
     (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
 
+def fill_up(path: Path, mode: str, **rest: Any) -> Any:
+    """Make the file, as a full disk lets one, and say that there is no room for what is in it."""
+    Path(path).touch()
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_prompts_go_by_their_file(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", PROGRAM))
     asked = ["--tokens=1\n$(touch x)", "--fail", SCRIPT]
@@ -66,6 +74,18 @@ def test_prompts_go_by_their_file(store: Store, monkeypatch: pytest.MonkeyPatch)
     assert "prompt-2 was not explained" in shown
     assert "The model has moved." in shown
     assert SCRIPT in read_text(show(page, "/run/demo/explain", "?shown=prompt-3")[0])
+
+
+def test_what_did_not_start_takes_no_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = store.find("demo").path / "explained"
+    monkeypatch.setattr(launching, "PYTHON", (str(store.root / "nowhere"),))
+    with pytest.raises(InputError, match="cannot be started"):
+        start_explaining(store, "demo", "a prompt", 5)
+    assert not list(folder.iterdir())
+    monkeypatch.setattr(explaining, "open", fill_up, raising=False)
+    with pytest.raises(InputError, match="No space left"):
+        start_explaining(store, "demo", "a prompt", 5)
+    assert not list(folder.iterdir())
 
 
 def test_the_command() -> None:

@@ -399,6 +399,11 @@ def test_requantizing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("good", "../up", "a.result", "", "-x"):
         with pytest.raises(InputError):
             mine.requantize("run", RECIPE, name)
+    there = sorted(folder.iterdir())
+    monkeypatch.setattr(launching, "PYTHON", (str(tmp_path / "nowhere"),))
+    with pytest.raises(InputError, match="cannot be started"):
+        mine.requantize("run", RECIPE, "late")
+    assert sorted(folder.iterdir()) == there, "what did not start takes no name"
 
 
 def outputs(access: Access, tmp_path: Path) -> str:

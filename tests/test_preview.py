@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -128,6 +129,12 @@ def test_plans_are_worked_out_one_at_a_time() -> None:
     odd = python("print('[1')")
     plans.ask(odd)
     wait_for(lambda: plans.look(odd).state == "failed")
+    plans.ask(slow)
+    plans.close()
+    assert plans.look(slow) is None
+    assert not [
+        child for child in psutil.Process().children() if "sleep(60)" in str(child.cmdline())
+    ]
 
 
 def test_the_button_asks_for_the_plan_of_what_is_shown(

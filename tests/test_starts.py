@@ -20,6 +20,18 @@ from tests.test_jobs import LOCAL, READ_ONLY, RECORD, call, create_app, wait_for
 from tests.test_server import find_links, find_type, make_client, read_text, show
 
 WAITS = "import time; print('opening', flush=True); time.sleep(120)"
+# Takes its time to end when it is asked to: until a file of that name is there.
+LEAVES = """
+import pathlib, signal, sys, time
+leave = pathlib.Path(next(a[6:] for a in sys.argv if a.startswith("--out=")) + ".leave")
+def stop(*_):
+    while not leave.exists():
+        time.sleep(0.01)
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+print("opening", flush=True)
+time.sleep(120)
+"""
 REFUSES = "import sys; sys.exit('awqscope: examples/demo is neither here nor there: look again')"
 # Leaves a record, as a run that begins does, and ends.
 WRITTEN = {**RECORD, "schema": 1, "state": "failed", "created": "2026", "updated": ""}
@@ -43,7 +55,7 @@ def row_of(root: Path, jobs: Jobs | None, name: str = "mine") -> dict[str, Any]:
 def test_a_start_is_listed_at_once_and_can_be_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = start(tmp_path, WAITS, monkeypatch)
+    jobs = start(tmp_path, LEAVES, monkeypatch)
     row = row_of(tmp_path, jobs)
     assert (row["state"], row["acts"], row["model"]) == ("starting", ["cancel"], "org/m")
     assert row_of(tmp_path, None)["acts"] == [], "a dashboard that only reads stops nothing"
@@ -60,6 +72,7 @@ def test_a_start_is_listed_at_once_and_can_be_cancelled(
     wait_for(lambda: "opening" in jobs.log_tail("mine"))
     other.cancel("mine")
     assert row_of(tmp_path, jobs)["state"] in ("starting", "stopping")
+    (tmp_path / "mine.leave").touch()
     wait_for(lambda: not jobs.is_alive("mine"))
     assert list_rows(Store(tmp_path), jobs) == [], "what was asked to stop and did is gone"
     assert not list((tmp_path / LOGS).glob("*.json"))

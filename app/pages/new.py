@@ -1,5 +1,6 @@
 """A run or a comparison to start: the form, and beside its button what it comes to."""
 
+import atexit
 from collections.abc import Mapping
 from typing import Any
 
@@ -139,6 +140,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
 def register(app: Dash, jobs: Jobs) -> None:
     """Connect the form."""
     plans = Plans()
+    atexit.register(plans.close)
     app.clientside_callback(
         ClientsideFunction("awqscope", "followFields"),
         Output("new-followed", "data"),
