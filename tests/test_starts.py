@@ -28,7 +28,7 @@ def stop(*_):
     while not leave.exists():
         time.sleep(0.01)
     sys.exit(143)
-signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, stop)
 print("opening", flush=True)
 time.sleep(120)
 """
@@ -69,7 +69,8 @@ def test_a_start_is_listed_at_once_and_can_be_cancelled(
         jobs.dismiss("mine")
     # Another server, started since, can stop it as well.
     other = Jobs(Store(tmp_path))
-    wait_for(lambda: "opening" in jobs.log_tail("mine"))
+    # The command itself is the first line.
+    wait_for(lambda: jobs.log_tail("mine").endswith("opening"))
     other.cancel("mine")
     assert row_of(tmp_path, jobs)["state"] in ("starting", "stopping")
     (tmp_path / "mine.leave").touch()
