@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from diagnose.signals import ENDING
+from diagnose.signals import ENDING, asked_to_end
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 PATIENCE = 10.0
@@ -39,6 +39,7 @@ class Interruption:
         """Heed a signal."""
         if self._number is None:
             self._number, self._since = signal.Signals(number), time.monotonic()
+            asked_to_end.set()
             raise KeyboardInterrupt
         if time.monotonic() - self._since > PATIENCE:
             os._exit(self.code)
@@ -85,6 +86,7 @@ def interruptible(*, until_exit: bool = False) -> Iterator[Interruption]:
         yield found
     finally:
         _current = None
+        asked_to_end.clear()
         signal.setitimer(signal.ITIMER_REAL, 0)
         sys.unraisablehook = hook
         ends = until_exit and found.was_asked

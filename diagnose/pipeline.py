@@ -31,6 +31,7 @@ from diagnose.plan import MemoryPlan
 from diagnose.planning import plan_work
 from diagnose.repair import proof_stage, recipe_stage, requantize_stage
 from diagnose.rundir import STAGES, OnProgress, ProgressLog, RunDirectory, now
+from diagnose.signals import asked_to_end
 from diagnose.sources import check_specs
 from diagnose.spec import RunSpec
 from diagnose.stages.estimate import estimate_stage
@@ -243,10 +244,12 @@ def _carry_out(
         _carry_out_stages(MEASURING, work, run, workers, progress)
         close_workers()
         _carry_out_stages(REPAIRING, work, run, ThisProcess(), progress)
-    except InputError as error:
-        _record_failure(run, {"message": error.what, "remedy": error.remedy})
-        raise
     except Exception as error:
+        if asked_to_end.is_set():
+            raise KeyboardInterrupt from error
+        if isinstance(error, InputError):
+            _record_failure(run, {"message": error.what, "remedy": error.remedy})
+            raise
         told = explain_shortage(error)
         if told is not None:
             _record_failure(run, {"message": told.what, "remedy": told.remedy})

@@ -11,6 +11,9 @@ import threading
 from collections.abc import Iterator
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Set once this process was asked to end. A library may make an error of its own of the interrupt
+# that falls into it; whoever catches one can tell by this.
+asked_to_end = threading.Event()
 
 
 def leave_to_parent() -> None:

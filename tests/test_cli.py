@@ -463,7 +463,10 @@ def test_interrupt_while_proving_leaves_the_checkpoint(
     assert not (out / "awqscope-proof.json").exists()
 
 
-@pytest.mark.parametrize("limit", [1_500, 60_000, 300_000])
+@pytest.mark.parametrize(
+    "limit",
+    [*(pytest.param(n, marks=pytest.mark.slow) for n in (1_500, 300_000)), 60_000],
+)
 def test_full_disk_ends_in_one_line_and_resumes(
     limit: int, options: list[str], make_model: MakeModel, tmp_path: Path
 ) -> None:

@@ -24,7 +24,13 @@ SCHEMES = {4: Scheme(4, 64, False), 8: Scheme(8, 64, True)}
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.bfloat16,
+        *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in (torch.float32, torch.float16)),
+    ],
+)
 @pytest.mark.parametrize("family", PACKED)
 def test_both_ways_give_the_same_logits_and_weights(
     family: str, dtype: torch.dtype, make_model: Callable[..., Path], tmp_path: Path

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from app.interruption import interruptible
 from app.predict import predict, unit_table, widths_of
 from diagnose.gate import judge_run
 from diagnose.pipeline import plan_pipeline, run_pipeline
@@ -172,6 +173,7 @@ def test_the_smallest_budget_gives_the_same_numbers(
     assert prove(run, how="by block") == {**before, "loaded": "by block"}
 
 
+@pytest.mark.slow
 def test_killed_runs_end_with_the_same_numbers(
     spec: RunSpec, whole: RunDirectory, tmp_path: Path
 ) -> None:
@@ -212,6 +214,7 @@ for number in map(int, sys.argv[1].split(",")):
 """
 
 
+@pytest.mark.slow
 def test_kills_just_before_a_file_appears(
     spec: RunSpec, whole: RunDirectory, tmp_path: Path
 ) -> None:
@@ -227,6 +230,34 @@ def test_kills_just_before_a_file_appears(
     record = tmp_path / "run" / "run.json"
     assert json.loads(record.read_text())["state"] == "running"
     assert_same(run_pipeline(spec, tmp_path / "run", lambda *event: None), whole)
+
+
+def test_an_interrupt_that_a_library_makes_an_error_of_its_own_is_no_failure(
+    spec: RunSpec, tmp_path: Path
+) -> None:
+    """Seen of torch: "could not determine the shape of object type 'UntypedStorage'"."""
+
+    def swallow(*event: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("could not determine the shape") from None
+
+    with interruptible(), pytest.raises(KeyboardInterrupt):
+        run_pipeline(spec, tmp_path / "run", swallow)
+    run = RunDirectory(tmp_path / "run")
+    assert (run.read()["state"], run.read()["error"], run.look()["state"]) == (
+        "running",
+        None,
+        "stopped",
+    )
+    with pytest.raises(ValueError, match="shape"):
+        run_pipeline(spec, tmp_path / "run", swallow_nothing)
+    assert run.read()["state"] == "failed", "without a signal it is one"
+
+
+def swallow_nothing(*event: object) -> None:
+    raise ValueError("could not determine the shape")
 
 
 def test_every_stage_boundary_resumes(spec: RunSpec, whole: RunDirectory, tmp_path: Path) -> None:
@@ -347,8 +378,8 @@ def test_all_units_kept_and_a_flagged_block(spec: RunSpec, tmp_path: Path) -> No
     "changes",
     [
         {"group_size": -1},
-        {"symmetric": True},
-        {"model": ("llama", {"num_hidden_layers": 1})},
+        pytest.param({"symmetric": True}, marks=pytest.mark.slow),
+        pytest.param({"model": ("llama", {"num_hidden_layers": 1})}, marks=pytest.mark.slow),
         {"model": ("qwen2", {"dtype": "bfloat16"})},
         {"whole_blocks": True},
     ],

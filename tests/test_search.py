@@ -25,6 +25,9 @@ from mixedprec.search import (
 from mixedprec.searches import load_search, search_path
 from tests.tiny import STOCK
 
+# An own shape each; the other families are for `make test-slow`.
+FEW = ("llama", "gemma2", "cohere")
+
 MakeModel = Callable[..., Path]
 
 
@@ -58,7 +61,10 @@ def shares_equal(stock: list[BlockSearch], ours: list[BlockSearch]) -> tuple[flo
     return sum(scales) / len(scales), sum(clips) / len(clips), largest
 
 
-@pytest.mark.parametrize("family", STOCK)
+@pytest.mark.parametrize(
+    "family",
+    [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in STOCK],
+)
 def test_fast_quantizer_chooses_as_stock(
     family: str, make_model: MakeModel, text_file: Path
 ) -> None:
@@ -94,7 +100,13 @@ def test_other_schemes_choose_as_stock(
     assert clips >= 0.999, largest
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "phi3", "gemma2", "cohere"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        *FEW,
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen2", "phi3")),
+    ],
+)
 def test_streamed_search_chooses_as_stock(
     family: str, make_model: MakeModel, text_file: Path, tmp_path: Path
 ) -> None:

@@ -35,7 +35,9 @@ from examples.train_model import train_tokenizer
 from mixedprec.files import write_json
 
 VOCABULARY = 2048
-CHANNELS, WIDE = 1024, 4096
+# Wide blocks: estimates cost a pass a unit through the blocks behind it, so that a deep model of the
+# same bytes takes hours and holds no more at once.
+CHANNELS, WIDE = 2048, 5632
 LENGTH = 8
 GIB = 2**30
 UNLIMITED = 2**50
