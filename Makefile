@@ -46,7 +46,7 @@ test-ray: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray
 
 test-browser: $(READY)
-	$(BIN)/python -m pytest -m browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m browser
 
 test-faults: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "faults or not faults" tests/test_faults.py tests/test_fuzz.py

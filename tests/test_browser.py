@@ -205,7 +205,7 @@ def test_widths_are_switched_downloaded_and_requantized(page: "sync_api.Page", r
     sync_api.expect(tile).to_contain_text("3")
     page.locator("#recipe-make").click()
     result = page.locator("#recipe-result")
-    sync_api.expect(result).to_contain_text("The proof passed", timeout=120_000)
+    sync_api.expect(result).to_contain_text("The proof passed")
     assert list((runs / "demo" / "recipes").rglob("config.json"))
 
 
@@ -241,7 +241,7 @@ def test_a_prompt_is_explained(page: "sync_api.Page") -> None:
     page.get_by_label("Prompt", exact=True).fill(prompt)
     page.get_by_label("Tokens").fill("4")
     page.locator("#explain-start").click()
-    sync_api.expect(page.locator(".verdict")).to_contain_text("part", timeout=120_000)
+    sync_api.expect(page.locator(".verdict")).to_contain_text("part")
     sync_api.expect(page).to_have_url(re.compile(re.escape("shown=prompt-1")))
     page.reload()
     sync_api.expect(page.locator(".verdict")).to_contain_text("part")

@@ -23,7 +23,6 @@ AT_ONCE = """([field, text, button]) => {
   field.dispatchEvent(new Event(isList ? "change" : "input", { bubbles: true }));
   button.click();
 }"""
-WAIT_MS = 30_000
 
 
 def press_at_once(page: "sync_api.Page", label: Any, text: str, button: str) -> None:
@@ -60,7 +59,7 @@ def test_start_takes_what_the_page_shows(
     fill_in(page, model=str(DEMO), calib=str(DEMO / "calib.txt"), windows="3", name="mine")
     valid = page.locator("form [name=valid]")
     press_at_once(page, valid, f"{DEMO / 'valid.txt'}\n{DEMO / 'calib.txt'}", "#new-start")
-    page.wait_for_url("**/run/mine", timeout=WAIT_MS)
+    page.wait_for_url("**/run/mine")
     said = started(runs, "mine")
     assert f"--valid={DEMO / 'valid.txt'} --valid={DEMO / 'calib.txt'} --windows=3" in said
     # From the first moment it is at its own address and in the list, with a way to stop it.
@@ -71,7 +70,7 @@ def test_start_takes_what_the_page_shows(
     sync_api.expect(row).to_contain_text("starting")
     row.get_by_role("button", name="Cancel mine").click()
     sync_api.expect(page.locator("#runs-said")).to_contain_text("mine was asked to stop")
-    sync_api.expect(row).to_have_count(0, timeout=60_000)
+    sync_api.expect(row).to_have_count(0)
 
 
 def test_the_command_follows_the_fields_and_enter_starts_it(
@@ -95,11 +94,11 @@ def test_the_command_follows_the_fields_and_enter_starts_it(
     command = shown.locator("code").inner_text()
     assert "--bits=5" in command
     page.locator("form [name=name]").press("Enter")
-    page.wait_for_url("**/run/mine", timeout=WAIT_MS)
+    page.wait_for_url("**/run/mine")
     assert started(runs, "mine") == f"$ {command}"
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Cancel").click()
-    sync_api.expect(page.locator("h1")).to_have_text("No such run", timeout=60_000)
+    sync_api.expect(page.locator("h1")).to_have_text("No such run")
 
 
 def test_the_plan_is_shown_beside_start(no_network: None, page: "sync_api.Page") -> None:
@@ -109,7 +108,7 @@ def test_the_plan_is_shown_beside_start(no_network: None, page: "sync_api.Page")
     fill_in(page, model=str(DEMO), seq_len="64", **texts)
     press_at_once(page, page.locator("form [name=windows]"), "4", "#plan-ask")
     plan = page.locator("#new-plan")
-    sync_api.expect(plan).to_contain_text("GiB", timeout=120_000)
+    sync_api.expect(plan).to_contain_text("GiB")
     sync_api.expect(plan.locator("tbody tr")).to_have_count(6)
     fill_in(page, windows="5")
     sync_api.expect(plan).to_be_empty()
@@ -121,11 +120,11 @@ def test_a_comparison_is_asked_for(no_network: None, page: "sync_api.Page", runs
     page.locator("form [name=candidate]").wait_for()
     fill_in(page, reference=str(DEMO), valid=str(DEMO / "valid.txt"), name="two")
     press_at_once(page, page.locator("form [name=candidate]"), str(DEMO), "#new-start")
-    page.wait_for_url("**/run/two", timeout=WAIT_MS)
+    page.wait_for_url("**/run/two")
     assert started(runs, "two").endswith(f"/two -- {DEMO} {DEMO}")
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Cancel").click()
-    sync_api.expect(page.locator("h1")).to_have_text("No such run", timeout=60_000)
+    sync_api.expect(page.locator("h1")).to_have_text("No such run")
 
 
 def test_explain_takes_the_prompt_that_is_shown_and_keeps_it(
@@ -137,7 +136,7 @@ def test_explain_takes_the_prompt_that_is_shown_and_keeps_it(
     prompt.fill("the prompt before")
     page.locator("#explain-tokens").fill("2")
     press_at_once(page, prompt, "why is\nthis so?", "#explain-start")
-    page.wait_for_url("**shown=prompt-1", timeout=WAIT_MS)
+    page.wait_for_url("**shown=prompt-1")
     asked = runs / "demo" / "explained" / "prompt-1.jsonl"
     assert json.loads(asked.read_text()) == {"prompt": "why is\nthis so?", "tokens": 2}
     sync_api.expect(prompt).to_have_value("why is\nthis so?")

@@ -35,8 +35,8 @@ from examples.train_model import train_tokenizer
 from mixedprec.files import write_json
 
 VOCABULARY = 2048
-# Wide blocks: estimates cost a pass a unit through the blocks behind it, so that a deep model of the
-# same bytes takes hours and holds no more at once.
+# Wide blocks: a unit costs a pass through all that are behind it, so that a deep model of the same
+# bytes takes hours and holds no more at once.
 CHANNELS, WIDE = 2048, 5632
 LENGTH = 8
 GIB = 2**30
