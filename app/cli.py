@@ -10,19 +10,19 @@ from typing import Annotated, Any
 
 import typer
 
-from app.command_line import Command, Group
-from app.commands.common import reports_errors
-from app.commands.compare import compare
-from app.commands.dashboard import dashboard
-from app.commands.explain import explain
-from app.commands.gate import gate
-from app.commands.list import list_runs
-from app.commands.recipe import recipe
-from app.commands.report import report
-from app.commands.requantize import requantize
-from app.commands.run import demo, run
-from app.commands.show import show
-from app.interruption import interruptible
+from awqscope.app.commands.command_line import Command, Group
+from awqscope.app.commands.common import reports_errors
+from awqscope.app.commands.compare import compare
+from awqscope.app.commands.dashboard import dashboard
+from awqscope.app.commands.explain import explain
+from awqscope.app.commands.gate import gate
+from awqscope.app.commands.interruption import interruptible
+from awqscope.app.commands.list import list_runs
+from awqscope.app.commands.recipe import recipe
+from awqscope.app.commands.report import report
+from awqscope.app.commands.requantize import requantize
+from awqscope.app.commands.run import demo, run
+from awqscope.app.commands.show import show
 
 COMMANDS: dict[str, Any] = {
     "run": run,

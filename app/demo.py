@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-from diagnose.spec import RunSpec
-from mixedprec.errors import InputError
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.mixedprec.errors import InputError
 
+# In a checkout this file is seen through a link.
+HERE = Path(__file__).resolve().parent
 FOLDERS = (
-    Path(__file__).parent / "bundled",
-    Path(__file__).parent.parent / "examples" / "demo",
+    HERE / "bundled",
+    HERE.parent / "examples" / "demo",
 )
 
 

@@ -21,20 +21,27 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
-from app.token_index import COLUMNS, TokenIndex, TokenQuestion, find_text, find_tokens, index_tokens
-from diagnose.evidence import TokenEvidence, read_finished, read_token_evidence
-from diagnose.explanation import SCHEMA, Explanation
-from diagnose.findings import Missing
-from diagnose.paired import Pair, Side, read_pair
-from diagnose.rundir import RunDirectory, is_comparison
-from diagnose.scores import read_scores, read_squared_errors
-from diagnose.shares import Cost, read_block_costs
-from mixedprec.baselines import Contestant, read_contest
-from mixedprec.errors import InputError
-from mixedprec.recipe import Recipe, load_recipe
-from mixedprec.scores import Prediction, Scores
-from mixedprec.solver import predict_outline
-from mixedprec.untrusted import read_json
+from awqscope.app.token_index import (
+    COLUMNS,
+    TokenIndex,
+    TokenQuestion,
+    find_text,
+    find_tokens,
+    index_tokens,
+)
+from awqscope.diagnose.explain.explanation import SCHEMA, Explanation
+from awqscope.diagnose.gate.evidence import TokenEvidence, read_finished, read_token_evidence
+from awqscope.diagnose.gate.findings import Missing
+from awqscope.diagnose.gate.paired import Pair, Side, read_pair
+from awqscope.diagnose.gate.shares import Cost, read_block_costs
+from awqscope.diagnose.runs.directory import RunDirectory, is_comparison
+from awqscope.diagnose.runs.scores import read_scores, read_squared_errors
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.files.untrusted import read_json
+from awqscope.mixedprec.recipes.baselines import Contestant, read_contest
+from awqscope.mixedprec.recipes.recipe import Recipe, load_recipe
+from awqscope.mixedprec.recipes.scores import Prediction, Scores
+from awqscope.mixedprec.recipes.solver import predict_outline
 
 KEPT = 2048
 KEPT_BYTES = 64 * 2**20

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig
 
-from mixedprec.files import replace_file
+from awqscope.mixedprec.files.atomic import replace_file
 
 
 def mixing_matrix(size: int, condition: float, generator: torch.Generator) -> torch.Tensor:

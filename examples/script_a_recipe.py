@@ -6,8 +6,7 @@ hand and saves it for `awqscope requantize`.
 
 import sys
 
-from diagnose import read_scores
-from mixedprec import change_recipe, diff_recipes, list_frontier, save_recipe, solve
+from awqscope import change_recipe, diff_recipes, list_frontier, read_scores, save_recipe, solve
 
 
 def main(run: str, out: str) -> None:

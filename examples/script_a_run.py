@@ -6,9 +6,9 @@ Calibrates on the first text and, for brevity, measures on it too; keep them apa
 import sys
 from pathlib import Path
 
-from diagnose.pipeline import run_pipeline
-from diagnose.spec import RunSpec
-from mixedprec.recipe import load_recipe
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.stages.pipeline import run_pipeline
+from awqscope.mixedprec.recipes.recipe import load_recipe
 
 
 def main(model: str, text: str, out: str) -> None:

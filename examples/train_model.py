@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerFast
 
-from mixedprec.files import share_files
+from awqscope.mixedprec.files.atomic import share_files
 
 END = "<|end|>"
 

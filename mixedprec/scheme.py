@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mixedprec.errors import InputError
+from awqscope.mixedprec.errors import InputError
 
 BITS = range(2, 9)
 GROUP_SIZES = (32, 64, 128, -1)

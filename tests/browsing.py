@@ -51,7 +51,7 @@ def runs(tmp_path: Path) -> Path:
 @pytest.fixture
 def address(runs: Path) -> Iterator[str]:
     """Where the dashboard on `runs` answers."""
-    command = [sys.executable, "-m", "app.cli", "dashboard", str(runs), "--port", "0"]
+    command = [sys.executable, "-m", "awqscope.app.cli", "dashboard", str(runs), "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stderr is not None
         found = re.search(r"http://\S+?/", process.stderr.readline())

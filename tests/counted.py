@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from diagnose.tasks import OnStep, Task, Workers
-from mixedprec.errors import InputError
+from awqscope.diagnose.machine.tasks import OnStep, Task, Workers
+from awqscope.mixedprec.errors import InputError
 
 
 class Counted:

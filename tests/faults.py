@@ -20,9 +20,19 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 # For what hangs: nothing else comes near it, on however busy a machine.
 TIMEOUT_S = 1200
-EARLY = ("diagnose.contest", "diagnose.explain", "diagnose.pipeline")
+EARLY = (
+    "awqscope.diagnose.trials.contest",
+    "awqscope.diagnose.explain.explain",
+    "awqscope.diagnose.stages.pipeline",
+)
 # What a run and its proof import when they come to it: half the time of those of a tiny model.
-LATE = ("app.cli", "compressed_tensors", "diagnose.proof", "pydantic", "scipy.io")
+LATE = (
+    "awqscope.app.cli",
+    "compressed_tensors",
+    "awqscope.diagnose.proof.prove",
+    "pydantic",
+    "scipy.io",
+)
 
 
 @dataclass(frozen=True)
@@ -71,14 +81,14 @@ def serve(lazy: bool) -> None:
     import os
     import signal
 
-    import diagnose.planning
+    import awqscope.diagnose.plan.room
 
     for name in EARLY if lazy else (*EARLY, *LATE):
         importlib.import_module(name)
     # What is imported is no garbage: collecting in every fork would look at all of it.
     gc.freeze()
     # How fast the machine is decides nothing but the time that a plan foretells.
-    diagnose.planning.PROBED_SECONDS = 1e-9
+    awqscope.diagnose.plan.room.PROBED_SECONDS = 1e-9
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = sys.stdout
     for line in sys.stdin:
@@ -149,11 +159,11 @@ def _fork(action: Callable[[], int], stdin: int | None = None) -> tuple[int, str
 def _command(request: dict[str, Any]) -> int:
     from types import SimpleNamespace
 
-    import diagnose.repair
-    from app.cli import app
+    import awqscope.diagnose.stages.repair
+    from awqscope.app.cli import app
 
     fault = request["fault"]
-    diagnose.repair.subprocess = SimpleNamespace(  # type: ignore[assignment]
+    awqscope.diagnose.stages.repair.subprocess = SimpleNamespace(  # type: ignore[assignment]
         run=lambda command, **kwargs: _prove(command, kwargs.get("stdin"), fault)
     )
     if fault and fault.get("in") != "proof":
@@ -164,13 +174,13 @@ def _command(request: dict[str, Any]) -> int:
 
 def _prove(command: Sequence[str], stdin: int | None, fault: dict[str, Any] | None) -> Any:
     """`subprocess.run` of a proof, by a fork."""
-    import diagnose.proof
+    import awqscope.diagnose.proof.prove
 
     def prove() -> int:
-        sys.argv = ["proof", *command[command.index("diagnose.proof") + 1 :]]
+        sys.argv = ["proof", *command[command.index("awqscope.diagnose.proof.prove") + 1 :]]
         if fault and fault.get("in") == "proof":
             act(fault)
-        diagnose.proof.main()
+        awqscope.diagnose.proof.prove.main()
         return 0
 
     return subprocess.CompletedProcess(command, *_fork(prove, stdin))
@@ -179,7 +189,7 @@ def _prove(command: Sequence[str], stdin: int | None, fault: dict[str, Any] | No
 def inject(fault: dict[str, Any]) -> None:
     """Let `act(fault)` happen at the event number `event` (from 1) of the stage `stage`, as the
     run's progress has them, before it is written; `event` 0 is before anything."""
-    from diagnose.rundir import ProgressLog
+    from awqscope.diagnose.runs.directory import ProgressLog
 
     if not fault["event"]:
         act(fault)
@@ -262,7 +272,7 @@ def _damage(path: str, how: str) -> None:
 
 def _run_second(arguments: list[str], answer: str) -> None:
     """Another process with the same command, here and now; how it ended goes to a file."""
-    from app.cli import app
+    from awqscope.app.cli import app
 
     def second() -> int:
         app(args=arguments)

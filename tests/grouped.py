@@ -4,8 +4,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from mixedprec.families import LLAMA_LIKE
-from mixedprec.matching import Layer, served_layers
+from awqscope.mixedprec.checkpoints.matching import Layer, served_layers
+from awqscope.mixedprec.families.table import LLAMA_LIKE
 
 LAYERS = served_layers(LLAMA_LIKE, 2)
 NAMES = [name for layer in LAYERS for name in dict.fromkeys((*layer.parts, layer.name))]

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import diagnose.cluster
-import diagnose.pipeline
-from diagnose.cluster import Cluster, open_cluster
-from diagnose.pipeline import run_pipeline
-from diagnose.rundir import RunDirectory
-from diagnose.tasks import Placement, Workers
-from mixedprec.errors import InputError
+from awqscope.diagnose.machine import cluster as cluster_module
+from awqscope.diagnose.machine.cluster import Cluster, open_cluster
+from awqscope.diagnose.machine.tasks import Placement, Workers
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.stages import pipeline
+from awqscope.diagnose.stages.pipeline import run_pipeline
+from awqscope.mixedprec.errors import InputError
 from tests.counted import Counted, fail, refuse, small_task, write_file
 from tests.whole_runs import assert_equal_runs, measuring_spec
 
@@ -48,7 +48,9 @@ def test_a_worker_that_is_killed_costs_its_task_alone(
     log, victim = tmp_path / "log", "chunk 1 of the sweep"
     counted = Counted(cluster, log, victim)
     monkeypatch.setattr(
-        diagnose.pipeline, "open_workers", lambda *_: contextlib.nullcontext(counted)
+        pipeline,
+        "open_workers",
+        lambda *_: contextlib.nullcontext(counted),
     )
     run = run_pipeline(spec, tmp_path / "run", lambda *event: None)
     begun = Counter(log.read_text().split("\n")[:-1])
@@ -87,14 +89,14 @@ def test_a_node_must_see_the_run_and_hold_the_same_libraries(
         assert joined.count == 2
     assert not run.work.exists()
     with monkeypatch.context() as patch:
-        patch.setattr(diagnose.cluster, "write_text", lambda path, text: None)
+        patch.setattr(cluster_module, "write_text", lambda path, text: None)
         with pytest.raises(InputError, match="does not see"), open_cluster(placement, run):
             pass
     with monkeypatch.context() as patch:
-        patch.setattr(diagnose.cluster, "CHECK_SECONDS", 0)
+        patch.setattr(cluster_module, "CHECK_SECONDS", 0)
         with pytest.raises(InputError, match="did not answer"), open_cluster(placement, run):
             pass
-    monkeypatch.setattr(diagnose.cluster, "describe_versions", lambda: {"torch": "1.0"})
+    monkeypatch.setattr(cluster_module, "describe_versions", lambda: {"torch": "1.0"})
     with pytest.raises(InputError, match=r"has torch .*, not 1\.0"), open_cluster(placement, run):
         pass
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diagnose.tables import TOKENS, UNITS
+from awqscope.diagnose.runs.tables import TOKENS, UNITS
 
 SAMPLE = Path(__file__).parent.parent / "reports" / "sample"
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
-from diagnose.quantized import read_swappable
-from diagnose.rundir import RunDirectory
-from diagnose.spec import RunSpec
-from mixedprec.block_search import search_model
-from mixedprec.model import SourceModel
-from mixedprec.opening import open_model
-from mixedprec.recipe import make_recipe, save_recipe
-from mixedprec.scheme import FP16_BITS
+from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.sweep.swappable import read_swappable
+from awqscope.mixedprec.awq.search import search_model
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.recipes.recipe import make_recipe, save_recipe
+from awqscope.mixedprec.scheme import FP16_BITS
 
 DONE = {"state": "done"}
 

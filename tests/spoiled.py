@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from diagnose.spec import RunSpec
-from mixedprec.checkpoint import write_checkpoint
-from mixedprec.model import SourceModel
-from mixedprec.opening import open_model
-from mixedprec.recipe import load_recipe
-from mixedprec.serving import LOADS, REFUSES, WRONG
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.mixedprec.checkpoints.serving import LOADS, REFUSES, WRONG
+from awqscope.mixedprec.checkpoints.writer import write_checkpoint
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.recipes.recipe import load_recipe
 from tests.searched import write_searched_run
 
 Tensors = dict[str, torch.Tensor]

@@ -4,8 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.access import Access, decide_access, is_admitted, is_loopback, is_trusted
-from mixedprec.errors import InputError
+from awqscope.app.dashboard.access import (
+    Access,
+    decide_access,
+    is_admitted,
+    is_loopback,
+    is_trusted,
+)
+from awqscope.mixedprec.errors import InputError
 
 
 def decide(host: str, **changes: object) -> Access:

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixedprec.arithmetic import fake_quantize, quantize
-from mixedprec.autoawq import AwqQuantizer
-from mixedprec.errors import InputError
-from mixedprec.scheme import BITS, Scheme
+from awqscope.mixedprec.awq.arithmetic import fake_quantize, quantize
+from awqscope.mixedprec.awq.autoawq import AwqQuantizer
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.scheme import BITS, Scheme
 
 SCHEMES = st.builds(
     Scheme, st.sampled_from(list(BITS)), st.sampled_from([32, 64, 128, -1]), st.booleans()

@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from diagnose.bootstrap import RESAMPLES, Resampler, bounded, expanded_tail, student_quantile
+from awqscope.diagnose.statistics.bootstrap import (
+    RESAMPLES,
+    Resampler,
+    bounded,
+    expanded_tail,
+    student_quantile,
+)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:

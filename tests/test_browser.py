@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from diagnose.rundir import RunDirectory
+from awqscope.diagnose.runs.directory import RunDirectory
 from tests.browsing import change_record, copy_sample
 from tests.explained import RIVALS, make_asked, make_entry
 

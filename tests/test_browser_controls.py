@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.urls import OPTIONS
+from awqscope.app.dashboard.urls import OPTIONS
 from tests import test_browser
 from tests.browsing import ROOT, change_record, copy_sample
 
@@ -54,9 +54,9 @@ RUN_FIELDS = (
 )
 NEW |= {("textbox", name) for name in FIELDS}
 MOVED = {("textbox", "Directory of the model"), ("button", "Use it")}
-# A table a page: the name of the page in app/urls.py, and its controls. Digits are #; what several
-# parts of a page have stands once. A table under a chart is open. After a page's name may stand
-# when it has others: those alone are used then.
+# A table a page: the name of the page in app/dashboard/urls.py, and its controls. Digits are #;
+# what several parts of a page have stands once. A table under a chart is open. After a page's name
+# may stand when it has others: those alone are used then.
 CONTROLS: dict[str, set[Control]] = {
     "runs": {
         ("button", "Compare two"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.starts import LOGS, Start, note
+from awqscope.app.dashboard.jobs.starts import LOGS, Start, note
 from tests.browsing import ROOT, change_record, copy_sample
 
 pytestmark = pytest.mark.browser

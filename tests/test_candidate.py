@@ -14,18 +14,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
-from mixedprec.block_search import search_model
-from mixedprec.candidate import open_candidate
-from mixedprec.checkpoint import realise_block, write_checkpoint
-from mixedprec.errors import InputError
-from mixedprec.families import list_units
-from mixedprec.forward import enter_blocks, run_block
-from mixedprec.model import SourceModel
-from mixedprec.opening import open_model
-from mixedprec.places import differing_places, rebased_blocks
-from mixedprec.recipe import make_recipe
-from mixedprec.scheme import FP16_BITS, Scheme
+from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
+from awqscope.mixedprec.awq.search import search_model
+from awqscope.mixedprec.checkpoints.differences import differing_places, rebased_blocks
+from awqscope.mixedprec.checkpoints.foreign import open_candidate
+from awqscope.mixedprec.checkpoints.writer import realise_block, write_checkpoint
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.families.table import list_units
+from awqscope.mixedprec.models.forward import enter_blocks, run_block
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.recipes.recipe import make_recipe
+from awqscope.mixedprec.scheme import FP16_BITS, Scheme
 from tests.test_decode import GROUP, make_gptq
 
 SCHEMES = {4: Scheme(4, 64, False), 8: Scheme(8, 64, True)}

@@ -6,7 +6,13 @@ from itertools import combinations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diagnose.cheapest import Cheapest, Outcome, Units, list_cheaper, search_cheapest
+from awqscope.diagnose.explain.cheapest import (
+    Cheapest,
+    Outcome,
+    Units,
+    list_cheaper,
+    search_cheapest,
+)
 
 Measure = Callable[[Units], float]
 

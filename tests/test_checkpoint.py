@@ -11,21 +11,21 @@ from awq.utils.packing_utils import dequantize_gemm
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
-from diagnose.sizes import model_bytes
-from diagnose.spec import RunSpec
-from mixedprec.arithmetic import Quantized
-from mixedprec.block_search import search_model
-from mixedprec.checkpoint import realise_block, write_checkpoint
-from mixedprec.errors import InputError
-from mixedprec.families import list_units
-from mixedprec.forward import run_block
-from mixedprec.model import SourceModel
-from mixedprec.opening import open_model
-from mixedprec.recipe import Recipe, make_recipe
-from mixedprec.scheme import FP16_BITS, Scheme
-from mixedprec.served import read_ends
-from mixedprec.stored import checkpoint_bytes, open_checkpoint
+from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
+from awqscope.diagnose.inputs.sizes import model_bytes
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.mixedprec.awq.arithmetic import Quantized
+from awqscope.mixedprec.awq.search import search_model
+from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes, open_checkpoint
+from awqscope.mixedprec.checkpoints.writer import realise_block, write_checkpoint
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.families.table import list_units
+from awqscope.mixedprec.models.forward import run_block
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.served import read_ends
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.recipes.recipe import Recipe, make_recipe
+from awqscope.mixedprec.scheme import FP16_BITS, Scheme
 from tests.tiny import STOCK
 
 SCHEMES = {4: Scheme(4, 64, False), 8: Scheme(8, 64, True)}
@@ -184,7 +184,7 @@ def test_large_models_are_split_into_shards(
     searched: Searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, searches, windows = searched("llama")
-    monkeypatch.setattr("mixedprec.checkpoint.SHARD_BYTES", 100_000)
+    monkeypatch.setattr("awqscope.mixedprec.checkpoints.writer.SHARD_BYTES", 100_000)
     recipe = mixed_recipe(model)
     write_checkpoint(tmp_path / "out", model, recipe, searches, SCHEMES)
     assert len(list((tmp_path / "out").glob("*-of-*.safetensors"))) > 1

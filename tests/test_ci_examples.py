@@ -8,8 +8,8 @@ import pytest
 import typer
 import yaml
 
-from app.cli import app
-from diagnose.policy import load_policy
+from awqscope.app.cli import app
+from awqscope.diagnose.gate.policy import load_policy
 
 FOLDER = Path(__file__).parent.parent / "examples" / "ci"
 GITHUB = yaml.safe_load((FOLDER / "github.yml").read_text(encoding="utf-8"))

@@ -17,14 +17,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-import mixedprec.checkpoint
-from app.cli import app
-from app.commands.common import default_out, parse_bytes, parse_share
-from app.facts import provenance_facts
-from diagnose.repair import PROOF
-from diagnose.rundir import RunDirectory
-from mixedprec.errors import InputError
-from mixedprec.recipe import load_recipe
+from awqscope.app.cli import app
+from awqscope.app.words.amounts import parse_bytes, parse_share
+from awqscope.app.words.run import provenance_facts
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.naming import default_out
+from awqscope.diagnose.stages.repair import PROOF
+from awqscope.mixedprec.checkpoints import writer
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.recipes.recipe import load_recipe
 
 MakeModel = Callable[..., Path]
 SMALL = ["--group-size", "64", "--seq-len", "64", "--windows", "4"]
@@ -308,14 +309,14 @@ def test_requantize_refuses_unfinished_runs_and_other_schemas(
 
 def damage_after_writing(monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]) -> None:
     """Let every checkpoint be written, then damaged by `damage` (of its weights' file)."""
-    write = mixedprec.checkpoint.write_checkpoint
+    write = writer.write_checkpoint
 
     def write_damaged(out: Path, *args: object, **kwargs: object) -> object:
         serving = write(out, *args, **kwargs)  # type: ignore[arg-type]
         damage(out / "model.safetensors")
         return serving
 
-    monkeypatch.setattr(mixedprec.checkpoint, "write_checkpoint", write_damaged)
+    monkeypatch.setattr(writer, "write_checkpoint", write_damaged)
 
 
 def test_requantize_says_that_the_proof_failed(
@@ -394,7 +395,7 @@ def start(arguments: list[str], **kwargs: object) -> subprocess.Popen:
     # Tests that a script started in the background ignore interrupts, and so would what they start.
     kwargs.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return subprocess.Popen(
-        [sys.executable, "-m", "app.cli", *arguments],
+        [sys.executable, "-m", "awqscope.app.cli", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -431,7 +432,7 @@ def test_a_run_asked_to_end_says_so_in_one_line_and_resumes(
     shown = CliRunner().invoke(app, ["show", str(run.path)]).stdout
     assert "The run was stopped before its end (search)" in shown
     command = shown.partition("go on with it: ")[2].splitlines()[0]
-    program = shlex.join([sys.executable, "-m", "app.cli"])
+    program = shlex.join([sys.executable, "-m", "awqscope.app.cli"])
     subprocess.run(
         f'awqscope() {{ {program} "$@"; }}\n{command}',
         shell=True,

@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from app.cli import COMMANDS, app
+from awqscope.app.cli import COMMANDS, app
 from tests.browsing import copy_sample
 
 ROOT = Path(__file__).parent.parent

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from app.compared import (
+from awqscope.app.dashboard.pages.two_runs import (
+    NO_DELTA_PPL,
+    differences_card,
+    follow_choice,
+    read_sides,
+)
+from awqscope.app.dashboard.urls import Page, read_address
+from awqscope.app.store import Store
+from awqscope.app.words.two_models import (
     block_differences,
     blocks_summary,
     different_settings,
@@ -16,12 +24,9 @@ from app.compared import (
     name_side,
     write_pair_verdict,
 )
-from app.pages.compare import NO_DELTA_PPL, differences_card, follow_choice, read_sides
-from app.store import Store
-from app.urls import Page, read_address
-from diagnose.findings import Finding, Missing
-from diagnose.paired import Pair, Side, choose_side
-from diagnose.rundir import RunDirectory
+from awqscope.diagnose.gate.findings import Finding, Missing
+from awqscope.diagnose.gate.paired import Pair, Side, choose_side
+from awqscope.diagnose.runs.directory import RunDirectory
 from tests.runs import SAMPLE, write_comparison, write_run
 
 RECORD = json.loads((SAMPLE / "run.json").read_text(encoding="utf-8"))

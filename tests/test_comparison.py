@@ -16,27 +16,27 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from app.candidate import list_facts
-from app.cli import app
-from app.launching import resume_command
-from app.urls import link
-from diagnose.branches import REFERENCE, UNIFORM, Plan, block_branches
-from diagnose.candidate import plan_candidate
-from diagnose.compare_spec import CompareSpec
-from diagnose.comparison import run_comparison
-from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
-from diagnose.likelihood import TokenScores, prepare_reference, score
-from diagnose.rundir import RunDirectory
-from diagnose.scores import read_scores
-from diagnose.sweep import run_sweep
-from mixedprec.block_search import search_model
-from mixedprec.candidate import open_candidate
-from mixedprec.checkpoint import write_checkpoint
-from mixedprec.errors import InputError
-from mixedprec.model import SourceModel
-from mixedprec.opening import open_model
-from mixedprec.recipe import make_recipe
-from mixedprec.scheme import Scheme
+from awqscope.app.cli import app
+from awqscope.app.dashboard.jobs.processes import resume_command
+from awqscope.app.dashboard.urls import link
+from awqscope.app.words.comparison import list_facts
+from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
+from awqscope.diagnose.runs.compare_spec import CompareSpec
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.scores import read_scores
+from awqscope.diagnose.stages.comparison import run_comparison
+from awqscope.diagnose.statistics.likelihood import TokenScores, prepare_reference, score
+from awqscope.diagnose.sweep.branches import REFERENCE, UNIFORM, Plan, block_branches
+from awqscope.diagnose.sweep.one_pass import run_sweep
+from awqscope.diagnose.sweep.whole_blocks import plan_candidate
+from awqscope.mixedprec.awq.search import search_model
+from awqscope.mixedprec.checkpoints.foreign import open_candidate
+from awqscope.mixedprec.checkpoints.writer import write_checkpoint
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.recipes.recipe import make_recipe
+from awqscope.mixedprec.scheme import Scheme
 from tests.test_candidate import change_config, change_tensors, copy_model
 from tests.test_server import find_type, make_client, read_text, show
 

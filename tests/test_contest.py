@@ -13,17 +13,16 @@ import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner, Result
 
-from app.cli import app
-from diagnose import read_scores
-from diagnose.inputs import load_inputs
-from diagnose.pipeline import run_pipeline
-from diagnose.quantized import read_swappable
-from diagnose.race import measure_kl, place
-from diagnose.rundir import RunDirectory
-from diagnose.spec import RunSpec
-from mixedprec import InputError, load_recipe, recipe_of, solve
-from mixedprec.emitters import EMITTERS
-from mixedprec.stored import checkpoint_bytes
+from awqscope import InputError, load_recipe, read_scores, recipe_of, solve
+from awqscope.app.cli import app
+from awqscope.diagnose.inputs.load import load_inputs
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.stages.pipeline import run_pipeline
+from awqscope.diagnose.sweep.swappable import read_swappable
+from awqscope.diagnose.trials.race import measure_kl, place
+from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes
+from awqscope.mixedprec.recipes.emitters import EMITTERS
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diagnose.corpora import (
+from awqscope.diagnose.inputs.corpora import (
     Corpus,
     cut_slices,
     cut_windows,
@@ -19,8 +19,8 @@ from diagnose.corpora import (
     load_tokenizer,
     spread_windows,
 )
-from diagnose.sources import HubSource, parse_spec
-from mixedprec.errors import InputError
+from awqscope.diagnose.inputs.sources import HubSource, parse_spec
+from awqscope.mixedprec.errors import InputError
 
 
 def test_a_text_file_is_one_document_as_it_is(tmp_path: Path) -> None:

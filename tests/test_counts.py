@@ -8,13 +8,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from app.demo import find_demo
-from diagnose.greedy import fits_in_memory
-from diagnose.inputs import describe_source
-from diagnose.planning import read_shape
-from diagnose.sizes import reference_bytes
-from mixedprec.opening import open_model
-from mixedprec.stored import checkpoint_bytes
+from awqscope.app.demo import find_demo
+from awqscope.diagnose.explain.greedy import fits_in_memory
+from awqscope.diagnose.inputs.load import describe_source
+from awqscope.diagnose.inputs.sizes import reference_bytes
+from awqscope.diagnose.plan.room import read_shape
+from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes
+from awqscope.mixedprec.models.opening import open_model
 from tests.tiny import FAMILIES
 
 MakeModel = Callable[..., Path]

@@ -10,9 +10,9 @@ from compressed_tensors.quantization import QuantizationArgs
 from compressed_tensors.quantization.lifecycle.forward import dequantize
 from torch import Tensor, nn
 
-from mixedprec.decode import LAYOUTS
-from mixedprec.errors import InputError
-from mixedprec.packing import unpack_stream
+from awqscope.mixedprec.checkpoints.layouts import LAYOUTS
+from awqscope.mixedprec.checkpoints.packing import unpack_stream
+from awqscope.mixedprec.errors import InputError
 
 ROWS, COLUMNS, GROUP = 64, 128, 32
 LINEAR = nn.Linear(COLUMNS, ROWS, bias=False)

@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from app.demo import demo_spec, find_demo
-from app.verdict import write_verdict
-from diagnose.pipeline import run_pipeline
-from diagnose.rundir import RunDirectory
-from diagnose.spec import RunSpec
+from awqscope.app.demo import demo_spec, find_demo
+from awqscope.app.words.verdict import write_verdict
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.stages.pipeline import run_pipeline
+from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes
 from examples.demo.build import FAULT, HERE
 from examples.plant_fault import plant_fault
-from mixedprec.stored import checkpoint_bytes
 
 SMALL = {"windows": 12, "calib_windows": 8, "seq_len": 128, "verify_units": 8}
 

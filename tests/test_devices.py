@@ -8,14 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from diagnose.likelihood import prepare_reference, rank_tokens, score
-from diagnose.memory import device_free_bytes, device_peak_bytes
-from mixedprec.arithmetic import fake_quantize, quantize
-from mixedprec.forward import advance, enter_blocks
-from mixedprec.opening import open_model
-from mixedprec.realise import realise
-from mixedprec.scheme import Scheme
-from mixedprec.search import (
+from awqscope.diagnose.machine.memory import device_free_bytes, device_peak_bytes
+from awqscope.diagnose.statistics.likelihood import prepare_reference, rank_tokens, score
+from awqscope.mixedprec.awq.arithmetic import fake_quantize, quantize
+from awqscope.mixedprec.awq.losses import (
     BlockSearch,
     ScaleChoice,
     ScaleGroup,
@@ -26,7 +22,12 @@ from mixedprec.search import (
     second_moment,
     weight_means,
 )
-from mixedprec.streams import HeldStream
+from awqscope.mixedprec.awq.realise import realise
+from awqscope.mixedprec.models import served
+from awqscope.mixedprec.models.forward import advance, enter_blocks
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.streams import HeldStream
+from awqscope.mixedprec.scheme import Scheme
 
 DEVICE = torch.device("meta")
 SCHEMES = (Scheme(4, 64, False), Scheme(8, 64, True))
@@ -86,8 +87,8 @@ def test_a_block_is_realised_and_run_on_its_device(
     make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What is decided by values has none here; that it is asked of this device's all the same.
-    monkeypatch.setattr("mixedprec.served.is_finite", lambda values: values.device == DEVICE)
-    monkeypatch.setattr("mixedprec.realise._check_codes", lambda *coded: None)
+    monkeypatch.setattr(served, "is_finite", lambda values: values.device == DEVICE)
+    monkeypatch.setattr("awqscope.mixedprec.awq.realise._check_codes", lambda *coded: None)
     monkeypatch.setattr(torch, "equal", lambda one, other: one.device != other.device)
     model = open_model(str(make_model("llama")))
     hidden, all_kwargs = enter_blocks(model, torch.zeros(3, 16, dtype=torch.long))

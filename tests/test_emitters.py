@@ -21,12 +21,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from mixedprec.emitters import EMITTERS, check_selectors, emit
-from mixedprec.emitters.selectors import Selector
-from mixedprec.errors import InputError
-from mixedprec.families import FAMILIES
-from mixedprec.recipe import Recipe, RecipeUnit, make_recipe
-from mixedprec.scheme import Scheme
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.families.table import FAMILIES
+from awqscope.mixedprec.recipes.emitters import EMITTERS, check_selectors, emit
+from awqscope.mixedprec.recipes.emitters.selectors import Selector
+from awqscope.mixedprec.recipes.recipe import Recipe, RecipeUnit, make_recipe
+from awqscope.mixedprec.scheme import Scheme
 from tests.tiny import tiny_config
 
 LLAMA = FAMILIES["llama"]
@@ -377,6 +377,6 @@ def test_check_selectors() -> None:
 
 
 def test_emitting_needs_no_torch() -> None:
-    program = "import mixedprec.emitters, sys; sys.exit('torch' in sys.modules)"
+    program = "import awqscope.mixedprec.recipes.emitters, sys; sys.exit('torch' in sys.modules)"
     root = Path(__file__).parent.parent
     assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == 0

@@ -8,17 +8,17 @@ import torch
 from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM
 
-from diagnose.branches import Plan
-from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
-from diagnose.estimator import estimate_units, sampling_error, window_seed
-from diagnose.quantized import read_swappable
-from diagnose.refine import unit_branch
-from diagnose.sweep import run_sweep
-from mixedprec.block_search import search_model
-from mixedprec.families import list_units
-from mixedprec.model import SourceModel
-from mixedprec.opening import open_model
-from mixedprec.scheme import Scheme
+from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
+from awqscope.diagnose.sweep.branches import Plan
+from awqscope.diagnose.sweep.estimator import estimate_units, sampling_error, window_seed
+from awqscope.diagnose.sweep.one_pass import run_sweep
+from awqscope.diagnose.sweep.promotions import unit_branch
+from awqscope.diagnose.sweep.swappable import read_swappable
+from awqscope.mixedprec.awq.search import search_model
+from awqscope.mixedprec.families.table import list_units
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.scheme import Scheme
 
 Setup = tuple[SourceModel, torch.Tensor, Path]
 

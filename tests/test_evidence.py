@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from diagnose.evidence import read_evidence, read_token_evidence
-from diagnose.findings import Finding, Missing
-from diagnose.gate import judge_run
-from diagnose.policy import load_policy
-from diagnose.rundir import RunDirectory
-from diagnose.shares import block_costs, block_shares
-from mixedprec.errors import InputError
+from awqscope.diagnose.gate.evidence import read_evidence, read_token_evidence
+from awqscope.diagnose.gate.findings import Finding, Missing
+from awqscope.diagnose.gate.policy import load_policy
+from awqscope.diagnose.gate.shares import block_costs, block_shares
+from awqscope.diagnose.gate.verdict import judge_run
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.mixedprec.errors import InputError
 from tests.runs import SAMPLE, change_record, make_tokens, write_run, write_tokens
 
 RECORD = json.loads((SAMPLE / "run.json").read_text(encoding="utf-8"))

@@ -15,27 +15,27 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from app.show import show_run
-from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
-from diagnose.estimator import estimate_units, window_seed
-from diagnose.pipeline import run_pipeline
-from diagnose.quantized import read_swappable
-from diagnose.rundir import RunDirectory
-from diagnose.scores import read_scores
-from diagnose.spec import RunSpec
-from mixedprec.block_search import scale_block, search_model
-from mixedprec.checkpoint import realise_block, write_checkpoint
-from mixedprec.emitters import EMITTERS, emit
-from mixedprec.errors import InputError
-from mixedprec.expert_search import FEWEST_TOKENS
-from mixedprec.families import FAMILIES, fit_family
-from mixedprec.forward import enter_blocks, run_block
-from mixedprec.model import SourceModel
-from mixedprec.opening import open_model
-from mixedprec.recipe import load_recipe, make_recipe
-from mixedprec.scheme import Scheme
-from mixedprec.search import ScaleChoice
-from mixedprec.searches import load_search, search_path
+from awqscope.app.terminal.run import show_run
+from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.scores import read_scores
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.stages.pipeline import run_pipeline
+from awqscope.diagnose.sweep.estimator import estimate_units, window_seed
+from awqscope.diagnose.sweep.swappable import read_swappable
+from awqscope.mixedprec.awq.choices import load_search, search_path
+from awqscope.mixedprec.awq.experts import FEWEST_TOKENS
+from awqscope.mixedprec.awq.losses import ScaleChoice
+from awqscope.mixedprec.awq.search import scale_block, search_model
+from awqscope.mixedprec.checkpoints.writer import realise_block, write_checkpoint
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.families.table import FAMILIES, fit_family
+from awqscope.mixedprec.models.forward import enter_blocks, run_block
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.recipes.emitters import EMITTERS, emit
+from awqscope.mixedprec.recipes.recipe import load_recipe, make_recipe
+from awqscope.mixedprec.scheme import Scheme
 from tests.tiny import MIXTURES, tiny_config
 
 MakeModel = Callable[..., Path]
@@ -199,7 +199,7 @@ def test_a_tie_of_two_experts_may_break_the_other_way(
         experts.register_forward_pre_hook(reroute)
         return scaled
 
-    monkeypatch.setattr("mixedprec.block_search.scale_block", scale)
+    monkeypatch.setattr("awqscope.mixedprec.awq.search.scale_block", scale)
     windows = cut_windows(load_corpus(str(text_file)), load_tokenizer(idle), 48, 2)
     if holds:
         search_model(model, windows, [SCHEMES[4]], tmp_path)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from app.explained import guilty_blocks
-from diagnose.explain import explain
-from diagnose.explanation import Explanation, Explanations
-from diagnose.opened import OpenedRun, open_run, promote
-from diagnose.quantized import read_swappable
-from diagnose.rundir import RunDirectory
-from diagnose.variants import block_mix
+from awqscope.app.words.explanation import guilty_blocks
+from awqscope.diagnose.explain.explain import explain
+from awqscope.diagnose.explain.explanation import Explanation, Explanations
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.sweep.swappable import read_swappable
+from awqscope.diagnose.trials.finished import OpenedRun, open_run, promote
+from awqscope.diagnose.trials.variants import block_mix
 from tests.searched import build_whole, write_searched_run
 
 ROOT = Path(__file__).parent.parent

@@ -9,9 +9,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from app.cli import app
-from diagnose.explanation import SCHEMA
-from diagnose.rundir import RunDirectory
+from awqscope.app.cli import app
+from awqscope.diagnose.explain.explanation import SCHEMA
+from awqscope.diagnose.runs.directory import RunDirectory
 from tests.searched import write_searched_run
 
 MakeModel = Callable[..., Path]

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from app.explained import (
+from awqscope.app.terminal.explanation import show_explained
+from awqscope.app.words.explanation import (
     guilty_blocks,
     mixed_mark,
     shorten,
@@ -18,7 +19,6 @@ from app.explained import (
     write_repair,
     write_units,
 )
-from app.show_explained import show_explained
 from tests.explained import CONTEST, make_asked, make_block, make_entry
 
 

@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from app import explaining, launching
-from app.explaining import (
+from awqscope.app.dashboard.jobs import explanations, processes
+from awqscope.app.dashboard.jobs.explanations import (
     MOST_TOKENS,
     check_question,
     explain_command,
     list_explaining,
     start_explaining,
 )
-from app.figures.tokens import draw_blame, draw_positions
-from app.server import create_app
-from app.store import Store
-from app.urls import link
-from mixedprec.errors import InputError
+from awqscope.app.dashboard.server import create_app
+from awqscope.app.dashboard.urls import link
+from awqscope.app.figures.tokens import draw_blame, draw_positions
+from awqscope.app.store import Store
+from awqscope.mixedprec.errors import InputError
 from tests.explained import CONTEST, make_asked, make_block, make_entry
 from tests.runs import change_record, write_run
 from tests.test_jobs import LOCAL, READ_ONLY, call, outputs, wait_for
@@ -59,7 +59,7 @@ def fill_up(path: Path, mode: str, **rest: Any) -> Any:
 
 
 def test_prompts_go_by_their_file(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", PROGRAM))
+    monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", PROGRAM))
     asked = ["--tokens=1\n$(touch x)", "--fail", SCRIPT]
     names = [start_explaining(store, "demo", prompt, 5) for prompt in asked]
     assert names == ["prompt-1", "prompt-2", "prompt-3"]
@@ -78,11 +78,11 @@ def test_prompts_go_by_their_file(store: Store, monkeypatch: pytest.MonkeyPatch)
 
 def test_what_did_not_start_takes_no_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = store.find("demo").path / "explained"
-    monkeypatch.setattr(launching, "PYTHON", (str(store.root / "nowhere"),))
+    monkeypatch.setattr(processes, "PYTHON", (str(store.root / "nowhere"),))
     with pytest.raises(InputError, match="cannot be started"):
         start_explaining(store, "demo", "a prompt", 5)
     assert not list(folder.iterdir())
-    monkeypatch.setattr(explaining, "open", fill_up, raising=False)
+    monkeypatch.setattr(explanations, "open", fill_up, raising=False)
     with pytest.raises(InputError, match="No space left"):
         start_explaining(store, "demo", "a prompt", 5)
     assert not list(folder.iterdir())
@@ -91,7 +91,7 @@ def test_what_did_not_start_takes_no_name(store: Store, monkeypatch: pytest.Monk
 def test_the_command() -> None:
     run, asked, out = Path("/r/-x"), Path("/r/-x/p.jsonl"), Path("/r/-x/p.json")
     options = [f"--prompts={asked}", f"--out={out}", "--tokens=7"]
-    expected = [*launching.PYTHON, "explain", *options, "--", str(run)]
+    expected = [*processes.PYTHON, "explain", *options, "--", str(run)]
     assert explain_command(run, asked, out, 7) == expected
 
 
@@ -162,7 +162,7 @@ def test_read_only_shows_and_asks_nothing(store: Store) -> None:
 
 
 def test_the_button_leads_to_the_explanation(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", PROGRAM))
+    monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", PROGRAM))
     app = create_app(store, LOCAL)
     client = app.server.test_client()
 

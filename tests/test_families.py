@@ -11,31 +11,31 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from diagnose.branches import CONTROL, UNIFORM, Plan, block_branches
-from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
-from diagnose.likelihood import prepare_reference, score
-from diagnose.sweep import run_sweep
-from mixedprec.arithmetic import Quantized
-from mixedprec.autoawq import (
+from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
+from awqscope.diagnose.statistics.likelihood import prepare_reference, score
+from awqscope.diagnose.sweep.branches import CONTROL, UNIFORM, Plan, block_branches
+from awqscope.diagnose.sweep.one_pass import run_sweep
+from awqscope.mixedprec.awq.arithmetic import Quantized
+from awqscope.mixedprec.awq.autoawq import (
     AWQ_CAUSAL_LM_MODEL_MAP,
     MendedQuantizer,
     quantize_with_autoawq,
     read_scale_groups,
 )
-from mixedprec.block_search import scale_block, search_model
-from mixedprec.checkpoint import realise_block, write_checkpoint
-from mixedprec.errors import InputError
-from mixedprec.families import FAMILIES, find_family, fit_family
-from mixedprec.family import ExpertLayout
-from mixedprec.forward import get_linear
-from mixedprec.model import SourceModel
-from mixedprec.opening import open_model
-from mixedprec.recipe import make_recipe
-from mixedprec.refused import REFUSED
-from mixedprec.scale_groups import find_scale_groups
-from mixedprec.scheme import FP16_BITS, Scheme
-from mixedprec.searches import load_search, search_path
-from mixedprec.stored import open_checkpoint
+from awqscope.mixedprec.awq.choices import load_search, search_path
+from awqscope.mixedprec.awq.scale_groups import find_scale_groups
+from awqscope.mixedprec.awq.search import scale_block, search_model
+from awqscope.mixedprec.checkpoints.reader import open_checkpoint
+from awqscope.mixedprec.checkpoints.writer import realise_block, write_checkpoint
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.families.family import ExpertLayout
+from awqscope.mixedprec.families.refused import REFUSED
+from awqscope.mixedprec.families.table import FAMILIES, find_family, fit_family
+from awqscope.mixedprec.models.forward import get_linear
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.recipes.recipe import make_recipe
+from awqscope.mixedprec.scheme import FP16_BITS, Scheme
 from tests import tiny
 from tests.test_checkpoint import mixed_recipe, simulate
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from diagnose.rundir import RunDirectory
+from awqscope.diagnose.runs.directory import RunDirectory
 from tests.faults import Ended, ForkServer, damage
 
 MakeModel = Callable[..., Path]

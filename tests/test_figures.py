@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.figures.activations import draw_channels, draw_histograms
-from app.figures.blocks import draw_depth, draw_differences, draw_profile, draw_units
-from app.figures.frame import ORANGE, choose_log, escape
-from app.figures.recipes import draw_recipes
-from app.predict import quantized_units, unit_kl
-from app.words import number
+from awqscope.app.figures.activations import draw_channels, draw_histograms
+from awqscope.app.figures.blocks import draw_depth, draw_differences, draw_profile, draw_units
+from awqscope.app.figures.frame import ORANGE, choose_log, escape
+from awqscope.app.figures.recipes import draw_recipes
+from awqscope.app.words.numbers import number
+from awqscope.app.words.predict import quantized_units, unit_kl
 from tests.runs import SAMPLE
 
 VIEWS = ("isolated", "cumulative", "restored")

@@ -6,8 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from diagnose.bootstrap import RESAMPLES, expanded_tail
-from diagnose.findings import (
+from awqscope.diagnose.gate.findings import (
     Finding,
     Measured,
     Missing,
@@ -16,6 +15,7 @@ from diagnose.findings import (
     judge_measured,
     read_measured,
 )
+from awqscope.diagnose.statistics.bootstrap import RESAMPLES, expanded_tail
 from tests.runs import make_tokens
 
 

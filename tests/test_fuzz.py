@@ -25,24 +25,35 @@ from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save, save_file
 
-from app.report.findings import read_findings
-from app.show import show_run
-from diagnose.gate import judge_run
-from diagnose.policy import DEFAULT_PATH, load_policy, parse_policy
-from diagnose.rundir import RunDirectory, reads_run
-from diagnose.scores import read_scores
-from mixedprec.arithmetic import quantize
-from mixedprec.candidate import open_candidate
-from mixedprec.checkpoint import examine_serving
-from mixedprec.errors import InputError
-from mixedprec.families import FAMILIES
-from mixedprec.opening import open_model
-from mixedprec.packing import from_compressed_tensors, from_gemm, to_compressed_tensors, to_gemm
-from mixedprec.recipe import check_fits, load_recipe, make_recipe, recipe_json, save_recipe
-from mixedprec.safetensors_header import read_header
-from mixedprec.scheme import Scheme
-from mixedprec.searches import load_search
-from mixedprec.stored import open_checkpoint
+from awqscope.app.report.contents import read_findings
+from awqscope.app.terminal.run import show_run
+from awqscope.diagnose.gate.policy import DEFAULT_PATH, load_policy, parse_policy
+from awqscope.diagnose.gate.verdict import judge_run
+from awqscope.diagnose.runs.directory import RunDirectory, reads_run
+from awqscope.diagnose.runs.scores import read_scores
+from awqscope.mixedprec.awq.arithmetic import quantize
+from awqscope.mixedprec.awq.choices import load_search
+from awqscope.mixedprec.checkpoints.foreign import open_candidate
+from awqscope.mixedprec.checkpoints.packing import (
+    from_compressed_tensors,
+    from_gemm,
+    to_compressed_tensors,
+    to_gemm,
+)
+from awqscope.mixedprec.checkpoints.reader import open_checkpoint
+from awqscope.mixedprec.checkpoints.writer import examine_serving
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.families.table import FAMILIES
+from awqscope.mixedprec.files.header import read_header
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.recipes.recipe import (
+    check_fits,
+    load_recipe,
+    make_recipe,
+    recipe_json,
+    save_recipe,
+)
+from awqscope.mixedprec.scheme import Scheme
 from tests.runs import SAMPLE, write_run
 
 MakeModel = Callable[..., Path]
@@ -316,7 +327,7 @@ def test_reports_of_runs(count: int, tmp_path: Path) -> None:
     valid = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
 
     def check(content: bytes) -> bool:
-        from app.report.page import write_page
+        from awqscope.app.report.page import write_page
 
         (run.path / "run.json").write_bytes(content)
 

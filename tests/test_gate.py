@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diagnose.criteria import SECTIONS
-from diagnose.evidence import Evidence
-from diagnose.findings import Finding, Missing
-from diagnose.gate import (
+from awqscope.diagnose.gate.criteria import SECTIONS
+from awqscope.diagnose.gate.evidence import Evidence
+from awqscope.diagnose.gate.findings import Finding, Missing
+from awqscope.diagnose.gate.policy import Limit, Policy, parse_policy
+from awqscope.diagnose.gate.verdict import (
     FAIL,
     INCONCLUSIVE,
     MOST_HALVES,
@@ -21,8 +22,7 @@ from diagnose.gate import (
     tokens_to_decide,
     weigh,
 )
-from diagnose.policy import Limit, Policy, parse_policy
-from mixedprec.errors import InputError
+from awqscope.mixedprec.errors import InputError
 
 TOKENS = 10_000
 

@@ -10,11 +10,12 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app
-from app.components import Table
-from app.pages.gate_card import gate_card
-from app.store import Store
-from diagnose.policy import DEFAULT_PATH, SCHEMA_PATH
+from awqscope.app import store as store_module
+from awqscope.app.cli import app
+from awqscope.app.dashboard.components import Table
+from awqscope.app.dashboard.pages.gate_card import gate_card
+from awqscope.app.store import Store
+from awqscope.diagnose.gate.policy import DEFAULT_PATH, SCHEMA_PATH
 from tests.runs import SAMPLE, change_record, write_run
 
 
@@ -140,12 +141,11 @@ def test_the_card_says_what_the_command_says(tmp_path: Path) -> None:
 
 
 def test_the_card_reads_the_tokens_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import app.store
 
     write_run(tmp_path, "plain")
-    read, count = app.store.read_token_evidence, []
+    read, count = store_module.read_token_evidence, []
     monkeypatch.setattr(
-        "app.store.read_token_evidence", lambda *given: count.append(1) or read(*given)
+        "awqscope.app.store.read_token_evidence", lambda *given: count.append(1) or read(*given)
     )
     store = Store(tmp_path)
     for _ in range(3):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from app.gate_outputs import (
+from awqscope.app.terminal.gate import (
     Line,
     clean,
     to_json,
@@ -24,11 +24,11 @@ from app.gate_outputs import (
     write_sentence,
     write_terminal,
 )
-from diagnose.criteria import SECTIONS
-from diagnose.evidence import Evidence
-from diagnose.findings import Finding, Missing
-from diagnose.gate import FAIL, INCONCLUSIVE, PASS, GateVerdict, decide
-from diagnose.policy import Limit, Policy, parse_policy
+from awqscope.diagnose.gate.criteria import SECTIONS
+from awqscope.diagnose.gate.evidence import Evidence
+from awqscope.diagnose.gate.findings import Finding, Missing
+from awqscope.diagnose.gate.policy import Limit, Policy, parse_policy
+from awqscope.diagnose.gate.verdict import FAIL, INCONCLUSIVE, PASS, GateVerdict, decide
 
 CRITERIA = [criterion for criteria in SECTIONS.values() for criterion in criteria]
 NAMES = st.text(st.characters(), max_size=12) | st.sampled_from(

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from diagnose.greedy import decode_held, decode_streamed, find_ends, fits_in_memory
-from diagnose.opened import OpenedRun, open_run
+from awqscope.diagnose.explain.greedy import decode_held, decode_streamed, find_ends, fits_in_memory
+from awqscope.diagnose.trials.finished import OpenedRun, open_run
 from tests.searched import build_whole, write_searched_run
 
 TOKENS = 12

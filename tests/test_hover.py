@@ -3,9 +3,9 @@
 import pyarrow.parquet as pq
 import pytest
 
-from app.figures.activations import draw_channels, label_apart, log_axis
-from app.figures.blocks import draw_profile
-from app.words import number
+from awqscope.app.figures.activations import draw_channels, label_apart, log_axis
+from awqscope.app.figures.blocks import draw_profile
+from awqscope.app.words.numbers import number
 from tests.runs import SAMPLE
 
 

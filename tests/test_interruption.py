@@ -12,16 +12,16 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from app.commands.common import reports_errors
-from app.interruption import CODES, Interruption, interruptible
-from diagnose.signals import held_back, kept
+from awqscope.app.commands.common import reports_errors
+from awqscope.app.commands.interruption import CODES, Interruption, interruptible
+from awqscope.diagnose.machine.signals import held_back, kept
 
 # A command line of one command, which `body` ends: as a real one does, without its imports.
 PROGRAM = """
 import atexit, os, signal, sys, time
 import typer
-from app import interruption
-from app.commands.common import reports_errors
+from awqscope.app.commands import interruption
+from awqscope.app.commands.common import reports_errors
 
 def work():
     global done
@@ -203,7 +203,7 @@ def test_a_block_inside_another_is_part_of_it() -> None:
 
 def test_the_dashboard_ends_well_by_any_of_them(tmp_path: Path) -> None:
     """Ctrl-C is how it is told to end; what ends a service is the same."""
-    command = [sys.executable, "-m", "app.cli", "dashboard", str(tmp_path), "--port", "0"]
+    command = [sys.executable, "-m", "awqscope.app.cli", "dashboard", str(tmp_path), "--port", "0"]
     for number in (signal.SIGINT, signal.SIGTERM):
         process = subprocess.Popen(
             command,

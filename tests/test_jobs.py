@@ -19,14 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-import app.commands.run as run_module
-from app import cli, launching, request_checks, requests
-from app.access import Access, decide_access, is_own_request
-from app.jobs import Jobs
-from app.launching import resume_command, run_command, spec_command
-from app.pages.fields import FOLDED, SHOWN, WORDS
-from app.request_checks import check_request
-from app.requests import (
+import awqscope.app.commands.run as run_module
+from awqscope.app import cli
+from awqscope.app.dashboard.access import Access, decide_access, is_own_request
+from awqscope.app.dashboard.jobs import processes, request_checks, requests
+from awqscope.app.dashboard.jobs.processes import resume_command, run_command, spec_command
+from awqscope.app.dashboard.jobs.request_checks import check_request
+from awqscope.app.dashboard.jobs.requests import (
     KINDS,
     CompareRequest,
     RefusedError,
@@ -37,13 +36,15 @@ from app.requests import (
     request_like,
     suggest_name,
 )
-from app.server import create_app
-from app.store import Store, UnknownRunError
-from diagnose.compare_spec import CompareSpec
-from diagnose.rundir import RunDirectory
-from diagnose.spec import RunSpec
-from mixedprec.errors import InputError
-from mixedprec.recipe import Recipe, RecipeUnit
+from awqscope.app.dashboard.jobs.runs import Jobs
+from awqscope.app.dashboard.pages.fields import FOLDED, SHOWN, WORDS
+from awqscope.app.dashboard.server import create_app
+from awqscope.app.store import Store, UnknownRunError
+from awqscope.diagnose.runs.compare_spec import CompareSpec
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.recipes.recipe import Recipe, RecipeUnit
 
 MakeModel = Callable[..., Path]
 LOCAL = decide_access("127.0.0.1", allow_remote=False, token=None, names=(), read_only=False)
@@ -58,7 +59,7 @@ def parse(command: list[str]) -> tuple[RunSpec, Path]:
     seen: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "carry_out", lambda spec, out, *rest: seen.append((spec, out)))
-        result = CliRunner().invoke(cli.app, command[len(launching.PYTHON) :])
+        result = CliRunner().invoke(cli.app, command[len(processes.PYTHON) :])
     assert result.exit_code == 0, result.output
     return seen[0]
 
@@ -128,7 +129,7 @@ def test_a_run_of_another_version_is_not_resumed() -> None:
 
 def test_defaults_are_those_of_the_command_line() -> None:
     request = RunRequest(model="m", name="n")
-    bare = [*launching.PYTHON, "run", "--out=runs/n", "--", "m"]
+    bare = [*processes.PYTHON, "run", "--out=runs/n", "--", "m"]
     assert parse(bare) == parse(run_command(request, Path("runs")))
 
 
@@ -327,7 +328,7 @@ def test_a_run_goes_on_where_it_was_begun(
         {**RECORD, "state": "failed", "directory": directory}
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(launching, "PYTHON", ("sh", "-c", 'pwd; echo "$@"', "awqscope"))
+    monkeypatch.setattr(processes, "PYTHON", ("sh", "-c", 'pwd; echo "$@"', "awqscope"))
     mine = Jobs(Store(Path("runs")))
     mine.resume("mine")
     wait_for(lambda: not mine.is_alive("mine"))
@@ -385,7 +386,7 @@ def test_requantizing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "assert json.load(open(sys.argv[2].removeprefix('--recipe=')))['kind'] == 'by-hand'; "
         "print('{' if 'bad' in sys.argv[2] else json.dumps(sys.argv[1:]))"
     )
-    monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", program))
+    monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", program))
     for name in ("good", "bad"):
         mine.requantize("run", RECIPE, name)
     wait_for(lambda: all(job.state != "running" for job in mine.requantizations("run")))
@@ -400,7 +401,7 @@ def test_requantizing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(InputError):
             mine.requantize("run", RECIPE, name)
     there = sorted(folder.iterdir())
-    monkeypatch.setattr(launching, "PYTHON", (str(tmp_path / "nowhere"),))
+    monkeypatch.setattr(processes, "PYTHON", (str(tmp_path / "nowhere"),))
     with pytest.raises(InputError, match="cannot be started"):
         mine.requantize("run", RECIPE, "late")
     assert sorted(folder.iterdir()) == there, "what did not start takes no name"
@@ -537,7 +538,7 @@ def shown_values(kind: type[Any], **changes: str) -> dict[str, Any]:
 def test_the_form_names_its_bad_fields_or_leads_to_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", ""))
+    monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", ""))
     app = create_app(Store(tmp_path), LOCAL)
     client = app.server.test_client()
     values = shown_values(RunRequest, model="org/m")
@@ -559,7 +560,7 @@ def test_a_process_that_fails_at_once_leaves_its_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = "import sys; sys.exit('awqscope: the hub has no such model')"
-    monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", program))
+    monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", program))
     mine = Jobs(Store(tmp_path))
     mine.start(RunRequest(model="org/m", name="gone"))
     wait_for(lambda: not mine.is_alive("gone"))

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from mixedprec import knapsack
-from mixedprec.frontier import outline_frontier, trace_frontier
-from mixedprec.knapsack import choose_options
+from awqscope.mixedprec.recipes import knapsack
+from awqscope.mixedprec.recipes.frontier import outline_frontier, trace_frontier
+from awqscope.mixedprec.recipes.knapsack import choose_options
 
 Table = list[list[float]]
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from diagnose.branches import REFERENCE
-from diagnose.likelihood import prepare_reference, score
-from diagnose.scoring import score_streams
-from mixedprec.forward import advance, enter_blocks
-from mixedprec.opening import open_model
-from mixedprec.streams import in_memory
+from awqscope.diagnose.statistics.likelihood import prepare_reference, score
+from awqscope.diagnose.sweep.branches import REFERENCE
+from awqscope.diagnose.sweep.scoring import score_streams
+from awqscope.mixedprec.models.forward import advance, enter_blocks
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.streams import in_memory
 
 
 def test_perplexity_and_likeliest_tokens_are_transformers_own(
@@ -27,8 +27,8 @@ def test_perplexity_and_likeliest_tokens_are_transformers_own(
         losses = [whole(input_ids=w[None], labels=w[None]).loss.item() for w in windows]
         expected = whole(windows).logits[:, :-1].softmax(-1).topk(5)
     # Small chunks of logits, so that their seams are tested too.
-    monkeypatch.setattr("diagnose.likelihood.LOGIT_BYTES", 384 * 4 * 7)
-    monkeypatch.setattr("diagnose.likelihood.FEWEST_POSITIONS", 1)
+    monkeypatch.setattr("awqscope.diagnose.statistics.likelihood.LOGIT_BYTES", 384 * 4 * 7)
+    monkeypatch.setattr("awqscope.diagnose.statistics.likelihood.FEWEST_POSITIONS", 1)
     hidden, all_kwargs = enter_blocks(model, windows)
     for number in range(model.blocks):
         advance(model.read_block(number), hidden, all_kwargs[number])

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from diagnose.loaded import load_checkpoint
-from mixedprec.checkpoint import write_checkpoint
-from mixedprec.families import find_family, list_units
-from mixedprec.opening import open_model
-from mixedprec.recipe import make_recipe
-from mixedprec.scheme import FP16_BITS, Scheme
-from mixedprec.search import BlockSearch
-from mixedprec.searches import save_search, search_path
-from mixedprec.streams import CPU, StreamSpace
+from awqscope.diagnose.proof.load import load_checkpoint
+from awqscope.mixedprec.awq.choices import save_search, search_path
+from awqscope.mixedprec.awq.losses import BlockSearch
+from awqscope.mixedprec.checkpoints.writer import write_checkpoint
+from awqscope.mixedprec.families.table import find_family, list_units
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.streams import CPU, StreamSpace
+from awqscope.mixedprec.recipes.recipe import make_recipe
+from awqscope.mixedprec.scheme import FP16_BITS, Scheme
 from tests.tiny import FAMILIES, MIXTURES
 
 # Those that transformers loads packed; mixtures it loads whole only.

@@ -9,8 +9,7 @@ from compressed_tensors.quantization import QuantizationConfig, apply_quantizati
 from hypothesis import given, settings
 from torch import nn
 
-from mixedprec.families import GPT_NEOX
-from mixedprec.matching import (
+from awqscope.mixedprec.checkpoints.matching import (
     Declared,
     Layer,
     Refused,
@@ -20,6 +19,7 @@ from mixedprec.matching import (
     read_in_vllm,
     served_layers,
 )
+from awqscope.mixedprec.families.table import GPT_NEOX
 from tests.grouped import LAYERS, layer_named, quantizations
 
 PARTS = [part for layer in LAYERS for part in layer.parts]

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from mixedprec.errors import InputError
-from mixedprec.forward import run_block
-from mixedprec.opening import open_model
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.models.forward import run_block
+from awqscope.mixedprec.models.opening import open_model
 from tests.tiny import FAMILIES
 
 MakeModel = Callable[..., Path]

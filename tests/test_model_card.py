@@ -10,7 +10,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from diagnose.model_card import (
+from awqscope.diagnose.proof.card import (
     BEGIN,
     END,
     CardSubject,
@@ -20,8 +20,8 @@ from diagnose.model_card import (
     split_card,
     write_card,
 )
-from mixedprec.recipe import Recipe, RecipeUnit
-from mixedprec.widths import list_changed, list_widths, write_ranges
+from awqscope.mixedprec.recipes.recipe import Recipe, RecipeUnit
+from awqscope.mixedprec.recipes.widths import list_changed, list_widths, write_ranges
 from tests.runs import SAMPLE
 
 SOURCE = """---

@@ -11,16 +11,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from diagnose.pipeline import run_pipeline
-from diagnose.rundir import RunDirectory
-from diagnose.spec import RunSpec
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.stages.pipeline import run_pipeline
+from awqscope.mixedprec.checkpoints.writer import write_checkpoint
+from awqscope.mixedprec.files.atomic import replace_file, share_files
+from awqscope.mixedprec.files.sealed import save_sealed
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.recipes.recipe import load_recipe
+from awqscope.mixedprec.scheme import Scheme
 from examples.plant_fault import plant_fault
-from mixedprec.checkpoint import write_checkpoint
-from mixedprec.files import replace_file, share_files
-from mixedprec.opening import open_model
-from mixedprec.recipe import load_recipe
-from mixedprec.scheme import Scheme
-from mixedprec.sealed import save_sealed
 from tests.searched import write_searched_run
 
 MakeModel = Callable[..., Path]
@@ -61,7 +61,7 @@ def test_checkpoints_searches_and_arrays(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mixedprec.checkpoint.SHARD_BYTES", 100_000)
+    monkeypatch.setattr("awqscope.mixedprec.checkpoints.writer.SHARD_BYTES", 100_000)
     run = write_searched_run(
         tmp_path / "w" / "run", make_model("llama"), text_file, changed={"0.o": 8}
     )

@@ -8,14 +8,19 @@ from typing import Any
 
 import pytest
 
-from app import launching
-from app.explaining import discard, explain_again, list_explaining, start_explaining
-from app.jobs import Jobs
-from app.moved import PLACES, find_model, remember_model
-from app.server import create_app
-from app.store import Store
-from mixedprec.errors import InputError
-from mixedprec.recipe import load_recipe
+from awqscope.app.dashboard.jobs import processes
+from awqscope.app.dashboard.jobs.explanations import (
+    discard,
+    explain_again,
+    list_explaining,
+    start_explaining,
+)
+from awqscope.app.dashboard.jobs.moved import PLACES, find_model, remember_model
+from awqscope.app.dashboard.jobs.runs import Jobs
+from awqscope.app.dashboard.server import create_app
+from awqscope.app.store import Store
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.recipes.recipe import load_recipe
 from tests.runs import change_record, write_run
 from tests.test_jobs import LOCAL, call, wait_for
 from tests.test_server import ROOT, find_type, make_client, read_text, show
@@ -81,7 +86,7 @@ def test_another_model_is_refused(store: Store, tmp_path: Path) -> None:
 
 
 def test_commands_are_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", FAILS))
+    monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", FAILS))
     remember_model(store, "run", str(DEMO))
     jobs = Jobs(store)
     jobs.requantize("run", load_recipe(store.root / "run" / "recipe.json"), "mine")
@@ -94,7 +99,7 @@ def test_commands_are_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_failed_is_repeated_or_removed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", FAILS))
+    monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", FAILS))
     jobs, folder = Jobs(store), store.root / "run"
     jobs.requantize("run", load_recipe(folder / "recipe.json"), "mine")
     name = start_explaining(store, "run", "why?", 5)

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from diagnose.comparison import describe_candidate, note_padding
-from mixedprec.candidate import open_candidate
-from mixedprec.errors import InputError
-from mixedprec.lacking import WRAPPERS
-from mixedprec.opening import open_model
-from mixedprec.padding import count_padding
-from mixedprec.places import differing_places
+from awqscope.diagnose.stages.comparison import describe_candidate, note_padding
+from awqscope.mixedprec.checkpoints.differences import differing_places
+from awqscope.mixedprec.checkpoints.foreign import open_candidate
+from awqscope.mixedprec.checkpoints.padding import count_padding
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.models.lacking import WRAPPERS
+from awqscope.mixedprec.models.opening import open_model
 from tests.test_candidate import change_config, forward, forward_transformers
 
 MakeModel = Callable[..., Path]

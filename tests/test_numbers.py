@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from app.facts import headline_tiles, provenance_facts
-from app.report.findings import read_findings
-from app.report.page import write_page
-from app.show import show_run
-from diagnose.rundir import RunDirectory
+from awqscope.app.report.contents import read_findings
+from awqscope.app.report.page import write_page
+from awqscope.app.terminal.run import show_run
+from awqscope.app.words.run import headline_tiles, provenance_facts
+from awqscope.diagnose.runs.directory import RunDirectory
 from tests.runs import SAMPLE, write_comparison
 
 MODEL = SAMPLE.parent.parent / "examples" / "demo"

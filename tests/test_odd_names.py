@@ -11,14 +11,14 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-import mixedprec.opening
-from app.cli import app
-from app.store import Store
-from diagnose.corpora import load_tokenizer
-from diagnose.prompts import read_prompts
-from diagnose.rundir import RunDirectory
-from diagnose.tables import TABLES
-from mixedprec.opening import open_model
+from awqscope.app.cli import app
+from awqscope.app.store import Store
+from awqscope.diagnose.explain.prompts import read_prompts
+from awqscope.diagnose.inputs.corpora import load_tokenizer
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.tables import TABLES
+from awqscope.mixedprec.models import opening
+from awqscope.mixedprec.models.opening import open_model
 
 SMALL = ["--group-size", "64", "--seq-len", "64", "--windows", "4", "--top-k", "1"]
 SMALL += ["--calib-windows", "2", "--calib-seq-len", "64", "--verify-units", "1"]
@@ -161,7 +161,7 @@ def test_a_directory_is_taken_before_the_hub(
     def ask_hub(*names: object, **options: object) -> None:
         raise AssertionError("the hub was asked")
 
-    monkeypatch.setattr(mixedprec.opening, "snapshot_download", ask_hub)
+    monkeypatch.setattr(opening, "snapshot_download", ask_hub)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     Path("org").mkdir()

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from app.packed import pack
-from app.shell import GRID, PLOTLY
+from awqscope.app.dashboard.packed import pack
+from awqscope.app.dashboard.shell import GRID, PLOTLY
 from tests.runs import write_run
 from tests.test_server import make_client
 

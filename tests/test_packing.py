@@ -8,8 +8,8 @@ from compressed_tensors.compressors.pack_quantized.helpers import unpack_from_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixedprec.arithmetic import quantize
-from mixedprec.packing import (
+from awqscope.mixedprec.awq.arithmetic import quantize
+from awqscope.mixedprec.checkpoints.packing import (
     from_compressed_tensors,
     from_gemm,
     pack,
@@ -17,7 +17,7 @@ from mixedprec.packing import (
     to_gemm,
     unpack,
 )
-from mixedprec.scheme import Scheme
+from awqscope.mixedprec.scheme import Scheme
 
 
 @settings(deadline=None)

@@ -10,11 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from diagnose.bootstrap import expanded_tail
-from diagnose.findings import Finding, Missing, change_measured
-from diagnose.paired import Pair, Side, choose_side, list_models, read_pair, read_widths
-from diagnose.rundir import RunDirectory
-from diagnose.tables import UNITS
+from awqscope.diagnose.gate.findings import Finding, Missing, change_measured
+from awqscope.diagnose.gate.paired import (
+    Pair,
+    Side,
+    choose_side,
+    list_models,
+    read_pair,
+    read_widths,
+)
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.tables import UNITS
+from awqscope.diagnose.statistics.bootstrap import expanded_tail
 from tests.runs import SAMPLE, change_record, write_comparison, write_run, write_tokens
 from tests.test_findings import make_scores, resampled_windows
 

@@ -6,8 +6,17 @@ import dash_mantine_components as dmc
 import pytest
 from dash import dcc, html
 
-from app.components import Link, Table, Text, Title
-from app.parts import as_table, card, fell_back, heading, is_there, notice, switch, table
+from awqscope.app.dashboard.components import Link, Table, Text, Title
+from awqscope.app.dashboard.parts import (
+    as_table,
+    card,
+    fell_back,
+    heading,
+    is_there,
+    notice,
+    switch,
+    table,
+)
 
 # Components without children: their length is none, so that they are false.
 CHILDLESS = (

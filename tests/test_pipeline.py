@@ -18,24 +18,24 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from app.interruption import interruptible
-from app.predict import predict, unit_table, widths_of
-from diagnose.gate import judge_run
-from diagnose.pipeline import plan_pipeline, run_pipeline
-from diagnose.planning import Room
-from diagnose.policy import parse_policy
-from diagnose.proof import Subject, prove, prove_other
-from diagnose.quantized import read_swappable, uniform_widths
-from diagnose.repair import prove_checkpoint
-from diagnose.rundir import RunDirectory
-from diagnose.sizes import model_bytes
-from diagnose.spec import RunSpec
-from mixedprec.checkpoint import write_checkpoint
-from mixedprec.errors import InputError
-from mixedprec.opening import open_model
-from mixedprec.recipe import change_recipe, load_recipe
-from mixedprec.stored import checkpoint_bytes
-from mixedprec.streams import CPU, StreamSpace
+from awqscope.app.commands.interruption import interruptible
+from awqscope.app.words.predict import predict, unit_table, widths_of
+from awqscope.diagnose.gate.policy import parse_policy
+from awqscope.diagnose.gate.verdict import judge_run
+from awqscope.diagnose.inputs.sizes import model_bytes
+from awqscope.diagnose.plan.room import Room
+from awqscope.diagnose.proof.prove import Subject, prove, prove_other
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.stages.pipeline import plan_pipeline, run_pipeline
+from awqscope.diagnose.stages.repair import prove_checkpoint
+from awqscope.diagnose.sweep.swappable import read_swappable, uniform_widths
+from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes
+from awqscope.mixedprec.checkpoints.writer import write_checkpoint
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.streams import CPU, StreamSpace
+from awqscope.mixedprec.recipes.recipe import change_recipe, load_recipe
 from tests.whole_runs import measuring_spec
 
 MakeModel = Callable[..., Path]
@@ -100,7 +100,7 @@ def command(spec: RunSpec, out: Path) -> list[str]:
         "--out": out,
     }
     arguments = [str(part) for option in options.items() for part in option]
-    return [sys.executable, "-m", "app.cli", "run", spec.model, *arguments, "--json"]
+    return [sys.executable, "-m", "awqscope.app.cli", "run", spec.model, *arguments, "--json"]
 
 
 def assert_same(run: RunDirectory, whole: RunDirectory) -> None:
@@ -195,8 +195,8 @@ def test_twenty_kills(spec: RunSpec, whole: RunDirectory, tmp_path: Path) -> Non
 KILL_AT_REPLACE = """
 import os, signal, sys
 from pathlib import Path
-from app.cli import app
-from diagnose import pipeline, proof
+from awqscope.app.cli import app
+import awqscope.diagnose.stages.pipeline, awqscope.diagnose.proof.prove
 replace, arguments = os.replace, sys.argv[2:]
 for number in map(int, sys.argv[1].split(",")):
     child = os.fork()

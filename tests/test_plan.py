@@ -13,25 +13,25 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-import diagnose.pipeline
-import diagnose.planning
-from app.cli import app
-from app.progress import list_plan
-from diagnose.cluster import Cluster
-from diagnose.demand import Shape, Texts
-from diagnose.memory import held_bytes
-from diagnose.pipeline import plan_pipeline, prepare_run, run_pipeline
-from diagnose.plan import MIB, SLACK_BYTES, Machine, Rates, plan_run
-from diagnose.planning import PROBED_SIZE, Room, measure_rates, read_shape
-from diagnose.proof import choose_loading
-from diagnose.rundir import RunDirectory
-from diagnose.spec import RunSpec
-from diagnose.stages.chunks import choose_size
-from diagnose.tasks import ThisProcess
-from mixedprec.errors import InputError
-from mixedprec.model import SourceModel
-from mixedprec.opening import open_model
-from mixedprec.streams import batch_size, list_slices
+from awqscope.app.cli import app
+from awqscope.app.terminal.progress import list_plan
+from awqscope.diagnose.machine.cluster import Cluster
+from awqscope.diagnose.machine.memory import held_bytes
+from awqscope.diagnose.machine.tasks import ThisProcess
+from awqscope.diagnose.plan import room as room_module
+from awqscope.diagnose.plan.demand import Shape, Texts
+from awqscope.diagnose.plan.memory import MIB, SLACK_BYTES, Machine, Rates, plan_run
+from awqscope.diagnose.plan.room import PROBED_SIZE, Room, measure_rates, read_shape
+from awqscope.diagnose.proof.prove import choose_loading
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.stages import pipeline
+from awqscope.diagnose.stages.chunks import choose_size
+from awqscope.diagnose.stages.pipeline import plan_pipeline, prepare_run, run_pipeline
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.models.streams import batch_size, list_slices
 
 GIB = 2**30
 # Llama 3 70B in numbers.
@@ -215,7 +215,7 @@ def test_a_plan_is_made_for_the_device(
         asked.append(device)
         return RATES
 
-    monkeypatch.setattr(diagnose.planning, "measure_rates", measure)
+    monkeypatch.setattr(room_module, "measure_rates", measure)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (GIB, GIB))
     work = prepare_run(spec_of(make_model("llama"), text_file))
     workers = ThisProcess("cuda:1")
@@ -231,7 +231,7 @@ def test_a_machine_that_stalls_is_measured(
 ) -> None:
     """Seconds may pass between any two steps of a process that others keep waiting."""
     clock = itertools.count(step=5.0)
-    monkeypatch.setattr(diagnose.planning, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(room_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     rates = measure_rates(open_model(str(make_model("llama"))))
     assert rates.flops == 2 * PROBED_SIZE**3 / 5
 
@@ -285,9 +285,7 @@ def test_a_plan_is_made_for_those_who_work(
 ) -> None:
     spec = spec_of(make_model("llama"), text_file)
     joined = Cluster({"one": 3, "other": 4}, "cpu", 1, None)
-    monkeypatch.setattr(
-        diagnose.pipeline, "open_workers", lambda *_: contextlib.nullcontext(joined)
-    )
+    monkeypatch.setattr(pipeline, "open_workers", lambda *_: contextlib.nullcontext(joined))
     plan = plan_pipeline(spec, tmp_path / "run")
     assert (plan.workers, plan.sharing) == (7, 4)
     # Four of a machine's workers, and the stream of the search.

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diagnose.criteria import SECTIONS
-from diagnose.policy import (
+from awqscope.diagnose.gate.criteria import SECTIONS
+from awqscope.diagnose.gate.policy import (
     DEFAULT_PATH,
     SCHEMA_PATH,
     find_line,
@@ -19,7 +19,7 @@ from diagnose.policy import (
     parse_policy,
     policy_schema,
 )
-from mixedprec.errors import InputError
+from awqscope.mixedprec.errors import InputError
 
 
 def test_the_default_policy_documents_every_key() -> None:

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.predict import predict, read_changes, unit_table, widths_of, write_changes
-from diagnose.rundir import RunDirectory
-from diagnose.scores import read_scores
-from mixedprec.errors import InputError
-from mixedprec.families import FAMILIES
-from mixedprec.recipe import change_recipe, check_fits, load_recipe
+from awqscope.app.words.predict import predict, read_changes, unit_table, widths_of, write_changes
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.scores import read_scores
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.families.table import FAMILIES
+from awqscope.mixedprec.recipes.recipe import change_recipe, check_fits, load_recipe
 
 SAMPLE = RunDirectory(Path(__file__).parent.parent / "reports" / "sample")
 RECORD = SAMPLE.read()

@@ -12,15 +12,16 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from app import cli, launching
-from app.jobs import Jobs
-from app.launching import run_command, write_command
-from app.pages.preview import foretell, preview, show_plan, write_plan
-from app.plans import Planned, Plans
-from app.requests import CompareRequest, RunRequest
-from app.server import create_app
-from app.store import Store
-from diagnose.spec import RunSpec
+from awqscope.app import cli
+from awqscope.app.dashboard.jobs import processes
+from awqscope.app.dashboard.jobs.plans import Planned, Plans
+from awqscope.app.dashboard.jobs.processes import run_command, write_command
+from awqscope.app.dashboard.jobs.requests import CompareRequest, RunRequest
+from awqscope.app.dashboard.jobs.runs import Jobs
+from awqscope.app.dashboard.pages.preview import foretell, preview, show_plan, write_plan
+from awqscope.app.dashboard.server import create_app
+from awqscope.app.store import Store
+from awqscope.diagnose.runs.spec import RunSpec
 from tests.test_jobs import LOCAL, call, shown_values, wait_for
 from tests.test_server import read_text
 
@@ -43,7 +44,7 @@ def test_the_command_shown_is_the_one_started(
     jobs = Jobs(Store(tmp_path))
     request = RunRequest(model="org/my model".replace(" ", "-"), bits=3, seed=5)
     shown = read_parts(preview(jobs, request, {}))
-    monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", ""))
+    monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", ""))
     name = jobs.start(request)
     started = jobs.log_tail(name).splitlines()[0].removeprefix("$ ")
     assert f" {started} " in f" {shown} "
@@ -142,7 +143,7 @@ def test_the_button_asks_for_the_plan_of_what_is_shown(
 ) -> None:
     plan = {"seconds": 90.0, "budget": 2**33, "minimum": 2**29, "workers": 1, "stages": []}
     program = f"import json, sys; assert '--plan' in sys.argv; print(json.dumps({plan!r}))"
-    monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", program))
+    monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", program))
     app = create_app(Store(tmp_path), LOCAL)
     client = app.server.test_client()
     asked = {"values": shown_values(RunRequest, model="org/m"), "path": "/new", "search": ""}

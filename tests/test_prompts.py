@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from diagnose.corpora import load_tokenizer
-from diagnose.prompts import encode_prompts, read_prompts
-from mixedprec.errors import InputError
-from mixedprec.opening import open_model
+from awqscope.diagnose.explain.prompts import encode_prompts, read_prompts
+from awqscope.diagnose.inputs.corpora import load_tokenizer
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.models.opening import open_model
 
 
 def test_prompts_of_a_file(tmp_path: Path) -> None:

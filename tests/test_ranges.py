@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from diagnose.branches import Plan
-from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
-from diagnose.ranges import RangeLog, RangeWatch, join_ranges
-from diagnose.sweep import run_sweep
-from diagnose.type_words import name_place
-from mixedprec.block_search import search_model
-from mixedprec.checkpoint import write_checkpoint
-from mixedprec.opening import open_model
-from mixedprec.recipe import make_recipe
-from mixedprec.scheme import Scheme
+from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
+from awqscope.diagnose.runs.type_words import name_place
+from awqscope.diagnose.sweep.branches import Plan
+from awqscope.diagnose.sweep.one_pass import run_sweep
+from awqscope.diagnose.sweep.ranges import RangeLog, RangeWatch, join_ranges
+from awqscope.mixedprec.awq.search import search_model
+from awqscope.mixedprec.checkpoints.writer import write_checkpoint
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.recipes.recipe import make_recipe
+from awqscope.mixedprec.scheme import Scheme
 
 SCHEME = Scheme(4, 64, False)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixedprec.baselines import RECIPE, Contestant, rank_contest
-from mixedprec.ranking import as_cost, least_at
+from awqscope.mixedprec.ranking import as_cost, least_at
+from awqscope.mixedprec.recipes.baselines import RECIPE, Contestant, rank_contest
 
 NUMBERS = st.lists(st.sampled_from([math.nan, math.inf, 0.0, 1.0, 2.0]), min_size=1)
 

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import psutil
 
-from diagnose.cluster import open_cluster
-from diagnose.rundir import RunDirectory
-from diagnose.tasks import Placement
+from awqscope.diagnose.machine.cluster import open_cluster
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.machine.tasks import Placement
 from tests.counted import small_task, write_file
 
 folder = Path(sys.argv[1])

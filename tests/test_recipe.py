@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mixedprec.errors import InputError
-from mixedprec.families import FAMILIES
-from mixedprec.recipe import check_fits, load_recipe, make_recipe, save_recipe
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.families.table import FAMILIES
+from awqscope.mixedprec.recipes.recipe import check_fits, load_recipe, make_recipe, save_recipe
 
 LLAMA = FAMILIES["llama"]
 

@@ -3,7 +3,12 @@
 import pytest
 from scipy.stats import spearmanr
 
-from diagnose.refine import Promotion, choose_promotion, pick_for_verification, rank_correlation
+from awqscope.diagnose.sweep.promotions import (
+    Promotion,
+    choose_promotion,
+    pick_for_verification,
+    rank_correlation,
+)
 
 BYTES = {"3.qkv": 30, "3.o": 10, "3.down": 40}
 

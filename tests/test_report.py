@@ -20,10 +20,17 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app
-from app.report.findings import AFTER, BEFORE, PASSAGES, Findings, choose_passages, read_findings
-from app.report.outcome import provenance_tables
-from app.report.page import name_model, page_style, to_data, write_page
+from awqscope.app.cli import app
+from awqscope.app.report.contents import (
+    AFTER,
+    BEFORE,
+    PASSAGES,
+    Findings,
+    choose_passages,
+    read_findings,
+)
+from awqscope.app.report.outcome import provenance_tables
+from awqscope.app.report.page import name_model, page_style, to_data, write_page
 from tests.runs import SAMPLE, change_record, write_run
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -267,7 +274,7 @@ def test_provenance(page: Page) -> None:
 
 def test_the_same_run_gives_the_same_bytes(html: str) -> None:
     """In another process too, where sets have another order."""
-    command = [sys.executable, "-m", "app.cli", "report", str(SAMPLE), "-o", "-"]
+    command = [sys.executable, "-m", "awqscope.app.cli", "report", str(SAMPLE), "-o", "-"]
     environment = os.environ | {"PYTHONHASHSEED": "7"}
     written = subprocess.run(command, capture_output=True, check=True, env=environment).stdout
     assert written == html.encode()

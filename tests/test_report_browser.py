@@ -15,7 +15,7 @@ sync_api = pytest.importorskip("playwright.sync_api")
 def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of a report's file, as it lies on a disk."""
     out = tmp_path_factory.mktemp("report") / "report.html"
-    command = [sys.executable, "-m", "app.cli", "report", str(ROOT / "reports" / "sample")]
+    command = [sys.executable, "-m", "awqscope.app.cli", "report", str(ROOT / "reports" / "sample")]
     subprocess.run([*command, "-o", str(out)], check=True, capture_output=True, cwd=ROOT)
     return out.as_uri()
 

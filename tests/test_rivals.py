@@ -5,10 +5,16 @@ from typing import Any
 
 import pytest
 
-from app.rivals import best_at_size, cut_frontier, list_points, name_race, raced_points
-from app.store import Race
-from mixedprec import Option, ScoredUnit, Scores
-from mixedprec.baselines import RECIPE, Contestant
+from awqscope import Option, ScoredUnit, Scores
+from awqscope.app.dashboard.pages.recipe_points import (
+    best_at_size,
+    cut_frontier,
+    list_points,
+    name_race,
+    raced_points,
+)
+from awqscope.app.store import Race
+from awqscope.mixedprec.recipes.baselines import RECIPE, Contestant
 
 
 def point(kind: str, size: int, kl: float) -> dict[str, Any]:

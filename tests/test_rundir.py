@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from diagnose.rundir import ProgressLog, RunDirectory
-from mixedprec.errors import InputError
-from mixedprec.files import replace_file
+from awqscope.diagnose.runs.directory import ProgressLog, RunDirectory
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.files.atomic import replace_file
 
 RECORD = {"spec": {"bits": 4, "max_memory": 1}, "stages": {}, "headline": {}}
 
@@ -64,8 +64,9 @@ def test_other_schemas_and_damage(run: RunDirectory, tmp_path: Path) -> None:
 
 def test_second_process_is_refused_with_the_first_ones_pid(run: RunDirectory) -> None:
     program = (
-        "import sys; from pathlib import Path; from diagnose.rundir import RunDirectory\n"
-        "from mixedprec.errors import InputError\n"
+        "import sys; from pathlib import Path\n"
+        "from awqscope.diagnose.runs.directory import RunDirectory\n"
+        "from awqscope.mixedprec.errors import InputError\n"
         "try:\n  RunDirectory(Path(sys.argv[1])).lock().__enter__()\n"
         "except InputError as error: print(error)\n"
     )

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.pages.runs import brief_verdict, brief_widths, list_rows, tell_apart
-from app.store import RunSummary, Store
+from awqscope.app.dashboard.pages.runs import brief_verdict, brief_widths, list_rows, tell_apart
+from awqscope.app.store import RunSummary, Store
 from tests.runs import SAMPLE, write_run
 
 RECORD = json.loads((SAMPLE / "run.json").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from mixedprec.safetensors_header import parse_header, read_header
+from awqscope.mixedprec.files.header import parse_header, read_header
 
 GOOD = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
 

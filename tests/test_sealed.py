@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from mixedprec.errors import InputError
-from mixedprec.files import report_full_disk
-from mixedprec.sealed import load_sealed, save_sealed
-from mixedprec.shortage import explain_shortage
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.files.atomic import report_full_disk
+from awqscope.mixedprec.files.sealed import load_sealed, save_sealed
+from awqscope.mixedprec.files.shortage import explain_shortage
 
 ARRAYS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),

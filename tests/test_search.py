@@ -9,20 +9,25 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
-from mixedprec.autoawq import AwqQuantizer, FastQuantizer, MendedQuantizer, quantize_with_autoawq
-from mixedprec.block_search import scale_block, search_model
-from mixedprec.opening import open_model
-from mixedprec.scale_groups import find_scale_groups
-from mixedprec.scheme import Scheme
-from mixedprec.search import (
+from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
+from awqscope.mixedprec.awq.autoawq import (
+    AwqQuantizer,
+    FastQuantizer,
+    MendedQuantizer,
+    quantize_with_autoawq,
+)
+from awqscope.mixedprec.awq.choices import load_search, search_path
+from awqscope.mixedprec.awq.losses import (
     BlockSearch,
     candidate_scales,
     judge_jointly,
     scaled_round_trip,
     survivors,
 )
-from mixedprec.searches import load_search, search_path
+from awqscope.mixedprec.awq.scale_groups import find_scale_groups
+from awqscope.mixedprec.awq.search import scale_block, search_model
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.scheme import Scheme
 from tests.tiny import STOCK
 
 # An own shape each; the other families are for `make test-slow`.

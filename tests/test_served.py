@@ -13,28 +13,28 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from diagnose.branches import REFERENCE, UNIFORM, Plan, block_branches, count_streams
-from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
-from diagnose.greedy import quantize_whole
-from diagnose.inputs import load_inputs
-from diagnose.likelihood import prepare_reference, score
-from diagnose.proof import final_streams
-from diagnose.race import measure_recipes
-from diagnose.scoring import score_streams
-from diagnose.spec import RunSpec
-from diagnose.sweep import run_sweep
-from diagnose.variants import Variant, run_variants
-from mixedprec.block_search import search_model
-from mixedprec.checkpoint import write_checkpoint
-from mixedprec.errors import InputError
-from mixedprec.model import SourceModel
-from mixedprec.opening import open_model
-from mixedprec.realise import realise
-from mixedprec.recipe import Recipe, make_recipe
-from mixedprec.scheme import Scheme
-from mixedprec.searches import load_searches
-from mixedprec.served import check_range, read_dtype, read_ends, served_outside
-from mixedprec.streams import in_memory
+from awqscope.diagnose.explain.greedy import quantize_whole
+from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
+from awqscope.diagnose.inputs.load import load_inputs
+from awqscope.diagnose.proof.prove import final_streams
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.statistics.likelihood import prepare_reference, score
+from awqscope.diagnose.sweep.branches import REFERENCE, UNIFORM, Plan, block_branches, count_streams
+from awqscope.diagnose.sweep.one_pass import run_sweep
+from awqscope.diagnose.sweep.scoring import score_streams
+from awqscope.diagnose.trials.race import measure_recipes
+from awqscope.diagnose.trials.variants import Variant, run_variants
+from awqscope.mixedprec.awq.choices import load_searches
+from awqscope.mixedprec.awq.realise import realise
+from awqscope.mixedprec.awq.search import search_model
+from awqscope.mixedprec.checkpoints.writer import write_checkpoint
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.served import check_range, read_dtype, read_ends, served_outside
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.models.streams import in_memory
+from awqscope.mixedprec.recipes.recipe import Recipe, make_recipe
+from awqscope.mixedprec.scheme import Scheme
 
 MakeModel = Callable[..., Path]
 SCHEMES = {4: Scheme(4, 64, False), 8: Scheme(8, 64, True)}

@@ -15,22 +15,22 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from app.cli import app
-from app.facts import provenance_facts
-from app.report.outcome import _proof_facts
-from app.show import show_run
-from app.verdict import write_verdict
-from diagnose.compare_spec import CompareSpec
-from diagnose.comparison import run_comparison
-from diagnose.gate import FAIL, judge_run
-from diagnose.pipeline import run_pipeline
-from diagnose.policy import load_policy, parse_policy
-from diagnose.rundir import RunDirectory
-from diagnose.served_type import choose_windows
-from diagnose.spec import RunSpec
-from diagnose.type_words import UNLIKE, describe_type, explain_type
-from mixedprec.dtypes import LARGEST
-from mixedprec.serving import write_serving
+from awqscope.app.cli import app
+from awqscope.app.report.outcome import _proof_facts
+from awqscope.app.terminal.run import show_run
+from awqscope.app.words.run import provenance_facts
+from awqscope.app.words.verdict import write_verdict
+from awqscope.diagnose.gate.policy import load_policy, parse_policy
+from awqscope.diagnose.gate.verdict import FAIL, judge_run
+from awqscope.diagnose.proof.served_type import choose_windows
+from awqscope.diagnose.runs.compare_spec import CompareSpec
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.runs.type_words import UNLIKE, describe_type, explain_type
+from awqscope.diagnose.stages.comparison import run_comparison
+from awqscope.diagnose.stages.pipeline import run_pipeline
+from awqscope.mixedprec.checkpoints.serving import write_serving
+from awqscope.mixedprec.models.dtypes import LARGEST
 from tests.runs import change_record, write_run
 from tests.test_served import change_model
 

@@ -13,12 +13,12 @@ import pytest
 from dash import html
 from flask.testing import FlaskClient
 
-from app.access import decide_access
-from app.parts import table
-from app.server import COOKIE, HEADERS, create_app, is_live, stamp
-from app.store import Store
-from app.urls import Page, link
-from diagnose.rundir import RunDirectory
+from awqscope.app.dashboard.access import decide_access
+from awqscope.app.dashboard.parts import table
+from awqscope.app.dashboard.server import COOKIE, HEADERS, create_app, is_live, stamp
+from awqscope.app.dashboard.urls import Page, link
+from awqscope.app.store import Store
+from awqscope.diagnose.runs.directory import RunDirectory
 from tests.runs import SAMPLE, change_record, make_tokens, write_run, write_tokens
 
 ROOT = Path(__file__).parent.parent
@@ -495,5 +495,5 @@ def test_the_sample_is_shown_where_it_lies() -> None:
 
 
 def test_the_server_imports_no_torch() -> None:
-    program = "import app.server, sys; sys.exit('torch' in sys.modules)"
+    program = "import awqscope.app.dashboard.server, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0

@@ -12,15 +12,8 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from mixedprec.checkpoint import examine_serving, write_checkpoint
-from mixedprec.errors import InputError
-from mixedprec.families import FAMILIES, find_family
-from mixedprec.matching import Layer
-from mixedprec.model import SourceModel
-from mixedprec.opening import open_model
-from mixedprec.recipe import load_recipe, make_recipe
-from mixedprec.scheme import Scheme
-from mixedprec.serving import (
+from awqscope.mixedprec.checkpoints.matching import Layer
+from awqscope.mixedprec.checkpoints.serving import (
     LOADS,
     REFUSES,
     SGLANG,
@@ -33,6 +26,13 @@ from mixedprec.serving import (
     describe_served,
     write_serving,
 )
+from awqscope.mixedprec.checkpoints.writer import examine_serving, write_checkpoint
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.families.table import FAMILIES, find_family
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.recipes.recipe import load_recipe, make_recipe
+from awqscope.mixedprec.scheme import Scheme
 from tests.searched import write_searched_run
 from tests.spoiled import FAULTS, at, meaning, spoil, write_sound
 
@@ -256,7 +256,7 @@ def test_units_kept_in_autoawqs_format(
 def test_a_checkpoint_that_would_not_load_is_not_left_behind(
     make_model: MakeModel, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mixedprec.quantization_config._targets", lambda *_: [])
+    monkeypatch.setattr("awqscope.mixedprec.checkpoints.config._targets", lambda *_: [])
     with pytest.raises(AssertionError, match=r"Refused by vLLM: model.layers.0.self_attn.q_proj"):
         write_sound(tmp_path / "out", make_model("llama"), text_file)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -6,11 +6,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.access import decide_access
-from app.server import create_app, listen, open_socket
-from app.shell import is_found, write_title
-from app.store import Store
-from app.urls import Page, link, read_address
+from awqscope.app.dashboard.access import decide_access
+from awqscope.app.dashboard.server import create_app, listen, open_socket
+from awqscope.app.dashboard.shell import is_found, write_title
+from awqscope.app.dashboard.urls import Page, link, read_address
+from awqscope.app.store import Store
 from tests.runs import write_run
 
 

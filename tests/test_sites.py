@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.sites import choose_site, name_site, order_kinds
+from awqscope.app.words.sites import choose_site, name_site, order_kinds
 
 FAMILY = ["qkv", "o", "gate_up", "down"]
 RECORD = {"source": {"units": FAMILY}}

@@ -8,7 +8,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from mixedprec import (
+from awqscope import (
     InputError,
     Option,
     ScoredUnit,
@@ -21,9 +21,15 @@ from mixedprec import (
     save_recipe,
     solve,
 )
-from mixedprec.baselines import RECIPE, judge_contest, list_baselines, predict_contest, rank_contest
-from mixedprec.baselines import Contestant as Rival
-from mixedprec.solver import predict_outline
+from awqscope.mixedprec.recipes.baselines import (
+    RECIPE,
+    judge_contest,
+    list_baselines,
+    predict_contest,
+    rank_contest,
+)
+from awqscope.mixedprec.recipes.baselines import Contestant as Rival
+from awqscope.mixedprec.recipes.solver import predict_outline
 
 KL = {"0.qkv": 0.04, "0.down": 0.01, "1.qkv": 0.02, "1.down": 0.03}
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diagnose.spikes import BlockDamage, Thresholds, flag_blocks
+from awqscope.diagnose.statistics.spikes import BlockDamage, Thresholds, flag_blocks
 
 DEFAULT = Thresholds()
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from app.standings import print_recipe
-from mixedprec import Option, ScoredUnit, Scores, solve
-from mixedprec.baselines import predict_contest
-from mixedprec.recipe import Recipe
+from awqscope import Option, ScoredUnit, Scores, solve
+from awqscope.app.terminal.recipe import print_recipe
+from awqscope.mixedprec.recipes.baselines import predict_contest
+from awqscope.mixedprec.recipes.recipe import Recipe
 
 SCORES = Scores(
     "m",

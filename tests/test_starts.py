@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from app import launching
-from app.jobs import Jobs
-from app.pages.runs import UNBEGUN, list_rows
-from app.requests import CompareRequest, RunRequest
-from app.starts import LOGS, find_pending, list_pending
-from app.store import Store
-from diagnose.rundir import RunDirectory
-from mixedprec.errors import InputError
+from awqscope.app.dashboard.jobs import processes
+from awqscope.app.dashboard.jobs.requests import CompareRequest, RunRequest
+from awqscope.app.dashboard.jobs.runs import Jobs
+from awqscope.app.dashboard.jobs.starts import LOGS, find_pending, list_pending
+from awqscope.app.dashboard.pages.runs import UNBEGUN, list_rows
+from awqscope.app.store import Store
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.mixedprec.errors import InputError
 from tests.test_jobs import LOCAL, READ_ONLY, RECORD, call, create_app, wait_for
 from tests.test_server import find_links, find_type, make_client, read_text, show
 
@@ -42,7 +42,7 @@ BEGINS = (
 
 
 def start(root: Path, program: str, monkeypatch: pytest.MonkeyPatch, name: str = "mine") -> Jobs:
-    monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", program))
+    monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", program))
     jobs = Jobs(Store(root))
     jobs.start(RunRequest(model="org/m", name=name, windows=7, device="cpu", workers=2))
     return jobs
@@ -134,7 +134,7 @@ def test_a_run_that_began_is_no_start_any_more(
 def test_going_on_is_a_start_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     RunDirectory(tmp_path / "mine").create({**RECORD, "state": "failed", "device": "cuda"})
     time.sleep(0.05)
-    monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", WAITS))
+    monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", WAITS))
     jobs = Jobs(Store(tmp_path))
     jobs.resume("mine")
     assert "--device=cuda" in jobs.log_tail("mine"), "another device computes otherwise"
@@ -147,7 +147,7 @@ def test_going_on_is_a_start_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     jobs.cancel("mine")
     wait_for(lambda: not jobs.is_alive("mine"))
     assert row_of(tmp_path, jobs)["state"] == "failed", "as it was before"
-    monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", REFUSES))
+    monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", REFUSES))
     jobs.resume("mine")
     wait_for(lambda: not jobs.is_alive("mine"))
     text = read_text(show(make_client(tmp_path), "/run/mine")[0])
@@ -171,7 +171,7 @@ def test_notes_of_others_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_comparison_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launching, "PYTHON", (sys.executable, "-c", WAITS))
+    monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", WAITS))
     jobs = Jobs(Store(tmp_path))
     assert jobs.start(CompareRequest(reference="org/m", candidate="org/m-GPTQ")) == "m-GPTQ"
     assert jobs.log_tail("m-GPTQ").startswith("$ awqscope compare --valid=wikitext2:test --out=")

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from app import cli
-from app.commands import compare as compare_module
-from app.commands import run as run_module
-from app.pages.runs import list_rows
-from app.store import Store
-from diagnose.compare_spec import CompareSpec
-from diagnose.resuming import write_resuming
-from diagnose.rundir import RunDirectory
-from diagnose.spec import RunSpec
+from awqscope.app import cli
+from awqscope.app.commands import compare as compare_module
+from awqscope.app.commands import run as run_module
+from awqscope.app.dashboard.pages.runs import list_rows
+from awqscope.app.store import Store
+from awqscope.diagnose.runs.compare_spec import CompareSpec
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.resuming import write_resuming
+from awqscope.diagnose.runs.spec import RunSpec
 from tests.browsing import change_record, copy_sample
 
 
@@ -124,7 +124,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         run_module, "carry_out", lambda spec, out, *rest: seen.append((spec, Path(out)))
     )
     monkeypatch.setattr(
-        "diagnose.comparison.run_comparison",
+        "awqscope.diagnose.stages.comparison.run_comparison",
         lambda spec, out, *rest: seen.append((spec, Path(out))) or RunDirectory(Path(out)),
     )
     monkeypatch.setattr(compare_module, "print_run", lambda path, as_json: None)

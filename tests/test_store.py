@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import app.store
-from app.store import Store, UnknownRunError
-from diagnose.rundir import RunDirectory
-from mixedprec.errors import InputError
+from awqscope.app import store as store_module
+from awqscope.app.store import Store, UnknownRunError
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.mixedprec.errors import InputError
 from tests.runs import SAMPLE, change_record, make_tokens, write_run, write_tokens
 
 
@@ -289,7 +289,7 @@ def visit(store: Store, count: int) -> None:
 def test_kept_entries_are_bounded(
     tmp_path: Path, reads: Counter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app.store, "KEPT", 4)
+    monkeypatch.setattr(store_module, "KEPT", 4)
     for number in range(7):
         write_run(tmp_path, f"r{number}")
     store = Store(tmp_path)
@@ -304,10 +304,12 @@ def test_kept_entries_are_bounded(
 def test_kept_bytes_are_bounded(
     tmp_path: Path, reads: Counter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weight = app.store.OBJECTS * RunDirectory(write_run(tmp_path, "r0")).read_table("units").nbytes
+    weight = (
+        store_module.OBJECTS * RunDirectory(write_run(tmp_path, "r0")).read_table("units").nbytes
+    )
     for number in range(1, 6):
         write_run(tmp_path, f"r{number}")
-    monkeypatch.setattr(app.store, "KEPT_BYTES", int(2.5 * weight))
+    monkeypatch.setattr(store_module, "KEPT_BYTES", int(2.5 * weight))
     reads.clear()
     store = Store(tmp_path)
     visit(store, 6)
@@ -317,7 +319,7 @@ def test_kept_bytes_are_bounded(
     store.table("r3", "units")
     assert reads.total() == 7
     # What alone is over the bound is still kept until the next comes.
-    monkeypatch.setattr(app.store, "KEPT_BYTES", 1)
+    monkeypatch.setattr(store_module, "KEPT_BYTES", 1)
     store.table("r0", "units")
     store.table("r0", "units")
     assert reads["r0", "units"] == 2
@@ -328,8 +330,8 @@ def test_changes_do_not_add_up(
 ) -> None:
     """A file read again takes the place of what it was; it does not push others out."""
     first, second = write_run(tmp_path, "r0"), write_run(tmp_path, "r1")
-    weight = app.store.OBJECTS * RunDirectory(first).read_table("units").nbytes
-    monkeypatch.setattr(app.store, "KEPT_BYTES", int(2.5 * weight))
+    weight = store_module.OBJECTS * RunDirectory(first).read_table("units").nbytes
+    monkeypatch.setattr(store_module, "KEPT_BYTES", int(2.5 * weight))
     store = Store(tmp_path)
     store.table("r0", "units")
     for _ in range(5):

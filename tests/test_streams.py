@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from diagnose.activations import ActivationLog
-from diagnose.branches import Plan, block_branches
-from diagnose.estimator import estimate_units
-from diagnose.likelihood import TokenScores
-from diagnose.measure import join_chunks, reduce_chunk
-from diagnose.memory import forget_peak, peak_bytes
-from diagnose.sweep import run_sweep
-from mixedprec.block_search import search_model
-from mixedprec.errors import InputError
-from mixedprec.model import SourceModel
-from mixedprec.opening import open_model
-from mixedprec.scheme import Scheme
-from mixedprec.streams import CPU, StreamSpace, as_stream, in_memory, list_slices
+from awqscope.diagnose.machine.memory import forget_peak, peak_bytes
+from awqscope.diagnose.statistics.likelihood import TokenScores
+from awqscope.diagnose.sweep.activations import ActivationLog
+from awqscope.diagnose.sweep.branches import Plan, block_branches
+from awqscope.diagnose.sweep.estimator import estimate_units
+from awqscope.diagnose.sweep.one_pass import run_sweep
+from awqscope.diagnose.sweep.results import join_chunks, reduce_chunk
+from awqscope.mixedprec.awq.search import search_model
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.models.streams import CPU, StreamSpace, as_stream, in_memory, list_slices
+from awqscope.mixedprec.scheme import Scheme
 
 MakeModel = Callable[..., Path]
 LENGTH = 64

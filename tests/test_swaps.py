@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from diagnose.swaps import better_recipe, in_context
-from mixedprec import Option, ScoredUnit, Scores, solve
+from awqscope import Option, ScoredUnit, Scores, solve
+from awqscope.diagnose.trials.swaps import better_recipe, in_context
 
 NAMES = ("0.o", "0.down", "1.o", "1.down")
 SCORES = Scores(

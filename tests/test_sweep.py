@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from diagnose.branches import (
+from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
+from awqscope.diagnose.statistics.likelihood import prepare_reference, score
+from awqscope.diagnose.sweep.branches import (
     CONTROL,
     REFERENCE,
     UNIFORM,
@@ -18,18 +20,16 @@ from diagnose.branches import (
     list_subsets,
     view_name,
 )
-from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
-from diagnose.likelihood import prepare_reference, score
-from diagnose.measure import join_chunks, reduce_chunk
-from diagnose.quantized import read_swappable, uniform_widths
-from diagnose.refine import promotion_branches, unit_branch
-from diagnose.sweep import run_sweep
-from mixedprec.block_search import search_model
-from mixedprec.families import list_units
-from mixedprec.model import SourceModel
-from mixedprec.opening import open_model
-from mixedprec.scheme import Scheme
-from mixedprec.streams import list_slices
+from awqscope.diagnose.sweep.one_pass import run_sweep
+from awqscope.diagnose.sweep.promotions import promotion_branches, unit_branch
+from awqscope.diagnose.sweep.results import join_chunks, reduce_chunk
+from awqscope.diagnose.sweep.swappable import read_swappable, uniform_widths
+from awqscope.mixedprec.awq.search import search_model
+from awqscope.mixedprec.families.table import list_units
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.models.streams import list_slices
+from awqscope.mixedprec.scheme import Scheme
 
 Setup = tuple[SourceModel, Tensor, Plan]
 KEPT = frozenset({"1.down"})
@@ -134,7 +134,7 @@ def test_chunks_change_nothing(setup: Setup, monkeypatch: pytest.MonkeyPatch) ->
     for name, scores in whole.items():
         joined = torch.cat([part[name].kl for part in parts])
         assert torch.allclose(joined, scores.kl, atol=1e-6), name
-    monkeypatch.setattr("diagnose.measure.WORST_WINDOWS", 3)
+    monkeypatch.setattr("awqscope.diagnose.sweep.results.WORST_WINDOWS", 3)
     expected = join_chunks([reduce_chunk(whole, model.blocks)])
     reduced = join_chunks([reduce_chunk(part, model.blocks) for part in parts])
     assert expected["worst"].tolist() == whole[UNIFORM].kl.mean(1).topk(3).indices.tolist()

@@ -18,10 +18,10 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mixedprec.emitters import emit
-from mixedprec.families import FAMILIES
-from mixedprec.recipe import Recipe, make_recipe
-from mixedprec.scheme import Scheme
+from awqscope.mixedprec.families.table import FAMILIES
+from awqscope.mixedprec.recipes.emitters import emit
+from awqscope.mixedprec.recipes.recipe import Recipe, make_recipe
+from awqscope.mixedprec.scheme import Scheme
 from tests.tiny import TEXT, tiny_config
 
 pytestmark = pytest.mark.targets

@@ -20,21 +20,33 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import diagnose.pipeline
-import diagnose.processes
-import diagnose.ray_process
-import diagnose.tasks
-from app.commands.common import read_placement
-from diagnose.cluster import Cluster, choose_kind, import_ray, open_cluster, usable_nodes
-from diagnose.pipeline import run_pipeline
-from diagnose.processes import Processes, open_processes
-from diagnose.rundir import RunDirectory
-from diagnose.signals import ENDING
-from diagnose.spec import RunSpec
-from diagnose.stages.chunks import choose_size
-from diagnose.tasks import Placement, Task, ThisProcess, list_missing, share_threads
-from mixedprec.errors import InputError
-from mixedprec.streams import batch_size, list_slices
+from awqscope.app.commands.common import read_placement
+from awqscope.diagnose.machine import processes as processes_module
+from awqscope.diagnose.machine import ray_process
+from awqscope.diagnose.machine import tasks as tasks_module
+from awqscope.diagnose.machine.cluster import (
+    Cluster,
+    choose_kind,
+    import_ray,
+    open_cluster,
+    usable_nodes,
+)
+from awqscope.diagnose.machine.processes import Processes, open_processes
+from awqscope.diagnose.machine.signals import ENDING
+from awqscope.diagnose.machine.tasks import (
+    Placement,
+    Task,
+    ThisProcess,
+    list_missing,
+    share_threads,
+)
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.stages import pipeline as pipeline_module
+from awqscope.diagnose.stages.chunks import choose_size
+from awqscope.diagnose.stages.pipeline import run_pipeline
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.models.streams import batch_size, list_slices
 from tests.counted import Counted, die, fail, refuse, small_task, write_file
 from tests.whole_runs import assert_equal_runs, measuring_spec
 
@@ -100,7 +112,9 @@ def test_a_task_that_is_killed_costs_itself_alone(
     log, victim = tmp_path / "log", "chunk 1 of the sweep"
     counted = Counted(pair, log, victim)
     monkeypatch.setattr(
-        diagnose.pipeline, "open_workers", lambda *_: contextlib.nullcontext(counted)
+        pipeline_module,
+        "open_workers",
+        lambda *_: contextlib.nullcontext(counted),
     )
     events: list[tuple[str, int, int]] = []
     run = run_pipeline(spec, tmp_path / "run", lambda *event: events.append(event))
@@ -152,8 +166,8 @@ def test_workers_leave_signals_to_who_hands_out_tasks(pair: Processes, tmp_path:
 def test_a_task_that_kills_every_process_is_given_up(
     pair: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diagnose.processes, "TRIES", 1)
-    monkeypatch.setattr(diagnose.tasks, "TRIES", 1)
+    monkeypatch.setattr(processes_module, "TRIES", 1)
+    monkeypatch.setattr(tasks_module, "TRIES", 1)
     with pytest.raises(InputError, match=r"block 3: .* signal 9.*fewer workers"):
         pair.run([small_task("block 3", die)], lambda done: None)
 
@@ -164,8 +178,10 @@ def test_workers_end_with_a_killed_driver_and_a_resume_repeats_nothing(
 ) -> None:
     out = tmp_path / "run"
     program = (
-        "import sys; from pathlib import Path; from diagnose.pipeline import run_pipeline\n"
-        "from diagnose.spec import RunSpec; from diagnose.tasks import Placement\n"
+        "import sys; from pathlib import Path\n"
+        "from awqscope.diagnose.stages.pipeline import run_pipeline\n"
+        "from awqscope.diagnose.runs.spec import RunSpec\n"
+        "from awqscope.diagnose.machine.tasks import Placement\n"
         "import json\n"
         "if __name__ == '__main__':\n"
         "    spec = RunSpec.from_json(json.loads(sys.argv[1]))\n"
@@ -209,7 +225,7 @@ def test_workers_end_with_a_killed_driver_and_a_resume_repeats_nothing(
 
 
 def test_cores_are_shared_unless_threads_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnose.tasks, "count_cores", lambda: 7)
+    monkeypatch.setattr(tasks_module, "count_cores", lambda: 7)
     for named, wanted in (("", 3), ("no", 3), ("0", 3), ("4", 4), ("2,1", 2)):
         monkeypatch.setenv("OMP_NUM_THREADS", named)
         assert share_threads(2) == wanted
@@ -259,7 +275,7 @@ def test_ray_that_is_missing_or_does_not_answer(
         with pytest.raises(InputError, match=r"pip install 'awqscope\[ray\]'"):
             import_ray()
     unused = SimpleNamespace(is_initialized=lambda: False)
-    monkeypatch.setattr(diagnose.ray_process, "import_ray", lambda: unused)
+    monkeypatch.setattr(ray_process, "import_ray", lambda: unused)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"

@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 from typer.testing import CliRunner
 
-from app.cli import app
-from app.terminal import PlainConsole, show_controls
+from awqscope.app.cli import app
+from awqscope.app.terminal.console import PlainConsole, show_controls
 from tests.runs import write_run
 
 STEERING = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\x00"

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.store import Store
-from app.token_index import (
+from awqscope.app.store import Store
+from awqscope.app.token_index import (
     MEASURES,
     MODELS,
     WHICH,

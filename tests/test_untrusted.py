@@ -18,12 +18,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diagnose.corpora import load_tokenizer
-from mixedprec.checkpoint import examine_serving
-from mixedprec.errors import InputError
-from mixedprec.opening import open_model
-from mixedprec.stored import checkpoint_bytes, open_checkpoint
-from mixedprec.untrusted import check_directory, check_pattern, parse_json, read_json, read_text
+from awqscope.diagnose.inputs.corpora import load_tokenizer
+from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes, open_checkpoint
+from awqscope.mixedprec.checkpoints.writer import examine_serving
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.files.untrusted import (
+    check_directory,
+    check_pattern,
+    parse_json,
+    read_json,
+    read_text,
+)
+from awqscope.mixedprec.models.opening import open_model
 
 MakeModel = Callable[..., Path]
 
@@ -473,6 +479,6 @@ def test_no_library_is_asked_to_unpickle() -> None:
     }
     for path, text in texts.items():
         assert "torch.load(" not in text and "pickle.load(" not in text, path
-        assert "import pickle" not in text or path.parent.name == "diagnose", path
-        if "AutoModelForCausalLM.from_pretrained(" in text and path.name != "model_card.py":
+        assert "import pickle" not in text or path.parent.name == "machine", path
+        if "AutoModelForCausalLM.from_pretrained(" in text and path.name != "card.py":
             assert "use_safetensors=True" in text, path

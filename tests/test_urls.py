@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.urls import OPTIONS, Page, link, query, read_address
+from awqscope.app.dashboard.urls import OPTIONS, Page, link, query, read_address
 
 # Names that a file system gives: any character but / and NUL; bytes that are no UTF-8 come as
 # lone surrogates.

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from diagnose.variants import Variant, run_variants, split_variants
-from mixedprec.families import list_units
-from mixedprec.opening import open_model
-from mixedprec.served import read_ends
+from awqscope.diagnose.trials.variants import Variant, run_variants, split_variants
+from awqscope.mixedprec.families.table import list_units
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.served import read_ends
 from tests.searched import build_whole, write_searched_run
 
 

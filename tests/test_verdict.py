@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.verdict import write_verdict
+from awqscope.app.words.verdict import write_verdict
 from tests.runs import SAMPLE
 
 UNITS = ["5.qkv", "5.o"]

@@ -23,12 +23,17 @@ from hypothesis import given, settings
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from diagnose.rundir import RunDirectory
-from mixedprec.checkpoint import examine_serving
-from mixedprec.matching import Refused, read_groups, read_in_vllm, served_layers
-from mixedprec.model import SourceModel
-from mixedprec.opening import open_model
-from mixedprec.serving import LOADS, REFUSES, VLLM, WRONG
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.mixedprec.checkpoints.matching import (
+    Refused,
+    read_groups,
+    read_in_vllm,
+    served_layers,
+)
+from awqscope.mixedprec.checkpoints.serving import LOADS, REFUSES, VLLM, WRONG
+from awqscope.mixedprec.checkpoints.writer import examine_serving
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.source import SourceModel
 from tests.grouped import LAYERS, quantizations
 from tests.spoiled import FAULTS, Opened, at, meaning, spoil, write_sound
 
@@ -256,7 +261,7 @@ def perplexity(nll: np.ndarray) -> float:
 
 
 def awqscope(*arguments: str) -> None:
-    command = [sys.executable, "-m", "app.cli", *arguments]
+    command = [sys.executable, "-m", "awqscope.app.cli", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
 

@@ -18,16 +18,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from app.facts import provenance_facts
-from app.show import show_run
-from diagnose.inputs import describe_source, note_aside
-from diagnose.rundir import RunDirectory
-from mixedprec.errors import InputError
-from mixedprec.opening import open_model
-from mixedprec.served_files import check_files
-from mixedprec.serving import REFUSES, SGLANG, VLLM, WRONG
-from mixedprec.stored import checkpoint_bytes
-from mixedprec.weight_files import choose_weight_files, find_weight_files, write_aside
+from awqscope.app.terminal.run import show_run
+from awqscope.app.words.run import provenance_facts
+from awqscope.diagnose.inputs.load import describe_source, note_aside
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes
+from awqscope.mixedprec.checkpoints.served_files import check_files
+from awqscope.mixedprec.checkpoints.serving import REFUSES, SGLANG, VLLM, WRONG
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.weight_files import (
+    choose_weight_files,
+    find_weight_files,
+    write_aside,
+)
 
 MakeModel = Callable[..., Path]
 Tensors = Mapping[str, Tensor]

@@ -11,22 +11,22 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from app.candidate import list_facts
-from app.request_checks import read_config
-from diagnose.compare_spec import CompareSpec
-from diagnose.comparison import prepare_comparison
-from diagnose.opened import open_source
-from diagnose.pipeline import FREE, plan_pipeline, run_pipeline
-from diagnose.rundir import RunDirectory
-from diagnose.spec import RunSpec
-from mixedprec.candidate import open_candidate
-from mixedprec.checkpoint import examine_serving, write_checkpoint
-from mixedprec.errors import InputError
-from mixedprec.opening import open_model
-from mixedprec.recipe import load_recipe
-from mixedprec.scheme import Scheme
-from mixedprec.serving import LOADS, SGLANG, TRANSFORMERS, VLLM, WRONG
-from mixedprec.stored import checkpoint_bytes, open_checkpoint
+from awqscope.app.dashboard.jobs.request_checks import read_config
+from awqscope.app.words.comparison import list_facts
+from awqscope.diagnose.runs.compare_spec import CompareSpec
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.stages.comparison import prepare_comparison
+from awqscope.diagnose.stages.pipeline import FREE, plan_pipeline, run_pipeline
+from awqscope.diagnose.trials.finished import open_source
+from awqscope.mixedprec.checkpoints.foreign import open_candidate
+from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes, open_checkpoint
+from awqscope.mixedprec.checkpoints.serving import LOADS, SGLANG, TRANSFORMERS, VLLM, WRONG
+from awqscope.mixedprec.checkpoints.writer import examine_serving, write_checkpoint
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.recipes.recipe import load_recipe
+from awqscope.mixedprec.scheme import Scheme
 from tests.searched import write_searched_run
 
 MakeModel = Callable[..., Path]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from diagnose.weights import WeightLog, measure_error
-from mixedprec.arithmetic import fake_quantize
-from mixedprec.scheme import Scheme
+from awqscope.diagnose.sweep.weights import WeightLog, measure_error
+from awqscope.mixedprec.awq.arithmetic import fake_quantize
+from awqscope.mixedprec.scheme import Scheme
 
 GROUP = 32
 
@@ -23,7 +23,9 @@ def part(weight: torch.Tensor, row: int, group: int) -> torch.Tensor:
 
 
 def test_agrees_with_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mixedprec.search.ELEMENTS_A_CHUNK", 1000)  # seven rows at a time
+    monkeypatch.setattr(
+        "awqscope.mixedprec.awq.losses.ELEMENTS_A_CHUNK", 1000
+    )  # seven rows at a time
     weight, _ = make_pair()
     effective = fake_quantize(weight, Scheme(4, GROUP, False))
     found = measure_error(weight, effective, GROUP)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.words import begin_sentence
+from awqscope.app.words.numbers import begin_sentence
 
 
 @pytest.mark.parametrize(

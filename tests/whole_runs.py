@@ -5,8 +5,8 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from diagnose.rundir import RunDirectory
-from diagnose.spec import RunSpec
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
 
 
 def measuring_spec(make_model: Callable[..., Path], text: Path) -> RunSpec:

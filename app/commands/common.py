@@ -1,4 +1,4 @@
-"""What commands share: errors and exit codes, files that they write, amounts."""
+"""What commands share: errors and exit codes, and files that they write."""
 
 import errno
 import functools
@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from app.interruption import interruptible
-from app.terminal import show_controls
-from diagnose.naming import RUN, find_kind
-from mixedprec.errors import InputError
-from mixedprec.shortage import explain_shortage
+from awqscope.app.commands.interruption import interruptible
+from awqscope.app.terminal.console import show_controls
+from awqscope.diagnose.runs.naming import RUN, find_kind
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.files.shortage import explain_shortage
 
 if TYPE_CHECKING:
-    from diagnose.tasks import Placement
+    from awqscope.diagnose.machine.tasks import Placement
 
 INPUT_ERROR = 2
 UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 STDOUT = Path("-")
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
@@ -94,7 +92,7 @@ def check_output(path: Path) -> None:
 def write_output(path: Path, text: str) -> None:
     """Write a file in one step, with the directories that it needs; what is there is replaced. `-`
     is stdout. InputError where it cannot be written."""
-    from mixedprec.files import write_text
+    from awqscope.mixedprec.files.atomic import write_text
 
     if path == STDOUT:
         # A page is in UTF-8 whatever the terminal's encoding.
@@ -111,7 +109,7 @@ def write_output(path: Path, text: str) -> None:
 def read_placement(device: str, workers: int | None, ray: str | None) -> "Placement":
     """Where the options say that tasks are carried out. InputError for a device that is not there,
     and for options that mean nothing together."""
-    from diagnose.tasks import AUTO, CPU, CUDA, Placement
+    from awqscope.diagnose.machine.tasks import AUTO, CPU, CUDA, Placement
 
     if ray is not None:
         # Which devices there are, the cluster says, not this machine.
@@ -133,7 +131,7 @@ def read_devices(device: str) -> tuple[str, ...]:
     """The devices that --device names. InputError for one that is not there."""
     import torch
 
-    from diagnose.tasks import AUTO, CPU, CUDA
+    from awqscope.diagnose.machine.tasks import AUTO, CPU, CUDA
 
     there = tuple(f"{CUDA}:{number}" for number in range(torch.cuda.device_count()))
     if device == CPU or (device == AUTO and not there):
@@ -150,35 +148,6 @@ def read_devices(device: str) -> tuple[str, ...]:
         found = f"there is {', '.join(there)}" if there else "torch finds none here"
         raise InputError(f"there is no device {absent[0]} ({found})", "use --device cpu, or auto")
     return named
-
-
-def parse_bytes(text: str, what: str = "amount of memory") -> int:
-    """`8GiB`, `4.97 MB`, or a number of bytes, with commas between thousands or without. InputError
-    for anything else. what: as which it is refused."""
-    number = r"(\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?)"
-    match = re.fullmatch(
-        number + r"\s*([KMGT]?)(i?)(?:B|bytes)?", text.strip(), re.IGNORECASE | re.ASCII
-    )
-    if not match:
-        raise InputError(f"{text!r} is no {what}", "give it like 8GiB or 500MB")
-    count, unit, binary = match.groups()
-    power = UNITS[unit.upper()]
-    if binary:
-        power = 1024 ** ("", "K", "M", "G", "T").index(unit.upper())
-    return int(float(count.replace(",", "")) * power)
-
-
-def parse_share(text: str) -> float:
-    """`95%`, `95` or `0.95`. InputError for anything else, and for what may be a share or a
-    percentage, such as 1.5."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(%?)", text.strip(), re.ASCII)
-    if match:
-        number = float(match[1])
-        if match[2] or 2 <= number <= 100:
-            number /= 100
-        if number <= 1:
-            return number
-    raise InputError(f"{text!r} is no share", "give it like 95% or 0.95")
 
 
 def refuse_run(model: str) -> None:
@@ -210,15 +179,9 @@ def warn_of_code(trusted: bool, model: str) -> None:
 def warn_of_type(record: Mapping[str, Any]) -> None:
     """Say on stderr what serving in the run's type is known to come to, if anything is against it:
     what is measured is in float32."""
-    from app.verdict import describe_run_type
-    from mixedprec.dtypes import write_type
+    from awqscope.app.words.verdict import describe_run_type
+    from awqscope.mixedprec.models.dtypes import write_type
 
     said = write_type(describe_run_type(record))
     if said:
         sys.stderr.write(f"awqscope: measured in float32. {said}\n")
-
-
-def default_out(model: str) -> Path:
-    """Where a run of `model` goes unless told otherwise."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.rstrip("/").rpartition("/")[2]).strip("-.")
-    return Path("reports") / (name or "run")

@@ -7,15 +7,8 @@ from typing import Annotated
 
 import typer
 
-from app.commands.common import (
-    default_out,
-    examples,
-    parse_bytes,
-    read_placement,
-    refuse_run,
-    warn_of_code,
-)
-from app.commands.options import (
+from awqscope.app.commands.common import examples, read_placement, refuse_run, warn_of_code
+from awqscope.app.commands.options import (
     ChunkWindowsOption,
     DeltaPplOption,
     DeviceOption,
@@ -33,7 +26,9 @@ from app.commands.options import (
     WorkersOption,
     ZOption,
 )
-from app.commands.show import print_run
+from awqscope.app.commands.show import print_run
+from awqscope.app.words.amounts import parse_bytes
+from awqscope.diagnose.runs.naming import default_out
 
 
 @examples(
@@ -77,7 +72,7 @@ def compare(
     SPEC is wikitext2[:SPLIT], a .txt, .jsonl or .parquet file by its name as it stands, or
     hub:NAME[:CONFIG]:SPLIT:COLUMN. SIZE is like 8GiB or 500MB.
     """
-    from diagnose.compare_spec import CompareSpec
+    from awqscope.diagnose.runs.compare_spec import CompareSpec
 
     refuse_run(reference)
     refuse_run(candidate)
@@ -98,8 +93,8 @@ def compare(
         trust_remote_code=trust_remote_code,
     )
     warn_of_code(trust_remote_code, reference)
-    from app.progress import list_plan, show_note, show_plan, show_progress
-    from diagnose.comparison import plan_comparison, run_comparison
+    from awqscope.app.terminal.progress import list_plan, show_note, show_plan, show_progress
+    from awqscope.diagnose.stages.comparison import plan_comparison, run_comparison
 
     out = out or default_out(candidate)
     if plan:

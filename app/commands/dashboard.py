@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands.common import check_runs, examples
+from awqscope.app.commands.common import check_runs, examples
 
 
 @examples(
@@ -41,9 +41,9 @@ def dashboard(
     read_only: Annotated[bool, typer.Option(help="Start and stop nothing from the pages.")] = False,
 ) -> None:
     """Open the web dashboard on every run in RUNS_DIR."""
-    from app.access import decide_access
-    from app.server import create_app, listen, open_socket
-    from app.store import Store
+    from awqscope.app.dashboard.access import decide_access
+    from awqscope.app.dashboard.server import create_app, listen, open_socket
+    from awqscope.app.store import Store
 
     check_runs(runs_dir, f"give the directory that it is in, {runs_dir.absolute().parent}")
     access = decide_access(

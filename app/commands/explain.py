@@ -7,16 +7,10 @@ from typing import Annotated
 
 import typer
 
-from app.commands.common import (
-    STDOUT,
-    check_output,
-    examples,
-    parse_bytes,
-    warn_of_type,
-    write_output,
-)
-from app.commands.options import MovedModelOption, RunArgument
-from mixedprec.errors import InputError
+from awqscope.app.commands.common import STDOUT, check_output, examples, warn_of_type, write_output
+from awqscope.app.commands.options import MovedModelOption, RunArgument
+from awqscope.app.words.amounts import parse_bytes
+from awqscope.mixedprec.errors import InputError
 
 
 @examples(
@@ -58,15 +52,15 @@ def explain(
     every block is quantized alone and restored alone, and the cheapest units are found whose
     promotion to the run's rescue width brings the 16-bit model's token back.
     """
-    from app.progress import show_progress
-    from app.show_explained import show_explained
-    from app.terminal import PlainConsole
-    from diagnose.explain import explain as explain_prompts
-    from diagnose.greedy import fits_in_memory
-    from diagnose.memory import return_freed_tensors
-    from diagnose.opened import open_run
-    from diagnose.prompts import read_prompts
-    from diagnose.rundir import RunDirectory
+    from awqscope.app.terminal.console import PlainConsole
+    from awqscope.app.terminal.explanation import show_explained
+    from awqscope.app.terminal.progress import show_progress
+    from awqscope.diagnose.explain.explain import explain as explain_prompts
+    from awqscope.diagnose.explain.greedy import fits_in_memory
+    from awqscope.diagnose.explain.prompts import read_prompts
+    from awqscope.diagnose.machine.memory import return_freed_tensors
+    from awqscope.diagnose.runs.directory import RunDirectory
+    from awqscope.diagnose.trials.finished import open_run
 
     if (prompt is None) == (prompts is None):
         raise InputError("one prompt or a file of them is needed", "give --prompt or --prompts")

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from app.commands.common import STDOUT, check_output, examples, write_output
-from mixedprec.errors import InputError
+from awqscope.app.commands.common import STDOUT, check_output, examples, write_output
+from awqscope.mixedprec.errors import InputError
 
 
 @examples(
@@ -52,7 +52,7 @@ def gate(
     Every limit is decided on the whole 95% interval of its number. Exit code 0: all hold. 1: one
     does not. 3: one cannot be decided, and none fails; the table says how many tokens would.
     """
-    from diagnose.policy import DEFAULT_PATH, SCHEMA_PATH, load_policy
+    from awqscope.diagnose.gate.policy import DEFAULT_PATH, SCHEMA_PATH, load_policy
 
     if print_policy or print_schema:
         print((DEFAULT_PATH if print_policy else SCHEMA_PATH).read_text(encoding="utf-8"), end="")
@@ -60,10 +60,15 @@ def gate(
     if path is None:
         raise InputError("no run was given", "awqscope gate RUN")
 
-    from app.gate_outputs import write_json_text, write_junit, write_markdown, write_terminal
-    from app.terminal import PlainConsole
-    from diagnose.gate import judge_run
-    from diagnose.rundir import RunDirectory, reads_run
+    from awqscope.app.terminal.console import PlainConsole
+    from awqscope.app.terminal.gate import (
+        write_json_text,
+        write_junit,
+        write_markdown,
+        write_terminal,
+    )
+    from awqscope.diagnose.gate.verdict import judge_run
+    from awqscope.diagnose.runs.directory import RunDirectory, reads_run
 
     given = {"junit": junit, "markdown": markdown, "json": json_file}
     files = {kind: file for kind, file in given.items() if file is not None}

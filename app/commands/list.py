@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands.common import check_runs, examples
+from awqscope.app.commands.common import check_runs, examples
 
 
 @examples("awqscope list", "awqscope list /data/runs --json")
@@ -28,8 +28,8 @@ def list_runs(
 
 def print_runs(runs_dir: Path, as_json: bool) -> None:
     """The runs of a directory, as JSON or as a table."""
-    from app.listing import list_json, write_runs
-    from app.store import Store
+    from awqscope.app.store import Store
+    from awqscope.app.terminal.runs import list_json, write_runs
 
     runs = Store(runs_dir).list_runs()
     if as_json:

@@ -9,22 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.commands.common import (
-    STDOUT,
-    check_output,
-    examples,
-    parse_bytes,
-    parse_share,
-    warn_of_type,
-    write_output,
-)
-from app.commands.options import BUDGET, MovedModelOption, RunArgument
-from mixedprec.baselines import Contestant, predict_contest
-from mixedprec.errors import InputError
+from awqscope.app.commands.common import STDOUT, check_output, examples, warn_of_type, write_output
+from awqscope.app.commands.options import BUDGET, MovedModelOption, RunArgument
+from awqscope.app.words.amounts import parse_bytes, parse_share
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.recipes.baselines import Contestant, predict_contest
 
 if TYPE_CHECKING:
-    from diagnose.rundir import RunDirectory
-    from mixedprec import Recipe, Scores
+    from awqscope.diagnose.runs.directory import RunDirectory
+    from awqscope.mixedprec.recipes.recipe import Recipe
+    from awqscope.mixedprec.recipes.scores import Scores
 
 FUSING = "vLLM and SGLang"
 # Formats and servers that people name, and the tool that writes what they read.
@@ -115,14 +109,14 @@ def recipe(
     recipe for `requantize`. With --verify all are measured on the run's text (and kept in
     RUN/races/); with --refine alone nothing is kept in RUN.
     """
-    from app.progress import show_progress
-    from app.standings import print_recipe
-    from diagnose.rundir import RunDirectory
-    from diagnose.scores import read_scores, read_squared_errors
-    from diagnose.spec import RunSpec
-    from mixedprec.baselines import list_baselines
-    from mixedprec.recipe import recipe_json, save_recipe
-    from mixedprec.solver import limit_widths, unit_room
+    from awqscope.app.terminal.progress import show_progress
+    from awqscope.app.terminal.recipe import print_recipe
+    from awqscope.diagnose.runs.directory import RunDirectory
+    from awqscope.diagnose.runs.scores import read_scores, read_squared_errors
+    from awqscope.diagnose.runs.spec import RunSpec
+    from awqscope.mixedprec.recipes.baselines import list_baselines
+    from awqscope.mixedprec.recipes.recipe import recipe_json, save_recipe
+    from awqscope.mixedprec.recipes.solver import limit_widths, unit_room
 
     if emit == "list":
         _list_dialects()
@@ -162,7 +156,7 @@ def recipe(
     contestants: list[Contestant] = []
     with show_progress() as on_progress:
         if refine or verify:
-            from diagnose.contest import better, hold_contest, open_course
+            from awqscope.diagnose.trials.contest import better, hold_contest, open_course
 
             course = open_course(run, model)
         if refine:
@@ -190,7 +184,7 @@ def recipe(
         save_recipe(run.path / "races" / f"{name}.json", chosen)
     text = json.dumps(recipe_json(chosen), indent=2, ensure_ascii=False)
     if emit:
-        from mixedprec.emitters import emit as write_dialect
+        from awqscope.mixedprec.recipes.emitters import emit as write_dialect
 
         text = write_dialect(emit, chosen, spec.schemes)
     text = text.rstrip("\n") + "\n"
@@ -203,7 +197,7 @@ def recipe(
 
 
 def _list_dialects() -> None:
-    from mixedprec.emitters import EMITTERS
+    from awqscope.mixedprec.recipes.emitters import EMITTERS
 
     for name, emitter in EMITTERS.items():
         print(f"{name:16}{emitter.purpose}")
@@ -211,7 +205,7 @@ def _list_dialects() -> None:
 
 def _check_dialect(emit: str | None) -> None:
     """InputError for a dialect that is not there: before anything is measured."""
-    from mixedprec.emitters import EMITTERS
+    from awqscope.mixedprec.recipes.emitters import EMITTERS
 
     if emit is not None and emit not in EMITTERS:
         nearest = difflib.get_close_matches(emit.lower(), [*EMITTERS, *READERS], n=1)
@@ -237,8 +231,8 @@ def _check_races(run: "RunDirectory") -> None:
 
 def _choose(run: "RunDirectory", scores: "Scores", asked: dict[str, Any]) -> "Recipe":
     """The recipe for what was asked; the run's own where nothing was."""
-    from mixedprec.recipe import load_recipe
-    from mixedprec.solver import recipe_of, solve
+    from awqscope.mixedprec.recipes.recipe import load_recipe
+    from awqscope.mixedprec.recipes.solver import recipe_of, solve
 
     if asked:
         return solve(scores, **asked)

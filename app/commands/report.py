@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from app.commands.common import STDOUT, examples, write_output
-from app.commands.options import RunArgument
-from mixedprec.errors import InputError
+from awqscope.app.commands.common import STDOUT, examples, write_output
+from awqscope.app.commands.options import RunArgument
+from awqscope.mixedprec.errors import InputError
 
 SUFFIXES = (".html", ".htm")
 
@@ -32,10 +32,10 @@ def report(
     that is there is replaced, in one step. The page asks nobody for anything, and the same run
     gives the same page.
     """
-    from app.report.findings import read_findings
-    from app.report.page import write_page
-    from diagnose.policy import load_policy
-    from diagnose.rundir import reads_run
+    from awqscope.app.report.contents import read_findings
+    from awqscope.app.report.page import write_page
+    from awqscope.diagnose.gate.policy import load_policy
+    from awqscope.diagnose.runs.directory import reads_run
 
     # Nothing but a page is ever replaced, such as a recipe named by mistake.
     if out != STDOUT and (out.suffix.lower() not in SUFFIXES or out.is_dir()):

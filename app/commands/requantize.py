@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from app.commands.common import examples, parse_bytes
-from app.commands.options import MovedModelOption, RunArgument
-from mixedprec.errors import InputError
+from awqscope.app.commands.common import examples
+from awqscope.app.commands.options import MovedModelOption, RunArgument
+from awqscope.app.words.amounts import parse_bytes
+from awqscope.mixedprec.errors import InputError
 
 
 @examples(
@@ -59,20 +60,20 @@ def requantize(
     another process, and every tensor compared with what recipe and searches say;
     OUT/awqscope-proof.json holds the result. OUT/README.md is its model card.
     """
-    from app.progress import show_progress
-    from app.verdict import write_proof
-    from diagnose.opened import open_source
-    from diagnose.proof import Subject
-    from diagnose.repair import PROOF_NAME, prove_checkpoint, write_model_card
-    from diagnose.rundir import RunDirectory
-    from diagnose.spec import RunSpec
-    from diagnose.type_words import describe_type
-    from mixedprec.checkpoint import served_dtype, write_checkpoint
-    from mixedprec.recipe import check_fits, load_recipe
-    from mixedprec.scheme import FP16_BITS
-    from mixedprec.served import name_dtype
-    from mixedprec.serving import write_serving
-    from mixedprec.stored import checkpoint_bytes
+    from awqscope.app.terminal.progress import show_progress
+    from awqscope.app.words.verdict import write_proof
+    from awqscope.diagnose.proof.prove import Subject
+    from awqscope.diagnose.runs.directory import RunDirectory
+    from awqscope.diagnose.runs.spec import RunSpec
+    from awqscope.diagnose.runs.type_words import describe_type
+    from awqscope.diagnose.stages.repair import PROOF_NAME, prove_checkpoint, write_model_card
+    from awqscope.diagnose.trials.finished import open_source
+    from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes
+    from awqscope.mixedprec.checkpoints.serving import write_serving
+    from awqscope.mixedprec.checkpoints.writer import served_dtype, write_checkpoint
+    from awqscope.mixedprec.models.served import name_dtype
+    from awqscope.mixedprec.recipes.recipe import check_fits, load_recipe
+    from awqscope.mixedprec.scheme import FP16_BITS
 
     budget = None if max_memory is None else parse_bytes(max_memory)
     found = RunDirectory(path)

@@ -9,15 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from app.commands.common import (
-    default_out,
-    examples,
-    parse_bytes,
-    read_placement,
-    refuse_run,
-    warn_of_code,
-)
-from app.commands.options import (
+from awqscope.app.commands.common import examples, read_placement, refuse_run, warn_of_code
+from awqscope.app.commands.options import (
     FLAGGING,
     MACHINE,
     TEXTS,
@@ -40,7 +33,9 @@ from app.commands.options import (
     WorkersOption,
     ZOption,
 )
-from app.commands.show import print_run
+from awqscope.app.commands.show import print_run
+from awqscope.app.words.amounts import parse_bytes
+from awqscope.diagnose.runs.naming import default_out
 
 
 @examples(
@@ -145,7 +140,7 @@ def run(
     SPEC is wikitext2[:SPLIT], a .txt, .jsonl or .parquet file by its name as it stands, or
     hub:NAME[:CONFIG]:SPLIT:COLUMN. SIZE is like 8GiB or 500MB.
     """
-    from diagnose.spec import RunSpec
+    from awqscope.diagnose.runs.spec import RunSpec
 
     refuse_run(model)
     placement = read_placement(device, workers, ray)
@@ -184,7 +179,7 @@ def run(
 @examples("awqscope demo", "awqscope demo --out /tmp/demo --json")
 def demo(out: OutOption = None, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
     """The same on the bundled model, which has one planted fault."""
-    from app.demo import demo_spec
+    from awqscope.app.demo import demo_spec
 
     placement = read_placement("auto", None, None)
     carry_out(demo_spec(seed), out or Path("reports/demo"), as_json, placement)
@@ -192,8 +187,8 @@ def demo(out: OutOption = None, seed: SeedOption = 0, as_json: JsonOption = Fals
 
 def print_plan(spec: Any, out: Path, as_json: bool, placement: Any) -> None:
     """Print what a run would take."""
-    from app.progress import list_plan, show_note
-    from diagnose.pipeline import plan_pipeline
+    from awqscope.app.terminal.progress import list_plan, show_note
+    from awqscope.diagnose.stages.pipeline import plan_pipeline
 
     found, without = plan_pipeline(spec, out, placement, show_note), spec.no_checkpoint
     if as_json:
@@ -203,8 +198,8 @@ def print_plan(spec: Any, out: Path, as_json: bool, placement: Any) -> None:
 
 
 def carry_out(spec: Any, out: Path, as_json: bool, placement: Any) -> None:
-    from app.progress import show_note, show_plan, show_progress
-    from diagnose.pipeline import run_pipeline
+    from awqscope.app.terminal.progress import show_note, show_plan, show_progress
+    from awqscope.diagnose.stages.pipeline import run_pipeline
 
     began = time.monotonic()
     with show_progress() as on_progress:

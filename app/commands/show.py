@@ -4,10 +4,10 @@ import json
 import sys
 from pathlib import Path
 
-from app.commands.common import examples
-from app.commands.list import print_runs
-from app.commands.options import JsonOption, RunArgument
-from diagnose.naming import RUNS, find_kind
+from awqscope.app.commands.common import examples
+from awqscope.app.commands.list import print_runs
+from awqscope.app.commands.options import JsonOption, RunArgument
+from awqscope.diagnose.runs.naming import RUNS, find_kind
 
 
 @examples("awqscope show reports/my-model", "awqscope show reports/my-model --json")
@@ -24,9 +24,9 @@ def show(path: RunArgument, as_json: JsonOption = False) -> None:
 
 def print_run(path: Path, as_json: bool) -> None:
     """A run's headline as JSON, or all of it in words and tables."""
-    from app.show import show_run
-    from app.terminal import PlainConsole
-    from diagnose.rundir import RunDirectory, reads_run
+    from awqscope.app.terminal.console import PlainConsole
+    from awqscope.app.terminal.run import show_run
+    from awqscope.diagnose.runs.directory import RunDirectory, reads_run
 
     run = RunDirectory(path)
     if as_json:

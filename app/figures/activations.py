@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from app.figures.frame import BLUE, DECADES, GREY, ORANGE, choose_log, make_figure
+from awqscope.app.figures.frame import BLUE, DECADES, GREY, ORANGE, choose_log, make_figure
 
 # Labels closer than this share of the axis would be written into each other.
 APART = 0.05

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from app.figures.frame import (
+from awqscope.app.figures.frame import (
     BLUE,
     FROM_ZERO,
     GREEN,
@@ -20,8 +20,8 @@ from app.figures.frame import (
     make_figure,
     share_hover,
 )
-from app.predict import unit_kl
-from app.words import interval, number
+from awqscope.app.words.numbers import interval, number
+from awqscope.app.words.predict import unit_kl
 
 
 def draw_profile(rows: Sequence[Row], metric: str, scale: str) -> go.Figure:

@@ -4,7 +4,16 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from app.figures.frame import BLUE, DECADES, FROM_ZERO, GREY, ORANGE, Row, escape, make_figure
+from awqscope.app.figures.frame import (
+    BLUE,
+    DECADES,
+    FROM_ZERO,
+    GREY,
+    ORANGE,
+    Row,
+    escape,
+    make_figure,
+)
 
 
 def draw_recipes(points: Sequence[Row]) -> go.Figure:

@@ -5,7 +5,16 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from app.figures.frame import BLUE, GREEN, GREY, METRIC_NAMES, ORANGE, Row, escape, make_figure
+from awqscope.app.figures.frame import (
+    BLUE,
+    GREEN,
+    GREY,
+    METRIC_NAMES,
+    ORANGE,
+    Row,
+    escape,
+    make_figure,
+)
 
 
 def draw_token(

@@ -3,8 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from app.candidate import ABOUT_PLACES, NO_UNITS
-from app.facts import (
+from awqscope.app.figures.blocks import draw_profile, draw_units
+from awqscope.app.report.contents import Findings
+from awqscope.app.report.pieces import Chart, Row, Table
+from awqscope.app.words.comparison import ABOUT_PLACES, NO_UNITS
+from awqscope.app.words.numbers import interval, number, show_token
+from awqscope.app.words.run import (
     METRICS,
     PLACE_COLUMNS,
     WIDTH_COLUMNS,
@@ -22,12 +26,8 @@ from app.facts import (
     worst_blocks,
     worst_units,
 )
-from app.figures.blocks import draw_profile, draw_units
-from app.report.findings import Findings
-from app.report.pieces import Chart, Row, Table
-from app.sites import order_kinds
-from app.words import interval, number, show_token
-from diagnose.rundir import is_comparison
+from awqscope.app.words.sites import order_kinds
+from awqscope.diagnose.runs.directory import is_comparison
 
 SPOILED = 6
 OUTLIERS = 3

@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.candidate import NO_RECIPE
-from app.facts import list_hashes, measured_points, point_rows, provenance_facts
-from app.figures.recipes import draw_recipes
-from app.predict import predict, unit_table
-from app.report.findings import Findings
-from app.report.pieces import Chart, Table
-from app.words import interval, megabytes, number, share
-from diagnose.rundir import is_comparison
-from mixedprec.widths import list_changed, list_widths
+from awqscope.app.figures.recipes import draw_recipes
+from awqscope.app.report.contents import Findings
+from awqscope.app.report.pieces import Chart, Table
+from awqscope.app.words.comparison import NO_RECIPE
+from awqscope.app.words.numbers import interval, megabytes, number, share
+from awqscope.app.words.predict import predict, unit_table
+from awqscope.app.words.run import list_hashes, measured_points, point_rows, provenance_facts
+from awqscope.diagnose.runs.directory import is_comparison
+from awqscope.mixedprec.recipes.widths import list_changed, list_widths
 
 
 @dataclass(frozen=True)

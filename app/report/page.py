@@ -19,16 +19,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from app.candidate import name_candidate, name_uniform, write_note
-from app.facts import headline_tiles, promoted_units
-from app.report import damage, outcome, passages, release
-from app.report.findings import Findings
-from app.verdict import write_verdict
-from app.words import reads_as_number
-from diagnose.rundir import is_comparison
+from awqscope.app.report import damage, outcome, passages, release
+from awqscope.app.report.contents import Findings
+from awqscope.app.words.comparison import name_candidate, name_uniform, write_note
+from awqscope.app.words.numbers import reads_as_number
+from awqscope.app.words.run import headline_tiles, promoted_units
+from awqscope.app.words.verdict import write_verdict
+from awqscope.diagnose.runs.directory import is_comparison
 
 HERE = Path(__file__).parent
-STYLE = HERE.parent / "assets" / "awqscope.css"
+STYLE = HERE.parent / "dashboard" / "assets" / "awqscope.css"
 DARK = re.compile(r':root\[data-mantine-color-scheme="dark"\] (\{[^}]*\})')
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 # Inside a script element these could end it, or begin what HTML reads otherwise.

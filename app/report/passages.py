@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from app.candidate import name_briefly
-from app.facts import shade, token_summary, token_value
-from app.report.findings import Findings, Passage
-from app.report.pieces import Row
-from app.words import number, show_line_ends, show_token
+from awqscope.app.report.contents import Findings, Passage
+from awqscope.app.report.pieces import Row
+from awqscope.app.words.comparison import name_briefly
+from awqscope.app.words.numbers import number, show_line_ends, show_token
+from awqscope.app.words.run import shade, token_summary, token_value
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from app.gate_outputs import SIGNS, write_lines, write_sentence
-from app.report.findings import Findings
-from app.report.pieces import Table
-from diagnose.gate import FAIL, INCONCLUSIVE, PASS
-from diagnose.policy import DEFAULT_NAME
+from awqscope.app.report.contents import Findings
+from awqscope.app.report.pieces import Table
+from awqscope.app.terminal.gate import SIGNS, write_lines, write_sentence
+from awqscope.diagnose.gate.policy import DEFAULT_NAME
+from awqscope.diagnose.gate.verdict import FAIL, INCONCLUSIVE, PASS
 
 LOOKS = {PASS: "good", FAIL: "bad", INCONCLUSIVE: "busy"}
 COLUMNS = {

@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from diagnose.activations import ActivationLog
-from diagnose.branches import Branch, Plan, Sweepable
-from diagnose.likelihood import TokenScores
-from diagnose.planning import Room, planned_windows, room_for
-from diagnose.ranges import RangeLog
-from diagnose.rundir import OnProgress, RunDirectory
-from diagnose.spec import RunSpec
-from diagnose.spikes import Thresholds
-from diagnose.sweep import run_sweep
-from diagnose.tasks import CHUNKS_A_WORKER, OnStep, Task, Workers, list_missing
-from diagnose.weights import WeightLog
-from mixedprec.model import SourceModel
-from mixedprec.served import served_outside
-from mixedprec.streams import batch_size, list_slices
+from awqscope.diagnose.machine.tasks import CHUNKS_A_WORKER, OnStep, Task, Workers, list_missing
+from awqscope.diagnose.plan.room import Room, planned_windows, room_for
+from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.statistics.likelihood import TokenScores
+from awqscope.diagnose.statistics.spikes import Thresholds
+from awqscope.diagnose.sweep.activations import ActivationLog
+from awqscope.diagnose.sweep.branches import Branch, Plan, Sweepable
+from awqscope.diagnose.sweep.one_pass import run_sweep
+from awqscope.diagnose.sweep.ranges import RangeLog
+from awqscope.diagnose.sweep.weights import WeightLog
+from awqscope.mixedprec.models.served import served_outside
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.models.streams import batch_size, list_slices
 
 
 class Options(Protocol):

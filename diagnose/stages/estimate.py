@@ -7,19 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diagnose.bootstrap import Resampler
-from diagnose.estimator import estimate_units, sampling_error
-from diagnose.inputs import Inputs
-from diagnose.planning import Room, planned_windows, room_for
-from diagnose.rundir import OnProgress, RunDirectory
-from diagnose.sizes import linear_bytes, unit_bytes
-from diagnose.spec import RunSpec
-from diagnose.stages.chunks import finish_tasks, fix_chunks, read_tensors
-from diagnose.tables import LINEARS, UNITS
-from diagnose.tasks import OnStep, Task, Workers
-from mixedprec.families import Unit, list_units
-from mixedprec.model import SourceModel
-from mixedprec.scheme import FP16_BITS
+from awqscope.diagnose.inputs.load import Inputs
+from awqscope.diagnose.inputs.sizes import linear_bytes, unit_bytes
+from awqscope.diagnose.machine.tasks import OnStep, Task, Workers
+from awqscope.diagnose.plan.room import Room, planned_windows, room_for
+from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.runs.tables import LINEARS, UNITS
+from awqscope.diagnose.stages.chunks import finish_tasks, fix_chunks, read_tensors
+from awqscope.diagnose.statistics.bootstrap import Resampler
+from awqscope.diagnose.sweep.estimator import estimate_units, sampling_error
+from awqscope.mixedprec.families.table import Unit, list_units
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.scheme import FP16_BITS
 
 # What the sampling of tokens may add to the estimates' error (95%), and the most samples for it.
 ESTIMATE_ERROR = 0.1

@@ -3,11 +3,17 @@
 import torch
 from torch import Tensor
 
-from diagnose.bootstrap import Resampler
-from diagnose.branches import UNIFORM
-from diagnose.inputs import Inputs
-from diagnose.likelihood import TokenScores
-from diagnose.refine import (
+from awqscope.diagnose.inputs.load import Inputs
+from awqscope.diagnose.inputs.sizes import unit_bytes
+from awqscope.diagnose.machine.tasks import Workers
+from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.runs.tables import PROMOTIONS, UNITS
+from awqscope.diagnose.stages.chunks import plan_sweep, swept_chunks
+from awqscope.diagnose.statistics.bootstrap import Resampler
+from awqscope.diagnose.statistics.likelihood import TokenScores
+from awqscope.diagnose.sweep.branches import UNIFORM
+from awqscope.diagnose.sweep.promotions import (
     Promotion,
     choose_promotion,
     pick_for_verification,
@@ -15,13 +21,7 @@ from diagnose.refine import (
     rank_correlation,
     unit_branch,
 )
-from diagnose.rundir import OnProgress, RunDirectory
-from diagnose.sizes import unit_bytes
-from diagnose.spec import RunSpec
-from diagnose.stages.chunks import plan_sweep, swept_chunks
-from diagnose.tables import PROMOTIONS, UNITS
-from diagnose.tasks import Workers
-from mixedprec.families import list_units
+from awqscope.mixedprec.families.table import list_units
 
 
 def kl_by_window(scores: dict[str, TokenScores]) -> dict[str, Tensor]:

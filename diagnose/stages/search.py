@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
-from diagnose.inputs import Inputs
-from diagnose.planning import Room, room_for
-from diagnose.rundir import OnProgress, RunDirectory
-from diagnose.spec import RunSpec
-from diagnose.tasks import OnStep, Task, Workers
-from mixedprec.block_search import missing_blocks, search_from, search_model, stream_inputs
-from mixedprec.model import SourceModel
-from mixedprec.scheme import Scheme
-from mixedprec.searches import is_complete, read_uncalibrated, search_path
-from mixedprec.streams import load_stream, save_stream
+from awqscope.diagnose.inputs.load import Inputs
+from awqscope.diagnose.machine.tasks import OnStep, Task, Workers
+from awqscope.diagnose.plan.room import Room, room_for
+from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.mixedprec.awq.choices import is_complete, read_uncalibrated, search_path
+from awqscope.mixedprec.awq.search import missing_blocks, search_from, search_model, stream_inputs
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.models.streams import load_stream, save_stream
+from awqscope.mixedprec.scheme import Scheme
 
 
 def search_stage(

@@ -10,19 +10,32 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from diagnose.activations import ActivationLog
-from diagnose.bootstrap import Resampler
-from diagnose.branches import CONTROL, REFERENCE, UNIFORM, Sweepable, block_branches, count_streams
-from diagnose.inputs import Inputs
-from diagnose.measure import TOKENS_A_ROW_GROUP, block_rows, join_chunks, reduce_chunk, token_table
-from diagnose.ranges import join_ranges
-from diagnose.rundir import OnProgress, RunDirectory
-from diagnose.sizes import model_bytes
-from diagnose.spec import RunSpec
-from diagnose.stages.chunks import Options, Subject, plan_sweep, read_tensors, swept_chunks
-from diagnose.tables import ACTIVATIONS, BLOCKS, RANGES, WEIGHTS
-from diagnose.tasks import Workers
-from diagnose.weights import weight_rows
+from awqscope.diagnose.inputs.load import Inputs
+from awqscope.diagnose.inputs.sizes import model_bytes
+from awqscope.diagnose.machine.tasks import Workers
+from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.runs.tables import ACTIVATIONS, BLOCKS, RANGES, WEIGHTS
+from awqscope.diagnose.stages.chunks import Options, Subject, plan_sweep, read_tensors, swept_chunks
+from awqscope.diagnose.statistics.bootstrap import Resampler
+from awqscope.diagnose.sweep.activations import ActivationLog
+from awqscope.diagnose.sweep.branches import (
+    CONTROL,
+    REFERENCE,
+    UNIFORM,
+    Sweepable,
+    block_branches,
+    count_streams,
+)
+from awqscope.diagnose.sweep.ranges import join_ranges
+from awqscope.diagnose.sweep.results import (
+    TOKENS_A_ROW_GROUP,
+    block_rows,
+    join_chunks,
+    reduce_chunk,
+    token_table,
+)
+from awqscope.diagnose.sweep.weights import weight_rows
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> list[str]:

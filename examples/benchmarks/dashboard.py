@@ -28,9 +28,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
-from app.urls import link
-from diagnose.tables import ACTIVATIONS, BLOCKS, TOKENS, UNITS
-from mixedprec.files import write_json
+from awqscope.app.dashboard.urls import link
+from awqscope.diagnose.runs.tables import ACTIVATIONS, BLOCKS, TOKENS, UNITS
+from awqscope.mixedprec.files.atomic import write_json
 
 SAMPLE = Path(__file__).parent.parent.parent / "reports" / "sample"
 CHROMIUM = "/usr/bin/chromium"
@@ -280,7 +280,7 @@ def start_server(root: Path) -> Iterator[Server]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     began = time.perf_counter()
-    command = [sys.executable, "-m", "app.cli", "dashboard", str(root), "--port", str(port)]
+    command = [sys.executable, "-m", "awqscope", "dashboard", str(root), "--port", str(port)]
     process = subprocess.Popen(command)
     try:
         while True:

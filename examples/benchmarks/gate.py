@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from diagnose.bootstrap import TAIL, bounded
-from diagnose.criteria import SECTIONS, Criterion
-from diagnose.evidence import read_finished
-from diagnose.findings import (
+from awqscope.diagnose.gate.criteria import SECTIONS, Criterion
+from awqscope.diagnose.gate.evidence import read_finished
+from awqscope.diagnose.gate.findings import (
     Finding,
     Measured,
     Missing,
@@ -26,9 +25,10 @@ from diagnose.findings import (
     read_measured,
     score_columns,
 )
-from diagnose.gate import FAIL, INCONCLUSIVE, PASS, weigh
-from diagnose.policy import Limit
-from diagnose.rundir import RunDirectory
+from awqscope.diagnose.gate.policy import Limit
+from awqscope.diagnose.gate.verdict import FAIL, INCONCLUSIVE, PASS, weigh
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.statistics.bootstrap import TAIL, bounded
 
 SAMPLE = Path(__file__).parents[2] / "reports" / "sample"
 MEASURES = ("ppl_ratio", "kl", "kl_p999", "top1_agreement")

@@ -27,12 +27,12 @@ import torch
 from safetensors.torch import save_file
 from transformers import LlamaConfig
 
-from app.commands.common import parse_bytes
-from app.demo import find_demo
-from diagnose.rundir import RunDirectory
+from awqscope.app.demo import find_demo
+from awqscope.app.words.amounts import parse_bytes
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.mixedprec.files.atomic import write_json
 from examples.benchmarks.cap import Cap, NoCapError, open_cap
 from examples.train_model import train_tokenizer
-from mixedprec.files import write_json
 
 VOCABULARY = 2048
 # Wide blocks: a unit costs a pass through all that are behind it, so that a deep model of the same
@@ -49,11 +49,11 @@ PROGRAM = """
 import json, sys
 from functools import partial
 from pathlib import Path
-from diagnose.pipeline import prepare_run, run_pipeline
-from diagnose.rundir import RunDirectory
-from diagnose.spec import RunSpec
-from mixedprec.search import BlockSearch
-from mixedprec.searches import save_search, search_path
+from awqscope.diagnose.stages.pipeline import prepare_run, run_pipeline
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.mixedprec.awq.losses import BlockSearch
+from awqscope.mixedprec.awq.choices import save_search, search_path
 
 options, out = json.loads(sys.argv[1]), Path(sys.argv[2])
 spec, run = RunSpec(**options), RunDirectory(out)

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import torch
 
-from app.demo import demo_spec
-from diagnose.pipeline import run_pipeline
+from awqscope.app.demo import demo_spec
+from awqscope.diagnose.stages.pipeline import run_pipeline
 from examples.benchmarks import scoring, search, shapes, sweep
 from examples.benchmarks.pieces import Kept, Measured
 

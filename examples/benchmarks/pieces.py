@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mixedprec.files import write_json
+from awqscope.mixedprec.files.atomic import write_json
 
 
 @dataclass(frozen=True)

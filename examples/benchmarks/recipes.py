@@ -16,22 +16,22 @@ from pathlib import Path
 import numpy as np
 from pandas import Series
 
-from app.demo import demo_spec
-from diagnose.branches import REFERENCE, Branch, Plan
-from diagnose.contest import Course, better
-from diagnose.estimator import estimate_units
-from diagnose.inputs import Inputs, load_inputs
-from diagnose.pipeline import run_pipeline
-from diagnose.race import measure_kl
-from diagnose.refine import unit_branch
-from diagnose.rundir import RunDirectory
-from diagnose.scores import read_scores, read_squared_errors
-from diagnose.spec import RunSpec
-from diagnose.sweep import run_sweep
-from mixedprec import Option, Scores, recipe_of, solve
-from mixedprec.baselines import list_baselines
-from mixedprec.families import list_units
-from mixedprec.scheme import FP16_BITS
+from awqscope import Option, Scores, recipe_of, solve
+from awqscope.app.demo import demo_spec
+from awqscope.diagnose.inputs.load import Inputs, load_inputs
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.scores import read_scores, read_squared_errors
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.stages.pipeline import run_pipeline
+from awqscope.diagnose.sweep.branches import REFERENCE, Branch, Plan
+from awqscope.diagnose.sweep.estimator import estimate_units
+from awqscope.diagnose.sweep.one_pass import run_sweep
+from awqscope.diagnose.sweep.promotions import unit_branch
+from awqscope.diagnose.trials.contest import Course, better
+from awqscope.diagnose.trials.race import measure_kl
+from awqscope.mixedprec.families.table import list_units
+from awqscope.mixedprec.recipes.baselines import list_baselines
+from awqscope.mixedprec.scheme import FP16_BITS
 
 TARGETS = (4.5, 5.0)
 

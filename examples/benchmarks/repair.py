@@ -12,9 +12,9 @@ from pathlib import Path
 
 from transformers import Qwen2Config
 
-from app.demo import demo_spec, find_demo
-from diagnose.pipeline import run_pipeline
-from diagnose.spec import RunSpec
+from awqscope.app.demo import demo_spec, find_demo
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.stages.pipeline import run_pipeline
 from examples.demo.build import FAULT
 from examples.plant_fault import plant_fault
 from examples.train_model import train_model, train_tokenizer

@@ -5,11 +5,11 @@ import time
 
 import torch
 
-from diagnose.tasks import OnStep
+from awqscope.diagnose.machine.tasks import OnStep
 
 
 def rest(device: torch.device, on_step: OnStep) -> None:
     """The work of a task that leaves its process with everything imported."""
-    import diagnose.pipeline  # noqa: F401
+    import awqscope.diagnose.stages.pipeline  # noqa: F401
 
     time.sleep(1)

@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from diagnose.contest import Course, open_course
-from diagnose.estimator import estimate_units
-from diagnose.race import measure_kl
-from diagnose.rundir import RunDirectory
-from diagnose.scores import read_scores
+from awqscope import Option, ScoredUnit, Scores, recipe_of, solve
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.scores import read_scores
+from awqscope.diagnose.sweep.estimator import estimate_units
+from awqscope.diagnose.trials.contest import Course, open_course
+from awqscope.diagnose.trials.race import measure_kl
 from examples.benchmarks.pieces import Piece, print_all
-from mixedprec import Option, ScoredUnit, Scores, recipe_of, solve
 
 TARGETS = (4.5, 5.0)
 Bits = dict[str, int]

@@ -19,17 +19,17 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from app.demo import find_demo
-from diagnose.corpora import cut_windows, load_corpus, load_tokenizer
+from awqscope.app.demo import find_demo
+from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
+from awqscope.mixedprec.awq.arithmetic import fake_quantize
+from awqscope.mixedprec.awq.autoawq import MendedQuantizer, quantize_with_autoawq
+from awqscope.mixedprec.awq.choices import load_search, search_path
+from awqscope.mixedprec.awq.losses import BlockSearch
+from awqscope.mixedprec.awq.search import scale_block, search_model
+from awqscope.mixedprec.models.forward import get_linear
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.scheme import Scheme
 from examples.benchmarks.pieces import Piece, print_all
-from mixedprec.arithmetic import fake_quantize
-from mixedprec.autoawq import MendedQuantizer, quantize_with_autoawq
-from mixedprec.block_search import scale_block, search_model
-from mixedprec.forward import get_linear
-from mixedprec.opening import open_model
-from mixedprec.scheme import Scheme
-from mixedprec.search import BlockSearch
-from mixedprec.searches import load_search, search_path
 
 SCHEME = Scheme(4, 128, False)
 

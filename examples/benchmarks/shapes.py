@@ -17,15 +17,15 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
-from diagnose.branches import Plan, block_branches
-from diagnose.sweep import run_sweep
+from awqscope.diagnose.sweep.branches import Plan, block_branches
+from awqscope.diagnose.sweep.one_pass import run_sweep
+from awqscope.mixedprec.awq.autoawq import MendedQuantizer, quantize_with_autoawq
+from awqscope.mixedprec.awq.search import search_model
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.scheme import Scheme
 from examples.benchmarks.pieces import Piece, print_all
 from examples.benchmarks.random_llama import save_random_llama
-from mixedprec.autoawq import MendedQuantizer, quantize_with_autoawq
-from mixedprec.block_search import search_model
-from mixedprec.model import SourceModel
-from mixedprec.opening import open_model
-from mixedprec.scheme import Scheme
 
 SCHEME = Scheme(4, 128, False)
 SEARCHED_BLOCKS = 2

@@ -17,16 +17,16 @@ from typing import Any, TypeVar
 import torch
 from transformers import AutoModelForCausalLM
 
-from diagnose.branches import UNIFORM, Plan, block_branches, view_name
-from diagnose.likelihood import prepare_reference, score
-from diagnose.quantized import read_swappable, uniform_widths
-from diagnose.sweep import run_sweep
+from awqscope.diagnose.statistics.likelihood import prepare_reference, score
+from awqscope.diagnose.sweep.branches import UNIFORM, Plan, block_branches, view_name
+from awqscope.diagnose.sweep.one_pass import run_sweep
+from awqscope.diagnose.sweep.swappable import read_swappable, uniform_widths
+from awqscope.mixedprec.awq.search import search_model
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.scheme import Scheme
 from examples.benchmarks.pieces import Piece, print_all
 from examples.benchmarks.random_llama import save_random_llama
-from mixedprec.block_search import search_model
-from mixedprec.model import SourceModel
-from mixedprec.opening import open_model
-from mixedprec.scheme import Scheme
 
 WINDOWS, LENGTH, VOCABULARY = 8, 256, 4096
 REPEATS = 5

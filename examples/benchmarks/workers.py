@@ -18,13 +18,13 @@ from pathlib import Path
 
 import torch
 
-from app.demo import find_demo
-from diagnose.cluster import open_cluster
-from diagnose.pipeline import prepare_run
-from diagnose.processes import open_processes
-from diagnose.rundir import RunDirectory
-from diagnose.spec import RunSpec
-from diagnose.tasks import Placement, Task, Workers, count_cores
+from awqscope.app.demo import find_demo
+from awqscope.diagnose.machine.cluster import open_cluster
+from awqscope.diagnose.machine.processes import open_processes
+from awqscope.diagnose.machine.tasks import Placement, Task, Workers, count_cores
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.stages.pipeline import prepare_run
 from examples.benchmarks.random_llama import save_random_llama
 from examples.benchmarks.resting import rest
 from examples.train_model import train_tokenizer

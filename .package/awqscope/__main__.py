@@ -1,0 +1,5 @@
+"""`python -m awqscope` is `awqscope`."""
+
+from awqscope.app.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""The dashboard: addresses to pages, and commands that are started from them."""

@@ -1,0 +1,170 @@
+// The dashboard's own components (see app/dashboard/components.py). Text only ever becomes a text node.
+
+const LOOKS_NUMERIC = /^[0-9+−–[-]/;
+// What is out of sight is drawn as soon as there is nothing else to do, at the latest then: whoever
+// scrolls or prints finds it there.
+const REST = 2000;
+const whenIdle = (act) =>
+  window.requestIdleCallback
+    ? [window.cancelIdleCallback, window.requestIdleCallback(act, { timeout: REST })]
+    : [clearTimeout, setTimeout(act, REST)];
+
+const Link = ({ href, className, is_here, children }) =>
+  React.createElement(
+    "a",
+    {
+      href,
+      className: className || undefined,
+      "aria-current": is_here ? "page" : undefined,
+      onClick: (event) => {
+        if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+        event.preventDefault();
+        navigate(href);
+      },
+    },
+    children,
+  );
+
+const writePiece = (piece, key) => {
+  if (typeof piece === "string") return piece;
+  if (piece.href) return React.createElement(Link, { key, href: piece.href }, piece.text);
+  if ("look" in piece) return React.createElement("span", { key, className: piece.look }, piece.text);
+  return React.createElement("code", { key, className: piece.code }, piece.text);
+};
+
+const writeCell = (cell, key) => {
+  const isNumber = typeof cell === "string" && LOOKS_NUMERIC.test(cell);
+  const content = Array.isArray(cell) ? cell.map(writePiece) : writePiece(cell);
+  return React.createElement("td", { key, className: isNumber ? "number" : undefined }, content);
+};
+
+// A heading without words is no heading to those who hear the page.
+const writeHeading = (name, key) =>
+  name ? React.createElement("th", { key, scope: "col" }, name) : React.createElement("td", { key });
+
+const writeTable = ({ columns, caption }, rows, marks) =>
+  React.createElement(
+    "div",
+    { className: "scroll", tabIndex: 0, role: "region", "aria-label": caption || columns.join(", ") },
+    React.createElement(
+      "table",
+      null,
+      caption ? React.createElement("caption", null, caption) : null,
+      React.createElement(
+        "thead",
+        null,
+        React.createElement("tr", null, columns.map(writeHeading)),
+      ),
+      React.createElement(
+        "tbody",
+        null,
+        rows.map((row, key) =>
+          React.createElement("tr", { key, className: marks[key] || undefined }, row.map(writeCell)),
+        ),
+      ),
+    ),
+  );
+
+const writeTurn = (text, isPossible, turn) =>
+  React.createElement("button", { type: "button", disabled: !isPossible, onClick: turn }, text);
+
+// Rows a page at a time, so that no table scrolls inside the page that scrolls.
+const Pages = (props) => {
+  const { rows, marks, per_page: size } = props;
+  const first = Math.max(0, marks.indexOf("chosen"));
+  const [start, setStart] = React.useState(0);
+  const [isWhole, setWhole] = React.useState(false);
+  const isPrinted = usePrinted();
+  React.useEffect(() => setStart(first - (first % size)), [rows, first, size]);
+  if (rows.length <= size || isPrinted) return writeTable(props, rows, marks);
+  const from = isWhole ? 0 : Math.min(start, rows.length - 1);
+  const to = isWhole ? rows.length : Math.min(from + size, rows.length);
+  const places = `${(from + 1).toLocaleString("en")} to ${to.toLocaleString("en")}`;
+  return React.createElement(
+    React.Fragment,
+    null,
+    writeTable(props, rows.slice(from, to), marks.slice(from, to)),
+    React.createElement(
+      "div",
+      { className: "turns" },
+      React.createElement(
+        "span",
+        { role: "status" },
+        isWhole ? `All ${rows.length.toLocaleString("en")}` : `${places} of ${rows.length.toLocaleString("en")}`,
+      ),
+      writeTurn("Previous", !isWhole && from > 0, () => setStart(Math.max(0, from - size))),
+      writeTurn("Next", !isWhole && to < rows.length, () => setStart(from + size)),
+      writeTurn(isWhole ? "By pages" : "All", true, () => setWhole(!isWhole)),
+    ),
+  );
+};
+
+const Table = (props) => {
+  const [isOpen, setOpen] = React.useState(false);
+  if (!props.folded) return React.createElement(Pages, props);
+  return React.createElement(
+    "details",
+    { onToggle: (event) => setOpen(event.currentTarget.open) },
+    React.createElement("summary", null, props.folded),
+    isOpen ? React.createElement(Pages, props) : null,
+  );
+};
+
+const Title = ({ text }) => {
+  React.useEffect(() => {
+    document.title = text;
+  }, [text]);
+  return null;
+};
+
+const Text = React.memo(({ window: number, tokens, label }) =>
+  React.createElement(
+    "div",
+    { id: "text-view", className: "text", tabIndex: 0, role: "listbox", "aria-label": label },
+    tokens.map(([position, text, look, title]) =>
+      React.createElement(
+        "span",
+        {
+          key: position,
+          id: `t-${position}`,
+          className: look,
+          title,
+          role: "option",
+          "data-position": position,
+          "data-window": number,
+        },
+        text,
+      ),
+    ),
+  ),
+);
+
+const Later = ({ height, children }) => {
+  const [isDue, setDue] = React.useState(false);
+  const isPrinted = usePrinted();
+  const box = React.useRef(null);
+  // What has been drawn once stays.
+  const isDrawn = isDue || isPrinted;
+  React.useEffect(() => {
+    if (isDue) return undefined;
+    const show = () => setDue(true);
+    if (isPrinted) show();
+    const watch = new IntersectionObserver(
+      (entries) => entries.some((entry) => entry.isIntersecting) && show(),
+      { rootMargin: "200px" },
+    );
+    watch.observe(box.current);
+    const [forget, rest] = whenIdle(show);
+    return () => {
+      watch.disconnect();
+      forget(rest);
+    };
+  }, [isDue, isPrinted]);
+  return React.createElement(
+    "div",
+    { ref: box, className: isDrawn ? undefined : "waits", style: { minHeight: height } },
+    isDrawn ? children : null,
+  );
+};
+
+window.awqscope = { Link, Table, Text, Title, Later };

@@ -1,0 +1,313 @@
+"""What happens on a page once it is shown: from what was chosen to what is seen."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, no_update, set_props
+from dash.exceptions import PreventUpdate
+
+from awqscope.app.dashboard.jobs.runs import Jobs
+from awqscope.app.dashboard.pages import block, recipe, run, runs, tokens, two_runs
+from awqscope.app.dashboard.pages.recipe_points import best_at_size
+from awqscope.app.dashboard.urls import METRICS, Page, link, query, read_address
+from awqscope.app.store import Store, UnknownRunError
+from awqscope.app.words.predict import predict, unit_table, widths_of, write_changes
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.recipes.recipe import change_recipe
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+def option(name: str) -> dict[str, str]:
+    """The id of a switch that stands for an option of the address (see parts.switch)."""
+    return {"type": "option", "name": name}
+
+
+def while_it_lasts(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """`callback`, but what is shown stays as it is where its run is gone or damaged meanwhile."""
+
+    @functools.wraps(callback)
+    def wrapped(*args: Any) -> Any:
+        try:
+            return callback(*args)
+        except (InputError, LookupError, OSError) as error:
+            raise PreventUpdate from error
+
+    return wrapped
+
+
+def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
+    """Connect the callbacks."""
+    _register_clientside(app)
+
+    @app.callback(
+        Output("profile-card", "children"),
+        Input(option("metric"), "value"),
+        Input(option("scale"), "value"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    @while_it_lasts
+    def redraw_profile(metric: str, scale: str, path: str) -> Any:
+        page = read_address(path, query("run", metric=metric, scale=scale))
+        rows = store.table(page.run, "blocks")
+        return run.profile_card(rows, page.run, page.option("metric"), page.option("scale"))
+
+    @app.callback(
+        Output("site-cards", "children"),
+        Input(option("site"), "value"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    @while_it_lasts
+    def redraw_site(site: str, path: str) -> Any:
+        page = read_address(path, "")
+        rows = [
+            row
+            for row in store.table(page.run, "activations")
+            if row["block"] == page.block and row["site"] == site
+        ]
+        return (
+            block.activation_cards(store, page.run, page.block, site, rows) if rows else no_update
+        )
+
+    @app.callback(
+        Output("url", "href", allow_duplicate=True),
+        Input("compare-a", "value"),
+        Input("compare-b", "value"),
+        Input({"type": "side-model", "side": ALL}, "value"),
+        State({"type": "side-model", "side": ALL}, "id"),
+        State("url", "search"),
+        State({"type": "option", "name": ALL}, "value"),
+        prevent_initial_call=True,
+    )
+    @while_it_lasts
+    def choose_sides(
+        a: str | None,
+        b: str | None,
+        models: Sequence[str],
+        sides: Sequence[Mapping[str, str]],
+        search: str,
+        measures: Sequence[str],
+    ) -> Any:
+        page = read_address("/compare", search)
+        chosen = {side["side"]: model for side, model in zip(sides, models, strict=True)}
+        shown = two_runs.read_sides(store, page)
+        address = two_runs.follow_choice(page, shown, {"a": a, "b": b}, chosen)
+        # Of this page the measure is all that a switch chooses; there is none before two runs are.
+        measure = measures[0] if measures else page.option("measure")
+        if address is None:
+            return no_update
+        options: dict[str, Any] = {**address, "measure": measure}
+        return link("compare", **options)
+
+    @app.callback(
+        Output("differences-card", "children"),
+        Input(option("measure"), "value"),
+        State("url", "search"),
+        prevent_initial_call=True,
+    )
+    @while_it_lasts
+    def redraw_differences(measure: str, search: str) -> Any:
+        sides = two_runs.read_sides(store, read_address("/compare", search))
+        if len(sides) < len(two_runs.SIDES):
+            return no_update
+        metric = measure if measure in METRICS else METRICS[0]
+        a, b = sides["a"], sides["b"]
+        return two_runs.differences_card(store, a, b, store.pair(a, b), metric)
+
+    tokens.register(app, store)
+    _register_recipe(app, store, jobs)
+
+
+def _register_clientside(app: Dash) -> None:
+    app.clientside_callback(
+        ClientsideFunction("awqscope", "readAddress"),
+        Output("address", "data"),
+        Input("url", "pathname"),
+        Input("url", "search"),
+    )
+    app.clientside_callback(
+        ClientsideFunction("awqscope", "keepOption"),
+        Output("kept", "data"),
+        Input({"type": "option", "name": ALL}, "value"),
+        State({"type": "option", "name": ALL}, "id"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("awqscope", "openBlock"),
+        Output("kept", "data", allow_duplicate=True),
+        Input({"type": "to-block", "chart": ALL}, "clickData"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("awqscope", "comparable"),
+        Output("compare-button", "disabled"),
+        Output("compare-hint", "children"),
+        Input("runs-grid", "selectedRows"),
+    )
+    app.clientside_callback(
+        ClientsideFunction("awqscope", "filterRuns"),
+        Output("runs-grid", "dashGridOptions"),
+        Input("runs-filter", "value"),
+        State("runs-grid", "dashGridOptions"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("awqscope", "openCompare"),
+        Output("url", "href"),
+        Input("compare-button", "n_clicks"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("awqscope", "fitRuns"),
+        Output("kept", "data", allow_duplicate=True),
+        Input("runs-grid", "id"),
+        prevent_initial_call="initial_duplicate",
+    )
+    app.clientside_callback(
+        ClientsideFunction("awqscope", "keepChanges"),
+        Output("kept", "data", allow_duplicate=True),
+        Input("recipe-changes", "data"),
+        prevent_initial_call=True,
+    )
+
+
+def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
+    """The recipe page's grid, its numbers, and its buttons."""
+
+    @app.callback(
+        Output("recipe-tiles", "children"),
+        Output("recipe-chart", "children"),
+        Output("recipe-changes", "data"),
+        Input("units-grid", "cellValueChanged"),
+        Input("units-grid", "rowData"),
+        State("units-grid", "rowData"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    @while_it_lasts
+    def follow_grid(_changed: Any, _rows: Any, rows: Sequence[Mapping[str, Any]], path: str) -> Any:
+        name = read_address(path, "").run
+        record, own = store.summary(name).record, store.recipe(name)
+        if record is None or own is None:
+            return no_update, no_update, no_update
+        units = unit_table(store.table(name, "units"))
+        allowed = widths_of(units)
+        widths = {
+            unit: width
+            for unit, width in recipe.grid_widths(rows).items()
+            if unit in units and (width in allowed or width == own.bits[unit])
+        }
+        mine = predict(record, units, widths)
+        run = store.summary(name)
+        made = recipe.made_recipes(store, jobs, run) if jobs is not None else []
+        points = recipe.known_points(store, run, made)
+        changed = sum(width != record["spec"]["bits"] for width in widths.values())
+        return (
+            recipe.prediction_tiles(mine, record, changed, widths == own.bits),
+            recipe.chart_card(points, mine),
+            write_changes(widths, own.bits),
+        )
+
+    @app.callback(
+        Output("units-grid", "rowData"),
+        Input("recipe-reset", "n_clicks"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    @while_it_lasts
+    def reset_grid(_clicks: int, path: str) -> Any:
+        own = store.recipe(read_address(path, "").run)
+        return recipe.grid_rows(own, own.bits) if own else no_update
+
+    @app.callback(
+        Output("units-grid", "rowData", allow_duplicate=True),
+        Input("recipe-best", "n_clicks"),
+        State("units-grid", "rowData"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    @while_it_lasts
+    def take_best(_clicks: int, rows: Sequence[Mapping[str, Any]], path: str) -> Any:
+        name = read_address(path, "").run
+        own, scores = store.recipe(name), store.scores(name)
+        if own is None or scores is None:
+            return no_update
+        return recipe.grid_rows(own, best_at_size(scores, own.bits | recipe.grid_widths(rows)))
+
+    @app.callback(
+        Output("recipe-file", "data"),
+        Input("recipe-download", "n_clicks"),
+        State("units-grid", "rowData"),
+        State("url", "pathname"),
+        prevent_initial_call=True,
+    )
+    @while_it_lasts
+    def download(_clicks: int, rows: Sequence[Mapping[str, Any]], path: str) -> Any:
+        own = store.recipe(read_address(path, "").run)
+        if own is None or ctx.triggered_id != "recipe-download":
+            return no_update
+        made = change_recipe(own, recipe.grid_widths(rows))
+        return dcc.send_string(recipe.download(made), "recipe.json")
+
+
+def register_live(
+    app: Dash,
+    store: Store,
+    jobs: Jobs | None,
+    show: Callable[[Page], Any],
+    stamp: Callable[[Page], str],
+) -> None:
+    """Keep the list, and the page of a run that goes on, up to date: its progress at each tick,
+    all of it once the run is another than was seen. show: page, whether its ticks end, and its
+    stamp."""
+    app.clientside_callback(
+        ClientsideFunction("awqscope", "whereNow"),
+        Output("here", "data"),
+        Input("live", "n_intervals"),
+        Input("glance", "n_intervals"),
+        prevent_initial_call=True,
+    )
+
+    def refresh_list(page: Page, seen: str, listed: bool) -> Any:
+        rows = runs.list_rows(store, jobs)
+        if bool(rows) != listed:
+            return show(page)
+        now = runs.stamp_rows(rows)
+        if rows and now != seen:
+            set_props("runs-grid", {"rowData": rows})
+        return no_update, not runs.is_live(rows), now
+
+    @app.callback(
+        Output("page", "children", allow_duplicate=True),
+        Output("live", "disabled", allow_duplicate=True),
+        Output("seen", "data", allow_duplicate=True),
+        Input("here", "data"),
+        State("seen", "data"),
+        prevent_initial_call=True,
+    )
+    def refresh(here: dict[str, Any], seen: str) -> Any:
+        page = read_address(here["path"], here["search"])
+        if page.name == "runs":
+            return refresh_list(page, seen, bool(here.get("listed")))
+        if page.run and stamp(page) != seen:
+            return show(page)
+        if page.name == "run" and (panel := live_progress(store, page.run)) is not None:
+            set_props("progress-panel", {"children": panel})
+            if jobs is not None:
+                set_props("log-tail", {"children": jobs.log_tail(page.run)})
+        return no_update, no_update, no_update
+
+
+def live_progress(store: Store, name: str) -> Any:
+    """The progress of a run that somebody works on; None for any other."""
+    try:
+        found = store.summary(name)
+    except UnknownRunError:
+        return None
+    if found.state != "running":
+        return None
+    return run.progress_panel(found, store.progress(name))

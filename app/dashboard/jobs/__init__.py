@@ -1,0 +1,1 @@
+"""Commands started from the dashboard: what was asked, its check, its process, how it stands."""

@@ -1,0 +1,349 @@
+"""One block: why it spikes. Its activations, its units, its weights, and the tokens it spoils."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dash import html
+
+from awqscope.app.dashboard.jobs.runs import Jobs
+from awqscope.app.dashboard.pages.run import run_heading, unit_link
+from awqscope.app.dashboard.parts import (
+    as_table,
+    card,
+    chart,
+    fell_back,
+    go_to,
+    heading,
+    interval,
+    notice,
+    number,
+    switch,
+    table,
+    tile,
+    tiles,
+)
+from awqscope.app.dashboard.urls import Page, link
+from awqscope.app.figures.activations import draw_channels, draw_histograms
+from awqscope.app.figures.blocks import draw_depth
+from awqscope.app.store import RunSummary, Store
+from awqscope.app.words.comparison import NO_UNITS
+from awqscope.app.words.numbers import show_token
+from awqscope.app.words.run import (
+    WIDTH_COLUMNS,
+    block_unit_columns,
+    block_unit_rows,
+    channel_summary,
+    promotion_columns,
+    promotion_rows,
+    width_rows,
+    worst_units,
+)
+from awqscope.app.words.sites import OUTPUT, choose_site, name_site, order_kinds
+from awqscope.diagnose.runs.directory import is_comparison
+
+MODELS = {"reference": "16-bit", "uniform": "uniform"}
+STATISTICS = {
+    "abs_max": "largest |x|",
+    "rms": "root mean square",
+    "mean": "mean",
+    "kurtosis": "kurtosis (3 is normal)",
+    "q0.001": "0.1% quantile",
+    "q0.5": "median",
+    "q0.999": "99.9% quantile",
+    "channel_median": "median channel's largest |x|",
+}
+
+Row = Mapping[str, Any]
+
+
+def block_tiles(views: Mapping[str, Row], outputs: Sequence[Row], block: int) -> html.Dl:
+    """What the block costs, seen from each side."""
+    alone, without = views["isolated"], views["restored"]
+    output = next((row for row in outputs if row["block"] == block), None)
+    return tiles(
+        tile("KL alone", number(alone["kl"]), interval((alone["kl_low"], alone["kl_high"]))),
+        tile(
+            "ΔPPL alone",
+            number(alone["delta_ppl"], "+.3f"),
+            interval((alone["delta_ppl_low"], alone["delta_ppl_high"]), "+.3f"),
+        ),
+        tile("KL if restored", number(without["kl"]), "all others quantized"),
+        tile("z among the blocks", number(alone["z"], ".1f"), "of log KL, robust"),
+        tile(
+            "Output SQNR",
+            "–" if output is None else f"{number(output['sqnr'], '.1f')} dB",
+            "" if output is None else f"cosine {number(output['cosine'], '.5f')}",
+        ),
+    )
+
+
+def activation_cards(store: Store, run: str, block: int, site: str, rows: Sequence[Row]) -> Any:
+    """Histogram, channels and statistics of one site in both models. rows: the site's two."""
+    by_model = {row["model"]: row for row in rows}
+    edges = store.array(run, "histogram_edges")
+    kinds = ("histogram", "channel_max")
+    arrays = {
+        kind: {
+            model: found
+            for model in MODELS
+            if (found := store.array(run, f"{kind}.{block}.{site}.{model}")) is not None
+        }
+        for kind in kinds
+    }
+    reference = by_model["reference"]
+    parts: list[Any] = []
+    if edges is not None and arrays["histogram"]:
+        parts.append(
+            card(
+                "Activations, 16-bit against uniform",
+                chart(
+                    draw_histograms(edges, arrays["histogram"], MODELS),
+                    "Histogram of activations, see the table",
+                ),
+                as_table({"what": "", **MODELS}, statistics_rows(by_model)),
+                summary=spread_summary(by_model),
+            )
+        )
+    if "reference" in arrays["channel_max"]:
+        outliers = reference["outlier_channels"]
+        parts.append(
+            card(
+                "Outlier channels",
+                chart(
+                    draw_channels(arrays["channel_max"], reference["channel_median"], outliers),
+                    "Largest activation by channel, see the table",
+                ),
+                as_table(
+                    {"channel": "Channel", "value": "Largest |x|", "times": "Of the median"},
+                    [
+                        {
+                            "channel": str(channel),
+                            "value": number(value),
+                            "times": f"{value / max(reference['channel_median'], 1e-12):.1f}×",
+                        }
+                        for channel, value in zip(
+                            outliers, reference["outlier_values"], strict=True
+                        )
+                    ],
+                ),
+                summary=channel_summary(reference),
+            )
+        )
+    return html.Div(parts, className="columns")
+
+
+def spread_summary(by_model: Mapping[str, Row]) -> str:
+    """The histogram in words."""
+    reference, uniform = by_model["reference"], by_model.get("uniform")
+    said = (
+        f"Values reach {number(reference['abs_max'])} at a root mean square of "
+        f"{number(reference['rms'])} (kurtosis {number(reference['kurtosis'], '.1f')})."
+    )
+    if uniform is not None and uniform["sqnr"] is not None:
+        said += (
+            f" Quantized, with all blocks before it: SQNR {number(uniform['sqnr'], '.1f')} dB, "
+            f"cosine {number(uniform['cosine'], '.5f')}."
+        )
+    elif uniform is not None:
+        said += " The candidate's are scaled inside of this block: they have no error of their own."
+    return said
+
+
+def statistics_rows(by_model: Mapping[str, Row]) -> list[dict[str, Any]]:
+    """Both models' statistics side by side."""
+    return [
+        {"what": text, **{model: number(row[key]) for model, row in by_model.items()}}
+        for key, text in STATISTICS.items()
+    ]
+
+
+def units_section(rows: Sequence[Row], promotions: Sequence[Row], run: RunSummary) -> Any:
+    """The block's units at both widths, each a link to its activations, and the sets of them tried
+    at the rescue width."""
+    assert run.record is not None
+    spec = run.record["spec"]
+    low, rescue = spec["bits"], spec["rescue_bits"]
+    lines = block_unit_rows(rows, spec)
+    kept = sorted({row["unit"] for row in rows} & set(spec["keep_fp16"]))
+    if not lines:
+        return card("Units", summary="All of them are kept at 16 bits.")
+    linked = [line | {"unit": unit_link(run.name, line["unit"])} for line in lines]
+    parts: list[Any] = [
+        table(block_unit_columns(low, rescue), linked, "The block's units, worst first")
+    ]
+    if promotions:
+        parts += [
+            html.H3("What was tried"),
+            table(
+                promotion_columns(rescue),
+                promotion_rows(promotions),
+                "Promotions measured in the quantized model, best first",
+            ),
+        ]
+    return card(
+        "Units",
+        *parts,
+        summary=f"{lines[0]['unit']} costs most: KL {lines[0]['low']} at {low} bits."
+        + (f" Kept at 16 bits: {', '.join(kept)}." if kept else ""),
+    )
+
+
+def widths_section(rows: Sequence[Row]) -> Any:
+    """The widths that a candidate's units were found at."""
+    return card(
+        "Units",
+        table(WIDTH_COLUMNS, width_rows(rows)),
+        summary=NO_UNITS,
+    )
+
+
+def weights_card(rows: Sequence[Row]) -> Any:
+    """Which weight groups of the block the rounding hurts most. rows: of weights.parquet."""
+    lines = [
+        {
+            "linear": row["linear"],
+            "error": number(row["relative_error"], ".2%"),
+            "groups": ", ".join(
+                f"row {place} group {group} ({error:.1%})"
+                for place, group, error in list(
+                    zip(row["worst_rows"], row["worst_groups"], row["worst_errors"], strict=True)
+                )[:3]
+            ),
+        }
+        for row in sorted(rows, key=lambda row: -row["relative_error"])
+    ]
+    worst = lines[0]
+    return card(
+        "Weight error",
+        table({"linear": "Linear", "error": "‖ΔW‖ / ‖W‖", "groups": "Worst weight groups"}, lines),
+        summary=f"{worst['linear']} is rounded worst: {worst['error']} of its norm. "
+        "A group's error is relative to its own norm, or to that of the linear's typical group "
+        "where its own is smaller. "
+        "Weight error alone ranks units badly; it says where to look inside one.",
+    )
+
+
+def tokens_card(rows: Sequence[Row], run: str, block: int) -> Any:
+    """The tokens whose KL this block causes."""
+    return card(
+        "Tokens this block spoils",
+        table(
+            {"text": "Token", "alone": "KL, this block alone", "kl": "KL, all", "where": ""},
+            [
+                {
+                    "text": html.Code(show_token(row["text"]), className="token"),
+                    "alone": number(row["block_kl"], ".4f"),
+                    "kl": number(row["kl"], ".4f"),
+                    "where": go_to(
+                        f"window {row['window']}, token {row['position']}",
+                        link("tokens", run, window=row["window"], position=row["position"]),
+                    ),
+                }
+                for row in rows
+            ],
+        ),
+        summary="Of the windows with the largest KL, the tokens whose prediction "
+        f"moves most when block {block} alone is quantized.",
+    )
+
+
+def block_heading(run: RunSummary, block: int, blocks: int) -> Any:
+    """The head of the page, with the ways to the neighbours."""
+    around = [
+        go_to(text, link("block", run.name, number))
+        for number, text in (
+            (block - 1, f"← Block {block - 1}"),
+            (block + 1, f"Block {block + 1} →"),
+        )
+        if 0 <= number < blocks
+    ]
+    return html.Div(
+        [
+            run_heading(run, "block", f"Block {block}"),
+            html.Nav(around, className="around", **{"aria-label": "Other blocks"}),
+        ]
+    )
+
+
+def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
+    """The block page."""
+    run = store.summary(page.run)
+    if run.record is None:
+        return [heading(run.name), notice("This run cannot be shown", html.P(run.error))]
+    blocks = run.record["source"]["blocks"]
+    rows = store.table(run.name, "blocks")
+    views = {row["view"]: row for row in rows if row["block"] == page.block}
+    if page.block >= blocks or not views:
+        said = (
+            f"This model has blocks 0 to {blocks - 1}."
+            if page.block >= blocks
+            else "The sweep has not measured it yet."
+        )
+        return [run_heading(run, "block"), notice(f"No block {page.block} here", html.P(said))]
+    activations = store.table(run.name, "activations")
+    outputs = [r for r in activations if r["site"] == OUTPUT and r["model"] == "uniform"]
+    parts: list[Any] = [block_heading(run, page.block, blocks)]
+    if views["isolated"]["flagged"]:
+        reason = html.P(views["isolated"]["reason"])
+        parts.append(notice("▲ This block is flagged", reason, tone="spike"))
+    parts.append(block_tiles(views, outputs, page.block))
+    units = [row for row in store.table(run.name, "units") if row["block"] == page.block]
+    promotions = [row for row in store.table(run.name, "promotions") if row["block"] == page.block]
+    worst: Sequence[Row] = []
+    if units and is_comparison(run.record):
+        parts.append(widths_section(units))
+    elif units:
+        worst = worst_units(units, run.record["spec"])
+        parts.append(units_section(units, promotions, run))
+    here = [row for row in activations if row["block"] == page.block]
+    if here:
+        sites = order_kinds(run.record, [row["site"] for row in here])
+        asked = page.option("site")
+        site = asked if asked in sites else choose_site(sites, worst, here)
+        names = {name: name_site(name) for name in sites}
+        if asked not in ("", site):
+            parts.append(
+                fell_back(f"There are no activations {name_site(asked)} here", names[site])
+            )
+        parts += [
+            html.Div(
+                [
+                    html.Span("Look at the activations ", className="note"),
+                    switch("site", "Site", names, site),
+                ],
+                className="site",
+            ),
+            html.Div(
+                activation_cards(
+                    store, run.name, page.block, site, [r for r in here if r["site"] == site]
+                ),
+                id="site-cards",
+            ),
+        ]
+    if outputs:
+        parts.append(
+            card(
+                "Along the depth",
+                chart(draw_depth(outputs, page.block), "SQNR by block, see the table"),
+                as_table(
+                    {"block": "Block", "sqnr": "SQNR, dB", "cosine": "Cosine", "mse": "Rel. MSE"},
+                    [
+                        {
+                            "block": str(row["block"]),
+                            "sqnr": number(row["sqnr"], ".2f"),
+                            "cosine": number(row["cosine"], ".6f"),
+                            "mse": number(row["relative_mse"]),
+                        }
+                        for row in outputs
+                    ],
+                ),
+                summary="How much of each block's output survives in the uniform model.",
+            )
+        )
+    weights = [row for row in store.table(run.name, "weights") if row["block"] == page.block]
+    if weights:
+        parts.append(weights_card(weights))
+    spoiled = store.block_tokens(run.name, page.block)
+    if spoiled:
+        parts.append(tokens_card(spoiled, run.name, page.block))
+    return parts

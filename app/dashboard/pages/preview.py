@@ -1,0 +1,123 @@
+"""What a form will start, beside its button: the command, what comes of it, and what it takes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dash import html
+
+from awqscope.app.dashboard.jobs.plans import Planned, Plans
+from awqscope.app.dashboard.jobs.processes import (
+    find_reason,
+    plan_command,
+    run_command,
+    write_command,
+)
+from awqscope.app.dashboard.jobs.requests import CompareRequest, Request
+from awqscope.app.dashboard.jobs.runs import Jobs
+from awqscope.app.dashboard.pages.fields import WORDS
+from awqscope.app.dashboard.pages.runs import write_seconds
+from awqscope.app.dashboard.parts import command, notice, table
+from awqscope.diagnose.runs.spec import GIB, RunSpec
+
+COLUMNS = {
+    "stage": "Stage",
+    "seconds": "Time",
+    "memory": "Memory",
+    "chunks": "Chunks of the text",
+    "passes": "Passes over the weights",
+    "files": "Streams in files",
+}
+
+
+def preview(jobs: Jobs, request: Request, problems: Mapping[str, str]) -> list[Any]:
+    """The command that a request comes to, and what will happen; or what stands in its way.
+    problems: of its fields, when it was read."""
+    request = jobs.name_it(request)
+    found = {**jobs.check(request), **problems}
+    if found:
+        missing = [f"{WORDS[key][0]}: {said}." for key, said in found.items()]
+        return [
+            html.P("It cannot be started yet.", className="summary"),
+            html.Ul([html.Li(said) for said in missing], className="claims"),
+        ]
+    out = jobs.store.root / request.name
+    return [
+        html.P(command(write_command(run_command(request, jobs.store.root)))),
+        html.Ul([html.Li(said) for said in foretell(request, str(out))], className="claims"),
+    ]
+
+
+def foretell(request: Request, out: str) -> list[str]:
+    """What a request will come to, in sentences."""
+    spec = request.to_spec()
+    texts = len(request.valid)
+    measured = "the validation text" if texts == 1 else f"{texts} validation texts"
+    some = "" if request.windows is None else f"{request.windows} windows of "
+    each = "each of " if some and texts > 1 else ""
+    said = [f"Every number is measured on {some}{each}{measured}, and kept in {out}."]
+    if isinstance(request, CompareRequest):
+        return [*said, "The candidate is measured block by block; no checkpoint is written."]
+    assert isinstance(spec, RunSpec)
+    if spec.no_checkpoint:
+        return [*said, f"No checkpoint will be written: {spec.no_checkpoint}."]
+    low, rescue = spec.bits, spec.rescue_bits
+    return [
+        *said,
+        f"Every unit gets {low} bits, those that repair what stands out {rescue}; the checkpoint "
+        f"goes to {out}/checkpoint and is measured again from disk.",
+    ]
+
+
+def show_plan(planned: Planned | None) -> Any:
+    """What a run will take, as far as it is known."""
+    if planned is None:
+        return None
+    if planned.state == "running":
+        return html.P("◐ Working it out: the model is opened and the machine measured.")
+    if planned.state == "failed" or planned.result is None:
+        why = find_reason(planned.log)
+        log = None if why else html.Pre(planned.log, tabIndex=0)
+        return notice("It cannot be planned", html.P(why), log, tone="bad")
+    plan = planned.result
+    return html.Div([html.P(write_plan(plan)), table(COLUMNS, plan_rows(plan))])
+
+
+def write_plan(plan: Mapping[str, Any]) -> str:
+    """A plan in a sentence."""
+    peak = max((stage["peak_bytes"] for stage in plan["stages"]), default=0)
+    several = f", shared by {plan['workers']} processes" if plan["workers"] > 1 else ""
+    return (
+        f"About {write_seconds(plan['seconds'])}, and {write_gib(peak)} of the "
+        f"{write_gib(plan['budget'])} that it may hold{several}; "
+        f"{write_gib(plan['minimum'])} is the least it could do with."
+    )
+
+
+def plan_rows(plan: Mapping[str, Any]) -> list[dict[str, str]]:
+    """A plan as lines of a table."""
+    return [
+        {
+            "stage": stage["stage"],
+            "seconds": write_seconds(stage["seconds"]),
+            "memory": write_gib(stage["peak_bytes"]),
+            "chunks": str(stage["chunks"]),
+            "passes": str(stage["passes"]),
+            "files": write_gib(stage["spilled_bytes"]) if stage["spilled_bytes"] else "–",
+        }
+        for stage in plan["stages"]
+    ]
+
+
+def write_gib(count: int) -> str:
+    """Memory as the Memory field reads it."""
+    return f"{count / GIB:.2f} GiB" if count >= GIB / 10 else f"{count / 2**20:.0f} MiB"
+
+
+def look_at_plan(jobs: Jobs, plans: Plans, request: Request, *, ask: bool) -> Planned | None:
+    """The plan of a request: as far as it is known, or begun where it is asked for. None for a
+    request that cannot be started."""
+    request = jobs.name_it(request)
+    if jobs.check(request):
+        return None
+    line = plan_command(request, jobs.store.root)
+    return plans.ask(line) if ask else plans.look(line)

@@ -1,0 +1,296 @@
+"""One run: its verdict, its numbers with intervals, and where along the depth the damage is."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import dash_mantine_components as dmc
+import plotly.graph_objects as go
+from dash import html
+
+from awqscope.app.dashboard.components import Link
+from awqscope.app.dashboard.jobs.runs import Jobs
+from awqscope.app.dashboard.jobs.starts import ENDED, STARTING, find_pending
+from awqscope.app.dashboard.pages.gate_card import gate_card
+from awqscope.app.dashboard.pages.runs import write_progress, write_seconds
+from awqscope.app.dashboard.pages.starting import log_details, pending_parts, stop_button
+from awqscope.app.dashboard.parts import (
+    as_table,
+    card,
+    chart,
+    command,
+    go_to,
+    heading,
+    mark,
+    notice,
+    switch,
+    table,
+    tile,
+    tiles,
+)
+from awqscope.app.dashboard.urls import Page, link
+from awqscope.app.figures.blocks import draw_profile, draw_units
+from awqscope.app.store import Progress, RunSummary, Store
+from awqscope.app.words.comparison import ABOUT_PLACES, NO_RECIPE, NO_UNITS, write_note
+from awqscope.app.words.run import (
+    METRICS,
+    PLACE_COLUMNS,
+    WIDTH_COLUMNS,
+    headline_tiles,
+    list_hashes,
+    place_rows,
+    profile_rows,
+    profile_summary,
+    promoted_units,
+    provenance_facts,
+    unit_rows,
+    units_summary,
+    width_rows,
+    worst_blocks,
+    worst_units,
+)
+from awqscope.app.words.sites import order_kinds
+from awqscope.app.words.verdict import write_verdict
+from awqscope.diagnose.runs.directory import STAGES, is_comparison
+
+SCALES = {"linear": "linear", "log": "log"}
+TABS = (("run", "Overview"), ("tokens", "Tokens"), ("recipe", "Recipe"), ("explain", "Explain"))
+# A comparison has no searches, to choose widths from or to explain a prompt by.
+OF_SEARCHES = ("recipe", "explain")
+
+
+def run_heading(run: RunSummary, current: str, title: str | None = None) -> html.Div:
+    """The head of every page of a run: its name, state, and the ways to its other pages."""
+    compared = run.record is not None and is_comparison(run.record)
+    return html.Div(
+        [
+            heading(
+                title or run.name,
+                over=[go_to("Runs", link("runs")), " / ", go_to(run.name, link("run", run.name))],
+                beside=mark(run.state),
+            ),
+            html.P(write_note(run.record), className="hint") if run.record and compared else None,
+            html.Nav(
+                [
+                    Link(text, link(name, run.name), "place", is_here=name == current)
+                    for name, text in TABS
+                    if not (compared and name in OF_SEARCHES)
+                ],
+                className="places",
+                **{"aria-label": "Pages of this run"},
+            ),
+        ]
+    )
+
+
+def block_chart(name: str, figure: go.Figure, label: str) -> Any:
+    """A chart with a block a column: a click opens that block's page."""
+    return chart(figure, label, id={"type": "to-block", "chart": name})
+
+
+def profile_card(rows: Sequence[Mapping[str, Any]], run: str, metric: str, scale: str) -> Any:
+    """The profile with its summary and table."""
+    return card(
+        "Where the damage is",
+        block_chart("profile", draw_profile(rows, metric, scale), "Damage by block, see the table"),
+        as_table(
+            {
+                "block": "Block",
+                "verdict": "Verdict",
+                "value": f"{METRICS[metric]} alone",
+                "interval": "95%",
+                "cumulative": "Up to here",
+                "restored": "If restored",
+            },
+            [
+                row | {"block": go_to(f"Block {row['block']}", link("block", run, row["block"]))}
+                for row in profile_rows(rows, metric)
+            ],
+        ),
+        summary=profile_summary(worst_blocks(rows, metric), metric),
+        beside=html.Div(
+            [
+                switch("metric", "Measure", METRICS, metric),
+                switch("scale", "Scale", SCALES, scale),
+            ],
+            className="switches",
+        ),
+    )
+
+
+def unit_link(run: str, unit: str) -> Link:
+    """The way to a unit's block, at what flows into the unit."""
+    block, _, kind = unit.partition(".")
+    return go_to(unit, link("block", run, int(block), site=kind))
+
+
+def units_card(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any], run: str) -> Any:
+    """The heat map of units with its summary and table."""
+    bits = record["spec"]["bits"]
+    here = worst_units(rows, record["spec"])
+    kinds = order_kinds(record, [row["kind"] for row in here])
+    return card(
+        "Which units",
+        block_chart("units", draw_units(here, kinds), "KL by block and unit, see the table"),
+        as_table(
+            {"unit": "Unit", "kl": f"KL at {bits} bits", "known": "How known", "bytes": "Weights"},
+            [row | {"unit": unit_link(run, row["unit"])} for row in unit_rows(here)],
+        ),
+        summary=units_summary(here, record),
+    )
+
+
+def widths_card(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """What a candidate's units are stored at; nothing more can be said of them."""
+    return card(
+        "Widths that were found",
+        html.Details(
+            [
+                html.Summary("Unit by unit"),
+                table(WIDTH_COLUMNS, width_rows(rows)),
+            ]
+        ),
+        summary=f"{NO_UNITS} {NO_RECIPE}",
+    )
+
+
+def places_card(places: Sequence[Mapping[str, Any]]) -> Any:
+    """What a candidate changes outside the blocks."""
+    return card(
+        "Outside the blocks",
+        table(PLACE_COLUMNS, place_rows(places)),
+        summary=ABOUT_PLACES,
+    )
+
+
+def progress_panel(run: RunSummary, progress: Progress | None) -> html.Div:
+    """The stages of a run that is not done, and how far the present one is."""
+    assert run.record is not None
+    stages = run.record["stages"]
+    items = []
+    for stage in STAGES:
+        state = stages.get(stage, {}).get("state", "")
+        sign = {"done": "●", "skipped": "○", "running": "◐"}.get(state, "·")
+        took = stages.get(stage, {}).get("seconds")
+        note = write_seconds(took) if took is not None else state
+        items.append(html.Li([f"{sign} {stage}", html.Span(note, className="note")]))
+    bar = None
+    if progress and run.state == "running":
+        bar = html.Progress(
+            value=str(progress.done), max=str(progress.total), **{"aria-label": "Progress"}
+        )
+    said = write_progress(progress) if run.state == "running" else "nobody works on it"
+    return html.Div(
+        [html.Ol(items, className="stages"), bar, html.P(said, className="summary")],
+        className="progress",
+        **{"aria-live": "polite"},
+    )
+
+
+def trouble(run: RunSummary, resume: Any = None) -> Any:
+    """What stopped a run, and the remedy; nothing for one that goes well."""
+    if run.state == "damaged":
+        return notice("This run cannot be shown", html.P(run.error), html.P(run.remedy), tone="bad")
+    assert run.record is not None
+    error = run.record.get("error")
+    if run.state == "failed":
+        error = error or {"message": "Its record does not say why."}
+        remedy = [html.P(["Remedy: ", error["remedy"]])] if error.get("remedy") else []
+        return notice("This run stopped", html.P(error["message"]), *remedy, resume, tone="bad")
+    if run.state == "stopped":
+        return notice(
+            "Nobody works on this run",
+            html.P("It was stopped before its end; it goes on where it was."),
+            resume,
+        )
+    return None
+
+
+def resume_button(run: RunSummary, jobs: Jobs | None) -> Any:
+    """Takes a stopped run up again; nothing where the dashboard may not start anything."""
+    if jobs is None or run.state not in ("stopped", "failed"):
+        return None
+    return dmc.Button("Go on with it", id={"type": "resume", "name": run.name}, size="sm")
+
+
+def cancel_button(run: RunSummary, jobs: Jobs | None) -> Any:
+    """Stops a run that somebody works on."""
+    return stop_button(run.name, jobs) if run.state == "running" else None
+
+
+def provenance_card(record: Mapping[str, Any]) -> Any:
+    """How perplexity was defined, on what, with what."""
+    return card(
+        "What these numbers are",
+        html.Dl(
+            [
+                part
+                for key, value in provenance_facts(record).items()
+                for part in (html.Dt(key), html.Dd(value))
+            ],
+            className="facts",
+        ),
+        html.Details(
+            [
+                html.Summary("Hashes of the model's files"),
+                table(
+                    {"file": "File", "hash": "SHA-256"},
+                    [
+                        {"file": name, "hash": html.Code(value)}
+                        for name, value in list_hashes(record).items()
+                    ],
+                ),
+            ]
+        ),
+    )
+
+
+def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
+    """The overview of a run."""
+    run = store.summary(page.run)
+    pending = find_pending(store.root, run.name)
+    if run.record is not None and pending is not None and pending.state != ENDED:
+        run = replace(run, state=STARTING)
+    if run.record is None:
+        return [heading(run.name, over=go_to("Runs", link("runs"))), trouble(run)]
+    parts: list[Any] = [run_heading(run, "run"), trouble(run, resume_button(run, jobs))]
+    if jobs is not None and run.state != "done":
+        parts.append(html.P(id="job-said", className="said", role="status"))
+    headline = run.record["headline"]
+    if pending is not None:
+        stop = stop_button(run.name, jobs) if pending.state == STARTING else None
+        parts += [stop, *pending_parts(pending, jobs, is_new=False)]
+    elif run.state != "done":
+        panel = progress_panel(run, store.progress(run.name))
+        log = log_details(jobs.log_tail(run.name)) if jobs is not None else None
+        stop = cancel_button(run, jobs)
+        parts.append(card("Progress", html.Div(panel, id="progress-panel"), log, beside=stop))
+    if "kl" not in headline:
+        return parts
+    if run.state == "done":
+        verdict = write_verdict(run.record, promoted_units(store.recipe(run.name), run.record))
+        parts.append(html.P(verdict, className="verdict"))
+    blocks, units = store.table(run.name, "blocks"), store.table(run.name, "units")
+    parts.append(tiles(*(tile(*fact) for fact in headline_tiles(run.record))))
+    if blocks:
+        parts.append(
+            html.Div(
+                profile_card(blocks, run.name, page.option("metric"), page.option("scale")),
+                id="profile-card",
+            )
+        )
+    if run.record.get("places"):
+        parts.append(places_card(run.record["places"]))
+    compared = is_comparison(run.record)
+    if units:
+        parts.append(widths_card(units) if compared else units_card(units, run.record, run.name))
+    if run.state == "done":
+        parts.append(gate_card(store, run))
+        again = shlex.join(["awqscope", "show", str(store.find(run.name).path)])
+        parts.append(html.P(["In the terminal: ", command(again)], className="hint"))
+    parts.append(provenance_card(run.record))
+    if jobs is not None:
+        like = go_to("New run like this one", link("new", like=run.name))
+        parts.append(html.P(like, className="hint"))
+    return parts

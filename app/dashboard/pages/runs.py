@@ -1,0 +1,328 @@
+"""Every run of the directory, to sort, filter, open, stop, and compare two of."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import PurePath
+from typing import Any
+
+import dash_ag_grid as dag
+import dash_mantine_components as dmc
+from dash import Dash, Input, Output, dcc, html, no_update, set_props
+
+from awqscope.app.dashboard.jobs.processes import find_reason
+from awqscope.app.dashboard.jobs.runs import Jobs
+from awqscope.app.dashboard.jobs.starts import ENDED, STARTING, STOPPING, Pending, list_pending
+from awqscope.app.dashboard.parts import command, go_to, heading, notice
+from awqscope.app.dashboard.urls import Page, link
+from awqscope.app.store import Progress, RunSummary, Store, UnknownRunError
+from awqscope.app.words.comparison import name_candidate, name_widths
+from awqscope.app.words.verdict import write_brief
+from awqscope.diagnose.runs.directory import is_comparison
+from awqscope.mixedprec.errors import InputError
+
+# A start that came to nothing, in the list.
+UNBEGUN = "did not begin"
+LIVELY = ("running", STARTING, STOPPING)
+# What the list can be asked to do with a run.
+CANCEL, DISMISS = "cancel", "dismiss"
+# More lines than these scroll in a box of their own.
+MOST_SHOWN = 30
+PPL = "params.value < 1000 ? '.3f' : ',.0f'"
+SIZE = "params.value < 1000 ? '.1f' : ',.0f'"
+
+
+def _number(form: str, width: int) -> dict[str, Any]:
+    written = f"params.value == null ? '–' : d3.format({form})(params.value)"
+    return {"type": "rightAligned", "width": width, "valueFormatter": {"function": written}}
+
+
+# On a screen too narrow for columns there is one alone, whose cells are cards: assets/runs.js.
+COLUMNS: list[dict[str, Any]] = [
+    {
+        "field": "name",
+        "headerName": "Run",
+        "cellRenderer": "RunName",
+        "autoHeight": True,
+        "minWidth": 140,
+        "flex": 4,
+    },
+    {"field": "model", "hide": True},
+    {"field": "model_end", "hide": True},
+    {
+        "field": "state",
+        "headerName": "State",
+        "cellRenderer": "RunState",
+        "autoHeight": True,
+        "width": 112,
+    },
+    {
+        "field": "verdict",
+        "headerName": "Verdict",
+        "autoHeight": True,
+        "wrapText": True,
+        "minWidth": 170,
+        "flex": 5,
+    },
+    {
+        "field": "widths",
+        "headerName": "Bits",
+        "autoHeight": True,
+        "wrapText": True,
+        "width": 122,
+    },
+    {"field": "reference", "headerName": "PPL 16-bit", **_number(PPL, 76)},
+    {"field": "uniform", "headerName": "PPL uniform", **_number(PPL, 88)},
+    {"field": "mixed", "headerName": "PPL mixed", **_number(PPL, 76)},
+    {"field": "kl", "headerName": "KL uniform", **_number("'.4f'", 88)},
+    {"field": "kl_mixed", "headerName": "KL mixed", **_number("'.4f'", 74)},
+    {"field": "size", "headerName": "MB", **_number(SIZE, 72)},
+    {
+        "field": "created",
+        "headerName": "Begun (UTC)",
+        "width": 104,
+        "wrapText": True,
+        "sort": "desc",
+    },
+    {
+        "colId": "card",
+        "headerName": "Runs",
+        "cellRenderer": "RunCard",
+        "autoHeight": True,
+        "sortable": False,
+        "flex": 1,
+        "hide": True,
+    },
+]
+
+
+def list_row(run: RunSummary, progress: Progress | None) -> dict[str, Any]:
+    """One line of the grid."""
+    row: dict[str, Any] = {"name": run.name, "state": run.state, "href": link("run", run.name)}
+    if run.record is None:
+        return row | {"verdict": run.error}
+    headline = run.record["headline"]
+    ppl, kl, size = (headline.get(name, {}) for name in ("ppl", "kl", "bytes"))
+    return row | {
+        "model": run.record["model"],
+        "candidate": name_candidate(run.record) if is_comparison(run.record) else "",
+        "created": run.record["created"][:16].replace("T", " "),
+        "verdict": write_progress(progress) if run.state == "running" else brief_verdict(run),
+        "widths": brief_widths(run.record),
+        "reference": ppl.get("reference"),
+        "uniform": ppl.get("uniform"),
+        "mixed": ppl.get("mixed"),
+        "kl": kl.get("uniform"),
+        "kl_mixed": kl.get("mixed"),
+        "size": (size.get("mixed") or size.get("uniform") or 0) / 1e6 or None,
+    }
+
+
+def pending_row(pending: Pending) -> dict[str, Any]:
+    """The line of a run that has no record yet."""
+    spec = pending.start.spec
+    said = find_reason(pending.log) or "its log says why"
+    doing = "being stopped" if pending.state == STOPPING else "opening the model and the texts"
+    return {
+        "name": pending.name,
+        "state": UNBEGUN if pending.state == ENDED else pending.state,
+        "href": link("run", pending.name),
+        "model": str(spec.get("model") or spec.get("reference") or ""),
+        "created": f"{datetime.fromtimestamp(pending.start.began / 1e9, UTC):%Y-%m-%d %H:%M}",
+        "verdict": said if pending.state == ENDED else doing,
+    }
+
+
+def brief_widths(record: Mapping[str, Any]) -> str:
+    """The widths of a run's units and the size of its groups, in a few words."""
+    if is_comparison(record):
+        return name_widths(record["candidate"]["bits"])
+    spec = record["spec"]
+    group = "a group a row" if spec["group_size"] == -1 else f"groups of {spec['group_size']}"
+    return f"{spec['bits']} and {spec['rescue_bits']}, {group}"
+
+
+def brief_verdict(run: RunSummary) -> str:
+    """A few words on what a run came to."""
+    return write_brief(run.state, run.record or {})
+
+
+def tell_apart(names: Sequence[str]) -> dict[str, str]:
+    """name -> the end of it by which it is known among the others: paths begin alike. What has two
+    parts, as ids on the hub have, stays whole."""
+    parts = {name: PurePath(name).parts or ("",) for name in names}
+    ends: dict[str, str] = {}
+    for name, own in parts.items():
+        others = [other for each, other in parts.items() if each != name]
+        alike = [_count_alike(own, other) for other in others]
+        least = 2 if len(own) == 2 else 1
+        ends[name] = "/".join(own[-max(least, max(alike, default=0) + 1) :]).replace("//", "/")
+    return ends
+
+
+def _count_alike(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many of their last parts are the same."""
+    count = 0
+    for mine, theirs in zip(reversed(one), reversed(other), strict=False):
+        if mine != theirs:
+            break
+        count += 1
+    return count
+
+
+def write_progress(progress: Progress | None) -> str:
+    """Stage, share and time left."""
+    if progress is None:
+        return "starting"
+    left = "" if progress.eta is None else f", {write_seconds(progress.eta)} left"
+    return f"{progress.stage} {progress.done} of {progress.total}{left}"
+
+
+def write_seconds(seconds: float) -> str:
+    """A duration as a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def list_rows(store: Store, jobs: Jobs | None = None) -> list[dict[str, Any]]:
+    """The grid's lines, now; with what can be done to each where `jobs` may do it."""
+    if jobs is not None:
+        jobs.tidy()
+    # Looked at first: a run that begins in between has its record then.
+    pending = {found.name: found for found in list_pending(store.root)}
+    rows = [safe_row(store, run) for run in store.list_runs()]
+    for row in rows:
+        found = pending.pop(row["name"], None)
+        if found is not None and found.state != ENDED:
+            row |= {key: pending_row(found)[key] for key in ("state", "verdict")}
+    rows = [*(pending_row(found) for found in pending.values()), *rows]
+    ends = tell_apart(sorted({row["model"] for row in rows if row.get("model")}))
+    for row in rows:
+        row["model_end"] = row.get("candidate") or ends.get(row.get("model", ""), "")
+        row["acts"] = [] if jobs is None else list_acts(row["state"])
+    return rows
+
+
+def list_acts(state: str) -> list[str]:
+    """What can be done to a run in the list."""
+    if state in ("running", STARTING):
+        return [CANCEL]
+    return [DISMISS] if state == UNBEGUN else []
+
+
+def is_live(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether any of these lines may change by itself."""
+    return any(row["state"] in LIVELY for row in rows)
+
+
+def safe_row(store: Store, run: RunSummary) -> dict[str, Any]:
+    """One line of the grid, also of a run whose record holds what no run writes."""
+    try:
+        return list_row(run, store.progress(run.name) if run.state == "running" else None)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        said = f"its record cannot be read ({error})"
+        return list_row(RunSummary(run.name, "damaged", None, said), None)
+
+
+def stamp_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What tells these lines from others, whoever may act on them; empty where there are none."""
+    shown = [{key: value for key, value in row.items() if key != "acts"} for row in rows]
+    return f"{zlib.crc32(repr(shown).encode(errors='replace')):08x}" if rows else ""
+
+
+def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
+    """The list, or what to do where there is none."""
+    rows = list_rows(store, jobs)
+    if not rows:
+        return [
+            heading("Runs"),
+            notice(
+                "No runs here yet",
+                html.P(["Nothing in ", html.Code(str(store.root)), " is a run. Make one:"]),
+                html.P(command("awqscope demo")),
+                html.P(["or start one from ", go_to("New run", link("new")), "."])
+                if jobs
+                else None,
+            ),
+        ]
+    shown = len(rows) <= MOST_SHOWN
+    return [
+        heading(
+            "Runs",
+            over=f"{len(rows)} in {store.root}",
+            beside=[
+                html.Span(id="compare-hint", className="note", role="status"),
+                dmc.Button(
+                    "Compare two", id="compare-button", disabled=True, variant="default", size="sm"
+                ),
+            ],
+        ),
+        dmc.TextInput(
+            id="runs-filter",
+            placeholder="Filter: any word of a line",
+            debounce=200,
+            size="sm",
+            className="filter",
+            **{"aria-label": "Filter the runs"},
+        ),
+        html.P(id="runs-said", className="said", role="status"),
+        dcc.Store(id="runs-asked"),
+        dag.AgGrid(
+            id="runs-grid",
+            className="grid runs",
+            columnDefs=COLUMNS,
+            rowData=rows,
+            getRowId="params.data.name",
+            defaultColDef={
+                "sortable": True,
+                "filter": True,
+                "resizable": True,
+                "suppressHeaderFilterButton": True,
+                "wrapHeaderText": True,
+            },
+            dashGridOptions={
+                "theme": {"function": "awqscopeTheme(agGrid)"},
+                "rowSelection": {"mode": "multiRow", "headerCheckbox": False},
+                "domLayout": "autoHeight" if shown else "normal",
+                "rowHeight": 60,
+                "ensureDomOrder": True,
+                "suppressColumnVirtualisation": True,
+                # What cards stand for is found by its own words all the same.
+                "includeHiddenColumnsInQuickFilter": True,
+            },
+            style={"height": None if shown else "70vh"},
+            dangerously_allow_code=False,
+        ),
+        html.P(
+            "Of a comparison, “uniform” is the candidate. Tick two runs to compare them. Arrow "
+            "keys move in the grid, Space ticks, Enter opens a run.",
+            className="hint",
+        ),
+    ]
+
+
+def register(app: Dash, store: Store, jobs: Jobs) -> None:
+    """Connect the buttons of the list's lines."""
+
+    @app.callback(
+        Output("runs-said", "children"),
+        Output("live", "disabled", allow_duplicate=True),
+        Input("runs-asked", "data"),
+        prevent_initial_call=True,
+    )
+    def act(asked: Mapping[str, str] | None) -> Any:
+        if not asked:
+            return no_update, no_update
+        name, said = asked["name"], ""
+        try:
+            if asked["act"] == CANCEL:
+                jobs.cancel(name)
+                said = f"{name} was asked to stop."
+            else:
+                jobs.dismiss(name)
+        except (InputError, UnknownRunError) as error:
+            said = f"Not done: {error}."
+        rows = list_rows(store, jobs)
+        set_props("runs-grid", {"rowData": rows})
+        return said, not is_live(rows)

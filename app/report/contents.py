@@ -1,0 +1,127 @@
+"""What a report is made of, read from a finished run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from awqscope.app.store import Store, UnknownRunError
+from awqscope.diagnose.gate.evidence import UNFINISHED
+from awqscope.diagnose.gate.policy import Policy, load_policy
+from awqscope.diagnose.gate.verdict import GateVerdict, judge_run
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.recipes.recipe import Recipe
+
+PASSAGES = 8
+BEFORE, AFTER = 40, 12
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """The text around a token that the quantized model spoils. rows: of tokens.parquet, in reading
+    order; `at`: the token's place among them."""
+
+    rows: Sequence[Row]
+    at: int
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A finished run. Tables are rows as reports/README.md has them, empty where the run has none;
+    recipe and proof are None there. spoiled: flagged block -> the tokens it moves most, worst
+    first. release: the gate's verdict, or why it cannot judge the run."""
+
+    name: str
+    record: Mapping[str, Any]
+    blocks: Sequence[Row]
+    units: Sequence[Row]
+    promotions: Sequence[Row]
+    activations: Sequence[Row]
+    recipe: Recipe | None
+    proof: Mapping[str, Any] | None
+    passages: Sequence[Passage]
+    spoiled: Mapping[int, Sequence[Row]]
+    release: GateVerdict | str
+
+
+def read_findings(path: Path, policy: Policy | None = None) -> Findings:
+    """What the run at `path` found, and whether it may be released by `policy`, by default the
+    default one. InputError for what is no run, or is unfinished, failed or damaged."""
+    folder = path.resolve()
+    RunDirectory(path).read()
+    store = Store(folder.parent)
+    try:
+        run = store.summary(folder.name)
+    except UnknownRunError as error:
+        raise InputError(f"{path} is hidden", "give it a name without a dot before it") from error
+    if run.record is None:
+        raise InputError(run.error, run.remedy)
+    if run.state == "failed":
+        fault = run.record["error"] or {"message": "no reason was recorded", "remedy": ""}
+        first = f"{fault['remedy']}; " if fault["remedy"] else ""
+        go_on = RunDirectory(path).how_to_finish()
+        raise InputError(f"{path} failed ({fault['message']})", first + go_on)
+    if run.state != "done":
+        said = f"{path} is not finished ({UNFINISHED[run.state]})"
+        raise InputError(said, RunDirectory(path).how_to_finish())
+    try:
+        return _read_tables(store, folder.name, run.record, policy or load_policy())
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(
+            f"a file of {path} is damaged ({error})", "run it again elsewhere"
+        ) from error
+
+
+def _read_tables(store: Store, name: str, record: Mapping[str, Any], policy: Policy) -> Findings:
+    return Findings(
+        name=name,
+        record=record,
+        blocks=store.table(name, "blocks"),
+        units=store.table(name, "units"),
+        promotions=store.table(name, "promotions"),
+        activations=store.table(name, "activations"),
+        recipe=store.recipe(name),
+        proof=store.proof(name),
+        passages=_read_passages(store, name),
+        spoiled={block: store.block_tokens(name, block) for block in record["headline"]["flagged"]},
+        release=_judge(store.find(name), policy),
+    )
+
+
+def _judge(run: RunDirectory, policy: Policy) -> GateVerdict | str:
+    """The gate's verdict, or why there is none: a run of an earlier version can lack what it takes
+    to be judged, and has a report all the same."""
+    try:
+        return judge_run(run, policy)
+    except InputError as error:
+        # The page is the same wherever the run is.
+        return error.what.replace(str(run.path), run.path.name)
+
+
+def _read_passages(store: Store, name: str) -> list[Passage]:
+    index = store.token_index(name)
+    found = []
+    for place in choose_passages(index.tokens if index else []):
+        rows = store.window(name, place["window"])
+        first = max(0, place["position"] - BEFORE)
+        here = rows[first : place["position"] + AFTER + 1]
+        found.append(Passage(here, place["position"] - first))
+    return found
+
+
+def choose_passages(worst: Sequence[Row]) -> list[Row]:
+    """The tokens to show in their text: those of `worst` (window, position, worst first) whose
+    passages do not overlap, PASSAGES at most."""
+    chosen: list[Row] = []
+    for row in worst:
+        apart = all(
+            row["window"] != other["window"]
+            or abs(row["position"] - other["position"]) > BEFORE + AFTER
+            for other in chosen
+        )
+        if apart and len(chosen) < PASSAGES:
+            chosen.append(row)
+    return chosen

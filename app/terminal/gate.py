@@ -1,0 +1,265 @@
+"""A gate's verdict written out: terminal, JSON, JUnit, Markdown. All are made of the same lines, so
+that they cannot disagree, and a name from outside is nowhere more than text.
+
+In JUnit an inconclusive limit is an error. `skipped` would be wrong: CI servers count a skipped
+test as no problem, and an undecided release would look released.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from awqscope.diagnose.gate.criteria import LOST, PROOF, Criterion
+from awqscope.diagnose.gate.findings import Finding
+from awqscope.diagnose.gate.verdict import FAIL, INCONCLUSIVE, PASS, Check, GateVerdict, weigh
+
+SCHEMA = 1
+SIGNS = {PASS: "✓", FAIL: "✕", INCONCLUSIVE: "?"}
+EMOJI = {PASS: "✅", FAIL: "❌", INCONCLUSIVE: "⚠️"}
+STYLES = {PASS: "green", FAIL: "bold red", INCONCLUSIVE: "bold yellow"}
+TAGS = {FAIL: "failure", INCONCLUSIVE: "error"}
+POINTS = " points"
+SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@$])")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A limit as a line of a table, all in words. interval: empty where the number is exact."""
+
+    title: str
+    value: str
+    interval: str
+    bound: str
+    outcome: str
+    note: str
+
+
+def clean(text: str) -> str:
+    """Text with everything replaced that cannot be printed: no terminal, browser or XML parser is
+    to act on a name."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def write_line(check: Check) -> Line:
+    """A limit, its number and what was decided."""
+    criterion, finding = check.limit.criterion, check.finding
+    value, interval, of = "–", "", ""
+    if finding is not None and criterion.form == PROOF:
+        value = finding.of.partition(":")[0]
+    elif finding is not None:
+        value, of = _number(finding.value, criterion), _name(check, finding)
+        if finding.tokens and finding.is_known:
+            ends = (finding.low, finding.high)
+            bounds = (
+                _number(b, criterion) for b in (ends[::-1] if criterion.form == LOST else ends)
+            )
+            interval = f"[{', '.join(bound.removesuffix(POINTS) for bound in bounds)}]"
+    note = "; ".join(part for part in (of, check.reason, _write_beyond(check)) if part)
+    return Line(criterion.title, clean(value), interval, _bound(check), check.outcome, clean(note))
+
+
+def _name(check: Check, finding: Finding) -> str:
+    """The text or block that the number is of, and how many others have the same."""
+    if not check.alike or not finding.of:
+        return finding.of
+    return f"{finding.of}, and the same in {check.alike} other{'s' * (check.alike > 1)}"
+
+
+def _write_beyond(check: Check) -> str:
+    """The worst number where it is not the one that decided; empty where it is."""
+    if check.beyond is None:
+        return ""
+    value = _number(check.beyond.value, check.limit.criterion)
+    holds = weigh(check.beyond, check.limit) == PASS
+    return f"worst is {check.beyond.of} with {value}, which {'holds' if holds else 'is undecided'}"
+
+
+def _number(value: float, criterion: Criterion) -> str:
+    if math.isnan(value):
+        return "–"
+    if criterion.form == LOST:
+        value = 0.0 - value
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if criterion.form == LOST:
+        return f"{100 * value:+.2f}{POINTS}".replace("-", "−")
+    return format(value, criterion.form).replace("-", "−")
+
+
+def _bound(check: Check) -> str:
+    """What the number must be."""
+    criterion, value = check.limit.criterion, check.limit.value
+    if criterion.form == PROOF:
+        return "passed"
+    if criterion.form == LOST:
+        lost = f"−{100 * value:g}" if value else "0"
+        return f"≥\N{NO-BREAK SPACE}{lost}{POINTS}"
+    written = f"{100 * value:g}%" if criterion.form.endswith("%") else f"{value:g}"
+    return f"{'≤' if criterion.upper else '≥'}\N{NO-BREAK SPACE}{written}"
+
+
+def write_lines(verdict: GateVerdict) -> list[Line]:
+    """Every limit, in the policy's order."""
+    return [write_line(check) for check in verdict.checks]
+
+
+def write_sentence(verdict: GateVerdict) -> str:
+    """The verdict in a sentence."""
+    counts = Counter(check.outcome for check in verdict.checks)
+    total = len(verdict.checks)
+    limits = f"{total} limit{'s' * (total > 1)}"
+    if verdict.outcome == PASS:
+        return f"Pass: {'all ' * (total > 1)}{limits} {'hold' if total > 1 else 'holds'}."
+    said = {FAIL: "not held", INCONCLUSIVE: "undecided"}
+    parts = [f"{counts[outcome]} {words}" for outcome, words in said.items() if counts[outcome]]
+    return f"{verdict.outcome.capitalize()}: of {limits}, {' and '.join(parts)}."
+
+
+def write_context(verdict: GateVerdict) -> str:
+    """What was judged, by what, on how much."""
+    evidence = verdict.evidence
+    against = ""
+    if evidence.baseline is not None:
+        against = f", against the {evidence.baseline_subject} model of {evidence.baseline}"
+    return clean(
+        f"{evidence.run}: the {evidence.subject} model{against}, by the {_policy(verdict)}, on "
+        f"{evidence.scored_tokens:,} scored tokens in {evidence.windows:,} windows."
+    )
+
+
+def _policy(verdict: GateVerdict) -> str:
+    return verdict.policy if verdict.policy.endswith("policy") else f"policy {verdict.policy}"
+
+
+def write_terminal(verdict: GateVerdict) -> Group:
+    """The verdict for the terminal."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("", "value", "95%", "limit", "verdict", ""):
+        table.add_column(name, justify="right" if name in ("value", "95%") else "left")
+    for line in write_lines(verdict):
+        judged = Text(f"{SIGNS[line.outcome]} {line.outcome}", style=STYLES[line.outcome])
+        texts = (Text(text) for text in (line.title, line.value, line.interval, line.bound))
+        table.add_row(*texts, judged, Text(line.note))
+    parts: list[Any] = [
+        Text(write_sentence(verdict), style=STYLES[verdict.outcome]),
+        Text(write_context(verdict), style="dim"),
+        table,
+    ]
+    return Group(*parts, *(Text(note, style="dim") for note in verdict.notes))
+
+
+def to_json(verdict: GateVerdict) -> dict[str, Any]:
+    """The verdict for scripts. Numbers that are not finite are null."""
+    evidence = verdict.evidence
+    return {
+        "schema": SCHEMA,
+        "verdict": verdict.outcome,
+        "exit_code": verdict.exit_code,
+        "run": evidence.run,
+        "subject": evidence.subject,
+        "baseline": evidence.baseline,
+        "baseline_subject": evidence.baseline_subject,
+        "policy": verdict.policy,
+        "windows": evidence.windows,
+        "scored_tokens": evidence.scored_tokens,
+        "limits": [_limit_json(check) for check in verdict.checks],
+        "notes": list(verdict.notes),
+    }
+
+
+def _limit_json(check: Check) -> dict[str, Any]:
+    finding = check.finding
+    numbers = {
+        name: getattr(finding, name) if finding and math.isfinite(getattr(finding, name)) else None
+        for name in ("value", "low", "high")
+    }
+    return {
+        "name": check.limit.criterion.name,
+        "limit": check.limit.value,
+        "verdict": check.outcome,
+        **numbers,
+        "of": finding.of if finding else "",
+        "reason": check.reason,
+        "tokens_to_decide": check.tokens,
+    }
+
+
+def write_json_text(verdict: GateVerdict) -> str:
+    """`to_json` as text, in ASCII: a name on disk need not be UTF-8."""
+    return json.dumps(to_json(verdict), indent=2, allow_nan=False) + "\n"
+
+
+def write_junit(verdict: GateVerdict) -> str:
+    """The verdict as JUnit XML: a test case a limit; see above for what is inconclusive."""
+    counts = Counter(check.outcome for check in verdict.checks)
+    totals: dict[str, str] = {
+        "tests": str(len(verdict.checks)),
+        "failures": str(counts[FAIL]),
+        "errors": str(counts[INCONCLUSIVE]),
+    }
+    root = ElementTree.Element("testsuites", {"name": "awqscope gate", **totals})
+    name = f"awqscope gate {clean(verdict.evidence.run)}"
+    suite = ElementTree.SubElement(root, "testsuite", {"name": name, **totals, "skipped": "0"})
+    properties = ElementTree.SubElement(suite, "properties")
+    told = {
+        "verdict": verdict.outcome,
+        "subject": verdict.evidence.subject,
+        "policy": verdict.policy,
+        "baseline": verdict.evidence.baseline or "",
+        "baseline_subject": verdict.evidence.baseline_subject or "",
+        "scored_tokens": str(verdict.evidence.scored_tokens),
+    }
+    for key, value in told.items():
+        ElementTree.SubElement(properties, "property", name=key, value=clean(value))
+    for check, line in zip(verdict.checks, write_lines(verdict), strict=True):
+        criterion = check.limit.criterion
+        case = ElementTree.SubElement(
+            suite,
+            "testcase",
+            classname=f"awqscope.gate.{criterion.section}",
+            name=criterion.key,
+            time="0",
+        )
+        said = f"{line.title}: {line.value} {line.interval}, limit {line.bound}. {line.note}"
+        said = " ".join(said.replace(" ,", ",").split())
+        if line.outcome in TAGS:
+            tag = TAGS[line.outcome]
+            ElementTree.SubElement(case, tag, message=said, type=line.outcome).text = said
+        else:
+            ElementTree.SubElement(case, "system-out").text = said
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, "unicode") + "\n"
+
+
+def write_markdown(verdict: GateVerdict) -> str:
+    """The verdict for the summary of a CI run."""
+    lines = [
+        f"### {EMOJI[verdict.outcome]} awqscope gate: {verdict.outcome}",
+        "",
+        f"{_escape(write_sentence(verdict))} {_escape(write_context(verdict))}",
+        "",
+        "| | value | 95% | limit | verdict | |",
+        "|---|--:|--:|---|---|---|",
+    ]
+    for line in write_lines(verdict):
+        cells = (line.title, line.value, line.interval, line.bound)
+        judged = f"{EMOJI[line.outcome]} {line.outcome}"
+        row = (*map(_escape, cells), judged, _escape(line.note))
+        lines.append(f"| {' | '.join(row)} |")
+    lines += [part for note in verdict.notes for part in ("", _escape(note))]
+    return "\n".join(lines) + "\n"
+
+
+def _escape(text: str) -> str:
+    """Text that no Markdown reader takes for more."""
+    marked = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return SPECIAL.sub(r"\\\1", marked)

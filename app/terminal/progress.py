@@ -1,0 +1,156 @@
+"""Progress on stderr: a live bar per stage on a terminal, plain lines elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from awqscope.diagnose.runs.directory import OnProgress
+from awqscope.diagnose.runs.spec import GIB
+
+if TYPE_CHECKING:
+    from awqscope.diagnose.plan.memory import MemoryPlan
+
+LABELS = {
+    "search": "AWQ search",
+    "sweep": "sweep of blocks",
+    "estimate": "unit estimates",
+    "refine": "exact units",
+    "recipe": "recipe",
+    "requantize": "checkpoint",
+    "proof": "proof from disk",
+    "writing": "writing",
+    "proving": "proving",
+    "decode": "decoding",
+    "compare": "reading on",
+    "judge": "trying repairs",
+}
+PLAIN_INTERVAL_S = 5.0
+
+
+class _Rate(ProgressColumn):
+    """Steps a second, or seconds a step where steps are slow."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
+
+
+def list_plan(plan: "MemoryPlan", no_checkpoint: str | None = None) -> list[str]:
+    """A plan in lines: what every stage takes, and why it ends without a checkpoint, if it does."""
+    budget, minimum = (f"{size / GIB:.2f} GiB" for size in (plan.budget, plan.minimum))
+    several = f" for {plan.workers} processes" if plan.workers > 1 else ""
+    lines = [f"memory {budget}{several} (at least {minimum}), about {_duration(plan.seconds)}"]
+    head = ("", "memory", "streams", "in files", "windows", "chunks", "passes", "read", "time")
+    rows: list[tuple[str, ...]] = [head]
+    for stage in plan.stages:
+        rows.append(
+            (
+                LABELS.get(stage.stage, stage.stage),
+                _size(stage.peak_bytes),
+                str(stage.streams) if stage.streams else "",
+                _size(stage.spilled_bytes) if stage.spilled_bytes else "",
+                str(stage.windows) if stage.windows else "",
+                str(stage.chunks),
+                str(stage.passes),
+                _size(stage.read_bytes),
+                _duration(stage.seconds),
+            )
+        )
+        if stage.device_bytes:
+            rows.append((" on the device", _size(stage.device_bytes), *[""] * (len(head) - 2)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
+    if no_checkpoint:
+        lines.append(f"no checkpoint will be written: {no_checkpoint}")
+    return lines
+
+
+def show_plan(plan: "MemoryPlan", no_checkpoint: str | None = None) -> None:
+    """A plan on stderr, before what it is of begins."""
+    sys.stderr.write("\n".join(list_plan(plan, no_checkpoint)) + "\n")
+    sys.stderr.flush()
+
+
+def show_note(note: str) -> None:
+    """What a user should know of the inputs, on stderr."""
+    sys.stderr.write(f"awqscope: {note}\n")
+    sys.stderr.flush()
+
+
+def _size(count: int) -> str:
+    """Bytes in the largest binary unit that leaves a whole one."""
+    for unit, size in (("TiB", 2**40), ("GiB", GIB)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 2**20:.0f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in words of one unit."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(1, seconds):.0f} s"
+
+
+@contextlib.contextmanager
+def show_progress() -> Iterator[OnProgress]:
+    """Yield a callback (stage, done, total) that shows it until the block ends."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _PlainLines()
+        return
+    columns = (
+        TextColumn("{task.description:16}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, object] = {}
+
+        def update(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(LABELS.get(stage, stage), total=total)
+            bars.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
+
+        yield update
+
+
+class _PlainLines:
+    """A line when a stage begins, ends, or has been silent for a while."""
+
+    def __init__(self) -> None:
+        self._began: dict[str, float] = {}
+        self._last = 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        clock = time.monotonic()
+        first = stage not in self._began
+        began = self._began.setdefault(stage, clock)
+        if not first and done < total and clock - self._last < PLAIN_INTERVAL_S:
+            return
+        self._last = clock
+        left = (clock - began) / done * (total - done) if done and done < total else None
+        line = f"{LABELS.get(stage, stage)}: {done}/{total}"
+        sys.stderr.write(line + (f", about {left:.0f} s left\n" if left else "\n"))
+        sys.stderr.flush()

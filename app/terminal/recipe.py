@@ -1,0 +1,90 @@
+"""A recipe and its rivals in the terminal."""
+
+import sys
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from awqscope.app.terminal.console import PlainConsole
+from awqscope.app.words.numbers import megabytes
+from awqscope.mixedprec.recipes.baselines import Contestant, judge_contest
+from awqscope.mixedprec.recipes.recipe import Recipe
+from awqscope.mixedprec.recipes.scores import Scores
+
+
+def print_recipe(scores: Scores, recipe: Recipe, contestants: Sequence[Contestant]) -> None:
+    """What the recipe raises, what it should come to, and where it stands among its rivals."""
+    console = PlainConsole(width=None if sys.stdout.isatty() else 120, highlight=False)
+    predicted = scores.predict(recipe.bits)
+    uniform = scores.predict(scores.uniform)
+    console.print(
+        Text(
+            f"{predicted.bits_per_weight:.3f} bits per weight of the units, "
+            f"{megabytes(predicted.bytes)} in all "
+            f"({predicted.bytes / uniform.bytes - 1:+.1%} on uniform): predicted KL "
+            f"{predicted.kl:.5f}, which gives back {predicted.recovered:.1%}.",
+            style="bold",
+        )
+    )
+    console.print(_raised(scores, recipe))
+    gap = recipe.provenance.get("gap")
+    if gap:
+        console.print(f"Not proved the best: {_missed(scores, recipe, gap)} less may be possible.")
+    refined = recipe.provenance.get("refined")
+    if refined:
+        console.print(
+            f"Bettered by swaps measured on the run's text: KL {refined['kl_before']:.5f} -> "
+            f"{refined['kl']:.5f}, of {refined['measured']} recipes measured."
+        )
+    console.print(rivals_table(contestants, scores.uniform_kl))
+    console.print(judge_contest(contestants))
+
+
+def _missed(scores: Scores, recipe: Recipe, gap: float) -> str:
+    """The gap as what the recipe was chosen for: bytes, or predicted KL."""
+    if "min_recovery" in recipe.provenance.get("budget", {}):
+        return f"{gap:,.0f} bytes"
+    return f"{gap * scores.uniform_kl / scores.uniform_sum:.2e} nats"
+
+
+def _raised(scores: Scores, recipe: Recipe) -> str:
+    """Which units are at more bits than in the uniform model."""
+    uniform = scores.uniform
+    by_width: dict[int, list[str]] = {}
+    for unit, bits in recipe.bits.items():
+        if bits != uniform[unit]:
+            by_width.setdefault(bits, []).append(unit)
+    if not by_width:
+        return "Every unit stays at its narrowest width."
+    return "\n".join(
+        f"At {bits} bits ({len(units)}): {', '.join(units)}"
+        for bits, units in sorted(by_width.items())
+    )
+
+
+def rivals_table(contestants: Sequence[Contestant], uniform_kl: float) -> Table:
+    """A line a contestant: size, KL and the share of the uniform model's KL given back."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("within the same bytes")
+    columns = ("size", "KL predicted", "KL measured [95%]", "more than this recipe", "gives back")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for each in contestants:
+        table.add_row(
+            each.name,
+            megabytes(each.bytes),
+            "–" if each.predicted_kl is None else f"{each.predicted_kl:.5f}",
+            _bounded(each.kl, ".5f"),
+            "" if each.behind == (0.0, 0.0, 0.0) else _bounded(each.behind, "+.5f"),
+            f"{1 - each.standing / uniform_kl:.1%}" if uniform_kl > 0 else "–",
+        )
+    return table
+
+
+def _bounded(values: tuple[float, float, float] | None, form: str) -> str:
+    if values is None:
+        return "–"
+    value, low, high = (format(each, form) for each in values)
+    return f"{value} [{low}, {high}]"

@@ -1,0 +1,73 @@
+"""Every run of a directory, for the terminal and for scripts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from awqscope.app.store import RunSummary
+from awqscope.app.terminal.console import show_controls
+from awqscope.app.words.numbers import number
+from awqscope.app.words.verdict import write_brief
+from awqscope.diagnose.runs.resuming import write_resuming
+
+NUMBERS = ("PPL 16-bit", "uniform", "mixed", "KL uniform", "KL mixed")
+COLUMNS = ("run", "state", *NUMBERS, "verdict", "begun (UTC)", "model")
+UNFINISHED = ("stopped", "failed")
+
+
+def resuming_command(run: RunSummary, root: Path) -> str | None:
+    """What goes on with a run that stopped; None where nothing does, or nothing has to."""
+    if run.record is None or run.state not in UNFINISHED:
+        return None
+    return write_resuming(run.record, root / run.name)
+
+
+def write_runs(runs: Sequence[RunSummary], root: Path) -> list[str]:
+    """A line a run, and below them how to go on with those that stopped. Nothing is cut: lines may
+    be wider than a terminal, and are for `grep` too."""
+    rows = [COLUMNS, *(_list_cells(run) for run in runs)]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(COLUMNS))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if name in NUMBERS else cell.ljust(width)
+            for name, cell, width in zip(COLUMNS, row, widths, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    for run in runs:
+        command = resuming_command(run, root)
+        if command is not None:
+            lines.append(f"{run.name}: go on with it: {command}")
+    return [show_controls(" ".join(line.splitlines())) for line in lines]
+
+
+def _list_cells(run: RunSummary) -> tuple[str, ...]:
+    record = run.record or {}
+    headline = record.get("headline", {})
+    ppl, kl = headline.get("ppl", {}), headline.get("kl", {})
+    return (
+        run.name,
+        run.state,
+        *(number(ppl.get(name), ",.3f") for name in ("reference", "uniform", "mixed")),
+        *(number(kl.get(name), ".5f") for name in ("uniform", "mixed")),
+        run.error if run.record is None else write_brief(run.state, record),
+        str(record.get("created", ""))[:16].replace("T", " "),
+        str(record.get("model", "")),
+    )
+
+
+def list_json(runs: Sequence[RunSummary], root: Path) -> list[dict[str, Any]]:
+    """The runs for scripts: `resume` is the command that goes on with one, or null."""
+    return [
+        {
+            "name": run.name,
+            "path": str(root / run.name),
+            "state": run.state,
+            "model": (run.record or {}).get("model"),
+            "created": (run.record or {}).get("created"),
+            "headline": (run.record or {}).get("headline"),
+            "error": run.error or ((run.record or {}).get("error") or {}).get("message"),
+            "resume": resuming_command(run, root),
+        }
+        for run in runs
+    ]

@@ -1,0 +1,96 @@
+"""What a hand-made recipe should come to, before anything is made: size, KL and perplexity.
+
+Units' damage adds up nearly (the additivity ratio says how nearly), so a recipe's KL is predicted
+as the uniform model's KL times the share of the units' summed KL that is left.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from awqscope.mixedprec.scheme import FP16_BITS
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """bytes: of all weights on disk; kl: nats a token; recovered: share of the uniform KL."""
+
+    bytes: int
+    kl: float
+    ppl: float
+    recovered: float
+
+
+def unit_kl(row: Row) -> float:
+    """A unit's KL: exact where it was measured, else estimated."""
+    return row["exact_kl"] if row["exact_kl"] is not None else row["estimated_kl"]
+
+
+def unit_bounds(row: Row) -> tuple[float | None, float | None]:
+    """The 95% bounds of that KL."""
+    known = "exact_kl" if row["exact_kl"] is not None else "estimated_kl"
+    return row[f"{known}_low"], row[f"{known}_high"]
+
+
+def quantized_units(rows: Sequence[Row], spec: Mapping[str, Any]) -> list[Row]:
+    """The rows at the low width of the units that the run quantized at all."""
+    kept = set(spec["keep_fp16"])
+    return [row for row in rows if row["bits"] == spec["bits"] and row["unit"] not in kept]
+
+
+def unit_table(rows: Sequence[Row]) -> dict[str, dict[int, Row]]:
+    """unit -> width -> its row of units.parquet."""
+    found: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        found.setdefault(row["unit"], {})[row["bits"]] = row
+    return found
+
+
+def widths_of(units: Mapping[str, Mapping[int, Row]]) -> list[int]:
+    """The widths that every unit has a row at, ascending."""
+    return sorted(set.intersection(*(set(widths) for widths in units.values())))
+
+
+def predict(
+    record: Mapping[str, Any], units: Mapping[str, Mapping[int, Row]], bits: Mapping[str, int]
+) -> Prediction:
+    """The prediction for a recipe `bits` (unit -> width; the others as in the uniform model)."""
+    low, headline = record["spec"]["bits"], record["headline"]
+    kept = set(record["spec"]["keep_fp16"])
+    total = sum(unit_kl(units[unit][low]) for unit in units if unit not in kept)
+    saved, extra = 0.0, 0
+    for unit, width in bits.items():
+        base = FP16_BITS if unit in kept else low
+        # Runs of earlier versions have no rows at 16 bits: their kept units count as still kept.
+        if width != base and base in units[unit]:
+            before, after = units[unit][base], units[unit][width]
+            saved += unit_kl(before) - unit_kl(after)
+            extra += after["bytes"] - before["bytes"]
+    left = max(0.0, 1 - saved / total) if total > 0 else 1.0
+    ppl = headline["ppl"]
+    return Prediction(
+        bytes=headline["bytes"]["uniform"] + extra,
+        kl=headline["kl"]["uniform"] * left,
+        ppl=ppl["reference"] * (ppl["uniform"] / ppl["reference"]) ** left,
+        recovered=1 - left,
+    )
+
+
+def read_changes(
+    text: str, units: Mapping[str, Mapping[int, Row]], allowed: Sequence[int]
+) -> dict[str, int]:
+    """`3.qkv:8,5.o:16` as unit -> width; what the model does not have is left out."""
+    found = {}
+    known = {str(width): width for width in allowed}
+    for part in text.split(","):
+        unit, _, width = part.partition(":")
+        if unit in units and width in known:
+            found[unit] = known[width]
+    return found
+
+
+def write_changes(bits: Mapping[str, int], base: Mapping[str, int]) -> str:
+    """What differs from `base`, as `read_changes` takes it."""
+    return ",".join(f"{unit}:{width}" for unit, width in bits.items() if width != base[unit])

@@ -1,0 +1,434 @@
+"""What a run says, before it is laid out: numbers with their labels, sentences, points.
+
+Plain data out of plain data, so that the dashboard's pages and the report say the same.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from awqscope.app.words.comparison import list_facts, name_briefly
+from awqscope.app.words.numbers import interval, megabytes, number, share
+from awqscope.app.words.predict import quantized_units, unit_bounds, unit_kl, unit_table
+from awqscope.app.words.verdict import write_range
+from awqscope.diagnose.runs.directory import is_comparison
+from awqscope.diagnose.runs.type_words import write_measured_type
+from awqscope.diagnose.runs.uncalibrated import write_uncalibrated
+from awqscope.mixedprec.checkpoints.serving import write_serving
+from awqscope.mixedprec.models.weight_files import write_aside
+from awqscope.mixedprec.ranking import as_cost
+from awqscope.mixedprec.recipes.recipe import Recipe
+
+WIDTH_COLUMNS = {"unit": "Unit", "bits": "Bits", "bytes": "Weights"}
+PLACE_COLUMNS = {
+    "place": "Place",
+    "kl": "KL alone",
+    "ppl": "ΔPPL alone",
+    "restored": "KL if restored",
+}
+METRICS = {"kl": "KL", "delta_ppl": "ΔPPL"}
+SHADES = 8
+SMALLEST_KL = 1e-6
+# Shares of a token's KL that a repair gives back: below, it does little; above, it restores it.
+LITTLE, MOST = 0.2, 0.8
+
+Row = Mapping[str, Any]
+
+
+class Tile(NamedTuple):
+    """A headline number. tone: `good` or none."""
+
+    label: str
+    value: str
+    note: str = ""
+    tone: str = ""
+
+
+def promoted_units(recipe: Recipe | None, record: Mapping[str, Any]) -> list[str]:
+    """Units that the run's recipe gives its rescue width."""
+    if recipe is None:
+        return []
+    rescue = record["spec"]["rescue_bits"]
+    return [entry.unit for entry in recipe.units if entry.bits == rescue]
+
+
+def _list_quantization(record: Mapping[str, Any]) -> dict[str, str]:
+    """What a run quantized with: label -> text."""
+    calibration, spec = record["calibration"], record["spec"]
+    scheme = "symmetric" if spec["symmetric"] else "asymmetric"
+    group = "a group a row" if spec["group_size"] == -1 else f"groups of {spec['group_size']}"
+    return {
+        "Calibrated on": (
+            f"{calibration['text']}, {calibration['windows']} windows of "
+            f"{calibration['seq_len']} tokens  sha256 {calibration['text_sha256'][:16]}…"
+        ),
+        "Quantization": f"{spec['bits']} bits {scheme}, {group}; promoted to {spec['rescue_bits']}",
+    }
+
+
+def headline_tiles(record: Mapping[str, Any]) -> list[Tile]:
+    """The numbers a release is decided on."""
+    headline = record["headline"]
+    ppl, kl, size = headline["ppl"], headline["kl"], headline["bytes"]
+    top, delta = headline["top1_agreement"], headline["delta_ppl"]
+    done = "mixed" if ppl.get("mixed") is not None else "uniform"
+    low = name_briefly(record)
+    parts = [
+        Tile("Perplexity, 16-bit", number(ppl["reference"], ".3f")),
+        Tile(
+            f"Perplexity, {low}",
+            number(ppl["uniform"], ".3f"),
+            f"Δ {number(delta['uniform'][0], '+.3f')} {interval(delta['uniform'][1:], '+.3f')}",
+        ),
+        Tile(
+            f"KL, {low}",
+            number(kl["uniform"], ".4f"),
+            f"nats a token {interval(headline['kl_interval']['uniform'], '.4f')}",
+        ),
+        Tile(
+            "Same top token",
+            share(top[done]),
+            f"mixed; {low} {share(top['uniform'])}" if done == "mixed" else low,
+        ),
+    ]
+    if done == "mixed":
+        parts[2:2] = [
+            Tile(
+                "Perplexity, mixed",
+                number(ppl["mixed"], ".3f"),
+                f"Δ {number(delta['mixed'][0], '+.3f')} {interval(delta['mixed'][1:], '+.3f')}",
+            )
+        ]
+        parts[4:4] = [
+            Tile(
+                "KL, mixed",
+                number(kl["mixed"], ".4f"),
+                f"nats a token {interval(headline['kl_interval']['mixed'], '.4f')}",
+            )
+        ]
+        parts.append(
+            Tile(
+                "All weights, mixed",
+                megabytes(size["mixed"]),
+                f"{number(size['mixed'] / size['uniform'] - 1, '+.1%')} on {low}, "
+                f"16-bit {megabytes(size['reference'])}",
+            )
+        )
+    else:
+        parts.append(
+            Tile(
+                f"All weights, {low}",
+                megabytes(size["uniform"]),
+                f"16-bit {megabytes(size['reference'])}",
+            )
+        )
+    if headline.get("recovered") is not None:
+        bounds = interval(headline["recovered_interval"], ".1%")
+        of = f"of the KL lost at {low} {bounds}"
+        parts.append(Tile("Recovered", share(headline["recovered"]), of, "good"))
+    if headline.get("additivity") is not None:
+        parts.append(
+            Tile(
+                "Additivity",
+                number(headline["additivity"], ".2f"),
+                "the blocks' KL, summed, of the whole's",
+            )
+        )
+    return parts
+
+
+def worst_blocks(rows: Sequence[Row], metric: str) -> list[Row]:
+    """Each block alone, the largest damage first; of equal ones the earlier. rows: of
+    blocks.parquet."""
+    isolated = [row for row in rows if row["view"] == "isolated"]
+    return sorted(isolated, key=lambda row: -as_cost(row[metric]))
+
+
+def profile_summary(isolated: Sequence[Row], metric: str) -> str:
+    """The profile in words. isolated: rows, worst first."""
+    worst = isolated[0]
+    flagged = [str(row["block"]) for row in isolated if row["flagged"]]
+    said = (
+        f"Alone, block {worst['block']} costs most: {METRICS[metric]} "
+        f"{number(worst[metric])} "
+        f"{interval((worst[f'{metric}_low'], worst[f'{metric}_high']))}."
+    )
+    if len(isolated) > 1:
+        median = statistics.median(row[metric] for row in isolated[1:])
+        said += f" The other blocks' median is {number(median)}."
+    return said + (f" Flagged: {', '.join(sorted(flagged, key=int))}." if flagged else "")
+
+
+def profile_rows(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
+    """The profile as lines of a table; `block` is its number."""
+    views = {(row["block"], row["view"]): row for row in rows}
+    form = ".5f" if metric == "kl" else "+.4f"
+    return [
+        {
+            "block": row["block"],
+            "verdict": f"▲ flagged: {row['reason']}" if row["flagged"] else "",
+            "value": number(row[metric], form),
+            "interval": interval((row[f"{metric}_low"], row[f"{metric}_high"]), form),
+            "cumulative": number(views[row["block"], "cumulative"][metric], form),
+            "restored": number(views[row["block"], "restored"][metric], form),
+            "class": "flagged" if row["flagged"] else "",
+        }
+        for row in rows
+        if row["view"] == "isolated"
+    ]
+
+
+def worst_units(rows: Sequence[Row], spec: Mapping[str, Any]) -> list[Row]:
+    """The quantized units at the low width, the largest KL first. rows: of units.parquet."""
+    return sorted(quantized_units(rows, spec), key=lambda row: -as_cost(unit_kl(row)))
+
+
+def units_summary(here: Sequence[Row], record: Mapping[str, Any]) -> str | None:
+    """The units in words; None where none is damaged. here: as `worst_units` gives them."""
+    total = sum(unit_kl(row) for row in here)
+    if total <= 0:
+        return None
+    first = here[: min(3, len(here))]
+    said = (
+        f"Of {len(here)} units at {record['spec']['bits']} bits, "
+        f"{', '.join(row['unit'] for row in first)} cost most: "
+        f"{sum(unit_kl(row) for row in first) / total:.0%} of the units' KL, summed."
+    )
+    estimator = record.get("estimator") or {}
+    if estimator.get("spearman") is not None:
+        said += (
+            f" Estimates agree with {estimator['verified_units']} exact ones at Spearman "
+            f"{estimator['spearman']:.2f}."
+        )
+    return said
+
+
+def unit_rows(here: Sequence[Row]) -> list[dict[str, Any]]:
+    """The units as lines of a table. here: rows of units.parquet at one width."""
+    return [
+        {
+            "unit": row["unit"],
+            "kl": number(unit_kl(row)),
+            "known": "measured" if row["exact_kl"] is not None else "estimated",
+            "bytes": megabytes(row["bytes"]),
+        }
+        for row in here
+    ]
+
+
+def block_unit_columns(low: int, rescue: int) -> dict[str, str]:
+    """The headings of `block_unit_rows`."""
+    return {
+        "unit": "Unit",
+        "low": f"KL at {low} bits",
+        "interval": "95%",
+        "known": "How known",
+        "rescue": f"KL at {rescue} bits",
+        "bytes": "Weights",
+        "more": f"More at {rescue}",
+    }
+
+
+def block_unit_rows(rows: Sequence[Row], spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A block's quantized units at both widths as lines of a table, worst first.
+
+    rows: of units.parquet, the block's.
+    """
+    by_unit, lines = unit_table(rows), []
+    for at_low in worst_units(rows, spec):
+        at_rescue = by_unit[at_low["unit"]].get(spec["rescue_bits"])
+        lines.append(
+            {
+                "unit": at_low["unit"],
+                "low": number(unit_kl(at_low)),
+                "interval": interval(unit_bounds(at_low)),
+                "known": "measured" if at_low["exact_kl"] is not None else "estimated",
+                "rescue": number(unit_kl(at_rescue)) if at_rescue else "–",
+                "bytes": megabytes(at_low["bytes"]),
+                "more": megabytes(at_rescue["bytes"] - at_low["bytes"]) if at_rescue else "–",
+            }
+        )
+    return lines
+
+
+def width_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The units of a candidate at the widths they were found at. rows: of units.parquet."""
+    return [
+        {"unit": row["unit"], "bits": str(row["bits"]), "bytes": megabytes(row["bytes"])}
+        for row in rows
+    ]
+
+
+def place_rows(places: Sequence[Row]) -> list[dict[str, Any]]:
+    """What a candidate changes outside the blocks. places: of run.json."""
+    return [
+        {
+            "place": row["place"],
+            "kl": f"{number(row['kl'])} {interval((row['kl_low'], row['kl_high']))}",
+            "ppl": f"{number(row['delta_ppl'], '+.3f')} "
+            f"{interval((row['delta_ppl_low'], row['delta_ppl_high']), '+.3f')}",
+            "restored": number(row["restored_kl"]),
+        }
+        for row in places
+    ]
+
+
+def promotion_columns(rescue: int) -> dict[str, str]:
+    """The headings of `promotion_rows`."""
+    return {
+        "units": f"At {rescue} bits",
+        "kl": "KL of the model",
+        "back": "Given back",
+        "bytes": "Costs",
+        "chosen": "Choice",
+    }
+
+
+def promotion_rows(promotions: Sequence[Row]) -> list[dict[str, Any]]:
+    """Sets of units tried at the rescue width as lines of a table, best first."""
+    return [
+        {
+            "units": ", ".join(row["units"]),
+            "kl": number(row["kl"]),
+            "back": share(row["given_back"]),
+            "bytes": f"+{megabytes(row['extra_bytes'])}",
+            "chosen": "✓ chosen" if row["chosen"] else "",
+            "class": "chosen" if row["chosen"] else "",
+        }
+        for row in sorted(promotions, key=lambda row: as_cost(row["kl"]))
+    ]
+
+
+def channel_summary(reference: Row) -> str:
+    """The outlier channels in words."""
+    channel, value = reference["outlier_channels"][0], reference["outlier_values"][0]
+    times = value / max(reference["channel_median"], 1e-12)
+    said = f"Channel {channel} reaches {number(value)}, {times:.1f} times the median channel."
+    return said + (" No channel stands out." if times < 6 else "")
+
+
+def token_value(row: Row, colour: str, model: str = "uniform") -> float | None:
+    """What a token is coloured by; None for a window's first, which is context only, and where the
+    model was not measured."""
+    if row[f"kl_{model}"] is None:
+        return None
+    if colour == "kl":
+        return row[f"kl_{model}"]
+    return row[f"nll_{model}"] - row["nll_reference"]
+
+
+def shade(value: float | None, largest: float) -> str:
+    """The class of a token: `s0` to `s8`, by the square root of its share of the largest; `b…` for
+    a token that the quantized model predicts better."""
+    if value is None or largest <= 0:
+        return "s0"
+    step = min(SHADES, round(SHADES * (abs(value) / largest) ** 0.5))
+    return f"s{step}" if value >= 0 else f"b{step}"
+
+
+def token_summary(row: Row) -> str:
+    """Which block is to blame, in words, where it is known."""
+    restored, alone = row.get("restored_kl"), row.get("block_kl")
+    if restored:
+        best = min(range(len(restored)), key=lambda block: as_cost(restored[block]))
+        left = 1 - restored[best] / row["kl_uniform"] if row["kl_uniform"] > 0 else 0.0
+        if row["kl_uniform"] < SMALLEST_KL:
+            return "Quantization does not move this token."
+        if left < LITTLE:
+            return "No single block's repair restores this token: the damage adds up."
+        does = "restores it" if left >= MOST else "gives back the most of it"
+        return (
+            f"Repairing block {best} alone {does}: KL {number(row['kl_uniform'])} → "
+            f"{number(restored[best])} ({left:.1%} given back)."
+        )
+    if alone:
+        worst = max(range(len(alone)), key=lambda block: as_cost(alone[block]))
+        if alone[worst] <= 0:
+            return "No block alone moves this token."
+        return f"Block {worst} alone moves it most: KL {number(alone[worst])}."
+    return "Blame by block is kept for the eight worst windows only; this is not one of them."
+
+
+def measured_points(record: Mapping[str, Any], promotions: Sequence[Row]) -> list[dict[str, Any]]:
+    """What was measured or swept: uniform, the recipe's checkpoint, every promotion tried."""
+    headline, low = record["headline"], record["spec"]["bits"]
+    size, kl = headline["bytes"], headline["kl"]
+    points = [
+        {
+            "name": ", ".join(row["units"]),
+            "bytes": size["uniform"] + row["extra_bytes"],
+            "kl": row["kl"],
+            "kind": "predicted",
+        }
+        for row in promotions
+    ]
+    points.append(
+        {
+            "name": f"uniform {low}-bit",
+            "bytes": size["uniform"],
+            "kl": kl["uniform"],
+            "kind": "measured",
+        }
+    )
+    if kl.get("mixed") is not None:
+        points.append(
+            {"name": "recipe", "bytes": size["mixed"], "kl": kl["mixed"], "kind": "measured"}
+        )
+    return points
+
+
+def point_rows(points: Sequence[Row]) -> list[dict[str, Any]]:
+    """Recipes as lines of a table, the smallest first."""
+    return [
+        {
+            "name": point["name"],
+            "bytes": megabytes(point["bytes"]),
+            "kl": number(point["kl"]),
+            "kind": point["kind"],
+        }
+        for point in sorted(points, key=lambda point: point["bytes"])
+    ]
+
+
+def list_hashes(record: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of the model's files by name, and of a candidate's."""
+    theirs = record.get("candidate", {}).get("hashes", {})
+    return record["source"]["hashes"] | {f"candidate: {n}": value for n, value in theirs.items()}
+
+
+def _name_range(record: Mapping[str, Any]) -> dict[str, str]:
+    """How large activations get, and what serving in the type comes to, where that was measured."""
+    largest, served = write_range(record), record["headline"].get("served")
+    facts = {"Largest activation": largest} if largest else {}
+    if served and served["finite"]:
+        facts["Served type"] = write_measured_type(served)
+    return facts
+
+
+def _name_servers(record: Mapping[str, Any]) -> dict[str, str]:
+    """What servers make of a run's checkpoint; a comparison's own facts say it of the candidate."""
+    if is_comparison(record) or "serving" not in record:
+        return {}
+    return {"Checkpoint": write_serving(record["serving"])}
+
+
+def provenance_facts(record: Mapping[str, Any]) -> dict[str, str]:
+    """How perplexity was defined, on what, with what, by name."""
+    definition = record["ppl_definition"]
+    uncalibrated = write_uncalibrated(record)
+    aside = write_aside(record["source"].get("left_aside", ()))
+    return {
+        "Perplexity": f"{definition['sentence']} ({definition['scored_tokens']:,} tokens scored)",
+        "Measured on": f"{definition['text']}  sha256 {definition['text_sha256'][:16]}…",
+        **(list_facts(record) if is_comparison(record) else _list_quantization(record)),
+        "Model": (
+            f"{record['source']['architecture']}, {record['source']['blocks']} blocks, "
+            f"{record['source']['parameters']:,} parameters in {record['source']['dtype']}"
+        ),
+        **({"Model's files": aside} if aside else {}),
+        **({"Experts": uncalibrated} if uncalibrated else {}),
+        **_name_range(record),
+        **_name_servers(record),
+        "Versions": ", ".join(f"{name} {v}" for name, v in record["versions"].items()),
+        "Control": f"a block swapped with itself: KL {record.get('plan', {}).get('control_kl', 0)}",
+    }

@@ -1,0 +1,1 @@
+"""Which block breaks a prompt, and what repairs it."""

@@ -1,0 +1,1 @@
+"""Whether a run may be released: evidence with intervals, a policy, a verdict."""

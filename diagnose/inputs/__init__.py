@@ -1,0 +1,1 @@
+"""What a run works on: texts, model and tokenizer, found, checked and opened."""

@@ -1,0 +1,179 @@
+"""What a run works on: model, tokenizer and texts, opened, checked and described."""
+
+import hashlib
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from awqscope.diagnose.inputs.corpora import (
+    Corpus,
+    cut_slices,
+    cut_windows,
+    load_corpus,
+    load_tokenizer,
+)
+from awqscope.diagnose.inputs.sources import check_specs
+from awqscope.diagnose.runs.spec import DEFAULT_SEQ_LEN, RunSpec
+from awqscope.mixedprec.awq.search import check_schemes
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.families.table import list_units
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.served import check_range, name_dtype
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.models.weight_files import write_aside
+from awqscope.mixedprec.recipes.recipe import check_names
+
+VERSIONED = ("awqscope", "torch", "transformers", "autoawq", "compressed-tensors", "safetensors")
+
+# Entries of config.json with the most tokens that a model takes; some architectures have none.
+POSITIONS = ("max_position_embeddings", "max_seq_len")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run works on, loaded and checked. windows: those of the texts `valid` one after
+    another, `slices` of each."""
+
+    model: SourceModel
+    tokenizer: PreTrainedTokenizerBase
+    calib: Corpus
+    valid: tuple[Corpus, ...]
+    calib_windows: Tensor
+    windows: Tensor
+    slices: tuple[int, ...]
+
+
+def load_inputs(spec: RunSpec) -> Inputs:
+    """Open the model and the texts. InputError for anything that a run could not use."""
+    check_specs((spec.calib, *spec.valid_texts))
+    model = open_model(spec.model, trust_remote_code=spec.trust_remote_code, dtype=spec.dtype)
+    check_schemes(model, list(spec.schemes.values()))
+    check_names(list(spec.keep_fp16), list_units(model.family, model.blocks))
+    tokenizer = load_tokenizer(model.path, trust_remote_code=spec.trust_remote_code)
+    calib = load_corpus(spec.calib)
+    valid = tuple(load_corpus(text) for text in spec.valid_texts)
+    seq_len, limit = choose_length(model, spec.seq_len)
+    calib_windows = cut_windows(
+        calib, tokenizer, min(spec.calib_seq_len, limit), spec.calib_windows
+    )
+    parts = cut_slices(valid, tokenizer, seq_len, spec.windows)
+    windows = torch.cat(parts)
+    check_tokens(model, calib_windows, windows)
+    check_range(model)
+    slices = tuple(len(part) for part in parts)
+    return Inputs(model, tokenizer, calib, valid, calib_windows, windows, slices)
+
+
+def choose_length(model: SourceModel, asked: int | None) -> tuple[int, int]:
+    """The length of validation windows, and the most that the model takes. InputError where it
+    takes less than is `asked`."""
+    limits = (getattr(model.config, name, None) for name in POSITIONS)
+    limit = next((value for value in limits if value), DEFAULT_SEQ_LEN)
+    seq_len = asked or min(DEFAULT_SEQ_LEN, limit)
+    if seq_len > limit:
+        raise InputError(
+            f"--seq-len {seq_len} is longer than the model's {limit} positions",
+            f"give at most {limit}",
+        )
+    return seq_len, limit
+
+
+def check_tokens(model: SourceModel, *windows: Tensor) -> None:
+    """Raise InputError for tokens that the model does not know."""
+    largest = max(int(tokens.max()) for tokens in windows)
+    if largest >= model.config.vocab_size:
+        raise InputError(
+            f"the tokenizer gives token {largest}, the model knows {model.config.vocab_size}",
+            "use the tokenizer that came with the model",
+        )
+
+
+def hash_tokens(windows: Tensor) -> str:
+    """SHA-256 of token ids as 32-bit integers: what text, tokenizer and cutting came to."""
+    return hashlib.sha256(windows.int().numpy().tobytes()).hexdigest()
+
+
+def describe(spec: RunSpec, inputs: Inputs) -> dict[str, Any]:
+    """The part of run.json that is known before anything is measured."""
+    return {
+        "model": spec.model,
+        "directory": os.getcwd(),
+        "spec": spec.to_json(),
+        "source": describe_source(inputs.model),
+        "ppl_definition": describe_text(inputs.valid, inputs.slices, inputs.windows),
+        "calibration": {
+            "text": inputs.calib.spec,
+            "text_sha256": inputs.calib.hash,
+            "tokens_sha256": hash_tokens(inputs.calib_windows),
+            "windows": len(inputs.calib_windows),
+            "seq_len": inputs.calib_windows.shape[1],
+        },
+        "versions": describe_versions(),
+        "stages": {},
+        "headline": {},
+        "error": None,
+    }
+
+
+def describe_source(model: SourceModel) -> dict[str, Any]:
+    """The `source` of run.json: the reference."""
+    return {
+        "architecture": model.config.model_type,
+        "blocks": model.blocks,
+        "units": [kind.name for kind in model.family.units],
+        "parameters": model.count_parameters(),
+        "dtype": name_dtype(model.dtype),
+        "hashes": model.hash(),
+        "left_aside": list(model.aside),
+    }
+
+
+def note_aside(*models: SourceModel) -> tuple[str, ...]:
+    """What is said before a run of the files that models have beside their weights."""
+    return tuple(f"{m.path}: {write_aside(m.aside)}" for m in models if m.aside)
+
+
+def describe_text(
+    texts: Sequence[Corpus], slices: Sequence[int], windows: Tensor
+) -> dict[str, Any]:
+    """The `ppl_definition` of run.json. slices: windows of each text; several texts are told apart
+    in its entry `slices`."""
+    count, length = windows.shape
+    of_texts = f" of {len(texts)} texts" if len(texts) > 1 else ""
+    return {
+        "sentence": (
+            f"exp of the mean token NLL over {count} non-overlapping windows of {length} "
+            f"tokens{of_texts}; every token is scored but each window's first"
+        ),
+        **_name_texts(texts, slices),
+        "tokens_sha256": hash_tokens(windows),
+        "windows": count,
+        "seq_len": length,
+        "scored_tokens": count * (length - 1),
+    }
+
+
+def _name_texts(texts: Sequence[Corpus], slices: Sequence[int]) -> dict[str, Any]:
+    if len(texts) == 1:
+        return {"text": texts[0].spec, "text_sha256": texts[0].hash}
+    firsts = [sum(slices[:number]) for number in range(len(texts))]
+    return {
+        "text": ", ".join(text.spec for text in texts),
+        "text_sha256": hashlib.sha256("".join(text.hash for text in texts).encode()).hexdigest(),
+        "slices": [
+            {"text": text.spec, "sha256": text.hash, "first_window": first, "windows": windows}
+            for text, first, windows in zip(texts, firsts, slices, strict=True)
+        ],
+    }
+
+
+def describe_versions() -> dict[str, str]:
+    """The `versions` of run.json."""
+    return {name: version(name) for name in VERSIONED} | {"python": platform.python_version()}

@@ -1,0 +1,1 @@
+"""The machine: memory, processes, devices and clusters that carry out tasks."""

@@ -1,0 +1,370 @@
+"""The model card of a checkpoint: what it is, where its widths are, what was measured, how to load
+it and how it was made, as the README.md that the Hugging Face hub shows.
+
+Pure: records in, text out. The source model's own card is kept; awqscope's part stands between two
+markers and is replaced when the checkpoint is written again.
+"""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from awqscope.diagnose.runs.type_words import UNLIKE, write_measured_type
+from awqscope.diagnose.runs.uncalibrated import write_uncalibrated
+from awqscope.mixedprec.checkpoints.serving import write_serving
+from awqscope.mixedprec.families.family import EXPERTS
+from awqscope.mixedprec.recipes.recipe import Recipe
+from awqscope.mixedprec.recipes.widths import join_words, list_changed, list_widths
+from awqscope.mixedprec.scheme import FP16_BITS
+
+BEGIN, END = "<!-- awqscope: begin -->", "<!-- awqscope: end -->"
+FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+MOST_FRONT_MATTER = 100_000
+SECTION = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+LOADERS = {
+    "compressed-tensors": "transformers and compressed-tensors 0.15 to 0.17",
+    "awq": "transformers and gptqmodel",
+}
+# What `awqscope run` takes unless told otherwise is not repeated in the command.
+OPTIONS = (
+    ("calib", "wikitext2:train"),
+    ("valid", "wikitext2:test"),
+    ("bits", 4),
+    ("rescue_bits", 8),
+    ("group_size", 128),
+    ("seq_len", None),
+    ("windows", None),
+    ("calib_windows", 128),
+    ("calib_seq_len", 512),
+    ("z", 3.5),
+    ("ratio", 3.0),
+    ("delta_ppl", None),
+    ("top_k", None),
+    ("verify_units", 12),
+    ("seed", 0),
+    ("dtype", "auto"),
+)
+SWITCHES = ("symmetric", "whole_blocks")
+
+
+@dataclass(frozen=True)
+class CardSubject:
+    """The checkpoint that a card is of.
+
+    record: run.json of the run it was made by. proof: proof.json's content, None if it was not
+    proved. bytes: of all its tensors. serving: what servers make of it, with its `type`. fmt:
+    compressed-tensors or awq. dtype: what `requantize` was asked for, None for the run's type.
+    base_model: hub id of the source, None for a directory, whose path is nobody else's business.
+    requantized: made after the run, by `awqscope requantize`.
+    """
+
+    record: Mapping[str, Any]
+    recipe: Recipe
+    proof: Mapping[str, Any] | None
+    bytes: int
+    serving: Mapping[str, Any] | None = None
+    fmt: str = "compressed-tensors"
+    dtype: str | None = None
+    base_model: str | None = None
+    requantized: bool = False
+
+
+def write_card(subject: CardSubject, existing: str) -> str:
+    """The whole README.md. existing: the card that is there or the source model's; may be empty."""
+    metadata, body = split_card(existing)
+    head = yaml.safe_dump(card_metadata(subject, metadata), sort_keys=False, allow_unicode=True)
+    found = SECTION.search(body)
+    at, rest = found.span() if found else (0, 0)
+    before, after = body[:at].strip("\n"), body[rest:].strip("\n")
+    section = [BEGIN, _write_section(subject)]
+    if before or after:
+        section.append("\nThe rest of this card is the source model's.")
+    parts = (before, "\n".join([*section, END]), after)
+    return f"---\n{head}---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
+
+
+def split_card(text: str) -> tuple[dict[str, Any], str]:
+    """A card's front matter and its body. Front matter that is no YAML mapping counts as none, and
+    so does what no card needs and could be endless: aliases, which multiply, and sheer length."""
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    found = FRONT_MATTER.match(text)
+    if not found:
+        return {}, text
+    written = found.group(1)
+    try:
+        endless = len(written) > MOST_FRONT_MATTER or any(
+            isinstance(event, yaml.AliasEvent) for event in yaml.parse(written)
+        )
+        metadata = None if endless else yaml.safe_load(written)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        metadata = None
+    return metadata if isinstance(metadata, dict) else {}, text[found.end() :]
+
+
+def card_metadata(subject: CardSubject, source: Mapping[str, Any]) -> dict[str, Any]:
+    """The front matter: the source's, license and languages included, with what quantization makes
+    of it. Nothing is invented: what the source does not say is left out. Figures that the source
+    states of itself (`model-index`) are not this checkpoint's, and how it came from its own base
+    is not how this one came."""
+    ours_alone = ("model-index", "base_model_relation", "library_name", "tags")
+    metadata = {key: value for key, value in source.items() if key not in ours_alone}
+    if subject.base_model is not None:
+        metadata |= {"base_model": subject.base_model, "base_model_relation": "quantized"}
+    metadata["library_name"] = "transformers"
+    tags = source.get("tags") or []
+    own = [str(tag) for tag in (tags if isinstance(tags, list) else [tags])]
+    widths = sorted({entry.bits for entry in subject.recipe.units} - {FP16_BITS})
+    ours = ["awq", "quantized", *[f"{bits}-bit" for bits in widths], "awqscope"]
+    if subject.fmt == "compressed-tensors":
+        ours.insert(1, "compressed-tensors")
+    metadata["tags"] = list(dict.fromkeys([*own, *ours]))
+    return metadata
+
+
+def _plain(text: Any) -> str:
+    """A text of the run as Markdown shows it literally inside backticks, a table or a line."""
+    kept = re.sub(r"\s+", " ", str(text)).replace("`", "'").replace("|", "¦")
+    return kept.replace("<", "‹").replace(">", "›").strip()
+
+
+def name_text(spec: Any) -> str:
+    """A text or model without the directories it is in, which are nobody else's business."""
+    text = str(spec)
+    if text.startswith("hub:"):
+        return text
+    is_path = text.startswith(("/", ".", "~")) or text.count("/") > 1
+    is_file = text.endswith((".txt", ".jsonl", ".parquet"))
+    return text.rstrip("/").rpartition("/")[2] if is_path or is_file else text
+
+
+def _name_source(subject: CardSubject) -> str:
+    """What the source is called: its hub id, or the last part of its directory."""
+    model = str(subject.record["model"])
+    return subject.base_model or model.rstrip("/").rpartition("/")[2] or model
+
+
+def _write_section(subject: CardSubject) -> str:
+    parts = [
+        _write_summary(subject),
+        "## Widths",
+        _write_widths(subject),
+        "## Measured",
+        _write_measured(subject),
+        "## Loading",
+        _write_loading(subject),
+        "## How it was made",
+        _write_making(subject),
+    ]
+    return "\n\n".join(parts)
+
+
+def _write_summary(subject: CardSubject) -> str:
+    record, spec = subject.record, subject.record["spec"]
+    source = _plain(_name_source(subject))
+    link = f"[{source}](https://huggingface.co/{source})" if subject.base_model else f"`{source}`"
+    scheme = "symmetric" if spec["symmetric"] else "asymmetric"
+    group = "a group a row" if spec["group_size"] == -1 else f"groups of {spec['group_size']}"
+    changed = list_changed(subject.recipe, spec["bits"])
+    widths = {entry.bits for entry in subject.recipe.units} - {FP16_BITS}
+    said = (
+        f"{link} ({_plain(record['source']['architecture'])}, "
+        f"{record['source']['parameters']:,} parameters) quantized with AWQ: "
+        f"{spec['bits']} bits, {scheme}, {group}"
+    )
+    said += f", but {changed} bits." if changed else "."
+    if spec["rescue_bits"] in widths:
+        said += f" Units at {spec['rescue_bits']} bits are symmetric."
+    if any(entry.unit.endswith(f".{EXPERTS}") for entry in subject.recipe.units):
+        said += " Experts are symmetric, routers stay at 16 bits."
+    uncalibrated = write_uncalibrated(record)
+    if uncalibrated:
+        said += f" {uncalibrated}."
+    said += f" Stored as {_name_format(subject.fmt)}; weights take {_megabytes(subject.bytes)}"
+    reference = (record["headline"].get("bytes") or {}).get("reference")
+    said += f", {_megabytes(reference)} at 16 bits." if reference else "."
+    shown = "/".join(str(bits) for bits in sorted(widths)) + "-bit " if widths else ""
+    return f"# {source}, {shown}AWQ\n\n{said}"
+
+
+def _name_format(fmt: str) -> str:
+    return "autoawq's GEMM format" if fmt == "awq" else "compressed-tensors (`pack-quantized`)"
+
+
+def _megabytes(count: float) -> str:
+    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.2f} MB"
+
+
+def _write_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _write_widths(subject: CardSubject) -> str:
+    widths = [str(bits) for bits in sorted({entry.bits for entry in subject.recipe.units})]
+    rows = [
+        [f"`{_plain(row['unit'])}`", *[row.get(width, "–") for width in widths]]
+        for row in list_widths(subject.recipe)
+    ]
+    return (
+        f"Blocks by unit, the linears that a server fuses, and width "
+        f"(of {subject.record['source']['blocks']} blocks, from 0):\n\n"
+    ) + _write_table(["unit", *[f"{width} bits" for width in widths]], rows)
+
+
+def _write_measured(subject: CardSubject) -> str:
+    """The numbers of 16-bit, uniform and this checkpoint, or that there are none."""
+    if subject.proof is None:
+        return (
+            "This checkpoint was not measured. `awqscope requantize --prove` measures it from disk "
+            "and writes the numbers here."
+        )
+    headline, mine = subject.record["headline"], subject.proof["measured"]
+    low = subject.record["spec"]["bits"]
+    if "kl" not in headline:
+        headline = {}
+    head, rows = ["", "this checkpoint"], []
+
+    def add(name: str, key: str, form: str, bounds: str | None = None, reference: str = "") -> None:
+        columns = [_with_bounds(mine[key], mine.get(bounds) if bounds else None, form)]
+        if headline:
+            spread = headline.get(bounds, {}).get("uniform") if bounds else None
+            columns = [reference, _with_bounds(headline[key]["uniform"], spread, form), *columns]
+        rows.append([name, *columns])
+
+    if headline:
+        head[1:1] = ["16-bit", f"uniform {low}-bit AWQ"]
+    add("perplexity", "ppl", ".3f", reference=_reference(headline, "ppl", ".3f"))
+    add("ΔPPL [95%]", "delta_ppl", "+.3f")
+    add("KL to 16-bit, mean, nats a token [95%]", "kl", ".5f", "kl_interval")
+    add("KL, 99.9% quantile", "kl_p999", ".4f")
+    add("same top token as 16-bit", "top1_agreement", ".1%")
+    size = [_megabytes(subject.bytes)]
+    if headline:
+        size = [_megabytes(headline["bytes"][name]) for name in ("reference", "uniform")] + size
+    rows.append(["weights", *size])
+    if mine["recovered"] is not None:
+        given = _with_bounds(mine["recovered"], mine["recovered_interval"], ".1%")
+        blank = ["", ""] if headline else []
+        rows.append(["lost KL given back [95%]", *blank, given])
+    definition = subject.record["ppl_definition"]
+    text = _plain(name_text(definition["text"]))
+    said = (
+        f"Perplexity is {_plain(definition['sentence'])}, on `{text}` "
+        f"({definition['scored_tokens']:,} tokens scored, text SHA-256 "
+        f"`{definition['text_sha256'][:16]}…`). Intervals are a bootstrap over windows; "
+        "differences are paired by token."
+    )
+    return "\n\n".join([_write_table(head, rows), said, _write_proof(subject.proof)])
+
+
+def _reference(headline: Mapping[str, Any], key: str, form: str) -> str:
+    return format(headline[key]["reference"], form) if headline else ""
+
+
+def _with_bounds(value: Any, bounds: Sequence[float] | None, form: str) -> str:
+    """A number with its interval; a triple holds both."""
+    if isinstance(value, list | tuple):
+        value, *bounds = value
+    said = format(value, form)
+    if bounds:
+        said += f" [{', '.join(format(bound, form) for bound in bounds)}]"
+    return said.replace("-", "−")
+
+
+def _write_proof(proof: Mapping[str, Any]) -> str:
+    checks, loader = proof["checks"], _plain(proof["loaded_with"])
+    served = proof.get("served")
+    of_type = f" {write_measured_type(served)}" if served and served["finite"] else ""
+    if proof["passed"]:
+        return (
+            f"Proved from disk: {loader} loaded the checkpoint in a process of its own; the widths "
+            f"of its {checks['linears']:,} linears are the recipe's, its {checks['tensors']:,} "
+            "tensors and dequantized weights equal the simulated ones bit for bit, and the numbers "
+            "above are measured on its own logits, in float32." + of_type
+        )
+    reasons = proof.get("reasons") or [UNLIKE]
+    if UNLIKE not in reasons:
+        return (
+            f"**The proof failed**: {_plain('; '.join(reasons))}. On disk the checkpoint is what "
+            "its recipe says, and the numbers above are measured in float32."
+        )
+    return (
+        "**The proof failed**: the checkpoint on disk is not what its recipe says. "
+        f"{loader} loaded it; {len(checks['wrong_width'])} linears have another width, "
+        f"{len(checks['differing_on_disk'])} tensors differ, {len(checks['unexpected'])} are "
+        "unexpected. Do not use it."
+    )
+
+
+def _write_loading(subject: CardSubject) -> str:
+    has_8_bit = any(entry.bits == 8 for entry in subject.recipe.units)
+    served = "vLLM (8-bit units need a GPU of SM 7.5 or newer)" if has_8_bit else "vLLM"
+    checked, kind = "", None
+    if subject.serving is not None:
+        said = _plain(write_serving(subject.serving))
+        kind = subject.serving.get("type")
+        checked = f"\n\nHeld against the rules by which they match and fuse linears: {said}."
+    # A type is named where it must be another than config.json's, and for servers always.
+    other = kind["instead"] if kind else None
+    name = f'"{other or "auto"}"'
+    option = f" --dtype {other or kind['dtype']}" if kind else ""
+    return f"""With {LOADERS[subject.fmt]}:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+path = "path/to/this/checkpoint"
+tokenizer = AutoTokenizer.from_pretrained(path)
+model = AutoModelForCausalLM.from_pretrained(path, dtype={name}, device_map="auto")
+```
+
+With {served}:
+
+```
+vllm serve path/to/this/checkpoint{option}
+```{checked}"""
+
+
+def _write_making(subject: CardSubject) -> str:
+    record = subject.record
+    versions, calibration = record["versions"], record["calibration"]
+    others = ", ".join(f"{name} {v}" for name, v in versions.items() if name != "awqscope")
+    lines = [run_command(subject)]
+    if subject.requantized:
+        lines.append("awqscope requantize RUN --recipe RECIPE --out CHECKPOINT")
+        if subject.proof is not None:
+            lines[-1] += " --prove"
+        if subject.fmt != "compressed-tensors":
+            lines[-1] += f" --format {subject.fmt}"
+        if subject.dtype is not None:
+            lines[-1] += f" --dtype {subject.dtype}"
+    commands = "\n".join(lines)
+    flagged = record["headline"].get("flagged")
+    why = ""
+    if flagged and not subject.requantized:
+        blocks = join_words([str(block) for block in flagged])
+        bits, plural = record["spec"]["bits"], "s" * (len(flagged) > 1)
+        why = f" Flagged as damaged by {bits} bits: block{plural} {blocks}."
+    return (
+        f"By awqscope {_plain(versions.get('awqscope', ''))} ({_plain(others)}), calibrated on "
+        f"`{_plain(name_text(calibration['text']))}`, {calibration['windows']} windows of "
+        f"{calibration['seq_len']} tokens (text SHA-256 `{calibration['text_sha256'][:16]}…`), "
+        f"seed {record['spec']['seed']}.{why}\n\n```\n{commands}\n```"
+    )
+
+
+def run_command(subject: CardSubject) -> str:
+    """The `awqscope run` that made it, defaults and directories left out."""
+    spec = subject.record["spec"]
+    words = ["awqscope", "run", _name_source(subject)]
+    for key, default in OPTIONS:
+        value = spec.get(key, default)
+        if value != default:
+            words += [f"--{key.replace('_', '-')}", name_text(value)]
+    words += [f"--{key.replace('_', '-')}" for key in SWITCHES if spec.get(key)]
+    words += [part for unit in spec.get("keep_fp16", ()) for part in ("--keep-fp16", unit)]
+    return _plain(shlex.join(words))

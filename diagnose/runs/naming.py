@@ -1,0 +1,56 @@
+"""What a path that a user gave leads to, so that one given in another's place is recognised."""
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+from awqscope.mixedprec.files.untrusted import read_json
+
+RUN = "a run"
+RUNS = "a directory of runs"
+MODEL = "a model"
+CHECKPOINT = "a quantized checkpoint"
+
+
+def find_kind(path: Path) -> str | None:
+    """RUN, RUNS, MODEL or CHECKPOINT; None for anything else."""
+    try:
+        if not path.is_dir():
+            return None
+        if (path / "run.json").exists():
+            return RUN
+        if (path / "config.json").exists():
+            return CHECKPOINT if _is_quantized(path / "config.json") else MODEL
+        if any((Path(entry.path) / "run.json").exists() for entry in os.scandir(path)):
+            return RUNS
+    except OSError:
+        pass
+    return None
+
+
+def _is_quantized(config: Path) -> bool:
+    try:
+        found = read_json(config)
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and bool(found.get("quantization_config"))
+
+
+def find_run(path: Path) -> str:
+    """The remedy where a path that should be a run's is none."""
+    kind = find_kind(path)
+    inside = next((parent for parent in path.parents if (parent / "run.json").exists()), None)
+    if inside is not None and str(inside) != ".":
+        return f"give the run that it is in, {inside}"
+    if kind in (MODEL, CHECKPOINT):
+        return f"it is {kind}; awqscope run {shlex.quote(str(path))} makes a run of a model"
+    if kind == RUNS:
+        return f"it holds runs; awqscope list {shlex.quote(str(path))} names them"
+    return "give a directory with run.json"
+
+
+def default_out(model: str) -> Path:
+    """Where a run of `model` goes unless told otherwise."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.rstrip("/").rpartition("/")[2]).strip("-.")
+    return Path("reports") / (name or "run")

@@ -1,0 +1,103 @@
+"""A run's scores: what its tables say of every unit, as the solver takes it. Imports no torch."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.families.family import EXPERTS
+from awqscope.mixedprec.recipes.recipe import RecipeUnit, load_recipe
+from awqscope.mixedprec.recipes.scores import Option, ScoredUnit, Scores
+from awqscope.mixedprec.scheme import FP16_BITS
+
+# A unit's name, its linears, and bits -> option.
+Part = tuple[str, tuple[str, ...], dict[int, Option]]
+
+
+def read_scores(path: Path | str, *, split_fused: bool = False) -> Scores:
+    """The scores of the run in directory `path`: exact KL where it was measured, else estimated.
+
+    split_fused: every linear of a fused unit is a unit of its own, named BLOCK.LINEAR; experts,
+    which no engine splits, stay together. InputError
+    for a comparison, a run that has not chosen its recipe yet, or that an earlier version made.
+    """
+    run = RunDirectory(Path(path))
+    record = run.read_searched()
+    if not run.is_done("recipe"):
+        raise InputError(f"{path} has not scored its units", run.how_to_finish())
+    kept = set(record["spec"]["keep_fp16"])
+    recipe = load_recipe(run.path / "recipe.json")
+    by_unit = _options(run.read_table("units").to_pylist(), "unit")
+    if any(FP16_BITS not in options for options in by_unit.values()):
+        raise InputError(
+            f"{run.path / 'units.parquet'} lacks 16 bits (an earlier version made it)",
+            "run it again elsewhere",
+        )
+    by_linear = _options(run.read_table("linears").to_pylist(), "linear") if split_fused else {}
+    units: list[ScoredUnit] = []
+    for entry in recipe.units:
+        if entry.unit not in by_unit:
+            raise InputError(
+                f"{path} has no scores of unit {entry.unit}, which its recipe.json names",
+                "put back the recipe that the run chose",
+            )
+        whole: Part = (entry.unit, entry.linears, by_unit[entry.unit])
+        block, _, _ = entry.unit.partition(".")
+        parts: list[Part] = [
+            (f"{block}.{linear.partition(f'.{block}.')[2]}", (linear,), by_linear[linear])
+            for linear in (entry.linears if split_fused and _is_fused(entry) else ())
+        ]
+        for name, linears, options in [*parts] or [whole]:
+            widths = [FP16_BITS] if entry.unit in kept else sorted(options)
+            units.append(
+                ScoredUnit(
+                    name,
+                    linears,
+                    weights=options[FP16_BITS].bytes // 2,
+                    options=tuple(options[bits] for bits in widths),
+                )
+            )
+    headline = record["headline"]
+    uniform_bytes = sum(unit.options[0].bytes for unit in units)
+    return Scores(
+        model=recipe.model,
+        units=tuple(units),
+        fixed_bytes=headline["bytes"]["uniform"] - uniform_bytes,
+        uniform_kl=headline["kl"]["uniform"],
+    )
+
+
+def read_squared_errors(path: Path | str, scores: Scores) -> dict[str, float]:
+    """‖ΔW‖² of every unit at the low width; empty for a run of a version that did not keep it."""
+    run = RunDirectory(Path(path))
+    if not (run.path / "weights.parquet").exists():
+        return {}
+    table = run.read_table("weights")
+    if "squared_error" not in table.column_names:
+        return {}
+    by_linear = {(row["block"], row["linear"]): row["squared_error"] for row in table.to_pylist()}
+
+    def find(unit: ScoredUnit, linear: str) -> float:
+        inside = linear.partition(f".{unit.block}.")[2]
+        return by_linear.get((unit.block, inside), 0.0)
+
+    return {unit.name: sum(find(unit, name) for name in unit.linears) for unit in scores.units}
+
+
+def _is_fused(entry: RecipeUnit) -> bool:
+    return len(entry.linears) > 1 and not entry.unit.endswith(f".{EXPERTS}")
+
+
+def _options(rows: list[dict[str, Any]], key: str) -> dict[str, dict[int, Option]]:
+    """Name -> bits -> option, from rows of units.parquet or linears.parquet."""
+    found: dict[str, dict[int, Option]] = {}
+    for row in rows:
+        exact = row.get("exact_kl")
+        kl = exact if exact is not None else row["estimated_kl"]
+        if not math.isfinite(kl):
+            raise InputError(
+                f"{row[key]} at {row['bits']} bits has no finite KL", "keep it out with --keep-fp16"
+            )
+        found.setdefault(row[key], {})[row["bits"]] = Option(row["bits"], row["bytes"], kl)
+    return found

@@ -1,0 +1,282 @@
+"""A comparison: a checkpoint that somebody else made, block by block against its reference.
+
+Its result is a run directory with the candidate in the uniform model's place. What asks for AWQ
+searches of the run's own (units, recipe, checkpoint, proof) is skipped.
+"""
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from awqscope.diagnose.inputs.corpora import (
+    Corpus,
+    cut_slices,
+    has_tokenizer,
+    load_corpus,
+    load_tokenizer,
+)
+from awqscope.diagnose.inputs.load import (
+    check_tokens,
+    choose_length,
+    describe_source,
+    describe_text,
+    describe_versions,
+    note_aside,
+)
+from awqscope.diagnose.inputs.sizes import reference_bytes
+from awqscope.diagnose.inputs.sources import check_specs
+from awqscope.diagnose.machine.tasks import HERE, Placement, Workers
+from awqscope.diagnose.plan.memory import MemoryPlan
+from awqscope.diagnose.plan.room import plan_work
+from awqscope.diagnose.runs.compare_spec import CompareSpec
+from awqscope.diagnose.runs.directory import COMPARISON, STAGES, OnProgress, RunDirectory
+from awqscope.diagnose.runs.tables import ACTIVATIONS, UNITS, WEIGHTS
+from awqscope.diagnose.runs.type_words import describe_type
+from awqscope.diagnose.stages.pipeline import OnNote, OnPlan, Work, conduct, foresee
+from awqscope.diagnose.stages.sweep import Sweep, sweep_headline, sweep_views
+from awqscope.diagnose.statistics.bootstrap import Resampler
+from awqscope.diagnose.sweep.branches import view_name
+from awqscope.diagnose.sweep.results import damage
+from awqscope.diagnose.sweep.weights import COLUMNS
+from awqscope.diagnose.sweep.whole_blocks import CandidatePlan, plan_candidate
+from awqscope.mixedprec.checkpoints.foreign import Candidate, open_candidate
+from awqscope.mixedprec.checkpoints.padding import write_padding
+from awqscope.mixedprec.checkpoints.writer import examine_serving
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.families.table import list_units
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.served import name_dtype, read_dtype
+from awqscope.mixedprec.models.source import SourceModel
+
+SKIPPED = "the checkpoint was made elsewhere: there are no searches to choose widths from"
+# Runs of a weight's inputs whose errors are ranked, whatever groups the candidate has.
+WEIGHT_GROUP = 128
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison works on, loaded and checked. windows: those of the texts `valid` one after
+    another, `slices` of each."""
+
+    model: SourceModel
+    candidate: Candidate
+    tokenizer: PreTrainedTokenizerBase
+    valid: tuple[Corpus, ...]
+    windows: Tensor
+    slices: tuple[int, ...]
+    plan: CandidatePlan
+
+
+def load_compared(spec: CompareSpec) -> Compared:
+    """Open both models and the text. InputError for anything that could not be compared."""
+    check_specs(spec.valid_texts)
+    model = open_model(spec.reference, trust_remote_code=spec.trust_remote_code)
+    candidate = open_candidate(spec.candidate, model)
+    tokenizer = load_tokenizer(model.path, trust_remote_code=spec.trust_remote_code)
+    valid = tuple(load_corpus(text) for text in spec.valid_texts)
+    length, _ = choose_length(model, spec.seq_len)
+    parts = cut_slices(valid, tokenizer, length, spec.windows)
+    windows = torch.cat(parts)
+    check_tokens(model, windows)
+    if has_tokenizer(candidate.path):
+        theirs = load_tokenizer(candidate.path, trust_remote_code=spec.trust_remote_code)
+        same = theirs.get_vocab() == tokenizer.get_vocab()
+        if not same or not torch.equal(
+            torch.cat(cut_slices(valid, theirs, length, spec.windows)), windows
+        ):
+            raise InputError(
+                f"the tokenizer of {spec.candidate} reads the text as other tokens than that of "
+                f"{spec.reference}",
+                "compare a checkpoint with the model it was made from",
+            )
+    slices = tuple(len(part) for part in parts)
+    plan = plan_candidate(model, candidate)
+    return Compared(model, candidate, tokenizer, valid, windows, slices, plan)
+
+
+def describe_candidate(candidate: Candidate) -> dict[str, Any]:
+    """The `candidate` of run.json."""
+    widths = Counter(
+        candidate.width(f"{candidate.prefix(unit.block)}.{linear}")
+        for unit in list_units(candidate.family, candidate.blocks)
+        for linear in unit.linears
+    )
+    return {
+        "path": candidate.name,
+        "format": candidate.method,
+        "bits": {str(bits): widths[bits] for bits in sorted(widths)},
+        "tokenizer": has_tokenizer(candidate.path),
+        "hashes": candidate.hash(),
+        "left_aside": list(candidate.aside),
+        "padding": candidate.padding,
+    }
+
+
+def note_padding(candidate: Candidate) -> tuple[str, ...]:
+    """What is said before a comparison of a vocabulary that was rounded up."""
+    if not candidate.padding:
+        return ()
+    return (f"{candidate.path}: {write_padding(candidate.padding)}",)
+
+
+def prepare_comparison(spec: CompareSpec) -> Work:
+    """The work of `awqscope compare`."""
+    compared = load_compared(spec)
+    description = {
+        "kind": COMPARISON,
+        "model": spec.reference,
+        "directory": os.getcwd(),
+        "spec": spec.to_json(),
+        "source": describe_source(compared.model),
+        "candidate": describe_candidate(compared.candidate),
+        "serving": examine_serving(compared.candidate.path, compared.candidate).to_json(),
+        "ppl_definition": describe_text(compared.valid, compared.slices, compared.windows),
+        "versions": describe_versions(),
+        "stages": {},
+        "headline": {},
+        "error": None,
+    }
+
+    def measure(run: RunDirectory, workers: Workers, progress: OnProgress) -> None:
+        compare_stage(spec, compared, run, workers, progress)
+
+    plan = partial(
+        plan_work,
+        compared.model,
+        compared.windows,
+        ["sweep"],
+        budget=spec.max_memory,
+        most_windows=spec.chunk_windows,
+        sweep=compared.plan.branches,
+    )
+    notes = note_aside(compared.model, compared.candidate) + note_padding(compared.candidate)
+    return Work(description, {**dict.fromkeys(STAGES, SKIPPED), "sweep": measure}, plan, notes)
+
+
+def run_comparison(
+    spec: CompareSpec,
+    out: Path,
+    on_progress: OnProgress,
+    placement: Placement = HERE,
+    on_plan: OnPlan = lambda plan: None,
+    on_note: OnNote = lambda note: None,
+) -> RunDirectory:
+    """Carry out `spec` in the directory `out`, going on where an earlier process stopped; errors as
+    of `run_pipeline`."""
+    check_specs(spec.valid_texts)
+    named = {
+        "source": spec.reference,
+        "candidate": spec.candidate,
+        "ppl_definition": " or ".join(spec.valid_texts),
+    }
+    prepare = partial(prepare_comparison, spec)
+    return conduct(spec.to_json(), prepare, named, out, on_progress, placement, on_plan, on_note)
+
+
+def plan_comparison(
+    spec: CompareSpec,
+    out: Path,
+    placement: Placement = HERE,
+    on_note: OnNote = lambda note: None,
+) -> MemoryPlan:
+    """The plan by which `run_comparison` would begin or go on in `out`; notes and InputErrors as
+    there."""
+    check_specs(spec.valid_texts)
+    return foresee(spec.to_json(), partial(prepare_comparison, spec), out, placement, on_note)
+
+
+def compare_stage(
+    spec: CompareSpec,
+    compared: Compared,
+    run: RunDirectory,
+    workers: Workers,
+    progress: OnProgress,
+) -> None:
+    """Measure every block of the candidate in its three views, and what differs outside of them;
+    write blocks, activations, tokens, units and weights."""
+    model, candidate, plan = compared.model, compared.candidate, compared.plan
+    swept = sweep_views(spec, compared, run, plan, workers, progress, weight_group)
+    kinds = [kind.name for kind in model.family.units]
+    apart = {(block, kind) for block in plan.rebased for kind in kinds}
+    run.write_table("activations", swept.activations.rows(apart), ACTIVATIONS)
+    run.write_table("units", unit_rows(candidate), UNITS)
+    run.write_table("weights", weight_rows(compared, swept), WEIGHTS)
+    places = place_rows(plan.places, swept, spec.seed)
+    sizes = {
+        "reference": reference_bytes(model),
+        "uniform": sum(candidate.sizes.values()),
+        "mixed": None,
+    }
+    isolated = swept.isolated_kl + sum(row["kl"] for row in places)
+    headline = sweep_headline(swept, spec.seed, sizes, isolated)
+    dtype = read_dtype(candidate.config) or model.dtype
+    kind = describe_type(name_dtype(dtype), headline)
+    run.update(headline=headline, places=places, serving={**run.read()["serving"], "type": kind})
+
+
+def weight_group(inputs: int) -> int:
+    """Inputs of a weight group of a linear with so many inputs."""
+    return inputs if inputs % WEIGHT_GROUP else WEIGHT_GROUP
+
+
+def place_rows(places: tuple[str, ...], swept: Sweep, seed: int) -> list[dict[str, Any]]:
+    """What the places outside the blocks cost: as blocks.parquet has of a block alone, and the KL
+    if that place were restored."""
+    resampler = Resampler(len(swept.scores["kl.uniform"]), seed)
+    return [
+        {
+            "place": place,
+            **damage(swept.scores, view_name("isolated", place), resampler),
+            "restored_kl": float(swept.scores[f"kl.{view_name('restored', place)}"].mean()),
+        }
+        for place in places
+    ]
+
+
+def unit_rows(candidate: Candidate) -> list[dict[str, Any]]:
+    """Rows of units.parquet: every unit at the width it was found at, or at each of several, with
+    its bytes on disk. No KL: a unit cannot be swapped without its block."""
+    rows = []
+    for unit in list_units(candidate.family, candidate.blocks):
+        sizes: Counter[int] = Counter()
+        for linear in unit.linears:
+            full = f"{candidate.prefix(unit.block)}.{linear}"
+            sizes[candidate.width(full)] += candidate.linear_bytes(full)
+        rows += [
+            {
+                "unit": unit.name,
+                "block": unit.block,
+                "kind": unit.kind.name,
+                "bits": bits,
+                "bytes": size,
+            }
+            for bits, size in sorted(sizes.items())
+        ]
+    return rows
+
+
+def weight_rows(compared: Compared, swept: Sweep) -> list[dict[str, Any]]:
+    """Rows of weights.parquet: the linears of blocks of which nothing but weights differs."""
+    model, candidate = compared.model, compared.candidate
+    return [
+        {
+            "block": unit.block,
+            "unit": unit.name,
+            "linear": linear,
+            "bits": candidate.width(f"{model.prefix(unit.block)}.{linear}"),
+            **{
+                column: swept.weights[f"{unit.block}.{linear}.{column}"].tolist()
+                for column in COLUMNS
+            },
+        }
+        for unit in list_units(model.family, model.blocks)
+        for linear in unit.linears
+        if f"{unit.block}.{linear}.{COLUMNS[0]}" in swept.weights
+    ]

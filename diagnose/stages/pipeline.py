@@ -1,0 +1,297 @@
+"""A run from MODEL to checkpoint/, stage by stage, each leaving its result in the run directory.
+
+    search      the AWQ search of every block at both widths            awq/
+    sweep       isolated, cumulative, restored                          blocks, tokens
+                what flows, and what is rounded                         activations, weights
+    estimate    every unit at both widths                               units
+    refine      exact units; promotions inside flagged blocks           units, promotions
+    recipe      the flagged recipe                                      recipe.json
+    requantize  the mixed checkpoint                                    checkpoint/
+    proof       the checkpoint measured from disk in a fresh process    proof.json, tokens
+
+A stage that is done is not repeated, nor is a task of the first four (a block, a chunk of windows).
+A run killed anywhere and started again with the same options ends with the same numbers.
+"""
+
+import contextlib
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from awqscope.diagnose.inputs.load import describe, load_inputs, note_aside
+from awqscope.diagnose.inputs.sources import check_specs
+from awqscope.diagnose.machine.memory import (
+    device_peak_bytes,
+    forget_peak,
+    peak_bytes,
+    return_freed_tensors,
+)
+from awqscope.diagnose.machine.signals import asked_to_end
+from awqscope.diagnose.machine.tasks import HERE, Placement, ThisProcess, Workers, open_workers
+from awqscope.diagnose.plan.memory import MemoryPlan
+from awqscope.diagnose.plan.room import plan_work
+from awqscope.diagnose.runs.directory import STAGES, OnProgress, ProgressLog, RunDirectory, now
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.stages.estimate import estimate_stage
+from awqscope.diagnose.stages.refine import refine_stage
+from awqscope.diagnose.stages.repair import proof_stage, recipe_stage, requantize_stage
+from awqscope.diagnose.stages.resume import repeat_damaged
+from awqscope.diagnose.stages.search import search_stage
+from awqscope.diagnose.stages.sweep import sweep_stage
+from awqscope.diagnose.sweep.branches import block_branches
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.files.shortage import explain_shortage
+
+MEASURING = {
+    "search": search_stage,
+    "sweep": sweep_stage,
+    "estimate": estimate_stage,
+    "refine": refine_stage,
+}
+REPAIRING = {
+    "recipe": recipe_stage,
+    "requantize": requantize_stage,
+    "proof": proof_stage,
+}
+
+
+def _skip_reason(stage: str, spec: RunSpec) -> str | None:
+    """Why a stage does not apply to this spec, if it does not."""
+    return spec.no_checkpoint if stage in ("requantize", "proof") else None
+
+
+# What is said of the inputs and decides no number: other files beside a model's weights, and counts
+# that earlier versions made otherwise.
+FREE = ("left_aside", "parameters")
+# What a run computes with.
+MEANS = {"versions": "the set of installed libraries", "device": "the kind of device"}
+
+OnPlan = Callable[[MemoryPlan], None]
+OnNote = Callable[[str], None]
+Action = Callable[[RunDirectory, Workers, OnProgress], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a spec comes to once its inputs are read. description: the first run.json. stages: by
+    name, what carries each out, or why it does not apply. plan: the plan in a directory and a
+    for workers, given windows a chunk by stage where they are decided. notes: what is to be said of
+    the inputs before it begins."""
+
+    description: dict[str, Any]
+    stages: Mapping[str, Action | str]
+    plan: Callable[[Path, Workers, Mapping[str, int]], MemoryPlan]
+    notes: tuple[str, ...] = ()
+
+
+def prepare_run(spec: RunSpec) -> Work:
+    """The work of `awqscope run`."""
+    inputs = load_inputs(spec)
+
+    def stage(name: str) -> Action:
+        if name in MEASURING:
+            return partial(MEASURING[name], spec, inputs)
+        return lambda run, workers, progress: REPAIRING[name](spec, inputs, run, progress)
+
+    stages = {name: _skip_reason(name, spec) or stage(name) for name in STAGES}
+    plan = partial(
+        plan_work,
+        inputs.model,
+        inputs.windows,
+        [name for name, action in stages.items() if not isinstance(action, str)],
+        budget=spec.max_memory,
+        most_windows=spec.chunk_windows,
+        calib=inputs.calib_windows,
+        sweep=block_branches(inputs.model, spec.bits, frozenset(spec.keep_fp16)),
+        verified=spec.verify_units,
+    )
+    return Work(describe(spec, inputs), stages, plan, note_aside(inputs.model))
+
+
+def run_pipeline(
+    spec: RunSpec,
+    out: Path,
+    on_progress: OnProgress,
+    placement: Placement = HERE,
+    on_plan: OnPlan = lambda plan: None,
+    on_note: OnNote = lambda note: None,
+) -> RunDirectory:
+    """Carry out `spec` in the directory `out`, going on where an earlier process stopped.
+
+    on_progress(stage, done, total). placement: where its tasks are carried out. on_plan: told the
+    plan before it starts; on_note: before that, what a user should know of the inputs.
+    InputError for unusable input, another run in `out`, a process that is already at it, or a full
+    disk; the run directory then says so too.
+    """
+    # A name mistyped is not to be told as the options of another run.
+    check_specs((spec.calib, *spec.valid_texts))
+    texts = " or ".join(spec.valid_texts)
+    named = {"source": spec.model, "calibration": spec.calib, "ppl_definition": texts}
+    prepare = partial(prepare_run, spec)
+    return conduct(spec.to_json(), prepare, named, out, on_progress, placement, on_plan, on_note)
+
+
+def plan_pipeline(
+    spec: RunSpec,
+    out: Path,
+    placement: Placement = HERE,
+    on_note: OnNote = lambda note: None,
+) -> MemoryPlan:
+    """The plan by which `run_pipeline` would begin or go on in `out`; notes and InputErrors as
+    there."""
+    check_specs((spec.calib, *spec.valid_texts))
+    return foresee(spec.to_json(), partial(prepare_run, spec), out, placement, on_note)
+
+
+def foresee(
+    spec: dict[str, Any],
+    prepare: Callable[[], Work],
+    out: Path,
+    placement: Placement,
+    on_note: OnNote = lambda note: None,
+) -> MemoryPlan:
+    """The plan by which `conduct` would begin or go on in `out`; notes and InputErrors as there."""
+    return_freed_tensors()
+    run = RunDirectory(out)
+    chunks = _read_chunks(run, spec)
+    work = prepare()
+    for note in work.notes:
+        on_note(note)
+    with open_workers(placement, run) as workers:
+        return work.plan(out, workers, chunks)
+
+
+def _read_chunks(run: RunDirectory, spec: dict[str, Any]) -> dict[str, int]:
+    """Windows a chunk by stage where an earlier start of the run decided them. InputError where the
+    directory is another run's, or no run's."""
+    if not run.exists():
+        run.check_free()
+        return {}
+    run.check_spec(spec)
+    return dict(run.read().get("chunks", {}))
+
+
+def conduct(
+    spec: dict[str, Any],
+    prepare: Callable[[], Work],
+    named: dict[str, str],
+    out: Path,
+    on_progress: OnProgress,
+    placement: Placement,
+    on_plan: OnPlan,
+    on_note: OnNote,
+) -> RunDirectory:
+    """Carry out a spec of any kind; see `run_pipeline`. named: the inputs, entries of the
+    description, that must not change between two attempts, and what a user calls them."""
+    return_freed_tensors()
+    run = RunDirectory(out)
+    chunks = _read_chunks(run, spec)
+    work = prepare()
+    if run.exists() and run.read()["state"] == "done":
+        with run.lock():
+            _check_unchanged(run, work.description, named)
+        return run
+    # Who works decides what there is to share: they come first, and leave before the proof.
+    with contextlib.ExitStack() as opened:
+        workers = opened.enter_context(open_workers(placement, run))
+        plan = work.plan(out, workers, chunks)
+        # Another kind of device rounds otherwise.
+        description = {**work.description, "device": workers.kind}
+        with run.lock():
+            if not run.exists():
+                run.create(description)
+            done = run.read()["state"] == "done"
+            _check_unchanged(run, description, named if done else {**named, **MEANS})
+            if not done:
+                for note in work.notes:
+                    on_note(note)
+                on_plan(plan)
+                run.update(memory_plan=plan.to_json())
+                _carry_out(work, run, workers, opened.close, ProgressLog(run, on_progress))
+    return run
+
+
+def _check_unchanged(
+    run: RunDirectory, description: dict[str, Any], parts: Mapping[str, str]
+) -> None:
+    """InputError for a part of the description, named by what a user calls it, that has changed. A
+    finished run stays what it is; an unfinished one must not mix what MEANS compute."""
+    begun = run.read()
+    for part, what in parts.items():
+        if _binding(begun.get(part, description[part])) != _binding(description[part]):
+            raise InputError(
+                f"{what} has changed since {run.path} was begun", "choose another --out"
+            )
+
+
+def _binding(part: Any) -> Any:
+    """What two attempts must agree on in a part of the description."""
+    if not isinstance(part, dict):
+        return part
+    return {name: value for name, value in part.items() if name not in FREE}
+
+
+def _carry_out(
+    work: Work,
+    run: RunDirectory,
+    workers: Workers,
+    close_workers: Callable[[], None],
+    progress: OnProgress,
+) -> None:
+    run.update(state="running", error=None)
+    repeat_damaged(run)
+    try:
+        _carry_out_stages(MEASURING, work, run, workers, progress)
+        close_workers()
+        _carry_out_stages(REPAIRING, work, run, ThisProcess(), progress)
+    except Exception as error:
+        if asked_to_end.is_set():
+            raise KeyboardInterrupt from error
+        if isinstance(error, InputError):
+            _record_failure(run, {"message": error.what, "remedy": error.remedy})
+            raise
+        told = explain_shortage(error)
+        if told is not None:
+            _record_failure(run, {"message": told.what, "remedy": told.remedy})
+            raise told from error
+        _record_failure(run, {"message": f"{type(error).__name__}: {error}", "remedy": ""})
+        raise
+    shutil.rmtree(run.work, ignore_errors=True)
+    run.update(state="done")
+
+
+def _carry_out_stages(
+    stages: Iterable[str], work: Work, run: RunDirectory, workers: Workers, progress: OnProgress
+) -> None:
+    for stage in stages:
+        if run.is_done(stage):
+            continue
+        action = work.stages[stage]
+        if isinstance(action, str):
+            run.mark(stage, "skipped", reason=action)
+            continue
+        run.mark(stage, "running", started=now())
+        began = time.monotonic()
+        forget_peak()
+        action(run, workers, progress)
+        run.mark(
+            stage,
+            "done",
+            finished=now(),
+            seconds=round(time.monotonic() - began, 2),
+            peak_bytes=peak_bytes(),
+            device_peak_bytes=device_peak_bytes(),
+        )
+
+
+def _record_failure(run: RunDirectory, error: dict[str, str]) -> None:
+    """Leave the reason in run.json; on a full disk the record that is there has to do."""
+    try:
+        run.update(state="failed", error=error)
+    except (InputError, MemoryError, OSError):
+        sys.stderr.write("the reason could not be written to run.json\n")

@@ -1,0 +1,1 @@
+"""Likelihoods of tokens, intervals by bootstrap, and which blocks stand out."""

@@ -1,0 +1,145 @@
+"""What is swept: models that differ from the reference, or from the uniform model, in one block."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+
+from awqscope.diagnose.sweep.swappable import Swappable, Widths, read_swappable, uniform_widths
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.models.streams import CPU
+
+Trunk = Literal["reference", "uniform"]
+REFERENCE: Trunk = "reference"
+UNIFORM: Trunk = "uniform"
+CONTROL = "control"
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A model that follows the trunk `prefix` up to `block`, gives that block's linears `widths`
+    (those not named are the reference's, and so is a block of which none is), and follows the trunk
+    `suffix`'s weights after it. Where the trunks' embeddings and heads differ, those before and
+    after the blocks go with them."""
+
+    name: str
+    block: int
+    prefix: Trunk
+    widths: tuple[tuple[str, int], ...]
+    suffix: Trunk
+
+
+class Sweepable(Protocol):
+    """What is swept: the uniform model, wherever its blocks come from, and the branches.
+
+    outside: the model whose embeddings and head the uniform model has, None for the reference's.
+    """
+
+    @property
+    def branches(self) -> tuple[Branch, ...]: ...
+
+    @property
+    def outside(self) -> SourceModel | None: ...
+
+    def uniform(self, model: SourceModel, block: int) -> Widths:
+        """The widths that are block `block` of the uniform model."""
+        ...
+
+    def read(self, model: SourceModel, block: int, device: torch.device = CPU) -> Swappable:
+        """Block `block` of the reference `model` on `device`, for any widths of the plan."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is swept: the uniform model (bits, units kept at 16) and the branches off the trunks.
+
+    searches: folder of AWQ searches. bits: every width that branches use. outside: the model as its
+    checkpoint stores it, None where that is the reference.
+    """
+
+    low: int
+    bits: tuple[int, ...]
+    kept: frozenset[str]
+    searches: Path
+    branches: tuple[Branch, ...]
+    outside: SourceModel | None = None
+
+    def uniform(self, model: SourceModel, block: int) -> Widths:
+        """Linear -> bits of block `block` of the uniform model."""
+        return uniform_widths(model, self.low, self.kept, block)
+
+    def read(self, model: SourceModel, block: int, device: torch.device = CPU) -> Swappable:
+        """Block `block` with its searches."""
+        return read_swappable(model, block, self.searches, self.bits, device)
+
+
+def view_name(view: str, place: int | str) -> str:
+    """The name of a branch that is the view of a block, or of a place outside of them
+    ("isolated.3")."""
+    return f"{view}.{place}"
+
+
+def _freeze(widths: Widths) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(widths.items()))
+
+
+def block_branches(model: SourceModel, low: int, kept: frozenset[str]) -> tuple[Branch, ...]:
+    """The three views of every block, and the control: a block swapped with itself."""
+    return view_branches([uniform_widths(model, low, kept, n) for n in range(model.blocks)])
+
+
+def view_branches(uniform: Sequence[Widths]) -> tuple[Branch, ...]:
+    """The same for a uniform model with these widths in each block."""
+    branches = []
+    for block, widths in enumerate(uniform):
+        quantized = _freeze(widths)
+        branches += [
+            Branch(view_name("isolated", block), block, REFERENCE, quantized, REFERENCE),
+            Branch(view_name("cumulative", block), block, UNIFORM, quantized, REFERENCE),
+            Branch(view_name("restored", block), block, UNIFORM, (), UNIFORM),
+        ]
+    branches.append(Branch(CONTROL, len(uniform) // 2, REFERENCE, (), REFERENCE))
+    return tuple(branches)
+
+
+def share_streams(plan: Sweepable, model: SourceModel) -> dict[str, Branch | Trunk]:
+    """Branch name -> the branch whose stream it shares (itself, an equal one, or a trunk)."""
+    last = model.blocks - 1
+    alike = plan.outside is None
+    shared: dict[str, Branch | Trunk] = {}
+    seen: dict[Branch, Branch] = {}
+    for branch in plan.branches:
+        block, prefix, suffix = branch.block, branch.prefix, branch.suffix
+        widths = dict(branch.widths)
+        if alike and block == last and block > 0 and prefix == UNIFORM and not widths:
+            # All but the last block quantized: quantized up to the block before it.
+            block, suffix = last - 1, REFERENCE
+            widths = dict(plan.uniform(model, block))
+        if alike and block == 0:
+            prefix = REFERENCE
+        if alike and block == last:
+            suffix = prefix
+        uniform = widths == plan.uniform(model, block)
+        plain = Branch("", block, prefix, _freeze(widths), suffix)
+        if branch.name == CONTROL:
+            shared[branch.name] = branch
+        elif block == last and prefix == suffix == UNIFORM and uniform:
+            shared[branch.name] = UNIFORM
+        else:
+            shared[branch.name] = seen.setdefault(plain, branch)
+    return shared
+
+
+def count_streams(model: SourceModel, plan: Sweepable) -> int:
+    """Streams alive at the end of the sweep."""
+    unique = set(share_streams(plan, model).values()) - {REFERENCE, UNIFORM}
+    return len(unique) + 2
+
+
+def list_subsets(items: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every non-empty subset, smaller ones first."""
+    masks = sorted(range(1, 2 ** len(items)), key=lambda mask: (mask.bit_count(), mask))
+    return [tuple(x for i, x in enumerate(items) if mask >> i & 1) for mask in masks]

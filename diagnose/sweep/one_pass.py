@@ -1,0 +1,234 @@
+"""The sweep: many partly quantized models measured in one pass over the weights.
+
+A *branch* differs from the reference and from the uniform model by what one block does. Block j is
+read once and quantized once, and every live stream goes through it before it is dropped: the two
+trunks (reference and uniform), the branches born earlier, and those born at j. A branch through L
+blocks thus costs L − j block-forwards instead of L, and three views of every block 3L²/2 instead
+of 3L². Final hidden states are kept, never logits of a whole set.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from awqscope.diagnose.machine.memory import return_freed_heap
+from awqscope.diagnose.statistics.likelihood import TokenScores, tokens_a_chunk
+from awqscope.diagnose.sweep.branches import (
+    CONTROL,
+    REFERENCE,
+    UNIFORM,
+    Branch,
+    Sweepable,
+    share_streams,
+)
+from awqscope.diagnose.sweep.ranges import OUTPUT, OUTSIDE, RangeLog, RangeWatch, largest
+from awqscope.diagnose.sweep.scoring import score_streams
+from awqscope.diagnose.sweep.swappable import Bases, Swappable
+from awqscope.mixedprec.awq.search import check_finite
+from awqscope.mixedprec.checkpoints.differences import EMBEDDINGS
+from awqscope.mixedprec.models.ends import Head
+from awqscope.mixedprec.models.forward import advance, enter_blocks, move, run_block
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.models.streams import (
+    CPU,
+    Stream,
+    StreamSpace,
+    in_memory,
+    list_batches,
+    list_slices,
+)
+
+Observer = Callable[[int, str, Tensor, Tensor], None]
+Inspector = Callable[[int, str, Tensor, Tensor], None]
+
+
+class _Capture:
+    """Records the input of every unit during one forward of a block."""
+
+    def __init__(self, swappable: Swappable, model: SourceModel):
+        self.inputs: dict[str, Tensor] = {}
+        self._handles = [
+            swappable.block.get_submodule(kind.observed).register_forward_pre_hook(
+                lambda _, args, name=kind.name: self.inputs.__setitem__(name, args[0])
+            )
+            for kind in model.family.units
+        ]
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def _advance_trunks(
+    model: SourceModel,
+    number: int,
+    swappable: Swappable,
+    quantized: dict[str, Tensor],
+    bases: Bases,
+    trunks: dict[str, Stream],
+    kwargs: dict[str, Any],
+    observe: Observer | None,
+    ranges: RangeLog | None,
+    device: torch.device,
+) -> None:
+    """Both trunks through block `number`, batch by batch side by side so that they can be compared
+    where they are: at the input of each unit and at the block's output."""
+    if observe is None and ranges is None:
+        swappable.use({})
+        advance(swappable.block, trunks[REFERENCE], kwargs)
+        swappable.use(quantized)
+        advance(swappable.block, trunks[UNIFORM], kwargs)
+        return
+    capture = _Capture(swappable, model)
+    watch = RangeWatch(swappable.block) if ranges else None
+    for part in list_batches(trunks[REFERENCE]):
+        swappable.use({})
+        reference = run_block(swappable.block, trunks[REFERENCE].read(part).to(device), kwargs)
+        expected = dict(capture.inputs)
+        if ranges and watch:
+            seen = watch.take({}) | {("", OUTPUT): largest(reference).amax(1)}
+            ranges.note(number, REFERENCE, part, seen)
+        swappable.use(quantized)
+        uniform = run_block(swappable.block, trunks[UNIFORM].read(part).to(device), kwargs)
+        if ranges and watch:
+            seen = watch.take(bases) | {("", OUTPUT): largest(uniform).amax(1)}
+            ranges.note(number, UNIFORM, part, seen)
+        if observe is not None:
+            for site, values in expected.items():
+                observe(number, site, values, capture.inputs[site])
+            observe(number, "output", reference, uniform)
+        # A block may give its linears the stream itself: only now may it change.
+        trunks[REFERENCE].write(part, reference)
+        trunks[UNIFORM].write(part, uniform)
+    capture.remove()
+    if watch:
+        watch.remove()
+
+
+def _note_ends(
+    ranges: RangeLog,
+    trunk: str,
+    model: SourceModel,
+    head: Head,
+    stream: Stream,
+    device: torch.device,
+) -> None:
+    """Note what a trunk's final states give in the final norm and in the head."""
+    watch = RangeWatch(head.module)
+    norm, vocabulary = model.family.norm, model.config.vocab_size
+    stands = f"{norm.rpartition('.')[0]}.norm"
+    count, length, _ = stream.shape
+    for window in list_slices(count, 1):
+        for here in list_slices(length, tokens_a_chunk(vocabulary)):
+            head(stream.read(window, here).to(device))
+            seen = watch.take({})
+            named = {(norm if n == stands else n, part): v for (n, part), v in seen.items()}
+            ranges.note(OUTSIDE, trunk, window, named)
+    watch.remove()
+
+
+@torch.no_grad()
+def run_sweep(
+    model: SourceModel,
+    windows: Tensor,
+    plan: Sweepable,
+    *,
+    observe: Observer | None = None,
+    inspect: Inspector | None = None,
+    ranges: RangeLog | None = None,
+    on_block: Callable[[int], None] = lambda done: None,
+    device: torch.device = CPU,
+    space: StreamSpace | None = None,
+) -> dict[str, TokenScores]:
+    """Scores of the reference, the uniform model and every branch on `windows` [n, length]; of the
+    first two with the likeliest tokens.
+
+    observe(block, site, reference, uniform): called with activations [batch, length, channels] of
+    both trunks at each unit's input and each block's output. inspect(block, linear, reference,
+    effective): called with both weights [N, K] of each linear that the uniform model quantizes.
+    ranges: takes in the largest values of both trunks, of the uniform one as it is served.
+    on_block: told the blocks done; the head counts as one more. device: what computes. space: where
+    streams are kept; None for memory. InputError for activations that are not finite.
+    """
+    shared = share_streams(plan, model)
+    space = space or in_memory()
+    hidden, all_kwargs = enter_blocks(model, windows, space)
+    if plan.outside is None:
+        uniform = space.copy(hidden)
+    else:
+        uniform = enter_blocks(plan.outside, windows, space)[0]
+    trunks: dict[str, Stream] = {REFERENCE: hidden, UNIFORM: uniform}
+    if ranges:
+        for trunk, stream in trunks.items():
+            for part in list_batches(stream):
+                entered = {(EMBEDDINGS, OUTPUT): largest(stream.read(part)).amax(1)}
+                ranges.note(OUTSIDE, trunk, part, entered)
+    unique = dict.fromkeys(s for s in shared.values() if isinstance(s, Branch))
+    streams: dict[Branch, Stream] = {}
+    for number in range(model.blocks):
+        swappable = plan.read(model, number, device)
+        kwargs = move(all_kwargs[number], device)
+        low = plan.uniform(model, number)
+        alive = list(streams)
+        for branch in unique:
+            if branch.block != number:
+                continue
+            streams[branch] = space.copy(trunks[branch.prefix])
+            widths = dict(branch.widths)
+            control = branch.name == CONTROL
+            swappable.use(swappable.copies() if control else swappable.weights(widths))
+            advance(swappable.block, streams[branch], kwargs)
+            if widths != low:
+                swappable.forget(widths)
+        quantized = swappable.weights(low)
+        if inspect is not None:
+            for name, weight, effective in swappable.pairs(quantized):
+                inspect(number, name, weight, effective)
+        _advance_trunks(
+            model,
+            number,
+            swappable,
+            quantized,
+            swappable.bases(low),
+            trunks,
+            kwargs,
+            observe,
+            ranges,
+            device,
+        )
+        for trunk, weights in ((REFERENCE, {}), (UNIFORM, quantized)):
+            check_finite(trunks[trunk], f"the output of {model.prefix(number)} ({trunk})")
+            swappable.use(weights)
+            for branch in alive:
+                if branch.suffix == trunk:
+                    advance(swappable.block, streams[branch], kwargs)
+        del swappable, quantized, weights  # before the next is read: one at a time
+        return_freed_heap()
+        on_block(number + 1)
+    finals = {name: trunks[name] for name in trunks}
+    finals |= {
+        name: trunks[source] if isinstance(source, str) else streams[source]
+        for name, source in shared.items()
+    }
+    head, heads = model.read_head(device), {}
+    if plan.outside is not None:
+        other = plan.outside.read_head(device)
+        after = {branch.name: branch.suffix for branch in plan.branches} | {UNIFORM: UNIFORM}
+        heads = {name: other for name, suffix in after.items() if suffix == UNIFORM}
+    if ranges:
+        for trunk, stream in trunks.items():
+            last = heads.get(trunk, head)
+            _note_ends(ranges, trunk, model, last, stream, device)
+    scores = score_streams(
+        head,
+        windows,
+        finals,
+        model.config.vocab_size,
+        ranked=(REFERENCE, UNIFORM),
+        heads=heads,
+        device=device,
+    )
+    on_block(model.blocks + 1)
+    return scores

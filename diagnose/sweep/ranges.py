@@ -1,0 +1,144 @@
+"""How large activations get, of the reference and of the uniform model as it is served: what the
+16-bit type that serves them has to hold.
+
+Watched are the inputs and outputs of every module without children: linears, norms, activation
+functions and routers, inside of blocks and in the head. In the basis of the reference a linear of
+the uniform model sees other inputs than where it is served: AWQ's scales are taken out of them, and
+of what is scaled back. What is no module's input or output, the logits of attention among it, is
+not seen.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from awqscope.diagnose.sweep.swappable import Bases
+
+# The block number of what is outside the blocks.
+OUTSIDE = -1
+INPUT, OUTPUT = "input", "output"
+# A key of the log: block, module, `input` or `output`, model.
+Place = tuple[int, str, str, str]
+Found = Mapping[tuple[str, str], Tensor]
+
+
+def _list_tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors of floating point among a module's arguments or results."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point() and value.ndim and value.numel():
+            yield value
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from _list_tensors(each)
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from _list_tensors(each)
+
+
+def largest(values: Tensor) -> Tensor:
+    """The largest |value| by window and channel, [windows, channels] of [windows, length,
+    channels]; of any other shape by channel, [1, channels]."""
+    flat = values if values.ndim == 3 else values.reshape(1, -1, values.shape[-1])
+    return torch.maximum(flat.amax(1), -flat.amin(1)).cpu()
+
+
+class RangeWatch:
+    """Notes what goes into every module without children and what comes out, until it is taken."""
+
+    def __init__(self, module: nn.Module):
+        self._seen: dict[tuple[str, str], Tensor] = {}
+        self._handles = [
+            leaf.register_forward_hook(partial(self._note, name), with_kwargs=True)
+            for name, leaf in module.named_modules()
+            if next(leaf.children(), None) is None
+        ]
+
+    def _note(
+        self, name: str, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any
+    ) -> None:
+        for part, values in ((INPUT, (args, kwargs)), (OUTPUT, output)):
+            for tensor in _list_tensors(values):
+                found, known = largest(tensor), self._seen.get((name, part))
+                if known is not None and known.shape == found.shape:
+                    found = torch.maximum(found, known)
+                elif known is not None:
+                    found = torch.maximum(found.amax(), known.amax()).view(1, 1)
+                self._seen[name, part] = found
+
+    def take(self, bases: Bases) -> dict[tuple[str, str], Tensor]:
+        """What was seen since the last time, by (module, part), [windows or 1]. bases: what is
+        divided out of a module's input and output where the model is served."""
+        found, self._seen = self._seen, {}
+        taken = {}
+        for (name, part), values in found.items():
+            if name in bases:
+                values = values / bases[name][part == OUTPUT].cpu()
+            taken[name, part] = values.amax(1)
+        return taken
+
+    def remove(self) -> None:
+        """Watch no longer."""
+        for handle in self._handles:
+            handle.remove()
+
+
+class RangeLog:
+    """The largest |value| of every place, and of every window anywhere, by model."""
+
+    def __init__(self, windows: int) -> None:
+        """windows: how many flow."""
+        self._count = windows
+        self._places: dict[Place, float] = {}
+        self._windows: dict[str, Tensor] = {}
+
+    def note(self, block: int, model: str, windows: slice, found: Found) -> None:
+        """Take in what `windows` gave in a block, or OUTSIDE; see `RangeWatch.take`."""
+        by_window = self._windows.setdefault(model, torch.zeros(self._count))
+        here = by_window[windows]
+        for (name, part), values in found.items():
+            # Experts take what tokens they are sent: of all of a block the largest is kept.
+            site = re.sub(r"\.experts\.\d+\.", ".experts.", name)
+            place = (block, site, part, model)
+            self._places[place] = max(self._places.get(place, 0.0), float(values.max()))
+            if len(values) == len(here):
+                torch.maximum(here, values, out=here)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything found, as arrays: what `join_ranges` takes."""
+        state = {
+            "place." + "|".join(map(str, place)): torch.tensor(value, dtype=torch.float64)
+            for place, value in self._places.items()
+        }
+        return state | {f"windows.{model}": values for model, values in self._windows.items()}
+
+
+def join_ranges(
+    chunks: Sequence[Mapping[str, Tensor]],
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """The rows of ranges.parquet, and the `range` of the headline, of chunks that follow one
+    another; none of either where a chunk did not keep them."""
+    if not all(chunks):
+        return [], None
+    places: dict[str, float] = {}
+    for chunk in chunks:
+        for key, value in chunk.items():
+            if key.startswith("place."):
+                places[key] = max(places.get(key, 0.0), float(value))
+    rows: list[dict[str, Any]] = []
+    for key, most in places.items():
+        block, site, part, model = key.removeprefix("place.").split("|")
+        number = None if int(block) == OUTSIDE else int(block)
+        rows.append({"block": number, "site": site, "part": part, "model": model, "largest": most})
+    found = {}
+    for model in dict.fromkeys(row["model"] for row in rows):
+        worst = max((row for row in rows if row["model"] == model), key=lambda row: row["largest"])
+        windows = torch.cat([chunk[f"windows.{model}"] for chunk in chunks])
+        found[model] = {
+            **{key: worst[key] for key in ("largest", "block", "site", "part")},
+            "window": int(windows.argmax()),
+        }
+    return rows, found

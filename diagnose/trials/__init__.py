@@ -1,0 +1,1 @@
+"""A finished run opened again, to measure other recipes with its searches and texts."""

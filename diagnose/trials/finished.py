@@ -1,0 +1,121 @@
+"""A finished run opened again to measure more: its model, searches, recipe and sizes."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from awqscope.diagnose.inputs.corpora import load_tokenizer
+from awqscope.diagnose.inputs.sizes import unit_bytes
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.sweep.swappable import uniform_bits
+from awqscope.diagnose.trials.variants import Bits
+from awqscope.mixedprec.awq.choices import is_complete, search_path
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.families.table import list_units
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.models.weight_files import list_some
+from awqscope.mixedprec.recipes.recipe import Recipe, check_fits, load_recipe
+from awqscope.mixedprec.scheme import FP16_BITS
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run and what it worked on. models: the bits of every unit by model: `uniform`, `mixed` once
+    there is a recipe, and `reference`, which names none. extra_bytes: unit -> what its promotion
+    adds; kept units are not in it."""
+
+    run: RunDirectory
+    spec: RunSpec
+    model: SourceModel
+    tokenizer: PreTrainedTokenizerBase
+    models: Mapping[str, Bits]
+    recipe: Recipe | None
+    extra_bytes: Mapping[str, int]
+
+
+def open_source(run: RunDirectory, model_name: str | None, dtype: str | None = None) -> SourceModel:
+    """The run's model, at `model_name` where it has moved, to be served in the run's type or in
+    `dtype`. InputError for another, or none."""
+    record = run.read_searched()
+    spec = RunSpec.from_json(record["spec"])
+    try:
+        model = open_model(
+            model_name or spec.model,
+            trust_remote_code=spec.trust_remote_code,
+            dtype=dtype or spec.dtype,
+        )
+    except InputError as error:
+        if model_name is not None:
+            raise
+        raise InputError(error.what, f"give it with --model{_or_where(record)}") from error
+    found, measured = model.hash(), record["source"]["hashes"]
+    if found == measured:
+        return model
+    if found.items() < measured.items():
+        # Earlier versions merged every safetensors file that lay beside a model's own.
+        others = list_some(sorted(measured.keys() - found.keys()))
+        raise InputError(
+            f"{run.path} was measured with {others} among the weights, which transformers does not "
+            "load",
+            "run it again elsewhere",
+        )
+    raise InputError(
+        f"{model.path} is not the model of {run.path}", "give it with --model, unchanged"
+    )
+
+
+def _or_where(record: Mapping[str, Any]) -> str:
+    """Where a relative path of the run's spec would be found, as another remedy."""
+    began = record.get("directory")
+    is_path = not Path(record["spec"]["model"]).is_absolute()
+    return f", or give the command in {began}" if began and is_path else ""
+
+
+def open_run(run: RunDirectory, model_name: str | None) -> OpenedRun:
+    """The run, its model and its tokenizer. InputError for a run that is unfinished, or whose model
+    has moved or changed."""
+    record = run.read_searched()
+    spec = RunSpec.from_json(record["spec"])
+    for stage, name in (("search", "AWQ search"), ("sweep", "sweep")):
+        if not run.is_done(stage):
+            raise InputError(f"{run.path} has not finished its {name}", run.how_to_finish())
+    model = open_source(run, model_name)
+    for block in range(model.blocks):
+        for bits in spec.schemes:
+            if not is_complete(search_path(run.searches, block, bits)):
+                raise InputError(
+                    f"{run.path} lacks the AWQ search of block {block} at {bits} bits",
+                    "run it again elsewhere",
+                )
+    units = list_units(model.family, model.blocks)
+    low = uniform_bits(model, spec.bits, spec.keep_fp16)
+    models: dict[str, Bits] = {"reference": {}, "uniform": low}
+    recipe = None
+    if (run.path / "recipe.json").exists():
+        recipe = load_recipe(run.path / "recipe.json")
+        check_fits(recipe, model.family, model.blocks)
+        missing = set(recipe.bits.values()) - set(spec.schemes) - {FP16_BITS}
+        if missing:
+            raise InputError(
+                f"{run.path} holds no search at {min(missing)} bits, which its recipe.json wants",
+                "put back the recipe that the run chose",
+            )
+        models["mixed"] = recipe.bits
+    extra = {
+        unit.name: unit_bytes(model, unit, spec.rescue_bits, spec)
+        - unit_bytes(model, unit, spec.bits, spec)
+        for unit in units
+        if unit.name not in spec.keep_fp16
+    }
+    tokenizer = load_tokenizer(model.path, trust_remote_code=spec.trust_remote_code)
+    return OpenedRun(run, spec, model, tokenizer, models, recipe, extra)
+
+
+def promote(opened: OpenedRun, units: Iterable[str]) -> Bits:
+    """The uniform model with `units` at the rescue width."""
+    return {**opened.models["uniform"], **dict.fromkeys(units, opened.spec.rescue_bits)}

@@ -1,0 +1,83 @@
+"""Search results on disk: one safetensors a block and width, `block-0003.w4.safetensors`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from awqscope.mixedprec.awq.losses import BlockSearch, ScaleChoice
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.families.family import ScaleGroup
+from awqscope.mixedprec.files.atomic import replace_file
+from awqscope.mixedprec.files.sealed import load_sealed, save_sealed
+from awqscope.mixedprec.files.untrusted import parse_json
+from awqscope.mixedprec.scheme import Scheme
+
+
+def search_path(folder: Path, block: int, bits: int) -> Path:
+    """Where the search of `block` at `bits` is kept."""
+    return folder / f"block-{block:04d}.w{bits}.safetensors"
+
+
+def save_search(path: Path, search: BlockSearch) -> None:
+    """Write a search: tensors `scale.N` (one a scale group) and `clip.LINEAR`; the rest is JSON."""
+    tensors: dict[str, torch.Tensor] = {
+        f"scale.{number}": choice.scales.contiguous() for number, choice in enumerate(search.scales)
+    }
+    tensors |= {f"clip.{name}": clip.contiguous() for name, clip in search.clips.items()}
+    groups = [{**asdict(choice.group), "ratio": choice.ratio} for choice in search.scales]
+    metadata = {"scheme": json.dumps(asdict(search.scheme)), "groups": json.dumps(groups)}
+    if search.symmetric:
+        metadata["symmetric"] = json.dumps(sorted(search.symmetric))
+    if search.uncalibrated:
+        metadata["uncalibrated"] = json.dumps(search.uncalibrated)
+    with replace_file(path) as temporary:
+        save_sealed(temporary, {key: t.numpy() for key, t in tensors.items()}, metadata)
+
+
+def load_search(path: Path) -> BlockSearch:
+    """Read what `save_search` wrote. InputError for a file that is missing or damaged."""
+    try:
+        arrays, metadata = load_sealed(path)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        choices = []
+        for number, entry in enumerate(parse_json(metadata["groups"])):
+            ratio = entry.pop("ratio")
+            for key in ("linears", "compensated"):
+                entry[key] = tuple(entry.get(key, ()))
+            group = ScaleGroup(**entry)
+            choices.append(ScaleChoice(group, ratio, tensors[f"scale.{number}"]))
+        scheme = Scheme(**parse_json(metadata["scheme"]))
+        symmetric = frozenset(parse_json(metadata.get("symmetric", "[]")))
+        uncalibrated = tuple(parse_json(metadata.get("uncalibrated", "[]")))
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the AWQ search {path} is missing or damaged ({error})",
+            "go on with the command that began the run, or copy the whole run again",
+        ) from error
+    clips = {
+        name.removeprefix("clip."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("clip.")
+    }
+    return BlockSearch(scheme, tuple(choices), clips, symmetric, uncalibrated)
+
+
+def load_searches(folder: Path, block: int, widths: tuple[int, ...]) -> dict[int, BlockSearch]:
+    """The searches of one block at each of `widths`. InputError as of `load_search`."""
+    return {bits: load_search(search_path(folder, block, bits)) for bits in widths}
+
+
+def is_complete(path: Path) -> bool:
+    """Whether `path` holds a readable search (a file damaged from outside is searched again)."""
+    try:
+        load_search(path)
+    except InputError:
+        return False
+    return True
+
+
+def read_uncalibrated(path: Path) -> tuple[str, ...]:
+    """The experts that the search at `path` found too few tokens for, by name inside the block."""
+    return load_search(path).uncalibrated

@@ -1,0 +1,1 @@
+"""Checkpoints: written from a recipe, read back, held against servers, and those of others."""

@@ -1,0 +1,332 @@
+"""A checkpoint that somebody else made, against the reference it came from: opened, checked and
+read as the reference is, with every packed linear as the weight that it stands for.
+
+Blocks come whole, norms and biases included: AWQ folds its scales into norms, so that a linear of
+another tool's cannot be set beside the reference's alone.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from awqscope.mixedprec.checkpoints.layouts import LAYOUTS, Coding, Layout
+from awqscope.mixedprec.checkpoints.padding import count_padding
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.files.header import FLOATS, StoredTensor
+from awqscope.mixedprec.files.untrusted import read_json
+from awqscope.mixedprec.models.lacking import WRONG_CONFIG, explain_lacking
+from awqscope.mixedprec.models.opening import read_config, resolve_path
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.models.weight_files import find_weight_files, read_tensors
+from awqscope.mixedprec.models.weights import is_finite, name_fully, stored_name
+from awqscope.mixedprec.scheme import FP16_BITS
+
+PLAIN = "plain"
+# Entries of config.json that decide no number of a forward without a cache.
+WITHOUT_EFFECT = {
+    "architectures",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "dtype",
+    "eos_token_id",
+    "initializer_range",
+    "name_or_path",
+    "pad_token_id",
+    "pretraining_tp",
+    "tie_word_embeddings",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+}
+FIRST = ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
+# autoawq's ScaledActivation, in families whose MLP has one linear before its activation.
+ACTIVATION_SCALES = ("mlp.act.scales", "mlp.gelu_impl.scales", "ffn.act.scales")
+# Tensors of older checkpoints that hold no parameter.
+BUFFERS = (".inv_freq", ".masked_bias", ".attention.bias")
+
+
+Headers = Mapping[str, StoredTensor]
+
+
+@dataclass(frozen=True)
+class Candidate(SourceModel):
+    """A checkpoint of the reference's architecture. method: of LAYOUTS, or `plain`. codings: full
+    name of every packed linear -> how it is coded. sizes: tensor name -> bytes on disk. padding:
+    tokens at the end of its vocabulary that the reference does not have, and that are left out."""
+
+    method: str
+    codings: Mapping[str, Coding]
+    sizes: Mapping[str, int]
+    padding: int = field(default=0, kw_only=True)
+
+    def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """As of any model; the weight of a packed linear is float32, or `dtype`."""
+        found: dict[str, Tensor] = {}
+        for name in names:
+            linear = name.removesuffix(".weight")
+            packed, scales = linear in self.codings, self.activation_scales(linear)
+            if packed:
+                weight = self._decode(linear)
+            else:
+                weight = super().read([name], dtype if scales is None else torch.float32)[name]
+            if scales is not None:
+                weight = weight / super().read([scales], torch.float32)[scales]
+            if (packed or scales is not None) and not is_finite(weight):
+                raise InputError(
+                    f"the weight of {linear} holds NaN or infinity", "download the checkpoint again"
+                )
+            if self.padding and name in self.padded:
+                weight = weight[: -self.padding].clone()
+            found[name] = weight if dtype is None else weight.to(dtype)
+        return found
+
+    @property
+    def padded(self) -> tuple[str, ...]:
+        """The parameters with a row for every token of its vocabulary."""
+        heads = [stored_name(f"lm_head.{part}", self.files) for part in ("weight", "bias")]
+        return (f"{self.family.embedding}.weight", *heads)
+
+    def _decode(self, linear: str) -> Tensor:
+        """The weight of a packed linear, float32 [N, K]."""
+        coding = self.codings[linear]
+        wanted = [part for part in coding.shapes if f"{linear}.{part}" in self.files]
+        parts = super().read([f"{linear}.{part}" for part in wanted])
+        try:
+            return LAYOUTS[self.method].decode(
+                {part: parts[f"{linear}.{part}"] for part in wanted}, coding
+            )
+        except InputError as error:
+            raise InputError(f"{linear}: {error.what}", error.remedy) from error
+        except ValueError as error:
+            raise InputError(
+                f"{linear} cannot be unpacked ({error})", "download the checkpoint again"
+            ) from error
+
+    def activation_scales(self, linear: str) -> str | None:
+        """The tensor [K] by which autoawq divides what flows from an activation function into a
+        linear, if there is one: dividing the weight's columns instead is the same function."""
+        block = linear.removesuffix(f".{self.family.units[-1].linears[0]}")
+        if block == linear or self.method != "awq":
+            return None
+        names = (f"{block}.{name}" for name in ACTIVATION_SCALES)
+        return next((name for name in names if name in self.files), None)
+
+    def width(self, linear: str) -> int:
+        """Bits of a linear, by its full name; 16 for one that is not packed."""
+        return self.codings[linear].bits if linear in self.codings else FP16_BITS
+
+    def linear_bytes(self, linear: str) -> int:
+        """Bytes on disk of a linear's weight, with scales and zero points."""
+        coding = self.codings.get(linear)
+        parts = coding.shapes if coding else ("weight",)
+        return sum(self.sizes.get(f"{linear}.{part}", 0) for part in parts)
+
+
+def _read_quantization(path: Path, raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What the checkpoint says of its quantization: an entry of config.json, or AutoGPTQ's own file
+    of old."""
+    found = raw.get("quantization_config") or raw.get("compression_config")
+    old = path / "quantize_config.json"
+    if found is None and old.exists():
+        try:
+            found = {"quant_method": "gptq", **read_json(old)}
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{old} cannot be read", "download the checkpoint again") from error
+    if found is not None and not isinstance(found, dict):
+        raise InputError(f"the quantization of {path} is no JSON object", "repair its config.json")
+    return found
+
+
+def check_architecture(reference: PretrainedConfig, candidate: PretrainedConfig) -> None:
+    """Raise InputError, naming the first entry of config.json that makes of the candidate another
+    function than the reference, whatever their weights."""
+    ours, theirs = reference.to_dict(), candidate.to_dict()
+    # Tools leave notes of their own in config.json: what the architecture does not know is one.
+    known = set(type(reference)().to_dict())
+    entries = [*FIRST, *sorted(known - WITHOUT_EFFECT - set(FIRST))]
+    for entry in entries:
+        if entry.startswith("_") or "dropout" in entry:
+            continue
+        if entry == "vocab_size" and _count_padding(reference, candidate):
+            continue
+        if ours.get(entry) != theirs.get(entry):
+            remedy = "compare a checkpoint with the model it was made from"
+            if entry == "vocab_size":
+                remedy += (
+                    ", or give it that vocabulary first (transformers: "
+                    f"resize_token_embeddings({reference.vocab_size}), then save_pretrained)"
+                )
+            raise InputError(
+                f"the candidate's {entry} is {theirs.get(entry)}, "
+                f"the reference's {ours.get(entry)}",
+                remedy,
+            )
+
+
+def _count_padding(reference: PretrainedConfig, candidate: PretrainedConfig) -> int:
+    return count_padding(reference.vocab_size, candidate.vocab_size)
+
+
+def open_candidate(name: str, reference: SourceModel) -> Candidate:
+    """Open a checkpoint by hub id or path, of the architecture of `reference`; reads headers only.
+
+    InputError for another architecture, a quantization that is not read, and tensors that are
+    missing, too many, or of another shape or type than they must be.
+    """
+    path = resolve_path(name)
+    raw, config = read_config(path, trust_remote_code=reference.trust_remote_code)
+    check_architecture(reference.config, config)
+    quantization = _read_quantization(path, raw)
+    method = PLAIN if quantization is None else str(quantization.get("quant_method", "unknown"))
+    if method != PLAIN and method not in LAYOUTS:
+        raise InputError(
+            f"the candidate's quantization method {method!r} is not read",
+            f"compare a checkpoint of {', '.join(LAYOUTS)}, or one that is not quantized",
+        )
+    tied = config.tie_word_embeddings
+    weights = find_weight_files(path)
+    files: dict[str, Path] = {}
+    found: dict[str, StoredTensor] = {}
+    for file, tensors in read_tensors(weights):
+        files |= dict.fromkeys(tensors, file)
+        found |= tensors
+    files = name_fully(files, reference.family, tied)
+    headers = name_fully(found, reference.family, tied)
+    codings: dict[str, Coding] = {}
+    sizes = {name: header.size for name, header in headers.items()}
+    if quantization is not None:
+        layout = LAYOUTS[method]
+        try:
+            layout.check(quantization)
+            codings = _describe_linears(layout, quantization, reference, path, headers)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InputError(
+                f"the candidate's quantization_config cannot be used ({error!r})",
+                "repair its config.json",
+            ) from error
+    candidate = Candidate(
+        name,
+        path,
+        config,
+        reference.family,
+        reference.dtype,
+        files,
+        reference.shell,
+        method,
+        codings,
+        sizes,
+        padding=_count_padding(reference.config, config),
+        aside=weights.aside,
+    )
+    _check_tensors(candidate, headers)
+    return candidate
+
+
+def _describe_linears(
+    layout: Layout,
+    quantization: Mapping[str, Any],
+    reference: SourceModel,
+    path: Path,
+    headers: Headers,
+) -> dict[str, Coding]:
+    """The coding of every packed linear, checked against the shapes and types of its tensors."""
+    parts: dict[str, dict[str, list[int]]] = defaultdict(dict)
+    for name, header in headers.items():
+        parts[name.rpartition(".")[0]][name.rpartition(".")[2]] = list(header.shape)
+    codings = {}
+    for name, linear in reference.shell.named_modules():
+        found = parts[name]
+        if not isinstance(linear, nn.Linear) or layout.probe not in found:
+            continue
+        coding = layout.describe(quantization, name, linear, found)
+        missing = coding.shapes.keys() - found.keys() - set(layout.optional)
+        if missing:
+            raise InputError(f"{path} has no tensor {name}.{min(missing)}", WRONG_CONFIG)
+        for part, shape in coding.shapes.items():
+            if part in found and found[part] != shape:
+                raise _misshapen(f"{name}.{part}", found[part], shape)
+            if part in found and headers[f"{name}.{part}"].dtype not in layout.types[part]:
+                raise _mistyped(
+                    f"{name}.{part}",
+                    headers[f"{name}.{part}"].dtype,
+                    f"compare one that stores it as {' or '.join(layout.types[part])}",
+                )
+        codings[name] = coding
+    return codings
+
+
+def _misshapen(name: str, found: list[int], wanted: list[int]) -> InputError:
+    return InputError(
+        f"the candidate's tensor {name} has shape {found} where its config.json means {wanted}",
+        "use the config.json that came with these weights",
+    )
+
+
+def _mistyped(name: str, found: str, remedy: str) -> InputError:
+    return InputError(
+        f"the candidate stores {name} as {found}, which its config.json does not explain", remedy
+    )
+
+
+def _check_tensors(candidate: Candidate, headers: Headers) -> None:
+    """Raise InputError for a parameter that is missing, misshapen or of no known type, and for a
+    tensor that belongs to no parameter."""
+    parameters = dict(candidate.shell.named_parameters())
+    parameters["lm_head.weight"] = candidate.shell.lm_head.weight
+    tied = candidate.config.tie_word_embeddings
+    known = {
+        f"{linear}.{part}"
+        for linear, coding in candidate.codings.items()
+        for part in coding.shapes
+        if not (tied and linear == "lm_head")
+    }
+    for full, parameter in parameters.items():
+        scales = candidate.activation_scales(full.removesuffix(".weight"))
+        if scales is not None:
+            _check_plain(scales, headers[scales], [parameter.shape[1]])
+            known.add(scales)
+        linear = full.removesuffix(".weight")
+        name = stored_name(full, candidate.files)
+        if name in headers and linear not in candidate.codings:
+            rows = candidate.padding if name in candidate.padded else 0
+            _check_plain(name, headers[name], [parameter.shape[0] + rows, *parameter.shape[1:]])
+            known.add(name)
+        elif linear not in candidate.codings and not (tied and full == "lm_head.weight"):
+            raise explain_lacking(candidate.path, name, headers, candidate.family, tied)
+    for name in sorted(set(headers) - known):
+        is_float = headers[name].dtype in FLOATS
+        if name.endswith(BUFFERS) or (is_float and _is_idle_bias(candidate, name)):
+            continue
+        raise InputError(
+            f"the candidate's tensor {name} belongs to no parameter of a "
+            f"{candidate.config.model_type}",
+            "compare a checkpoint that holds this architecture and nothing else",
+        )
+
+
+def _check_plain(name: str, header: StoredTensor, shape: list[int]) -> None:
+    """Raise InputError unless a parameter is stored as it is used: a shape and floating point."""
+    if list(header.shape) != shape:
+        raise _misshapen(name, list(header.shape), shape)
+    if header.dtype not in FLOATS:
+        raise _mistyped(
+            name,
+            header.dtype,
+            "compare one whose unquantized tensors are float16, bfloat16 or float32",
+        )
+
+
+def _is_idle_bias(candidate: Candidate, name: str) -> bool:
+    """Whether a tensor is a bias that adds nothing: some writers give every linear one."""
+    linear, _, last = name.rpartition(".")
+    return (
+        last == "bias"
+        and linear in candidate.codings
+        and not bool(SourceModel.read(candidate, [name])[name].any())
+    )

@@ -1,0 +1,158 @@
+"""Integer codes in 32-bit words, in the layouts that servers read.
+
+compressed-tensors `pack-quantized`: element k of a row sits in word k // (32 // bits), at bit
+bits · (k mod (32 // bits)). Widths that do not divide 32 leave the top bits of each word empty.
+AutoAWQ GEMM: the transposed matrix, eight 4-bit codes a word in the order 0 2 4 6 1 3 5 7.
+GPTQ, which is only read: the transposed matrix, packed down its columns as a stream of bits.
+"""
+
+import torch
+from torch import Tensor
+
+from awqscope.mixedprec.awq.arithmetic import Quantized
+from awqscope.mixedprec.scheme import Scheme
+
+GEMM_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """uint8 codes [R, C] to int32 words [R, ⌈C / (32 // bits)⌉]; missing codes are zero."""
+    per_word = 32 // bits
+    rows, columns = codes.shape
+    words = -(-columns // per_word)
+    padded = torch.zeros(rows, words * per_word, dtype=torch.int64)
+    padded[:, :columns] = codes
+    shifts = torch.arange(per_word, dtype=torch.int64) * bits
+    packed = (padded.view(rows, words, per_word) << shifts).sum(dim=-1)
+    return torch.where(packed >= 2**31, packed - 2**32, packed).to(torch.int32)
+
+
+def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
+    """int32 words [R, W] back to uint8 codes [R, columns]. ValueError for words that are not int32,
+    or too few."""
+    per_word = 32 // bits
+    _check_words(words)
+    if not 0 <= columns <= words.shape[1] * per_word:
+        raise ValueError(f"{words.shape[1]} words of {per_word} codes do not hold {columns}")
+    shifts = torch.arange(per_word, dtype=torch.int32) * bits
+    codes = (words[:, :, None] >> shifts) & (2**bits - 1)
+    return codes.reshape(len(words), -1)[:, :columns].to(torch.uint8)
+
+
+def to_compressed_tensors(weight: Quantized) -> dict[str, Tensor]:
+    """The tensors of one linear, by suffix: weight_packed, weight_scale, weight_shape and, unless
+    symmetric, weight_zero_point (packed along the output dimension)."""
+    bits = weight.scheme.bits
+    tensors = {
+        "weight_packed": pack(weight.codes, bits),
+        "weight_scale": weight.scales.contiguous(),
+        "weight_shape": torch.tensor(weight.codes.shape, dtype=torch.int64),
+    }
+    if not weight.scheme.symmetric:
+        tensors["weight_zero_point"] = pack(weight.zeros.T, bits).T.contiguous()
+    return tensors
+
+
+def from_compressed_tensors(tensors: dict[str, Tensor], scheme: Scheme) -> Quantized:
+    """What `to_compressed_tensors` packed; `scheme` comes from the checkpoint's config.json.
+    ValueError for tensors that do not belong together, or of other types."""
+    _require(tensors, "weight_packed", "weight_scale", "weight_shape")
+    if not scheme.symmetric:
+        _require(tensors, "weight_zero_point")
+    shape, scales = tensors["weight_shape"], tensors["weight_scale"]
+    if shape.shape != (2,) or shape.dtype.is_floating_point:
+        raise ValueError("weight_shape is no pair of numbers")
+    rows, columns = shape.tolist()
+    _check_words(tensors["weight_packed"])
+    if len(tensors["weight_packed"]) != rows:
+        raise ValueError(f"weight_packed has {len(tensors['weight_packed'])} rows, not {rows}")
+    if scheme.symmetric:
+        zeros = torch.full(scales.shape, 2 ** (scheme.bits - 1), dtype=torch.uint8)
+    else:
+        _check_words(tensors["weight_zero_point"])
+        zeros = unpack(tensors["weight_zero_point"].T.contiguous(), scheme.bits, rows).T
+    codes = unpack(tensors["weight_packed"], scheme.bits, columns)
+    _check_grid(codes, scales, zeros, scheme)
+    return Quantized(codes, scales, zeros.contiguous(), scheme)
+
+
+def to_gemm(weight: Quantized) -> dict[str, Tensor]:
+    """AutoAWQ's qweight [K, N/8], qzeros [G, N/8] and scales [G, N] (float16) of a 4-bit weight."""
+    order = torch.tensor(GEMM_ORDER)
+
+    def interleave(matrix: Tensor) -> Tensor:
+        rows, columns = matrix.shape
+        return pack(matrix.reshape(rows, columns // 8, 8)[:, :, order].reshape(rows, columns), 4)
+
+    return {
+        "qweight": interleave(weight.codes.T),
+        "qzeros": interleave(weight.zeros.T),
+        "scales": weight.scales.T.to(torch.float16).contiguous(),
+    }
+
+
+def from_gemm(tensors: dict[str, Tensor], scheme: Scheme) -> Quantized:
+    """What `to_gemm` packed. ValueError as of `from_compressed_tensors`."""
+    _require(tensors, "qweight", "qzeros", "scales")
+    codes, zeros = unpack_gemm(tensors["qweight"]), unpack_gemm(tensors["qzeros"])
+    if tensors["scales"].ndim != 2:
+        raise ValueError("scales are no matrix")
+    scales = tensors["scales"].T.contiguous()
+    _check_grid(codes, scales, zeros, scheme)
+    return Quantized(codes, scales, zeros, scheme)
+
+
+def _require(tensors: dict[str, Tensor], *names: str) -> None:
+    """Raise ValueError for a tensor that is missing."""
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        raise ValueError(f"there is no {missing[0]}")
+
+
+def _check_words(words: Tensor) -> None:
+    """Raise ValueError for what is no matrix of 32-bit words."""
+    if words.dtype != torch.int32 or words.ndim != 2:
+        raise ValueError(f"packed words are {words.dtype} {list(words.shape)}, not an int32 matrix")
+
+
+def _check_grid(codes: Tensor, scales: Tensor, zeros: Tensor, scheme: Scheme) -> None:
+    """Raise ValueError unless every group of a weight's codes has one scale and one zero point."""
+    rows, columns = codes.shape
+    group = scheme.group(columns)
+    if not group or columns % group or list(scales.shape) != [rows, columns // group]:
+        raise ValueError(
+            f"scales {list(scales.shape)} do not fit {rows} rows of {columns} in groups of {group}"
+        )
+    if zeros.shape != scales.shape or not scales.dtype.is_floating_point:
+        raise ValueError(f"zero points {list(zeros.shape)} do not fit scales {list(scales.shape)}")
+
+
+def unpack_gemm(words: Tensor) -> Tensor:
+    """AutoAWQ's int32 words [R, C / 8] to uint8 codes [C, R]: the transpose, in order. ValueError
+    as of `unpack`."""
+    _check_words(words)
+    order = torch.argsort(torch.tensor(GEMM_ORDER))
+    codes = unpack(words, 4, words.shape[1] * 8)
+    rows, columns = codes.shape
+    return codes.view(rows, columns // 8, 8)[:, :, order].reshape(rows, columns).T.contiguous()
+
+
+def unpack_stream(words: Tensor, bits: int, rows: int) -> Tensor:
+    """GPTQ's int32 words [W, C] to uint8 codes [rows, C]: down each column the codes follow each
+    other bit by bit, so that at 3 bits some straddle two words. ValueError for words that are not
+    int32."""
+    _check_words(words)
+    count, columns = words.shape
+    groups = -(-count // bits)
+    padded = torch.zeros(groups * bits, columns, dtype=torch.int32)
+    padded[:count] = words
+    grouped = padded.view(groups, bits, columns)
+    codes = torch.empty(groups, 32, columns, dtype=torch.uint8)
+    for place in range(32):
+        word, shift = divmod(place * bits, 32)
+        found = grouped[:, word] >> shift
+        if shift + bits > 32:
+            found &= 2 ** (32 - shift) - 1
+            found |= grouped[:, word + 1] << (32 - shift)
+        codes[:, place] = found & (2**bits - 1)
+    return codes.view(groups * 32, columns)[:rows]

@@ -1,0 +1,87 @@
+"""Which files vLLM and SGLang read of a directory, where they differ from what transformers reads.
+
+Read from vLLM 0.32 (model_executor/model_loader/default_loader.py and weight_utils.py) and SGLang
+0.5 (srt/model_loader/weight_utils.py): both read every safetensors file that no index leaves out.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+from awqscope.mixedprec.checkpoints.serving import REFUSES, SGLANG, VLLM, WRONG, Finding
+from awqscope.mixedprec.models.weight_files import (
+    INDEX,
+    INDEX_SUFFIX,
+    SAFETENSORS,
+    SINGLE,
+    list_some,
+)
+
+CONSOLIDATED = "consolidated" + SAFETENSORS
+ReadIndex = Callable[[str], Any]
+
+
+def read_by_vllm(names: Collection[str], read_index: ReadIndex) -> frozenset[str] | str:
+    """The files that vLLM reads, or why it refuses. names: of all files in the directory."""
+    mistral = _matching(names, "consolidated*" + SAFETENSORS)
+    found = mistral or _matching(names, "*" + SAFETENSORS)
+    index = CONSOLIDATED + INDEX_SUFFIX if mistral else INDEX
+    if not found:
+        return "it looks for weights in the directory itself only"
+    if index not in names:
+        return found
+    listed = frozenset(read_index(index)["weight_map"].values())
+    missing = listed - found
+    return f"{index} names {min(missing)}, which it does not find" if missing else listed
+
+
+def read_by_sglang(names: Collection[str], read_index: ReadIndex) -> frozenset[str] | str:
+    """The same of SGLang."""
+    found = _matching(names, "*" + SAFETENSORS)
+    if not found:
+        return "it looks for weights in the directory itself only"
+    if INDEX in names:
+        return found & frozenset(read_index(INDEX)["weight_map"].values())
+    return frozenset({SINGLE}) if found == {CONSOLIDATED, SINGLE} else found
+
+
+def _matching(names: Collection[str], pattern: str) -> frozenset[str]:
+    return frozenset(n for n in names if "/" not in n and fnmatchcase(n, pattern))
+
+
+READERS = {VLLM: read_by_vllm, SGLANG: read_by_sglang}
+
+
+def check_files(
+    read: Collection[str],
+    names: Collection[str],
+    read_index: ReadIndex,
+    tensors: Callable[[str], Collection[str]],
+) -> Iterator[Finding]:
+    """What follows for servers from reading other files than transformers, which reads `read`.
+
+    names: of all files in the directory. tensors: gives the names of those in a file.
+    """
+    for consumer, reader in READERS.items():
+        try:
+            taken = reader(names, read_index)
+            if isinstance(taken, str):
+                yield Finding(consumer, REFUSES, taken)
+            elif taken != {*read}:
+                yield Finding(consumer, *_compare({*read}, taken, tensors))
+        except (AttributeError, LookupError, TypeError, ValueError, OSError) as error:
+            yield Finding(consumer, REFUSES, f"what it reads is damaged ({error})")
+
+
+def _compare(
+    read: Collection[str], taken: Collection[str], tensors: Callable[[str], Collection[str]]
+) -> tuple[str, str]:
+    """Effect and reason of taking other files than those that are to be read."""
+    more, less = sorted({*taken} - {*read}), sorted({*read} - {*taken})
+    known, found = ({name for file in files for name in tensors(file)} for files in (read, taken))
+    if not more:
+        what = f"it does not read {list_some(less)}"
+    else:
+        instead = f"instead of {list_some(less)}" if less else "as well"
+        what = f"it reads {list_some(more)} {instead}"
+    return (WRONG if known == found else REFUSES), what

@@ -1,0 +1,249 @@
+"""Write a recipe's model to disk, block by block, in a format that servers load.
+
+compressed-tensors `pack-quantized` holds 4, 8 and 16 bits side by side and loads in transformers,
+vLLM and SGLang; autoawq's GEMM format holds uniform 4 bits. Whether servers will take what was
+written for what it is, is checked before it appears (`serving.py`).
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from awqscope.mixedprec.awq.choices import load_searches
+from awqscope.mixedprec.awq.realise import RealisedBlock, realise
+from awqscope.mixedprec.checkpoints.config import check_format, quantization_config
+from awqscope.mixedprec.checkpoints.packing import to_compressed_tensors, to_gemm
+from awqscope.mixedprec.checkpoints.served_files import check_files
+from awqscope.mixedprec.checkpoints.serving import Serving, check_serving, describe_served
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.files.atomic import (
+    FULL,
+    claim_memory,
+    replace_file,
+    report_full_disk,
+    write_json,
+)
+from awqscope.mixedprec.files.header import read_header
+from awqscope.mixedprec.files.untrusted import list_files, list_visible, read_json
+from awqscope.mixedprec.models.served import name_dtype
+from awqscope.mixedprec.models.source import CODE, SourceModel
+from awqscope.mixedprec.models.weight_files import NAMED, find_weight_files, read_tensors
+from awqscope.mixedprec.recipes.recipe import Recipe
+from awqscope.mixedprec.scheme import FP16_BITS, Scheme
+
+SHARD_BYTES = 128 * 2**20
+COPIED = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+
+
+def served_dtype(model: SourceModel, fmt: str) -> torch.dtype:
+    """The 16-bit type a checkpoint of this format stores: GEMM knows float16 only."""
+    return torch.float16 if fmt == "awq" else model.dtype
+
+
+def block_tensors(prefix: str, block: RealisedBlock, fmt: str) -> dict[str, Tensor]:
+    """Everything a served block stores, by full name."""
+    encode = to_gemm if fmt == "awq" else to_compressed_tensors
+    tensors = {f"{prefix}.{name}": value for name, value in block.others.items()}
+    for name, linear in block.linears.items():
+        if linear.quantized is None:
+            assert linear.weight is not None
+            tensors[f"{prefix}.{name}.weight"] = linear.weight
+        else:
+            for suffix, value in encode(linear.quantized).items():
+                tensors[f"{prefix}.{name}.{suffix}"] = value
+        if linear.bias is not None:
+            tensors[f"{prefix}.{name}.bias"] = linear.bias
+    return tensors
+
+
+class _ShardWriter:
+    """Collects tensors and writes a safetensors file before there are more than SHARD_BYTES of
+    them, larger tensors alone."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.pending: dict[str, Tensor] = {}
+        self.pending_bytes = 0
+        self.shards: list[list[str]] = []
+        self.total = 0
+
+    def add(self, tensors: dict[str, Tensor]) -> None:
+        for name, value in tensors.items():
+            if self.pending_bytes + value.nbytes > SHARD_BYTES:
+                self.flush()
+            self.pending[name] = value.contiguous()
+            self.pending_bytes += value.nbytes
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"shard-{number}.safetensors"
+
+    def flush(self) -> None:
+        if not self.pending:
+            return
+        with replace_file(self._path(len(self.shards))) as temporary:
+            claim_memory()
+            save_file(self.pending, temporary, metadata={"format": "pt"})
+        self.shards.append(list(self.pending))
+        self.total += self.pending_bytes
+        self.pending, self.pending_bytes = {}, 0
+
+    def finish(self) -> None:
+        """Give the files their final names, with an index where there are several."""
+        self.flush()
+        count = len(self.shards)
+        if count == 1:
+            self._path(0).rename(self.folder / "model.safetensors")
+            return
+        weight_map: dict[str, str] = {}
+        for number, names in enumerate(self.shards):
+            final = f"model-{number + 1:05d}-of-{count:05d}.safetensors"
+            self._path(number).rename(self.folder / final)
+            weight_map |= dict.fromkeys(names, final)
+        write_json(
+            self.folder / "model.safetensors.index.json",
+            {"metadata": {"total_size": self.total}, "weight_map": weight_map},
+        )
+
+
+@contextlib.contextmanager
+def _hold_folder(partial: Path, out: Path) -> Iterator[None]:
+    """Make the directory `partial` for what will be `out`, without what a killed process left in
+    it, and keep it for this process alone; in the end it is gone. InputError where it cannot be
+    made, or another process is at it."""
+    busy = InputError(
+        f"{out} is being written by another process", "wait for it, or choose another"
+    )
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        held = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise InputError(
+            f"{out} cannot be made ({error.strerror})", "choose another directory"
+        ) from error
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise busy from error
+        # Whoever held it until now may have renamed it since it was opened.
+        if not partial.exists() or not os.path.samestat(os.stat(partial), os.fstat(held)):
+            raise busy
+        try:
+            for path in partial.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            yield
+        finally:
+            if partial.exists() and os.path.samestat(os.stat(partial), os.fstat(held)):
+                shutil.rmtree(partial, ignore_errors=True)
+    finally:
+        os.close(held)
+
+
+@torch.no_grad()
+def write_checkpoint(
+    out: Path,
+    model: SourceModel,
+    recipe: Recipe,
+    searches: Path,
+    schemes: dict[int, Scheme],
+    *,
+    fmt: str = "compressed-tensors",
+    on_block: Callable[[int], None] = lambda block: None,
+) -> Serving:
+    """Write the recipe's model to the directory `out`, which appears only when it is whole and no
+    server would refuse it or load it wrongly; what they make of it.
+
+    searches: folder of the AWQ searches for every width in the recipe. schemes: bits -> scheme.
+    """
+    check_format(fmt, model.family, recipe, schemes)
+    dtype = served_dtype(model, fmt)
+    partial = out.with_name(f".{out.name}.partial")
+    with report_full_disk(out), _hold_folder(partial, out):
+        writer = _ShardWriter(partial)
+        for name in model.other_tensors():
+            writer.add(model.read([name], dtype))
+        for number in range(model.blocks):
+            realised = realise_block(model, recipe, searches, number, dtype)
+            writer.add(block_tensors(model.prefix(number), realised, fmt))
+            on_block(number + 1)
+        writer.finish()
+        config = read_json(model.path / "config.json")
+        config.pop("torch_dtype", None)
+        # The model's files are named otherwise.
+        config.pop(NAMED, None)
+        config["dtype"] = name_dtype(dtype)
+        if not model.trust_remote_code:
+            # It names Python files that are not copied; transformers has the architecture.
+            config.pop("auto_map", None)
+        config["quantization_config"] = quantization_config(model, recipe, schemes, fmt)
+        write_json(partial / "config.json", config)
+        serving = examine_serving(partial, model)
+        assert not serving.faults, "\n".join(serving.notes)
+        code = list_visible(model.path, CODE) if model.trust_remote_code else ()
+        for name in (*COPIED, *(path.name for path in code)):
+            if (model.path / name).exists():
+                shutil.copyfile(model.path / name, partial / name)
+        if out.exists():
+            shutil.rmtree(out)
+        partial.rename(out)
+        return serving
+
+
+def examine_serving(folder: Path, model: SourceModel) -> Serving:
+    """What servers make of the checkpoint in `folder`, of the architecture of `model`, by its
+    config.json and its files' headers."""
+    config = read_json(folder / "config.json")
+    shapes: dict[str, list[int]] = {}
+    files = find_weight_files(folder)
+    for _, tensors in read_tensors(files):
+        shapes |= {name: list(tensor.shape) for name, tensor in tensors.items()}
+    modules = dict(model.shell.named_modules())
+    columns = {name: m.in_features for name, m in modules.items() if isinstance(m, nn.Linear)}
+    embeddings = [name for name, m in modules.items() if isinstance(m, nn.Embedding)]
+    served = describe_served(
+        model.family,
+        model.config.model_type,
+        model.blocks,
+        columns,
+        embeddings=tuple(embeddings),
+        modules=tuple(name for name in modules if name not in {*columns, *embeddings}),
+    )
+    serving = check_serving(config.get("quantization_config") or {}, shapes, served)
+    taken = check_files(
+        files.read,
+        {path.relative_to(folder).as_posix() for path in list_files(folder) if path.is_file()},
+        lambda name: read_json(folder / name),
+        lambda name: read_header(folder / name).tensors,
+    )
+    others = tuple(found for found in taken if found.consumer in serving.consumers)
+    return replace(serving, findings=(*serving.findings, *others))
+
+
+def realise_block(
+    model: SourceModel, recipe: Recipe, searches: Path, number: int, dtype: torch.dtype
+) -> RealisedBlock:
+    """What the recipe's model stores of one block (see `realise`)."""
+    widths = recipe.block_widths(model.prefix(number))
+    quantized = tuple(sorted(set(widths.values()) - {FP16_BITS}))
+    loaded = load_searches(searches, number, quantized)
+    return realise(model.read_block(number), loaded, widths, dtype)

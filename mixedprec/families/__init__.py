@@ -1,0 +1,1 @@
+"""Model families as data: where blocks, units and experts are."""

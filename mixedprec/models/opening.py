@@ -1,0 +1,240 @@
+"""From a name to a model that can be read: found, checked, indexed. Reads headers only."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import safe_open
+from transformers import AutoConfig, PretrainedConfig
+
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.families.experts import Part, find_part
+from awqscope.mixedprec.families.table import FAMILIES, Family, find_family, fit_family
+from awqscope.mixedprec.files.header import FLOATS, StoredTensor, read_header
+from awqscope.mixedprec.files.untrusted import (
+    check_blocks,
+    check_config,
+    check_directory,
+    read_json,
+)
+from awqscope.mixedprec.models.dtypes import AUTO, check_dtype
+from awqscope.mixedprec.models.lacking import WRONG_CONFIG, explain_lacking
+from awqscope.mixedprec.models.served import choose_dtype, read_dtype
+from awqscope.mixedprec.models.source import CODE, SourceModel, make_shell
+from awqscope.mixedprec.models.weight_files import ADAPTER, find_weight_files, not_permitted
+from awqscope.mixedprec.models.weights import (
+    HEADS,
+    held_name,
+    index_files,
+    name_fully,
+    stamp_files,
+    stored_name,
+)
+
+# A mask over all pairs of 8,192 positions has 64 MiB; the tables of positions of most are smaller.
+MOST_BUFFER_BYTES = 2**30
+# What a configuration that makes no sense may raise where the model is built.
+UNBUILDABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    OSError,
+    RuntimeError,
+)
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
+
+
+def resolve_path(name: str, *, trust_remote_code: bool = False) -> Path:
+    """The directory of a model: `name` itself, or the download of a hub id (no pickles, and code
+    only where it is trusted)."""
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise InputError(f"{name} is a file", "give the directory that holds config.json")
+    try:
+        wanted = [*WANTED, *([CODE] if trust_remote_code else [])]
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except HFValidationError as error:
+        raise InputError(f"there is no model directory {name}", "check the path") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise InputError(
+            f"{name} is neither a local directory nor a model that the hub would give",
+            "check the name, the network, and HF_TOKEN for gated models",
+        ) from error
+
+
+def _check_shapes(
+    path: Path, shell: Any, family: Family, files: dict[str, Path], tied: bool
+) -> None:
+    """Raise InputError for a parameter that the checkpoint lacks, holds in another shape, or not as
+    floating point."""
+    outside = (f"{family.embedding}.weight", *HEADS)
+    wanted: dict[Path, dict[str, list[int]]] = {}
+    parts: dict[str, Part] = {}
+    for name, parameter in shell.named_parameters():
+        stored = stored_name(name, files)
+        if name == "lm_head.weight" and tied and stored not in files:
+            continue
+        part = find_part(stored, family.experts, files)
+        if part is not None:
+            parts[stored] = part
+        elif stored not in files:
+            raise explain_lacking(path, stored, files, family, tied)
+        file = files[part.tensor if part else stored]
+        wanted.setdefault(file, {})[stored] = list(parameter.shape)
+    for file, shapes in wanted.items():
+        with safe_open(file, framework="pt") as opened:
+            for name, shape in shapes.items():
+                part = parts.get(name)
+                whole = opened.get_slice(held_name(opened, part.tensor if part else name))
+                found = part.shape(whole) if part else whole.get_shape()
+                if found != shape:
+                    padded = name in outside and found[1:] == shape[1:] and found[0] > shape[0]
+                    rows = f', or write "vocab_size": {found[0]} into it' if padded else ""
+                    raise InputError(
+                        f"tensor {name} has shape {found} where config.json means {shape}",
+                        f"use the config.json that came with these weights{rows}",
+                    )
+                if whole.get_dtype() not in FLOATS:
+                    raise InputError(
+                        f"tensor {name} is stored as {whole.get_dtype()}",
+                        "give the FP16 or BF16 model that it was made from",
+                    )
+
+
+def _check_experts(path: Path, count: int, files: Mapping[str, Path]) -> None:
+    """Raise InputError unless the checkpoint has as many experts as config.json says, one by one or
+    stacked."""
+    headers: dict[Path, Mapping[str, StoredTensor]] = {}
+    found: dict[str, int] = {}
+    numbers: dict[str, set[int]] = {}
+    for name, file in files.items():
+        if match := re.search(r"^(.+\.experts)\.([0-9]{1,6})\.", name):
+            numbers.setdefault(match[1], set()).add(int(match[2]))
+        elif re.search(r"\.experts\.(gate_up|down)_proj$", name):
+            if file not in headers:
+                headers[file] = read_header(file).tensors
+            held = headers[file]
+            shape = (held.get(name) or held[name.partition(".")[2]]).shape
+            found[name] = shape[0] if len(shape) == 3 else 0
+    for experts, seen in numbers.items():
+        missing = next((number for number in range(count) if number not in seen), None)
+        if missing is not None:
+            raise InputError(f"{path} has no tensor of {experts}.{missing}", WRONG_CONFIG)
+        found[experts] = len(seen)
+    for name, many in found.items():
+        if many != count:
+            raise InputError(
+                f"{name} in {path} is of {many} experts, config.json says {count}", WRONG_CONFIG
+            )
+    if not found:
+        raise InputError(f"{path} has no tensor of experts", WRONG_CONFIG)
+
+
+def _check_buffers(path: Path, shell: Any) -> None:
+    """Raise InputError for a config.json by which a model computes tables of absurd size."""
+    size = sum(buffer.numel() * buffer.element_size() for buffer in shell.buffers())
+    if size > MOST_BUFFER_BYTES:
+        raise InputError(
+            f"{path / 'config.json'} means tables of {size:,} bytes beside the weights",
+            "use the config.json that came with these weights",
+        )
+
+
+def read_config(
+    path: Path, *, trust_remote_code: bool = False
+) -> tuple[dict[str, Any], PretrainedConfig]:
+    """config.json of a model of a supported family, as it stands and as transformers reads it.
+    InputError also for a directory or a configuration that no good faith makes (`untrusted.py`)."""
+    check_directory(path)
+    source = path / "config.json"
+    if not source.exists():
+        if (path / ADAPTER).exists():
+            raise InputError(
+                f"{path} holds an adapter ({ADAPTER}) without the model that it is for",
+                "merge it into its model (peft: merge_and_unload, then save_pretrained), and give "
+                "the directory of that",
+            )
+        raise InputError(f"{path} has no config.json", "give the directory of a Hugging Face model")
+    try:
+        raw = read_json(source)
+        check_config(source, raw)
+        kind = raw.get("model_type", "")
+        foreign = not isinstance(kind, str) or kind not in FAMILIES
+        if foreign and raw.get("auto_map") and not trust_remote_code:
+            raise InputError(
+                f"the architecture {kind!r} comes with Python of its own, which is not run",
+                "give --trust-remote-code if you trust whoever made it",
+            )
+        if not trust_remote_code:
+            find_family(str(kind))
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        if trust_remote_code:
+            # Code of its own may bring a known architecture under another name.
+            config.model_type = type(config).model_type
+        return raw, config
+    except (InputError, MemoryError):
+        raise
+    except PermissionError as error:
+        raise not_permitted(source) from error
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{source} cannot be used ({reason})", "repair it") from error
+
+
+def open_model(name: str, *, trust_remote_code: bool = False, dtype: str = AUTO) -> SourceModel:
+    """Open a model by hub id or path; reads headers only. InputError where it cannot be used.
+
+    trust_remote_code: run the Python that the directory brings, where its config.json names any.
+    dtype: the type to serve it in, `auto` for the one that it comes in (see `choose_dtype`).
+    """
+    check_dtype(dtype)
+    path = resolve_path(name, trust_remote_code=trust_remote_code)
+    raw, config = read_config(path, trust_remote_code=trust_remote_code)
+    # Making a shell changes what the configuration says.
+    said = read_dtype(config)
+    family = fit_family(find_family(config.model_type), config, name)
+    if raw.get("quantization_config"):
+        raise InputError(f"{name} is already quantized", "give the FP16 or BF16 model it came from")
+    weights = find_weight_files(path)
+    files = name_fully(index_files(weights), family, config.tie_word_embeddings)
+    embedding = family.embedding + ".weight"
+    if embedding not in files:
+        raise explain_lacking(path, embedding, files, family, config.tie_word_embeddings)
+    check_blocks(path, family.blocks, config.num_hidden_layers, files)
+    if family.experts is not None:
+        _check_experts(path, getattr(config, family.experts.count), files)
+    try:
+        if not trust_remote_code:
+            # What is computed beside the weights is measured before it takes memory.
+            with torch.device("meta"):
+                outline = make_shell(config, family, name)
+            _check_buffers(path, outline)
+            _check_shapes(path, outline, family, files, config.tie_word_embeddings)
+        shell = make_shell(config, family, name, trust_remote_code=trust_remote_code)
+    except UNBUILDABLE as error:
+        raise InputError(
+            f"{path / 'config.json'} does not describe a model ({error})",
+            "use the config.json that came with these weights",
+        ) from error
+    if trust_remote_code:
+        _check_shapes(path, shell, family, files, config.tie_word_embeddings)
+    return SourceModel(
+        name,
+        path,
+        config,
+        family,
+        choose_dtype(dtype, said, family, shell, files),
+        files,
+        shell,
+        trust_remote_code=trust_remote_code,
+        stamps=stamp_files(files),
+        aside=weights.aside,
+    )

@@ -1,0 +1,264 @@
+"""A model directory read piece by piece: the shell of transformers' model without its weights, and
+each block, the embedding or the head filled from safetensors when it is needed.
+
+Nothing is unpickled, and no code from the directory is run unless it is trusted; what a directory
+may hold is checked by `untrusted.py` and `safetensors_header.py` before a library sees it.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.families.experts import Part, find_part, split_experts
+from awqscope.mixedprec.families.table import Family, find_family, fit_family
+from awqscope.mixedprec.files.untrusted import list_visible
+from awqscope.mixedprec.models.ends import Entrance, FinalNorm, Head, Recorder
+from awqscope.mixedprec.models.streams import CPU
+from awqscope.mixedprec.models.weights import (
+    hash_file,
+    is_finite,
+    not_finite,
+    read_parts,
+    read_tensor,
+    report_unreadable,
+    stamp_file,
+    stored_name,
+)
+
+# Python that may come with a model.
+CODE = "*.py"
+HEAD = "lm_head.weight"
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """An FP16/BF16 checkpoint on disk. `files`: tensor name -> safetensors file. `dtype`: the
+    16-bit type it is served in. `shell`: transformers' model with its parameters on meta.
+    `trust_remote_code`: whether the directory's own Python makes it. `stamps`: time and size of
+    every weights file when it was opened. `aside`: files beside those that hold weights too and are
+    not read."""
+
+    name: str
+    path: Path
+    config: PretrainedConfig
+    family: Family
+    dtype: torch.dtype
+    files: dict[str, Path]
+    shell: Any
+    trust_remote_code: bool = field(default=False, kw_only=True)
+    stamps: Mapping[Path, tuple[int, int]] = field(default_factory=dict, kw_only=True)
+    aside: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, it goes without family and shell, which another process makes anew; and without
+        a configuration of the directory's own class, which only its Python can make."""
+        made = ("family", "shell", "config")
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in made}
+        config = None if self.trust_remote_code else self.config
+        return _restore, (type(self), kept, config)
+
+    @property
+    def blocks(self) -> int:
+        return len(self.shell.get_submodule(self.family.blocks))
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head multiplies with the embedding: a head that is stored beside it is used
+        whatever config.json says."""
+        own = stored_name(HEAD, self.files) in self.files
+        return bool(self.config.tie_word_embeddings) and not own
+
+    def list_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every parameter by name, without values, and without a head that is the embedding."""
+        for name, parameter in self.shell.named_parameters():
+            if name != HEAD or not self.tied:
+                yield name, parameter
+
+    def count_parameters(self) -> int:
+        """As transformers counts them: a head that is equal to the embedding is the embedding."""
+        count = sum(parameter.numel() for _, parameter in self.list_parameters())
+        if not self.config.tie_word_embeddings or self.tied:
+            return count
+        head, embedding = stored_name(HEAD, self.files), f"{self.family.embedding}.weight"
+        pairs = zip(
+            read_parts(self.files[head], head),
+            read_parts(self.files[embedding], embedding),
+            strict=True,
+        )
+        same = all(torch.equal(ours, theirs) for (_, ours), (_, theirs) in pairs)
+        return count - self.shell.lm_head.weight.numel() if same else count
+
+    def prefix(self, block: int) -> str:
+        """Full module name of a block."""
+        return f"{self.family.blocks}.{block}"
+
+    def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """Tensors by name, as `dtype` or in the stored type. InputError for one missing or not
+        finite."""
+        by_file: dict[Path, list[str]] = {}
+        parts: dict[str, Part] = {}
+        for name in names:
+            part = find_part(name, self.family.experts, self.files)
+            if part is not None:
+                parts[name] = part
+            elif name not in self.files:
+                raise InputError(f"{self.path} has no tensor {name}", "put back its weights")
+            by_file.setdefault(self.files[part.tensor if part else name], []).append(name)
+        tensors = {}
+        for path, wanted in by_file.items():
+            self._check_unchanged(path)
+            for name in wanted:
+                with report_unreadable(path):
+                    tensors[name] = read_tensor(path, name, dtype, parts.get(name))
+                if not is_finite(tensors[name]):
+                    raise not_finite(parts[name].tensor if name in parts else name, path, dtype)
+        return tensors
+
+    def read_rows(self, name: str, rows: Tensor) -> Tensor:
+        """These rows of a matrix, float32 [rows, columns]. InputError for one that is not finite,
+        wherever."""
+        path, found = self.files[name], []
+        self._check_unchanged(path)
+        with report_unreadable(path):
+            for first, part in read_parts(path, name):
+                if not is_finite(part):
+                    raise not_finite(name, path)
+                here = rows[(rows >= first) & (rows < first + len(part))]
+                found.append(part[here - first].float())
+        return torch.cat(found)
+
+    def _check_unchanged(self, path: Path) -> None:
+        """Raise InputError for a weights file that has gone or changed since it was opened."""
+        stamp = stamp_file(path)
+        if stamp is None:
+            raise InputError(
+                f"{path} has gone since the model was opened",
+                "put it back and run the same command again",
+            )
+        if self.stamps.get(path, stamp) != stamp:
+            raise InputError(
+                f"{path} has changed since the model was opened",
+                "put back what it was and run the same command again",
+            )
+
+    def _fill(self, module: nn.Module, prefix: str) -> nn.Module:
+        """`module` with its parameters, float32, from the tensors under `prefix`; those that are
+        not on meta are left as they are."""
+        names = [name for name, value in module.named_parameters() if value.is_meta]
+        full = {name: stored_name(f"{prefix}.{name}", self.files) for name in names}
+        stored = self.read(full.values(), torch.float32)
+        state = {name: stored[full[name]] for name in names}
+        module.load_state_dict(state, strict=False, assign=True)
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+        return module
+
+    def read_block(self, block: int, device: torch.device = CPU) -> nn.Module:
+        """A decoder layer of its own with its weights in float32 on `device`."""
+        name = self.prefix(block)
+        return self._fill(copy.deepcopy(self.shell.get_submodule(name)), name).to(device)
+
+    def block_shell(self, block: int) -> nn.Module:
+        """The decoder layer without weights: its structure alone."""
+        return self.shell.get_submodule(self.prefix(block))
+
+    def read_entrance(self, tokens: Tensor | None = None) -> "Entrance":
+        """The embedding and whatever else comes before the first block, on the CPU.
+
+        tokens: sorted ids, the only ones that it will be given: of a large vocabulary the rest
+        takes no memory."""
+        base_name = self.shell.base_model_prefix
+        base = copy.deepcopy(self.shell.get_submodule(base_name))
+        recorders = [Recorder(self.family.returns_tuple) for _ in range(self.blocks)]
+        base.set_submodule(
+            self.family.blocks.removeprefix(base_name + "."), nn.ModuleList(recorders)
+        )
+        base.set_submodule(self.family.norm.removeprefix(base_name + "."), nn.Identity())
+        if tokens is not None:
+            embedding: Any = base.get_submodule(self.family.embedding.removeprefix(base_name + "."))
+            name = stored_name(f"{self.family.embedding}.weight", self.files)
+            rows = self.read_rows(name, tokens)
+            embedding.weight = nn.Parameter(rows, requires_grad=False)
+            # It says which row has no gradient, and has to be a row.
+            embedding.padding_idx = None
+        self._fill(base, base_name)
+        return Entrance(base, recorders, tokens)
+
+    def read_head(self, device: torch.device = CPU) -> "Head":
+        """The final norm and the language-model head on `device`."""
+        shell = copy.deepcopy(self.shell)
+        norm = self._fill(shell.get_submodule(self.family.norm), self.family.norm)
+        shell.set_submodule(self.family.norm.rpartition(".")[0], FinalNorm(norm))
+        if self.tied:
+            name = self.family.embedding + ".weight"
+            weight = self.read([name], torch.float32)[name]
+            shell.lm_head.weight = nn.Parameter(weight, requires_grad=False)
+        self._fill(shell.lm_head, "lm_head")
+        for module in (norm, shell.lm_head):
+            module.to(device)
+        return Head(shell)
+
+    def read_whole(self) -> Any:
+        """transformers' model with every weight in float32, for one that fits in memory."""
+        whole = copy.deepcopy(self.shell)
+        base_name = self.shell.base_model_prefix
+        self._fill(whole.get_submodule(base_name), base_name)
+        if self.tied:
+            whole.lm_head.weight = whole.get_submodule(self.family.embedding).weight
+        self._fill(whole.lm_head, "lm_head")
+        return whole
+
+    def other_tensors(self) -> list[str]:
+        """Names of stored tensors outside the blocks (embedding, final norm, head)."""
+        start = self.family.blocks + "."
+        return sorted(name for name in self.files if not name.startswith(start))
+
+    @property
+    def hub_id(self) -> str | None:
+        """Its id on the hub, by where the hub's client keeps it; None for any other directory."""
+        parts = self.path.parts
+        if len(parts) < 3 or parts[-2] != "snapshots" or not parts[-3].startswith("models--"):
+            return None
+        return parts[-3].removeprefix("models--").replace("--", "/", 1)
+
+    def hash(self) -> dict[str, str]:
+        """SHA-256 of config.json and of every weights file, by file name; of the code too where it
+        is trusted."""
+        paths = [self.path / "config.json", *sorted(set(self.files.values()))]
+        paths += list_visible(self.path, CODE) if self.trust_remote_code else []
+        return {path.relative_to(self.path).as_posix(): hash_file(path) for path in paths}
+
+
+def make_shell(
+    config: PretrainedConfig, family: Family, name: str, *, trust_remote_code: bool = False
+) -> Any:
+    """transformers' model with its parameters on meta, and experts as linears. InputError, with the
+    model's `name`, where only some of its blocks have experts."""
+    with init_empty_weights(include_buffers=False):
+        shell = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, trust_remote_code=trust_remote_code
+        )
+        if family.experts is not None:
+            for block in shell.get_submodule(family.blocks):
+                split_experts(block, family.experts, name)
+    return shell.eval()
+
+
+def _restore(
+    kind: type[SourceModel], kept: dict[str, Any], config: PretrainedConfig | None
+) -> SourceModel:
+    name, trusted = kept["name"], kept["trust_remote_code"]
+    if config is None:
+        config = AutoConfig.from_pretrained(kept["path"], trust_remote_code=trusted)
+        config.model_type = type(config).model_type
+    family = fit_family(find_family(config.model_type), config, name)
+    shell = make_shell(config, family, name, trust_remote_code=trusted)
+    return kind(**kept, config=config, family=family, shell=shell)

@@ -1,0 +1,132 @@
+"""Cheap ways to choose what gets more bits, to be beaten at equal bytes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.ranking import as_cost
+from awqscope.mixedprec.recipes.scores import ScoredUnit, Scores
+
+SEEDS = (0, 1, 2, 3, 4)
+RECIPE = "this recipe"
+
+# A value and the bounds of its interval.
+Bounded = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A recipe among rivals of equal bytes. bytes: of all tensors. predicted_kl, kl (measured), and
+    behind (how much more that is than the recipe's, paired): nats a token; None where not known."""
+
+    name: str
+    bytes: int
+    predicted_kl: float | None
+    kl: Bounded | None
+    behind: Bounded | None
+
+    @property
+    def standing(self) -> float:
+        """What contestants are ranked by: measured KL, or predicted where nothing is measured."""
+        return as_cost(self.predicted_kl if self.kl is None else self.kl[0])
+
+
+def rank_contest(contestants: Iterable[Contestant]) -> list[Contestant]:
+    """The recipe first, then its rivals, the best first."""
+    return sorted(contestants, key=lambda each: (each.name != RECIPE, each.standing))
+
+
+def predict_contest(
+    scores: Scores, recipe: Mapping[str, int], baselines: Mapping[str, Mapping[str, int]]
+) -> list[Contestant]:
+    """A contest by what the scores predict, before anything is measured."""
+    found = {RECIPE: recipe, **baselines}
+    predicted = {name: scores.predict(bits) for name, bits in found.items()}
+    return rank_contest(
+        Contestant(name, each.bytes, each.kl, None, None) for name, each in predicted.items()
+    )
+
+
+def read_contest(provenance: Mapping[str, Any]) -> list[Contestant]:
+    """The contest that a recipe's provenance keeps as `rivals`; empty where it keeps none.
+    InputError where it is damaged."""
+
+    def bounded(values: Any) -> Bounded | None:
+        if values is None:
+            return None
+        value, low, high = map(float, values)
+        return value, low, high
+
+    try:
+        return [
+            Contestant(
+                str(rival["name"]),
+                int(rival["bytes"]),
+                None if rival["predicted_kl"] is None else float(rival["predicted_kl"]),
+                bounded(rival["kl"]),
+                bounded(rival["behind"]),
+            )
+            for rival in provenance.get("rivals", ())
+        ]
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError("the recipe's rivals cannot be read", "race it again") from error
+
+
+def judge_contest(contestants: Sequence[Contestant]) -> str:
+    """Where the recipe stands, in a sentence that hides no loss."""
+    recipe, *rivals = contestants
+    how = "measured" if recipe.kl is not None else "predicted"
+    better = [each for each in rivals if each.standing < recipe.standing]
+    sure = [each for each in better if each.behind is not None and each.behind[2] < 0]
+    if not rivals:
+        return "Nothing was there to compare it with."
+    if not better:
+        return f"No rival within the same bytes is {how} to do better."
+    names = ", ".join(each.name for each in better)
+    if recipe.kl is not None and not sure:
+        return f"IT IS NOT THE BEST: {names} measured lower, within what windows differ by."
+    return f"IT LOSES: {names} {'is' if len(better) == 1 else 'are'} {how} to do better."
+
+
+def list_baselines(
+    scores: Scores, room: float, squared_errors: Mapping[str, float] = {}
+) -> dict[str, dict[str, int]]:
+    """Name -> a recipe (unit -> bits) that raises units in some order while they fit in `room`
+    bytes of units: all to their next width first, then, where room is left, to the one after.
+
+    squared_errors: ‖ΔW‖² by unit, at the first width; without them there is no baseline by weight
+    error. Its order is by error taken away for a byte, which is kinder to it than by error alone.
+    """
+    units = [unit for unit in scores.units if len(unit.options) > 1]
+    orders: dict[str, Sequence[ScoredUnit]] = {
+        "first blocks": units,
+        "last blocks": units[::-1],
+        "down only": [unit for unit in units if unit.kind.rpartition(".")[2].startswith("down")],
+    }
+    if squared_errors:
+        orders["weight error"] = sorted(
+            units, key=lambda unit: -squared_errors.get(unit.name, 0) / max(1, _extra(unit, 1))
+        )
+    for seed in SEEDS:
+        orders[f"random {seed}"] = Random(seed).sample(units, len(units))
+    return {name: _fill(scores, order, room) for name, order in orders.items()}
+
+
+def _extra(unit: ScoredUnit, place: int) -> int:
+    """Bytes that a unit takes more at the width in this place of its widths than at the last."""
+    return unit.options[place].bytes - unit.options[place - 1].bytes
+
+
+def _fill(scores: Scores, order: Sequence[ScoredUnit], room: float) -> dict[str, int]:
+    """Units of `order` raised one by one; those that no longer fit are passed."""
+    places = dict.fromkeys(scores.uniform, 0)
+    left = room - scores.unit_bytes(scores.uniform)
+    for place in range(1, max((len(unit.options) for unit in order), default=1)):
+        for unit in order:
+            fits = place < len(unit.options) and _extra(unit, place) <= left
+            if fits and places[unit.name] == place - 1:
+                places[unit.name] = place
+                left -= _extra(unit, place)
+    return {unit.name: unit.options[places[unit.name]].bits for unit in scores.units}

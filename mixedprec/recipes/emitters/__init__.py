@@ -1,0 +1,116 @@
+"""A recipe in other tools' dialects: widths chosen here, quantized there.
+
+    emit("llm-compressor", recipe, {4: Scheme(4, 128, False), 8: Scheme(8, 128, True)}) -> text
+
+| target | text | read by |
+|---|---|---|
+| llm-compressor | YAML | `oneshot(recipe=FILE)` |
+| gptqmodel | JSON | `QuantizeConfig(**…)`, widths in `dynamic` |
+| autoround | JSON | `AutoRound(model, tokenizer, **…)`, widths in `layer_config` |
+| modelopt | YAML | `mtq.quantize(model, …, forward_loop)` |
+| mlx-lm | JSON | `mlx_lm.convert`'s predicate; config.json's `quantization` |
+| llama.cpp | shell script | `llama-quantize --tensor-type` |
+
+A tool that takes a scheme (llm-compressor, GPTQModel, AutoRound) is given exactly the recipe's or
+none: what it cannot hold is refused. A tool with formats of its own (ModelOpt, MLX, llama.cpp) is
+given the widths, and its text says how the format differs. Only the units of the recipe are
+quantized; embeddings, head and norms stay as they are. Nothing here imports torch, reads a model or
+touches the disk, and the same input gives the same text.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.families.family import EXPERTS
+from awqscope.mixedprec.recipes.emitters import (
+    autoround,
+    gptqmodel,
+    llama_cpp,
+    llm_compressor,
+    mlx_lm,
+    modelopt,
+)
+from awqscope.mixedprec.recipes.emitters.emitter import Emitter, describe_scheme
+from awqscope.mixedprec.recipes.emitters.selectors import check_selectors, find_split
+from awqscope.mixedprec.recipes.recipe import Recipe
+from awqscope.mixedprec.scheme import FP16_BITS, Scheme
+
+__all__ = ["EMITTERS", "Emitter", "check_selectors", "emit"]
+
+EMITTERS: dict[str, Emitter] = {
+    module.EMITTER.name: module.EMITTER
+    for module in (llm_compressor, gptqmodel, autoround, modelopt, mlx_lm, llama_cpp)
+}
+
+
+def emit(target: str, recipe: Recipe, schemes: Mapping[int, Scheme]) -> str:
+    """The recipe as text for `target` (a key of EMITTERS).
+
+    schemes: bits -> scheme, for every width of the recipe but 16. InputError for an unknown target,
+    a width without a scheme, a scheme that the target cannot hold, fused linears of different
+    widths where the target's servers fuse, a unit without linears, a linear named twice, a mixture
+    of experts, and names that no selector can tell apart.
+    """
+    if target not in EMITTERS:
+        raise InputError(f"unknown target {target!r}", f"choose from {', '.join(EMITTERS)}")
+    emitter = EMITTERS[target]
+    _check_names(recipe)
+    _check_experts(recipe)
+    _check_widths(emitter, recipe, schemes)
+    _check_fused(emitter, recipe)
+    return emitter.write(recipe, schemes)
+
+
+def _check_names(recipe: Recipe) -> None:
+    seen: set[str] = set()
+    for entry in recipe.units:
+        if not entry.linears:
+            raise InputError(f"unit {entry.unit} of the recipe holds no linear", "list its linears")
+        for name in entry.linears:
+            if name in seen:
+                raise InputError(f"the recipe names {name} twice", "give every linear one width")
+            seen.add(name)
+
+
+def _check_experts(recipe: Recipe) -> None:
+    mixture = next((e.unit for e in recipe.units if e.unit.endswith(f".{EXPERTS}")), None)
+    if mixture is not None:
+        raise InputError(
+            f"unit {mixture} is a mixture of experts, which every tool names its own way",
+            "write a checkpoint instead: awqscope requantize",
+        )
+
+
+def _check_widths(emitter: Emitter, recipe: Recipe, schemes: Mapping[int, Scheme]) -> None:
+    quantized = [entry for entry in recipe.units if entry.bits != FP16_BITS]
+    if not quantized:
+        raise InputError("the recipe keeps every unit at 16 bits", "there is nothing to emit")
+    for entry in quantized:
+        if entry.bits not in schemes:
+            raise InputError(
+                f"unit {entry.unit} is at {entry.bits} bits, for which no scheme is given",
+                f"use {', '.join(map(str, sorted(schemes)))} or 16 bits",
+            )
+        scheme = schemes[entry.bits]
+        if scheme not in emitter.holds:
+            able = [name for name, other in EMITTERS.items() if scheme in other.holds]
+            near = replace(scheme, symmetric=True) in emitter.holds
+            first = "make it symmetric, or " if near else ""
+            raise InputError(
+                f"{emitter.name} cannot hold unit {entry.unit} ({describe_scheme(scheme)})",
+                first + (f"emit for {', '.join(able)}" if able else "choose another width"),
+            )
+
+
+def _check_fused(emitter: Emitter, recipe: Recipe) -> None:
+    widths = recipe.linear_widths()
+    split = find_split(widths) if emitter.fused_by else None
+    if split:
+        units = {name: entry.unit for entry in recipe.units for name in entry.linears}
+        shown = " and ".join(f"{units[name]} ({widths[name]} bits)" for name in split)
+        able = [name for name, other in EMITTERS.items() if not other.fused_by]
+        raise InputError(
+            f"{shown} differ, but {', '.join(emitter.fused_by)} fuse them into one linear",
+            f"give them one width, or emit for {', '.join(able)}",
+        )

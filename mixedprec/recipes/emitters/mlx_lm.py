@@ -1,0 +1,70 @@
+"""mlx-lm: the `quantization` entry of an MLX model's config.json, per layer.
+
+Module path -> settings, or false for 16 bits; `group_size` and `bits` beside them are the defaults,
+which nothing here uses. Paths are exact, and mlx-lm's own: it renames gpt_neox's blocks. To convert
+a model by it:
+
+    layers = json.load(file)["quantization"]
+    mlx_lm.convert(MODEL, quantize=True, q_group_size=layers["group_size"], q_bits=layers["bits"],
+                   quant_predicate=lambda path, module: layers.get(path, False))
+
+The predicate leaves embeddings and head, which no recipe names, at 16 bits; `convert` records the
+same entry in config.json, where loading reads it. MLX quantizes by plain rounding, without AWQ, and
+always with an offset a group. It skips linears whose rows are no multiple of the default group
+size, so that is the smallest in use. Nothing in MLX fuses linears. Checked with mlx-lm 0.32.2 on
+mlx 0.32.4 (CPU).
+"""
+
+from collections.abc import Mapping
+
+from awqscope.mixedprec.recipes.emitters.emitter import (
+    Emitter,
+    combine,
+    describe_source,
+    quantized_widths,
+    to_json,
+)
+from awqscope.mixedprec.recipes.emitters.selectors import Selector, check_selectors, rename
+from awqscope.mixedprec.recipes.recipe import Recipe
+from awqscope.mixedprec.scheme import FP16_BITS, Scheme
+
+# Where mlx-lm's modules are named otherwise than transformers'.
+RENAMED = {"gpt_neox.layers.": "model.h."}
+
+
+def write(recipe: Recipe, schemes: Mapping[int, Scheme]) -> str:
+    """The recipe as mlx-lm's `quantization`, with a note beside it."""
+    widths = rename(recipe.linear_widths(), _path)
+    check_selectors([Selector(n, "exact", (n,), bits) for n, bits in widths.items()], widths)
+    used = quantized_widths(recipe, schemes)
+    quantization: dict[str, object] = {
+        "group_size": min(scheme.group_size for scheme in used.values()),
+        "bits": min(used),
+        "mode": "affine",
+    }
+    for name, bits in widths.items():
+        quantization[name] = (
+            False if bits == FP16_BITS else {"group_size": used[bits].group_size, "bits": bits}
+        )
+    note = [
+        describe_source(recipe),
+        "MLX rounds to nearest, with an offset a group: it is not AWQ; measure what comes out.",
+    ]
+    return to_json({"awqscope": note, "quantization": quantization}) + "\n"
+
+
+def _path(linear: str) -> str:
+    for start, path in RENAMED.items():
+        if linear.startswith(start):
+            return path + linear.removeprefix(start)
+    return linear
+
+
+EMITTER = Emitter(
+    name="mlx-lm",
+    purpose="the per-layer `quantization` of an MLX model, as mlx_lm.convert's predicate reads it",
+    suffix=".json",
+    write=write,
+    holds=combine((2, 3, 4, 5, 6, 8), (32, 64, 128)),
+    fused_by=(),
+)

@@ -1,0 +1,85 @@
+"""NVIDIA ModelOpt: the configuration of `modelopt.torch.quantization.quantize`, in YAML.
+
+`quant_cfg` is a list whose later entries win; names are globs of quantizers. The first entry turns
+all off, then every linear's weight quantizer is named in full; 16-bit linears are named too, as
+off. Read it as
+
+    mtq.quantize(model, yaml.safe_load(file), forward_loop)
+
+It is YAML because `block_sizes` has integers for keys, which JSON has not.
+
+ModelOpt's integers have no zero points, and it exports 4 bits only in groups (W4A16_AWQ) and 8 bits
+only with one scale a row (W8A16; groups quantize, but their export fails), so that is what is
+written, and the comments say where the recipe's schemes differ. Its export also insists on one
+width for linears that share an input: in Cohere's parallel blocks q/k/v and gate/up together. What
+it exports at these widths is for TensorRT-LLM; vLLM and SGLang read its FP8 and NVFP4. Checked with
+nvidia-modelopt 0.47.0.
+"""
+
+from collections.abc import Mapping
+
+from awqscope.mixedprec.recipes.emitters.emitter import (
+    Emitter,
+    combine,
+    comment,
+    describe_scheme,
+    describe_source,
+    quantized_widths,
+)
+from awqscope.mixedprec.recipes.emitters.selectors import Selector, check_selectors
+from awqscope.mixedprec.recipes.recipe import Recipe
+from awqscope.mixedprec.scheme import FP16_BITS, GROUP_SIZES, Scheme
+
+QUANTIZER = ".weight_quantizer"
+EXPORTED_8 = Scheme(8, -1, True)
+
+
+def write(recipe: Recipe, schemes: Mapping[int, Scheme]) -> str:
+    """The recipe as ModelOpt's quantization configuration."""
+    widths = {name + QUANTIZER: bits for name, bits in recipe.linear_widths().items()}
+    check_selectors([Selector(n, "glob", (n,), bits) for n, bits in widths.items()], widths)
+    used = quantized_widths(recipe, schemes)
+    text = comment(
+        [
+            describe_source(recipe),
+            "For NVIDIA ModelOpt: mtq.quantize(model, yaml.safe_load(THIS_FILE), forward_loop).",
+            "It runs AWQ (awq_lite) anew, its own way; measure what comes out.",
+            *_differences(used),
+        ]
+    )
+    text += "algorithm:\n  method: awq_lite\n  alpha_step: 0.1\n"
+    text += "quant_cfg:\n  - {quantizer_name: '*', enable: false}\n"
+    for name, bits in widths.items():
+        setting = "enable: false" if bits == FP16_BITS else f"cfg: {_attributes(used[bits])}"
+        quoted = name.replace("'", "''")
+        text += f"  - {{quantizer_name: '{quoted}', {setting}}}\n"
+    return text
+
+
+def _attributes(scheme: Scheme) -> str:
+    if scheme.bits == EXPORTED_8.bits:
+        return "{num_bits: 8, axis: 0}"
+    return f"{{num_bits: {scheme.bits}, block_sizes: {{-1: {scheme.group_size}, type: static}}}}"
+
+
+def _differences(used: Mapping[int, Scheme]) -> list[str]:
+    """Lines on every scheme that ModelOpt's format changes."""
+    lines = []
+    for bits, scheme in used.items():
+        groups = EXPORTED_8.group_size if bits == EXPORTED_8.bits else scheme.group_size
+        written = Scheme(bits, groups, True)
+        if written != scheme:
+            lines.append(
+                f"The recipe's {describe_scheme(scheme)} become {describe_scheme(written)}."
+            )
+    return lines
+
+
+EMITTER = Emitter(
+    name="modelopt",
+    purpose="the configuration of NVIDIA ModelOpt's mtq.quantize (symmetric; 8 bits a row)",
+    suffix=".yaml",
+    write=write,
+    holds=combine((4,), [size for size in GROUP_SIZES if size != -1]) | combine((8,)),
+    fused_by=("TensorRT-LLM", "vLLM", "SGLang"),
+)

@@ -1,0 +1,106 @@
+"""What a solver needs to know of a model: every unit's size and damage at every width."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from awqscope.mixedprec.errors import InputError
+
+
+@dataclass(frozen=True)
+class Option:
+    """A unit at a width. bytes: its weights on disk, scales and zero points included. kl: nats a
+    token that it costs when all others are the reference's."""
+
+    bits: int
+    bytes: int
+    kl: float
+
+
+@dataclass(frozen=True)
+class ScoredUnit:
+    """A unit and what it may be. linears: full module names. weights: how many it has. options: by
+    width, ascending; a unit that is kept has one."""
+
+    name: str
+    linears: tuple[str, ...]
+    weights: int
+    options: tuple[Option, ...]
+
+    @property
+    def block(self) -> int:
+        return int(self.name.partition(".")[0])
+
+    @property
+    def kind(self) -> str:
+        return self.name.partition(".")[2]
+
+    def option(self, bits: int) -> Option:
+        """The unit at `bits`. InputError where it was not scored there."""
+        for option in self.options:
+            if option.bits == bits:
+                return option
+        scored = ", ".join(str(option.bits) for option in self.options)
+        raise InputError(f"unit {self.name} was not scored at {bits} bits", f"use {scored}")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A model's units, in the order of computation.
+
+    fixed_bytes: on disk, of all that has no width: embeddings, head, norms, biases. uniform_kl:
+    measured, of the model with every unit at its first width.
+    """
+
+    model: str
+    units: tuple[ScoredUnit, ...]
+    fixed_bytes: int
+    uniform_kl: float
+
+    @property
+    def uniform(self) -> dict[str, int]:
+        """unit -> its first, narrowest width."""
+        return {unit.name: unit.options[0].bits for unit in self.units}
+
+    @cached_property
+    def weights(self) -> int:
+        """How many weights have a width."""
+        return sum(unit.weights for unit in self.units)
+
+    @cached_property
+    def uniform_sum(self) -> float:
+        """Σ KL of all units at their first width, each alone: what `predict_kl` is scaled by."""
+        return sum(unit.options[0].kl for unit in self.units)
+
+    def unit_bytes(self, bits: Mapping[str, int]) -> int:
+        """Bytes of all units at these widths (unit -> bits)."""
+        return sum(unit.option(bits[unit.name]).bytes for unit in self.units)
+
+    def predict(self, bits: Mapping[str, int]) -> "Prediction":
+        """What a recipe (unit -> bits) should come to. Units' damage adds up nearly, so that the
+        KL is the uniform model's times the share of the units' summed KL that is left."""
+        damage = sum(unit.option(bits[unit.name]).kl for unit in self.units)
+        return self.predict_sums(self.unit_bytes(bits), damage)
+
+    def predict_sums(self, size: int, damage: float) -> "Prediction":
+        """What a recipe whose units come to `size` bytes and, each alone, to `damage` nats should
+        come to."""
+        total = self.uniform_sum
+        share = damage / total if total > 0 else 1.0
+        return Prediction(
+            bytes=self.fixed_bytes + size,
+            bits_per_weight=8 * size / self.weights,
+            kl=self.uniform_kl * share,
+            recovered=1 - share,
+        )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """bytes: of all tensors on disk. bits_per_weight: of the units alone, scales and zero points
+    counted. kl: nats a token. recovered: share of the uniform model's KL that is given back."""
+
+    bytes: int
+    bits_per_weight: float
+    kl: float
+    recovered: float
