@@ -66,8 +66,8 @@ def compare(
 
     REFERENCE is the 16-bit model that CANDIDATE was made from. CANDIDATE is a checkpoint of autoawq
     (GEMM), GPTQ, compressed-tensors (pack-quantized), or one that is not quantized but has other
-    weights. The result is a run directory, as of `run`, without a recipe. Run again with the same
-    options, a stopped comparison goes on where it was.
+    weights. The result is a run directory like that of `run`, without a recipe. Run again with the
+    same options, a stopped comparison goes on where it was.
 
     SPEC is wikitext2[:SPLIT], a .txt, .jsonl or .parquet file by its name as it stands, or
     hub:NAME[:CONFIG]:SPLIT:COLUMN. SIZE is like 8GiB or 500MB.
