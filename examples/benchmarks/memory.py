@@ -1,7 +1,7 @@
 """A model of three times the memory budget under a hard cap: what a run of it holds, and whether
 its numbers are those of a run with all the memory there is.
 
-`python -m examples.benchmarks.memory [BUDGET [TIMES]]`; by default 1.25GiB and 3. A random model
+`python -m examples.benchmarks.memory [BUDGET [TIMES]]`; by default 1.375GiB and 3. A random model
 whose 16-bit weights are TIMES the budget is run end to end in a fresh process, once with the budget
 and once without limit. With the budget it runs, with its proof's process, in a cgroup that may hold
 no byte more and no swap (see `cap.py`; where none can be made, that is said). Its peak counts what
@@ -37,7 +37,7 @@ from examples.train_model import train_tokenizer
 VOCABULARY = 2048
 # Wide blocks: a unit costs a pass through all that are behind it, so that a deep model of the same
 # bytes takes hours and holds no more at once.
-CHANNELS, WIDE = 2048, 5632
+CHANNELS, WIDE = 1536, 4096
 LENGTH = 8
 GIB = 2**30
 UNLIMITED = 2**50
@@ -177,7 +177,7 @@ def main() -> None:
     if "--calibrate" in sys.argv:
         calibrate(text)
         return
-    budget = parse_bytes(sys.argv[1] if len(sys.argv) > 1 else "1.25GiB")
+    budget = parse_bytes(sys.argv[1] if len(sys.argv) > 1 else "1.375GiB")
     times = float(sys.argv[2]) if len(sys.argv) > 2 else 3.0
     block = 2 * (4 * CHANNELS * CHANNELS + 3 * CHANNELS * WIDE)
     blocks = -(-int(times * budget - 4 * VOCABULARY * CHANNELS) // block)

@@ -142,7 +142,7 @@ def start_and_cancel(page: Page, root: Path, name: str) -> None:
         "Model": demo,
         "Name of the run": name,
         "Calibration text": demo / "calib.txt",
-        "Validation text": demo / "valid.txt",
+        "Validation texts": demo / "valid.txt",
     }
     for label, value in texts.items():
         # A field that must be filled in has a star behind its label.
