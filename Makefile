@@ -49,7 +49,7 @@ test-browser: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m browser
 
 test-faults: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "faults or not faults" tests/test_faults.py tests/test_fuzz.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "faults or not faults" tests/whole/test_faults.py tests/whole/test_fuzz.py
 
 test-targets: $(TARGETS)/.ready
 	$(TARGETS)/bin/python -m pytest -m targets

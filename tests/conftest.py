@@ -12,9 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from examples.train_model import train_tokenizer
-from tests.tiny import TEXT, VOCABULARY, tiny_config
+from tests.help.tiny import TEXT, VOCABULARY, tiny_config
 
-pytest_plugins = ["tests.browsing"]
+pytest_plugins = ["tests.help.browsing"]
 # By processes that tests were handed out to.
 TRIED: dict[str, Counter[str]] = {}
 
@@ -59,7 +59,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 def read_tallies() -> dict[str, Counter[str]]:
     """What was tried in this process, by what it is called."""
-    modules = {"faults": "tests.test_faults", "inputs": "tests.test_fuzz"}
+    modules = {"faults": "tests.whole.test_faults", "inputs": "tests.whole.test_fuzz"}
     found = {what: getattr(sys.modules.get(name), "TALLY", None) for what, name in modules.items()}
     return {what: tally for what, tally in found.items() if tally}
 

@@ -1,0 +1,118 @@
+"""Run directories that a test can make in a moment: the sample, changed where it says so."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from awqscope.diagnose.runs.tables import TOKENS, UNITS
+from tests.help.root import ROOT
+
+SAMPLE = ROOT / "reports" / "sample"
+
+
+def write_run(root: Path, name: str = "sample", **changes: Any) -> Path:
+    """A copy of the sample below `root`, with `changes` to the top level of its run.json."""
+    path = root / name
+    shutil.copytree(SAMPLE, path, ignore=shutil.ignore_patterns("awq"))
+    if changes:
+        change_record(path, **changes)
+    return path
+
+
+def change_record(path: Path, **changes: Any) -> None:
+    """Change top-level entries of a run's run.json; None takes an entry away."""
+    record = {**json.loads((path / "run.json").read_text(encoding="utf-8")), **changes}
+    record = {key: value for key, value in record.items() if value is not None}
+    (path / "run.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def write_comparison(root: Path, name: str = "candidate") -> Path:
+    """The sample's mixed model as `awqscope compare` would have it, measured in uniform's place."""
+    path = root / name
+    shutil.copytree(SAMPLE, path, ignore=shutil.ignore_patterns("awq", "recipe*", "p*"))
+    record = json.loads((SAMPLE / "run.json").read_text(encoding="utf-8"))
+    headline = record["headline"]
+    for entry in ("ppl", "delta_ppl", "kl", "kl_interval", "kl_p999", "top1_agreement", "bytes"):
+        headline[entry]["uniform"] = headline[entry]["mixed"]
+        headline[entry]["mixed"] = None
+    headline |= {"recovered": None, "recovered_interval": None, "proved": None}
+    spec = {key: record["spec"][key] for key in ("valid", "windows", "seq_len", "top_k", "seed")}
+    spec |= {"reference": record["model"], "candidate": "us/mixed", "delta_ppl": None}
+    change_record(
+        path,
+        kind="compare",
+        headline=headline,
+        spec=spec,
+        calibration=None,
+        estimator=None,
+        candidate={
+            "path": "us/mixed",
+            "format": "compressed-tensors",
+            "bits": {"4": 52, "8": 4},
+            "tokenizer": True,
+            "hashes": {"model.safetensors": "c0ffee"},
+        },
+    )
+    tokens = pq.read_table(path / "tokens.parquet")
+    for column in ("nll", "kl", "agree"):
+        at = tokens.column_names.index(f"{column}_uniform")
+        tokens = tokens.set_column(at, f"{column}_uniform", tokens[f"{column}_mixed"])
+        at = tokens.column_names.index(f"{column}_mixed")
+        none = pa.nulls(tokens.num_rows, tokens[f"{column}_mixed"].type)
+        tokens = tokens.set_column(at, f"{column}_mixed", none)
+    write_tokens(path, tokens)
+    recipe = json.loads((SAMPLE / "recipe.json").read_text(encoding="utf-8"))
+    widths = {entry["unit"]: entry["bits"] for entry in recipe["units"]}
+    rows = pq.read_table(path / "units.parquet").to_pylist()
+    found = [row for row in rows if row["bits"] == widths[row["unit"]]]
+    for row in found:
+        row |= {key: None for key in row if key.startswith(("estimated", "exact"))}
+    pq.write_table(pa.Table.from_pylist(found, schema=UNITS), path / "units.parquet")
+    return path
+
+
+def make_tokens(windows: int, length: int, *, text: str = "word", seed: int = 0) -> pa.Table:
+    """A token table with random scores; a window's first token has none."""
+    rng = np.random.default_rng(seed)
+    count = windows * length
+    first = np.arange(count) % length == 0
+
+    def scores(scale: float) -> pa.Array:
+        return pa.array(rng.exponential(scale, count).astype(np.float32), mask=first)
+
+    def profiled(make: Callable[[], Any]) -> list[Any]:
+        """What only the first windows know."""
+        return [None if at % length == 0 or at // length > 2 else make() for at in range(count)]
+
+    def likeliest() -> list[dict[str, Any]]:
+        return [{"token": at, "text": f"{text}{at}", "probability": 0.2} for at in range(5)]
+
+    columns: Mapping[str, Any] = {
+        "window": np.repeat(np.arange(windows), length),
+        "position": np.tile(np.arange(length), windows),
+        "token": rng.integers(0, 9, count),
+        "text": [f"{text}{at % 7}" for at in range(count)],
+        "nll_reference": scores(4.0),
+        "nll_uniform": scores(4.2),
+        "nll_mixed": pa.nulls(count, pa.float32()),
+        "kl_uniform": scores(0.2),
+        "kl_mixed": pa.nulls(count, pa.float32()),
+        "agree_uniform": pa.array(rng.random(count) < 0.7, mask=first),
+        "agree_mixed": pa.nulls(count, pa.bool_()),
+        "block_kl": profiled(lambda: rng.exponential(0.03, 8).tolist()),
+        "restored_kl": profiled(lambda: rng.exponential(0.2, 8).tolist()),
+        "top_reference": profiled(likeliest),
+        "top_uniform": profiled(likeliest),
+    }
+    return pa.table(columns, schema=TOKENS)
+
+
+def write_tokens(path: Path, table: pa.Table, row_group: int = 16_384) -> None:
+    """Put a token table into the run at `path`."""
+    pq.write_table(table, path / "tokens.parquet", row_group_size=row_group)

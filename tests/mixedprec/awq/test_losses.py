@@ -1,0 +1,291 @@
+"""Our search against stock autoawq: the same choices, on every family, by both ways into it."""
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
+from awqscope.mixedprec.awq.autoawq import (
+    AwqQuantizer,
+    FastQuantizer,
+    MendedQuantizer,
+    quantize_with_autoawq,
+)
+from awqscope.mixedprec.awq.choices import load_search, search_path
+from awqscope.mixedprec.awq.losses import (
+    BlockSearch,
+    candidate_scales,
+    judge_jointly,
+    scaled_round_trip,
+    survivors,
+)
+from awqscope.mixedprec.awq.scale_groups import find_scale_groups
+from awqscope.mixedprec.awq.search import scale_block, search_model
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.scheme import Scheme
+from tests.help.tiny import STOCK
+
+# An own shape each; the other families are for `make test-slow`.
+FEW = ("llama", "gemma2", "cohere")
+
+MakeModel = Callable[..., Path]
+
+
+def calibration(model: Path, text: Path, length: int = 64, count: int = 12) -> torch.Tensor:
+    return cut_windows(load_corpus(str(text)), load_tokenizer(model), length, count)
+
+
+def load_float(path: Path) -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+
+
+def measure_ppl(model: torch.nn.Module, windows: torch.Tensor) -> float:
+    with torch.no_grad():
+        return math.exp(model(input_ids=windows, labels=windows, use_cache=False).loss.item())
+
+
+def shares_equal(stock: list[BlockSearch], ours: list[BlockSearch]) -> tuple[float, float, float]:
+    """Share of equal scale vectors, share of equal clips, largest relative difference of either."""
+    scales, clips, largest = [], [], 0.0
+    for theirs, mine in zip(stock, ours, strict=True):
+        assert [c.group.linears for c in theirs.scales] == [c.group.linears for c in mine.scales]
+        assert theirs.clips.keys() == mine.clips.keys()
+        for a, b in zip(theirs.scales, mine.scales, strict=True):
+            difference = ((a.scales - b.scales).abs() / a.scales).max().item()
+            scales.append(difference < 1e-5)
+            largest = max(largest, difference)
+        for name, clip in theirs.clips.items():
+            difference = (clip - mine.clips[name]).abs() / clip.abs().clamp(min=1e-9)
+            clips += (difference < 1e-5).flatten().tolist()
+            largest = max(largest, difference.max().item())
+    return sum(scales) / len(scales), sum(clips) / len(clips), largest
+
+
+@pytest.mark.parametrize(
+    "family",
+    [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in STOCK],
+)
+def test_fast_quantizer_chooses_as_stock(
+    family: str, make_model: MakeModel, text_file: Path
+) -> None:
+    path = make_model(family)
+    windows = calibration(path, text_file)
+    scheme = Scheme(4, 64, False)
+    stock_model, fast_model = load_float(path), load_float(path)
+    stock = quantize_with_autoawq(stock_model, family, windows, scheme, MendedQuantizer)
+    ours = quantize_with_autoawq(fast_model, family, windows, scheme, FastQuantizer)
+    scales, clips, largest = shares_equal(stock, ours)
+    assert scales == 1.0, f"largest difference {largest:.2e}"
+    assert clips >= 0.999, f"largest difference {largest:.2e}"
+    assert measure_ppl(fast_model, windows) == pytest.approx(
+        measure_ppl(stock_model, windows), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [Scheme(3, 32, False), Scheme(4, 128, True), Scheme(8, 64, True), Scheme(2, 64, False)],
+)
+def test_other_schemes_choose_as_stock(
+    scheme: Scheme, make_model: MakeModel, text_file: Path
+) -> None:
+    path = make_model("llama")
+    windows = calibration(path, text_file)
+    searches = [
+        quantize_with_autoawq(load_float(path), "llama", windows, scheme, quantizer)
+        for quantizer in (MendedQuantizer, FastQuantizer)
+    ]
+    scales, clips, largest = shares_equal(*searches)
+    assert scales == 1.0, largest
+    assert clips >= 0.999, largest
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        *FEW,
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen2", "phi3")),
+    ],
+)
+def test_streamed_search_chooses_as_stock(
+    family: str, make_model: MakeModel, text_file: Path, tmp_path: Path
+) -> None:
+    """Block by block from safetensors, with inputs caught and summed batch by batch."""
+    path = make_model(family)
+    windows = calibration(path, text_file)
+    scheme = Scheme(4, 64, False)
+    stock = quantize_with_autoawq(load_float(path), family, windows, scheme, MendedQuantizer)
+    search_model(open_model(str(path)), windows, [scheme], tmp_path)
+    for number, theirs in enumerate(stock):
+        ours = load_search(search_path(tmp_path, number, 4))
+        for a, b in zip(theirs.scales, ours.scales, strict=True):
+            assert torch.allclose(a.scales, b.scales, rtol=1e-4)
+        for name, clip in theirs.clips.items():
+            close = ((clip - ours.clips[name]).abs() <= 1e-4 * clip.abs()).float().mean()
+            assert close >= 0.995, name
+
+
+def test_per_channel_groups_are_searched(
+    make_model: MakeModel, text_file: Path, tmp_path: Path
+) -> None:
+    """Stock autoawq fails on group size -1; the search must still be sound."""
+    path = make_model("llama")
+    model = open_model(str(path))
+    search_model(model, calibration(path, text_file), [Scheme(4, -1, False)], tmp_path)
+    search = load_search(search_path(tmp_path, 0, 4))
+    assert search.clips["mlp.down_proj"].shape == (128, 1)
+
+
+def test_stock_corrupts_weights_on_cpu_unless_mended(
+    make_model: MakeModel, text_file: Path
+) -> None:
+    """Why the oracle copies the originals: unmended, scaling alone changes the model."""
+
+    class Unmended(MendedQuantizer):
+        _compute_best_scale = AwqQuantizer._compute_best_scale
+
+        def _search_best_clip(self, *args: object) -> list:
+            return []
+
+    class NotClipped(MendedQuantizer):
+        def _search_best_clip(self, *args: object) -> list:
+            return []
+
+    path = make_model("llama")
+    windows = calibration(path, text_file)
+    reference = load_float(path)
+    outputs = {}
+    for quantizer in (Unmended, NotClipped):
+        model = copy.deepcopy(reference)
+        quantize_with_autoawq(model, "llama", windows, Scheme(4, 64, False), quantizer)
+        with torch.no_grad():
+            outputs[quantizer] = model(windows).logits
+    with torch.no_grad():
+        expected = reference(windows).logits
+    spread = expected.std()
+    assert (outputs[NotClipped] - expected).abs().max() < 1e-3 * spread
+    assert (outputs[Unmended] - expected).abs().max() > 1e-1 * spread
+
+
+@pytest.mark.parametrize("family", STOCK)
+def test_scaling_alone_changes_nothing(
+    family: str, make_model: MakeModel, text_file: Path, tmp_path: Path
+) -> None:
+    path = make_model(family)
+    model = open_model(str(path))
+    search_model(model, calibration(path, text_file), [Scheme(4, 64, False)], tmp_path)
+    scaled = load_float(path)
+    blocks = scaled.get_submodule(model.family.blocks)
+    for number in range(model.blocks):
+        choices = load_search(search_path(tmp_path, number, 4)).scales
+        blocks[number] = scale_block(blocks[number], choices)
+    windows = calibration(path, text_file)
+    with torch.no_grad():
+        expected = load_float(path)(windows).logits
+        assert torch.allclose(scaled(windows).logits, expected, atol=1e-3 * expected.std().item())
+
+
+def test_grouped_fused_projection_is_left_unscaled(make_model: MakeModel) -> None:
+    """With fewer value rows than inputs of o_proj, autoawq would scale query and key rows."""
+    grouped = open_model(str(make_model("phi3", num_key_value_heads=2)))
+    full = open_model(str(make_model("phi3")))
+    names = [
+        [g.linears for g in find_scale_groups(model.family, "phi3", model.block_shell(0))]
+        for model in (grouped, full)
+    ]
+    assert ("self_attn.o_proj",) not in names[0]
+    assert ("self_attn.o_proj",) in names[1]
+
+
+def test_search_goes_on_where_it_was(
+    make_model: MakeModel, text_file: Path, tmp_path: Path
+) -> None:
+    path = make_model("llama")
+    model, windows = open_model(str(path)), calibration(path, text_file)
+    scheme = Scheme(4, 64, False)
+    search_model(model, windows, [scheme], tmp_path / "whole")
+    search_model(model, windows, [scheme], tmp_path / "part")
+    first, second = (search_path(tmp_path / "part", block, 4) for block in (0, 1))
+    before = first.stat().st_mtime_ns
+    second.write_bytes(second.read_bytes()[:100])
+    search_model(model, windows, [scheme], tmp_path / "part")
+    assert first.stat().st_mtime_ns == before
+    again, whole = load_search(second), load_search(search_path(tmp_path / "whole", 1, 4))
+    assert [c.ratio for c in again.scales] == [c.ratio for c in whole.scales]
+    assert all(torch.equal(again.clips[name], clip) for name, clip in whole.clips.items())
+
+
+@pytest.mark.parametrize("mixes_tokens", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_race_ends_where_judging_everyone_does(seed: int, mixes_tokens: bool) -> None:
+    torch.manual_seed(seed)
+    scheme = Scheme(4, 32, False)
+    inputs = torch.randn(24, 128, 64) * torch.exp(torch.randn(64))
+    first, second = torch.nn.Linear(64, 96), torch.nn.Linear(96, 64)
+    shown = 0
+
+    def run(batch: torch.Tensor) -> torch.Tensor:
+        nonlocal shown
+        shown += batch.shape[0] * batch.shape[1]
+        hidden = torch.nn.functional.silu(first(batch))
+        return second(hidden.cumsum(1) if mixes_tokens else hidden)
+
+    candidates = candidate_scales(inputs.abs().mean((0, 1)), torch.rand(64) + 0.1)
+    with torch.no_grad():
+        reference = run(inputs)
+        original, losses = first.weight.data, []
+        for scales in candidates:
+            first.weight.data = scaled_round_trip(original, scales, scheme)
+            losses.append((run(inputs) - reference).square().mean().item())
+        first.weight.data = original
+        shown = 0
+        best = judge_jointly(
+            [first], inputs, reference, run, candidates, scheme, mixes_tokens=mixes_tokens
+        )
+    assert best == losses.index(min(losses))
+    assert torch.equal(first.weight.data, original)
+    assert shown < 0.8 * len(candidates) * 24 * 128
+
+
+def test_survivors_are_those_within_the_noise() -> None:
+    noise = torch.rand(400, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    leader, near, far = 1 + noise, 1.001 + noise.roll(1), 1.5 + noise
+    broken = torch.full_like(leader, float("nan"))
+    losses = torch.stack([far, leader, broken, near, leader])
+    heavy = torch.zeros(5)
+    assert survivors(heavy, losses, seen=0.1, errors=5) == [1, 3, 4]
+    assert survivors(heavy, losses, seen=1.0, errors=5) == [1, 4]
+    assert survivors(heavy, losses[:, :4], seen=0.1, errors=5) == [0, 1, 3, 4]
+    assert survivors(heavy[:1], broken[None], seen=0.1, errors=5) == []
+    # What is lost on heavy rows counts once, what is lost on a tenth of the others ten times.
+    heavy = torch.tensor([0.0, 2500.0, 0.0, 0.0, 2500.0])
+    assert survivors(heavy, losses, seen=0.1, errors=5) == [3]
+    assert survivors(heavy, losses, seen=1.0, errors=5) == [3]
+
+
+def test_a_race_sees_the_few_tokens_that_hold_the_loss() -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(1, 4096, 64)
+    inputs[0, 1234, 0] = 3000.0
+    linear = torch.nn.Linear(64, 64, bias=False)
+    candidates = torch.ones(20, 64)
+    candidates[:, 0] = torch.linspace(1, 20, 20)
+    with torch.no_grad():
+        reference = linear(inputs)
+        scheme, original, losses = Scheme(4, 32, False), linear.weight.data, []
+        for scales in candidates:
+            linear.weight.data = scaled_round_trip(original, scales, scheme)
+            losses.append((linear(inputs) - reference).square().sum(-1).flatten())
+        linear.weight.data = original
+        best = judge_jointly(
+            [linear], inputs, reference, linear, candidates, scheme, mixes_tokens=False
+        )
+    with_it = torch.stack(losses).sum(1)
+    without = with_it - torch.stack(losses)[:, 1234]
+    assert with_it.argmin() != without.argmin()
+    assert best == with_it.argmin()
