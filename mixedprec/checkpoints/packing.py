@@ -111,7 +111,7 @@ def _require(tensors: dict[str, Tensor], *names: str) -> None:
 
 def _check_words(words: Tensor) -> None:
     """Raise ValueError for what is no matrix of 32-bit words."""
-    if words.dtype != torch.int32 or words.ndim != 2:
+    if words.dtype != torch.int32 or words.ndim != 2 or not words.numel():
         raise ValueError(f"packed words are {words.dtype} {list(words.shape)}, not an int32 matrix")
 
 

@@ -45,6 +45,8 @@ def explain_shortage(error: BaseException) -> InputError | None:
     where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
     if error.errno in FULL:
         return InputError(f"the disk is full while writing {where}", f"free some space and {AGAIN}")
+    if error.errno == errno.EEXIST:
+        return InputError(f"{where} is in the way", f"move it elsewhere and {AGAIN}")
     if error.errno not in DENIED:
         return None
     reason = error.strerror or os.strerror(error.errno)

@@ -44,6 +44,7 @@ UNBUILDABLE = (
     TypeError,
     AttributeError,
     ArithmeticError,
+    AssertionError,
     OSError,
     RuntimeError,
 )

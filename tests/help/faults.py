@@ -302,8 +302,10 @@ def damage(path: Path, how: str) -> None:
         return
     if how == "truncate":
         content = content[: len(content) // 2]
+    elif how in ("flip", "flip end") and not content:
+        content = bytearray(b"\x10")
     elif how in ("flip", "flip end"):
-        content[len(content) // 2 if how == "flip" else -9] ^= 0x10
+        content[len(content) // 2 if how == "flip" else -min(9, len(content))] ^= 0x10
     elif how == "empty":
         content = bytearray()
     elif how == "noise":

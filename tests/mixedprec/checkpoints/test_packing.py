@@ -16,6 +16,7 @@ from awqscope.mixedprec.checkpoints.packing import (
     to_compressed_tensors,
     to_gemm,
     unpack,
+    unpack_gemm,
 )
 from awqscope.mixedprec.scheme import Scheme
 
@@ -79,3 +80,11 @@ def test_gemm_is_what_autoawq_reads_and_packs() -> None:
     assert torch.equal(packed.qweight, tensors["qweight"])
     assert torch.equal(packed.qzeros, tensors["qzeros"])
     assert torch.equal(from_gemm(tensors, scheme).dequantize(), exact)
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 4), (4, 0)])
+def test_words_that_hold_nothing_are_no_weight(shape: tuple[int, int]) -> None:
+    words = torch.zeros(shape, dtype=torch.int32)
+    for read in (lambda: unpack(words, 4, 0), lambda: unpack_gemm(words)):
+        with pytest.raises(ValueError, match="not an int32 matrix"):
+            read()

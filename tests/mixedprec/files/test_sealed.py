@@ -69,6 +69,7 @@ def test_files_without_a_seal_are_taken(tmp_path: Path) -> None:
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "not enough memory"),
         (OSError(errno.ENOSPC, "No space", "/x/y"), "the disk is full while writing /x/y: free"),
         (OSError(errno.EROFS, "Read-only file system", "/x"), "/x cannot be used (Read-only file"),
+        (FileExistsError(errno.EEXIST, "File exists", "/x"), "/x is in the way: move it elsewhere"),
     ],
 )
 def test_what_the_machine_lacks(error: Exception, wanted: str) -> None:

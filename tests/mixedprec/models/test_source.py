@@ -124,6 +124,7 @@ def test_other_shapes_and_odd_configs(damaged: Path) -> None:
     for change, wanted in (
         ({"intermediate_size": 192}, "has shape .* where config.json means"),
         ({"hidden_act": "nonsense"}, "does not describe a model"),
+        ({"pad_token_id": 2**31}, "does not describe a model"),
     ):
         (damaged / "config.json").write_text(json.dumps({**config, **change}))
         with pytest.raises(InputError, match=wanted):
