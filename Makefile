@@ -40,7 +40,7 @@ soak: $(READY)
 	$(BIN)/python -m examples.benchmarks.soak
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 test-ray: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray

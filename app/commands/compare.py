@@ -29,6 +29,7 @@ from awqscope.app.commands.options import (
 from awqscope.app.commands.show import print_run
 from awqscope.app.words.amounts import parse_bytes
 from awqscope.diagnose.runs.naming import default_out
+from awqscope.diagnose.runs.spec import MAX_MEMORY, VALID, RunSpec
 
 
 @examples(
@@ -42,23 +43,23 @@ def compare(
     candidate: Annotated[
         str, typer.Argument(metavar="CANDIDATE", help="The checkpoint: directory or hub id.")
     ],
-    valid: ValidOption = ["wikitext2:test"],
+    valid: ValidOption = [VALID],
     seq_len: SeqLenOption = None,
     windows: WindowsOption = None,
-    z: ZOption = 3.5,
-    ratio: RatioOption = 3.0,
+    z: ZOption = RunSpec.z,
+    ratio: RatioOption = RunSpec.ratio,
     delta_ppl: DeltaPplOption = None,
     top_k: TopKOption = None,
     out: OutOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     ray: RayOption = None,
-    max_memory: MaxMemoryOption = "8GiB",
+    max_memory: MaxMemoryOption = MAX_MEMORY,
     chunk_windows: ChunkWindowsOption = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print memory, chunks, passes and time, and stop.")
     ] = False,
-    seed: SeedOption = 0,
+    seed: SeedOption = RunSpec.seed,
     trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -36,6 +36,7 @@ from awqscope.app.commands.options import (
 from awqscope.app.commands.show import print_run
 from awqscope.app.words.amounts import parse_bytes
 from awqscope.diagnose.runs.naming import default_out
+from awqscope.diagnose.runs.spec import CALIB, MAX_MEMORY, VALID, RunSpec
 
 
 @examples(
@@ -50,26 +51,26 @@ def run(
     calib: Annotated[
         str,
         typer.Option(metavar="SPEC", rich_help_panel=TEXTS, help="Text that AWQ calibrates on."),
-    ] = "wikitext2:train",
-    valid: ValidOption = ["wikitext2:test"],
+    ] = CALIB,
+    valid: ValidOption = [VALID],
     bits: Annotated[
         int,
         typer.Option(
             metavar="N", rich_help_panel=WIDTHS, help="Width of every unit that is not promoted."
         ),
-    ] = 4,
+    ] = RunSpec.bits,
     rescue_bits: Annotated[
         int,
         typer.Option(
             metavar="N", rich_help_panel=WIDTHS, help="Width of promoted units (symmetric)."
         ),
-    ] = 8,
+    ] = RunSpec.rescue_bits,
     group_size: Annotated[
         int,
         typer.Option(
             metavar="N", rich_help_panel=WIDTHS, help="32, 64, 128, or -1 for one group a row."
         ),
-    ] = 128,
+    ] = RunSpec.group_size,
     symmetric: Annotated[
         bool,
         typer.Option(
@@ -80,11 +81,11 @@ def run(
     windows: WindowsOption = None,
     calib_windows: Annotated[
         int, typer.Option(metavar="N", rich_help_panel=TEXTS, help="Calibration windows.")
-    ] = 128,
+    ] = RunSpec.calib_windows,
     calib_seq_len: Annotated[
         int,
         typer.Option(metavar="N", rich_help_panel=TEXTS, help="Tokens in a calibration window."),
-    ] = 512,
+    ] = RunSpec.calib_seq_len,
     keep_fp16: Annotated[
         list[str],
         typer.Option(
@@ -93,8 +94,8 @@ def run(
             help="Unit to leave unquantized, such as 3.down; repeatable.",
         ),
     ] = [],
-    z: ZOption = 3.5,
-    ratio: RatioOption = 3.0,
+    z: ZOption = RunSpec.z,
+    ratio: RatioOption = RunSpec.ratio,
     delta_ppl: DeltaPplOption = None,
     top_k: TopKOption = None,
     whole_blocks: Annotated[
@@ -112,12 +113,12 @@ def run(
             rich_help_panel=FLAGGING,
             help="Units measured exactly to check the estimates.",
         ),
-    ] = 12,
+    ] = RunSpec.verify_units,
     out: OutOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     ray: RayOption = None,
-    max_memory: MaxMemoryOption = "8GiB",
+    max_memory: MaxMemoryOption = MAX_MEMORY,
     chunk_windows: ChunkWindowsOption = None,
     plan: Annotated[
         bool,
@@ -127,7 +128,7 @@ def run(
             help="Print memory, chunks, passes and time, and stop.",
         ),
     ] = False,
-    seed: SeedOption = 0,
+    seed: SeedOption = RunSpec.seed,
     dtype: DtypeOption = "auto",
     trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
@@ -140,7 +141,6 @@ def run(
     SPEC is wikitext2[:SPLIT], a .txt, .jsonl or .parquet file by its name as it stands, or
     hub:NAME[:CONFIG]:SPLIT:COLUMN. SIZE is like 8GiB or 500MB.
     """
-    from awqscope.diagnose.runs.spec import RunSpec
 
     refuse_run(model)
     placement = read_placement(device, workers, ray)
@@ -177,7 +177,9 @@ def run(
 
 
 @examples("awqscope demo", "awqscope demo --out /tmp/demo --json")
-def demo(out: OutOption = None, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
+def demo(
+    out: OutOption = None, seed: SeedOption = RunSpec.seed, as_json: JsonOption = False
+) -> None:
     """The same on the bundled model, which has one planted fault."""
     from awqscope.app.demo import demo_spec
 

@@ -4,7 +4,7 @@ says. Pure: sizes in, sizes out."""
 from dataclasses import dataclass
 
 from awqscope.diagnose.statistics.likelihood import tokens_a_chunk
-from awqscope.mixedprec.awq.losses import KEPT_ELEMENTS, RATIOS
+from awqscope.mixedprec.awq.losses import CLIP_TOKENS, KEPT_ELEMENTS, RATIOS
 from awqscope.mixedprec.checkpoints.writer import SHARD_BYTES
 from awqscope.mixedprec.models.streams import FLOAT_BYTES, batch_size
 
@@ -15,8 +15,8 @@ LINEAR_COPIES = 4
 # float32 values of a token in a forward, and kept for a backward: of the stream's width, of the
 # widest linear's.
 FORWARD, BACKWARD = (8, 4), (20, 10)
-# Tokens that clipping is judged on, at most.
-CLIP_TOKENS = 1023
+# Tokens that clipping is judged on, at most: every n-th, as long as CLIP_TOKENS are left.
+SAMPLED = 2 * CLIP_TOKENS - 1
 # Vocabulary-wide float32 rows a position that scoring holds.
 LOGIT_COPIES = 8
 # The share of the tokens that an AWQ candidate is tried on before it drops out, on average.
@@ -100,7 +100,7 @@ def count_search(shape: Shape, texts: Texts) -> int:
     """Bytes of the search of a block, streams left out."""
     windows, length = texts.calib
     grams = sum(min(windows * length, inputs) * inputs for inputs in shape.lone)
-    samples = CLIP_TOKENS * sum(shape.unit_inputs)
+    samples = SAMPLED * sum(shape.unit_inputs)
     trials = 4 * max(shape.linear, shape.unit) + min(KEPT_ELEMENTS, RATIOS * shape.unit)
     at_once = shape.block + max(grams + samples + trials, shape.block)
     return FLOAT_BYTES * at_once + count_activations(shape, length, FORWARD)

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from awqscope.diagnose.runs.spec import CALIB, VALID, RunSpec
 from awqscope.diagnose.runs.type_words import UNLIKE, write_measured_type
 from awqscope.diagnose.runs.uncalibrated import write_uncalibrated
 from awqscope.mixedprec.checkpoints.serving import write_serving
@@ -31,22 +32,9 @@ LOADERS = {
 }
 # What `awqscope run` takes unless told otherwise is not repeated in the command.
 OPTIONS = (
-    ("calib", "wikitext2:train"),
-    ("valid", "wikitext2:test"),
-    ("bits", 4),
-    ("rescue_bits", 8),
-    ("group_size", 128),
-    ("seq_len", None),
-    ("windows", None),
-    ("calib_windows", 128),
-    ("calib_seq_len", 512),
-    ("z", 3.5),
-    ("ratio", 3.0),
-    ("delta_ppl", None),
-    ("top_k", None),
-    ("verify_units", 12),
-    ("seed", 0),
-    ("dtype", "auto"),
+    *("calib", "valid", "bits", "rescue_bits", "group_size", "seq_len", "windows"),
+    *("calib_windows", "calib_seq_len", "z", "ratio", "delta_ppl", "top_k", "verify_units"),
+    *("seed", "dtype"),
 )
 SWITCHES = ("symmetric", "whole_blocks")
 
@@ -361,7 +349,9 @@ def run_command(subject: CardSubject) -> str:
     """The `awqscope run` that made it, defaults and directories left out."""
     spec = subject.record["spec"]
     words = ["awqscope", "run", _name_source(subject)]
-    for key, default in OPTIONS:
+    defaults = {"calib": CALIB, "valid": VALID}
+    for key in OPTIONS:
+        default = defaults.get(key, getattr(RunSpec, key, None))
         value = spec.get(key, default)
         if value != default:
             words += [f"--{key.replace('_', '-')}", name_text(value)]

@@ -20,8 +20,8 @@ class CompareSpec:
     valid: Texts
     seq_len: int | None = None
     windows: int | None = None
-    z: float = 3.5
-    ratio: float = 3.0
+    z: float = Thresholds.z
+    ratio: float = Thresholds.ratio
     delta_ppl: float | None = None
     top_k: int | None = None
     seed: int = 0

@@ -8,9 +8,10 @@ from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.dtypes import AUTO, check_dtype
 from awqscope.mixedprec.scheme import SERVED_WIDTHS, Scheme
 
-CALIB_WINDOWS = 128
-CALIB_SEQ_LEN = 512
+# What a user gets who says nothing of it; other defaults are RunSpec's own.
+CALIB, VALID = "wikitext2:train", "wikitext2:test"
 DEFAULT_SEQ_LEN = 2048
+MAX_MEMORY = "8GiB"
 GIB = 2**30
 
 
@@ -61,10 +62,10 @@ class RunSpec:
     symmetric: bool = False
     seq_len: int | None = None
     windows: int | None = None
-    calib_windows: int = CALIB_WINDOWS
-    calib_seq_len: int = CALIB_SEQ_LEN
-    z: float = 3.5
-    ratio: float = 3.0
+    calib_windows: int = 128
+    calib_seq_len: int = 512
+    z: float = Thresholds.z
+    ratio: float = Thresholds.ratio
     delta_ppl: float | None = None
     top_k: int | None = None
     whole_blocks: bool = False

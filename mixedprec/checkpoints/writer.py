@@ -198,7 +198,8 @@ def write_checkpoint(
         config["quantization_config"] = quantization_config(model, recipe, schemes, fmt)
         write_json(partial / "config.json", config)
         serving = examine_serving(partial, model)
-        assert not serving.faults, "\n".join(serving.notes)
+        if serving.faults:
+            raise RuntimeError("\n".join(serving.notes))
         code = list_visible(model.path, CODE) if model.trust_remote_code else ()
         for name in (*COPIED, *(path.name for path in code)):
             if (model.path / name).exists():

@@ -10,8 +10,7 @@ from awqscope.app.dashboard import urls
 from awqscope.app.words.amounts import parse_bytes
 from awqscope.diagnose.runs.compare_spec import CompareSpec
 from awqscope.diagnose.runs.naming import default_out
-from awqscope.diagnose.runs.spec import RunSpec, Texts, list_texts
-from awqscope.mixedprec.models.dtypes import AUTO
+from awqscope.diagnose.runs.spec import CALIB, MAX_MEMORY, VALID, RunSpec, Texts, list_texts
 
 
 class RefusedError(Exception):
@@ -28,26 +27,26 @@ class RunRequest:
 
     model: str = ""
     name: str = ""
-    calib: str = "wikitext2:train"
-    valid: tuple[str, ...] = ("wikitext2:test",)
-    bits: int = 4
-    rescue_bits: int = 8
-    group_size: int = 128
+    calib: str = CALIB
+    valid: tuple[str, ...] = (VALID,)
+    bits: int = RunSpec.bits
+    rescue_bits: int = RunSpec.rescue_bits
+    group_size: int = RunSpec.group_size
     symmetric: bool = False
     seq_len: int | None = None
     windows: int | None = None
-    calib_windows: int = 128
-    calib_seq_len: int = 512
-    z: float = 3.5
-    ratio: float = 3.0
+    calib_windows: int = RunSpec.calib_windows
+    calib_seq_len: int = RunSpec.calib_seq_len
+    z: float = RunSpec.z
+    ratio: float = RunSpec.ratio
     delta_ppl: float | None = None
     top_k: int | None = None
     whole_blocks: bool = False
     keep_fp16: tuple[str, ...] = ()
-    verify_units: int = 12
-    dtype: str = AUTO
-    seed: int = 0
-    max_memory: str = "8GiB"
+    verify_units: int = RunSpec.verify_units
+    dtype: str = RunSpec.dtype
+    seed: int = RunSpec.seed
+    max_memory: str = MAX_MEMORY
     device: str = "auto"
     workers: int | None = None
 
@@ -68,15 +67,15 @@ class CompareRequest:
     reference: str = ""
     candidate: str = ""
     name: str = ""
-    valid: tuple[str, ...] = ("wikitext2:test",)
+    valid: tuple[str, ...] = (VALID,)
     seq_len: int | None = None
     windows: int | None = None
-    z: float = 3.5
-    ratio: float = 3.0
+    z: float = RunSpec.z
+    ratio: float = RunSpec.ratio
     delta_ppl: float | None = None
     top_k: int | None = None
-    seed: int = 0
-    max_memory: str = "8GiB"
+    seed: int = RunSpec.seed
+    max_memory: str = MAX_MEMORY
     device: str = "auto"
     workers: int | None = None
 
