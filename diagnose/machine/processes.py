@@ -9,7 +9,9 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 import torch
 
@@ -30,42 +32,46 @@ def _begin_process() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-class _Place:
+class _Context(SpawnContext):
+    """Starts processes afresh, and keeps the one that it started: a pool of one tells of none."""
+
+    started: BaseProcess | None = None
+
+    def Process(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # noqa: N802
+        self.started = super().Process(*args, **kwargs)
+        return self.started
+
+
+class _Slot:
     """A device and the process that computes on it."""
 
     def __init__(self, device: str, threads: int):
         self._device, self._threads = device, threads
-        self._process: BaseProcess | None = None
         self._renew()
 
     def _renew(self) -> None:
-        self._process = None
-        self._pool = ProcessPoolExecutor(
-            1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_process
-        )
+        self._context = _Context()
+        self._pool = ProcessPoolExecutor(1, mp_context=self._context, initializer=_begin_process)
 
     def start(self, task: Task) -> Future[None]:
         """Hand it a task; the first begins the process."""
         arguments = (pickle.dumps(task), os.getcwd(), self._device, self._threads)
-        if self._process is not None:
+        if self._context.started is not None:
             return self._pool.submit(carry_out, *arguments)
-        before = set(multiprocessing.active_children())
         with held_back():
-            future = self._pool.submit(carry_out, *arguments)
-        (self._process,) = set(multiprocessing.active_children()) - before
-        return future
+            return self._pool.submit(carry_out, *arguments)
 
     def replace(self) -> int | None:
-        """Put a new process in the place of one that ended; that one's exit code."""
-        process = self._process
+        """Put a new process where one has ended; that one's exit code."""
+        process = self._context.started
         self._pool.shutdown()
         self._renew()
         return None if process is None else process.exitcode
 
     def close(self) -> None:
         """End the process, whatever it is at."""
-        if self._process is not None:
-            self._process.kill()
+        if self._context.started is not None:
+            self._context.started.kill()
         self._pool.shutdown(cancel_futures=True)
 
 
@@ -80,29 +86,29 @@ class Processes:
         self.device = self.devices[0]
         self.kind = self.device.type
         self.count = self.sharing = len(devices)
-        self._places = [_Place(device, threads) for device in devices]
+        self._slots = [_Slot(device, threads) for device in devices]
 
     def run(self, tasks: Iterable[Task], on_step: OnStep) -> None:
         """See `Workers`."""
-        coming, again, free = iter(tasks), list[tuple[Task, int]](), list(self._places)
-        running: dict[Future[None], tuple[_Place, Task, int]] = {}
+        coming, again, free = iter(tasks), list[tuple[Task, int]](), list(self._slots)
+        running: dict[Future[None], tuple[_Slot, Task, int]] = {}
         done = 0
         while True:
             while free:
                 task, tries = again.pop() if again else (next(coming, None), 0)
                 if task is None:
                     break
-                place = free.pop(0)
-                running[place.start(task)] = (place, task, tries + 1)
+                slot = free.pop(0)
+                running[slot.start(task)] = (slot, task, tries + 1)
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                place, task, tries = running.pop(future)
-                free.append(place)
+                slot, task, tries = running.pop(future)
+                free.append(slot)
                 try:
                     future.result()
                 except BrokenProcessPool as error:
-                    code = place.replace()
+                    code = slot.replace()
                     if tries == TRIES:
                         raise _lost(task, code) from error
                     again.append((task, tries))
@@ -112,8 +118,8 @@ class Processes:
 
     def close(self) -> None:
         """End every process."""
-        for place in self._places:
-            place.close()
+        for slot in self._slots:
+            slot.close()
 
 
 def _lost(task: Task, code: int | None) -> Exception:

@@ -5,17 +5,15 @@ twice, it leaves the same. Who carries it out decides where, never what: this pr
 device, or a Ray cluster.
 """
 
-import contextlib
 import os
 import pickle
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from awqscope.diagnose.machine.memory import return_freed_tensors
-from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.mixedprec.errors import InputError
 
 CPU = "cpu"
@@ -102,26 +100,6 @@ class ThisProcess:
 
             task.work(self.device, report)
             done += task.steps
-
-
-@contextlib.contextmanager
-def open_workers(placement: Placement, run: RunDirectory) -> Iterator[Workers]:
-    """Those that a placement asks for, until the block ends. InputError for a cluster that does not
-    answer or does not share the file system that holds the run."""
-    if placement.ray is not None:
-        from awqscope.diagnose.machine.cluster import open_cluster
-
-        with open_cluster(placement, run) as cluster:
-            yield cluster
-        return
-    devices = list_devices(placement)
-    if len(devices) == 1:
-        yield ThisProcess(devices[0])
-        return
-    from awqscope.diagnose.machine.processes import open_processes
-
-    with open_processes(devices, share_threads(len(devices))) as processes:
-        yield processes
 
 
 def list_devices(placement: Placement) -> Sequence[str]:

@@ -32,7 +32,8 @@ from awqscope.diagnose.machine.memory import (
     return_freed_tensors,
 )
 from awqscope.diagnose.machine.signals import asked_to_end
-from awqscope.diagnose.machine.tasks import HERE, Placement, ThisProcess, Workers, open_workers
+from awqscope.diagnose.machine.tasks import HERE, Placement, ThisProcess, Workers
+from awqscope.diagnose.machine.workers import open_workers
 from awqscope.diagnose.plan.memory import MemoryPlan
 from awqscope.diagnose.plan.room import plan_work
 from awqscope.diagnose.runs.directory import STAGES, OnProgress, ProgressLog, RunDirectory, now
