@@ -72,7 +72,7 @@ def solve(
 def unit_room(
     scores: Scores, *, target_bits: float | None = None, max_bytes: int | None = None
 ) -> int:
-    """Bytes that a budget in size leaves for the units. InputError for one that is no number."""
+    """Bytes that a budget in size leaves for the units. InputError unless it is a finite number."""
     if max_bytes is not None:
         return int(max_bytes) - scores.fixed_bytes
     if target_bits is None or not math.isfinite(target_bits):
@@ -110,8 +110,9 @@ def list_frontier(scores: Scores, most: int | None = None) -> list[FrontierPoint
 
 
 def predict_outline(scores: Scores) -> list[Prediction]:
-    """What the recipes on the frontier's lower convex hull come to, the smallest first. No recipe
-    is predicted to lie below the line that joins them; at once, however many units there are."""
+    """What is predicted of the recipes on the frontier's lower convex hull, the smallest first. No
+    recipe is predicted to lie below the line that joins them. It takes no time worth speaking of,
+    however many units there are."""
     sizes, damages = outline_frontier(_damages(scores), _sizes(scores))
     return [
         scores.predict_sums(round(size), max(0.0, kl))
@@ -122,8 +123,8 @@ def predict_outline(scores: Scores) -> list[Prediction]:
 def limit_widths(scores: Scores, widths: tuple[int, ...]) -> Scores:
     """The scores with these widths to choose from; a unit that is kept stays so.
 
-    InputError for a width that was not scored, and where the uniform model's is not among them:
-    what is given back is told from that.
+    InputError for a width that was not scored, and where the uniform model's width is not among
+    them: what a recipe gives back is counted from the uniform model's damage.
     """
     scored = sorted({option.bits for unit in scores.units for option in unit.options})
     unknown = sorted(set(widths) - set(scored))
