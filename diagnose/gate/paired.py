@@ -74,7 +74,7 @@ class Pair:
 
 
 def list_models(record: Row) -> tuple[str, ...]:
-    """The models that a run measured: what it is compared by unless told otherwise comes first."""
+    """The models that a run measured; the first is the one that is compared by default."""
     if is_comparison(record):
         return (CANDIDATE,)
     kl = record["headline"].get("kl") or {}
@@ -82,13 +82,13 @@ def list_models(record: Row) -> tuple[str, ...]:
 
 
 def choose_side(run: RunDirectory, record: Row, wanted: str) -> Side:
-    """The model `wanted` of a run, or the one it is compared by, where it has no such model."""
+    """The model `wanted` of a run, or its first of `list_models` where it has no such model."""
     models = list_models(record)
     return Side(run, record, wanted if wanted in models else models[0])
 
 
 def read_pair(a: Side, b: Side) -> Pair:
-    """What the two have to say to each other. InputError for a token table that is damaged."""
+    """B compared with A. InputError for a token table that is damaged."""
     tables = [_read_tokens(side) for side in (a, b)]
     if tables[0] is None or tables[1] is None:
         lacking = (a, b)[tables.index(None)].run.path

@@ -74,8 +74,9 @@ def judge_run(
     baseline: RunDirectory | None = None,
     by_token: TokenEvidence | None = None,
 ) -> GateVerdict:
-    """The verdict on a finished run. by_token: as `read_evidence` takes it. InputError for a run or
-    baseline that cannot be judged, and a baseline that the policy does nothing with."""
+    """The verdict on a finished run. by_token: what `read_token_evidence` gives, where it is known
+    already. InputError for a run or baseline that cannot be judged, and for a baseline where the
+    policy limits no drift."""
     if baseline is not None and not policy.has_drift:
         raise InputError(
             f"the policy {policy.name} holds nothing to a baseline",

@@ -1,5 +1,5 @@
-"""Workers of one machine: a process for each device, each in a pool of its own, so that one that is
-killed costs the task that it was at."""
+"""Workers of one machine: a process for each device, each in a pool of its own, so that a killed
+process costs only the task that it was carrying out."""
 
 import contextlib
 import multiprocessing
@@ -63,7 +63,7 @@ class _Place:
         return None if process is None else process.exitcode
 
     def close(self) -> None:
-        """End the process, whatever it is at."""
+        """End the process, whatever it is doing."""
         if self._process is not None:
             self._process.kill()
         self._pool.shutdown(cancel_futures=True)
@@ -83,7 +83,7 @@ class Processes:
         self._places = [_Place(device, threads) for device in devices]
 
     def run(self, tasks: Iterable[Task], on_step: OnStep) -> None:
-        """See `Workers`."""
+        """Carry out the tasks (`Workers.run`); one whose process was killed is begun again."""
         coming, again, free = iter(tasks), list[tuple[Task, int]](), list(self._places)
         running: dict[Future[None], tuple[_Place, Task, int]] = {}
         done = 0

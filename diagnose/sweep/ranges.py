@@ -96,7 +96,8 @@ class RangeLog:
         self._windows: dict[str, Tensor] = {}
 
     def note(self, block: int, model: str, windows: slice, found: Found) -> None:
-        """Take in what `windows` gave in a block, or OUTSIDE; see `RangeWatch.take`."""
+        """Add the largest values that `windows` gave in a block, or OUTSIDE of all. found: what
+        `RangeWatch.take` gave."""
         by_window = self._windows.setdefault(model, torch.zeros(self._count))
         here = by_window[windows]
         for (name, part), values in found.items():
