@@ -59,9 +59,9 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """B beside A. same_tokens: whether both were measured on the same tokens, None where nobody can
-    tell. changes: B − A of `ppl`, `kl` and `top1_agreement`, paired by token, or why there is none.
-    same_model: how it is known that the two are one model; empty where they are not."""
+    """B beside A. same_tokens: whether both were measured on the same tokens, None where that is
+    not known. changes: B − A of `ppl`, `kl` and `top1_agreement`, paired by token, or why there is
+    none. same_model: how it is known that the two are one model; empty where they are not."""
 
     same_tokens: bool | None
     changes: Mapping[str, Finding | Missing]
@@ -169,8 +169,8 @@ def _find_same(a: Side, b: Side, tables: Sequence[Any]) -> str:
 
 
 def _made_alike(a: Side, b: Side) -> str:
-    """Whether two models are made of the same things; empty where they are not, or nobody can
-    tell."""
+    """How it is known that two models are made of the same things; empty where they are not, or
+    where that is not known."""
     if a.run.path.resolve() == b.run.path.resolve() and a.model == b.model:
         return "they are one model of one run"
     made = [_list_parts(side) for side in (a, b)]
@@ -212,7 +212,7 @@ def read_widths(side: Side) -> dict[str, int] | None:
             return None
         rows = side.run.read_table("units", ["unit", "bits"]).to_pylist()
         widths = {row["unit"]: row["bits"] for row in rows}
-        # A unit with two widths has two rows, and is no recipe's.
+        # A unit with two widths has two rows, and no recipe can say that.
         return widths if len(widths) == len(rows) else None
     path = side.run.path / "recipe.json"
     if not path.exists():

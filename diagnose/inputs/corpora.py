@@ -88,8 +88,8 @@ def cut_windows(
 ) -> Tensor:
     """Non-overlapping windows [n, length] of the corpus's tokens; the short tail is dropped.
 
-    count: keep so many, spread evenly over the text; all by default. InputError where the text does
-    not fill two windows: an interval needs more than one.
+    count: how many to keep, spread evenly over the text; all by default. InputError where the text
+    does not fill two windows: an interval needs more than one.
     """
     return pick_windows(tile_windows(corpus, tokenizer, length), count)
 
@@ -99,8 +99,8 @@ def cut_slices(
 ) -> list[Tensor]:
     """Non-overlapping windows [n, length] of each corpus's tokens; the short tails are dropped.
 
-    count: keep so many of all corpora together; all by default. InputError for a corpus that does
-    not fill two windows, and for a count that leaves one fewer than two.
+    count: how many to keep of all corpora together; all by default. InputError for a corpus that
+    does not fill two windows, and for a count that leaves one fewer than two.
     """
     tiled = [tile_windows(corpus, tokenizer, length) for corpus in corpora]
     counts = spread_windows([len(windows) for windows in tiled], count)

@@ -160,7 +160,7 @@ class Cluster:
         self._threads = threads
 
     def limited(self, most: int) -> "Cluster":
-        """The same cluster with at most so many tasks at once."""
+        """The same cluster with at most `most` tasks at once."""
         return Cluster(self._nodes, self.kind, self._threads, most)
 
     def run(self, tasks: Iterable[Task], on_step: OnStep) -> None:

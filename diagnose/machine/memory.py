@@ -51,7 +51,7 @@ def held_bytes() -> int:
 
 
 def private_bytes() -> int:
-    """What it holds that is no other process's and no file's."""
+    """What this process holds that is neither shared with others nor mapped from files."""
     return _read_status("RssAnon")
 
 

@@ -160,8 +160,8 @@ def choose_chunk(demand: Demand, shape: Shape, room: int, machine: Machine) -> i
 
 
 def with_slack(working: int, tokens: int) -> int:
-    """What a stage holds besides streams: what works, what is noted of the text's tokens, and what
-    nobody counts."""
+    """What a stage holds besides streams: what works, what is kept of the text's tokens, and a
+    slack for all that is not counted."""
     return working + int(working * SLACK_SHARE) + SLACK_BYTES + TOKEN_BYTES * tokens
 
 

@@ -182,7 +182,7 @@ class RunDirectory:
         return record
 
     def check_free(self) -> None:
-        """Raise InputError if the directory holds something that is no run."""
+        """Raise InputError if the directory holds anything but a run."""
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file", "choose another --out directory")
         if self.path.exists() and any(not _is_ours(p) for p in self.path.iterdir()):
@@ -293,7 +293,7 @@ class RunDirectory:
             return False
 
     def holder(self) -> int | None:
-        """The process that works on the run; None if nobody does."""
+        """The process that works on the run; None if none does."""
         try:
             with open(self.path / ".lock") as file:
                 try:

@@ -226,7 +226,7 @@ def compare_stage(
 
 
 def weight_group(inputs: int) -> int:
-    """Inputs of a weight group of a linear with so many inputs."""
+    """Inputs of a weight group of a linear with `inputs` inputs."""
     return inputs if inputs % WEIGHT_GROUP else WEIGHT_GROUP
 
 

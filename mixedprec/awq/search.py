@@ -58,7 +58,7 @@ from awqscope.mixedprec.ranking import least_at
 from awqscope.mixedprec.scheme import Scheme
 
 SCALING_TOLERANCE = 1e-3
-# Of a mixture's tokens so many must go to the same experts, scaled or not.
+# The share of a mixture's tokens that must go to the same experts, scaled or not.
 MOST_CHOICES = 0.9
 # Of 4,096 tokens at once an expert of 128, eight a token, sees 256.
 MIXTURE_BATCHES = 16

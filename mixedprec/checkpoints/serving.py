@@ -108,8 +108,9 @@ def write_serving(serving: Mapping[str, Any]) -> str:
 @dataclass(frozen=True)
 class Served:
     """An architecture as servers hold it. layers: of all blocks. columns: linear -> inputs, of
-    those that are known. mapped: see `read_in_vllm`. As transformers names them: heads: linears
-    outside the blocks; embeddings; modules: what is neither."""
+    those that are known. mapped: whether vLLM's class says which linears it fuses. The rest is as
+    transformers names it. heads: linears outside the blocks. modules: what is neither linear nor
+    embedding."""
 
     layers: tuple[Layer, ...]
     columns: Mapping[str, int]
@@ -164,7 +165,7 @@ def check_serving(quantization: Mapping[str, Any], shapes: Shapes, served: Serve
 
 @dataclass(frozen=True)
 class _Seen:
-    """A finding at one place; those that differ in their place only are told as one."""
+    """A finding at one place; findings that differ in their place only are joined into one."""
 
     consumer: str
     effect: str

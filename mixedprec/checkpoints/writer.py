@@ -243,7 +243,7 @@ def examine_serving(folder: Path, model: SourceModel) -> Serving:
 def realise_block(
     model: SourceModel, recipe: Recipe, searches: Path, number: int, dtype: torch.dtype
 ) -> RealisedBlock:
-    """What the recipe's model stores of one block (see `realise`)."""
+    """One block as the recipe's model stores it, by `realise`."""
     widths = recipe.block_widths(model.prefix(number))
     quantized = tuple(sorted(set(widths.values()) - {FP16_BITS}))
     loaded = load_searches(searches, number, quantized)

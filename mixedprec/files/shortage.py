@@ -1,4 +1,4 @@
-"""What the machine lacks or denies, told as an error that a user can mend: memory, room on the
+"""What the machine lacks or denies, as an error that a user can mend: memory, room on the
 disk, files that may not be touched. Libraries report each in words of their own."""
 
 import errno

@@ -235,7 +235,7 @@ def _own_ground(folder: Path) -> Path:
 
 
 def list_files(folder: Path) -> Iterator[Path]:
-    """Everything in a model directory and its subdirectories that is no directory, and every link;
+    """Everything in a model directory and its subdirectories but directories, and every link;
     nothing that is hidden."""
     for place, folders, files in os.walk(folder):
         links = [name for name in folders if os.path.islink(os.path.join(place, name))]

@@ -1,7 +1,8 @@
 """From scores to a recipe: the least damage within a size, or the least size for a recovery.
 
-The damage of a recipe is taken as the sum of its units' own (see `Scores.predict`), and the best
-recipe is then exact: `knapsack.py` proves it, or says how far it may be off.
+The damage of a recipe is taken as the sum of its units' damage (`Scores.predict`). Under that
+assumption the recipe that is found is the best one: `knapsack.py` proves it, or says how far it may
+be off.
 """
 
 import math
@@ -90,7 +91,7 @@ def recipe_of(
 
 def list_frontier(scores: Scores, most: int | None = None) -> list[FrontierPoint]:
     """Every recipe that no other beats, the smallest first; for very many units those on the convex
-    hull only. most: no more than so many of them, spread evenly, both ends among them."""
+    hull only. most: the number of them to keep, spread evenly, both ends among them."""
     frontier = trace_frontier(_damages(scores), _sizes(scores), most)
     return [
         FrontierPoint(
