@@ -33,7 +33,7 @@ class Finding:
 
     tokens: scored tokens that it rests on, 0 if it is exact. least: how many it takes, about, for
     finite bounds. of: the text or block that it is of, if not of the whole. A text or block whose
-    value is no number (NaN) has infinite bounds: it decides nothing, and is worse than any.
+    value is NaN has infinite bounds: it decides nothing, and counts as worse than any.
     """
 
     value: float

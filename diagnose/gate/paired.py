@@ -182,7 +182,7 @@ def _made_alike(a: Side, b: Side) -> str:
 
 
 def _list_parts(side: Side) -> Any:
-    """All that a model is made of; None where it cannot be told."""
+    """All that a model is made of; None where that is not known."""
     record = side.record
     weights = hash_source(record)
     if side.model == CANDIDATE:

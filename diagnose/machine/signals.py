@@ -11,8 +11,8 @@ import threading
 from collections.abc import Iterator
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Set once this process was asked to end. A library may make an error of its own of the interrupt
-# that falls into it; whoever catches one can tell by this.
+# Set once this process was asked to end. A library that an interrupt comes in may turn it into an
+# error of its own; code that catches one knows by this what it was.
 asked_to_end = threading.Event()
 
 

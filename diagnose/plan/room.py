@@ -46,7 +46,7 @@ def loads_whole(family: Family) -> bool:
     """Whether the proof may have transformers load a checkpoint in one go.
 
     Not one of a mixture of experts: transformers 5.23 stacks experts by one scheme for the whole
-    model, and loads blocks of another width wrongly without a word. Nor one of a family whose
+    model, and silently loads blocks of another width wrongly. Nor one of a family whose
     loader of weights takes no packed ones.
     """
     return family.experts is None and family.loads_packed

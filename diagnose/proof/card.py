@@ -76,8 +76,9 @@ def write_card(subject: CardSubject, existing: str) -> str:
 
 
 def split_card(text: str) -> tuple[dict[str, Any], str]:
-    """A card's front matter and its body. Front matter that is no YAML mapping counts as none, and
-    so does what no card needs and could be endless: aliases, which multiply, and sheer length."""
+    """A card's front matter and its body. Front matter that is not a YAML mapping counts as none,
+    and so does what no card needs and could be endless: aliases, which multiply, and sheer
+    length."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     found = FRONT_MATTER.match(text)
     if not found:

@@ -354,7 +354,7 @@ def main() -> None:
     )
     given = parser.parse_args()
     if given.until_stdin_closes:
-        # Whoever asked for it is told to end by the same signal, and closes it then.
+        # The process that asked for the proof gets the same signal, and closes the pipe as it ends.
         leave_to_parent()
         # A `Thread` that has no memory to start in is waited for without end.
         _thread.start_new_thread(_end_with_stdin, ())

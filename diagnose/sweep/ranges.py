@@ -4,8 +4,8 @@
 Watched are the inputs and outputs of every module without children: linears, norms, activation
 functions and routers, inside of blocks and in the head. In the basis of the reference a linear of
 the uniform model sees other inputs than where it is served: AWQ's scales are taken out of them, and
-of what is scaled back. What is no module's input or output, the logits of attention among it, is
-not seen.
+of what is scaled back. Only inputs and outputs of modules are seen, so the logits of attention are
+not.
 """
 
 import re

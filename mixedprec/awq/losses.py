@@ -144,7 +144,7 @@ class SecondMoment:
 
 
 def second_moment(inputs: Tensor) -> SecondMoment:
-    """The second moment of inputs [T, K] at hand."""
+    """The second moment of the inputs [T, K]."""
     is_gram = inputs.shape[0] >= inputs.shape[1]
     return SecondMoment(inputs.T @ inputs if is_gram else inputs, is_gram)
 

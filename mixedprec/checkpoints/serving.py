@@ -71,7 +71,7 @@ class Serving:
 
     @property
     def faults(self) -> tuple[Finding, ...]:
-        """What whoever wrote the checkpoint did wrong."""
+        """The findings that are faults of the tool that wrote the checkpoint."""
         return tuple(f for f in self.findings if f.effect and not f.limit)
 
     @property
