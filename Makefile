@@ -63,6 +63,7 @@ clean:
 # torch first, by itself: a machine that offers a CPU build of the pinned version then keeps it.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("awqscope needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	test -d .package/awqscope/app || { echo "this checkout lacks its symbolic links: git config core.symlinks true && git checkout -f"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

@@ -1,1 +1,2 @@
-"""Faces: the command line. (It is the only package that prints.)"""
+"""Show: the command line, charts, reports and the dashboard. Imports diagnose and mixedprec, and is
+imported by neither."""

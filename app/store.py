@@ -88,8 +88,8 @@ class UnknownRunError(LookupError):
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run as the list shows it. state: done, running, stopped (nobody works on it), failed, or
-    damaged (its record cannot be read: `error` and `remedy` say why; `record` is None)."""
+    """A run as the list shows it. state: done, running, stopped (no process works on it), failed,
+    or damaged (its record cannot be read: `error` and `remedy` say why; `record` is None)."""
 
     name: str
     state: str
@@ -203,7 +203,7 @@ class Store:
         return self._keep(path, "json", lambda: RunDirectory(path.parent).read_json("proof"))
 
     def explained(self, name: str) -> dict[str, Mapping[str, Any] | None]:
-        """What is kept in the run's explained/, by name; None for what is no explanation."""
+        """What is kept in the run's explained/, by name; None for anything but an explanation."""
         found = {}
         for path in (self.find(name).path / "explained").glob("*.json"):
             found[path.stem] = self._keep(path, "explained", partial(read_explained, path))

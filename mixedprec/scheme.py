@@ -15,7 +15,7 @@ SERVED_WIDTHS = (4, 8)
 
 def read_group_size(settings: Mapping[str, Any]) -> int:
     """The `group_size` that a checkpoint's config.json states: -1 for one group a row, which tools
-    write as -1, 0 or null, or leave out. ValueError for what is no size."""
+    write as -1, 0 or null, or leave out. ValueError for anything that is not a size."""
     size = settings.get("group_size")
     if size is None or size == 0:
         return -1

@@ -1,7 +1,7 @@
 """How the command line reads and speaks: help in groups with examples, one line for every error.
 
-What a word that is no command is meant for is told from what it names: a run, a model, a directory
-of runs, or a command that is spelt like it.
+Where the first word is not a command, the error suggests one by what the word names: a run, a
+model, a directory of runs, or a command that is spelt like it.
 """
 
 import difflib
@@ -100,14 +100,14 @@ class Group(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that is named first. InputError, as a usage error, for what is none."""
+        """The command that is named first. A usage error for a word that is not a command."""
         if args and args[0] not in self.commands and not args[0].startswith("-"):
             raise UnknownCommandError(args[0], args[1:], tuple(self.commands))
         return super().resolve_command(ctx, args)
 
 
 class UnknownCommandError(errors.ClickException):  # type: ignore[misc]
-    """A first word that is no command. rest: what follows it."""
+    """The first word is not a command. rest: the words after it."""
 
     def __init__(self, word: str, rest: Sequence[str], known: tuple[str, ...]):
         super().__init__(f"there is no command {word}")

@@ -1,8 +1,8 @@
 """Ctrl-C, and what asks a command to end as Ctrl-C does: one exit code each.
 
-The first raises KeyboardInterrupt, and what is at work then leaves whole files behind. Those that
-follow while it is leaving are let be; one that comes long after, when leaving hangs, ends the
-process at once, which a run survives as it does `kill -9`.
+The first raises KeyboardInterrupt, and the work that it interrupts leaves whole files behind. Those
+that follow while the process is ending are ignored. One that comes PATIENCE seconds later, because
+ending hangs, ends the process at once, which a run survives as it survives `kill -9`.
 """
 
 import contextlib
@@ -49,7 +49,8 @@ class Interruption:
         raise KeyboardInterrupt
 
     def notice_dropped(self, dropped: Any) -> None:
-        """Python drops an interrupt that falls into a destructor or a callback, and tells of it."""
+        """Raise an interrupt again that Python dropped because it came inside a destructor or a
+        callback; Python reports such errors to this hook."""
         if self._number is not None and issubclass(dropped.exc_type, KeyboardInterrupt):
             signal.setitimer(signal.ITIMER_REAL, AGAIN_AFTER)
             return

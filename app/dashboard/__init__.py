@@ -1,1 +1,2 @@
-"""The dashboard: addresses to pages, and commands that are started from them."""
+"""The dashboard: a server that turns addresses into pages, the pages, the commands that are started
+from them, and who may see them."""

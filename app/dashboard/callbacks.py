@@ -26,7 +26,7 @@ def option(name: str) -> dict[str, str]:
 
 
 def while_it_lasts(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """`callback`, but what is shown stays as it is where its run is gone or damaged meanwhile."""
+    """`callback`, except that the page stays as it is where its run is gone or damaged since."""
 
     @functools.wraps(callback)
     def wrapped(*args: Any) -> Any:
@@ -261,9 +261,9 @@ def register_live(
     show: Callable[[Page], Any],
     stamp: Callable[[Page], str],
 ) -> None:
-    """Keep the list, and the page of a run that goes on, up to date: its progress at each tick,
-    all of it once the run is another than was seen. show: page, whether its ticks end, and its
-    stamp."""
+    """Keep the list, and the page of a run under way, up to date: its progress at each tick, all
+    of it once the run has changed since it was last shown. show: page, whether its ticks end, and
+    its stamp."""
     app.clientside_callback(
         ClientsideFunction("awqscope", "whereNow"),
         Output("here", "data"),
@@ -303,7 +303,7 @@ def register_live(
 
 
 def live_progress(store: Store, name: str) -> Any:
-    """The progress of a run that somebody works on; None for any other."""
+    """The progress of a run that a process works on; None for any other."""
     try:
         found = store.summary(name)
     except UnknownRunError:

@@ -140,7 +140,7 @@ def _piece(part: Any) -> Piece:
 
 
 def as_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The same as a chart, as a table to open."""
+    """What a chart shows, as a table that is folded until it is opened."""
     return table(columns, rows, folded="The same as a table")
 
 

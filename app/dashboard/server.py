@@ -139,7 +139,7 @@ def render_parts(store: Store, page: Page, jobs: Jobs | None) -> list[Any]:
         said = html.P(["There is no run ", html.Code(str(error)), f" in {store.root}."])
         return [heading(NO_RUN), said, html.P(go_to("All runs", link("runs")))]
     except (InputError, OSError, *CONTRADICTIONS) as error:
-        # A file of the run is damaged: that is this page's trouble and nobody else's.
+        # A file of the run is damaged: only this page cannot be shown.
         log.exception("page %s of %s", page.name, page.run)
         remedy = error.remedy if isinstance(error, InputError) else "run it again elsewhere"
         return [

@@ -16,7 +16,7 @@ from awqscope.mixedprec.errors import InputError
 
 NAME = "awqscope"
 NO_PAGE, NO_RUN = "No such page", "No such run"
-# Milliseconds between looks at a run that goes on, and at a list where none does.
+# Milliseconds between looks at a run that is under way, and at a list where none is.
 REFRESH, GLANCE = 2000, 5000
 # Dash's own, with the language of the pages, and with what stands there until the page does.
 INDEX = """<!DOCTYPE html>

@@ -13,14 +13,14 @@ from awqscope.app.token_index import MEASURES, MODELS, WHICH
 
 METRICS = ("kl", "delta_ppl")
 SCALES = ("linear", "log")
-# Of a run compared: none means the one that it is compared by unless told otherwise.
+# Models to compare of a run; an empty value means the run's default (`list_models`).
 COMPARED = ("", "mixed", "uniform", "candidate")
 # What can be started: see app/dashboard/jobs/requests.py.
 KINDS = ("run", "compare")
 NUMBER = re.compile(r"\d{1,9}")
 AMOUNT = re.compile(r"\d{1,6}(?:\.\d{1,9})?")
 NAME = re.compile(r"[^\x00-\x1f]{1,300}")
-# Names on disk that are no UTF-8 come with lone surrogates: they are read as they were written.
+# Names on disk that are not UTF-8 have lone surrogates: they are read as they were written.
 ERRORS = "surrogateescape"
 CHANGES = re.compile(r"(?:\d{1,5}\.[a-z_]{1,40}:\d{1,2}(?:,|$))*")
 

@@ -49,7 +49,7 @@ class Findings:
 
 def read_findings(path: Path, policy: Policy | None = None) -> Findings:
     """What the run at `path` found, and whether it may be released by `policy`, by default the
-    default one. InputError for what is no run, or is unfinished, failed or damaged."""
+    default one. InputError where there is no run, or one that is unfinished, failed or damaged."""
     folder = path.resolve()
     RunDirectory(path).read()
     store = Store(folder.parent)

@@ -1,4 +1,5 @@
-"""What a report says of the recipe, what it came to, and where every number is from."""
+"""What a report says of the recipe, what was predicted and measured of it, and where every number
+is from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from awqscope.mixedprec.recipes.widths import list_changed, list_widths
 
 @dataclass(frozen=True)
 class RecipePart:
-    """The recipe in a sentence, where each width is, and what it came to."""
+    """The recipe in a sentence, where each width is, and what was predicted and measured of it."""
 
     sentence: str
     widths: Table | None
@@ -27,7 +28,7 @@ class RecipePart:
 
 
 def recipe_part(found: Findings) -> RecipePart:
-    """The recipe, what it was to come to and what it came to, and its proof."""
+    """The recipe, what was predicted and measured of it, and its proof."""
     recipe, record = found.recipe, found.record
     if is_comparison(record):
         return RecipePart(NO_RECIPE, None, None, None)

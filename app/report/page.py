@@ -1,5 +1,5 @@
-"""Findings to one HTML page that asks nobody for anything: style, script and data are inside it,
-and its policy forbids the rest.
+"""Findings to one HTML page that loads nothing: style, script and data are inside it, and its
+policy forbids the rest.
 
 The same findings give the same bytes. Text of a run goes in escaped, in markup by the template and
 in data by `to_data`.

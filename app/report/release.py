@@ -37,7 +37,7 @@ def release_part(found: Findings) -> ReleasePart:
     if isinstance(verdict, str):
         return ReleasePart("", "quiet", f"The gate cannot judge this run: {verdict}.", None)
     evidence = verdict.evidence
-    # The directories that a policy is in are nobody else's business, nor the same tomorrow.
+    # The directories that a policy is in are private, and need not be the same tomorrow.
     policy = verdict.policy
     by = f"the {policy}" if policy == DEFAULT_NAME else f"the policy {PurePath(policy).name}"
     said = (

@@ -15,7 +15,7 @@ from awqscope.mixedprec.recipes.scores import Scores
 
 
 def print_recipe(scores: Scores, recipe: Recipe, contestants: Sequence[Contestant]) -> None:
-    """What the recipe raises, what it should come to, and where it stands among its rivals."""
+    """Print what the recipe raises, what is predicted of it, and how it compares to its rivals."""
     console = PlainConsole(width=None if sys.stdout.isatty() else 120, highlight=False)
     predicted = scores.predict(recipe.bits)
     uniform = scores.predict(scores.uniform)

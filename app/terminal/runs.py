@@ -16,7 +16,7 @@ UNFINISHED = ("stopped", "failed")
 
 
 def resuming_command(run: RunSummary, root: Path) -> str | None:
-    """What goes on with a run that stopped; None where nothing does, or nothing has to."""
+    """The command that continues a run that stopped; None where none does, or none is needed."""
     if run.record is None or run.state not in UNFINISHED:
         return None
     return write_resuming(run.record, root / run.name)
@@ -57,7 +57,7 @@ def _list_cells(run: RunSummary) -> tuple[str, ...]:
 
 
 def list_json(runs: Sequence[RunSummary], root: Path) -> list[dict[str, Any]]:
-    """The runs for scripts: `resume` is the command that goes on with one, or null."""
+    """The runs for scripts: `resume` is the command that continues one, or null."""
     return [
         {
             "name": run.name,

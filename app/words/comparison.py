@@ -39,7 +39,7 @@ def name_uniform(record: Mapping[str, Any]) -> str:
 
 
 def name_briefly(record: Mapping[str, Any]) -> str:
-    """The same for a heading: "4-bit", or "candidate"."""
+    """What the uniform model is, for a heading: "4-bit", or "candidate"."""
     return "candidate" if is_comparison(record) else f"{record['spec']['bits']}-bit"
 
 

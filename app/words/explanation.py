@@ -51,7 +51,7 @@ def name_units(repair: Entry) -> str:
 
 
 def write_units(repair: Entry) -> str:
-    """The same with the bytes that it adds."""
+    """A repair's units in a table's cell, with the bytes that it adds."""
     return f"{name_units(repair)} ({write_extra(repair['extra_bytes'])})"
 
 

@@ -1,4 +1,4 @@
-"""What a hand-made recipe should come to, before anything is made: size, KL and perplexity.
+"""What is predicted of a recipe before anything is made of it: size, KL and perplexity.
 
 Units' damage adds up nearly (the additivity ratio says how nearly), so a recipe's KL is predicted
 as the uniform model's KL times the share of the units' summed KL that is left.
@@ -29,7 +29,7 @@ def unit_kl(row: Row) -> float:
 
 
 def unit_bounds(row: Row) -> tuple[float | None, float | None]:
-    """The 95% bounds of that KL."""
+    """The 95% bounds of a unit's KL."""
     known = "exact_kl" if row["exact_kl"] is not None else "estimated_kl"
     return row[f"{known}_low"], row[f"{known}_high"]
 

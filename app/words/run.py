@@ -397,7 +397,7 @@ def list_hashes(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _name_range(record: Mapping[str, Any]) -> dict[str, str]:
-    """How large activations get, and what serving in the type comes to, where that was measured."""
+    """How large activations get, and what was measured in the served type, where it is known."""
     largest, served = write_range(record), record["headline"].get("served")
     facts = {"Largest activation": largest} if largest else {}
     if served and served["finite"]:

@@ -1,4 +1,4 @@
-"""What two models side by side come to, before it is laid out: a verdict, numbers, what differs."""
+"""What is said of two models side by side: a verdict, numbers, what differs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -155,9 +155,9 @@ def headline_rows(a: Side, b: Side, pair: Pair) -> list[dict[str, str]]:
 
 
 def different_settings(a: Side, b: Side) -> list[dict[str, str]]:
-    """What differs of what decides the two sides' numbers. A file under another path is the same
-    where its hash is; what one kind of model does not have, or nobody set for it, is no difference
-    of the two."""
+    """What differs of what decides the two sides' numbers. Files with the same hash do not
+    differ, whatever their paths; neither do settings that one kind of model does not have or that
+    were not set."""
     first, second = _list_settings(a), _list_settings(b)
     absent = ("not known", None)
     rows = []
@@ -237,8 +237,8 @@ def write_value(value: Any) -> str:
 
 
 def block_differences(a: Mapping[int, Cost], b: Mapping[int, Cost]) -> list[dict[str, Any]]:
-    """B − A of the damage of every block both have, with an interval as of independent estimates
-    (the half-widths add in squares), which for runs on the same text is cautious."""
+    """B − A of the damage of every block that both have. The interval takes the two estimates for
+    independent (half-widths add in squares), which is cautious for runs on the same text."""
     found = []
     for block in sorted(a.keys() & b.keys()):
         (one, one_low, one_high), (other, other_low, other_high) = a[block], b[block]
@@ -262,7 +262,7 @@ def blocks_summary(
     rows: Sequence[Row], a: Side, b: Side, pair: Pair, metric: str, form: str
 ) -> str:
     """What is set side by side, and which blocks are surely better or worse off; no block is said
-    to be either where the texts differ or nobody can tell whether they do."""
+    to be either where the texts differ, or where that is not known."""
     said = f"{'KL' if metric == 'kl' else 'ΔPPL'} by block, B − A. "
     if a.model == b.model:
         said += f"Both: {HOW[a.model]}."

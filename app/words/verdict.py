@@ -9,9 +9,9 @@ from awqscope.diagnose.runs.directory import is_comparison
 from awqscope.diagnose.runs.type_words import UNLIKE, describe_type, name_place, write_measured_type
 from awqscope.mixedprec.models.dtypes import LARGEST, write_type
 
-# A type that holds so many times the largest activation has room enough.
+# A type whose largest number is this many times the largest activation has room enough.
 FAR = 1e6
-# So many flagged blocks are named in a list, more are counted.
+# Up to this many flagged blocks are named in a list; more are counted.
 FEW_FLAGGED = 3
 
 
@@ -85,7 +85,7 @@ def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
 
 
 def write_brief(state: str, record: Mapping[str, Any]) -> str:
-    """The same in a few words, for lists."""
+    """What a run found in a few words, for lists."""
     headline = record.get("headline", {})
     if state == "failed":
         return (record.get("error") or {}).get("message", "failed")
@@ -167,7 +167,7 @@ def write_proof(proof: Mapping[str, Any], file: str) -> str:
 
 
 def write_kl(kl: float, decimals: int) -> str:
-    """A KL with so many decimals; as a power of ten where they would not show it."""
+    """A KL with `decimals` decimals; as a power of ten where they would not show it."""
     return f"{kl:.{decimals}f}" if kl == 0 or kl >= 10**-decimals else f"{kl:.1e}"
 
 

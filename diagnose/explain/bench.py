@@ -43,8 +43,8 @@ def _measure(bench: Bench, variants: Sequence[Variant], stage: str) -> Iterator[
 def judge_variants(
     bench: Bench, variants: Sequence[Variant], wanted: Sequence[Sequence[int]]
 ) -> Iterator[Outcome]:
-    """What each variant makes of the tokens wanted; the last comes after its text, the others end
-    it."""
+    """Whether each variant predicts the tokens wanted of it. The variant's text ends with these
+    tokens but for the last, which would follow it."""
     finals = _measure(bench, variants, "judge")
     for variant, final, tokens in zip(variants, finals, wanted, strict=True):
         head = bench.ends.heads[variant.stored]
@@ -55,8 +55,8 @@ def judge_variants(
 def _read(
     bench: Bench, variant: Variant, final: Tensor, reference: Tensor, last: int, prompt: int
 ) -> Reading:
-    """A variant's final states, on all of a text but its `last` token, beside the reference's, both
-    [1, tokens − 1, d]."""
+    """What a variant's final states say of a text, compared with the reference's; both are
+    [1, tokens − 1, d], of all of the text but its `last` token."""
     text = (*variant.tokens, last)
     head = bench.ends.heads[variant.stored]
     targets = torch.tensor(text[1:])
@@ -75,8 +75,8 @@ def read_models(
     prompts: Sequence[Sequence[int]],
     models: Mapping[int, Mapping[str, Bits]],
 ) -> dict[int, dict[str, Reading]]:
-    """Each prompt's text (prompt and continuation) by each of its models. The reference is the
-    first of them, and everything is read beside it."""
+    """Each prompt's text (prompt and continuation) as each of its models reads it. A prompt's first
+    model is the reference, which the others are compared with."""
     asked = [(number, name) for number in texts for name in models[number]]
     variants = [
         Variant(tuple(texts[n][:-1]), models[n][name], stored=name != "reference")

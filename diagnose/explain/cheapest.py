@@ -1,7 +1,7 @@
 """The cheapest set of units whose promotion repairs a prompt, found by asking for few sets.
 
-Decided purely: the search is a generator that yields sets to be measured and is sent what came of
-them, so that many prompts' searches can share each pass over the weights.
+The search measures nothing itself: it is a generator that yields sets to be measured and is sent
+their outcomes, so that many prompts' searches can share each pass over the weights.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -19,9 +19,9 @@ EXHAUSTIVE = 128
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a model makes of the tokens wanted of it. repaired: whether all are the likeliest;
-    worst: the smallest margin of them (a token's logit less the largest other one). Of the last
-    token: whether it `wins`, its margin and its probability."""
+    """Whether a model predicts the tokens wanted of it, and how clearly. repaired: whether all are
+    the likeliest; worst: the smallest margin of them (a token's logit less the largest other one).
+    Of the last token: whether it `wins`, its margin and its probability."""
 
     repaired: bool
     worst: float
@@ -49,7 +49,7 @@ def search_cheapest(
 ) -> Search:
     """Search among the units of `extra_bytes` (unit -> bytes that its promotion adds).
 
-    singles: what came of each unit alone. worst: the smallest margin with none. Yields sets to
+    singles: the outcome of each unit alone. worst: the smallest margin with none. Yields sets to
     measure; returns None where not even promoting everything repairs, nor any set on the way there.
     """
     costs = {unit: max(1, size) for unit, size in extra_bytes.items()}
@@ -72,7 +72,7 @@ def search_cheapest(
     grown = [frozenset(order[:size]) for size in range(2, len(order) + 1)]
     yield from ask(_pairs(order[:PAIRED]))
     if best() is None:
-        # What repairs one token may break an earlier one: what counts is what a set comes to.
+        # What repairs one token may break an earlier one: only the outcome of the whole set counts.
         largest = frozenset([max(order, key=lambda unit: singles[unit].worst)])
         for _ in range(ROUNDS):
             wider = [largest | {unit} for unit in order[:ADDED] if unit not in largest]

@@ -1,4 +1,4 @@
-"""Why a quantized model goes on with a prompt otherwise than the reference, and what repairs it.
+"""Why a quantized model continues a prompt differently than the reference, and what repairs it.
 
 Both are decoded greedily. Everything else is read off partly quantized models on the prompt and the
 reference's continuation: as long as the likeliest tokens are the reference's, a model's own

@@ -26,7 +26,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Continuation:
-    """What a model goes on with, token by token. ended: whether by itself."""
+    """How a model continues a prompt, token by token. ended: whether it ended the text itself."""
 
     text: str
     tokens: tuple[int, ...]
@@ -86,7 +86,7 @@ class Followed:
 
 @dataclass(frozen=True)
 class Repair:
-    """The cheapest set found; see `cheapest.Cheapest`. single: units each of which repairs alone,
+    """The cheapest set found (`cheapest.Cheapest`). single: units each of which repairs alone,
     the cheapest first."""
 
     units: tuple[str, ...]
@@ -119,7 +119,7 @@ class Explanation:
 @dataclass(frozen=True)
 class Explanations:
     """What was asked of a run, and what is said of each prompt. recipe: the kind of the run's own,
-    None while it has none. decoding: `held` or `streamed`, see `greedy`."""
+    None while it has none. decoding: `held` or `streamed` (see `greedy.py`)."""
 
     run: str
     model: str

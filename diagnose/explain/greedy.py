@@ -108,7 +108,8 @@ def decode_streamed(
     tokens: int,
     on_step: Callable[[int], None] = lambda done: None,
 ) -> Continuations:
-    """The same with one block in memory: the weights are read once for every further token."""
+    """Continuations of every prompt by each of `models` (name -> bits of every unit), with one
+    block in memory at a time: the weights are read once for every further token."""
     ends, outside = find_ends(model), read_ends(model)
     found: Continuations = {name: [[] for _ in prompts] for name in models}
     for step in range(tokens):

@@ -1,4 +1,4 @@
-"""What a gate knows of a finished run: numbers with intervals, and why those that lack do.
+"""What a gate knows of a finished run: numbers with intervals, and why a number is missing.
 
 Reads the run directory only, and of its token table only the columns that are judged.
 """
@@ -63,11 +63,11 @@ Row = Mapping[str, Any]
 class Evidence:
     """What is known of one model of one run.
 
-    run, baseline: their directories; subject: mixed or uniform, or the candidate of a comparison,
-    which is all that can be judged there; baseline_subject: the same of the baseline, which is
-    held against it. windows: of `seq_len` tokens each;
-    scored_tokens in all. numbers: measure -> one finding, or one for each text or block of which
-    the worst decides, or why there is none.
+    run, baseline: their directories. subject: which model of the run is judged: mixed or uniform,
+    or the candidate of a comparison, which has no other. baseline_subject: which model of the
+    baseline it is compared with. windows: of `seq_len` tokens each; scored_tokens in all. numbers:
+    measure -> one finding, or one for each text or block of which the worst decides, or why there
+    is none.
     """
 
     run: str
@@ -196,8 +196,8 @@ def _explain(missing: Missing, record: Row) -> Missing:
 
 
 def _read_proof(run: RunDirectory) -> Finding:
-    """1 where proof.json is there and says passed, else 0. Where the type is why it failed, that is
-    said."""
+    """1 where proof.json is there and says passed, else 0, with a reason where it failed because
+    of the served type."""
     proof = run.read_json("proof")
     passed = proof.get("passed")
     said = {True: "passed", None: "missing"}.get(passed, "failed")

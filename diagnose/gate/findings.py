@@ -1,7 +1,8 @@
 """The numbers of one model on a run's tokens, each with an interval: what a gate judges.
 
-Intervals are expanded percentile intervals of a bootstrap over windows (`bootstrap.py`), and every
-number is paired by token, with the reference or with a baseline's.
+Intervals are expanded percentile intervals of a bootstrap over windows
+(`diagnose/statistics/bootstrap.py`), and every number is paired by token, with the reference or
+with a baseline's.
 """
 
 import functools
@@ -32,7 +33,7 @@ class Finding:
 
     tokens: scored tokens that it rests on, 0 if it is exact. least: how many it takes, about, for
     finite bounds. of: the text or block that it is of, if not of the whole. A text or block whose
-    value is no number (NaN) has infinite bounds: it decides nothing, and is worse than any.
+    value is NaN has infinite bounds: it decides nothing, and counts as worse than any.
     """
 
     value: float
@@ -88,8 +89,8 @@ def score_columns(subject: str) -> list[str]:
 
 
 def read_measured(tokens: pa.Table, subject: str, windows: int, length: int) -> Measured | Missing:
-    """The scores of `subject` in a token table of so many windows of `length` tokens; Missing where
-    a scored token has none."""
+    """The scores of `subject` in a token table of `windows` windows of `length` tokens; Missing
+    where a scored token has none."""
     names = score_columns(subject)
     columns = [_column(tokens[name], windows, length) for name in names]
     for name, values in zip(names, columns, strict=True):
@@ -138,9 +139,9 @@ def _ratios(part: Floats, whole: Floats) -> Floats:
 
 
 def _find(values: Floats, windows: int, tokens: int, *, rivals: int = 1) -> Finding | Missing:
-    """A number and its resampled counterparts as a finding, on so many windows with `tokens` scored
-    in each. rivals: of how many findings the worst decides; each has its share of the 2.5% in which
-    the lower bound may be too high, so that together they have no more."""
+    """A number and its resampled counterparts as a finding, on `windows` windows with `tokens`
+    scored in each. rivals: of how many findings the worst decides; each has its share of the 2.5%
+    in which the lower bound may be too high, so that together they have no more."""
     tails = expanded_tail(windows, TAIL / rivals), expanded_tail(windows)
     # Between two infinities a quantile would be no number.
     finite = np.clip(values, -ENDLESS, ENDLESS)

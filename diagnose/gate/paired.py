@@ -59,9 +59,9 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """B beside A. same_tokens: whether both were measured on the same tokens, None where nobody can
-    tell. changes: B − A of `ppl`, `kl` and `top1_agreement`, paired by token, or why there is none.
-    same_model: how it is known that the two are one model; empty where they are not."""
+    """B beside A. same_tokens: whether both were measured on the same tokens, None where that is
+    not known. changes: B − A of `ppl`, `kl` and `top1_agreement`, paired by token, or why there is
+    none. same_model: how it is known that the two are one model; empty where they are not."""
 
     same_tokens: bool | None
     changes: Mapping[str, Finding | Missing]
@@ -74,7 +74,7 @@ class Pair:
 
 
 def list_models(record: Row) -> tuple[str, ...]:
-    """The models that a run measured: what it is compared by unless told otherwise comes first."""
+    """The models that a run measured; the first is the one that is compared by default."""
     if is_comparison(record):
         return (CANDIDATE,)
     kl = record["headline"].get("kl") or {}
@@ -82,13 +82,13 @@ def list_models(record: Row) -> tuple[str, ...]:
 
 
 def choose_side(run: RunDirectory, record: Row, wanted: str) -> Side:
-    """The model `wanted` of a run, or the one it is compared by, where it has no such model."""
+    """The model `wanted` of a run, or its first of `list_models` where it has no such model."""
     models = list_models(record)
     return Side(run, record, wanted if wanted in models else models[0])
 
 
 def read_pair(a: Side, b: Side) -> Pair:
-    """What the two have to say to each other. InputError for a token table that is damaged."""
+    """B compared with A. InputError for a token table that is damaged."""
     tables = [_read_tokens(side) for side in (a, b)]
     if tables[0] is None or tables[1] is None:
         lacking = (a, b)[tables.index(None)].run.path
@@ -169,8 +169,8 @@ def _find_same(a: Side, b: Side, tables: Sequence[Any]) -> str:
 
 
 def _made_alike(a: Side, b: Side) -> str:
-    """Whether two models are made of the same things; empty where they are not, or nobody can
-    tell."""
+    """How it is known that two models are made of the same things; empty where they are not, or
+    where that is not known."""
     if a.run.path.resolve() == b.run.path.resolve() and a.model == b.model:
         return "they are one model of one run"
     made = [_list_parts(side) for side in (a, b)]
@@ -182,7 +182,7 @@ def _made_alike(a: Side, b: Side) -> str:
 
 
 def _list_parts(side: Side) -> Any:
-    """All that a model is made of; None where it cannot be told."""
+    """All that a model is made of; None where that is not known."""
     record = side.record
     weights = hash_source(record)
     if side.model == CANDIDATE:
@@ -212,7 +212,7 @@ def read_widths(side: Side) -> dict[str, int] | None:
             return None
         rows = side.run.read_table("units", ["unit", "bits"]).to_pylist()
         widths = {row["unit"]: row["bits"] for row in rows}
-        # A unit with two widths has two rows, and is no recipe's.
+        # A unit with two widths has two rows, and no recipe can say that.
         return widths if len(widths) == len(rows) else None
     path = side.run.path / "recipe.json"
     if not path.exists():

@@ -1,7 +1,7 @@
 """What a release is held to: a policy, read from TOML and checked before anything is judged.
 
 `policy.toml` beside this file is the default and documents every key; `policy.schema.json` is the
-same for editors, made by `policy_schema`.
+JSON Schema of a policy, for editors, and is made by `policy_schema`.
 """
 
 import difflib
@@ -62,7 +62,8 @@ def load_policy(path: Path | None = None) -> Policy:
 
 
 def parse_policy(text: str, name: str) -> Policy:
-    """The policy that `text` (TOML) holds. InputError as `load_policy`."""
+    """The policy that `text` (TOML) holds; messages call it `name`. InputError, naming key and
+    line, where it cannot be used."""
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -121,7 +122,7 @@ def parse_policy(text: str, name: str) -> Policy:
 
 
 def _unknown(key: str, where: str, known: Sequence[str]) -> tuple[str, str]:
-    """What to say about a key that means nothing."""
+    """What is wrong with a key that is not known, and the remedy."""
     nearest = difflib.get_close_matches(key, known, n=1)
     remedy = f"did you mean {nearest[0]}?" if nearest else f"the keys are {', '.join(known)}"
     return f"unknown key {key!r}{where}", remedy

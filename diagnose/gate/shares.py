@@ -92,7 +92,7 @@ def _known(row: Row) -> str:
 
 
 def block_shares(costs: Mapping[int, Cost], windows: int, scored: int) -> tuple[Finding, ...]:
-    """Each block's KL over the sum of all, on so many windows with `scored` tokens in each.
+    """Each block's KL over the sum of all, on `windows` windows with `scored` tokens in each.
 
     The bounds are outer ones: a block's upper bound among the others' lower bounds, and the
     reverse. They cover at least as often as the blocks' own.

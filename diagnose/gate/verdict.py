@@ -23,7 +23,8 @@ from awqscope.mixedprec.ranking import as_cost
 RANGE = "range_margin"
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
 EXIT_CODES = {PASS: 0, FAIL: 1, INCONCLUSIVE: 3}
-# Intervals so many times wider than what is left to the limit ask for more text than there is.
+# An interval that is this many times wider than the distance to the limit would take more text
+# than there is.
 MOST_HALVES = 1e4
 # The worst first.
 OUTCOMES = (FAIL, INCONCLUSIVE, PASS)
@@ -74,8 +75,9 @@ def judge_run(
     baseline: RunDirectory | None = None,
     by_token: TokenEvidence | None = None,
 ) -> GateVerdict:
-    """The verdict on a finished run. by_token: as `read_evidence` takes it. InputError for a run or
-    baseline that cannot be judged, and a baseline that the policy does nothing with."""
+    """The verdict on a finished run. by_token: what `read_token_evidence` gives, where it is known
+    already. InputError for a run or baseline that cannot be judged, and for a baseline where the
+    policy limits no drift."""
     if baseline is not None and not policy.has_drift:
         raise InputError(
             f"the policy {policy.name} holds nothing to a baseline",
@@ -171,8 +173,8 @@ def tokens_to_decide(findings: Sequence[Finding], limit: Limit, scored: int) -> 
 
 
 def _badness(finding: Finding, limit: Limit) -> tuple[float, float]:
-    """How bad a number is beside others of its kind: what is no number before all others, then by
-    the number itself, which is what is shown as the worst, and equal numbers by the bound on the
+    """How bad a number is among others of its kind: NaN before all others, then by the number
+    itself, which is what is shown as the worst, and equal numbers by the bound on the
     bad side. Bounds come second because texts of few tokens all have infinite ones."""
     sign = 1 if limit.criterion.upper else -1
     return as_cost(sign * finding.value), as_cost(max(sign * finding.low, sign * finding.high))

@@ -88,8 +88,8 @@ def cut_windows(
 ) -> Tensor:
     """Non-overlapping windows [n, length] of the corpus's tokens; the short tail is dropped.
 
-    count: keep so many, spread evenly over the text; all by default. InputError where the text does
-    not fill two windows: an interval needs more than one.
+    count: how many to keep, spread evenly over the text; all by default. InputError where the text
+    does not fill two windows: an interval needs more than one.
     """
     return pick_windows(tile_windows(corpus, tokenizer, length), count)
 
@@ -97,8 +97,11 @@ def cut_windows(
 def cut_slices(
     corpora: Sequence[Corpus], tokenizer: PreTrainedTokenizerBase, length: int, count: int | None
 ) -> list[Tensor]:
-    """The windows of each corpus, as `cut_windows` gives them; `count` is of all corpora together.
-    InputError as there, and for a count that leaves a corpus fewer than two windows."""
+    """Non-overlapping windows [n, length] of each corpus's tokens; the short tails are dropped.
+
+    count: how many to keep of all corpora together; all by default. InputError for a corpus that
+    does not fill two windows, and for a count that leaves one fewer than two.
+    """
     tiled = [tile_windows(corpus, tokenizer, length) for corpus in corpora]
     counts = spread_windows([len(windows) for windows in tiled], count)
     return [pick_windows(*pair) for pair in zip(tiled, counts, strict=True)]

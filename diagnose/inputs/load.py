@@ -96,7 +96,7 @@ def check_tokens(model: SourceModel, *windows: Tensor) -> None:
 
 
 def hash_tokens(windows: Tensor) -> str:
-    """SHA-256 of token ids as 32-bit integers: what text, tokenizer and cutting came to."""
+    """SHA-256 of token ids as 32-bit integers, by which runs on the same tokens are recognised."""
     return hashlib.sha256(windows.int().numpy().tobytes()).hexdigest()
 
 
@@ -136,7 +136,7 @@ def describe_source(model: SourceModel) -> dict[str, Any]:
 
 
 def note_aside(*models: SourceModel) -> tuple[str, ...]:
-    """What is said before a run of the files that models have beside their weights."""
+    """Notes, shown before a run, on weight files beside the models' own that are not read."""
     return tuple(f"{m.path}: {write_aside(m.aside)}" for m in models if m.aside)
 
 

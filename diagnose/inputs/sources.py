@@ -28,8 +28,8 @@ class HubSource:
 
 
 def parse_spec(spec: str) -> Path | HubSource:
-    """What a SPEC points to; a file that is there is what it is called, whatever else its name may
-    mean. InputError for one that has no meaning."""
+    """What a SPEC points to. The name of a file that exists means that file, whatever else it might
+    mean. InputError for a SPEC that has no meaning or cannot be read."""
     try:
         return _parse(spec)
     except OSError as error:
@@ -39,7 +39,8 @@ def parse_spec(spec: str) -> Path | HubSource:
 
 
 def _parse(spec: str) -> Path | HubSource:
-    """The same, with OSErrors for names that the file system cannot look up."""
+    """What a SPEC points to. OSError for a name that the file system cannot look up; InputError for
+    one that has no meaning."""
     path = Path(spec)
     is_path = path.suffix.lower() in ENDINGS
     if is_path and path.is_file():

@@ -1,7 +1,7 @@
 """The text in a file of the user's, whose name is taken as it stands: no pattern, no address.
 
 A .txt file is one document. Of .jsonl, .json and .parquet the column `text` is read, or the only
-one that holds strings. What is no text is refused with where it is and what mends it.
+one that holds strings. Anything that is not text is refused, with where it is and what mends it.
 """
 
 import codecs
@@ -21,7 +21,7 @@ from awqscope.mixedprec.files.untrusted import parse_json
 
 COLUMN = "text"
 JOINT = "\n\n"
-# By their first bytes: what a file is that is no UTF-8, and the command that makes it so.
+# By a file's first bytes: what it is, where it is not UTF-8, and the command that converts it.
 CONVERSIONS = (
     (codecs.BOM_UTF32_LE, "UTF-32", "iconv -f UTF-32 -t UTF-8 --"),
     (codecs.BOM_UTF16_LE, "UTF-16", "iconv -f UTF-16 -t UTF-8 --"),
@@ -87,7 +87,7 @@ def check_strings(spec: str, name: str, kind: pa.DataType) -> None:
 
 def decode_text(path: Path, content: bytes) -> str:
     """A file's text with \\n as line ends, without the mark that some programs put before it.
-    InputError for what is no UTF-8."""
+    InputError where it is not UTF-8."""
     beginning = content[:LOOKED_AT]
     for mark, what, command in CONVERSIONS:
         if beginning.startswith(mark):
@@ -108,7 +108,7 @@ def decode_text(path: Path, content: bytes) -> str:
 
 
 def _guess_conversion(content: bytes, start: int) -> str:
-    """The command for a text that stops to be UTF-8 at byte `start`, from 0."""
+    """The command that converts a text which is not UTF-8 from byte `start` (from 0) on."""
     if any(byte >= 0x80 for byte in content[:start]):
         # Letters before it are UTF-8: the rest is, but for what was damaged.
         return "iconv -c -f UTF-8 -t UTF-8 --"

@@ -1,4 +1,4 @@
-"""Workers of a Ray cluster, which places tasks, and carries one out anew whose worker is killed.
+"""Workers of a Ray cluster, which places tasks, and begins one again whose worker was killed.
 
 Every node must see the model and the run's directory under the same paths, and hold the same
 versions of the libraries.
@@ -160,18 +160,19 @@ class Cluster:
         self._threads = threads
 
     def limited(self, most: int) -> "Cluster":
-        """The same cluster with at most so many tasks at once."""
+        """The same cluster with at most `most` tasks at once."""
         return Cluster(self._nodes, self.kind, self._threads, most)
 
     def run(self, tasks: Iterable[Task], on_step: OnStep) -> None:
-        """See `Workers`. Ray itself begins a task anew whose worker or node is gone."""
+        """Carry out the tasks (`Workers.run`). Where a worker or its node is gone, Ray begins its
+        task again."""
         ray = import_ray()
         remote = ray.remote(carry_out).options(
             num_cpus=self._threads,
             num_gpus=1 if self.kind == CUDA else 0,
             max_retries=TRIES - 1,
         )
-        # As many again wait on the cluster, so that none of it waits for this process.
+        # Twice as many as run at once are handed out, so that no worker waits for this process.
         most = self.count if self._limited else 2 * self.count
         coming, pending, done = iter(tasks), dict[Any, Task](), 0
         try:

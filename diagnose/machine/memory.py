@@ -1,4 +1,4 @@
-"""What a process holds, and keeping it as small as that."""
+"""How much memory a process holds, and giving back to the system what it has freed."""
 
 import contextlib
 import ctypes
@@ -51,7 +51,7 @@ def held_bytes() -> int:
 
 
 def private_bytes() -> int:
-    """What it holds that is no other process's and no file's."""
+    """What this process holds that is neither shared with others nor mapped from files."""
     return _read_status("RssAnon")
 
 
@@ -61,7 +61,8 @@ def peak_bytes() -> int:
 
 
 def forget_peak() -> None:
-    """Begin to count the peak anew, the devices' too. Where the system cannot, it goes on."""
+    """Start counting the peak again, the devices' too. Where the system cannot, the peak since the
+    start stays."""
     with contextlib.suppress(OSError):
         CLEAR_REFS.write_text("5", encoding="utf-8")
     for number in _used_devices():

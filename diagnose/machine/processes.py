@@ -1,5 +1,5 @@
-"""Workers of one machine: a process for each device, each in a pool of its own, so that one that is
-killed costs the task that it was at."""
+"""Workers of one machine: a process for each device, each in a pool of its own, so that a killed
+process costs only the task that it was carrying out."""
 
 import contextlib
 import multiprocessing
@@ -69,7 +69,7 @@ class _Slot:
         return None if process is None else process.exitcode
 
     def close(self) -> None:
-        """End the process, whatever it is at."""
+        """End the process, whatever it is doing."""
         if self._context.started is not None:
             self._context.started.kill()
         self._pool.shutdown(cancel_futures=True)
@@ -89,7 +89,7 @@ class Processes:
         self._slots = [_Slot(device, threads) for device in devices]
 
     def run(self, tasks: Iterable[Task], on_step: OnStep) -> None:
-        """See `Workers`."""
+        """Carry out the tasks (`Workers.run`); one whose process was killed is begun again."""
         coming, again, free = iter(tasks), list[tuple[Task, int]](), list(self._slots)
         running: dict[Future[None], tuple[_Slot, Task, int]] = {}
         done = 0

@@ -22,11 +22,11 @@ LOCAL = "local"
 # answers on loopback alone, to those who hold its token.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
-# Ray counts tries that ended for want of memory apart, a great many unless told otherwise.
+# Ray counts tries that ended for lack of memory separately, and allows very many by default.
 FEW_TRIES = {"RAY_task_oom_retries": str(TRIES - 1)}
-# Ray ends the process that drives it, with all that it is at, where the cluster's own process was
-# silent for a minute, and gives up nodes and workers that are late. On a machine with other work
-# they are late: a cluster of this machine is given more time.
+# Ray ends the process that drives it, with all its work, where the cluster's own process was silent
+# for a minute, and gives up nodes and workers that are late. On a machine with other work they are
+# late: a cluster of this machine is given more time.
 PATIENT = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "900",
     "RAY_worker_register_timeout_seconds": "900",

@@ -1,7 +1,7 @@
 """The signals by which a user or a system asks a command to end, and who heeds them.
 
-The process that was started does: it ends what it began. Processes that it starts leave them to it,
-whoever sends one to all of a group.
+The process that the user started heeds them, and ends what it began. Processes that it starts
+leave them to it, even where a signal is sent to a whole group.
 """
 
 import contextlib
@@ -11,13 +11,13 @@ import threading
 from collections.abc import Iterator
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Set once this process was asked to end. A library may make an error of its own of the interrupt
-# that falls into it; whoever catches one can tell by this.
+# Set once this process was asked to end. A library that an interrupt comes in may turn it into an
+# error of its own; code that catches one knows by this what it was.
 asked_to_end = threading.Event()
 
 
 def leave_to_parent() -> None:
-    """Ignore them in this process, which its parent ends."""
+    """Ignore these signals in this process, which its parent ends."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
@@ -48,7 +48,7 @@ def held_back() -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """What handles them is after the block what it was before, whatever a library set up inside."""
+    """Put the handlers of these signals back after the block, whatever a library set inside."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

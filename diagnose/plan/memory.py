@@ -54,8 +54,8 @@ class Machine:
     what a process has before it begins. workers: processes that share the work; sharing: the most
     of them on one machine, beside this one, which hands out; 0 where this one works. on_device:
     whether blocks compute on another device; device_free: bytes that one has, None where that is
-    not known. disk: bytes free for streams. resting: what the process that began the proof's keeps
-    to itself meanwhile."""
+    not known. disk: bytes free for streams. resting: bytes that the process which started the
+    proof's process keeps meanwhile."""
 
     budget: int
     held: int
@@ -75,8 +75,10 @@ class Machine:
 
 
 def share_budget(budget: int, held: int, stage: str, sharing: int) -> int:
-    """Bytes of the host that a process of a stage may have. sharing: of `Machine`. The one that
-    hands out tasks waits with what it holds; in the search it takes the stream along."""
+    """Bytes of the host that a process of a stage may have. sharing: the most processes on one
+    machine that share the work, 0 where only this one works. The process that hands out tasks keeps
+    `held` bytes meanwhile; in the search it takes the stream through the blocks, and has a share of
+    its own."""
     if stage not in SHARED or not sharing:
         return budget
     if stage == SEARCH:
@@ -111,7 +113,7 @@ class StagePlan:
 @dataclass(frozen=True)
 class MemoryPlan:
     """A run's plan. minimum: the smallest budget that it could be carried out in. workers, sharing:
-    of `Machine`."""
+    as the `Machine` that it was made for has them."""
 
     budget: int
     held: int
@@ -158,8 +160,8 @@ def choose_chunk(demand: Demand, shape: Shape, room: int, machine: Machine) -> i
 
 
 def with_slack(working: int, tokens: int) -> int:
-    """What a stage holds besides streams: what works, what is noted of the text's tokens, and what
-    nobody counts."""
+    """What a stage holds besides streams: what works, what is kept of the text's tokens, and a
+    slack for all that is not counted."""
     return working + int(working * SLACK_SHARE) + SLACK_BYTES + TOKEN_BYTES * tokens
 
 

@@ -1,4 +1,5 @@
-"""A run's plan from what is at hand: the model's shape, the texts, and what the machine does."""
+"""A run's plan, from the model's shape, the texts, and what the machine has and does; and the room
+that it gives to streams."""
 
 import shutil
 import time
@@ -45,7 +46,7 @@ def loads_whole(family: Family) -> bool:
     """Whether the proof may have transformers load a checkpoint in one go.
 
     Not one of a mixture of experts: transformers 5.23 stacks experts by one scheme for the whole
-    model, and loads blocks of another width wrongly without a word. Nor one of a family whose
+    model, and silently loads blocks of another width wrongly. Nor one of a family whose
     loader of weights takes no packed ones.
     """
     return family.experts is None and family.loads_packed
@@ -163,9 +164,9 @@ def plan_work(
 
 @dataclass(frozen=True)
 class Room:
-    """What the streams of a stage's task may take: of `share` bytes for each of `processes` that
-    share a `budget`, what it holds when it begins and `fixed` bytes taken off; the rest goes to
-    files in `folder`."""
+    """Memory for the streams of a stage's task. Each of `processes` has `share` bytes of `budget`;
+    a task's streams may take what is left of the share after what the process holds when the task
+    begins and `fixed` bytes. Streams that do not fit go to files in `folder`."""
 
     budget: int
     processes: int
@@ -174,7 +175,7 @@ class Room:
     folder: Path
 
     def open(self) -> StreamSpace:
-        """Where its streams are kept. InputError where the process holds more already than the plan
+        """Where the streams are kept. InputError where the process already holds more than the plan
         has slack for."""
         return_freed_heap()
         held = held_bytes()
@@ -189,7 +190,7 @@ class Room:
 
 
 def room_for(run: RunDirectory, stage: str) -> Room:
-    """The room of a stage of a run that has its plan."""
+    """The room of a stage of a run, by the plan in run.json."""
     plan = run.read()["memory_plan"]
     budget, sharing = plan["budget"], plan["sharing"]
     share = share_budget(budget, plan["held"], stage, sharing)

@@ -1,1 +1,2 @@
-"""The proof: the checkpoint as a user would load it, against what was promised."""
+"""The proof: the checkpoint as a user would load it, checked against what the recipe says; and the
+checkpoint's model card."""

@@ -30,7 +30,7 @@ LOADERS = {
     "compressed-tensors": "transformers and compressed-tensors 0.15 to 0.17",
     "awq": "transformers and gptqmodel",
 }
-# What `awqscope run` takes unless told otherwise is not repeated in the command.
+# Options of `awqscope run` that the card's command states where they differ from the default.
 OPTIONS = (
     *("calib", "valid", "bits", "rescue_bits", "group_size", "seq_len", "windows"),
     *("calib_windows", "calib_seq_len", "z", "ratio", "delta_ppl", "top_k", "verify_units"),
@@ -46,7 +46,7 @@ class CardSubject:
     record: run.json of the run it was made by. proof: proof.json's content, None if it was not
     proved. bytes: of all its tensors. serving: what servers make of it, with its `type`. fmt:
     compressed-tensors or awq. dtype: what `requantize` was asked for, None for the run's type.
-    base_model: hub id of the source, None for a directory, whose path is nobody else's business.
+    base_model: hub id of the source, None for a directory, whose path is private.
     requantized: made after the run, by `awqscope requantize`.
     """
 
@@ -76,8 +76,9 @@ def write_card(subject: CardSubject, existing: str) -> str:
 
 
 def split_card(text: str) -> tuple[dict[str, Any], str]:
-    """A card's front matter and its body. Front matter that is no YAML mapping counts as none, and
-    so does what no card needs and could be endless: aliases, which multiply, and sheer length."""
+    """A card's front matter and its body. Front matter that is not a YAML mapping counts as none,
+    and so does what no card needs and could be endless: aliases, which multiply, and sheer
+    length."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     found = FRONT_MATTER.match(text)
     if not found:
@@ -120,7 +121,7 @@ def _plain(text: Any) -> str:
 
 
 def name_text(spec: Any) -> str:
-    """A text or model without the directories it is in, which are nobody else's business."""
+    """A text or model without the directories that it is in, which are private."""
     text = str(spec)
     if text.startswith("hub:"):
         return text

@@ -127,14 +127,15 @@ class _ByBlock:
 
 
 def _convert(module: nn.Module, dtype: torch.dtype) -> None:
-    """Put the parameters of a module into a type; buffers are in the type that they must be in."""
+    """Convert the parameters of a module to a type. Buffers keep theirs, as they must."""
     for parameter in module.parameters():
         if not parameter.is_meta:
             parameter.data = parameter.data.to(dtype)
 
 
 def let_go() -> None:
-    """Give back what a dropped block held: compressed-tensors' modules refer to themselves."""
+    """Give the memory of dropped blocks back to the system. compressed-tensors' modules refer to
+    themselves, so that only a collection frees them."""
     gc.collect()
     return_freed_heap()
 
@@ -147,7 +148,7 @@ def load_checkpoint(
     dtype: torch.dtype = torch.float32,
     trust_remote_code: bool = False,
 ) -> Loaded:
-    """Load the directory of a compressed-tensors checkpoint in a type. space: where the stream of
+    """Load a compressed-tensors checkpoint, a directory, in a type. space: where the stream of
     one loaded block by block is kept. trust_remote_code: run Python that comes with it."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -1,4 +1,5 @@
-"""The proof: the checkpoint as a user would load it, against the recipe, the simulation and FP16.
+"""The proof: the checkpoint as a user would load it, against the recipe, the simulation and the
+16-bit model.
 
 `python -m awqscope.diagnose.proof.prove RUN` runs in a process of its own and trusts nothing that
 the run computed but the recipe, the searches and the tokens. With --recipe, --checkpoint, --model
@@ -173,8 +174,8 @@ def choose_loading(
     model: SourceModel, windows: Tensor, budget: int | None, resting: int = 0
 ) -> tuple[How, int]:
     """How to load the checkpoint of a model within `budget` bytes (None for any amount), of which
-    another process keeps `resting`, and what that leaves for streams. InputError where a block at a
-    time is too much. Families that `loads_whole` excludes are loaded so in any case."""
+    another process keeps `resting`, and what that leaves for streams. InputError where not even a
+    block at a time fits. Families that `loads_whole` excludes are always loaded by block."""
     takes_whole = loads_whole(model.family)
     if budget is None:
         return "whole" if takes_whole else "by block", 2**62
@@ -230,7 +231,7 @@ def examine(
         values = tokens[column].to_numpy(zero_copy_only=False).reshape(shape)[:, 1:]
         return torch.tensor(values.astype(np.float32))
 
-    open_checkpoint(subject.checkpoint)  # refuses what no library should be let at
+    open_checkpoint(subject.checkpoint)  # refuses what no library should open
     fitting, room = choose_loading(model, windows, budget, resting)
     space = StreamSpace([(CPU, room)], run.path)
     loaded = load_checkpoint(
@@ -291,8 +292,8 @@ def examine(
 def prove(
     run: RunDirectory, *, budget: int | None = None, resting: int = 0, how: How | None = None
 ) -> dict[str, Any]:
-    """Carry out the proof of a run; write proof.json and the mixed model's token scores. budget,
-    resting, how: see `examine`."""
+    """Carry out the proof of a run; write proof.json and the mixed model's token scores. `examine`
+    describes budget, resting and how."""
     record = run.read()
     subject = Subject(record["spec"]["model"], run.path / "recipe.json", run.checkpoint)
     proof, mixed = examine(
@@ -318,14 +319,15 @@ def prove_other(
     how: How | None = None,
 ) -> dict[str, Any]:
     """Carry out the proof of another checkpoint made from a run's searches; write it to the file
-    `out` and leave the run as it is. Nothing was predicted for it. Options as of `examine`."""
+    `out` and leave the run as it is. Nothing was predicted for it. `examine` describes budget,
+    resting and how."""
     proof, _ = examine(run, subject, None, budget=budget, resting=resting, how=how)
     write_json(out, proof)
     return proof
 
 
 def _end_with_stdin() -> None:
-    """Wait for the end of standard input: whoever asked for the proof has gone."""
+    """End this process when standard input ends: whoever asked for the proof has gone."""
     # Not through sys.stdin, whose lock would be held when the interpreter shuts down.
     while os.read(0, 1):
         pass
@@ -333,7 +335,7 @@ def _end_with_stdin() -> None:
 
 
 def main() -> None:
-    """Prove what the command line names; exit 2 with one line for what a user can mend."""
+    """Prove what the command line names; exit with 2 and one line for what a user can mend."""
     parser = argparse.ArgumentParser(prog="python -m awqscope.diagnose.proof.prove")
     parser.add_argument("run", type=Path, help="run directory")
     options = {
@@ -352,7 +354,7 @@ def main() -> None:
     )
     given = parser.parse_args()
     if given.until_stdin_closes:
-        # Whoever asked for it is told to end by the same signal, and closes it then.
+        # The process that asked for the proof gets the same signal, and closes the pipe as it ends.
         leave_to_parent()
         # A `Thread` that has no memory to start in is waited for without end.
         _thread.start_new_thread(_end_with_stdin, ())

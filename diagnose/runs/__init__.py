@@ -1,1 +1,2 @@
-"""The run directory: what a run was asked, its record and its tables. Imports no torch."""
+"""The run directory: what a run or a comparison was asked, its record, its tables and scores, and
+the command that resumes it. Imports no torch."""

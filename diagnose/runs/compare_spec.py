@@ -11,9 +11,10 @@ from awqscope.mixedprec.errors import InputError
 @dataclass(frozen=True)
 class CompareSpec:
     """The options of `awqscope compare`; see its --help. valid: a text, or several. seq_len and
-    windows: None for the defaults. max_memory, chunk_windows, trust_remote_code (of the reference):
-    as of `RunSpec`. Errors: InputError for numbers that make no sense, and for no text or the same
-    one twice."""
+    windows: None for the defaults. max_memory: bytes. chunk_windows: the most windows that are
+    measured at a time; None for as many as memory takes. trust_remote_code: whether Python that
+    comes with the reference is run. InputError for numbers that make no sense, and for no text or
+    the same one twice."""
 
     reference: str
     candidate: str

@@ -50,7 +50,7 @@ ENTRIES: Mapping[str, type] = {
     "chunks": dict,
     "ppl_definition": dict,
 }
-# What comes of values that no run holds.
+# What values that no run holds may raise.
 CONTRADICTIONS = (
     ArithmeticError,
     AttributeError,
@@ -70,8 +70,9 @@ INTERRUPTED = "interrupted"
 
 
 def look_at(record: Mapping[str, Any], is_held: bool) -> dict[str, Any]:
-    """A record as it stands: done, running, failed, or stopped, which is what it calls running
-    while nobody holds the run, whatever ended the process. A stage at work then stopped too."""
+    """A record with the state that the run is in: done, running, failed, or stopped. A record that
+    says running while no process holds the run is of one that stopped, whatever ended its process;
+    so are its running stages."""
     state, error = record.get("state"), record.get("error")
     message = error.get("message") if isinstance(error, dict) else None
     was_interrupted = state == "failed" and message == INTERRUPTED
@@ -145,17 +146,18 @@ class RunDirectory:
         return record
 
     def look(self, read: Callable[[], dict[str, Any]] | None = None) -> dict[str, Any]:
-        """run.json as it stands now; see `look_at`. InputError as of `read`, in whose place another
-        reader of it may be given."""
+        """run.json with the state that the run is in now (`look_at`). read: a function that reads
+        it instead of `self.read`. InputError where it is missing, damaged or of another schema."""
         read = read or self.read
         record = read()
         if record.get("state") == "running":
-            # Read again if nobody holds it: who did may have finished it in between.
+            # Read again if no process holds it: the one that did may have finished it in between.
             record = record if self.holder() is not None else look_at(read(), is_held=False)
         return look_at(record, is_held=True)
 
     def how_to_finish(self) -> str:
-        """The remedy where a run is not done: the command that goes on, unless one is at it."""
+        """The remedy where a run is not done: to wait where a process works on it, else the command
+        that continues it."""
         record = self.look()
         if record["state"] == "running":
             return "wait until it is done"
@@ -163,8 +165,8 @@ class RunDirectory:
         return f"go on with it: {command}" if command else GO_ON
 
     def read_searched(self) -> dict[str, Any]:
-        """run.json of a run with searches and a recipe of its own. InputError as of `read`, and for
-        a comparison."""
+        """run.json of a run with searches and a recipe of its own. InputError where it is missing,
+        damaged or of another schema, and for a comparison."""
         record = self.read()
         if is_comparison(record):
             raise InputError(
@@ -180,7 +182,7 @@ class RunDirectory:
         return record
 
     def check_free(self) -> None:
-        """Raise InputError if the directory holds something that is no run."""
+        """Raise InputError if the directory holds anything but a run."""
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file", "choose another --out directory")
         if self.path.exists() and any(not _is_ours(p) for p in self.path.iterdir()):
@@ -196,10 +198,11 @@ class RunDirectory:
         )
 
     def check_spec(self, spec: dict[str, Any]) -> None:
-        """Raise InputError, naming the difference, if the run here was asked for otherwise."""
+        """Raise InputError, naming the difference, if the run here has other options."""
         there = self.read()["spec"]
         for key, value in spec.items():
-            # An option that the version which began the run did not know was off, or as by default.
+            # An option that is missing was not known to the version that began the run: it was
+            # off, or had its default.
             found = there.get(key, LATER.get(key, None if value else value))
             if key not in NOT_BINDING and found != value:
                 raise InputError(
@@ -290,7 +293,7 @@ class RunDirectory:
             return False
 
     def holder(self) -> int | None:
-        """The process that works on the run; None if nobody does."""
+        """The process that works on the run; None if none does."""
         try:
             with open(self.path / ".lock") as file:
                 try:
@@ -303,7 +306,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for this process; the system lets go of it however the process ends."""
+        """Hold the run for this process; the system releases it however the process ends."""
         try:
             with report_full_disk(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -337,7 +340,7 @@ class RunDirectory:
 
 def _check_columns(name: str, file: pq.ParquetFile, size: int) -> None:
     """Raise ValueError for a table of a run with columns of other types than it is written with, or
-    with more rows than so many bytes can tell apart."""
+    with more rows than a file of `size` bytes can hold."""
     if file.metadata.num_rows > 1000 + size:
         raise ValueError(f"it claims {file.metadata.num_rows:,} rows in {size:,} bytes")
     known = {field.name: field.type for field in TABLES.get(name, ())}
@@ -348,8 +351,9 @@ def _check_columns(name: str, file: pq.ParquetFile, size: int) -> None:
 
 @contextlib.contextmanager
 def reads_run(path: Path) -> Iterator[None]:
-    """Turn what goes wrong over values that no run holds into an InputError: files of a run that
-    were changed, or are of several runs, contradict each other in more ways than can be listed."""
+    """Turn errors inside the block that come of values which no run holds into an InputError. Files
+    that were changed, or are of several runs, contradict each other in more ways than can be
+    checked one by one."""
     try:
         yield
     except CONTRADICTIONS as error:
@@ -362,8 +366,8 @@ def reads_run(path: Path) -> Iterator[None]:
 
 
 def take_lock(file: IO[Any]) -> None:
-    """Lock for this process alone. BlockingIOError if another holds it for longer than a glance,
-    which is what `holder` takes."""
+    """Lock a file for this process alone. BlockingIOError if another process holds it for longer
+    than `holder` does, which locks it for a moment to see whether it is free."""
     for _ in range(LOCK_TRIES):
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,5 @@
-"""What a path that a user gave leads to, so that one given in another's place is recognised."""
+"""What a path that a user gave leads to, so that a model given in place of a run, or a run in place
+of a model, is recognised."""
 
 import os
 import re
@@ -51,6 +52,6 @@ def find_run(path: Path) -> str:
 
 
 def default_out(model: str) -> Path:
-    """Where a run of `model` goes unless told otherwise."""
+    """The directory of a run of `model` where none is given."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.rstrip("/").rpartition("/")[2]).strip("-.")
     return Path("reports") / (name or "run")

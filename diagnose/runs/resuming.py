@@ -1,4 +1,4 @@
-"""The command that carries out a spec, and the one that goes on with a run that stopped."""
+"""The command that carries out a spec, and the one that continues a run that stopped."""
 
 import os
 import shlex
@@ -46,7 +46,7 @@ def spec_arguments(
 
 
 def write_resuming(record: Mapping[str, Any], out: Path) -> str | None:
-    """The command, to be pasted into a shell, that goes on with the run in `out`; None for a record
+    """The command, to be pasted into a shell, that continues the run in `out`; None for a record
     of another version. It begins with a `cd` where the record's paths are relative to elsewhere."""
     try:
         spec = read_spec(record["spec"])
@@ -60,7 +60,7 @@ def write_resuming(record: Mapping[str, Any], out: Path) -> str | None:
     )
     words = spec_arguments(spec, out.absolute() if moves else out, leave_out_defaults=True)
     if record.get("device"):
-        # On what it was begun; where there are GPUs `auto` would be another kind.
+        # The kind of device that it was begun on; where there are GPUs `auto` could choose another.
         words.insert(1, f"--device={record['device']}")
     command = shlex.join(["awqscope", *words])
     return f"cd {shlex.quote(str(began))} && {command}" if moves else command

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-# What reading a table that is damaged comes to.
+# What reading a damaged table may raise.
 DAMAGES = (ArithmeticError, LookupError, OSError, TypeError, ValueError, pa.ArrowException)
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 

@@ -12,7 +12,8 @@ UNLIKE = "the checkpoint on disk is not what the recipe says"
 
 def explain_type(served: Mapping[str, Any], instead: Mapping[str, Any] | None) -> str:
     """Why a checkpoint cannot be served in its type, and what to do. served, instead: what
-    `served_type.measure_type` gave of that type, and of WIDE."""
+    `measure_type` (diagnose/proof/served_type.py) gave in that type, and in WIDE; None where WIDE
+    was not tried."""
     what = (
         f"in {served['dtype']}, the type that the checkpoint names, {served['place']} overflows "
         "and the answer is NaN"
@@ -40,8 +41,8 @@ def write_measured_type(served: Mapping[str, Any]) -> str:
 def describe_type(
     dtype: str, headline: Mapping[str, Any], proof: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What is known of serving a checkpoint in its type; see `write_type`. headline: of its run,
-    whose largest activation of the uniform model stands for any recipe's. proof: where there is
+    """What is known of serving a checkpoint in its type, as `write_type` takes it. headline: of its
+    run; the uniform model's largest activation stands for any recipe's. proof: where there is
     one."""
     found = (headline.get("range") or {}).get("uniform") or {}
     largest, most = found.get("largest"), LARGEST[dtype]

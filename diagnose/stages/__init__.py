@@ -1,2 +1,2 @@
-"""The measuring stages of a run, from the AWQ search to the units worth promoting. Each reads and
-writes the run directory; what it decides is decided by pure functions elsewhere."""
+"""The stages of a run in order, from the AWQ search to the proof, and those of a comparison. Each
+reads and writes the run directory; what it decides is decided by pure functions elsewhere."""

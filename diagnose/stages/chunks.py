@@ -64,8 +64,8 @@ def plan_sweep(
 
 def choose_size(count: int, length: int, most: int, workers: int) -> int:
     """How many of `count` windows make a chunk: at most `most`, and few enough that every worker of
-    several has CHUNKS_A_WORKER of them; all, or whole batches, at least one, so that a window is
-    computed beside the same ones whatever the chunk."""
+    several has CHUNKS_A_WORKER of them. A chunk is all windows or whole batches, at least one: a
+    window is then in a batch with the same other windows whatever the chunk."""
     batch = batch_size(length)
     share = most if workers == 1 else math.ceil(count / (workers * CHUNKS_A_WORKER))
     size = min(most, share)
@@ -87,8 +87,8 @@ def fix_chunks(
 def finish_tasks(
     tasks: Sequence[Task], run: RunDirectory, workers: Workers, on_step: OnStep
 ) -> None:
-    """Carry out those of the tasks whose files are not there whole. on_step: told the steps of all
-    that are done."""
+    """Carry out the tasks of which a file is missing or damaged. on_step: told the steps of all
+    tasks that are done."""
     there = {name for task in tasks for name in task.leaves if run.holds(name)}
     missing = list_missing(tasks, there)
     before = sum(task.steps for task in tasks) - sum(task.steps for task in missing)
@@ -108,7 +108,7 @@ def _sweep_chunk(
     device: torch.device,
     on_step: OnStep,
 ) -> None:
-    """The work of one chunk; see `swept_chunks`."""
+    """Sweep one chunk and write its result to `file` in the run (see `swept_chunks`)."""
     activations, weights = ActivationLog(), WeightLog(group or int)
     ranges = RangeLog(len(windows)) if group else None
     scores = run_sweep(
@@ -141,9 +141,10 @@ def swept_chunks(
 ) -> list[dict[str, Tensor]]:
     """Run the plan chunk by chunk, keeping each chunk's result in work/ until the run is done.
 
-    group: keep `activations.…` and `ranges.…` of every chunk too, and `weights.…`, which are the
-    same for all, of the first; it gives the size of the weight groups for a number of inputs. It,
-    `reduce` and the plan must go to other processes: functions of modules.
+    group: gives the size of the weight groups for a number of inputs. Where it is given,
+    `activations.…` and `ranges.…` of every chunk are kept too, and `weights.…`, which are the same
+    for all, of the first. `group`, `reduce` and the plan are pickled on their way to other
+    processes, so they must be functions of modules.
     """
     model, windows = inputs.model, inputs.windows
     chunks = fix_chunks(run, name, windows, planned_windows(run, name), workers)

@@ -1,7 +1,7 @@
 """A comparison: a checkpoint that somebody else made, block by block against its reference.
 
-Its result is a run directory with the candidate in the uniform model's place. What asks for AWQ
-searches of the run's own (units, recipe, checkpoint, proof) is skipped.
+Its result is a run directory with the candidate in the uniform model's place. Stages that need AWQ
+searches of the run's own (those for units, recipe, checkpoint and proof) are skipped.
 """
 
 import os
@@ -120,7 +120,7 @@ def describe_candidate(candidate: Candidate) -> dict[str, Any]:
 
 
 def note_padding(candidate: Candidate) -> tuple[str, ...]:
-    """What is said before a comparison of a vocabulary that was rounded up."""
+    """A note, shown before a comparison, where the candidate's vocabulary was rounded up."""
     if not candidate.padding:
         return ()
     return (f"{candidate.path}: {write_padding(candidate.padding)}",)
@@ -168,8 +168,12 @@ def run_comparison(
     on_plan: OnPlan = lambda plan: None,
     on_note: OnNote = lambda note: None,
 ) -> RunDirectory:
-    """Carry out `spec` in the directory `out`, going on where an earlier process stopped; errors as
-    of `run_pipeline`."""
+    """Carry out `spec` in the directory `out`, continuing where an earlier process stopped.
+
+    on_progress(stage, done, total). placement: where its tasks are carried out. on_plan: told the
+    plan before it starts; on_note: before that, what a user should know of the inputs. InputError
+    for unusable input, another run in `out`, a process that already works on it, or a full disk.
+    """
     check_specs(spec.valid_texts)
     named = {
         "source": spec.reference,
@@ -186,8 +190,8 @@ def plan_comparison(
     placement: Placement = HERE,
     on_note: OnNote = lambda note: None,
 ) -> MemoryPlan:
-    """The plan by which `run_comparison` would begin or go on in `out`; notes and InputErrors as
-    there."""
+    """The plan by which `run_comparison` would begin or continue in `out`. on_note: told what a
+    user should know of the inputs. InputError for unusable input, and for another run in `out`."""
     check_specs(spec.valid_texts)
     return foresee(spec.to_json(), partial(prepare_comparison, spec), out, placement, on_note)
 
@@ -222,13 +226,13 @@ def compare_stage(
 
 
 def weight_group(inputs: int) -> int:
-    """Inputs of a weight group of a linear with so many inputs."""
+    """Inputs of a weight group of a linear with `inputs` inputs."""
     return inputs if inputs % WEIGHT_GROUP else WEIGHT_GROUP
 
 
 def place_rows(places: tuple[str, ...], swept: Sweep, seed: int) -> list[dict[str, Any]]:
-    """What the places outside the blocks cost: as blocks.parquet has of a block alone, and the KL
-    if that place were restored."""
+    """What each place outside the blocks costs: the columns that blocks.parquet has of an isolated
+    block, and the KL where that place alone is the reference's."""
     resampler = Resampler(len(swept.scores["kl.uniform"]), seed)
     return [
         {
@@ -263,7 +267,7 @@ def unit_rows(candidate: Candidate) -> list[dict[str, Any]]:
 
 
 def weight_rows(compared: Compared, swept: Sweep) -> list[dict[str, Any]]:
-    """Rows of weights.parquet: the linears of blocks of which nothing but weights differs."""
+    """Rows of weights.parquet: the linears of blocks in which only linears' weights differ."""
     model, candidate = compared.model, compared.candidate
     return [
         {

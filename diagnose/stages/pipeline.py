@@ -79,10 +79,10 @@ Action = Callable[[RunDirectory, Workers, OnProgress], None]
 
 @dataclass(frozen=True)
 class Work:
-    """What a spec comes to once its inputs are read. description: the first run.json. stages: by
-    name, what carries each out, or why it does not apply. plan: the plan in a directory and a
-    for workers, given windows a chunk by stage where they are decided. notes: what is to be said of
-    the inputs before it begins."""
+    """The work that a spec asks for, once its inputs are read. description: the first run.json.
+    stages: by name, what carries each out, or why it does not apply. plan: makes the plan for a
+    directory and workers, given windows a chunk by stage where they are decided. notes: what a user
+    should know of the inputs before it begins."""
 
     description: dict[str, Any]
     stages: Mapping[str, Action | str]
@@ -122,14 +122,14 @@ def run_pipeline(
     on_plan: OnPlan = lambda plan: None,
     on_note: OnNote = lambda note: None,
 ) -> RunDirectory:
-    """Carry out `spec` in the directory `out`, going on where an earlier process stopped.
+    """Carry out `spec` in the directory `out`, continuing where an earlier process stopped.
 
     on_progress(stage, done, total). placement: where its tasks are carried out. on_plan: told the
     plan before it starts; on_note: before that, what a user should know of the inputs.
-    InputError for unusable input, another run in `out`, a process that is already at it, or a full
-    disk; the run directory then says so too.
+    InputError for unusable input, another run in `out`, a process that already works on it, or a
+    full disk. Errors of the stages are recorded in run.json too.
     """
-    # A name mistyped is not to be told as the options of another run.
+    # First, so that a mistyped name is not reported as an option that differs from the run there.
     check_specs((spec.calib, *spec.valid_texts))
     texts = " or ".join(spec.valid_texts)
     named = {"source": spec.model, "calibration": spec.calib, "ppl_definition": texts}
@@ -143,8 +143,8 @@ def plan_pipeline(
     placement: Placement = HERE,
     on_note: OnNote = lambda note: None,
 ) -> MemoryPlan:
-    """The plan by which `run_pipeline` would begin or go on in `out`; notes and InputErrors as
-    there."""
+    """The plan by which `run_pipeline` would begin or continue in `out`. on_note: told what a user
+    should know of the inputs. InputError for unusable input, and for another run in `out`."""
     check_specs((spec.calib, *spec.valid_texts))
     return foresee(spec.to_json(), partial(prepare_run, spec), out, placement, on_note)
 
@@ -156,7 +156,9 @@ def foresee(
     placement: Placement,
     on_note: OnNote = lambda note: None,
 ) -> MemoryPlan:
-    """The plan by which `conduct` would begin or go on in `out`; notes and InputErrors as there."""
+    """The plan by which `conduct` would begin or continue in `out`. on_note: told what a user
+    should know of the inputs. InputError for unusable input, and where `out` holds anything but
+    this run."""
     return_freed_tensors()
     run = RunDirectory(out)
     chunks = _read_chunks(run, spec)
@@ -187,8 +189,9 @@ def conduct(
     on_plan: OnPlan,
     on_note: OnNote,
 ) -> RunDirectory:
-    """Carry out a spec of any kind; see `run_pipeline`. named: the inputs, entries of the
-    description, that must not change between two attempts, and what a user calls them."""
+    """Carry out a spec of any kind; `prepare` makes its work. named: the inputs, entries of the
+    description, that must not change between two attempts, and what a user calls them. The other
+    arguments and the errors are those of `run_pipeline`."""
     return_freed_tensors()
     run = RunDirectory(out)
     chunks = _read_chunks(run, spec)
@@ -197,7 +200,7 @@ def conduct(
         with run.lock():
             _check_unchanged(run, work.description, named)
         return run
-    # Who works decides what there is to share: they come first, and leave before the proof.
+    # The plan depends on the workers: they are opened first, and closed before the proof.
     with contextlib.ExitStack() as opened:
         workers = opened.enter_context(open_workers(placement, run))
         plan = work.plan(out, workers, chunks)
@@ -291,7 +294,7 @@ def _carry_out_stages(
 
 
 def _record_failure(run: RunDirectory, error: dict[str, str]) -> None:
-    """Leave the reason in run.json; on a full disk the record that is there has to do."""
+    """Write the reason to run.json; on a full disk the record stays as it is."""
     try:
         run.update(state="failed", error=error)
     except (InputError, MemoryError, OSError):

@@ -81,9 +81,9 @@ def requantize_stage(
 
 
 def _run_proof(run: RunDirectory, *options: str, budget: int | None = None) -> int:
-    """Carry out a proof in a fresh process within `budget` bytes, None for the run's own; the most
-    bytes that it held. InputError for what a user can mend, too little memory included;
-    RuntimeError with the end of its stderr for anything else."""
+    """Carry out a proof in a fresh process within `budget` bytes, None for the run's own; returns
+    the most bytes that the process held. InputError for what a user can mend, too little memory
+    included; RuntimeError with the end of its stderr for anything else."""
     command = [*PROOF, str(run.path.resolve()), *options, "--until-stdin-closes"]
     if budget is None:
         budget = run.read().get("memory_plan", {}).get("budget")
@@ -113,9 +113,9 @@ def _run_proof(run: RunDirectory, *options: str, budget: int | None = None) -> i
 def prove_checkpoint(
     run: RunDirectory, subject: Subject, progress: OnProgress, budget: int | None = None
 ) -> dict[str, Any]:
-    """Measure another checkpoint made from a run's searches from disk in a fresh process, as a run
-    does its own; the proof, which is then in the checkpoint's directory too. The subject's model
-    must be a directory. budget: bytes that may be had, None for as many as the run.
+    """Prove another checkpoint made from a run's searches, measured from disk in a fresh process;
+    returns the proof, which is written to the checkpoint's directory too. The subject's model must
+    be a directory. budget: bytes that may be had, None for as many as the run has.
 
     InputError where it cannot be carried out, KeyboardInterrupt where it is stopped: both say that
     the checkpoint is whole, and how to prove it later.
@@ -191,9 +191,9 @@ def write_model_card(
     dtype: str | None = None,
     requantized: bool = False,
 ) -> None:
-    """Write the checkpoint's README.md, or awqscope's part of the one that is there, else of the
-    source model's. proof: None if it was not proved; serving: what servers make of it, None where
-    that is not known. See `CardSubject`."""
+    """Write the checkpoint's README.md: awqscope's part of it, with the rest of the card that is
+    there, else of the source model's. proof: None if it was not proved. serving: what servers make
+    of the checkpoint, None where that is not known. fmt, dtype, requantized: of `CardSubject`."""
     subject = CardSubject(
         record=run.read(),
         recipe=recipe,

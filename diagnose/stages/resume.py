@@ -1,4 +1,4 @@
-"""What an unfinished run has left, looked at before it goes on: a stage whose files are damaged or
+"""What an unfinished run has left, checked before it continues: a stage whose files are damaged or
 gone is done again, and with it the stages that write into the same files."""
 
 from collections.abc import Callable, Mapping

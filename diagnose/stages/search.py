@@ -25,9 +25,9 @@ def search_stage(
 ) -> None:
     """The AWQ search of every block at both widths.
 
-    Here, it goes along with the calibration stream. Elsewhere, a block is a task: this process
-    takes the stream through the unquantized blocks, and leaves what each begins with in work/ until
-    the block is searched.
+    In this process blocks are searched while the calibration stream goes through them. With other
+    workers a block is a task: this process takes the stream through the unquantized blocks, and
+    keeps the input of each in work/ until the block is searched.
     """
     model, schemes = inputs.model, list(spec.schemes.values())
     blocks = model.blocks

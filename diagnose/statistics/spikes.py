@@ -29,9 +29,9 @@ class BlockDamage:
 class Thresholds:
     """When a block is flagged.
 
-    z: robust z-score of its log KL among the other blocks. ratio: at least so many times their
-    median (statistically extreme is not yet worth repairing). delta_ppl: flag any block above this,
-    whatever its peers. top_k: flag the k worst instead of asking who stands out.
+    z: robust z-score of its log KL among the other blocks. ratio: its KL is at least this many
+    times their median (statistically extreme is not yet worth repairing). delta_ppl: flag any block
+    above this, whatever its peers. top_k: flag the k worst instead of those that stand out.
     """
 
     z: float = 3.5

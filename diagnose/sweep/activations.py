@@ -139,8 +139,8 @@ class ActivationLog:
         self.sites: dict[tuple[int, str], SiteStatistics] = {}
 
     def observe(self, block: int, site: str, reference: Tensor, uniform: Tensor) -> None:
-        """Take in a batch; see `run_sweep`. A few tokens at a time: the temporaries of a whole
-        batch would be the sweep's largest."""
+        """Add a batch of both models' activations, as `run_sweep` gives it. A few tokens at a time:
+        the temporaries of a whole batch would be the sweep's largest."""
         statistics = self.sites.setdefault((block, site), SiteStatistics())
         statistics.begin()
         tokens = max(1, ELEMENTS_A_STEP // reference.shape[-1])

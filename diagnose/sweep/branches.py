@@ -19,9 +19,9 @@ CONTROL = "control"
 
 @dataclass(frozen=True)
 class Branch:
-    """A model that follows the trunk `prefix` up to `block`, gives that block's linears `widths`
-    (those not named are the reference's, and so is a block of which none is), and follows the trunk
-    `suffix`'s weights after it. Where the trunks' embeddings and heads differ, those before and
+    """A model that is the trunk `prefix` up to `block`, gives that block's linears `widths` (those
+    not named are the reference's; with no widths the whole block is), and has the weights of the
+    trunk `suffix` after it. Where the trunks' embeddings and heads differ, those before and
     after the blocks go with them."""
 
     name: str
@@ -92,7 +92,8 @@ def block_branches(model: SourceModel, low: int, kept: frozenset[str]) -> tuple[
 
 
 def view_branches(uniform: Sequence[Widths]) -> tuple[Branch, ...]:
-    """The same for a uniform model with these widths in each block."""
+    """The three views of every block, and the control, for a uniform model whose blocks have these
+    widths."""
     branches = []
     for block, widths in enumerate(uniform):
         quantized = _freeze(widths)

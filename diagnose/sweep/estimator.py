@@ -156,7 +156,7 @@ def estimate_units(
         deltas: dict[str, dict[int, Tensor]] = {linear: {} for linear in linears}
         for width in bits:
             widths = dict.fromkeys(linears, width)
-            # Of what is stored besides, norms and routers, the rounding is no unit's.
+            # Norms and routers are rounded as they are stored too, but belong to no unit.
             for linear, reference, weight in swappable.pairs(swappable.weights(widths)):
                 # In place: the effective weights themselves are not needed.
                 deltas[linear][width] = weight.sub_(reference)

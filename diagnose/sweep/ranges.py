@@ -4,8 +4,8 @@
 Watched are the inputs and outputs of every module without children: linears, norms, activation
 functions and routers, inside of blocks and in the head. In the basis of the reference a linear of
 the uniform model sees other inputs than where it is served: AWQ's scales are taken out of them, and
-of what is scaled back. What is no module's input or output, the logits of attention among it, is
-not seen.
+of what is scaled back. Only inputs and outputs of modules are seen, so the logits of attention are
+not.
 """
 
 import re
@@ -96,7 +96,8 @@ class RangeLog:
         self._windows: dict[str, Tensor] = {}
 
     def note(self, block: int, model: str, windows: slice, found: Found) -> None:
-        """Take in what `windows` gave in a block, or OUTSIDE; see `RangeWatch.take`."""
+        """Add the largest values that `windows` gave in a block, or OUTSIDE of all. found: what
+        `RangeWatch.take` gave."""
         by_window = self._windows.setdefault(model, torch.zeros(self._count))
         here = by_window[windows]
         for (name, part), values in found.items():

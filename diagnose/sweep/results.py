@@ -1,5 +1,6 @@
 """The sweep's results on their way to tables: what is kept of each chunk, and the tables made of
-all chunks. Decisions are in `spikes.py` and `refine.py`; here is bookkeeping."""
+all chunks. What is flagged is decided in `statistics/spikes.py`, what is promoted in
+`promotions.py`; here is bookkeeping."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -52,7 +52,7 @@ class WeightLog:
         self._found: dict[str, Tensor] = {}
 
     def observe(self, block: int, linear: str, reference: Tensor, effective: Tensor) -> None:
-        """Take in a linear; see `run_sweep`."""
+        """Add the error of a linear, as `run_sweep` shows it to an inspector."""
         group = self._group(reference.shape[1])
         for column, values in measure_error(reference, effective, group).items():
             self._found[f"{block}.{linear}.{column}"] = values.cpu()

@@ -1,1 +1,2 @@
-"""A finished run opened again, to measure other recipes with its searches and texts."""
+"""A finished run opened again: other recipes, or mixes of widths, measured with its searches and
+texts."""

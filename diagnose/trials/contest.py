@@ -1,4 +1,4 @@
-"""A recipe against cheap ones of equal bytes, all measured: with a run's own searches and text."""
+"""A recipe against cheap ones of equal bytes, all measured with a run's own searches and text."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -50,7 +50,7 @@ def open_course(run: RunDirectory, model: str | None) -> Course:
 def better(
     course: Course, scores: Scores, recipe: Recipe, room: float, progress: OnProgress
 ) -> Recipe:
-    """`recipe` bettered by measured swaps within `room` bytes of units (see `swaps.py`)."""
+    """`recipe` bettered by measured swaps within `room` bytes of units (`swaps.py`)."""
     run, spec, inputs = course.run, course.spec, course.inputs
     uniform = run.read()["headline"]["kl"]["uniform"]
     gains = {
@@ -77,7 +77,7 @@ def better(
 
     starts = {"summed": recipe.bits, "in context": contextual.bits}
     found = better_recipe(shifted, starts, room, measure)
-    # What the best sum may be missed by says nothing of a recipe that is chosen by measuring.
+    # The gap to the best sum says nothing of a recipe that is chosen by measuring.
     provenance = {
         **{name: value for name, value in recipe.provenance.items() if name != "gap"},
         "predicted": asdict(scores.predict(found.bits)),

@@ -26,8 +26,8 @@ from awqscope.mixedprec.scheme import FP16_BITS
 @dataclass(frozen=True)
 class OpenedRun:
     """A run and what it worked on. models: the bits of every unit by model: `uniform`, `mixed` once
-    there is a recipe, and `reference`, which names none. extra_bytes: unit -> what its promotion
-    adds; kept units are not in it."""
+    there is a recipe, and `reference`, whose mapping is empty. extra_bytes: unit -> bytes that its
+    promotion adds; kept units are not in it."""
 
     run: RunDirectory
     spec: RunSpec
@@ -40,7 +40,7 @@ class OpenedRun:
 
 def open_source(run: RunDirectory, model_name: str | None, dtype: str | None = None) -> SourceModel:
     """The run's model, at `model_name` where it has moved, to be served in the run's type or in
-    `dtype`. InputError for another, or none."""
+    `dtype`. InputError where there is no model, or another one."""
     record = run.read_searched()
     spec = RunSpec.from_json(record["spec"])
     try:
@@ -70,7 +70,7 @@ def open_source(run: RunDirectory, model_name: str | None, dtype: str | None = N
 
 
 def _or_where(record: Mapping[str, Any]) -> str:
-    """Where a relative path of the run's spec would be found, as another remedy."""
+    """A further remedy where the run's model is a relative path: where to give the command."""
     began = record.get("directory")
     is_path = not Path(record["spec"]["model"]).is_absolute()
     return f", or give the command in {began}" if began and is_path else ""

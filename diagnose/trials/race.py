@@ -1,7 +1,7 @@
 """Recipes measured in full, side by side: each is a whole model on the run's text.
 
-What a recipe comes to is predicted from its units one by one; whether it is the better choice is
-only known once the models themselves have been measured. All go through one pass over the weights,
+A recipe's damage is predicted from its units one by one; whether it is the better choice is only
+known once the models themselves have been measured. All go through one pass over the weights,
 as in the sweep; recipes that agree up to a block share what is computed up to there.
 """
 

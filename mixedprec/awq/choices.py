@@ -65,7 +65,7 @@ def load_search(path: Path) -> BlockSearch:
 
 
 def load_searches(folder: Path, block: int, widths: tuple[int, ...]) -> dict[int, BlockSearch]:
-    """The searches of one block at each of `widths`. InputError as of `load_search`."""
+    """The searches of one block at each of `widths`. InputError where one is missing or damaged."""
     return {bits: load_search(search_path(folder, block, bits)) for bits in widths}
 
 

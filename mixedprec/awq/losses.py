@@ -144,7 +144,7 @@ class SecondMoment:
 
 
 def second_moment(inputs: Tensor) -> SecondMoment:
-    """The second moment of inputs [T, K] at hand."""
+    """The second moment of the inputs [T, K]."""
     is_gram = inputs.shape[0] >= inputs.shape[1]
     return SecondMoment(inputs.T @ inputs if is_gram else inputs, is_gram)
 
@@ -167,7 +167,7 @@ def survivors(heavy: Tensor, losses: Tensor, seen: float, errors: float) -> list
     are estimated as heavy + Σ losses / seen. With r the ratio of a candidate's to the leader's, the
     residuals l − r·l_leader of m parts give the standard error of r, √(m·(1 − seen))·sd / seen /
     total (sampling without replacement: none in the end). A candidate stays while r is within
-    `errors` standard errors of 1. Fewer than RACE_FEWEST parts drop nobody but those without a
+    `errors` standard errors of 1. Fewer than RACE_FEWEST parts drop only candidates without a
     finite loss.
     """
     totals = heavy + losses.sum(1) / seen

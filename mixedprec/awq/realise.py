@@ -103,9 +103,9 @@ def norm_offset(norm: nn.Module) -> float:
 def _fold_into_norm(
     name: str, norm: Any, scales: Tensor, dtype: torch.dtype
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-    """The parameters of the norm `name` over `scales`, rounded to `dtype`; what they come to in the
-    basis of the reference; and the scales that undo exactly what was stored: the rounding of a
-    norm's weight then costs nothing."""
+    """The parameters of the norm `name` divided by `scales` and rounded to `dtype`; the same in the
+    basis of the reference; and the scales that undo exactly what was stored, so that the rounding
+    of a norm's weight costs nothing."""
     offset = norm_offset(norm)
     weight = norm.weight.float()
     gain = weight + offset

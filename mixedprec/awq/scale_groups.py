@@ -1,5 +1,5 @@
 """Which linears of a block share AWQ scales, and what takes the inverse: the family's table, or
-autoawq's registry, without what a model at hand has no place for."""
+autoawq's registry, without scales that the model has no place for."""
 
 from typing import Any
 

@@ -1,7 +1,9 @@
-"""The AWQ search streamed over a model: a block is read, searched at every wanted width, and gone.
+"""The AWQ search streamed over a model: a block is read, searched at every wanted width, and
+dropped.
 
 autoawq judges a block on the inputs that the *unquantized* blocks before it give, so blocks do not
-depend on each other's results: a stopped search goes on at the first block without a file.
+depend on each other's results: a search that was stopped continues at the first block without a
+file.
 """
 
 import copy
@@ -56,7 +58,7 @@ from awqscope.mixedprec.ranking import least_at
 from awqscope.mixedprec.scheme import Scheme
 
 SCALING_TOLERANCE = 1e-3
-# Of a mixture's tokens so many must go to the same experts, scaled or not.
+# The share of a mixture's tokens that must go to the same experts, scaled or not.
 MOST_CHOICES = 0.9
 # Of 4,096 tokens at once an expert of 128, eight a token, sees 256.
 MIXTURE_BATCHES = 16
@@ -303,8 +305,9 @@ def search_from(
     """Search block `number` of `model` at each scheme, one file a width in `folder`.
 
     hidden: the calibration stream [n, length, d] before the block, which becomes the one after it.
-    kwargs: what the block is called with beside it. device, space: as of `search_block`. InputError
-    for activations that are not finite.
+    kwargs: what the block is called with beside it. device: what computes. space: where the inputs
+    and outputs that linears are judged on are kept; None for memory. InputError for activations
+    that are not finite.
     """
     name, block = model.prefix(number), model.read_block(number, device)
     groups = find_scale_groups(model.family, model.config.model_type, model.block_shell(0))

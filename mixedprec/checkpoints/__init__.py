@@ -1,1 +1,2 @@
-"""Checkpoints: written from a recipe, read back, held against servers, and those of others."""
+"""Checkpoints: written from a recipe, read back, checked against the rules of servers; and
+checkpoints that other tools made, opened and decoded."""

@@ -1,5 +1,5 @@
-"""Where a candidate differs from its reference beside the linears of the blocks: outside of the
-blocks, and in what surrounds the linears inside of one."""
+"""Where a candidate differs from its reference besides the linears of its blocks: outside the
+blocks, and in the other parameters inside one, such as norms and biases."""
 
 import torch
 from torch import nn

@@ -1,8 +1,8 @@
-"""A checkpoint that somebody else made, against the reference it came from: opened, checked and
-read as the reference is, with every packed linear as the weight that it stands for.
+"""A checkpoint that another tool made: opened and checked against the reference that it came from,
+and read like any model, with every packed linear as the weight that it stands for.
 
-Blocks come whole, norms and biases included: AWQ folds its scales into norms, so that a linear of
-another tool's cannot be set beside the reference's alone.
+Blocks are read whole, norms and biases included: AWQ folds its scales into norms, so that a single
+linear of such a checkpoint cannot be compared with the reference's.
 """
 
 from collections import defaultdict
@@ -66,7 +66,8 @@ class Candidate(SourceModel):
     padding: int = field(default=0, kw_only=True)
 
     def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """As of any model; the weight of a packed linear is float32, or `dtype`."""
+        """Tensors by name, as `dtype` or in the stored type; the weight of a packed linear as
+        `dtype` or in float32."""
         found: dict[str, Tensor] = {}
         for name in names:
             linear = name.removesuffix(".weight")
@@ -129,8 +130,8 @@ class Candidate(SourceModel):
 
 
 def _read_quantization(path: Path, raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What the checkpoint says of its quantization: an entry of config.json, or AutoGPTQ's own file
-    of old."""
+    """What the checkpoint says of its quantization: an entry of config.json, or the file that old
+    versions of AutoGPTQ wrote instead."""
     found = raw.get("quantization_config") or raw.get("compression_config")
     old = path / "quantize_config.json"
     if found is None and old.exists():
@@ -144,8 +145,8 @@ def _read_quantization(path: Path, raw: Mapping[str, Any]) -> Mapping[str, Any] 
 
 
 def check_architecture(reference: PretrainedConfig, candidate: PretrainedConfig) -> None:
-    """Raise InputError, naming the first entry of config.json that makes of the candidate another
-    function than the reference, whatever their weights."""
+    """Raise InputError, naming the first entry of config.json by which candidate and reference
+    would compute different functions even with equal weights."""
     ours, theirs = reference.to_dict(), candidate.to_dict()
     # Tools leave notes of their own in config.json: what the architecture does not know is one.
     known = set(type(reference)().to_dict())

@@ -67,7 +67,7 @@ def _refuse(what: str, remedy: str = "compare a checkpoint of another format") -
 
 def _dequantize(codes: Tensor, zeros: Tensor, scales: Tensor, groups: Tensor | None) -> Tensor:
     """(codes − zeros) · scales in float32 [N, K], from codes [N, K] and zeros and scales [N, G].
-    groups [K]: the group of each input, where groups are no runs of equal length."""
+    groups [K]: the group of each input, where groups are not runs of equal length."""
     rows, columns = codes.shape
     zeros, scales = zeros.float(), scales.float()
     if groups is not None:

@@ -206,8 +206,10 @@ def _read_experts(layer: Layer, groups: Groups) -> Reading:
 
 
 def read_in_sglang(layer: Layer, groups: Groups) -> Reading:
-    """SGLang: as vLLM, but a class goes before the parts, an entry of `ignore` that is no pattern
-    needs only be contained in the name, and a linear without a target is an error."""
+    """SGLang: ignored by its fused name, or else all of its parts, where an entry of `ignore` that
+    is not a pattern needs only be contained in a name. Then the first target in the file's order:
+    of the fused name, else of the class, else of the parts (the first's for all). A linear without
+    a target is an error."""
     fused = layer.parts != (layer.name,)
     asked = layer.parts if fused and layer.name not in groups.ignore else (layer.name,)
     ignored = [part for part in asked if _first_class(part, groups.ignore)]

@@ -55,7 +55,7 @@ def to_compressed_tensors(weight: Quantized) -> dict[str, Tensor]:
 
 def from_compressed_tensors(tensors: dict[str, Tensor], scheme: Scheme) -> Quantized:
     """What `to_compressed_tensors` packed; `scheme` comes from the checkpoint's config.json.
-    ValueError for tensors that do not belong together, or of other types."""
+    ValueError for tensors that are missing, do not belong together, or are of other types."""
     _require(tensors, "weight_packed", "weight_scale", "weight_shape")
     if not scheme.symmetric:
         _require(tensors, "weight_zero_point")
@@ -92,7 +92,8 @@ def to_gemm(weight: Quantized) -> dict[str, Tensor]:
 
 
 def from_gemm(tensors: dict[str, Tensor], scheme: Scheme) -> Quantized:
-    """What `to_gemm` packed. ValueError as of `from_compressed_tensors`."""
+    """What `to_gemm` packed. ValueError for tensors that are missing, do not belong together, or
+    are of other types."""
     _require(tensors, "qweight", "qzeros", "scales")
     codes, zeros = unpack_gemm(tensors["qweight"]), unpack_gemm(tensors["qzeros"])
     if tensors["scales"].ndim != 2:
@@ -110,7 +111,7 @@ def _require(tensors: dict[str, Tensor], *names: str) -> None:
 
 
 def _check_words(words: Tensor) -> None:
-    """Raise ValueError for what is no matrix of 32-bit words."""
+    """Raise ValueError unless `words` are a matrix of 32-bit words."""
     if words.dtype != torch.int32 or words.ndim != 2 or not words.numel():
         raise ValueError(f"packed words are {words.dtype} {list(words.shape)}, not an int32 matrix")
 
@@ -129,7 +130,7 @@ def _check_grid(codes: Tensor, scales: Tensor, zeros: Tensor, scheme: Scheme) ->
 
 def unpack_gemm(words: Tensor) -> Tensor:
     """AutoAWQ's int32 words [R, C / 8] to uint8 codes [C, R]: the transpose, in order. ValueError
-    as of `unpack`."""
+    for words that are not an int32 matrix."""
     _check_words(words)
     order = torch.argsort(torch.tensor(GEMM_ORDER))
     codes = unpack(words, 4, words.shape[1] * 8)

@@ -11,7 +11,7 @@ def count_padding(reference: int, candidate: int) -> int:
 
 
 def write_padding(padding: int) -> str:
-    """What is said of a candidate that has so many tokens more than its reference."""
+    """What is said of a candidate that has `padding` more tokens than its reference."""
     if padding == 1:
         return "its vocabulary has a token that the reference lacks, which is left out"
     return f"its vocabulary has {padding} tokens that the reference lacks, which are left out"

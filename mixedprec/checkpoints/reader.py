@@ -73,7 +73,7 @@ class StoredCheckpoint:
 
 def open_checkpoint(folder: Path) -> StoredCheckpoint:
     """Index a quantized checkpoint by its config.json and its files' headers. InputError where it
-    is damaged, or holds what no checkpoint of good faith does (`untrusted.py`)."""
+    is damaged, or holds what nobody writes in good faith (`mixedprec/files/untrusted.py`)."""
     again = "write it again from the run"
     check_directory(folder)
     source = folder / "config.json"
@@ -92,8 +92,8 @@ def open_checkpoint(folder: Path) -> StoredCheckpoint:
 
 
 def check_quantization(quantization: Any) -> None:
-    """Raise AttributeError, LookupError, TypeError or ValueError unless `quantization` is what a
-    checkpoint of ours says of itself: what `StoredCheckpoint.linear` needs to know."""
+    """Raise AttributeError, LookupError, TypeError or ValueError unless `quantization` has
+    the form that awqscope writes, with all that `StoredCheckpoint.linear` needs to know."""
     method = quantization["quant_method"]
     if method not in QUANTIZED_SUFFIXES:
         raise ValueError(f"the quantization method {method!r} is not ours")

@@ -1,4 +1,5 @@
-"""Which files vLLM and SGLang read of a directory, where they differ from what transformers reads.
+"""Which files of a directory vLLM and SGLang read, and what follows where transformers reads
+others.
 
 Read from vLLM 0.32 (model_executor/model_loader/default_loader.py and weight_utils.py) and SGLang
 0.5 (srt/model_loader/weight_utils.py): both read every safetensors file that no index leaves out.
@@ -36,7 +37,7 @@ def read_by_vllm(names: Collection[str], read_index: ReadIndex) -> frozenset[str
 
 
 def read_by_sglang(names: Collection[str], read_index: ReadIndex) -> frozenset[str] | str:
-    """The same of SGLang."""
+    """The files that SGLang reads, or why it refuses. names: of all files in the directory."""
     found = _matching(names, "*" + SAFETENSORS)
     if not found:
         return "it looks for weights in the directory itself only"
@@ -58,7 +59,7 @@ def check_files(
     read_index: ReadIndex,
     tensors: Callable[[str], Collection[str]],
 ) -> Iterator[Finding]:
-    """What follows for servers from reading other files than transformers, which reads `read`.
+    """A finding for each server that reads other files than transformers, which reads `read`.
 
     names: of all files in the directory. tensors: gives the names of those in a file.
     """
@@ -76,7 +77,7 @@ def check_files(
 def _compare(
     read: Collection[str], taken: Collection[str], tensors: Callable[[str], Collection[str]]
 ) -> tuple[str, str]:
-    """Effect and reason of taking other files than those that are to be read."""
+    """Effect and reason where a server reads the files `taken` and transformers reads `read`."""
     more, less = sorted({*taken} - {*read}), sorted({*read} - {*taken})
     known, found = ({name for file in files for name in tensors(file)} for files in (read, taken))
     if not more:

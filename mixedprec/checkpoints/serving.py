@@ -47,8 +47,9 @@ Shapes = Mapping[str, Sequence[int]]
 
 @dataclass(frozen=True)
 class Finding:
-    """consumer: whose; "" for a note on all. effect: REFUSES, WRONG, or "" for what changes
-    nothing. what: in words. limit: what the consumer cannot do, whoever wrote the checkpoint."""
+    """One thing that was found of a checkpoint. consumer: who reads it so; "" for a note on all of
+    them. effect: REFUSES, WRONG, or "" where nothing changes. what: in words. limit: whether it is
+    something that the consumer cannot do, rather than a fault of whoever wrote the checkpoint."""
 
     consumer: str
     effect: str
@@ -58,7 +59,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Serving:
-    """What was found of a checkpoint. consumers: those whose rules it was held against."""
+    """What was found of a checkpoint. consumers: those whose rules it was checked against."""
 
     findings: tuple[Finding, ...]
     consumers: tuple[str, ...] = CONSUMERS
@@ -70,7 +71,7 @@ class Serving:
 
     @property
     def faults(self) -> tuple[Finding, ...]:
-        """What whoever wrote the checkpoint did wrong."""
+        """The findings that are faults of the tool that wrote the checkpoint."""
         return tuple(f for f in self.findings if f.effect and not f.limit)
 
     @property
@@ -92,7 +93,7 @@ class Serving:
 
 def write_serving(serving: Mapping[str, Any]) -> str:
     """`Serving.to_json()` in a line: "transformers loads it, vLLM and SGLang refuse it. Why …".
-    With an entry `type` it says what comes of the type too; see `write_type`."""
+    An entry `type` adds a sentence on serving it in that type (`write_type`)."""
     said = []
     for outcome, verbs in VERBS.items():
         names = [name for name in CONSUMERS if serving.get(name.lower()) == outcome]
@@ -107,8 +108,9 @@ def write_serving(serving: Mapping[str, Any]) -> str:
 @dataclass(frozen=True)
 class Served:
     """An architecture as servers hold it. layers: of all blocks. columns: linear -> inputs, of
-    those that are known. mapped: see `read_in_vllm`. As transformers names them: heads: linears
-    outside the blocks; embeddings; modules: what is neither."""
+    those that are known. mapped: whether vLLM's class says which linears it fuses. The rest is as
+    transformers names it. heads: linears outside the blocks. modules: what is neither linear nor
+    embedding."""
 
     layers: tuple[Layer, ...]
     columns: Mapping[str, int]
@@ -126,7 +128,9 @@ def describe_served(
     embeddings: tuple[str, ...] = (),
     modules: tuple[str, ...] = (),
 ) -> Served:
-    """The architecture of a family's model. columns: linear -> inputs; the rest as of `Served`."""
+    """The architecture of a family's model. columns: inputs of linears, in the blocks and outside
+    of them. embeddings, modules: as transformers names them, modules being neither embeddings nor
+    linears."""
     layers = served_layers(family, blocks)
     inside = f"{family.blocks}."
     heads = tuple(name for name in columns if not name.startswith(inside))
@@ -161,7 +165,7 @@ def check_serving(quantization: Mapping[str, Any], shapes: Shapes, served: Serve
 
 @dataclass(frozen=True)
 class _Seen:
-    """A finding at one place; those that differ in their place only are told as one."""
+    """A finding at one place; findings that differ in their place only are joined into one."""
 
     consumer: str
     effect: str

@@ -1,8 +1,8 @@
 """Write a recipe's model to disk, block by block, in a format that servers load.
 
 compressed-tensors `pack-quantized` holds 4, 8 and 16 bits side by side and loads in transformers,
-vLLM and SGLang; autoawq's GEMM format holds uniform 4 bits. Whether servers will take what was
-written for what it is, is checked before it appears (`serving.py`).
+vLLM and SGLang; autoawq's GEMM format holds uniform 4 bits. Before a checkpoint appears it is
+checked that servers will read it as it was meant (`serving.py`).
 """
 
 import contextlib
@@ -127,7 +127,7 @@ class _ShardWriter:
 def _hold_folder(partial: Path, out: Path) -> Iterator[None]:
     """Make the directory `partial` for what will be `out`, without what a killed process left in
     it, and keep it for this process alone; in the end it is gone. InputError where it cannot be
-    made, or another process is at it."""
+    made, or another process is writing it."""
     busy = InputError(
         f"{out} is being written by another process", "wait for it, or choose another"
     )
@@ -243,7 +243,7 @@ def examine_serving(folder: Path, model: SourceModel) -> Serving:
 def realise_block(
     model: SourceModel, recipe: Recipe, searches: Path, number: int, dtype: torch.dtype
 ) -> RealisedBlock:
-    """What the recipe's model stores of one block (see `realise`)."""
+    """One block as the recipe's model stores it, by `realise`."""
     widths = recipe.block_widths(model.prefix(number))
     quantized = tuple(sorted(set(widths.values()) - {FP16_BITS}))
     loaded = load_searches(searches, number, quantized)

@@ -10,7 +10,7 @@ from awqscope.mixedprec.scheme import Scheme
 
 # The unit of all experts of a block.
 EXPERTS = "experts"
-# Far above any model's: a config.json must not make us list more than there can be.
+# Far above any model's: no config.json may make us list more experts than there can be.
 MOST_EXPERTS = 4096
 
 
@@ -54,7 +54,7 @@ class UnitKind:
         return self.site or self.linears[0]
 
     def scheme(self, scheme: Scheme) -> Scheme:
-        """What `scheme`, that of a width, is for this unit."""
+        """The scheme of this unit at a width whose scheme is `scheme`."""
         return replace(scheme, symmetric=True) if self.symmetric else scheme
 
 
@@ -114,8 +114,8 @@ class ExpertLayout:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A setting of config.json that a family cannot be handled with: what it makes of the model,
-    and what to do."""
+    """A setting of config.json with which models of a family are refused: what it does to the
+    model, and what to do."""
 
     applies: Callable[[Any], bool]
     what: str
@@ -124,7 +124,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Variant:
-    """The scale groups of those models of a family that a setting of config.json makes others."""
+    """The scale groups of a family's models with a certain setting in config.json."""
 
     applies: Callable[[Any], bool]
     scales: tuple[ScaleGroup, ...]

@@ -1,4 +1,4 @@
-"""Model types that autoawq names, or that are often asked for, and that cannot be had here."""
+"""Model types that autoawq names, or that are often asked for, and that awqscope refuses."""
 
 _REMOTE = (
     "needs code from its own directory, which is never run",
@@ -12,7 +12,7 @@ _FIRST_DENSE = (
     "mixes dense blocks with mixtures of experts, and compresses its keys and values",
     "use a model whose blocks are all alike",
 )
-# Model type -> what is the matter with it, and the remedy.
+# Model type -> why it is refused, and the remedy.
 REFUSED = {
     "Yi": (_REMOTE[0], "take today's revision of Yi, which is a llama"),
     "RefinedWeb": (_REMOTE[0], "take today's revision of Falcon, which transformers knows"),

@@ -1,1 +1,2 @@
-"""Files: whole or not there, read as data that somebody else wrote, and what they lack."""
+"""Files: written whole or not at all, read as data that somebody else wrote, and errors for what
+the machine lacks, such as memory or room on the disk."""

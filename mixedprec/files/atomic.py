@@ -40,9 +40,9 @@ def report_full_disk(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes its place, else it is removed. Who
-    may read it is as of any new file, whatever the library thinks that writes it: safetensors keeps
-    what it writes to the one user."""
+    """Yield a temporary path beside `path`; on success it takes its place, else it is removed. It
+    gets the mode of any new file, whatever the library that writes it sets: safetensors makes its
+    files readable by their owner only."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -58,8 +58,8 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def claim_memory() -> None:
-    """MemoryError where there is too little memory for safetensors to write with: it would end the
-    process, and nobody could be told."""
+    """Raise MemoryError where there is too little memory for safetensors to write with: it would
+    end the process without an error that could be shown."""
     bytearray(WRITING_BYTES)
 
 

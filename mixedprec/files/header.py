@@ -1,9 +1,9 @@
-"""The header of a safetensors file, read strictly before any library is let at the file.
+"""The header of a safetensors file, read strictly before any library opens the file.
 
 Eight bytes, little-endian, give the length of a JSON object: tensor name -> `dtype`, `shape` and
 `data_offsets` [begin, end) into the rest of the file; `__metadata__` maps strings to strings
-(https://github.com/huggingface/safetensors, README). Everything that the file claims is held
-against its size, so that no claim makes anybody allocate what is not there.
+(https://github.com/huggingface/safetensors, README). Everything that the file claims is
+checked against its size, so that no claim makes a reader allocate more than the file holds.
 """
 
 import os
@@ -75,8 +75,8 @@ def read_header(path: Path) -> Header:
 
 
 def parse_header(text: bytes, room: int) -> Header:
-    """The header that is written as `text`, of a file with `room` bytes behind it. ValueError as of
-    `read_header`."""
+    """The header that is written as `text`, of a file with `room` bytes behind it. ValueError,
+    saying what is wrong, unless the tensors tile exactly these bytes."""
     entries = parse_json(text.decode("utf-8"), unique=True)
     if not isinstance(entries, dict) or not text.startswith(b"{"):
         raise ValueError("its header is no JSON object")

@@ -1,4 +1,4 @@
-"""Arrays on disk that tell when a bit of them has changed: the file's metadata hold their SHA-256.
+"""Arrays on disk that show when a bit of them has changed: the file's metadata hold their SHA-256.
 
 A damaged safetensors file is often still a valid one. Files without a seal, of earlier versions,
 are taken as they are.

@@ -1,4 +1,4 @@
-"""What the machine lacks or denies, told as an error that a user can mend: memory, room on the
+"""What the machine lacks or denies, as an error that a user can mend: memory, room on the
 disk, files that may not be touched. Libraries report each in words of their own."""
 
 import errno
@@ -14,7 +14,7 @@ OUT_OF_MEMORY = re.compile(
     r"|Cannot allocate memory|failed to map segment|can't start new thread",
     re.IGNORECASE,
 )
-# What the system denies of a file; a file that is not there is a fault of whoever asked for it.
+# Ways in which the system denies a file. A missing file is none: its reader should have said so.
 DENIED = (
     errno.EACCES,
     errno.EPERM,
@@ -31,8 +31,8 @@ AGAIN = "run the same command again"
 
 
 def explain_shortage(error: BaseException) -> InputError | None:
-    """The InputError that says what `error` comes to where the machine is at fault; None where it
-    is not."""
+    """The InputError to show instead of `error` where the machine is at fault: it lacks memory or
+    room on the disk, or denies a file. None where it is not. An InputError is returned as it is."""
     if isinstance(error, InputError):
         return error
     if _is_out_of_memory(error):

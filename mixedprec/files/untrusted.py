@@ -66,15 +66,16 @@ MAY_BE_ZERO = {"shared_expert_intermediate_size", "moe_intermediate_size"}
 
 
 def read_text(path: Path, most: int = MOST_JSON_BYTES) -> str:
-    """A text in UTF-8, from a file or a pipe. OSError; ValueError where it is no UTF-8, or longer
-    than `most` bytes."""
+    """A text in UTF-8, from a file or a pipe. OSError; ValueError where it is not UTF-8, or is
+    longer than `most` bytes."""
     with open(path, "rb") as file:
         return _decode(file.read(most + 1), most)
 
 
 def read_json(path: Path, most: int = MOST_JSON_BYTES) -> Any:
-    """What a JSON file holds. OSError where it cannot be read, ValueError as of `read_text` and
-    `parse_json`, and for what is no regular file: a pipe would be waited for."""
+    """What a JSON file holds. OSError where it cannot be read; ValueError for one that is longer
+    than `most` bytes, is not UTF-8, or holds what `parse_json` refuses, and for anything but a
+    regular file: reading a pipe would wait for its writer."""
     with open(path, "rb", opener=open_at_once) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("it is no regular file")
@@ -88,14 +89,14 @@ def _decode(content: bytes, most: int) -> str:
 
 
 def open_at_once(path: str, flags: int) -> int:
-    """An opener that does not wait for whoever writes to a pipe."""
+    """An opener for `open` that does not wait where the file is a pipe without a writer."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def parse_json(text: str, *, unique: bool = False) -> Any:
-    """What a JSON text holds. ValueError for what is no JSON or nested too deeply, for numbers that
-    are not finite or have more than MOST_DIGITS digits, for halves of characters, and, if `unique`,
-    for an object that has a name twice."""
+    """What a JSON text holds. ValueError for text that is not JSON or is nested too deeply, for
+    numbers that are not finite or have more than MOST_DIGITS digits, for halves of surrogate pairs,
+    and, if `unique`, for an object that has a name twice."""
     try:
         found = json.loads(
             text,
@@ -138,9 +139,9 @@ def _read_unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check_pattern(pattern: str) -> None:
-    """Raise ValueError for a regular expression that is none, or one whose matching may take too
-    long: a repeated group that repeats or chooses inside takes time exponential in the text, and
-    every quantifier and choice beside others multiplies the ways to match."""
+    """Raise ValueError for text that is not a regular expression, or for one whose matching may
+    take too long: a repeated group that repeats or chooses inside takes time exponential in the
+    text, and every quantifier and choice beside others multiplies the ways to match."""
 
     def refuse() -> ValueError:
         return ValueError(f"{pattern[:80]!r} may take for ever to match")
@@ -234,7 +235,7 @@ def _own_ground(folder: Path) -> Path:
 
 
 def list_files(folder: Path) -> Iterator[Path]:
-    """Everything in a model directory and its subdirectories that is no directory, and every link;
+    """Everything in a model directory and its subdirectories but directories, and every link;
     nothing that is hidden."""
     for place, folders, files in os.walk(folder):
         links = [name for name in folders if os.path.islink(os.path.join(place, name))]
@@ -243,8 +244,8 @@ def list_files(folder: Path) -> Iterator[Path]:
 
 
 def check_config(path: Path, config: Any) -> None:
-    """Raise InputError for a config.json that is no object, or one with sizes that no model has:
-    building even the shell of it would not end."""
+    """Raise InputError for a config.json that is not an object, or that has sizes which no model
+    has: building even the shell of such a model would not end."""
 
     def refuse(what: str) -> InputError:
         return InputError(f"{path} {what}", "use the config.json that came with these weights")

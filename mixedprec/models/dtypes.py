@@ -15,7 +15,7 @@ SCANT_MARGIN = 2
 
 
 def check_dtype(asked: str) -> None:
-    """Raise InputError for what is no type to serve in."""
+    """Raise InputError unless `asked` is a type to serve in."""
     if asked not in (AUTO, *LARGEST):
         raise InputError(
             f"--dtype {asked} is no type to serve in", f"give {AUTO} or {' or '.join(LARGEST)}"
@@ -23,8 +23,8 @@ def check_dtype(asked: str) -> None:
 
 
 def write_type(served: Mapping[str, Any] | None) -> str:
-    """What serving a checkpoint in its type comes to, in a sentence; empty where nothing is known
-    against it. served: `dtype`; `finite`, whether it answers in it, None where that was not
+    """What goes wrong where a checkpoint is served in its type, in a sentence; empty where nothing
+    is known to. served: `dtype`; `finite`, whether it answers in it, None where that was not
     measured; `largest`, the largest activation in float32, and `most`, the largest number of the
     type; `instead`, the type that serves it, where another does. None where nothing is known."""
     if served is None:

@@ -1,7 +1,7 @@
-"""Why a checkpoint lacks a tensor that its config.json means, and what mends it.
+"""Why a checkpoint lacks a tensor that its config.json implies, and what mends it.
 
-Downloading again mends a file that is cut off, which its header tells; a checkpoint that is whole
-was saved otherwise than its reader needs it.
+A file that was cut off is known by its header, and downloading it again mends it. The errors here
+are for checkpoints that are whole but were saved in another way than their reader needs.
 """
 
 import shlex
@@ -62,8 +62,9 @@ def explain_lacking(
 
 
 def _find_prefix(name: str, stored: Collection[str]) -> str:
-    """What all that is wrong with the names is that they have too much of; empty where it is not
-    so. Checkpoints may leave out the first part of a name: see `name_fully`."""
+    """The text by which the stored name of the tensor `name` is too long; empty where no stored
+    name is `name` with such an addition. Checkpoints may leave out the first part of a name: see
+    `name_fully`."""
     wanted = {name, name.partition(".")[2]}
     for other in stored:
         for mark in WRAPPERS:

@@ -37,7 +37,7 @@ from awqscope.mixedprec.models.weights import (
 
 # A mask over all pairs of 8,192 positions has 64 MiB; the tables of positions of most are smaller.
 MOST_BUFFER_BYTES = 2**30
-# What a configuration that makes no sense may raise where the model is built.
+# What transformers may raise while it builds a model from a configuration that makes no sense.
 UNBUILDABLE = (
     ValueError,
     KeyError,
@@ -153,7 +153,8 @@ def read_config(
     path: Path, *, trust_remote_code: bool = False
 ) -> tuple[dict[str, Any], PretrainedConfig]:
     """config.json of a model of a supported family, as it stands and as transformers reads it.
-    InputError also for a directory or a configuration that no good faith makes (`untrusted.py`)."""
+    InputError where it cannot be used, and for a directory or a configuration that nobody writes in
+    good faith (`mixedprec/files/untrusted.py`)."""
     check_directory(path)
     source = path / "config.json"
     if not source.exists():

@@ -27,7 +27,7 @@ from awqscope.mixedprec.models.weights import (
 )
 
 DTYPES: Mapping[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-# safetensors' names of them.
+# The same types by safetensors' names.
 STORED: Mapping[str, torch.dtype] = {"F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -49,7 +49,7 @@ def choose_dtype(
     asked: str, said: torch.dtype | None, family: Family, shell: Any, files: Mapping[str, Path]
 ) -> torch.dtype:
     """The type to serve in: what is asked, else what config.json `said`, else the one that most
-    parameters of the blocks' linears are stored in. Where that is float32 it is float16."""
+    parameters of the blocks' linears are stored in; float16 where that is no 16-bit type."""
     if asked != AUTO:
         return DTYPES[asked]
     if said is not None:
@@ -113,12 +113,12 @@ class ServedModel(SourceModel):
     """A model with every tensor as it is stored in the type that it is served in."""
 
     def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """As of any model, rounded to the served type first."""
+        """Tensors by name, rounded to the served type; given as `dtype`, or in the served type."""
         found = super().read(names, self.dtype)
         return found if dtype is None else {name: value.to(dtype) for name, value in found.items()}
 
     def read_rows(self, name: str, rows: Tensor) -> Tensor:
-        """As of any model, rounded to the served type."""
+        """These rows of a matrix, rounded to the served type, float32 [rows, columns]."""
         return cast(name, super().read_rows(name, rows), self.dtype).float()
 
 
@@ -151,8 +151,8 @@ def read_ends(model: SourceModel) -> Ends:
 
 
 def served_outside(model: SourceModel) -> SourceModel | None:
-    """The model whose embeddings, final norm and head are what a checkpoint of `model` stores of
-    them; None where those are `model`'s own, being stored in the served type."""
+    """A model whose embeddings, final norm and head are those of `model` as its checkpoint stores
+    them; None where that changes nothing, because `model` has them in the served type already."""
     headers: dict[Path, Mapping[str, StoredTensor]] = {}
     inside = f"{model.family.blocks}."
     names = [stored_name(name, model.files) for name, _ in model.shell.named_parameters()]

@@ -2,7 +2,7 @@
 each block, the embedding or the head filled from safetensors when it is needed.
 
 Nothing is unpickled, and no code from the directory is run unless it is trusted; what a directory
-may hold is checked by `untrusted.py` and `safetensors_header.py` before a library sees it.
+may hold is checked by `mixedprec.files` (`untrusted.py`, `header.py`) before a library sees it.
 """
 
 import copy
@@ -42,9 +42,9 @@ HEAD = "lm_head.weight"
 class SourceModel:
     """An FP16/BF16 checkpoint on disk. `files`: tensor name -> safetensors file. `dtype`: the
     16-bit type it is served in. `shell`: transformers' model with its parameters on meta.
-    `trust_remote_code`: whether the directory's own Python makes it. `stamps`: time and size of
-    every weights file when it was opened. `aside`: files beside those that hold weights too and are
-    not read."""
+    `trust_remote_code`: whether Python from the directory may build it. `stamps`: time and size of
+    every weights file when the model was opened. `aside`: names of further files with weights,
+    which are not read."""
 
     name: str
     path: Path
@@ -58,8 +58,9 @@ class SourceModel:
     aside: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled, it goes without family and shell, which another process makes anew; and without
-        a configuration of the directory's own class, which only its Python can make."""
+        """It is pickled without family and shell, which another process builds again, and without
+        a configuration of the directory's own class, which only the directory's Python can
+        build."""
         made = ("family", "shell", "config")
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in made}
         config = None if self.trust_remote_code else self.config
@@ -207,7 +208,7 @@ class SourceModel:
         return Head(shell)
 
     def read_whole(self) -> Any:
-        """transformers' model with every weight in float32, for one that fits in memory."""
+        """transformers' model with every weight in float32; it has to fit in memory."""
         whole = copy.deepcopy(self.shell)
         base_name = self.shell.base_model_prefix
         self._fill(whole.get_submodule(base_name), base_name)

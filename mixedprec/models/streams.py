@@ -42,7 +42,8 @@ class Stream(Protocol):
     shape: tuple[int, int, int]
 
     def read(self, windows: slice, tokens: slice = slice(None)) -> Tensor:
-        """These windows' activations at `tokens`, where they are kept (files: the CPU)."""
+        """These windows' activations at `tokens`, on the device that keeps them; of files, on the
+        CPU."""
         ...
 
     def gather(self, windows: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ class Stream(Protocol):
         ...
 
     def reshape(self, windows: int, length: int) -> "Stream":
-        """The same activations cut otherwise into windows; what is written to one is in both."""
+        """The same activations cut into other windows; what is written to one is in both."""
         ...
 
 

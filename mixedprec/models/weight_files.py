@@ -1,7 +1,7 @@
 """Which files of a model directory hold its weights: those that transformers takes.
 
 Its rules (5.23, `modeling_utils._get_resolved_checkpoint_files`) are repeated here, so that headers
-can be looked at before any library is let at a file; tests hold them against `from_pretrained`.
+can be looked at before any library opens a file; tests hold them against `from_pretrained`.
 What transformers would unpickle, or take only with another library installed, is refused.
 """
 
@@ -59,7 +59,7 @@ def find_weight_files(folder: Path) -> WeightFiles:
     try:
         config = read_json(folder / "config.json")
     except (OSError, ValueError):
-        # Whoever needs more of it says what is wrong with it.
+        # Readers that need more of config.json report what is wrong with it.
         config = {}
     named = config.get(NAMED) if isinstance(config, dict) else None
     return choose_weight_files(folder, names, named, lambda name: _read_index(folder / name))

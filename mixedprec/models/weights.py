@@ -130,8 +130,9 @@ def hash_file(path: Path) -> str:
 
 
 def index_tensors(path: Path) -> dict[str, Path]:
-    """Tensor name -> file, of the files that hold the weights of the checkpoint in `path`;
-    InputErrors as of `find_weight_files` and `read_tensors`."""
+    """Tensor name -> file, of the files that hold the weights of the checkpoint in `path`.
+    InputError where transformers would load none of the files there, for a file that is damaged,
+    and for a tensor that is in two of them."""
     return index_files(find_weight_files(path))
 
 

@@ -1,4 +1,5 @@
-"""Cheap ways to choose what gets more bits, to be beaten at equal bytes."""
+"""Baselines: cheap ways to choose which units get more bits, which a recipe has to beat
+at equal bytes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -38,8 +38,8 @@ def trace_frontier(
 ) -> Frontier:
     """The frontier of one option a unit; by unit, then by option.
 
-    most: no more than so many points, spread evenly, both ends among them. Where a partial frontier
-    has more than `cells` points times units, points are the hull's.
+    most: the largest number of points, spread evenly, both ends among them. Where a partial
+    frontier has more than `cells` points times units, points are the hull's.
     """
     heavy, dear = np.zeros(1), np.zeros(1)
     history: list[tuple[NDArray[np.int32], NDArray[np.int8]]] = []

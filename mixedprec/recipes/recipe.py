@@ -148,7 +148,8 @@ def save_recipe(path: Path | str, recipe: Recipe) -> None:
 
 
 def load_recipe(path: Path | str) -> Recipe:
-    """Read a recipe. InputError where the file is missing, is no recipe, or has odd widths."""
+    """Read a recipe. InputError where the file is missing, is not a recipe, or has a width other
+    than 2 to 8 and 16."""
     try:
         data = parse_json(read_text(Path(path)))
         units = tuple(map(_read_unit, data["units"]))

@@ -69,7 +69,7 @@ class Scores:
 
     @cached_property
     def uniform_sum(self) -> float:
-        """Σ KL of all units at their first width, each alone: what `predict_kl` is scaled by."""
+        """Σ KL of all units at their first width, each alone: what predictions are scaled by."""
         return sum(unit.options[0].kl for unit in self.units)
 
     def unit_bytes(self, bits: Mapping[str, int]) -> int:
@@ -77,14 +77,15 @@ class Scores:
         return sum(unit.option(bits[unit.name]).bytes for unit in self.units)
 
     def predict(self, bits: Mapping[str, int]) -> "Prediction":
-        """What a recipe (unit -> bits) should come to. Units' damage adds up nearly, so that the
-        KL is the uniform model's times the share of the units' summed KL that is left."""
+        """Size and damage that are predicted of a recipe (unit -> bits). Units' damage nearly adds
+        up, so the KL is taken as the uniform model's times the share of the units' summed KL that
+        is left."""
         damage = sum(unit.option(bits[unit.name]).kl for unit in self.units)
         return self.predict_sums(self.unit_bytes(bits), damage)
 
     def predict_sums(self, size: int, damage: float) -> "Prediction":
-        """What a recipe whose units come to `size` bytes and, each alone, to `damage` nats should
-        come to."""
+        """What is predicted of a recipe whose units take `size` bytes and cost `damage` nats, each
+        measured alone and summed."""
         total = self.uniform_sum
         share = damage / total if total > 0 else 1.0
         return Prediction(

@@ -1,7 +1,8 @@
 """From scores to a recipe: the least damage within a size, or the least size for a recovery.
 
-The damage of a recipe is taken as the sum of its units' own (see `Scores.predict`), and the best
-recipe is then exact: `knapsack.py` proves it, or says how far it may be off.
+The damage of a recipe is taken as the sum of its units' damage (`Scores.predict`). Under that
+assumption the recipe that is found is the best one: `knapsack.py` proves it, or says how far it may
+be off.
 """
 
 import math
@@ -72,7 +73,7 @@ def solve(
 def unit_room(
     scores: Scores, *, target_bits: float | None = None, max_bytes: int | None = None
 ) -> int:
-    """Bytes that a budget in size leaves for the units. InputError for one that is no number."""
+    """Bytes that a budget in size leaves for the units. InputError unless it is a finite number."""
     if max_bytes is not None:
         return int(max_bytes) - scores.fixed_bytes
     if target_bits is None or not math.isfinite(target_bits):
@@ -90,7 +91,7 @@ def recipe_of(
 
 def list_frontier(scores: Scores, most: int | None = None) -> list[FrontierPoint]:
     """Every recipe that no other beats, the smallest first; for very many units those on the convex
-    hull only. most: no more than so many of them, spread evenly, both ends among them."""
+    hull only. most: the number of them to keep, spread evenly, both ends among them."""
     frontier = trace_frontier(_damages(scores), _sizes(scores), most)
     return [
         FrontierPoint(
@@ -110,8 +111,9 @@ def list_frontier(scores: Scores, most: int | None = None) -> list[FrontierPoint
 
 
 def predict_outline(scores: Scores) -> list[Prediction]:
-    """What the recipes on the frontier's lower convex hull come to, the smallest first. No recipe
-    is predicted to lie below the line that joins them; at once, however many units there are."""
+    """What is predicted of the recipes on the frontier's lower convex hull, the smallest first. No
+    recipe is predicted to lie below the line that joins them. It takes no time worth speaking of,
+    however many units there are."""
     sizes, damages = outline_frontier(_damages(scores), _sizes(scores))
     return [
         scores.predict_sums(round(size), max(0.0, kl))
@@ -122,8 +124,8 @@ def predict_outline(scores: Scores) -> list[Prediction]:
 def limit_widths(scores: Scores, widths: tuple[int, ...]) -> Scores:
     """The scores with these widths to choose from; a unit that is kept stays so.
 
-    InputError for a width that was not scored, and where the uniform model's is not among them:
-    what is given back is told from that.
+    InputError for a width that was not scored, and where the uniform model's width is not among
+    them: what a recipe gives back is counted from the uniform model's damage.
     """
     scored = sorted({option.bits for unit in scores.units for option in unit.options})
     unknown = sorted(set(widths) - set(scored))

@@ -1,5 +1,5 @@
-"""Tasks on a Ray cluster: two workers of one machine. `test_ray.py` runs it in a process of its
-own."""
+"""Tasks on a Ray cluster: two workers of one machine. `tests/whole/test_ray.py` runs it in a
+process of its own."""
 
 import contextlib
 import signal

@@ -54,8 +54,8 @@ document.addEventListener(
   true,
 );
 
-// What was wrong with a field is past once it changes; what all of them come to is asked for when
-// they rest.
+// A field's error goes once the field changes; what the form will start is asked for once no field
+// has changed for a moment.
 Object.assign(window.dash_clientside.awqscope, {
   followFields() {
     const form = document.querySelector("form[data-shows]");

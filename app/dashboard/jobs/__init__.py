@@ -1,1 +1,2 @@
-"""Commands started from the dashboard: what was asked, its check, its process, how it stands."""
+"""Commands started from the dashboard: what a form asks for, the checks of it, the processes that
+carry it out, and how far they are."""

@@ -45,7 +45,8 @@ def explain_command(
 
 
 def check_question(prompt: object, tokens: object) -> tuple[str, int]:
-    """What is asked, if it can be. InputError for what the command would refuse unseen."""
+    """The prompt and the number of tokens that are asked for. InputError for what the command would
+    refuse without looking at the model."""
     if not isinstance(prompt, str) or not prompt.strip():
         raise InputError("there is no prompt", "type some text")
     if len(prompt) > LONGEST_PROMPT:
@@ -98,13 +99,13 @@ def _launch(store: Store, run: str, name: str, tokens: int) -> None:
 
 
 def explain_again(store: Store, run: str, name: str) -> None:
-    """Ask once more what could not be explained. InputError for what was, or is being."""
+    """Start a failed explanation again. InputError for one that is done or under way."""
     folder = _failed(store, run, name)
     _launch(store, run, name, _read_tokens(folder / f"{name}.jsonl"))
 
 
 def discard(store: Store, run: str, name: str) -> None:
-    """Remove what could not be explained. InputError for what was, or is being."""
+    """Remove a failed explanation. InputError for one that is done or under way."""
     folder = _failed(store, run, name)
     for end in (".jsonl", ".json", ".log"):
         (folder / f"{name}{end}").unlink(missing_ok=True)

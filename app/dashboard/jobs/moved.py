@@ -1,8 +1,8 @@
 """Where the model of a run is now: where its record says, or where somebody said it has moved to.
 
-RUNS/.models.json keeps what was said, by the model's hashes: said once, it holds for every run of
-that model. The files are held against the run's hashes when it is said, but for large ones: those
-the command that opens them holds against them, as it always does.
+RUNS/.models.json keeps the directory that somebody gave, by the model's hashes, so that it holds
+for every run of that model. Its files are checked against the run's hashes when it is given, except
+for large ones, which the command that opens them checks anyway.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from awqscope.mixedprec.files.atomic import write_json
 from awqscope.mixedprec.files.untrusted import read_json
 
 PLACES = ".models.json"
-# What takes about a second to read.
+# The size of a file that takes about a second to hash.
 MOST_HASHED = 512 * 2**20
 
 

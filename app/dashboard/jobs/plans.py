@@ -51,8 +51,8 @@ class Plans:
         self._work: _Work | None = None
 
     def ask(self, command: Sequence[str]) -> Planned:
-        """How the plan of a command stands, begun if it is not known; another that is being worked
-        out is dropped for it."""
+        """The plan of a command as far as it is. It is begun if it is not known; another that is
+        being worked out is dropped for it."""
         wanted = tuple(command)
         with self._lock:
             self._collect()
@@ -70,7 +70,7 @@ class Plans:
             return Planned("running")
 
     def look(self, command: Sequence[str]) -> Planned | None:
-        """How the plan of a command stands; None for one that nobody asked for, or dropped."""
+        """The plan of a command as far as it is; None for one not begun, or dropped."""
         wanted = tuple(command)
         with self._lock:
             self._collect()
@@ -79,7 +79,7 @@ class Plans:
             return self._known.get(wanted)
 
     def close(self) -> None:
-        """End the process that works, if one does: nobody will ask for what it finds."""
+        """End the process that works a plan out, if any: its result will not be asked for."""
         with self._lock:
             self._drop()
 
@@ -98,7 +98,7 @@ class Plans:
         self._known[work.command] = _read(work)
 
     def _drop(self) -> None:
-        """End the process that works, if one does."""
+        """End the process that works a plan out, if there is one."""
         work, self._work = self._work, None
         if work is not None:
             # Its workers too, where it has any.
@@ -120,7 +120,7 @@ def _begin(command: tuple[str, ...]) -> _Work:
 
 
 def _read(work: _Work) -> Planned:
-    """What a process that has ended came to."""
+    """The result of a process that has ended."""
     with work.said, work.printed:
         work.said.seek(0)
         work.printed.seek(0)

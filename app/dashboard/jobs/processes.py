@@ -1,8 +1,8 @@
 """Commands as processes of their own, which outlive the page and the server.
 
-A command's output goes to a log whose lock it inherits: the system lets go of that lock however the
-process ends, so that whoever reads the log, now or after a restart, knows whether somebody still
-writes it.
+A command's output goes to a log whose lock it inherits. The system releases that lock however the
+process ends, so that a reader of the log, now or after a restart of the server, knows whether a
+process still writes it.
 """
 
 import fcntl
@@ -50,7 +50,7 @@ def plan_command(request: Request, root: Path) -> list[str]:
 
 
 def resume_command(spec: Mapping[str, Any], out: Path, device: str | None = None) -> list[str]:
-    """The command that goes on with the run in `out`, from its record's spec, on the kind of device
+    """The command that continues the run in `out`, from its record's spec, on the kind of device
     that it was begun on. InputError for a record of another version."""
     return spec_command(read_spec(spec), out, device or "auto")
 

@@ -135,7 +135,7 @@ def _find_directory(model: str) -> Path | None:
 
 
 def _check_candidate(model: str) -> None:
-    """Refuse a candidate that is no model's directory; what it holds the command will know."""
+    """Refuse a candidate that is not a model's directory; what is in it the command will check."""
     path = _find_directory(model)
     if path is not None and (path / "run.json").exists():
         raise InputError(f"{model} is a run", f"its checkpoint is {path / 'checkpoint'}")

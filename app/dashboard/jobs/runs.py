@@ -99,7 +99,7 @@ class Jobs:
         return request.name
 
     def resume(self, name: str) -> None:
-        """Go on with a stopped or failed run. InputError where that cannot be."""
+        """Continue a stopped or failed run. InputError for any other."""
         run = self.store.summary(name)
         if run.record is None or run.state not in ("stopped", "failed"):
             raise InputError(f"{name} is {run.state}", "only what has stopped can go on")
@@ -127,7 +127,7 @@ class Jobs:
 
     def cancel(self, name: str) -> None:
         """Ask the process that works on a run, or is about to, to stop, until it does. InputError
-        if nobody does, UnknownRunError if there is no such run."""
+        if there is none, UnknownRunError if there is no such run."""
         pending = find_pending(self.store.root, name)
         if pending is not None and pending.state != ENDED:
             worker = self._starter(pending.start)
@@ -147,7 +147,8 @@ class Jobs:
         return Worker(lambda: start.pid if is_locked(log) else None, log)
 
     def dismiss(self, name: str) -> None:
-        """Forget a start that came to nothing. InputError for one that is under way."""
+        """Forget a start whose process ended before the run had a record. InputError for one that
+        is under way."""
         pending = find_pending(self.store.root, name)
         if pending is not None and pending.state != ENDED:
             raise InputError(f"{name} is {pending.state}", "cancel it first")

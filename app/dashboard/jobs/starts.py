@@ -53,7 +53,7 @@ def note(root: Path, start: Start) -> None:
 
 
 def forget(root: Path, name: str) -> None:
-    """Note no more of a start that there was."""
+    """Remove the note of a start, if there is one."""
     _path(root, name).unlink(missing_ok=True)
 
 
@@ -104,7 +104,7 @@ def _path(root: Path, name: str) -> Path:
 
 
 def _read(path: Path) -> Start | None:
-    """A start as noted; None for what none of ours wrote."""
+    """A start as noted; None for a file that awqscope did not write."""
     try:
         found = read_json(path)
         start = Start(**found)

@@ -1,4 +1,4 @@
-"""A run or a comparison to start: the form, and beside its button what it comes to."""
+"""The form that starts a run or a comparison; beside its button, what would be started."""
 
 import atexit
 from collections.abc import Mapping

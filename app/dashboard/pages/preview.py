@@ -1,4 +1,4 @@
-"""What a form will start, beside its button: the command, what comes of it, and what it takes."""
+"""What a form will start, beside its button: the command, its result, and what it takes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +30,7 @@ COLUMNS = {
 
 
 def preview(jobs: Jobs, request: Request, problems: Mapping[str, str]) -> list[Any]:
-    """The command that a request comes to, and what will happen; or what stands in its way.
+    """The command that a request starts, and what will happen; or why it cannot be started.
     problems: of its fields, when it was read."""
     request = jobs.name_it(request)
     found = {**jobs.check(request), **problems}
@@ -48,7 +48,7 @@ def preview(jobs: Jobs, request: Request, problems: Mapping[str, str]) -> list[A
 
 
 def foretell(request: Request, out: str) -> list[str]:
-    """What a request will come to, in sentences."""
+    """What a request will result in, in sentences."""
     spec = request.to_spec()
     texts = len(request.valid)
     measured = "the validation text" if texts == 1 else f"{texts} validation texts"

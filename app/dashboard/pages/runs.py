@@ -21,7 +21,7 @@ from awqscope.app.words.verdict import write_brief
 from awqscope.diagnose.runs.directory import is_comparison
 from awqscope.mixedprec.errors import InputError
 
-# A start that came to nothing, in the list.
+# In the list, a start whose process ended before the run had a record.
 UNBEGUN = "did not begin"
 LIVELY = ("running", STARTING, STOPPING)
 # What the list can be asked to do with a run.
@@ -143,7 +143,7 @@ def brief_widths(record: Mapping[str, Any]) -> str:
 
 
 def brief_verdict(run: RunSummary) -> str:
-    """A few words on what a run came to."""
+    """The result of a run in a few words."""
     return write_brief(run.state, run.record or {})
 
 

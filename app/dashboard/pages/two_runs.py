@@ -172,7 +172,7 @@ def trouble_of(run: RunSummary) -> str:
 
 
 def comparison(store: Store, a: Side, b: Side, metric: str) -> list[Any]:
-    """What two sides have to say to each other."""
+    """The comparison of two sides: verdict, numbers, settings and blocks."""
     pair = store.pair(a, b)
     verdict = write_pair_verdict(a, b, pair)
     parts: list[Any] = [html.P(verdict, className="verdict")]

@@ -7,7 +7,7 @@ command is a quantized one. A `--tensor-type-file` would be shorter but can hold
 
 Names are GGUF's (`blk.3.attn_q.weight`). 4 bits are q4_K, 8 are q8_0, 16 are f16: other formats
 than AWQ's, with groups of their own (q4_K: 32 weights in blocks of 256, with offsets; q8_0: 32
-weights, without). A tensor whose rows are no multiple of 256 falls back to a wider type, which
+weights, without). A tensor whose rows are not a multiple of 256 gets a wider type, which
 llama-quantize says.
 Nothing in llama.cpp needs q/k/v or gate/up at one width. Checked with the tensor names of gguf
 0.19.0 and the llama-quantize of the llama.cpp in llama-cpp-python 0.3.36.

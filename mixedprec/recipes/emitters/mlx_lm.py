@@ -10,7 +10,7 @@ a model by it:
 
 The predicate leaves embeddings and head, which no recipe names, at 16 bits; `convert` records the
 same entry in config.json, where loading reads it. MLX quantizes by plain rounding, without AWQ, and
-always with an offset a group. It skips linears whose rows are no multiple of the default group
+always with an offset a group. It skips linears whose rows are not a multiple of the default group
 size, so that is the smallest in use. Nothing in MLX fuses linears. Checked with mlx-lm 0.32.2 on
 mlx 0.32.4 (CPU).
 """

@@ -91,7 +91,8 @@ def test_ranks_units_as_exact_measurement_does(setup: Setup) -> None:
     scores = run_sweep(model, windows, Plan(4, (4, 8), frozenset(), searches, branches))
     exact = [scores[branch.name].kl.mean().item() for branch in branches]
     estimated = [estimates[unit.name, 4].mean().item() for unit in units]
-    # Random weights mix tokens more than trained ones; test_demo.py asks more of a trained model.
+    # Random weights mix tokens more than trained ones; whole/test_demo.py asks more of a
+    # trained one.
     assert spearmanr(exact, estimated).statistic > 0.8
     assert all(estimates[u.name, 8].mean() < 0.1 * estimates[u.name, 4].mean() for u in units)
 

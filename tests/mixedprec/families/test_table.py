@@ -1,5 +1,6 @@
 """Every family that autoawq's stock flow does not run as it is: searched, swept, written and loaded
-again, on a tiny random model each. The others are in test_search.py and test_checkpoint.py."""
+again, on a tiny random model each. Those that it runs are in tests/mixedprec/awq/test_losses.py and
+tests/mixedprec/checkpoints/test_writer.py."""
 
 import re
 from collections.abc import Callable
