@@ -33,7 +33,8 @@ bench: $(READY)
 	$(BIN)/python -m examples.benchmarks.recipes
 	$(BIN)/python -m examples.benchmarks.gate
 
-bench-others: $(TARGETS)/.ready
+bench-others: $(READY) $(TARGETS)/.ready
+	$(BIN)/awqscope demo --out reports/.benchmarks/demo
 	$(TARGETS)/bin/python -m examples.benchmarks.others
 
 soak: $(READY)

@@ -4,8 +4,9 @@
 installs the other tools first. Stock autoawq and llm-compressor (search), ModelOpt and AutoRound
 (scoring), whole-model forwards (sweep); on a machine with an accelerator a model of a real shape
 too (`shapes.py`). The page says what machine it was, when, with which versions, and how to repeat
-it. RUN: a finished run to score; without one, the bundled model is run first. What is measured is
-kept in `reports/.benchmarks`, so that the command can be stopped and given again; `--fresh` begins
+it. RUN: a finished run to score; the make target runs the bundled model first, by the project's own
+environment: what the other tools bring of compressed-tensors loads no checkpoint of ours. What is
+measured is kept in `reports/.benchmarks`, so that the command can be stopped and given again; `--fresh` begins
 anew.
 """
 
@@ -22,8 +23,6 @@ from pathlib import Path
 
 import torch
 
-from awqscope.app.demo import demo_spec
-from awqscope.diagnose.stages.pipeline import run_pipeline
 from examples.benchmarks import scoring, search, shapes, sweep
 from examples.benchmarks.pieces import Kept, Measured
 
@@ -73,12 +72,6 @@ def read_commit() -> str:
     return found.stdout.strip() or "unknown"
 
 
-def make_demo(out: Path) -> Path:
-    """The bundled model's run in `out`, gone on with where there is one."""
-    run_pipeline(demo_spec(0), out, lambda *event: None)
-    return out
-
-
 def write_page(title_lines: Mapping[str, Sequence[Measured]], command: str) -> str:
     """The page of what is measured so far."""
     found = [one for lines in title_lines.values() for one in lines]
@@ -104,7 +97,7 @@ def write_page(title_lines: Mapping[str, Sequence[Measured]], command: str) -> s
 def main() -> None:
     """Measure piece by piece, printing as it goes and writing the page after each."""
     parser = argparse.ArgumentParser(prog="python -m examples.benchmarks.others")
-    parser.add_argument("--run", type=Path, help="finished run to score [default: the demo's]")
+    parser.add_argument("--run", type=Path, default=KEPT / "demo", help="finished run to score")
     parser.add_argument("-o", "--out", type=Path, default=PAGE, help="page to write")
     parser.add_argument("--fresh", action="store_true", help="measure all of it anew")
     given = parser.parse_args()
@@ -112,9 +105,8 @@ def main() -> None:
     if given.fresh:
         shutil.rmtree(KEPT, ignore_errors=True)
     kept = Kept(KEPT / "pieces.json", f"{describe_machine()}; {list_versions()}")
-    run = given.run or make_demo(KEPT / "demo")
     sections = {
-        "Scoring every unit, and choosing": scoring.list_pieces([run]),
+        "Scoring every unit, and choosing": scoring.list_pieces([given.run]),
         "The three-view sweep": sweep.list_pieces(),
         "The AWQ search": search.list_pieces(),
     }
