@@ -6,8 +6,8 @@ installs the other tools first. Stock autoawq and llm-compressor (search), Model
 too (`shapes.py`). The page says what machine it was, when, with which versions, and how to repeat
 it. RUN: a finished run to score; the make target runs the bundled model first, by the project's own
 environment: what the other tools bring of compressed-tensors loads no checkpoint of ours. What is
-measured is kept in `reports/.benchmarks`, so that the command can be stopped and given again; `--fresh` begins
-anew.
+measured is kept in `reports/.benchmarks`, so that the command can be stopped and given again;
+`--fresh` begins anew.
 """
 
 import argparse
