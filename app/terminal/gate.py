@@ -53,10 +53,10 @@ def write_line(check: Check) -> Line:
     """A limit, its number and what was decided."""
     criterion, finding = check.limit.criterion, check.finding
     value, interval, of = "–", "", ""
-    if finding is not None and criterion.form == PROOF:
-        value = finding.of.partition(":")[0]
-    elif finding is not None:
-        value, of = _number(finding.value, criterion), _name(check, finding)
+    if finding is not None:
+        value = _value(finding, criterion)
+    if finding is not None and criterion.form != PROOF:
+        of = _name(check, finding)
         if finding.tokens and finding.is_known:
             ends = (finding.low, finding.high)
             bounds = (
@@ -78,9 +78,16 @@ def _write_beyond(check: Check) -> str:
     """The worst number where it is not the one that decided; empty where it is."""
     if check.beyond is None:
         return ""
-    value = _number(check.beyond.value, check.limit.criterion)
+    value = _value(check.beyond, check.limit.criterion)
     holds = weigh(check.beyond, check.limit) == PASS
     return f"worst is {check.beyond.of} with {value}, which {'holds' if holds else 'is undecided'}"
+
+
+def _value(finding: Finding, criterion: Criterion) -> str:
+    """A finding's number; of a proof, what it found."""
+    if criterion.form == PROOF:
+        return finding.of.partition(":")[0]
+    return _number(finding.value, criterion)
 
 
 def _number(value: float, criterion: Criterion) -> str:

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import xml.dom.minidom
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -19,6 +20,7 @@ from awqscope.app.terminal.gate import (
     write_context,
     write_json_text,
     write_junit,
+    write_line,
     write_lines,
     write_markdown,
     write_sentence,
@@ -115,6 +117,15 @@ def test_a_top_token_that_is_kept_more_often_is_a_gain(
     assert (line.title, line.outcome) == ("Same top token, to baseline", outcome)
     assert (line.value, line.interval) == (value, interval)
     assert line.bound == "≥\N{NO-BREAK SPACE}−0.5 points"
+
+
+def test_a_proof_is_written_in_words_wherever_it_stands() -> None:
+    passed, failed = Finding(1.0, 1.0, 1.0, of="passed"), Finding(0.0, 0.0, 0.0, of="failed: x")
+    evidence = Evidence("run", "mixed", None, 40, 256, 10200, {"proof": (passed,)})
+    (check,) = decide(parse_policy("[limits]\nrequire_proof = true", "p"), evidence).checks
+    line = write_line(replace(check, beyond=failed))
+    assert line.value == line.bound == "passed"
+    assert "worst is failed: x with failed" in line.note
 
 
 def test_which_model_of_the_baseline_is_said() -> None:
