@@ -34,8 +34,14 @@ def test_a_text_is_asked_by_keys_and_the_address_keeps_it(page: "sync_api.Page")
     sync_api.expect(finds).to_have_text(said)
     sync_api.expect(lists.locator("tbody tr").first).to_have_text(first, use_inner_text=True)
     sync_api.expect(page.get_by_role("radio", name="Mixed")).to_be_checked()
-    # A link from the list keeps asking the same, and leads to a token that was found.
-    lists.get_by_role("link", name=re.compile("^window")).first.click()
+    # A link from the list keeps asking the same, and leads to a token that was found: one of
+    # another window, so that nothing of the page before can be taken for it.
+    link = lists.get_by_role("link", name=re.compile("^window")).last
+    window, token = re.findall(r"\d+", link.inner_text())
+    sync_api.expect(page.locator("#window-card h2")).not_to_have_text(f"Window {window}")
+    link.click()
+    sync_api.expect(page.locator("#window-card h2")).to_have_text(f"Window {window}")
+    sync_api.expect(page.locator("#token-card h2")).to_contain_text(f"Token {token}:")
     sync_api.expect(page.locator("#text-view .here.found")).to_have_count(1)
     sync_api.expect(finds).to_have_text(said)
     assert "text=of+THE" in page.url
@@ -138,5 +144,6 @@ def test_a_prompt_stays_and_enter_asks(page: "sync_api.Page") -> None:
     sync_api.expect(said).to_contain_text("Not started")
     assert prompt.input_value() == "one\ntwo"
     page.get_by_role("link", name="Overview").click()
+    sync_api.expect(prompt).to_have_count(0)
     page.get_by_role("link", name="Explain").click()
     sync_api.expect(page.get_by_label("Prompt", exact=True)).to_have_value("one\ntwo")
