@@ -4,7 +4,7 @@ says. Pure: sizes in, sizes out."""
 from dataclasses import dataclass
 
 from awqscope.diagnose.statistics.likelihood import tokens_a_chunk
-from awqscope.mixedprec.awq.losses import CLIP_TOKENS, KEPT_ELEMENTS, RATIOS
+from awqscope.mixedprec.awq.losses import CLIP_LEVELS, CLIP_TOKENS, KEPT_ELEMENTS, RATIOS
 from awqscope.mixedprec.checkpoints.writer import SHARD_BYTES
 from awqscope.mixedprec.models.streams import FLOAT_BYTES, batch_size
 
@@ -21,57 +21,91 @@ SAMPLED = 2 * CLIP_TOKENS - 1
 LOGIT_COPIES = 8
 # The share of the tokens that an AWQ candidate is tried on before it drops out, on average.
 RACED_SHARE = 0.3
+# Bit widths that a run searches and estimates at: its own, and the one that units may be promoted
+# to.
+WIDTHS = 2
+# What an addition and a multiplication count as.
+PRODUCT_FLOPS = 2
+# The stream through the blocks, and what enters and leaves attention and the MLP, which scales are
+# judged by; where three units of a block are judged so, one more.
+SEARCH_STREAMS, JOINT_UNITS = 5, 2
+# Channels that share a scale, as is usual: of what is planned only a part of the time hangs on it.
+GROUP = 128
+# The streams that a proof compares: of the reference, of the recipe's model as it is simulated, and
+# of the checkpoint.
+PROOF_STREAMS = 3
+# A forward, and a backward that takes twice as much.
+FORWARDS_A_GRADIENT = 3
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A model in numbers of float32 values. block, linear, unit: the largest one's parameters.
-    unit_inputs: channels of each unit's input; lone: of those with one linear. widest: the most
-    inputs or outputs of a linear. stored: bytes of all its tensors on disk. loads_whole: whether
-    transformers may load a checkpoint of it in one go. ends: heads that are held at once, 2 where a
-    checkpoint stores another than the reference has."""
+    """A model in numbers."""
 
     blocks: int
+    # Of the stream between blocks.
     channels: int
     vocabulary: int
     parameters: int
+    # Parameters of the largest block, linear and unit.
     block: int
     linear: int
     unit: int
+    # Channels of each unit's input, and of the inputs of those units that are one linear.
     unit_inputs: tuple[int, ...]
     lone: tuple[int, ...]
+    # The most inputs or outputs of a linear.
     widest: int
+    # Bytes of all its tensors on disk.
     stored: int
+    # Whether transformers may load a checkpoint of it in one go.
     loads_whole: bool = True
+    # Heads that are held at once: 2 where a checkpoint stores another than the reference has.
     ends: int = 1
+
+    def count_linears(self) -> int:
+        """Weights of all blocks' linears, at most."""
+        return self.blocks * self.block
+
+    def count_token_flops(self, length: int) -> int:
+        """FLOP of a token in one block, in windows of `length` tokens: its products with the
+        weights, and attention's."""
+        return PRODUCT_FLOPS * self.block + 2 * PRODUCT_FLOPS * length * self.channels
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What flows: windows and their length, of calibration and validation; distinct tokens."""
+    """What flows through a run."""
 
+    # Windows and the tokens of each, of calibration and of validation.
     calib: tuple[int, int]
     valid: tuple[int, int]
+    # Distinct tokens of both.
     distinct: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Demand:
-    """What a stage asks. working: bytes where blocks compute, entrance and head counted; chunked:
-    whether windows may go one part after another. passes: over the weights for a chunk. flops:
-    for a window; pass_flops: for a pass. weights: quantized in a pass. traffic: how often a stream
-    is read and written through."""
+    """What a stage asks of the machine."""
 
     stage: str
+    # Windows that flow through it, and the tokens of each.
     windows: int
     length: int
+    # Streams that it keeps at once.
     streams: int
+    # Bytes where blocks compute, entrance and head counted.
     working: int
+    # Passes over the weights for a chunk of the windows.
     passes: int
-    flops: float
-    weights: float
-    traffic: float
+    # FLOP for a window, and for a pass whatever the windows.
+    flops: float = 0.0
     pass_flops: float = 0.0
+    # Weights that are quantized in a pass.
+    weights: float
+    # How often a stream is read and written through.
+    traffic: float = 0.0
+    # Whether windows may go one part after another.
     chunked: bool = True
 
 
@@ -122,72 +156,119 @@ def count_proof(shape: Shape, length: int) -> int:
 def list_demands(
     shape: Shape, texts: Texts, sweep_streams: int, refine_streams: int
 ) -> list[Demand]:
-    """What each stage asks, at two widths."""
-    (calib, calib_length), (valid, length) = texts.calib, texts.valid
-    entrance = 2 * FLOAT_BYTES * texts.distinct * shape.channels
-    head = count_head(shape)
-    forward = count_activations(shape, length, FORWARD)
-    backward = count_activations(shape, length, BACKWARD)
-    token = 2 * shape.block + 4 * length * shape.channels
-    depth = shape.blocks / 2
-    embedding = 2 * shape.vocabulary * shape.channels
-    linears = shape.blocks * shape.block
+    """What each stage asks, in the order of the stages. sweep_streams, refine_streams: streams that
+    the sweep and the exact measurement of units keep at once."""
+    return [
+        demand_search(shape, texts),
+        demand_sweep("sweep", shape, texts, sweep_streams),
+        demand_estimate(shape, texts),
+        demand_sweep("refine", shape, texts, refine_streams),
+        demand_requantize(shape, texts),
+        demand_proof(shape, texts),
+    ]
 
-    def swept(stage: str, streams: int) -> Demand:
-        working = max(entrance, head, count_mixes(shape, 2) + forward)
-        flops = length * token * (2 * shape.blocks + (streams - 2) * depth)
-        return Demand(stage, valid, length, streams, working, 1, flops, 2 * linears, 2 * depth)
 
+def count_entrance(shape: Shape, texts: Texts) -> int:
+    """Bytes of the embeddings of the texts' tokens, and of reading them."""
+    return 2 * FLOAT_BYTES * texts.distinct * shape.channels
+
+
+def demand_search(shape: Shape, texts: Texts) -> Demand:
+    """What the search for scales and clips asks: one forward of each window, and of the tokens that
+    candidates are raced on two at each width and ratio; lone linears by their Gram matrix, clips by
+    those of each group."""
+    windows, length = texts.calib
     raced = RATIOS * RACED_SHARE
     grams = sum(inputs * inputs for inputs in shape.lone) * shape.channels
-    return [
-        Demand(
-            SEARCH,
-            calib,
-            calib_length,
-            5 + (len(shape.unit_inputs) - len(shape.lone) > 2),
-            max(entrance, count_search(shape, texts)),
-            1,
-            calib_length * token * shape.blocks * (1 + 2 * raced),
-            2 * (RATIOS + 10) * linears,
-            6 * shape.blocks,
-            pass_flops=shape.blocks * (2 * 2 * RATIOS * grams + 2 * 2 * 10 * 128 * shape.block),
-            chunked=False,
+    clips = CLIP_LEVELS * GROUP * shape.block
+    joint = len(shape.unit_inputs) - len(shape.lone)
+    return Demand(
+        stage=SEARCH,
+        windows=windows,
+        length=length,
+        streams=SEARCH_STREAMS + (joint > JOINT_UNITS),
+        working=max(count_entrance(shape, texts), count_search(shape, texts)),
+        passes=1,
+        flops=length * shape.count_token_flops(length) * shape.blocks * (1 + WIDTHS * raced),
+        pass_flops=shape.blocks * WIDTHS * PRODUCT_FLOPS * (RATIOS * grams + clips),
+        weights=WIDTHS * (RATIOS + CLIP_LEVELS) * shape.count_linears(),
+        traffic=(SEARCH_STREAMS + 1) * shape.blocks,
+        chunked=False,
+    )
+
+
+def demand_sweep(stage: str, shape: Shape, texts: Texts, streams: int) -> Demand:
+    """What a pass with `streams` streams asks: two of them go through every block, the others
+    through half on average, from the block that they differ at."""
+    windows, length = texts.valid
+    forward = count_activations(shape, length, FORWARD)
+    halves = shape.blocks / 2
+    forwards = 2 * shape.blocks + (streams - 2) * halves
+    return Demand(
+        stage=stage,
+        windows=windows,
+        length=length,
+        streams=streams,
+        working=max(
+            count_entrance(shape, texts), count_head(shape), count_mixes(shape, 2) + forward
         ),
-        swept("sweep", sweep_streams),
-        Demand(
-            "estimate",
-            valid,
-            length,
-            shape.blocks + 1,
-            max(entrance, head, count_mixes(shape, 2) + backward),
-            2,
-            length * token * shape.blocks * 6,
-            2 * linears,
-            2,
+        passes=1,
+        flops=length * shape.count_token_flops(length) * forwards,
+        weights=WIDTHS * shape.count_linears(),
+        traffic=2 * halves,
+    )
+
+
+def demand_estimate(shape: Shape, texts: Texts) -> Demand:
+    """What the estimator asks: a gradient at each width through every block, and a stream before
+    each of them kept for it."""
+    windows, length = texts.valid
+    backward = count_activations(shape, length, BACKWARD)
+    gradients = WIDTHS * FORWARDS_A_GRADIENT * shape.blocks
+    return Demand(
+        stage="estimate",
+        windows=windows,
+        length=length,
+        streams=shape.blocks + 1,
+        working=max(
+            count_entrance(shape, texts), count_head(shape), count_mixes(shape, 2) + backward
         ),
-        swept("refine", refine_streams),
-        Demand(
-            "requantize",
-            0,
-            length,
-            0,
-            SHARD_BYTES + max(count_mixes(shape, 1) + 2 * shape.block, 2 * embedding),
-            1,
-            0,
-            linears,
-            0,
-        ),
-        Demand(
-            PROOF,
-            valid,
-            length,
-            3,
-            max(entrance, count_proof(shape, length)),
-            3,
-            length * token * shape.blocks * 3,
-            2 * linears,
-            2 * shape.blocks,
-            chunked=False,
-        ),
-    ]
+        passes=2,
+        flops=length * shape.count_token_flops(length) * gradients,
+        weights=WIDTHS * shape.count_linears(),
+        traffic=2,
+    )
+
+
+def demand_requantize(shape: Shape, texts: Texts) -> Demand:
+    """What writing a checkpoint asks: a block, or an end of the model, beside a shard of the
+    file."""
+    block = count_mixes(shape, 1) + 2 * shape.block
+    embedding = 2 * shape.vocabulary * shape.channels
+    return Demand(
+        stage="requantize",
+        windows=0,
+        length=texts.valid[1],
+        streams=0,
+        working=SHARD_BYTES + max(block, 2 * embedding),
+        passes=1,
+        weights=shape.count_linears(),
+    )
+
+
+def demand_proof(shape: Shape, texts: Texts) -> Demand:
+    """What the proof asks where it loads the checkpoint block by block."""
+    windows, length = texts.valid
+    return Demand(
+        stage=PROOF,
+        windows=windows,
+        length=length,
+        streams=PROOF_STREAMS,
+        working=max(count_entrance(shape, texts), count_proof(shape, length)),
+        passes=PROOF_STREAMS,
+        flops=length * shape.count_token_flops(length) * shape.blocks * PROOF_STREAMS,
+        # Simulated once, and decoded once.
+        weights=2 * shape.count_linears(),
+        traffic=2 * shape.blocks,
+        chunked=False,
+    )

@@ -3,7 +3,7 @@ that it gives to streams."""
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,9 +94,8 @@ def measure_rates(model: SourceModel, device: torch.device = CPU) -> Rates:
     return Rates(2 * PROBED_SIZE**3 / products, PROBED_SIZE**2 / quantized, max(1, read) / seconds)
 
 
-def _repeat(call: object) -> float:
+def _repeat(call: Callable[[], object]) -> float:
     """Seconds that a call takes, the first one left out."""
-    assert callable(call)
     call()
     began, calls, spent = time.monotonic(), 0, 0.0
     # Looked at after a call: on a busy machine the time may be over before the first.
