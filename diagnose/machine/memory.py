@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import psutil
 import torch
 
 # glibc's M_MMAP_THRESHOLD. Left alone, the threshold grows to 32 MiB with use, and freed weights
@@ -36,28 +37,26 @@ def return_freed_heap() -> None:
         return
 
 
-def _read_status(name: str) -> int:
-    """A line of the system's account of this process, in bytes; 0 where it keeps none."""
-    try:
-        found = re.search(rf"{name}:\s+(\d+) kB", STATUS.read_text(encoding="utf-8"))
-    except OSError:
-        return 0
-    return int(found.group(1)) * 1024 if found else 0
-
-
 def held_bytes() -> int:
     """What this process holds now, shared libraries and its imports included."""
-    return _read_status("VmRSS")
+    return int(psutil.Process().memory_info().rss)
 
 
 def private_bytes() -> int:
-    """What this process holds that is neither shared with others nor mapped from files."""
-    return _read_status("RssAnon")
+    """What this process holds that is neither shared with others nor mapped from files; all that it
+    holds where the system does not tell them apart."""
+    held = psutil.Process().memory_info()
+    return int(held.rss - getattr(held, "shared", 0))
 
 
 def peak_bytes() -> int:
-    """The most that this process held since `forget_peak`, or its start."""
-    return _read_status("VmHWM")
+    """The most that this process held since `forget_peak`, or its start; what it holds now where
+    the system keeps no account of it, which psutil does not read either."""
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text(encoding="utf-8"))
+    except OSError:
+        return held_bytes()
+    return int(found.group(1)) * 1024 if found else held_bytes()
 
 
 def forget_peak() -> None:

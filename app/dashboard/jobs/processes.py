@@ -18,6 +18,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import psutil
+
 from awqscope.app.dashboard.jobs.requests import Request
 from awqscope.app.store import read_tail
 from awqscope.app.words.numbers import begin_sentence
@@ -162,12 +164,19 @@ def send_signal(worker: Worker, number: signal.Signals) -> bool:
 def _has_open(pid: int, path: Path) -> bool:
     """Whether a process of this machine has a file open; taken for granted where the system does
     not show it. On a shared disk the number in a lock may be that of another machine's process."""
-    if not os.path.isdir("/proc/self/fd"):
-        return True
     try:
-        return any(entry.samefile(path) for entry in Path(f"/proc/{pid}/fd").iterdir())
-    except PermissionError:
+        opened = psutil.Process(pid).open_files()
+    except psutil.AccessDenied:
         return True
+    except (psutil.NoSuchProcess, OSError):
+        return False
+    return any(_is_same(path, Path(file.path)) for file in opened)
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Whether two paths lead to one file; what is gone by now leads to none."""
+    try:
+        return path.samefile(other)
     except OSError:
         return False
 
