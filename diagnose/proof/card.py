@@ -2,7 +2,9 @@
 it and how it was made, as the README.md that the Hugging Face hub shows.
 
 Pure: records in, text out. The source model's own card is kept; awqscope's part stands between two
-markers and is replaced when the checkpoint is written again.
+markers and is replaced when the checkpoint is written again. The front matter is read and written
+here, not by huggingface_hub's ModelCard: it expands a stranger's YAML aliases unseen, and takes no
+keys but texts. Tests read every card with it.
 """
 
 import re

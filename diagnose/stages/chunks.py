@@ -16,7 +16,7 @@ from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.statistics.likelihood import TokenScores
 from awqscope.diagnose.statistics.spikes import Thresholds
 from awqscope.diagnose.sweep.activations import ActivationLog
-from awqscope.diagnose.sweep.branches import Branch, Plan, Sweepable
+from awqscope.diagnose.sweep.branches import Branch, Sweep, Sweepable
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.diagnose.sweep.ranges import RangeLog
 from awqscope.diagnose.sweep.weights import WeightLog
@@ -48,11 +48,11 @@ class Subject(Protocol):
     def windows(self) -> Tensor: ...
 
 
-def plan_sweep(
+def build_sweep(
     spec: RunSpec, model: SourceModel, run: RunDirectory, branches: tuple[Branch, ...]
-) -> Plan:
+) -> Sweep:
     """What a run sweeps: the uniform model of its spec, as stored, and `branches`."""
-    return Plan(
+    return Sweep(
         spec.bits,
         (spec.bits, spec.rescue_bits),
         frozenset(spec.keep_fp16),
@@ -100,7 +100,7 @@ def _sweep_chunk(
     file: str,
     model: SourceModel,
     windows: Tensor,
-    plan: Sweepable,
+    sweep: Sweepable,
     reduce: Callable[[dict[str, TokenScores]], dict[str, Tensor]],
     group: Callable[[int], int] | None,
     first: bool,
@@ -114,7 +114,7 @@ def _sweep_chunk(
     scores = run_sweep(
         model,
         windows,
-        plan,
+        sweep,
         observe=activations.observe if group else None,
         inspect=weights.observe if group and first else None,
         ranges=ranges,
@@ -132,18 +132,18 @@ def swept_chunks(
     name: str,
     inputs: Subject,
     run: RunDirectory,
-    plan: Sweepable,
+    sweep: Sweepable,
     workers: Workers,
     progress: OnProgress,
     reduce: Callable[[dict[str, TokenScores]], dict[str, Tensor]],
     *,
     group: Callable[[int], int] | None = None,
 ) -> list[dict[str, Tensor]]:
-    """Run the plan chunk by chunk, keeping each chunk's result in work/ until the run is done.
+    """Run the sweep chunk by chunk, keeping each chunk's result in work/ until the run is done.
 
     group: gives the size of the weight groups for a number of inputs. Where it is given,
     `activations.…` and `ranges.…` of every chunk are kept too, and `weights.…`, which are the same
-    for all, of the first. `group`, `reduce` and the plan are pickled on their way to other
+    for all, of the first. `group`, `reduce` and the sweep are pickled on their way to other
     processes, so they must be functions of modules.
     """
     model, windows = inputs.model, inputs.windows
@@ -155,7 +155,7 @@ def swept_chunks(
     for number, (file, chunk) in enumerate(zip(files, chunks, strict=True)):
         # A copy: a view would take the whole text along.
         text, first = windows[chunk].clone(), number == 0
-        work = partial(_sweep_chunk, run, file, model, text, plan, reduce, group, first, room)
+        work = partial(_sweep_chunk, run, file, model, text, sweep, reduce, group, first, room)
         tasks.append(Task(f"chunk {number} of the {name}", (file,), steps, work))
     total = len(tasks) * steps
     finish_tasks(tasks, run, workers, lambda done: progress(name, done, total))

@@ -45,7 +45,7 @@ from awqscope.diagnose.statistics.bootstrap import Resampler
 from awqscope.diagnose.sweep.branches import view_name
 from awqscope.diagnose.sweep.results import damage
 from awqscope.diagnose.sweep.weights import COLUMNS
-from awqscope.diagnose.sweep.whole_blocks import CandidatePlan, plan_candidate
+from awqscope.diagnose.sweep.whole_blocks import CandidateSweep, build_candidate_sweep
 from awqscope.mixedprec.checkpoints.foreign import Candidate, open_candidate
 from awqscope.mixedprec.checkpoints.padding import write_padding
 from awqscope.mixedprec.checkpoints.writer import examine_serving
@@ -71,7 +71,7 @@ class Compared:
     valid: tuple[Corpus, ...]
     windows: Tensor
     slices: tuple[int, ...]
-    plan: CandidatePlan
+    sweep: CandidateSweep
 
 
 def load_compared(spec: CompareSpec) -> Compared:
@@ -97,8 +97,8 @@ def load_compared(spec: CompareSpec) -> Compared:
                 "compare a checkpoint with the model it was made from",
             )
     slices = tuple(len(part) for part in parts)
-    plan = plan_candidate(model, candidate)
-    return Compared(model, candidate, tokenizer, valid, windows, slices, plan)
+    sweep = build_candidate_sweep(model, candidate)
+    return Compared(model, candidate, tokenizer, valid, windows, slices, sweep)
 
 
 def describe_candidate(candidate: Candidate) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def prepare_comparison(spec: CompareSpec) -> Work:
         ["sweep"],
         budget=spec.max_memory,
         most_windows=spec.chunk_windows,
-        sweep=compared.plan.branches,
+        sweep=compared.sweep.branches,
     )
     notes = note_aside(compared.model, compared.candidate) + note_padding(compared.candidate)
     return Work(description, {**dict.fromkeys(STAGES, SKIPPED), "sweep": measure}, plan, notes)
@@ -205,14 +205,14 @@ def compare_stage(
 ) -> None:
     """Measure every block of the candidate in its three views, and what differs outside of them;
     write blocks, activations, tokens, units and weights."""
-    model, candidate, plan = compared.model, compared.candidate, compared.plan
-    swept = sweep_views(spec, compared, run, plan, workers, progress, weight_group)
+    model, candidate, sweep = compared.model, compared.candidate, compared.sweep
+    swept = sweep_views(spec, compared, run, sweep, workers, progress, weight_group)
     kinds = [kind.name for kind in model.family.units]
-    apart = {(block, kind) for block in plan.rebased for kind in kinds}
+    apart = {(block, kind) for block in sweep.rebased for kind in kinds}
     run.write_table("activations", swept.activations.rows(apart), ACTIVATIONS)
     run.write_table("units", unit_rows(candidate), UNITS)
     run.write_table("weights", weight_rows(compared, swept), WEIGHTS)
-    places = place_rows(plan.places, swept, spec.seed)
+    places = place_rows(sweep.places, swept, spec.seed)
     sizes = {
         "reference": reference_bytes(model),
         "uniform": sum(candidate.sizes.values()),

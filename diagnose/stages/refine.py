@@ -9,7 +9,7 @@ from awqscope.diagnose.machine.tasks import Workers
 from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.runs.tables import PROMOTIONS, UNITS
-from awqscope.diagnose.stages.chunks import plan_sweep, swept_chunks
+from awqscope.diagnose.stages.chunks import build_sweep, swept_chunks
 from awqscope.diagnose.statistics.bootstrap import Resampler
 from awqscope.diagnose.statistics.likelihood import TokenScores
 from awqscope.diagnose.sweep.branches import UNIFORM
@@ -54,12 +54,12 @@ def refine_stage(
         ).items()
     }
     branches = [unit_branch(model, units[name], bits) for name, bits in measured]
-    plan = plan_sweep(spec, model, run, (*branches, *promotions))
+    sweep = build_sweep(spec, model, run, (*branches, *promotions))
     chunks = swept_chunks(
         "refine",
         inputs,
         run,
-        plan,
+        sweep,
         workers,
         progress,
         kl_by_window,

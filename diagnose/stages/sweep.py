@@ -16,7 +16,13 @@ from awqscope.diagnose.machine.tasks import Workers
 from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.runs.tables import ACTIVATIONS, BLOCKS, RANGES, WEIGHTS
-from awqscope.diagnose.stages.chunks import Options, Subject, plan_sweep, read_tensors, swept_chunks
+from awqscope.diagnose.stages.chunks import (
+    Options,
+    Subject,
+    build_sweep,
+    read_tensors,
+    swept_chunks,
+)
 from awqscope.diagnose.statistics.bootstrap import Resampler
 from awqscope.diagnose.sweep.activations import ActivationLog
 from awqscope.diagnose.sweep.branches import (
@@ -76,7 +82,7 @@ def sweep_views(
     spec: Options,
     inputs: Subject,
     run: RunDirectory,
-    plan: Sweepable,
+    sweep: Sweepable,
     workers: Workers,
     progress: OnProgress,
     group: Callable[[int], int],
@@ -90,7 +96,7 @@ def sweep_views(
         "sweep",
         inputs,
         run,
-        plan,
+        sweep,
         workers,
         progress,
         partial(reduce_chunk, blocks=model.blocks),
@@ -118,7 +124,7 @@ def sweep_views(
     )
     run.update(
         plan={
-            "streams": count_streams(model, plan),
+            "streams": count_streams(model, sweep),
             "chunk_windows": run.read()["chunks"]["sweep"],
             "control_kl": control,
         },
@@ -131,8 +137,8 @@ def sweep_stage(
 ) -> None:
     """Measure every block in its three views; write blocks, activations, weights and tokens."""
     model, kept = inputs.model, frozenset(spec.keep_fp16)
-    plan = plan_sweep(spec, model, run, block_branches(model, spec.bits, kept))
-    swept = sweep_views(spec, inputs, run, plan, workers, progress, spec.low.group)
+    sweep = build_sweep(spec, model, run, block_branches(model, spec.bits, kept))
+    swept = sweep_views(spec, inputs, run, sweep, workers, progress, spec.low.group)
     run.write_table("activations", swept.activations.rows(), ACTIVATIONS)
     run.write_table("weights", weight_rows(model, spec.bits, kept, swept.weights), WEIGHTS)
     low_bytes, reference = model_bytes(model, spec, {})

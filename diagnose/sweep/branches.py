@@ -19,16 +19,21 @@ CONTROL = "control"
 
 @dataclass(frozen=True)
 class Branch:
-    """A model that is the trunk `prefix` up to `block`, gives that block's linears `widths` (those
-    not named are the reference's; with no widths the whole block is), and has the weights of the
-    trunk `suffix` after it. Where the trunks' embeddings and heads differ, those before and
-    after the blocks go with them."""
+    """A model that leaves one trunk at a block and goes on along a trunk after it. Where the
+    trunks' embeddings and heads differ, it has the embeddings of the first and the head of the
+    second."""
 
     name: str
     block: int
+    # The trunk up to the block.
     prefix: Trunk
+    # The bits of the block's linears. Those that are not named are the reference's, and so is the
+    # whole block where none is.
     widths: tuple[tuple[str, int], ...]
+    # The trunk whose weights come after the block.
     suffix: Trunk
+    # Whether the block's parameters are copies of the reference's, as a control.
+    is_control: bool = False
 
 
 class Sweepable(Protocol):
@@ -48,12 +53,12 @@ class Sweepable(Protocol):
         ...
 
     def read(self, model: SourceModel, block: int, device: torch.device = CPU) -> Swappable:
-        """Block `block` of the reference `model` on `device`, for any widths of the plan."""
+        """Block `block` of the reference `model` on `device`, for any widths of the sweep."""
         ...
 
 
 @dataclass(frozen=True)
-class Plan:
+class Sweep:
     """What is swept: the uniform model (bits, units kept at 16) and the branches off the trunks.
 
     searches: folder of AWQ searches. bits: every width that branches use. outside: the model as its
@@ -102,30 +107,31 @@ def view_branches(uniform: Sequence[Widths]) -> tuple[Branch, ...]:
             Branch(view_name("cumulative", block), block, UNIFORM, quantized, REFERENCE),
             Branch(view_name("restored", block), block, UNIFORM, (), UNIFORM),
         ]
-    branches.append(Branch(CONTROL, len(uniform) // 2, REFERENCE, (), REFERENCE))
+    middle = len(uniform) // 2
+    branches.append(Branch(CONTROL, middle, REFERENCE, (), REFERENCE, is_control=True))
     return tuple(branches)
 
 
-def share_streams(plan: Sweepable, model: SourceModel) -> dict[str, Branch | Trunk]:
+def share_streams(sweep: Sweepable, model: SourceModel) -> dict[str, Branch | Trunk]:
     """Branch name -> the branch whose stream it shares (itself, an equal one, or a trunk)."""
     last = model.blocks - 1
-    alike = plan.outside is None
+    alike = sweep.outside is None
     shared: dict[str, Branch | Trunk] = {}
     seen: dict[Branch, Branch] = {}
-    for branch in plan.branches:
+    for branch in sweep.branches:
         block, prefix, suffix = branch.block, branch.prefix, branch.suffix
         widths = dict(branch.widths)
         if alike and block == last and block > 0 and prefix == UNIFORM and not widths:
             # All but the last block quantized: quantized up to the block before it.
             block, suffix = last - 1, REFERENCE
-            widths = dict(plan.uniform(model, block))
+            widths = dict(sweep.uniform(model, block))
         if alike and block == 0:
             prefix = REFERENCE
         if alike and block == last:
             suffix = prefix
-        uniform = widths == plan.uniform(model, block)
+        uniform = widths == sweep.uniform(model, block)
         plain = Branch("", block, prefix, _freeze(widths), suffix)
-        if branch.name == CONTROL:
+        if branch.is_control:
             shared[branch.name] = branch
         elif block == last and prefix == suffix == UNIFORM and uniform:
             shared[branch.name] = UNIFORM
@@ -134,9 +140,9 @@ def share_streams(plan: Sweepable, model: SourceModel) -> dict[str, Branch | Tru
     return shared
 
 
-def count_streams(model: SourceModel, plan: Sweepable) -> int:
+def count_streams(model: SourceModel, sweep: Sweepable) -> int:
     """Streams alive at the end of the sweep."""
-    unique = set(share_streams(plan, model).values()) - {REFERENCE, UNIFORM}
+    unique = set(share_streams(sweep, model).values()) - {REFERENCE, UNIFORM}
     return len(unique) + 2
 
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from awqscope.diagnose.machine.memory import return_freed_heap
 from awqscope.diagnose.statistics.likelihood import TokenScores, tokens_a_chunk
 from awqscope.diagnose.sweep.branches import (
-    CONTROL,
     REFERENCE,
     UNIFORM,
     Branch,
@@ -133,7 +132,7 @@ def _note_ends(
 def run_sweep(
     model: SourceModel,
     windows: Tensor,
-    plan: Sweepable,
+    sweep: Sweepable,
     *,
     observe: Observer | None = None,
     inspect: Inspector | None = None,
@@ -152,13 +151,13 @@ def run_sweep(
     on_block: told the blocks done; the head counts as one more. device: what computes. space: where
     streams are kept; None for memory. InputError for activations that are not finite.
     """
-    shared = share_streams(plan, model)
+    shared = share_streams(sweep, model)
     space = space or in_memory()
     hidden, all_kwargs = enter_blocks(model, windows, space)
-    if plan.outside is None:
+    if sweep.outside is None:
         uniform = space.copy(hidden)
     else:
-        uniform = enter_blocks(plan.outside, windows, space)[0]
+        uniform = enter_blocks(sweep.outside, windows, space)[0]
     trunks: dict[str, Stream] = {REFERENCE: hidden, UNIFORM: uniform}
     if ranges:
         for trunk, stream in trunks.items():
@@ -168,17 +167,17 @@ def run_sweep(
     unique = dict.fromkeys(s for s in shared.values() if isinstance(s, Branch))
     streams: dict[Branch, Stream] = {}
     for number in range(model.blocks):
-        swappable = plan.read(model, number, device)
+        swappable = sweep.read(model, number, device)
         kwargs = move(all_kwargs[number], device)
-        low = plan.uniform(model, number)
+        low = sweep.uniform(model, number)
         alive = list(streams)
         for branch in unique:
             if branch.block != number:
                 continue
             streams[branch] = space.copy(trunks[branch.prefix])
             widths = dict(branch.widths)
-            control = branch.name == CONTROL
-            swappable.use(swappable.copies() if control else swappable.weights(widths))
+            swapped = swappable.copies() if branch.is_control else swappable.weights(widths)
+            swappable.use(swapped)
             advance(swappable.block, streams[branch], kwargs)
             if widths != low:
                 swappable.forget(widths)
@@ -213,9 +212,9 @@ def run_sweep(
         for name, source in shared.items()
     }
     head, heads = model.read_head(device), {}
-    if plan.outside is not None:
-        other = plan.outside.read_head(device)
-        after = {branch.name: branch.suffix for branch in plan.branches} | {UNIFORM: UNIFORM}
+    if sweep.outside is not None:
+        other = sweep.outside.read_head(device)
+        after = {branch.name: branch.suffix for branch in sweep.branches} | {UNIFORM: UNIFORM}
         heads = {name: other for name, suffix in after.items() if suffix == UNIFORM}
     if ranges:
         for trunk, stream in trunks.items():

@@ -67,7 +67,7 @@ class WholeBlock:
 
 
 @dataclass(frozen=True)
-class CandidatePlan:
+class CandidateSweep:
     """The sweep of a candidate. places: where it differs from the reference outside the blocks.
     rebased: blocks whose linears' inputs are scaled."""
 
@@ -90,7 +90,7 @@ class CandidatePlan:
         return WholeBlock(ours, theirs, block in self.rebased)
 
 
-def plan_candidate(reference: SourceModel, candidate: Candidate) -> CandidatePlan:
+def build_candidate_sweep(reference: SourceModel, candidate: Candidate) -> CandidateSweep:
     """The views of every block and of every place outside the blocks that differs."""
     places = differing_places(reference, candidate)
     last, same = reference.blocks - 1, ()
@@ -107,4 +107,4 @@ def plan_candidate(reference: SourceModel, candidate: Candidate) -> CandidatePla
     }
     branches = view_branches([WHOLE] * reference.blocks)
     branches += tuple(branch for place in places for branch in outside[place])
-    return CandidatePlan(candidate, branches, places, rebased_blocks(reference, candidate))
+    return CandidateSweep(candidate, branches, places, rebased_blocks(reference, candidate))

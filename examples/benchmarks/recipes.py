@@ -23,7 +23,7 @@ from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.scores import read_scores, read_squared_errors
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.pipeline import run_pipeline
-from awqscope.diagnose.sweep.branches import REFERENCE, Branch, Plan
+from awqscope.diagnose.sweep.branches import REFERENCE, Branch, Sweep
 from awqscope.diagnose.sweep.estimator import estimate_units
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.diagnose.sweep.promotions import unit_branch
@@ -40,8 +40,10 @@ def measure_alone(
     inputs: Inputs, spec: RunSpec, run: RunDirectory, branches: dict[str, Branch]
 ) -> dict[str, float]:
     """Exact KL of every branch, by name, in one sweep."""
-    plan = Plan(spec.bits, tuple(spec.schemes), frozenset(), run.searches, tuple(branches.values()))
-    scores = run_sweep(inputs.model, inputs.windows, plan)
+    sweep = Sweep(
+        spec.bits, tuple(spec.schemes), frozenset(), run.searches, tuple(branches.values())
+    )
+    scores = run_sweep(inputs.model, inputs.windows, sweep)
     return {name: float(scores[branch.name].kl.mean()) for name, branch in branches.items()}
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
-from awqscope.diagnose.sweep.branches import Plan, block_branches
+from awqscope.diagnose.sweep.branches import Sweep, block_branches
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.mixedprec.awq.autoawq import MendedQuantizer, quantize_with_autoawq
 from awqscope.mixedprec.awq.search import search_model
@@ -134,9 +134,9 @@ def compare_sweep(name: str, where: str) -> str:
         few = draw_tokens(shape, 2, 128)
         search_model(model, few, [SCHEME], searches, device=device)
         branches = block_branches(model, SCHEME.bits, frozenset())
-        plan = Plan(SCHEME.bits, (SCHEME.bits,), frozenset(), searches, branches)
+        sweep = Sweep(SCHEME.bits, (SCHEME.bits,), frozenset(), searches, branches)
         tokens = draw_tokens(shape, *shape.validation)
-        seconds = time_once(device, lambda: run_sweep(model, tokens, plan, device=device))
+        seconds = time_once(device, lambda: run_sweep(model, tokens, sweep, device=device))
     floor = sweep_operations(shape) / matmul_rate(shape, device)
     return (
         f"{name} shape on {device}, {shape.blocks} blocks, "

@@ -18,7 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from awqscope.diagnose.statistics.likelihood import prepare_reference, score
-from awqscope.diagnose.sweep.branches import UNIFORM, Plan, block_branches, view_name
+from awqscope.diagnose.sweep.branches import UNIFORM, Sweep, block_branches, view_name
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.diagnose.sweep.swappable import read_swappable, uniform_widths
 from awqscope.mixedprec.awq.search import search_model
@@ -48,13 +48,13 @@ def make_model(blocks: int, folder: Path) -> SourceModel:
 
 
 @torch.no_grad()
-def run_naive(model: SourceModel, plan: Plan, windows: torch.Tensor) -> dict[str, torch.Tensor]:
+def run_naive(model: SourceModel, sweep: Sweep, windows: torch.Tensor) -> dict[str, torch.Tensor]:
     """Every view by whole-model forwards: name -> KL [windows, tokens]."""
     whole = AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32).eval()
     quantized, originals = [], []
     for number in range(model.blocks):
-        swappable = read_swappable(model, number, plan.searches, plan.bits)
-        weights = swappable.weights(uniform_widths(model, plan.low, plan.kept, number))
+        swappable = read_swappable(model, number, sweep.searches, sweep.bits)
+        weights = swappable.weights(uniform_widths(model, sweep.low, sweep.kept, number))
         quantized.append(weights)
         layer = whole.model.layers[number]
         originals.append({name: layer.get_parameter(name).data for name in weights})
@@ -85,7 +85,7 @@ def timed(measured: Callable[[], T]) -> tuple[float, T]:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Ways:
     """Both ways of measuring every view of a random model of so many blocks."""
 
     blocks: int
@@ -99,7 +99,7 @@ class Sweep:
 
 
 @contextlib.contextmanager
-def prepare(blocks: int) -> Iterator[Sweep]:
+def prepare(blocks: int) -> Iterator[Ways]:
     """A model that is searched already, for as long as the block lasts."""
     with tempfile.TemporaryDirectory() as folder:
         model = make_model(blocks, Path(folder) / "model")
@@ -108,9 +108,9 @@ def prepare(blocks: int) -> Iterator[Sweep]:
         searches = Path(folder) / "awq"
         search_model(model, windows[:2], [Scheme(4, 128, False)], searches)
         branches = block_branches(model, 4, frozenset())
-        plan = Plan(4, (4,), frozenset(), searches, branches)
-        sweep = partial(run_sweep, model, windows, plan)
-        yield Sweep(blocks, sweep, partial(run_naive, model, plan, windows))
+        sweep = Sweep(4, (4,), frozenset(), searches, branches)
+        ours = partial(run_sweep, model, windows, sweep)
+        yield Ways(blocks, ours, partial(run_naive, model, sweep, windows))
 
 
 def compare_ways(blocks: int) -> str:

@@ -26,9 +26,9 @@ from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.scores import read_scores
 from awqscope.diagnose.stages.comparison import run_comparison
 from awqscope.diagnose.statistics.likelihood import TokenScores, prepare_reference, score
-from awqscope.diagnose.sweep.branches import REFERENCE, UNIFORM, Plan, block_branches
+from awqscope.diagnose.sweep.branches import REFERENCE, UNIFORM, Sweep, block_branches
 from awqscope.diagnose.sweep.one_pass import run_sweep
-from awqscope.diagnose.sweep.whole_blocks import plan_candidate
+from awqscope.diagnose.sweep.whole_blocks import build_candidate_sweep
 from awqscope.mixedprec.awq.search import search_model
 from awqscope.mixedprec.checkpoints.foreign import open_candidate
 from awqscope.mixedprec.checkpoints.writer import write_checkpoint
@@ -73,8 +73,8 @@ def swept(
     model = open_model(str(path))
     windows = cut_windows(load_corpus(str(text_file)), load_tokenizer(path), 64, 6)
     search_model(model, windows[:2], list(SCHEMES.values()), folder)
-    plan = Plan(4, (4,), frozenset(), folder, block_branches(model, 4, frozenset()))
-    return model, folder, run_sweep(model, windows, plan)
+    sweep = Sweep(4, (4,), frozenset(), folder, block_branches(model, 4, frozenset()))
+    return model, folder, run_sweep(model, windows, sweep)
 
 
 def compare(spec: CompareSpec, candidate: Path, out: Path) -> RunDirectory:
@@ -240,8 +240,8 @@ def test_blocks_of_other_families_are_swapped_whole(
     torch.manual_seed(3)
     change_tensors(path, lambda name, t: (t * (1 + 0.05 * torch.randn(t.shape))).half())
     windows = torch.randint(0, 300, (3, 32))
-    plan = plan_candidate(model, open_candidate(str(path), model))
-    scores = run_sweep(model, windows, plan)
+    sweep = build_candidate_sweep(model, open_candidate(str(path), model))
+    scores = run_sweep(model, windows, sweep)
     expected, _ = naive(model.path, windows)
     kl = naive_kl(expected, naive(path, windows)[0], windows)
     assert float(scores[UNIFORM].kl.mean()) == pytest.approx(kl, rel=1e-3)

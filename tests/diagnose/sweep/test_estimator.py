@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM
 
 from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
-from awqscope.diagnose.sweep.branches import Plan
+from awqscope.diagnose.sweep.branches import Sweep
 from awqscope.diagnose.sweep.estimator import estimate_units, sampling_error, window_seed
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.diagnose.sweep.promotions import unit_branch
@@ -88,7 +88,7 @@ def test_ranks_units_as_exact_measurement_does(setup: Setup) -> None:
     estimates = estimate_units(model, windows, searches, (4, 8), seed=0).units
     units = list_units(model.family, model.blocks)
     branches = tuple(unit_branch(model, unit, 4) for unit in units)
-    scores = run_sweep(model, windows, Plan(4, (4, 8), frozenset(), searches, branches))
+    scores = run_sweep(model, windows, Sweep(4, (4, 8), frozenset(), searches, branches))
     exact = [scores[branch.name].kl.mean().item() for branch in branches]
     estimated = [estimates[unit.name, 4].mean().item() for unit in units]
     # Random weights mix tokens more than trained ones; whole/test_demo.py asks more of a

@@ -14,7 +14,7 @@ from awqscope.diagnose.sweep.branches import (
     CONTROL,
     REFERENCE,
     UNIFORM,
-    Plan,
+    Sweep,
     block_branches,
     count_streams,
     list_subsets,
@@ -31,7 +31,7 @@ from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import list_slices
 from awqscope.mixedprec.scheme import Scheme
 
-Setup = tuple[SourceModel, Tensor, Plan]
+Setup = tuple[SourceModel, Tensor, Sweep]
 KEPT = frozenset({"1.down"})
 
 
@@ -42,25 +42,25 @@ def setup(
     text_file: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Setup:
-    """A searched model of four blocks, windows, and a plan of every view of every block."""
+    """A searched model of four blocks, windows, and a sweep of every view of every block."""
     path = make_model(request.param, num_hidden_layers=4)
     model = open_model(str(path))
     windows = cut_windows(load_corpus(str(text_file)), load_tokenizer(path), 64, 5)
     folder = tmp_path_factory.mktemp("awq")
     search_model(model, windows, [Scheme(4, 64, False), Scheme(8, 64, True)], folder)
     branches = block_branches(model, 4, KEPT)
-    return model, windows, Plan(4, (4, 8), KEPT, folder, branches)
+    return model, windows, Sweep(4, (4, 8), KEPT, folder, branches)
 
 
 @torch.no_grad()
 def naive_logits(setup: Setup, widths: list[dict[str, int]]) -> tuple[Tensor, Tensor]:
     """Logits [windows, tokens, vocabulary] of the reference and of the whole model with these
     widths in each block."""
-    model, windows, plan = setup
+    model, windows, sweep = setup
     whole = AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32).eval()
     expected = whole(windows, use_cache=False).logits[:, :-1]
     for number, chosen in enumerate(widths):
-        swappable = read_swappable(model, number, plan.searches, plan.bits)
+        swappable = read_swappable(model, number, sweep.searches, sweep.bits)
         block = whole.get_submodule(model.prefix(number))
         for name, weight in swappable.weights(chosen).items():
             block.get_parameter(name).data = weight
@@ -74,8 +74,8 @@ def naive(setup: Setup, widths: list[dict[str, int]]) -> Tensor:
 
 
 def test_every_view_equals_the_naive_model(setup: Setup) -> None:
-    model, windows, plan = setup
-    scores = run_sweep(model, windows, plan)
+    model, windows, sweep = setup
+    scores = run_sweep(model, windows, sweep)
     low = [dict(uniform_widths(model, 4, KEPT, block)) for block in range(4)]
     high: list[dict[str, int]] = [{}] * 4
     for block in range(4):
@@ -92,12 +92,12 @@ def test_every_view_equals_the_naive_model(setup: Setup) -> None:
 
 
 def test_units_and_promotions_equal_the_naive_model(setup: Setup) -> None:
-    model, windows, plan = setup
+    model, windows, sweep = setup
     units = {unit.name: unit for unit in list_units(model.family, model.blocks)}
     promotions = promotion_branches(model, 1, 4, 8, KEPT)
     chosen = [branch for branch, names in promotions.items() if len(names) == 2]
     branches = (unit_branch(model, units["2.o"], 4), *chosen)
-    scores = run_sweep(model, windows, Plan(4, (4, 8), KEPT, plan.searches, branches))
+    scores = run_sweep(model, windows, Sweep(4, (4, 8), KEPT, sweep.searches, branches))
     low = [dict(uniform_widths(model, 4, KEPT, block)) for block in range(4)]
     widths: list[dict[str, int]] = [{}, {}, dict.fromkeys(units["2.o"].linears, 4), {}]
     assert (scores["unit.2.o.4"].kl - naive(setup, widths)).abs().max() < 1e-5
@@ -108,8 +108,8 @@ def test_units_and_promotions_equal_the_naive_model(setup: Setup) -> None:
 
 
 def test_likeliest_tokens_equal_the_naive_models(setup: Setup) -> None:
-    model, windows, plan = setup
-    scores = run_sweep(model, windows, plan)
+    model, windows, sweep = setup
+    scores = run_sweep(model, windows, sweep)
     low = [dict(uniform_widths(model, 4, KEPT, block)) for block in range(4)]
     for trunk, logits in zip((REFERENCE, UNIFORM), naive_logits(setup, low), strict=True):
         expected = logits.softmax(-1)
@@ -121,16 +121,16 @@ def test_likeliest_tokens_equal_the_naive_models(setup: Setup) -> None:
 
 
 def test_a_block_swapped_with_itself_gives_exactly_zero(setup: Setup) -> None:
-    model, windows, plan = setup
-    scores = run_sweep(model, windows, plan)
+    model, windows, sweep = setup
+    scores = run_sweep(model, windows, sweep)
     assert not scores[CONTROL].kl.any()
     assert not scores[REFERENCE].kl.any()
 
 
 def test_chunks_change_nothing(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, windows, plan = setup
-    whole = run_sweep(model, windows, plan)
-    parts = [run_sweep(model, windows[chunk], plan) for chunk in list_slices(len(windows), 2)]
+    model, windows, sweep = setup
+    whole = run_sweep(model, windows, sweep)
+    parts = [run_sweep(model, windows[chunk], sweep) for chunk in list_slices(len(windows), 2)]
     for name, scores in whole.items():
         joined = torch.cat([part[name].kl for part in parts])
         assert torch.allclose(joined, scores.kl, atol=1e-6), name
@@ -144,21 +144,21 @@ def test_chunks_change_nothing(setup: Setup, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_equal_models_share_a_stream(setup: Setup) -> None:
-    model, _, plan = setup
+    model, _, sweep = setup
     # Three views of four blocks, control, two trunks; block 0's first two views are one model, the
     # last cumulative one is the uniform model, and the last restored one the cumulative before it.
-    assert count_streams(model, plan) == 3 * 4 + 1 + 2 - 3
+    assert count_streams(model, sweep) == 3 * 4 + 1 + 2 - 3
 
 
 def test_observer_sees_both_trunks(setup: Setup) -> None:
-    model, windows, plan = setup
+    model, windows, sweep = setup
     seen = {}
 
     def observe(block: int, site: str, reference: Tensor, uniform: Tensor) -> None:
         assert reference.shape == uniform.shape
         seen[block, site] = (reference - uniform).abs().max().item()
 
-    run_sweep(model, windows, plan, observe=observe)
+    run_sweep(model, windows, sweep, observe=observe)
     sites = [*(kind.name for kind in model.family.units), "output"]
     assert set(seen) == {(block, site) for block in range(4) for site in sites}
     assert seen[0, "qkv"] == 0.0

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
 from awqscope.diagnose.runs.type_words import name_place
-from awqscope.diagnose.sweep.branches import Plan
+from awqscope.diagnose.sweep.branches import Sweep
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.diagnose.sweep.ranges import RangeLog, RangeWatch, join_ranges
 from awqscope.mixedprec.awq.search import search_model
@@ -57,8 +57,8 @@ def test_ranges_are_those_of_transformers_own_models(
     search_model(model, windows, [SCHEME], tmp_path / "awq")
     recipe = make_recipe("", model.family, model.blocks, 4)
     write_checkpoint(tmp_path / "out", model, recipe, tmp_path / "awq", {4: SCHEME})
-    plan, log = Plan(4, (4,), frozenset(), tmp_path / "awq", ()), RangeLog(len(windows))
-    run_sweep(model, windows, plan, ranges=log)
+    sweep, log = Sweep(4, (4,), frozenset(), tmp_path / "awq", ()), RangeLog(len(windows))
+    run_sweep(model, windows, sweep, ranges=log)
     rows, found = join_ranges([log.state()])
     assert found is not None
     for name, directory in (("reference", path), ("uniform", tmp_path / "out")):
@@ -87,11 +87,11 @@ def test_chunks_are_merged_by_the_largest(
     model = open_model(str(make_model("llama")))
     windows = cut_windows(load_corpus(str(text_file)), load_tokenizer(model.path), 48, 5)
     search_model(model, windows, [SCHEME], tmp_path)
-    plan = Plan(4, (4,), frozenset(), tmp_path, ())
+    sweep = Sweep(4, (4,), frozenset(), tmp_path, ())
     states = []
     for part in (windows, windows[:2], windows[2:]):
         log = RangeLog(len(part))
-        run_sweep(model, part, plan, ranges=log)
+        run_sweep(model, part, sweep, ranges=log)
         states.append(log.state())
     rows, found = join_ranges(states[:1])
     merged, joined = join_ranges(states[1:])

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
 from awqscope.diagnose.statistics.likelihood import prepare_reference, score
-from awqscope.diagnose.sweep.branches import CONTROL, UNIFORM, Plan, block_branches
+from awqscope.diagnose.sweep.branches import CONTROL, UNIFORM, Sweep, block_branches
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.mixedprec.awq.arithmetic import Quantized
 from awqscope.mixedprec.awq.autoawq import (
@@ -101,7 +101,7 @@ def test_sweep_controls(searched: Searched) -> None:
     """A block swapped with itself is exactly the reference; the uniform model is the naive one."""
     model, folder, windows = searched
     branches = block_branches(model, 4, frozenset())
-    scores = run_sweep(model, windows, Plan(4, (4, 8), frozenset(), folder, branches))
+    scores = run_sweep(model, windows, Sweep(4, (4, 8), frozenset(), folder, branches))
     assert float(scores[CONTROL].kl.abs().max()) == 0.0
     assert all(float(scores[b.name].kl.mean()) > 0 for b in branches if b.name != CONTROL)
     uniform = make_recipe("", model.family, model.blocks, 4)

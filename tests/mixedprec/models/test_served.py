@@ -19,7 +19,13 @@ from awqscope.diagnose.inputs.load import load_inputs
 from awqscope.diagnose.proof.prove import final_streams
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.statistics.likelihood import prepare_reference, score
-from awqscope.diagnose.sweep.branches import REFERENCE, UNIFORM, Plan, block_branches, count_streams
+from awqscope.diagnose.sweep.branches import (
+    REFERENCE,
+    UNIFORM,
+    Sweep,
+    block_branches,
+    count_streams,
+)
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.diagnose.sweep.scoring import score_streams
 from awqscope.diagnose.trials.race import measure_recipes
@@ -142,10 +148,10 @@ class Case:
     def score(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return score(self.reference, logits, self.windows[:, 1:])
 
-    def plan(self) -> Plan:
+    def sweep(self) -> Sweep:
         branches = block_branches(self.model, 4, self.kept)
         outside = served_outside(self.model)
-        return Plan(4, (4, 8), self.kept, self.searches, branches, outside)
+        return Sweep(4, (4, 8), self.kept, self.searches, branches, outside)
 
 
 @pytest.fixture(scope="module", params=["llama norm", "llama embed", "gpt_neox ", "qwen2 bias"])
@@ -166,7 +172,7 @@ def case(
 @torch.no_grad()
 def test_what_is_simulated_is_what_transformers_loads(case: Case) -> None:
     """Float32's roundings are all that differs: rounding to bfloat16 costs a hundred times more."""
-    found = run_sweep(case.model, case.windows, case.plan())
+    found = run_sweep(case.model, case.windows, case.sweep())
     assert (found[UNIFORM].nll - case.nll).abs().max() < 2e-5
     assert (found[UNIFORM].kl - case.kl).abs().max() < 1e-5
     assert float(found[UNIFORM].nll.mean().exp()) == pytest.approx(
@@ -181,7 +187,7 @@ def test_what_is_simulated_is_what_transformers_loads(case: Case) -> None:
 def test_every_way_of_simulating_gives_the_same_to_the_last_bit(case: Case) -> None:
     """Sweep, race and proof: one function, so that with nothing promoted mixed is uniform."""
     model, windows, recipe = case.model, case.windows, case.recipe
-    expected = run_sweep(model, windows, case.plan())[UNIFORM]
+    expected = run_sweep(model, windows, case.sweep())[UNIFORM]
     raced = measure_recipes(model, windows, case.searches, {"it": recipe})["it"]
     assert torch.equal(raced.kl, expected.kl)
     reference, mixed = final_streams(model, windows, recipe, case.searches, in_memory())
@@ -229,8 +235,8 @@ def test_a_model_in_its_own_type_costs_nothing_more(
     searches = load_searches(tmp_path, 0, (4,))
     realised = realise(model.read_block(0), searches, dict.fromkeys(linears, 4), model.dtype)
     assert set(realised.effective()) == {f"{linear}.weight" for linear in linears}
-    plan = Plan(4, (4, 8), frozenset(), tmp_path, block_branches(model, 4, frozenset()))
-    assert count_streams(model, plan) == 3 * 2 + 1 + 2 - 3
+    sweep = Sweep(4, (4, 8), frozenset(), tmp_path, block_branches(model, 4, frozenset()))
+    assert count_streams(model, sweep) == 3 * 2 + 1 + 2 - 3
 
 
 def raise_one(part: str, value: float) -> Callable[[str, Tensor], Tensor]:

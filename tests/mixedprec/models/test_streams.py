@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from awqscope.diagnose.machine.memory import forget_peak, peak_bytes
 from awqscope.diagnose.statistics.likelihood import TokenScores
 from awqscope.diagnose.sweep.activations import ActivationLog
-from awqscope.diagnose.sweep.branches import Plan, block_branches
+from awqscope.diagnose.sweep.branches import Sweep, block_branches
 from awqscope.diagnose.sweep.estimator import estimate_units
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.diagnose.sweep.results import join_chunks, reduce_chunk
@@ -142,9 +142,9 @@ def sweep(
     model: SourceModel, windows: Tensor, searches: Path, space: StreamSpace
 ) -> tuple[dict[str, TokenScores], ActivationLog]:
     """Every view of every block, and what flows."""
-    plan = Plan(4, BITS, frozenset(), searches, block_branches(model, 4, frozenset()))
+    sweep = Sweep(4, BITS, frozenset(), searches, block_branches(model, 4, frozenset()))
     log = ActivationLog()
-    return run_sweep(model, windows, plan, observe=log.observe, space=space), log
+    return run_sweep(model, windows, sweep, observe=log.observe, space=space), log
 
 
 def test_the_sweep_depends_neither_on_where_streams_are_nor_on_chunks(
