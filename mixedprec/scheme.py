@@ -11,6 +11,9 @@ GROUP_SIZES = (32, 64, 128, -1)
 FP16_BITS = 16
 # Widths that servers have kernels for, side by side in one checkpoint.
 SERVED_WIDTHS = (4, 8)
+# Bits by a linear's name in its block, and by a unit's name in the model.
+LinearWidths = Mapping[str, int]
+UnitWidths = Mapping[str, int]
 
 
 def read_group_size(settings: Mapping[str, Any]) -> int:

@@ -11,8 +11,9 @@ from awqscope.diagnose.explain.readings import Reading, join_readings, judge, re
 from awqscope.diagnose.runs.directory import OnProgress
 from awqscope.diagnose.statistics.likelihood import tokens_a_chunk
 from awqscope.diagnose.trials.finished import OpenedRun
-from awqscope.diagnose.trials.variants import Bits, Variant, run_variants, split_variants
+from awqscope.diagnose.trials.variants import Variant, run_variants, split_variants
 from awqscope.mixedprec.models.served import Ends
+from awqscope.mixedprec.scheme import UnitWidths
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def read_models(
     bench: Bench,
     texts: Mapping[int, Sequence[int]],
     prompts: Sequence[Sequence[int]],
-    models: Mapping[int, Mapping[str, Bits]],
+    models: Mapping[int, Mapping[str, UnitWidths]],
 ) -> dict[int, dict[str, Reading]]:
     """Each prompt's text (prompt and continuation) as each of its models reads it. A prompt's first
     model is the reference, which the others are compared with."""

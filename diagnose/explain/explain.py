@@ -19,25 +19,26 @@ from awqscope.diagnose.explain.explanation import (
 )
 from awqscope.diagnose.explain.greedy import decode_held, decode_streamed, find_ends, fits_in_memory
 from awqscope.diagnose.explain.prompts import encode_prompts
-from awqscope.diagnose.explain.readings import Reading, find_contest, follow, list_pieces
+from awqscope.diagnose.explain.readings import Reading, find_rivals, follow, list_pieces
 from awqscope.diagnose.runs.directory import OnProgress
 from awqscope.diagnose.trials.finished import OpenedRun, promote
-from awqscope.diagnose.trials.variants import Bits, Variant
+from awqscope.diagnose.trials.variants import Variant
 from awqscope.mixedprec.models.served import read_ends
+from awqscope.mixedprec.scheme import UnitWidths
 
 # Prompt, by number -> token ids.
-Texts = Mapping[int, tuple[int, ...]]
+Sequences = Mapping[int, tuple[int, ...]]
 
 
 def _measure_apart(
-    bench: Bench, texts: Texts, wanted: Texts
+    bench: Bench, texts: Sequences, wanted: Sequences
 ) -> tuple[dict[int, list[BlockBlame]], dict[int, dict[str, Outcome]]]:
     """At the end of each text: every block isolated and restored, and every unit promoted alone."""
     opened = bench.opened
     uniform = opened.models["uniform"]
     blocks = range(opened.model.blocks)
 
-    def select(block: int, inside: bool) -> Bits:
+    def select(block: int, inside: bool) -> UnitWidths:
         """The uniform model's units inside of a block, or outside of it."""
         return {u: bits for u, bits in uniform.items() if u.startswith(f"{block}.") == inside}
 
@@ -69,8 +70,8 @@ def _measure_apart(
 
 def _find_repairs(
     bench: Bench,
-    texts: Texts,
-    wanted: Texts,
+    texts: Sequences,
+    wanted: Sequences,
     singles: Mapping[int, Mapping[str, Outcome]],
     margins: Mapping[int, float],
 ) -> dict[int, Cheapest]:
@@ -123,15 +124,15 @@ def explain(
     numbers = range(len(encoded))
     whole = {n: [*encoded[n], *decoded["reference"][n]] for n in numbers}
     readings = read_models(bench, whole, encoded, dict.fromkeys(numbers, opened.models))
-    contests = {
-        n: find_contest(readings[n], decoded["reference"][n], decoded["uniform"][n], tokenizer)
+    found_rivals = {
+        n: find_rivals(readings[n], decoded["reference"][n], decoded["uniform"][n], tokenizer)
         for n in numbers
     }
-    apart = [n for n, (contest, parts) in contests.items() if parts and not contest.tied]
-    texts = {n: tuple(whole[n][: len(encoded[n]) + contests[n][0].position]) for n in apart}
-    wanted = {n: tuple(decoded["reference"][n][: contests[n][0].position + 1]) for n in apart}
+    apart = [n for n, (rivals, parts) in found_rivals.items() if parts and not rivals.tied]
+    texts = {n: tuple(whole[n][: len(encoded[n]) + found_rivals[n][0].position]) for n in apart}
+    wanted = {n: tuple(decoded["reference"][n][: found_rivals[n][0].position + 1]) for n in apart}
     blames, singles = _measure_apart(bench, texts, wanted)
-    margins = {n: contests[n][0].margin_uniform for n in apart}
+    margins = {n: found_rivals[n][0].margin_uniform for n in apart}
     repairs = _find_repairs(bench, texts, wanted, singles, margins)
     again = {
         n: {"reference": opened.models["reference"], "repaired": promote(opened, found.units)}
@@ -146,24 +147,24 @@ def explain(
         return Continuation(tokenizer.decode(ids), tuple(ids), pieces, ids[-1] in ends)
 
     def describe(n: int) -> Explanation:
-        contest, parts = contests[n]
-        place = contest.position if parts else None
+        rivals, parts = found_rivals[n]
+        position = rivals.position if parts else None
         found = readings[n]
         return Explanation(
             prompt=prompts[n],
             prompt_tokens=len(encoded[n]),
             reference=write_out(decoded["reference"][n]),
             uniform=write_out(decoded["uniform"][n]),
-            common=len(decoded["reference"][n]) if place is None else place,
-            parting=contest if parts else None,
-            closest=None if parts else contest,
+            common=len(decoded["reference"][n]) if position is None else position,
+            parting=rivals if parts else None,
+            closest=None if parts else rivals,
             blocks=tuple(blames.get(n, ())),
             repair=(
-                _describe_repair(opened, repairs[n], singles[n], found["repaired"], place)
+                _describe_repair(opened, repairs[n], singles[n], found["repaired"], position)
                 if n in repairs
                 else None
             ),
-            mixed=follow(found["mixed"], place) if "mixed" in found else None,
+            mixed=follow(found["mixed"], position) if "mixed" in found else None,
             pieces=list_pieces(encoded[n], decoded["reference"][n], found, tokenizer),
         )
 
@@ -185,9 +186,9 @@ def _describe_repair(
     found: Cheapest,
     singles: Mapping[str, Outcome],
     reading: Reading,
-    place: int | None,
+    position: int | None,
 ) -> Repair:
     """A repair, with the units each of which does it alone, the cheapest first."""
     alone = [unit for unit, outcome in singles.items() if outcome.repaired]
     alone.sort(key=lambda unit: (opened.extra_bytes[unit], -singles[unit].margin))
-    return Repair(**asdict(found), single=tuple(alone), followed=follow(reading, place))
+    return Repair(**asdict(found), single=tuple(alone), followed=follow(reading, position))

@@ -45,7 +45,7 @@ class Rival:
 
 
 @dataclass(frozen=True)
-class Contest:
+class Rivals:
     """Two tokens at a position of the continuation, from 0: the reference's, and the other one
     that uniform prefers or, where nothing parts, would next prefer. margin_*: the reference's
     token's. tied: the margins are within rounding, so that there is nothing to explain."""
@@ -108,8 +108,8 @@ class Explanation:
     reference: Continuation
     uniform: Continuation
     common: int
-    parting: Contest | None
-    closest: Contest | None
+    parting: Rivals | None
+    closest: Rivals | None
     blocks: tuple[BlockBlame, ...]
     repair: Repair | None
     mixed: Followed | None

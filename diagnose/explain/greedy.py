@@ -14,12 +14,12 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from awqscope.diagnose.sweep.swappable import SwappableBlock, list_linears
-from awqscope.diagnose.trials.variants import Bits, Variant, block_mix, run_variants
+from awqscope.diagnose.trials.variants import Variant, block_mix, run_variants
 from awqscope.mixedprec.awq.choices import load_searches
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.served import put_outside, read_ends
 from awqscope.mixedprec.models.source import SourceModel
-from awqscope.mixedprec.scheme import FP16_BITS
+from awqscope.mixedprec.scheme import FP16_BITS, UnitWidths
 
 # A block is held beside the model while its weights are quantized, in a few copies.
 BLOCK_COPIES = 4
@@ -64,7 +64,7 @@ def continue_held(
 
 
 @torch.no_grad()
-def quantize_whole(model: SourceModel, whole: Any, bits: Bits, searches: Path) -> None:
+def quantize_whole(model: SourceModel, whole: Any, bits: UnitWidths, searches: Path) -> None:
     """Put effective weights into a reference model, block by block, in place, and what its
     checkpoint stores outside of them. bits: of every unit, or of none for the reference."""
     if bits:
@@ -81,7 +81,7 @@ def quantize_whole(model: SourceModel, whole: Any, bits: Bits, searches: Path) -
 def decode_held(
     model: SourceModel,
     prompts: Sequence[Sequence[int]],
-    models: Mapping[str, Bits],
+    models: Mapping[str, UnitWidths],
     searches: Path,
     tokens: int,
     on_step: Callable[[int], None] = lambda done: None,
@@ -103,7 +103,7 @@ def decode_held(
 def decode_streamed(
     model: SourceModel,
     prompts: Sequence[Sequence[int]],
-    models: Mapping[str, Bits],
+    models: Mapping[str, UnitWidths],
     searches: Path,
     tokens: int,
     on_step: Callable[[int], None] = lambda done: None,

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from awqscope.diagnose.explain.cheapest import Outcome
-from awqscope.diagnose.explain.explanation import Contest, Followed, Piece, Rival
+from awqscope.diagnose.explain.explanation import Followed, Piece, Rival, Rivals
 from awqscope.diagnose.statistics.likelihood import Reference, prepare_reference, score
 
 # Logits of the same text computed in another order differ by less, in float32.
@@ -85,40 +85,41 @@ def judge(logits: Tensor, wanted: Sequence[int]) -> Outcome:
     )
 
 
-def find_contest(
+def find_rivals(
     readings: Mapping[str, Reading],
     reference: Sequence[int],
     uniform: Sequence[int],
     tokenizer: PreTrainedTokenizerBase,
-) -> tuple[Contest, bool]:
+) -> tuple[Rivals, bool]:
     """Where the continuations part, or else where uniform came closest to it; whether they part."""
     pairs = zip(reference, uniform, strict=False)
     apart = next((at for at, (a, b) in enumerate(pairs) if a != b), None)
     mine, theirs = readings["uniform"], readings["reference"]
-    place = int(mine.margin.argmin()) if apart is None else apart
-    token, other = reference[place], int(mine.other[place])
+    position = int(mine.margin.argmin()) if apart is None else apart
+    token, other = reference[position], int(mine.other[position])
 
     def rival(token: int, there: Tensor, here: Tensor) -> Rival:
-        probabilities = float(there[place].exp()), float(here[place].exp())
+        probabilities = float(there[position].exp()), float(here[position].exp())
         return Rival(token, tokenizer.decode([token]), *probabilities)
 
-    margins = float(theirs.margin[place]), float(mine.margin[place])
-    contest = Contest(
-        place,
+    margins = float(theirs.margin[position]), float(mine.margin[position])
+    rivals = Rivals(
+        position,
         rival(token, theirs.chosen, mine.chosen),
         rival(other, mine.other_there, mine.other_here),
         *margins,
         tied=apart is not None and (margins[0] < ROUNDING or margins[1] > -ROUNDING),
     )
-    return contest, apart is not None
+    return rivals, apart is not None
 
 
-def follow(reading: Reading, place: int | None) -> Followed:
-    """How far a model follows the continuation; place: where uniform parts from it, if it does."""
+def follow(reading: Reading, position: int | None) -> Followed:
+    """How far a model follows the continuation. position: where uniform parts from it, if it
+    does."""
     lost = torch.nonzero(~reading.wins).flatten()
     parts_at = int(lost[0]) if len(lost) else None
     return Followed(
-        None if place is None else parts_at is None or parts_at > place,
+        None if position is None else parts_at is None or parts_at > position,
         parts_at,
         float(reading.kl[-len(reading.wins) :].mean()),
     )
@@ -132,15 +133,15 @@ def list_pieces(
 ) -> tuple[Piece, ...]:
     """Every token of the text with its KL by each model there is a reading of."""
 
-    def kl(name: str, place: int) -> float | None:
-        return float(readings[name].kl[place - 1]) if name in readings and place else None
+    def kl(name: str, position: int) -> float | None:
+        return float(readings[name].kl[position - 1]) if name in readings and position else None
 
     return tuple(
         Piece(
             token,
             tokenizer.decode([token]),
-            "prompt" if place < len(prompt) else "continuation",
-            *(kl(name, place) for name in ("uniform", "mixed", "repaired")),
+            "prompt" if position < len(prompt) else "continuation",
+            *(kl(name, position) for name in ("uniform", "mixed", "repaired")),
         )
-        for place, token in enumerate([*prompt, *continuation])
+        for position, token in enumerate([*prompt, *continuation])
     )

@@ -74,7 +74,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Texts:
+class Flow:
     """What flows through a run."""
 
     # Windows and the tokens of each, of calibration and of validation.
@@ -130,7 +130,7 @@ def count_mixes(shape: Shape, mixes: int) -> int:
     return FLOAT_BYTES * (shape.block + making) + MIX_BYTES * mixes * shape.block
 
 
-def count_search(shape: Shape, texts: Texts) -> int:
+def count_search(shape: Shape, texts: Flow) -> int:
     """Bytes of the search of a block, streams left out."""
     windows, length = texts.calib
     grams = sum(min(windows * length, inputs) * inputs for inputs in shape.lone)
@@ -154,7 +154,7 @@ def count_proof(shape: Shape, length: int) -> int:
 
 
 def list_demands(
-    shape: Shape, texts: Texts, sweep_streams: int, refine_streams: int
+    shape: Shape, texts: Flow, sweep_streams: int, refine_streams: int
 ) -> list[Demand]:
     """What each stage asks, in the order of the stages. sweep_streams, refine_streams: streams that
     the sweep and the exact measurement of units keep at once."""
@@ -168,12 +168,12 @@ def list_demands(
     ]
 
 
-def count_entrance(shape: Shape, texts: Texts) -> int:
+def count_entrance(shape: Shape, texts: Flow) -> int:
     """Bytes of the embeddings of the texts' tokens, and of reading them."""
     return 2 * FLOAT_BYTES * texts.distinct * shape.channels
 
 
-def demand_search(shape: Shape, texts: Texts) -> Demand:
+def demand_search(shape: Shape, texts: Flow) -> Demand:
     """What the search for scales and clips asks: one forward of each window, and of the tokens that
     candidates are raced on two at each width and ratio; lone linears by their Gram matrix, clips by
     those of each group."""
@@ -197,7 +197,7 @@ def demand_search(shape: Shape, texts: Texts) -> Demand:
     )
 
 
-def demand_sweep(stage: str, shape: Shape, texts: Texts, streams: int) -> Demand:
+def demand_sweep(stage: str, shape: Shape, texts: Flow, streams: int) -> Demand:
     """What a pass with `streams` streams asks: two of them go through every block, the others
     through half on average, from the block that they differ at."""
     windows, length = texts.valid
@@ -219,7 +219,7 @@ def demand_sweep(stage: str, shape: Shape, texts: Texts, streams: int) -> Demand
     )
 
 
-def demand_estimate(shape: Shape, texts: Texts) -> Demand:
+def demand_estimate(shape: Shape, texts: Flow) -> Demand:
     """What the estimator asks: a gradient at each width through every block, and a stream before
     each of them kept for it."""
     windows, length = texts.valid
@@ -240,7 +240,7 @@ def demand_estimate(shape: Shape, texts: Texts) -> Demand:
     )
 
 
-def demand_requantize(shape: Shape, texts: Texts) -> Demand:
+def demand_requantize(shape: Shape, texts: Flow) -> Demand:
     """What writing a checkpoint asks: a block, or an end of the model, beside a shard of the
     file."""
     block = count_mixes(shape, 1) + 2 * shape.block
@@ -256,7 +256,7 @@ def demand_requantize(shape: Shape, texts: Texts) -> Demand:
     )
 
 
-def demand_proof(shape: Shape, texts: Texts) -> Demand:
+def demand_proof(shape: Shape, texts: Flow) -> Demand:
     """What the proof asks where it loads the checkpoint block by block."""
     windows, length = texts.valid
     return Demand(

@@ -16,8 +16,8 @@ from awqscope.diagnose.plan.demand import (
     PROOF,
     SEARCH,
     Demand,
+    Flow,
     Shape,
-    Texts,
     count_activations,
     count_whole_proof,
     list_demands,
@@ -229,7 +229,7 @@ def plan_stage(
 
 def plan_run(
     shape: Shape,
-    texts: Texts,
+    texts: Flow,
     machine: Machine,
     *,
     sweep_streams: int,

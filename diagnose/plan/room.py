@@ -17,7 +17,7 @@ from awqscope.diagnose.machine.memory import (
     return_freed_heap,
 )
 from awqscope.diagnose.machine.tasks import Workers
-from awqscope.diagnose.plan.demand import SEARCH, Shape, Texts
+from awqscope.diagnose.plan.demand import SEARCH, Flow, Shape
 from awqscope.diagnose.plan.memory import (
     MIB,
     SLACK_BYTES,
@@ -146,7 +146,7 @@ def plan_work(
     calib = windows if calib is None else calib
     distinct = max(len(windows.unique()), len(calib.unique()))
     (calib_count, calib_length), (count, length) = calib.shape, windows.shape
-    texts = Texts((calib_count, calib_length), (count, length), distinct)
+    texts = Flow((calib_count, calib_length), (count, length), distinct)
     kinds = len(model.family.units)
     return plan_run(
         read_shape(model),

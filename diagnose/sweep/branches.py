@@ -7,9 +7,10 @@ from typing import Literal, Protocol
 
 import torch
 
-from awqscope.diagnose.sweep.swappable import Swappable, Widths, read_swappable, uniform_widths
+from awqscope.diagnose.sweep.swappable import Swappable, read_swappable, uniform_widths
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import CPU
+from awqscope.mixedprec.scheme import LinearWidths
 
 Trunk = Literal["reference", "uniform"]
 REFERENCE: Trunk = "reference"
@@ -48,7 +49,7 @@ class Sweepable(Protocol):
     @property
     def outside(self) -> SourceModel | None: ...
 
-    def uniform(self, model: SourceModel, block: int) -> Widths:
+    def uniform(self, model: SourceModel, block: int) -> LinearWidths:
         """The widths that are block `block` of the uniform model."""
         ...
 
@@ -72,7 +73,7 @@ class Sweep:
     branches: tuple[Branch, ...]
     outside: SourceModel | None = None
 
-    def uniform(self, model: SourceModel, block: int) -> Widths:
+    def uniform(self, model: SourceModel, block: int) -> LinearWidths:
         """Linear -> bits of block `block` of the uniform model."""
         return uniform_widths(model, self.low, self.kept, block)
 
@@ -87,7 +88,7 @@ def view_name(view: str, place: int | str) -> str:
     return f"{view}.{place}"
 
 
-def _freeze(widths: Widths) -> tuple[tuple[str, int], ...]:
+def _freeze(widths: LinearWidths) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(widths.items()))
 
 
@@ -96,7 +97,7 @@ def block_branches(model: SourceModel, low: int, kept: frozenset[str]) -> tuple[
     return view_branches([uniform_widths(model, low, kept, n) for n in range(model.blocks)])
 
 
-def view_branches(uniform: Sequence[Widths]) -> tuple[Branch, ...]:
+def view_branches(uniform: Sequence[LinearWidths]) -> tuple[Branch, ...]:
     """The three views of every block, and the control, for a uniform model whose blocks have these
     widths."""
     branches = []

@@ -12,9 +12,8 @@ from awqscope.mixedprec.awq.realise import Searches, realise
 from awqscope.mixedprec.families.table import Family, list_units
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import CPU
-from awqscope.mixedprec.scheme import FP16_BITS
+from awqscope.mixedprec.scheme import FP16_BITS, LinearWidths
 
-Widths = Mapping[str, int]
 # Module -> what is divided out of its input and its output, a channel.
 Bases = Mapping[str, tuple[Tensor, Tensor]]
 
@@ -24,7 +23,7 @@ class Swappable(Protocol):
 
     block: nn.Module
 
-    def weights(self, widths: Widths) -> dict[str, Tensor]:
+    def weights(self, widths: LinearWidths) -> dict[str, Tensor]:
         """What `widths` puts in the reference's place."""
         ...
 
@@ -32,7 +31,7 @@ class Swappable(Protocol):
         """Copies of the reference's parameters, to be swapped in as a control."""
         ...
 
-    def bases(self, widths: Widths) -> Bases:
+    def bases(self, widths: LinearWidths) -> Bases:
         """What is divided out of the inputs and outputs of modules where `widths` is served."""
         ...
 
@@ -40,7 +39,7 @@ class Swappable(Protocol):
         """Put these weights in place, and the reference's everywhere else."""
         ...
 
-    def forget(self, widths: Widths) -> None:
+    def forget(self, widths: LinearWidths) -> None:
         """Drop what `weights` keeps of these widths."""
         ...
 
@@ -73,7 +72,7 @@ class SwappableBlock:
         self._effective: dict[tuple[tuple[str, int], ...], dict[str, Tensor]] = {}
         self._bases: dict[tuple[tuple[str, int], ...], Bases] = {}
 
-    def weights(self, widths: Widths) -> dict[str, Tensor]:
+    def weights(self, widths: LinearWidths) -> dict[str, Tensor]:
         """The parameters that `widths` puts in the reference's place: effective weights of
         quantized linears, and whatever else is not stored as the reference has it."""
         if not widths:
@@ -93,7 +92,7 @@ class SwappableBlock:
         self.use({})
         return {name: value.data.clone() for name, value in self.block.named_parameters()}
 
-    def bases(self, widths: Widths) -> Bases:
+    def bases(self, widths: LinearWidths) -> Bases:
         """What is divided out of the inputs and outputs of linears and norms where `widths` is
         served."""
         self.weights(widths)
@@ -108,7 +107,7 @@ class SwappableBlock:
             self._reference.setdefault(name, parameter.data)
             parameter.data = value
 
-    def forget(self, widths: Widths) -> None:
+    def forget(self, widths: LinearWidths) -> None:
         """Drop the effective weights of one mix."""
         key = tuple(sorted(widths.items()))
         self._effective.pop(key, None)
@@ -149,7 +148,9 @@ def uniform_bits(model: SourceModel, bits: int, kept: Iterable[str]) -> dict[str
     return dict.fromkeys(units, bits) | dict.fromkeys(kept, FP16_BITS)
 
 
-def uniform_widths(model: SourceModel, bits: int, kept: frozenset[str], number: int) -> Widths:
+def uniform_widths(
+    model: SourceModel, bits: int, kept: frozenset[str], number: int
+) -> LinearWidths:
     """Linear -> bits inside block `number` when every unit but the `kept` ones gets `bits`."""
     return {
         linear: FP16_BITS if f"{number}.{kind.name}" in kept else bits

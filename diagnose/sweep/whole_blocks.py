@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from awqscope.diagnose.sweep.branches import REFERENCE, UNIFORM, Branch, view_branches, view_name
-from awqscope.diagnose.sweep.swappable import Bases, Swappable, Widths
+from awqscope.diagnose.sweep.swappable import Bases, Swappable
 from awqscope.mixedprec.checkpoints.differences import (
     EMBEDDINGS,
     HEAD,
@@ -21,9 +21,10 @@ from awqscope.mixedprec.checkpoints.differences import (
 from awqscope.mixedprec.checkpoints.foreign import Candidate
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import CPU
+from awqscope.mixedprec.scheme import LinearWidths
 
 # The block itself, as one thing that is the candidate's or, not named, the reference's.
-WHOLE: Widths = {"": 0}
+WHOLE: LinearWidths = {"": 0}
 
 
 class WholeBlock:
@@ -37,11 +38,11 @@ class WholeBlock:
         self._candidate = {name: p.data for name, p in candidate.named_parameters()}
         self._rebased = rebased
 
-    def weights(self, widths: Widths) -> dict[str, Tensor]:
+    def weights(self, widths: LinearWidths) -> dict[str, Tensor]:
         """Every parameter of the candidate's, or none where `widths` keeps the reference."""
         return self._candidate if widths else {}
 
-    def bases(self, widths: Widths) -> Bases:
+    def bases(self, widths: LinearWidths) -> Bases:
         """Nothing: the candidate's linears take what they are served with."""
         return {}
 
@@ -54,7 +55,7 @@ class WholeBlock:
         for name, parameter in self.block.named_parameters():
             parameter.data = weights.get(name, self._reference[name])
 
-    def forget(self, widths: Widths) -> None:
+    def forget(self, widths: LinearWidths) -> None:
         """Both sides stay as long as the block does."""
 
     def pairs(self, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -80,7 +81,7 @@ class CandidateSweep:
     def outside(self) -> SourceModel | None:
         return self.candidate if self.places else None
 
-    def uniform(self, model: SourceModel, block: int) -> Widths:
+    def uniform(self, model: SourceModel, block: int) -> LinearWidths:
         """Every block is the candidate's, whole."""
         return WHOLE
 

@@ -10,15 +10,15 @@ from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.statistics.bootstrap import bounds
 from awqscope.diagnose.trials.finished import open_source
-from awqscope.diagnose.trials.race import measure_kl, place
-from awqscope.diagnose.trials.swaps import Bits, better_recipe, in_context
+from awqscope.diagnose.trials.race import judge_race, measure_kl
+from awqscope.diagnose.trials.swaps import better_recipe, in_context
 from awqscope.mixedprec.awq.search import search_model
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.recipes.baselines import RECIPE, Contestant, rank_contest
 from awqscope.mixedprec.recipes.recipe import Recipe, make_recipe
 from awqscope.mixedprec.recipes.scores import Scores
 from awqscope.mixedprec.recipes.solver import recipe_of, solve
-from awqscope.mixedprec.scheme import GROUP_SIZES
+from awqscope.mixedprec.scheme import GROUP_SIZES, UnitWidths
 
 # Where recipes are raced, half of the memory budget is for their streams.
 STREAM_SHARE = 0.5
@@ -62,7 +62,7 @@ def better(
     contextual = solve(shifted, max_bytes=int(room) + scores.fixed_bytes)
     calls = 0
 
-    def measure(wanted: Mapping[str, Bits]) -> dict[str, Any]:
+    def measure(wanted: Mapping[str, UnitWidths]) -> dict[str, Any]:
         nonlocal calls
         calls += 1
         recipes = {name: recipe_of(scores, bits, kind="tried") for name, bits in wanted.items()}
@@ -95,7 +95,7 @@ def hold_contest(
     course: Course,
     scores: Scores,
     recipe: Recipe,
-    baselines: Mapping[str, Bits],
+    baselines: Mapping[str, UnitWidths],
     room: float,
     progress: OnProgress,
 ) -> list[Contestant]:
@@ -149,10 +149,10 @@ def hold_contest(
             name,
             sizes[name],
             predicted[name].kl if name in predicted else None,
-            bounds(placing.kl),
-            bounds(placing.behind),
+            bounds(result.kl),
+            bounds(result.behind),
         )
-        for name, placing in place(measured, RECIPE, spec.seed).items()
+        for name, result in judge_race(measured, RECIPE, spec.seed).items()
     )
 
 

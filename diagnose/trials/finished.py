@@ -12,7 +12,6 @@ from awqscope.diagnose.inputs.sizes import unit_bytes
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.sweep.swappable import uniform_bits
-from awqscope.diagnose.trials.variants import Bits
 from awqscope.mixedprec.awq.choices import is_complete, search_path
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import list_units
@@ -20,7 +19,7 @@ from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.weight_files import list_some
 from awqscope.mixedprec.recipes.recipe import Recipe, check_fits, load_recipe
-from awqscope.mixedprec.scheme import FP16_BITS
+from awqscope.mixedprec.scheme import FP16_BITS, UnitWidths
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class OpenedRun:
     spec: RunSpec
     model: SourceModel
     tokenizer: PreTrainedTokenizerBase
-    models: Mapping[str, Bits]
+    models: Mapping[str, UnitWidths]
     recipe: Recipe | None
     extra_bytes: Mapping[str, int]
 
@@ -94,7 +93,7 @@ def open_run(run: RunDirectory, model_name: str | None) -> OpenedRun:
                 )
     units = list_units(model.family, model.blocks)
     low = uniform_bits(model, spec.bits, spec.keep_fp16)
-    models: dict[str, Bits] = {"reference": {}, "uniform": low}
+    models: dict[str, UnitWidths] = {"reference": {}, "uniform": low}
     recipe = None
     if (run.path / "recipe.json").exists():
         recipe = load_recipe(run.path / "recipe.json")
@@ -116,6 +115,6 @@ def open_run(run: RunDirectory, model_name: str | None) -> OpenedRun:
     return OpenedRun(run, spec, model, tokenizer, models, recipe, extra)
 
 
-def promote(opened: OpenedRun, units: Iterable[str]) -> Bits:
+def promote(opened: OpenedRun, units: Iterable[str]) -> UnitWidths:
     """The uniform model with `units` at the rescue width."""
     return {**opened.models["uniform"], **dict.fromkeys(units, opened.spec.rescue_bits)}

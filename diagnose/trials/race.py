@@ -27,7 +27,7 @@ from awqscope.mixedprec.scheme import FP16_BITS
 
 
 @dataclass(frozen=True)
-class Placing:
+class RaceResult:
     """A recipe's measured KL, nats a token, and how much more it is than another's: both with
     intervals over windows, the second paired."""
 
@@ -105,10 +105,12 @@ def measure_kl(
     return {name: np.concatenate(found) for name, found in parts.items()}
 
 
-def place(by_window: Mapping[str, np.ndarray], against: str, seed: int) -> dict[str, Placing]:
-    """Every contestant's placing beside that of `against`, from mean KL by window."""
+def judge_race(
+    by_window: Mapping[str, np.ndarray], against: str, seed: int
+) -> dict[str, RaceResult]:
+    """Every contestant's result beside that of `against`, from mean KL by window."""
     resampler = Resampler(len(by_window[against]), seed)
     return {
-        name: Placing(resampler.mean(kl), resampler.mean(kl - by_window[against]))
+        name: RaceResult(resampler.mean(kl), resampler.mean(kl - by_window[against]))
         for name, kl in by_window.items()
     }

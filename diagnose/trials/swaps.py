@@ -13,15 +13,15 @@ import numpy as np
 
 from awqscope.mixedprec.ranking import as_cost
 from awqscope.mixedprec.recipes.scores import Option, ScoredUnit, Scores
+from awqscope.mixedprec.scheme import UnitWidths
 
 TRIED_A_ROUND = 12
 MOST_ROUNDS = 6
 # Changes of each direction that are paired with each other: those nearest to paying.
 PAIRED = 64
 
-Bits = Mapping[str, int]
 # Recipes by name -> mean token KL by window [n] of each.
-Measure = Callable[[Mapping[str, Bits]], Mapping[str, np.ndarray]]
+Measure = Callable[[Mapping[str, UnitWidths]], Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def in_context(scores: Scores, gains: Mapping[int, float]) -> Scores:
 
 
 def better_recipe(
-    scores: Scores, starts: Mapping[str, Bits], room: float, measure: Measure
+    scores: Scores, starts: Mapping[str, UnitWidths], room: float, measure: Measure
 ) -> Betterment:
     """The best recipe found from `starts` by measured swaps, of at most `room` bytes of units."""
     seen = {name: dict(bits) for name, bits in starts.items()}
@@ -79,11 +79,11 @@ def better_recipe(
     return Betterment(bits, kl, before, len(tried), rounds)
 
 
-def _key(bits: Bits) -> tuple[tuple[str, int], ...]:
+def _key(bits: UnitWidths) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(bits.items()))
 
 
-def _neighbours(scores: Scores, bits: Bits, room: float) -> list[dict[str, int]]:
+def _neighbours(scores: Scores, bits: UnitWidths, room: float) -> list[dict[str, int]]:
     """Recipes one change or one exchange away that fit, the best by the scores first."""
     used = scores.unit_bytes(bits)
     every = list(_moves(scores, bits))
@@ -106,7 +106,7 @@ def _price(move: tuple[str, int, int, float]) -> float:
     return kl / size if size else kl
 
 
-def _moves(scores: Scores, bits: Bits) -> Iterator[tuple[str, int, int, float]]:
+def _moves(scores: Scores, bits: UnitWidths) -> Iterator[tuple[str, int, int, float]]:
     """Every change of one unit's width: unit, width, and what it adds in bytes and KL."""
     for unit in scores.units:
         now = unit.option(bits[unit.name])

@@ -5,7 +5,7 @@ a width of its own and has its own text. Variants share a stream for as long as 
 agree, so that what differs only late in the depth costs little.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +17,8 @@ from awqscope.mixedprec.awq.search import check_finite
 from awqscope.mixedprec.models.forward import advance
 from awqscope.mixedprec.models.served import Ends
 from awqscope.mixedprec.models.source import SourceModel
-from awqscope.mixedprec.scheme import FP16_BITS
+from awqscope.mixedprec.scheme import FP16_BITS, UnitWidths
 
-Bits = Mapping[str, int]
 Mix = tuple[tuple[str, int], ...]
 
 
@@ -29,11 +28,11 @@ class Variant:
     stored: whether embeddings, final norm and head are as a checkpoint stores them."""
 
     tokens: tuple[int, ...]
-    bits: Bits
+    bits: UnitWidths
     stored: bool
 
 
-def block_mix(model: SourceModel, bits: Bits, number: int) -> Mix:
+def block_mix(model: SourceModel, bits: UnitWidths, number: int) -> Mix:
     """(linear, bits) inside block `number`, of the units that `bits` names."""
     return tuple(
         (linear, bits[f"{number}.{kind.name}"])

@@ -16,10 +16,9 @@ from awqscope.mixedprec.awq.arithmetic import Quantized, quantize
 from awqscope.mixedprec.awq.losses import BlockSearch, ScaleChoice
 from awqscope.mixedprec.models.served import cast
 from awqscope.mixedprec.models.weights import too_large
-from awqscope.mixedprec.scheme import FP16_BITS, Scheme
+from awqscope.mixedprec.scheme import FP16_BITS, LinearWidths, Scheme
 
 Searches = Mapping[int, BlockSearch]
-Widths = Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def _fold_into_norm(
 def realise(
     block: nn.Module,
     searches: Searches,
-    widths: Widths,
+    widths: LinearWidths,
     dtype: torch.dtype,
 ) -> RealisedBlock:
     """What is stored of `block` (float32 reference weights) when each linear gets its width.

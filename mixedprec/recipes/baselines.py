@@ -115,19 +115,19 @@ def list_baselines(
     return {name: _fill(scores, order, room) for name, order in orders.items()}
 
 
-def _extra(unit: ScoredUnit, place: int) -> int:
-    """Bytes that a unit takes more at the width in this place of its widths than at the last."""
-    return unit.options[place].bytes - unit.options[place - 1].bytes
+def _extra(unit: ScoredUnit, step: int) -> int:
+    """Bytes that this step up its widths adds to a unit."""
+    return unit.options[step].bytes - unit.options[step - 1].bytes
 
 
 def _fill(scores: Scores, order: Sequence[ScoredUnit], room: float) -> dict[str, int]:
     """Units of `order` raised one by one; those that no longer fit are passed."""
-    places = dict.fromkeys(scores.uniform, 0)
+    steps = dict.fromkeys(scores.uniform, 0)
     left = room - scores.unit_bytes(scores.uniform)
-    for place in range(1, max((len(unit.options) for unit in order), default=1)):
+    for step in range(1, max((len(unit.options) for unit in order), default=1)):
         for unit in order:
-            fits = place < len(unit.options) and _extra(unit, place) <= left
-            if fits and places[unit.name] == place - 1:
-                places[unit.name] = place
-                left -= _extra(unit, place)
-    return {unit.name: unit.options[places[unit.name]].bits for unit in scores.units}
+            fits = step < len(unit.options) and _extra(unit, step) <= left
+            if fits and steps[unit.name] == step - 1:
+                steps[unit.name] = step
+                left -= _extra(unit, step)
+    return {unit.name: unit.options[steps[unit.name]].bits for unit in scores.units}

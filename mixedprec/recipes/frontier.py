@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from awqscope.mixedprec.recipes.knapsack import hull_steps
+from awqscope.mixedprec.recipes.knapsack import Floats, hull_steps
 
 # Points times units: what is kept to trace every point back grows with both.
 MOST_CELLS = 10_000_000
 
-Table = Sequence[Sequence[float]]
-Floats = NDArray[np.float64]
+Matrix = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Frontier:
 
 
 def trace_frontier(
-    costs: Table, weights: Table, most: int | None = None, cells: int = MOST_CELLS
+    costs: Matrix, weights: Matrix, most: int | None = None, cells: int = MOST_CELLS
 ) -> Frontier:
     """The frontier of one option a unit; by unit, then by option.
 
@@ -64,7 +63,7 @@ def trace_frontier(
     return Frontier(heavy, dear, options, complete=True)
 
 
-def outline_frontier(costs: Table, weights: Table) -> tuple[Floats, Floats]:
+def outline_frontier(costs: Matrix, weights: Matrix) -> tuple[Floats, Floats]:
     """Weights and costs of the recipes on the frontier's lower convex hull: the lightest, then
     every step along the units' hulls in turn."""
     start, steps = hull_steps(costs, weights)
@@ -75,7 +74,7 @@ def outline_frontier(costs: Table, weights: Table) -> tuple[Floats, Floats]:
     return np.cumsum([lightest, *heavier]), np.cumsum([dearest, *dearer])
 
 
-def _choose_on_hull(costs: Table, weights: Table, most: int | None) -> Frontier:
+def _choose_on_hull(costs: Matrix, weights: Matrix, most: int | None) -> Frontier:
     """The hull's points, with what each chooses."""
     start, steps = hull_steps(costs, weights)
     outline = outline_frontier(costs, weights)
@@ -87,7 +86,7 @@ def _choose_on_hull(costs: Table, weights: Table, most: int | None) -> Frontier:
 
 
 def _spread(count: int, most: int | None) -> NDArray[np.intp]:
-    """At most `most` of `count` places, both ends among them."""
+    """At most `most` of `count` positions, both ends among them."""
     if most is None or count <= most:
         return np.arange(count)
     return np.linspace(0, count - 1, most).round().astype(np.intp)

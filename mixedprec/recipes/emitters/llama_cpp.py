@@ -28,8 +28,8 @@ from awqscope.mixedprec.recipes.emitters.emitter import (
 from awqscope.mixedprec.recipes.emitters.selectors import (
     check_selectors,
     make_patterns,
-    place,
     rename,
+    split_linear,
 )
 from awqscope.mixedprec.recipes.recipe import Recipe
 from awqscope.mixedprec.scheme import Scheme
@@ -80,7 +80,7 @@ def write(recipe: Recipe, schemes: Mapping[int, Scheme]) -> str:
 
 
 def _tensor(linear: str) -> str:
-    at = place(linear)
+    at = split_linear(linear)
     if at is None or at.blocks not in BLOCKS or at.tail not in TENSORS:
         raise InputError(
             f"the name of {linear} in GGUF is not known",

@@ -28,7 +28,7 @@ from awqscope.mixedprec.recipes.emitters.selectors import (
     Selector,
     check_selectors,
     make_patterns,
-    place,
+    split_linear,
 )
 from awqscope.mixedprec.recipes.recipe import Recipe
 from awqscope.mixedprec.scheme import FP16_BITS, Scheme
@@ -81,7 +81,7 @@ def write(recipe: Recipe, schemes: Mapping[int, Scheme]) -> str:
 
 def _mappings(linears: Iterable[str]) -> str:
     """The AWQ modifier's mappings, where its own registry would fail."""
-    tails = {at.tail for name in linears if (at := place(name))}
+    tails = {at.tail for name in linears if (at := split_linear(name))}
     known = [mapping for tail, mapping in MAPPINGS.items() if tail in tails]
     text = "      mappings:\n" if known else ""
     for norm, balanced in [entry for mapping in known for entry in mapping.items()]:

@@ -45,7 +45,7 @@ class Selector:
 
 
 @dataclass(frozen=True)
-class Place:
+class LinearName:
     """A linear's name in three: "model.layers", 3, "self_attn.q_proj"."""
 
     blocks: str
@@ -53,10 +53,10 @@ class Place:
     tail: str
 
 
-def place(linear: str) -> Place | None:
-    """Where a linear is, by the first number in its name; None where it has none."""
+def split_linear(linear: str) -> LinearName | None:
+    """A linear's name in three, by the first number in it; None where it has none."""
     found = re.fullmatch(r"(.+?)\.(0|[1-9][0-9]*)\.(.+)", linear)
-    return Place(found[1], int(found[2]), found[3]) if found else None
+    return LinearName(found[1], int(found[2]), found[3]) if found else None
 
 
 def check_selectors(selectors: Sequence[Selector], linears: Iterable[str]) -> None:
@@ -124,7 +124,7 @@ def _by_block(names: Iterable[str]) -> dict[tuple[str, int] | None, dict[str, st
     """Block -> tail -> linear; None holds what is in no block."""
     found: dict[tuple[str, int] | None, dict[str, str]] = {}
     for name in names:
-        at = place(name)
+        at = split_linear(name)
         key = (at.blocks, at.block) if at else None
         found.setdefault(key, {})[at.tail if at else name] = name
     return found

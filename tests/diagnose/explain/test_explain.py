@@ -68,23 +68,23 @@ def repairs(entry: Explanation, logits: Tensor) -> bool:
 
 def test_the_contest_is_told_as_it_is(opened: OpenedRun, found: Explanations) -> None:
     for entry in apart(found):
-        contest = entry.parting
-        assert contest is not None
-        place = contest.position
+        rivals = entry.parting
+        assert rivals is not None
+        place = rivals.position
         assert entry.common == place
         assert entry.reference.tokens[:place] == entry.uniform.tokens[:place]
-        assert entry.reference.tokens[place] == contest.reference.token
-        assert entry.uniform.tokens[place] == contest.other.token
+        assert entry.reference.tokens[place] == rivals.reference.token
+        assert entry.uniform.tokens[place] == rivals.other.token
         for name in ("reference", "uniform"):
             logits = after(entry, read(opened, opened.models[name], entry))[place]
             odds = logits.softmax(-1)
-            for rival in (contest.reference, contest.other):
+            for rival in (rivals.reference, rivals.other):
                 told = getattr(rival, f"probability_{name}")
                 assert told == pytest.approx(float(odds[rival.token]), rel=1e-3, abs=1e-6)
             other = logits.clone()
-            other[contest.reference.token] = -math.inf
-            margin = float(logits[contest.reference.token] - other.max())
-            assert getattr(contest, f"margin_{name}") == pytest.approx(margin, abs=1e-3)
+            other[rivals.reference.token] = -math.inf
+            margin = float(logits[rivals.reference.token] - other.max())
+            assert getattr(rivals, f"margin_{name}") == pytest.approx(margin, abs=1e-3)
 
 
 def test_kl_by_token_equals_the_naive_one(opened: OpenedRun, found: Explanations) -> None:

@@ -19,7 +19,7 @@ from awqscope.diagnose.machine.cluster import Cluster
 from awqscope.diagnose.machine.memory import held_bytes
 from awqscope.diagnose.machine.tasks import ThisProcess
 from awqscope.diagnose.plan import room as room_module
-from awqscope.diagnose.plan.demand import Shape, Texts
+from awqscope.diagnose.plan.demand import Flow, Shape
 from awqscope.diagnose.plan.memory import MIB, SLACK_BYTES, Machine, Rates, plan_run
 from awqscope.diagnose.plan.room import PROBED_SIZE, Room, measure_rates, read_shape
 from awqscope.diagnose.proof.prove import choose_loading
@@ -49,7 +49,7 @@ LARGE = Shape(
     widest=28672,
     stored=141 * 10**9,
 )
-TEXTS = Texts((128, 512), (128, 2048), 20_000)
+TEXTS = Flow((128, 512), (128, 2048), 20_000)
 RATES = Rates(1e12, 1e9, 2e9)
 STREAMS = {"sweep_streams": 242, "refine_streams": 40}
 

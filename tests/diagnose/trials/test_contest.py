@@ -20,7 +20,7 @@ from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.pipeline import run_pipeline
 from awqscope.diagnose.sweep.swappable import read_swappable
-from awqscope.diagnose.trials.race import measure_kl, place
+from awqscope.diagnose.trials.race import judge_race, measure_kl
 from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes
 from awqscope.mixedprec.recipes.emitters import EMITTERS
 
@@ -99,10 +99,10 @@ def test_recipes_measured_together_are_each_its_own_model(run: RunDirectory) -> 
             log_q = changed(inputs.windows).logits[:, :-1].log_softmax(-1)
             kl = (expected.exp() * (expected - log_q)).sum(-1).mean(1)
             assert found[name] == pytest.approx(kl.numpy(), rel=1e-3, abs=1e-7)
-    placings = place(found, "late", seed=0)
-    assert placings["late"].behind.value == placings["late"].behind.high == 0
+    results = judge_race(found, "late", seed=0)
+    assert results["late"].behind.value == results["late"].behind.high == 0
     behind = (found["early"] - found["late"]).mean()
-    assert placings["early"].behind.value == pytest.approx(behind)
+    assert results["early"].behind.value == pytest.approx(behind)
 
 
 def test_a_recipe_for_a_budget_is_predicted_saved_and_written(
