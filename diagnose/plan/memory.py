@@ -28,7 +28,7 @@ from awqscope.mixedprec.models.streams import FLOAT_BYTES, batch_size
 MIB = 2**20
 # Stages whose tasks several processes share.
 SHARED = (SEARCH, "sweep", "estimate", "refine")
-STAGES = (*SHARED, "requantize", PROOF)
+PLANNED = (*SHARED, "requantize", PROOF)
 # What the allocator, lazily imported modules and a stage's bookkeeping add.
 SLACK_BYTES = 48 * MIB
 SLACK_SHARE = 0.05
@@ -236,7 +236,7 @@ def plan_run(
     refine_streams: int,
     chunks: Mapping[str, int] = {},
     most_windows: int | None = None,
-    stages: Collection[str] = STAGES,
+    stages: Collection[str] = PLANNED,
 ) -> MemoryPlan:
     """The plan of a run. sweep_streams, refine_streams: of these stages. chunks: windows a chunk by
     stage, where an earlier start decided. most_windows: the most that are wanted. stages: those

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
-from awqscope.mixedprec.checkpoints.serving import REFUSES, SGLANG, VLLM, WRONG, Finding
+from awqscope.mixedprec.checkpoints.serving import REFUSES, SGLANG, VLLM, WRONG, Remark
 from awqscope.mixedprec.models.weight_files import (
     INDEX,
     INDEX_SUFFIX,
@@ -58,7 +58,7 @@ def check_files(
     names: Collection[str],
     read_index: ReadIndex,
     tensors: Callable[[str], Collection[str]],
-) -> Iterator[Finding]:
+) -> Iterator[Remark]:
     """A finding for each server that reads other files than transformers, which reads `read`.
 
     names: of all files in the directory. tensors: gives the names of those in a file.
@@ -67,11 +67,11 @@ def check_files(
         try:
             taken = reader(names, read_index)
             if isinstance(taken, str):
-                yield Finding(consumer, REFUSES, taken)
+                yield Remark(consumer, REFUSES, taken)
             elif taken != {*read}:
-                yield Finding(consumer, *_compare({*read}, taken, tensors))
+                yield Remark(consumer, *_compare({*read}, taken, tensors))
         except (AttributeError, LookupError, TypeError, ValueError, OSError) as error:
-            yield Finding(consumer, REFUSES, f"what it reads is damaged ({error})")
+            yield Remark(consumer, REFUSES, f"what it reads is damaged ({error})")
 
 
 def _compare(

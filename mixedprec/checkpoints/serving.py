@@ -46,7 +46,7 @@ Shapes = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Remark:
     """One thing that was found of a checkpoint. consumer: who reads it so; "" for a note on all of
     them. effect: REFUSES, WRONG, or "" where nothing changes. what: in words. limit: whether it is
     something that the consumer cannot do, rather than a fault of whoever wrote the checkpoint."""
@@ -61,24 +61,24 @@ class Finding:
 class Serving:
     """What was found of a checkpoint. consumers: those whose rules it was checked against."""
 
-    findings: tuple[Finding, ...]
+    remarks: tuple[Remark, ...]
     consumers: tuple[str, ...] = CONSUMERS
 
     def outcome(self, consumer: str) -> str:
         """LOADS, REFUSES, or WRONG."""
-        effects = {f.effect for f in self.findings if f.consumer == consumer}
+        effects = {f.effect for f in self.remarks if f.consumer == consumer}
         return next((effect for effect in (REFUSES, WRONG) if effect in effects), LOADS)
 
     @property
-    def faults(self) -> tuple[Finding, ...]:
-        """The findings that are faults of the tool that wrote the checkpoint."""
-        return tuple(f for f in self.findings if f.effect and not f.limit)
+    def faults(self) -> tuple[Remark, ...]:
+        """The remarks that are faults of the tool that wrote the checkpoint."""
+        return tuple(f for f in self.remarks if f.effect and not f.limit)
 
     @property
     def notes(self) -> list[str]:
-        """The findings in words, of several consumers as one."""
+        """The remarks in words, of several consumers as one."""
         consumers: dict[tuple[str, str], list[str]] = {}
-        for found in self.findings:
+        for found in self.remarks:
             consumers.setdefault((found.effect, found.what), []).append(found.consumer)
         return [
             PHRASES[effect].format(" and ".join(names)) + what
@@ -152,7 +152,7 @@ def check_serving(quantization: Mapping[str, Any], shapes: Shapes, served: Serve
         groups = read_groups(quantization)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         what = f"config.json's quantization_config cannot be read ({error!r})"
-        return Serving(tuple(Finding(consumer, REFUSES, what) for consumer in judged), judged)
+        return Serving(tuple(Remark(consumer, REFUSES, what) for consumer in judged), judged)
     found = [
         *_check_servers(groups, shapes, served),
         *_check_transformers(groups, shapes, served),
@@ -165,23 +165,23 @@ def check_serving(quantization: Mapping[str, Any], shapes: Shapes, served: Serve
 
 @dataclass(frozen=True)
 class _Seen:
-    """A finding at one place; findings that differ in their place only are joined into one."""
+    """A remark on one thing; those that differ in what they are on only are joined into one."""
 
     consumer: str
     effect: str
     reason: str
-    place: str
+    on: str
     limit: bool = False
 
 
-def _join(found: Iterable[_Seen]) -> Iterator[Finding]:
-    places: dict[tuple[str, str, str, bool], list[str]] = {}
+def _join(found: Iterable[_Seen]) -> Iterator[Remark]:
+    alike: dict[tuple[str, str, str, bool], list[str]] = {}
     for seen in found:
-        where = places.setdefault((seen.consumer, seen.effect, seen.reason, seen.limit), [])
-        where.append(seen.place)
-    for (consumer, effect, reason, limit), where in places.items():
+        where = alike.setdefault((seen.consumer, seen.effect, seen.reason, seen.limit), [])
+        where.append(seen.on)
+    for (consumer, effect, reason, limit), where in alike.items():
         rest = f" and {len(where) - 1} more" if len(where) > 1 else ""
-        yield Finding(consumer, effect, f"{where[0]}{rest}: {reason}", limit)
+        yield Remark(consumer, effect, f"{where[0]}{rest}: {reason}", limit)
 
 
 def _stored(shapes: Shapes, linear: str) -> dict[str, Sequence[int]]:

@@ -237,7 +237,7 @@ def examine_serving(folder: Path, model: SourceModel) -> Serving:
         lambda name: read_header(folder / name).tensors,
     )
     others = tuple(found for found in taken if found.consumer in serving.consumers)
-    return replace(serving, findings=(*serving.findings, *others))
+    return replace(serving, remarks=(*serving.remarks, *others))
 
 
 def realise_block(

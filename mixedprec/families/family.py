@@ -123,7 +123,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Variant:
+class ScaleVariant:
     """The scale groups of a family's models with a certain setting in config.json."""
 
     applies: Callable[[Any], bool]
@@ -149,7 +149,7 @@ class Family:
     activations: tuple[tuple[str, str], ...] = ()
     returns_tuple: bool = False
     loads_packed: bool = True
-    variants: tuple[Variant, ...] = ()
+    variants: tuple[ScaleVariant, ...] = ()
     experts: ExpertLayout | None = None
     refusals: tuple[Refusal, ...] = ()
 

@@ -18,9 +18,9 @@ from awqscope.mixedprec.families.family import (
     Family,
     Refusal,
     ScaleGroup,
+    ScaleVariant,
     Unit,
     UnitKind,
-    Variant,
     fit_family,
     list_units,
 )
@@ -208,14 +208,14 @@ FALCON = Family(
     returns_tuple=True,
     loads_packed=False,
     variants=(
-        Variant(
+        ScaleVariant(
             lambda config: not config.parallel_attn,
             (
                 ScaleGroup("input_layernorm", (FALCON_QKV,), "self_attention", mixes_tokens=True),
                 ScaleGroup("post_attention_layernorm", (FALCON_UP,)),
             ),
         ),
-        Variant(
+        ScaleVariant(
             lambda config: (
                 not config.new_decoder_architecture or config.num_ln_in_parallel_attn == 1
             ),
