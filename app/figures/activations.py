@@ -67,7 +67,7 @@ def draw_channels(
         go.Scatter(
             name="channel",
             x=np.arange(len(reference)),
-            y=[log.place(value) for value in reference.tolist()],
+            y=[log.project(value) for value in reference.tolist()],
             customdata=reference,
             mode="markers",
             marker={"size": 4, "color": BLUE, "opacity": 0.7},
@@ -76,7 +76,7 @@ def draw_channels(
         go.Scatter(
             name="largest eight",
             x=marked,
-            y=[log.place(float(reference[channel])) for channel in marked],
+            y=[log.project(float(reference[channel])) for channel in marked],
             customdata=[float(reference[channel]) for channel in marked],
             mode="markers+text",
             marker={"size": 9, "color": ORANGE, "symbol": "triangle-up"},
@@ -87,7 +87,7 @@ def draw_channels(
         ),
     ]
     figure = make_figure(traces, "channel", "largest |x|", 320)
-    figure.add_hline(log.place(median), line={"color": GREY, "dash": "dot", "width": 1.5})
+    figure.add_hline(log.project(median), line={"color": GREY, "dash": "dot", "width": 1.5})
     log.set_axis(figure)
     if not log.threshold:
         figure.update_yaxes(**log_axis(reference))

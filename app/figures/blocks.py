@@ -39,12 +39,12 @@ def draw_profile(rows: Sequence[Row], metric: str, scale: str) -> go.Figure:
     is_log = scale == "log"
     bounds = (row[f"{metric}{end}"] for row in isolated for end in ("_low", "_high"))
     log = choose_log((row[metric] for row in rows), bounds) if is_log else None
-    place = log.place if log else float
+    project = log.project if log else float
     shown: dict[str, Any] = {
         "name": "isolated: only this block quantized",
         "x": [row["block"] for row in isolated],
-        "y": [place(row[metric]) for row in isolated],
-        "error_y": error_bars(isolated, metric, place),
+        "y": [project(row[metric]) for row in isolated],
+        "error_y": error_bars(isolated, metric, project),
         "customdata": [row[metric] for row in isolated],
         "hovertemplate": "block %{x}<br>alone %{customdata:.5g}<extra></extra>",
     }
@@ -60,7 +60,7 @@ def draw_profile(rows: Sequence[Row], metric: str, scale: str) -> go.Figure:
         go.Scatter(
             name=f"{view}: {meaning}",
             x=[row["block"] for row in views[view]],
-            y=[place(row[metric]) for row in views[view]],
+            y=[project(row[metric]) for row in views[view]],
             customdata=[row[metric] for row in views[view]],
             mode="lines+markers",
             marker={"symbol": symbol, "size": 7, "color": colour},
@@ -122,11 +122,11 @@ def draw_units(here: Sequence[Row], kinds: Sequence[str] = ()) -> go.Figure:
         np.log10(min((kl for row in here if (kl := unit_kl(row)) > 0), default=1))
     )
     for row in here:
-        place = kinds.index(row["kind"]), blocks.index(row["block"])
+        cell = kinds.index(row["kind"]), blocks.index(row["block"])
         kl = unit_kl(row)
-        values[place] = np.log10(max(kl, floor))
+        values[cell] = np.log10(max(kl, floor))
         known = "measured" if row["exact_kl"] is not None else "estimated"
-        notes[place] = f"{escape(row['unit'])}: KL {kl:.3g}, {known}"
+        notes[cell] = f"{escape(row['unit'])}: KL {kl:.3g}, {known}"
     shown = values[~np.isnan(values)]
     ends = (np.floor(shown.min()), np.ceil(shown.max())) if len(shown) else (0, -1)
     ticks = np.arange(ends[0], ends[1] + 1)

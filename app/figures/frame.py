@@ -55,14 +55,14 @@ def make_figure(traces: Sequence[Any], x: str, y: str, height: int, **layout: An
 @dataclass(frozen=True)
 class LogScale:
     """A logarithmic axis that drops nothing. Where all values are above zero it is plotly's own;
-    else values are placed by `place` on a linear one: sign(x)·log10(1 + |x|/threshold), which is
+    else values are set by `project` on a linear one: sign(x)·log10(1 + |x|/threshold), which is
     linear near zero and logarithmic further out, on both sides. threshold: 0 for plotly's own."""
 
     threshold: float
     least: float
     most: float
 
-    def place(self, value: float) -> float:
+    def project(self, value: float) -> float:
         """Where a value is on the axis."""
         if self.threshold == 0:
             return value
@@ -80,7 +80,7 @@ class LogScale:
         ticks += [0.0, *(each for each in decades if each <= self.most)]
         return {
             "type": "linear",
-            "tickvals": [self.place(tick) for tick in ticks],
+            "tickvals": [self.project(tick) for tick in ticks],
             "ticktext": [f"{tick:g}".replace("-", "−") for tick in ticks],
             "zeroline": True,
             "zerolinecolor": GREY,
@@ -118,10 +118,10 @@ def choose_log(values: Iterable[float], bounds: Iterable[float] = ()) -> LogScal
 
 
 def error_bars(
-    rows: Sequence[Row], metric: str, place: Callable[[float], float] = float
+    rows: Sequence[Row], metric: str, project: Callable[[float], float] = float
 ) -> dict[str, Any]:
-    """The intervals of a metric, as plotly takes them. place: where a value is on the axis."""
-    ends = [[place(row[f"{metric}{end}"]) for row in rows] for end in ("_low", "", "_high")]
+    """The intervals of a metric, as plotly takes them. project: where a value is on the axis."""
+    ends = [[project(row[f"{metric}{end}"]) for row in rows] for end in ("_low", "", "_high")]
     return {
         "type": "data",
         "symmetric": False,

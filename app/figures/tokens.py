@@ -55,18 +55,20 @@ def draw_positions(pieces: Sequence[Row], parting: int | None) -> go.Figure:
     """KL by token of a prompt and its continuation: bars for uniform, lines for the run's recipe
     and for the repair where they were measured. pieces: of an explanation. parting: the place among
     them where uniform parts from the reference."""
-    places = [place for place, piece in enumerate(pieces) if piece["kl_uniform"] is not None]
+    positions = [
+        position for position, piece in enumerate(pieces) if piece["kl_uniform"] is not None
+    ]
     traces: list[Any] = []
     for part, label, colour in (
         ("prompt", "uniform, in the prompt", GREY),
         ("continuation", "uniform, going on", BLUE),
     ):
-        here = [place for place in places if pieces[place]["part"] == part]
+        here = [position for position in positions if pieces[position]["part"] == part]
         bars = go.Bar(
             name=label,
             x=here,
-            y=[pieces[place]["kl_uniform"] for place in here],
-            text=[escape(repr(pieces[place]["text"])) for place in here],
+            y=[pieces[position]["kl_uniform"] for position in here],
+            text=[escape(repr(pieces[position]["text"])) for position in here],
             textposition="none",
             marker={"color": colour},
             hovertemplate="%{text}<br>uniform %{y:.4g}<extra></extra>",
@@ -76,13 +78,13 @@ def draw_positions(pieces: Sequence[Row], parting: int | None) -> go.Figure:
         ("mixed", "the run's recipe", GREEN, "circle"),
         ("repaired", "the repair", ORANGE, "diamond"),
     ):
-        known = [place for place in places if pieces[place][f"kl_{name}"] is not None]
+        known = [position for position in positions if pieces[position][f"kl_{name}"] is not None]
         if known:
             traces.append(
                 go.Scatter(
                     name=label,
                     x=known,
-                    y=[pieces[place][f"kl_{name}"] for place in known],
+                    y=[pieces[position][f"kl_{name}"] for position in known],
                     mode="lines+markers",
                     line={"color": colour, "width": 1.5, "dash": "dot"},
                     marker={"symbol": symbol, "size": 5},

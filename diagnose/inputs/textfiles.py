@@ -102,8 +102,8 @@ def decode_text(path: Path, content: bytes) -> str:
     except UnicodeDecodeError as error:
         # Counted from the file's beginning, which the codec that drops a mark does not.
         start = error.start + len(content) - len(error.object)
-        place = f"byte {start + 1} is 0x{content[start]:02x}"
-        raise _refuse_encoding(path, place, _guess_conversion(content, start)) from error
+        found = f"byte {start + 1} is 0x{content[start]:02x}"
+        raise _refuse_encoding(path, found, _guess_conversion(content, start)) from error
     return io.IncrementalNewlineDecoder(None, translate=True).decode(text, final=True)
 
 

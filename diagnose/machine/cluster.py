@@ -68,15 +68,15 @@ def usable_nodes(nodes: Iterable[Mapping[str, Any]], kind: str, threads: int) ->
     """Node -> tasks at once, of those of `ray.nodes()` that take any.
 
     kind: of device, `cpu` or `cuda`. threads: the CPUs that a task takes."""
-    places = {}
+    slots = {}
     for node in nodes:
         free = node["Resources"]
         room = int(free.get("CPU", 0) // threads)
         if kind == CUDA:
             room = min(room, int(free.get("GPU", 0)))
         if node["Alive"] and room:
-            places[node["NodeID"]] = room
-    return places
+            slots[node["NodeID"]] = room
+    return slots
 
 
 def _look(path: str) -> tuple[str, dict[str, str]]:
@@ -153,10 +153,10 @@ class Cluster:
         self.device = torch.device(CUDA if kind == CUDA and torch.cuda.is_available() else CPU)
         self.devices: tuple[torch.device, ...] = (self.device,)
         self._nodes = nodes
-        places = sum(nodes.values())
-        self.count = min(places, most or places)
+        slots = sum(nodes.values())
+        self.count = min(slots, most or slots)
         self.sharing = min(max(nodes.values()), self.count)
-        self._limited = self.count < places
+        self._limited = self.count < slots
         self._threads = threads
 
     def limited(self, most: int) -> "Cluster":

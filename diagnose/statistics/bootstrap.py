@@ -63,9 +63,9 @@ class Resampler:
         interpolated as numpy does. Meant for the upper tail: of each window only as many tokens are
         looked at as can lie above the quantile."""
         windows, tokens = by_token.shape
-        place = (windows * tokens - 1) * share
-        # Ranks from the largest on: that of the value just below the place, and the one above.
-        rank = windows * tokens - 1 - math.floor(place)
+        position = (windows * tokens - 1) * share
+        # Ranks from the largest on: that of the value just below the position, and the one above.
+        rank = windows * tokens - 1 - math.floor(position)
         above = max(rank - 1, 0)
         kept = min(tokens, rank + 1)
         largest = np.partition(by_token, tokens - kept, axis=1)[:, tokens - kept :].ravel()
@@ -82,15 +82,15 @@ class Resampler:
             lower[some] = values[np.argmax(passed > rank, axis=0)]
             upper[some] = values[np.argmax(passed > above, axis=0)]
             done = some.stop
-        return lower + (upper - lower) * (place - math.floor(place))
+        return lower + (upper - lower) * (position - math.floor(position))
 
 
 def _largest(values: NDArray[np.floating], count: int) -> tuple[Floats, NDArray[np.intp]]:
     """The `count` largest of `values`, all if there are fewer, descending; and where each was."""
     count = min(count, len(values))
-    places = np.argpartition(values, len(values) - count)[len(values) - count :]
-    places = places[np.argsort(-values[places], kind="stable")]
-    return values[places].astype(np.float64), places
+    positions = np.argpartition(values, len(values) - count)[len(values) - count :]
+    positions = positions[np.argsort(-values[positions], kind="stable")]
+    return values[positions].astype(np.float64), positions
 
 
 def bounded(

@@ -22,7 +22,7 @@ from awqscope.diagnose.sweep.swappable import Bases
 OUTSIDE = -1
 INPUT, OUTPUT = "input", "output"
 # A key of the log: block, module, `input` or `output`, model.
-Place = tuple[int, str, str, str]
+Origin = tuple[int, str, str, str]
 Found = Mapping[tuple[str, str], Tensor]
 
 
@@ -87,12 +87,12 @@ class RangeWatch:
 
 
 class RangeLog:
-    """The largest |value| of every place, and of every window anywhere, by model."""
+    """The largest |value| from every origin, and of every window anywhere, by model."""
 
     def __init__(self, windows: int) -> None:
         """windows: how many flow."""
         self._count = windows
-        self._places: dict[Place, float] = {}
+        self._values: dict[Origin, float] = {}
         self._windows: dict[str, Tensor] = {}
 
     def note(self, block: int, model: str, windows: slice, found: Found) -> None:
@@ -103,16 +103,16 @@ class RangeLog:
         for (name, part), values in found.items():
             # Experts take what tokens they are sent: of all of a block the largest is kept.
             site = re.sub(r"\.experts\.\d+\.", ".experts.", name)
-            place = (block, site, part, model)
-            self._places[place] = max(self._places.get(place, 0.0), float(values.max()))
+            origin = (block, site, part, model)
+            self._values[origin] = max(self._values.get(origin, 0.0), float(values.max()))
             if len(values) == len(here):
                 torch.maximum(here, values, out=here)
 
     def state(self) -> dict[str, Tensor]:
         """Everything found, as arrays: what `join_ranges` takes."""
         state = {
-            "place." + "|".join(map(str, place)): torch.tensor(value, dtype=torch.float64)
-            for place, value in self._places.items()
+            "origin." + "|".join(map(str, origin)): torch.tensor(value, dtype=torch.float64)
+            for origin, value in self._values.items()
         }
         return state | {f"windows.{model}": values for model, values in self._windows.items()}
 
@@ -124,14 +124,14 @@ def join_ranges(
     another; none of either where a chunk did not keep them."""
     if not all(chunks):
         return [], None
-    places: dict[str, float] = {}
+    values: dict[str, float] = {}
     for chunk in chunks:
         for key, value in chunk.items():
-            if key.startswith("place."):
-                places[key] = max(places.get(key, 0.0), float(value))
+            if key.startswith("origin."):
+                values[key] = max(values.get(key, 0.0), float(value))
     rows: list[dict[str, Any]] = []
-    for key, most in places.items():
-        block, site, part, model = key.removeprefix("place.").split("|")
+    for key, most in values.items():
+        block, site, part, model = key.removeprefix("origin.").split("|")
         number = None if int(block) == OUTSIDE else int(block)
         rows.append({"block": number, "site": site, "part": part, "model": model, "largest": most})
     found = {}

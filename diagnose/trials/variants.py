@@ -55,11 +55,11 @@ def run_variants(
     finite."""
     differ = ends.entrances[True] is not ends.entrances[False]
     starts = [(variant.tokens, variant.stored and differ) for variant in variants]
-    places = {start: place for place, start in enumerate(dict.fromkeys(starts))}
-    lengths = {len(text) for text, _ in places}
+    numbers = {start: number for number, start in enumerate(dict.fromkeys(starts))}
+    lengths = {len(text) for text, _ in numbers}
     kwargs = {length: ends.entrances[False].block_kwargs(length) for length in lengths}
-    streams = [ends.entrances[stored].enter(torch.tensor([text])) for text, stored in places]
-    owners = [places[start] for start in starts]
+    streams = [ends.entrances[stored].enter(torch.tensor([text])) for text, stored in numbers]
+    owners = [numbers[start] for start in starts]
     widths = tuple(sorted({b for v in variants for b in v.bits.values()} - {FP16_BITS}))
     for number in range(model.blocks):
         swappable = read_swappable(model, number, searches, widths)
@@ -73,7 +73,7 @@ def run_variants(
                 check_finite(stream, f"the output of {model.prefix(number)}")
                 grown[mix, owner] = stream
             swappable.forget(dict(mix))
-        order = {key: place for place, key in enumerate(grown)}
+        order = {key: number for number, key in enumerate(grown)}
         owners = [order[mix, owner] for mix, owner in zip(mixes, owners, strict=True)]
         streams = list(grown.values())
         del swappable  # before the next is read: one at a time

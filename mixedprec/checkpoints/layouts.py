@@ -165,7 +165,7 @@ def _decode_gptq(parts: Parts, coding: Coding) -> Tensor:
     if coding.plus_one and 32 % coding.bits == 0:
         # GPTQModel takes the ones off whole words, so that below a zero point of 0 the next one is
         # borrowed from; only adding them back to whole words gives what it was made with.
-        words = words + sum(1 << place for place in range(0, 32, coding.bits))
+        words = words + sum(1 << position for position in range(0, 32, coding.bits))
     zeros = unpack_stream(words, coding.bits, rows)
     if coding.plus_one and 32 % coding.bits:
         zeros = (zeros + 1) & (2**coding.bits - 1)

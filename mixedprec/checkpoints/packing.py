@@ -149,11 +149,11 @@ def unpack_stream(words: Tensor, bits: int, rows: int) -> Tensor:
     padded[:count] = words
     grouped = padded.view(groups, bits, columns)
     codes = torch.empty(groups, 32, columns, dtype=torch.uint8)
-    for place in range(32):
-        word, shift = divmod(place * bits, 32)
+    for position in range(32):
+        word, shift = divmod(position * bits, 32)
         found = grouped[:, word] >> shift
         if shift + bits > 32:
             found &= 2 ** (32 - shift) - 1
             found |= grouped[:, word + 1] << (32 - shift)
-        codes[:, place] = found & (2**bits - 1)
+        codes[:, position] = found & (2**bits - 1)
     return codes.view(groups * 32, columns)[:rows]

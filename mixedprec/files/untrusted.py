@@ -237,10 +237,10 @@ def _own_ground(folder: Path) -> Path:
 def list_files(folder: Path) -> Iterator[Path]:
     """Everything in a model directory and its subdirectories but directories, and every link;
     nothing that is hidden."""
-    for place, folders, files in os.walk(folder):
-        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+    for root, folders, files in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(root, name))]
         folders[:] = [n for n in folders if not n.startswith(".") and n not in links]
-        yield from (Path(place, name) for name in [*files, *links] if not name.startswith("."))
+        yield from (Path(root, name) for name in [*files, *links] if not name.startswith("."))
 
 
 def check_config(path: Path, config: Any) -> None:

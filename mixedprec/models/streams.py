@@ -125,14 +125,14 @@ class SpilledStream:
         if to_token - from_token == self.shape[1]:
             self._file.read_into(values, self._start(first, 0))
             return values
-        for place, window in enumerate(range(first, end)):
-            self._file.read_into(values[place], self._start(window, from_token))
+        for row, window in enumerate(range(first, end)):
+            self._file.read_into(values[row], self._start(window, from_token))
         return values
 
     def gather(self, windows: Tensor) -> Tensor:
         values = torch.empty(len(windows), *self.shape[1:])
-        for place, window in enumerate(windows.tolist()):
-            self._file.read_into(values[place], self._start(window, 0))
+        for row, window in enumerate(windows.tolist()):
+            self._file.read_into(values[row], self._start(window, 0))
         return values
 
     def write(self, windows: slice, values: Tensor, tokens: slice = slice(None)) -> None:
@@ -142,8 +142,8 @@ class SpilledStream:
         if to_token - from_token == self.shape[1]:
             self._file.write_from(stored, self._start(first, 0))
             return
-        for place, window in enumerate(range(first, end)):
-            self._file.write_from(stored[place], self._start(window, from_token))
+        for row, window in enumerate(range(first, end)):
+            self._file.write_from(stored[row], self._start(window, from_token))
 
     def reshape(self, windows: int, length: int) -> "SpilledStream":
         return SpilledStream(self._file, (windows, length, self.shape[2]))

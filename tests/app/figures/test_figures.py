@@ -126,12 +126,12 @@ def test_a_log_scale_shows_every_block_with_its_interval(metric: str) -> None:
 )
 def test_a_log_scale_places_every_number_in_order(values: list[float]) -> None:
     log = choose_log(values)
-    places = [log.place(value) for value in values]
+    places = [log.project(value) for value in values]
     assert np.isfinite(places).all()
     for value, place in zip(values, places, strict=True):
         assert np.sign(place) == np.sign(value)
     ordered = sorted(values)
-    assert sorted(places) == [log.place(value) for value in ordered]
+    assert sorted(places) == [log.project(value) for value in ordered]
     if log.threshold == 0:
         assert min(values) > 0
         return
