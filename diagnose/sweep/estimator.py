@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -146,52 +147,72 @@ def estimate_units(
         lambda window: window_seed(seed, draw, first + window),
         device,
     )
-    gradient = hidden
-    scored = windows.shape[1] - 1
     estimates = Estimates({}, {})
     for number in reversed(range(model.blocks)):
         swappable = read_swappable(model, number, searches, bits, device)
         kwargs = move(all_kwargs[number], device)
-        linears = list_linears(model.family)
-        deltas: dict[str, dict[int, Tensor]] = {linear: {} for linear in linears}
-        for width in bits:
-            widths = dict.fromkeys(linears, width)
-            # Norms and routers are rounded as they are stored too, but belong to no unit.
-            for linear, reference, weight in swappable.pairs(swappable.weights(widths)):
-                # In place: the effective weights themselves are not needed.
-                deltas[linear][width] = weight.sub_(reference)
-            swappable.forget(widths)
-        swappable.use({})
-        stream = inputs.pop()
-        units: dict[tuple[str, int], list[Tensor]] = {}
-        alone: dict[tuple[str, int], list[Tensor]] = {}
-        products = _Products(swappable, deltas)
-        for part in list_batches(stream):
-            states = stream.read(part).to(device).detach().requires_grad_(True)
-            products.found = {}
-            output = run_block(swappable.block, states, kwargs)
-            output.backward(gradient.read(part).to(device))
-            assert states.grad is not None
-            gradient.write(part, states.grad)
-            for width in bits:
-                for kind in model.family.units:
-                    found = [
-                        products.by_token(linear, width, states.shape[:2])
-                        for linear in kind.linears
-                    ]
-                    key = (f"{number}.{kind.name}", width)
-                    units.setdefault(key, []).append(_expected_kl(sum(found), scored))
-                    for linear, product in zip(kind.linears, found, strict=True):
-                        name = f"{model.prefix(number)}.{linear}"
-                        kl = _expected_kl(product, scored)
-                        alone.setdefault((name, width), []).append(kl)
-        products.remove()
-        del swappable, deltas, products  # before the next is read: one at a time
+        found = _go_back(model, number, swappable, bits, inputs.pop(), hidden, kwargs, device)
+        estimates.units.update(found.units)
+        estimates.linears.update(found.linears)
+        del swappable  # before the next is read: one at a time
         return_freed_heap()
-        estimates.units.update({key: torch.cat(parts) for key, parts in units.items()})
-        estimates.linears.update({key: torch.cat(parts) for key, parts in alone.items()})
         on_block(2 * model.blocks - number)
     return estimates
+
+
+def _go_back(
+    model: SourceModel,
+    number: int,
+    swappable: SwappableBlock,
+    bits: tuple[int, ...],
+    inputs: Stream,
+    gradient: Stream,
+    kwargs: dict[str, Any],
+    device: torch.device,
+) -> Estimates:
+    """The estimates of block `number`, from its inputs and from the gradient at its output, which
+    becomes the one at its input."""
+    products = _Products(swappable, _list_deltas(model, swappable, bits))
+    scored = inputs.shape[1] - 1
+    units: dict[tuple[str, int], list[Tensor]] = {}
+    linears: dict[tuple[str, int], list[Tensor]] = {}
+    for part in list_batches(inputs):
+        states = inputs.read(part).to(device).detach().requires_grad_(True)
+        products.found = {}
+        output = run_block(swappable.block, states, kwargs)
+        output.backward(gradient.read(part).to(device))
+        assert states.grad is not None
+        gradient.write(part, states.grad)
+        for width in bits:
+            for kind in model.family.units:
+                found = [
+                    products.by_token(linear, width, states.shape[:2]) for linear in kind.linears
+                ]
+                key = (f"{number}.{kind.name}", width)
+                units.setdefault(key, []).append(_expected_kl(sum(found), scored))
+                for linear, product in zip(kind.linears, found, strict=True):
+                    name = f"{model.prefix(number)}.{linear}"
+                    linears.setdefault((name, width), []).append(_expected_kl(product, scored))
+    products.remove()
+    return Estimates(*({key: torch.cat(kl) for key, kl in by.items()} for by in (units, linears)))
+
+
+def _list_deltas(
+    model: SourceModel, swappable: SwappableBlock, bits: tuple[int, ...]
+) -> dict[str, dict[int, Tensor]]:
+    """What each width adds to the weight [N, K] of each linear of a block, which is left as the
+    reference has it."""
+    linears = list_linears(model.family)
+    deltas: dict[str, dict[int, Tensor]] = {linear: {} for linear in linears}
+    for width in bits:
+        widths = dict.fromkeys(linears, width)
+        # Norms and routers are rounded as they are stored too, but belong to no unit.
+        for linear, reference, weight in swappable.pairs(swappable.weights(widths)):
+            # In place: the effective weights themselves are not needed.
+            deltas[linear][width] = weight.sub_(reference)
+        swappable.forget(widths)
+    swappable.use({})
+    return deltas
 
 
 def _expected_kl(products: Tensor | int, scored: int) -> Tensor:

@@ -7,7 +7,7 @@ blocks thus costs L − j block-forwards instead of L, and three views of every 
 of 3L². Final hidden states are kept, never logits of a whole set.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ from awqscope.mixedprec.models.streams import (
     list_batches,
     list_slices,
 )
+from awqscope.mixedprec.scheme import LinearWidths
 
 Observer = Callable[[int, str, Tensor, Tensor], None]
 Inspector = Callable[[int, str, Tensor, Tensor], None]
@@ -153,12 +154,10 @@ def run_sweep(
     """
     shared = share_streams(sweep, model)
     space = space or in_memory()
-    hidden, all_kwargs = enter_blocks(model, windows, space)
-    if sweep.outside is None:
-        uniform = space.copy(hidden)
-    else:
-        uniform = enter_blocks(sweep.outside, windows, space)[0]
-    trunks: dict[str, Stream] = {REFERENCE: hidden, UNIFORM: uniform}
+    reference, all_kwargs = enter_blocks(model, windows, space)
+    outside = sweep.outside
+    uniform = enter_blocks(outside, windows, space)[0] if outside else space.copy(reference)
+    trunks: dict[str, Stream] = {REFERENCE: reference, UNIFORM: uniform}
     if ranges:
         for trunk, stream in trunks.items():
             for part in list_batches(stream):
@@ -170,17 +169,14 @@ def run_sweep(
         swappable = sweep.read(model, number, device)
         kwargs = move(all_kwargs[number], device)
         low = sweep.uniform(model, number)
-        alive = list(streams)
-        for branch in unique:
-            if branch.block != number:
-                continue
-            streams[branch] = space.copy(trunks[branch.prefix])
-            widths = dict(branch.widths)
-            swapped = swappable.copies() if branch.is_control else swappable.weights(widths)
-            swappable.use(swapped)
-            advance(swappable.block, streams[branch], kwargs)
-            if widths != low:
-                swappable.forget(widths)
+        born = _begin_branches(
+            [branch for branch in unique if branch.block == number],
+            trunks,
+            swappable,
+            low,
+            kwargs,
+            space,
+        )
         quantized = swappable.weights(low)
         if inspect is not None:
             for name, weight, effective in swappable.pairs(quantized):
@@ -200,27 +196,62 @@ def run_sweep(
         for trunk, weights in ((REFERENCE, {}), (UNIFORM, quantized)):
             check_finite(trunks[trunk], f"the output of {model.prefix(number)} ({trunk})")
             swappable.use(weights)
-            for branch in alive:
+            for branch, stream in streams.items():
                 if branch.suffix == trunk:
-                    advance(swappable.block, streams[branch], kwargs)
+                    advance(swappable.block, stream, kwargs)
+        streams |= born
         del swappable, quantized, weights  # before the next is read: one at a time
         return_freed_heap()
         on_block(number + 1)
-    finals = {name: trunks[name] for name in trunks}
-    finals |= {
+    finals = trunks | {
         name: trunks[source] if isinstance(source, str) else streams[source]
         for name, source in shared.items()
     }
+    scores = _score_all(model, sweep, windows, finals, ranges, device)
+    on_block(model.blocks + 1)
+    return scores
+
+
+def _begin_branches(
+    branches: Iterable[Branch],
+    trunks: Mapping[str, Stream],
+    swappable: Swappable,
+    low: LinearWidths,
+    kwargs: dict[str, Any],
+    space: StreamSpace,
+) -> dict[Branch, Stream]:
+    """The streams of the branches that leave their trunk at a block, after it. low: the block's
+    widths in the uniform model, whose weights are kept."""
+    born = {}
+    for branch in branches:
+        born[branch] = space.copy(trunks[branch.prefix])
+        widths = dict(branch.widths)
+        swappable.use(swappable.copies() if branch.is_control else swappable.weights(widths))
+        advance(swappable.block, born[branch], kwargs)
+        if widths != low:
+            swappable.forget(widths)
+    return born
+
+
+def _score_all(
+    model: SourceModel,
+    sweep: Sweepable,
+    windows: Tensor,
+    finals: Mapping[str, Stream],
+    ranges: RangeLog | None,
+    device: torch.device,
+) -> dict[str, TokenScores]:
+    """Scores of every final stream, with the head of the trunk that it ended on."""
     head, heads = model.read_head(device), {}
     if sweep.outside is not None:
         other = sweep.outside.read_head(device)
         after = {branch.name: branch.suffix for branch in sweep.branches} | {UNIFORM: UNIFORM}
         heads = {name: other for name, suffix in after.items() if suffix == UNIFORM}
     if ranges:
-        for trunk, stream in trunks.items():
+        for trunk in (REFERENCE, UNIFORM):
             last = heads.get(trunk, head)
-            _note_ends(ranges, trunk, model, last, stream, device)
-    scores = score_streams(
+            _note_ends(ranges, trunk, model, last, finals[trunk], device)
+    return score_streams(
         head,
         windows,
         finals,
@@ -229,5 +260,3 @@ def run_sweep(
         heads=heads,
         device=device,
     )
-    on_block(model.blocks + 1)
-    return scores
