@@ -68,7 +68,6 @@ def requantize(
     from awqscope.diagnose.runs.type_words import describe_type
     from awqscope.diagnose.stages.repair import PROOF_NAME, prove_checkpoint, write_model_card
     from awqscope.diagnose.trials.finished import open_source
-    from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes
     from awqscope.mixedprec.checkpoints.serving import write_serving
     from awqscope.mixedprec.checkpoints.writer import served_dtype, write_checkpoint
     from awqscope.mixedprec.models.served import name_dtype
@@ -106,7 +105,7 @@ def requantize(
         )
     proof = None
     with show_progress() as on_progress:
-        serving = write_checkpoint(
+        written = write_checkpoint(
             out,
             source,
             wanted,
@@ -119,11 +118,19 @@ def requantize(
             subject = Subject(str(source.path), recipe, out, dtype)
             proof = prove_checkpoint(found, subject, on_progress, budget)
         kind = describe_type(name_dtype(served_dtype(source, fmt)), found.read()["headline"], proof)
-        served = {**serving.to_json(), "type": kind}
+        served = {**written.serving.to_json(), "type": kind}
         write_model_card(
-            found, source, wanted, out, proof, served, fmt=fmt, dtype=dtype, requantized=True
+            found,
+            source,
+            wanted,
+            out,
+            written.bytes,
+            proof,
+            served,
+            fmt=fmt,
+            dtype=dtype,
+            requantized=True,
         )
-    size = checkpoint_bytes(out)
     if as_json:
         measured = proof and {
             **{key: proof[key] for key in ("passed", "reasons", "served", "instead")},
@@ -131,14 +138,14 @@ def requantize(
         }
         result = {
             "checkpoint": str(out),
-            "bytes": size,
+            "bytes": written.bytes,
             "format": fmt,
             "serving": served,
             "proof": measured,
         }
         print(json.dumps(result, indent=2))
     else:
-        print(f"{out}: {size / 1e6:,.2f} MB ({fmt})")
+        print(f"{out}: {written.bytes / 1e6:,.2f} MB ({fmt})")
         print(f"held against their rules: {write_serving(served)}")
         if proof:
             print(write_proof(proof, str(out / PROOF_NAME)))

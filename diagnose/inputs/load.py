@@ -50,10 +50,12 @@ class Inputs:
     slices: tuple[int, ...]
 
 
-def load_inputs(spec: RunSpec) -> Inputs:
-    """Open the model and the texts. InputError for anything that a run could not use."""
+def load_inputs(spec: RunSpec, model: SourceModel | None = None) -> Inputs:
+    """Open the model, unless it is given, and the texts. InputError for anything that a run could
+    not use."""
     check_specs((spec.calib, *spec.valid_texts))
-    model = open_model(spec.model, trust_remote_code=spec.trust_remote_code, dtype=spec.dtype)
+    if model is None:
+        model = open_model(spec.model, trust_remote_code=spec.trust_remote_code, dtype=spec.dtype)
     check_schemes(model, list(spec.schemes.values()))
     check_names(list(spec.keep_fp16), list_units(model.family, model.blocks))
     tokenizer = load_tokenizer(model.path, trust_remote_code=spec.trust_remote_code)

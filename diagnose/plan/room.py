@@ -72,7 +72,7 @@ def read_shape(model: SourceModel) -> Shape:
         unit_inputs=tuple(kind[0].in_features for kind in kinds),
         lone=tuple(kind[0].in_features for kind in kinds if len(kind) == 1),
         widest=max(max(m.in_features, m.out_features) for m in linears.values()),
-        stored=sum(path.stat().st_size for path in set(model.files.values())),
+        stored=sum(path.stat().st_size for path in model.weight_paths),
         loads_whole=loads_whole(model.family),
         ends=1 if served_outside(model) is None else 2,
     )
@@ -85,7 +85,7 @@ def measure_rates(model: SourceModel, device: torch.device = CPU) -> Rates:
     products = _repeat(lambda: (one @ other).sum().item())
     scheme = Scheme(4, 128, False)
     quantized = _repeat(lambda: fake_quantize(one, scheme).sum().item())
-    path = max(set(model.files.values()), key=lambda path: path.stat().st_size)
+    path = max(model.weight_paths, key=lambda path: path.stat().st_size)
     began = time.monotonic()
     with open(path, "rb", buffering=0) as file:
         file.seek(min(PROBED_BYTES, path.stat().st_size // 2))

@@ -8,7 +8,6 @@ the same logits to the last bit.
 import copy
 import gc
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
@@ -18,11 +17,12 @@ from transformers.quantizers import AutoHfQuantizer
 from transformers.utils import logging
 
 from awqscope.diagnose.machine.memory import return_freed_heap
+from awqscope.mixedprec.checkpoints.reader import StoredCheckpoint
 from awqscope.mixedprec.families.table import find_family, fit_family
 from awqscope.mixedprec.models.forward import run_block
 from awqscope.mixedprec.models.source import SourceModel, make_shell
 from awqscope.mixedprec.models.streams import StreamSpace
-from awqscope.mixedprec.models.weights import index_tensors, is_finite
+from awqscope.mixedprec.models.weights import is_finite
 
 How = Literal["whole", "by block"]
 
@@ -141,40 +141,42 @@ def let_go() -> None:
 
 
 def load_checkpoint(
-    checkpoint: Path,
+    checkpoint: StoredCheckpoint,
     how: How,
     space: StreamSpace,
     *,
     dtype: torch.dtype = torch.float32,
     trust_remote_code: bool = False,
 ) -> Loaded:
-    """Load a compressed-tensors checkpoint, a directory, in a type. space: where the stream of
-    one loaded block by block is kept. trust_remote_code: run Python that comes with it."""
+    """Load a compressed-tensors checkpoint in a type. space: where the stream of one loaded block
+    by block is kept. trust_remote_code: run Python that comes with it."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     given: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    config = AutoConfig.from_pretrained(checkpoint, **given)
+    folder, name = checkpoint.folder, str(checkpoint.folder)
+    config = AutoConfig.from_pretrained(folder, **given)
     if trust_remote_code:
         config.model_type = type(config).model_type
-    family = fit_family(find_family(config.model_type), config, str(checkpoint))
+    family = fit_family(find_family(config.model_type), config, name)
     if how == "whole":
         model = AutoModelForCausalLM.from_pretrained(
-            checkpoint, dtype=dtype, use_safetensors=True, **given
+            folder, dtype=dtype, use_safetensors=True, **given
         )
         return _Whole(model.eval())
     quantizer = AutoHfQuantizer.from_config(config.quantization_config, pre_quantized=True)
     quantizer.validate_environment()
-    shell = make_shell(config, family, str(checkpoint), trust_remote_code=trust_remote_code)
+    shell = make_shell(config, family, name, trust_remote_code=trust_remote_code)
     # What from_pretrained does before it reads weights: modules get their schemes and the packed
     # parameters that the files hold.
     quantizer.preprocess_model(shell, dtype=dtype)
     source = SourceModel(
-        str(checkpoint),
-        checkpoint,
+        name,
+        folder,
         config,
         family,
         dtype,
-        index_tensors(checkpoint),
+        checkpoint.catalogue,
+        checkpoint.tensors,
         shell,
     )
     return _ByBlock(source, quantizer.compressor, space)

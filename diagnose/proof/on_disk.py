@@ -9,7 +9,7 @@ from torch import Tensor
 
 from awqscope.diagnose.proof.load import Loaded, let_go
 from awqscope.mixedprec.awq.arithmetic import Quantized
-from awqscope.mixedprec.checkpoints.reader import open_checkpoint
+from awqscope.mixedprec.checkpoints.reader import StoredCheckpoint
 from awqscope.mixedprec.checkpoints.writer import block_tensors, realise_block
 from awqscope.mixedprec.models.forward import get_linear
 from awqscope.mixedprec.models.source import SourceModel
@@ -18,18 +18,17 @@ from awqscope.mixedprec.scheme import FP16_BITS
 
 
 def check_tensors(
-    model: SourceModel, recipe: Recipe, searches: Path, checkpoint: Path, loaded: Loaded
+    model: SourceModel, recipe: Recipe, searches: Path, stored: StoredCheckpoint, loaded: Loaded
 ) -> dict[str, Any]:
     """Compare every tensor on disk, and every linear as transformers holds it, with what recipe and
     searches say, block by block; names of those that are not as they should be."""
-    stored = open_checkpoint(checkpoint)
-    unexpected = set(stored.files)
+    unexpected = set(stored.tensors)
     wrong_width, differing, differing_loaded = [], [], []
     widths = recipe.linear_widths()
 
     def compare(name: str, expected: Tensor) -> None:
         unexpected.discard(name)
-        if name not in stored.files or not torch.equal(stored.tensor(name), expected):
+        if name not in stored.tensors or not torch.equal(stored.tensor(name), expected):
             differing.append(name)
 
     for number in range(model.blocks):
@@ -55,7 +54,7 @@ def check_tensors(
         compare(name, model.read([name], model.dtype)[name])
     return {
         "linears": len(widths),
-        "tensors": len(stored.files),
+        "tensors": len(stored.tensors),
         "wrong_width": wrong_width,
         "unexpected": sorted(unexpected),
         "differing_on_disk": differing,

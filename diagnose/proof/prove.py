@@ -231,11 +231,12 @@ def examine(
         values = tokens[column].to_numpy(zero_copy_only=False).reshape(shape)[:, 1:]
         return torch.tensor(values.astype(np.float32))
 
-    open_checkpoint(subject.checkpoint)  # refuses what no library should open
+    # Refuses what no library should open.
+    stored = open_checkpoint(subject.checkpoint)
     fitting, room = choose_loading(model, windows, budget, resting)
     space = StreamSpace([(CPU, room)], run.path)
     loaded = load_checkpoint(
-        subject.checkpoint, how or fitting, space, trust_remote_code=spec.trust_remote_code
+        stored, how or fitting, space, trust_remote_code=spec.trust_remote_code
     )
     # transformers unpacks compressed weights at the first forward: measure before looking at them.
     mixed, reference_nll, simulated_kl = measure(
@@ -247,7 +248,7 @@ def examine(
 
     def measure_in(dtype: str) -> dict[str, Any]:
         found = measure_type(
-            subject.checkpoint,
+            stored,
             loaded,
             windows[chosen],
             dtype,
@@ -259,7 +260,7 @@ def examine(
 
     served = measure_in(name_dtype(model.dtype))
     instead = None if served["finite"] or served["dtype"] == WIDE else measure_in(WIDE)
-    checks = check_tensors(model, recipe, run.searches, subject.checkpoint, loaded)
+    checks = check_tensors(model, recipe, run.searches, stored, loaded)
     measured_kl = float(mixed["kl"].mean())
     checks |= {
         "reference_nll_difference": float((reference_nll - by_window("nll_reference")).abs().max()),

@@ -6,7 +6,6 @@ and nothing where it is served.
 """
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from awqscope.diagnose.statistics.likelihood import (
     score,
     tokens_a_chunk,
 )
+from awqscope.mixedprec.checkpoints.reader import StoredCheckpoint
 from awqscope.mixedprec.models.served import DTYPES
 from awqscope.mixedprec.models.streams import StreamSpace
 
@@ -36,7 +36,7 @@ def choose_windows(uniform_kl: np.ndarray, widest: int | None) -> list[int]:
 
 @torch.no_grad()
 def measure_type(
-    checkpoint: Path,
+    checkpoint: StoredCheckpoint,
     loaded: Loaded,
     windows: Tensor,
     dtype: str,

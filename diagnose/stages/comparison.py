@@ -136,7 +136,7 @@ def prepare_comparison(spec: CompareSpec) -> Work:
         "spec": spec.to_json(),
         "source": describe_source(compared.model),
         "candidate": describe_candidate(compared.candidate),
-        "serving": examine_serving(compared.candidate.path, compared.candidate).to_json(),
+        "serving": examine_serving(compared.candidate.catalogue, compared.candidate).to_json(),
         "ppl_definition": describe_text(compared.valid, compared.slices, compared.windows),
         "versions": describe_versions(),
         "stages": {},
@@ -215,7 +215,7 @@ def compare_stage(
     places = place_rows(sweep.places, swept, spec.seed)
     sizes = {
         "reference": reference_bytes(model),
-        "uniform": sum(candidate.sizes.values()),
+        "uniform": candidate.catalogue.bytes,
         "mixed": None,
     }
     isolated = swept.isolated_kl + sum(row["kl"] for row in places)

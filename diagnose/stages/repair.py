@@ -68,7 +68,7 @@ def requantize_stage(
 ) -> None:
     """Write the recipe's model to checkpoint/; keep what servers make of it."""
     blocks = inputs.model.blocks
-    serving = write_checkpoint(
+    written = write_checkpoint(
         run.checkpoint,
         inputs.model,
         load_recipe(run.path / "recipe.json"),
@@ -77,7 +77,7 @@ def requantize_stage(
         on_block=lambda done: progress("requantize", done, blocks),
     )
     kind = describe_type(name_dtype(inputs.model.dtype), run.read()["headline"])
-    run.update(serving={**serving.to_json(), "type": kind})
+    run.update(serving={**written.serving.to_json(), "type": kind})
 
 
 def _run_proof(run: RunDirectory, *options: str, budget: int | None = None) -> int:
@@ -169,13 +169,15 @@ def proof_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnPr
             proof["measured"] |= {"recovered": 0.0, "recovered_interval": [0.0, 0.0]}
     for name in PAIRED:
         headline[name]["mixed"] = proof["measured"][name]
-    headline["bytes"]["mixed"] = checkpoint_bytes(run.checkpoint)
+    size = checkpoint_bytes(run.checkpoint)
+    headline["bytes"]["mixed"] = size
     headline["recovered"] = proof["measured"]["recovered"]
     headline["recovered_interval"] = proof["measured"]["recovered_interval"]
     headline |= {"proved": proof["passed"], "reasons": proof["reasons"], "served": proof["served"]}
     kind = describe_type(proof["served"]["dtype"], headline, proof)
     run.update(headline=headline, serving={**run.read().get("serving", {}), "type": kind})
-    write_model_card(run, inputs.model, recipe, run.checkpoint, proof, run.read().get("serving"))
+    serving = run.read().get("serving")
+    write_model_card(run, inputs.model, recipe, run.checkpoint, size, proof, serving)
     progress("proof", 1, 1)
 
 
@@ -184,6 +186,7 @@ def write_model_card(
     model: SourceModel,
     recipe: Recipe,
     checkpoint: Path,
+    size: int,
     proof: dict[str, Any] | None,
     serving: dict[str, Any] | None,
     *,
@@ -192,14 +195,15 @@ def write_model_card(
     requantized: bool = False,
 ) -> None:
     """Write the checkpoint's README.md: awqscope's part of it, with the rest of the card that is
-    there, else of the source model's. proof: None if it was not proved. serving: what servers make
-    of the checkpoint, None where that is not known. fmt, dtype, requantized: of `CardSubject`."""
+    there, else of the source model's. size: bytes of its tensors. proof: None if it was not proved.
+    serving: what servers make of the checkpoint, None where that is not known. fmt, dtype,
+    requantized: of `CardSubject`."""
     subject = CardSubject(
         record=run.read(),
         recipe=recipe,
         proof=proof,
         serving=serving,
-        bytes=checkpoint_bytes(checkpoint),
+        bytes=size,
         fmt=fmt,
         dtype=dtype,
         base_model=model.hub_id,

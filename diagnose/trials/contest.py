@@ -39,7 +39,7 @@ def open_course(run: RunDirectory, model: str | None) -> Course:
     spec = RunSpec.from_json(run.read()["spec"])
     source = open_source(run, model)
     try:
-        inputs = load_inputs(replace(spec, model=str(source.path)))
+        inputs = load_inputs(spec, source)
     except InputError as error:
         began = run.read().get("directory")
         where = f"give the command in {began}, where the run was begun" if began else error.remedy

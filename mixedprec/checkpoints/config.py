@@ -86,7 +86,7 @@ def quantization_config(
     model: SourceModel, recipe: Recipe, schemes: dict[int, Scheme], fmt: str
 ) -> dict[str, Any]:
     """The `quantization_config` of config.json."""
-    heads = ["lm_head", "embed_out"] if "embed_out.weight" in model.files else ["lm_head"]
+    heads = ["lm_head", "embed_out"] if "embed_out.weight" in model.tensors else ["lm_head"]
     if fmt == "awq":
         kept = _kept_names(model.family, recipe)
         return {

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from awqscope.mixedprec.checkpoints.foreign import Candidate
+from awqscope.mixedprec.models.catalogue import stored_name
 from awqscope.mixedprec.models.source import SourceModel
-from awqscope.mixedprec.models.weights import stored_name
 
 EMBEDDINGS, HEAD = "embeddings", "head"
 ROWS_AT_ONCE = 4096
@@ -58,7 +58,7 @@ def _head_name(model: SourceModel) -> str:
 def _equal(one: SourceModel, name: str, other: SourceModel, twin: str) -> bool:
     """Whether two parameters hold the same values, whatever types they are stored in."""
     ours, theirs = (
-        next(iter(model.read([stored_name(full, model.files)]).values()))
+        next(iter(model.read([stored_name(full, model.tensors)]).values()))
         for model, full in ((one, name), (other, twin))
     )
     rows = zip(ours.split(ROWS_AT_ONCE), theirs.split(ROWS_AT_ONCE), strict=True)

@@ -18,13 +18,18 @@ from transformers import PretrainedConfig
 from awqscope.mixedprec.checkpoints.layouts import LAYOUTS, Coding, Layout
 from awqscope.mixedprec.checkpoints.padding import count_padding
 from awqscope.mixedprec.errors import InputError
-from awqscope.mixedprec.files.header import FLOATS, StoredTensor
+from awqscope.mixedprec.files.header import FLOATS
 from awqscope.mixedprec.files.untrusted import read_json
+from awqscope.mixedprec.models.catalogue import (
+    Stored,
+    name_fully,
+    open_catalogue,
+    stored_name,
+)
 from awqscope.mixedprec.models.lacking import WRONG_CONFIG, explain_lacking
 from awqscope.mixedprec.models.opening import read_config, resolve_path
 from awqscope.mixedprec.models.source import SourceModel
-from awqscope.mixedprec.models.weight_files import find_weight_files, read_tensors
-from awqscope.mixedprec.models.weights import is_finite, name_fully, stored_name
+from awqscope.mixedprec.models.weights import is_finite
 from awqscope.mixedprec.scheme import FP16_BITS
 
 PLAIN = "plain"
@@ -51,18 +56,14 @@ ACTIVATION_SCALES = ("mlp.act.scales", "mlp.gelu_impl.scales", "ffn.act.scales")
 BUFFERS = (".inv_freq", ".masked_bias", ".attention.bias")
 
 
-Headers = Mapping[str, StoredTensor]
-
-
 @dataclass(frozen=True)
 class Candidate(SourceModel):
     """A checkpoint of the reference's architecture. method: of LAYOUTS, or `plain`. codings: full
-    name of every packed linear -> how it is coded. sizes: tensor name -> bytes on disk. padding:
-    tokens at the end of its vocabulary that the reference does not have, and that are left out."""
+    name of every packed linear -> how it is coded. padding: tokens at the end of its vocabulary
+    that the reference does not have, and that are left out."""
 
     method: str
     codings: Mapping[str, Coding]
-    sizes: Mapping[str, int]
     padding: int = field(default=0, kw_only=True)
 
     def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
@@ -90,13 +91,13 @@ class Candidate(SourceModel):
     @property
     def padded(self) -> tuple[str, ...]:
         """The parameters with a row for every token of its vocabulary."""
-        heads = [stored_name(f"lm_head.{part}", self.files) for part in ("weight", "bias")]
+        heads = [stored_name(f"lm_head.{part}", self.tensors) for part in ("weight", "bias")]
         return (f"{self.family.embedding}.weight", *heads)
 
     def _decode(self, linear: str) -> Tensor:
         """The weight of a packed linear, float32 [N, K]."""
         coding = self.codings[linear]
-        wanted = [part for part in coding.shapes if f"{linear}.{part}" in self.files]
+        wanted = [part for part in coding.shapes if f"{linear}.{part}" in self.tensors]
         parts = super().read([f"{linear}.{part}" for part in wanted])
         try:
             return LAYOUTS[self.method].decode(
@@ -116,7 +117,7 @@ class Candidate(SourceModel):
         if block == linear or self.method != "awq":
             return None
         names = (f"{block}.{name}" for name in ACTIVATION_SCALES)
-        return next((name for name in names if name in self.files), None)
+        return next((name for name in names if name in self.tensors), None)
 
     def width(self, linear: str) -> int:
         """Bits of a linear, by its full name; 16 for one that is not packed."""
@@ -126,7 +127,8 @@ class Candidate(SourceModel):
         """Bytes on disk of a linear's weight, with scales and zero points."""
         coding = self.codings.get(linear)
         parts = coding.shapes if coding else ("weight",)
-        return sum(self.sizes.get(f"{linear}.{part}", 0) for part in parts)
+        names = (f"{linear}.{part}" for part in parts)
+        return sum(self.tensors[name].size for name in names if name in self.tensors)
 
 
 def _read_quantization(path: Path, raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -191,21 +193,14 @@ def open_candidate(name: str, reference: SourceModel) -> Candidate:
             f"compare a checkpoint of {', '.join(LAYOUTS)}, or one that is not quantized",
         )
     tied = config.tie_word_embeddings
-    weights = find_weight_files(path)
-    files: dict[str, Path] = {}
-    found: dict[str, StoredTensor] = {}
-    for file, tensors in read_tensors(weights):
-        files |= dict.fromkeys(tensors, file)
-        found |= tensors
-    files = name_fully(files, reference.family, tied)
-    headers = name_fully(found, reference.family, tied)
+    catalogue = open_catalogue(path)
+    tensors = name_fully(catalogue.tensors, reference.family, tied)
     codings: dict[str, Coding] = {}
-    sizes = {name: header.size for name, header in headers.items()}
     if quantization is not None:
         layout = LAYOUTS[method]
         try:
             layout.check(quantization)
-            codings = _describe_linears(layout, quantization, reference, path, headers)
+            codings = _describe_linears(layout, quantization, reference, path, tensors)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise InputError(
                 f"the candidate's quantization_config cannot be used ({error!r})",
@@ -217,15 +212,14 @@ def open_candidate(name: str, reference: SourceModel) -> Candidate:
         config,
         reference.family,
         reference.dtype,
-        files,
+        catalogue,
+        tensors,
         reference.shell,
         method,
         codings,
-        sizes,
         padding=_count_padding(reference.config, config),
-        aside=weights.aside,
     )
-    _check_tensors(candidate, headers)
+    _check_tensors(candidate)
     return candidate
 
 
@@ -234,12 +228,12 @@ def _describe_linears(
     quantization: Mapping[str, Any],
     reference: SourceModel,
     path: Path,
-    headers: Headers,
+    tensors: Mapping[str, Stored],
 ) -> dict[str, Coding]:
     """The coding of every packed linear, checked against the shapes and types of its tensors."""
     parts: dict[str, dict[str, list[int]]] = defaultdict(dict)
-    for name, header in headers.items():
-        parts[name.rpartition(".")[0]][name.rpartition(".")[2]] = list(header.shape)
+    for name, stored in tensors.items():
+        parts[name.rpartition(".")[0]][name.rpartition(".")[2]] = list(stored.shape)
     codings = {}
     for name, linear in reference.shell.named_modules():
         found = parts[name]
@@ -252,10 +246,10 @@ def _describe_linears(
         for part, shape in coding.shapes.items():
             if part in found and found[part] != shape:
                 raise _misshapen(f"{name}.{part}", found[part], shape)
-            if part in found and headers[f"{name}.{part}"].dtype not in layout.types[part]:
+            if part in found and tensors[f"{name}.{part}"].dtype not in layout.types[part]:
                 raise _mistyped(
                     f"{name}.{part}",
-                    headers[f"{name}.{part}"].dtype,
+                    tensors[f"{name}.{part}"].dtype,
                     f"compare one that stores it as {' or '.join(layout.types[part])}",
                 )
         codings[name] = coding
@@ -275,9 +269,10 @@ def _mistyped(name: str, found: str, remedy: str) -> InputError:
     )
 
 
-def _check_tensors(candidate: Candidate, headers: Headers) -> None:
+def _check_tensors(candidate: Candidate) -> None:
     """Raise InputError for a parameter that is missing, misshapen or of no known type, and for a
     tensor that belongs to no parameter."""
+    tensors = candidate.tensors
     parameters = dict(candidate.shell.named_parameters())
     parameters["lm_head.weight"] = candidate.shell.lm_head.weight
     tied = candidate.config.tie_word_embeddings
@@ -290,18 +285,18 @@ def _check_tensors(candidate: Candidate, headers: Headers) -> None:
     for full, parameter in parameters.items():
         scales = candidate.activation_scales(full.removesuffix(".weight"))
         if scales is not None:
-            _check_plain(scales, headers[scales], [parameter.shape[1]])
+            _check_plain(scales, tensors[scales], [parameter.shape[1]])
             known.add(scales)
         linear = full.removesuffix(".weight")
-        name = stored_name(full, candidate.files)
-        if name in headers and linear not in candidate.codings:
+        name = stored_name(full, tensors)
+        if name in tensors and linear not in candidate.codings:
             rows = candidate.padding if name in candidate.padded else 0
-            _check_plain(name, headers[name], [parameter.shape[0] + rows, *parameter.shape[1:]])
+            _check_plain(name, tensors[name], [parameter.shape[0] + rows, *parameter.shape[1:]])
             known.add(name)
         elif linear not in candidate.codings and not (tied and full == "lm_head.weight"):
-            raise explain_lacking(candidate.path, name, headers, candidate.family, tied)
-    for name in sorted(set(headers) - known):
-        is_float = headers[name].dtype in FLOATS
+            raise explain_lacking(candidate.path, name, tensors, candidate.family, tied)
+    for name in sorted(set(tensors) - known):
+        is_float = tensors[name].dtype in FLOATS
         if name.endswith(BUFFERS) or (is_float and _is_idle_bias(candidate, name)):
             continue
         raise InputError(
@@ -311,14 +306,14 @@ def _check_tensors(candidate: Candidate, headers: Headers) -> None:
         )
 
 
-def _check_plain(name: str, header: StoredTensor, shape: list[int]) -> None:
+def _check_plain(name: str, stored: Stored, shape: list[int]) -> None:
     """Raise InputError unless a parameter is stored as it is used: a shape and floating point."""
-    if list(header.shape) != shape:
-        raise _misshapen(name, list(header.shape), shape)
-    if header.dtype not in FLOATS:
+    if list(stored.shape) != shape:
+        raise _misshapen(name, list(stored.shape), shape)
+    if stored.dtype not in FLOATS:
         raise _mistyped(
             name,
-            header.dtype,
+            stored.dtype,
             "compare one whose unquantized tensors are float16, bfloat16 or float32",
         )
 

@@ -1,11 +1,11 @@
 """A quantized checkpoint on disk, read tensor by tensor."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from torch import Tensor
 
 from awqscope.mixedprec.awq.arithmetic import Quantized
@@ -17,8 +17,8 @@ from awqscope.mixedprec.files.untrusted import (
     check_pattern,
     read_json,
 )
-from awqscope.mixedprec.models.weight_files import find_weight_files, read_tensors
-from awqscope.mixedprec.models.weights import index_tensors
+from awqscope.mixedprec.models.catalogue import Catalogue, Stored, open_catalogue
+from awqscope.mixedprec.models.weights import read_tensor, report_unreadable
 from awqscope.mixedprec.scheme import Scheme, read_group_size
 
 QUANTIZED_SUFFIXES = {
@@ -34,30 +34,40 @@ QUANTIZED_SUFFIXES = {
 
 def checkpoint_bytes(folder: Path) -> int:
     """Bytes of all tensors of a checkpoint; the files' headers, which no server keeps, left out."""
-    files = read_tensors(find_weight_files(folder))
-    return sum(tensor.size for _, tensors in files for tensor in tensors.values())
+    return open_catalogue(folder).bytes
 
 
 @dataclass(frozen=True)
 class StoredCheckpoint:
-    """A checkpoint on disk, read tensor by tensor. `files`: tensor name -> file."""
+    """A checkpoint on disk, read tensor by tensor. quantization: config.json's entry. catalogue:
+    what its files hold."""
 
-    folder: Path
     quantization: dict[str, Any]
-    files: dict[str, Path]
+    catalogue: Catalogue
+
+    @property
+    def folder(self) -> Path:
+        """Its directory."""
+        return self.catalogue.folder
+
+    @property
+    def tensors(self) -> Mapping[str, Stored]:
+        """What is known of every tensor, by name."""
+        return self.catalogue.tensors
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor as stored."""
-        with safe_open(self.files[name], framework="pt") as file:
-            return file.get_tensor(name).clone()
+        """A tensor as stored. InputError where its file cannot be read."""
+        stored = self.tensors[name]
+        with report_unreadable(stored.path):
+            return read_tensor(stored)
 
     def linear(self, name: str) -> Quantized | Tensor | None:
         """A linear of the blocks: packed ones as `Quantized`, with the scheme that config.json
         gives them by its own rules; 16-bit ones as their weight; None where there is none."""
         fmt = self.quantization["quant_method"]
         suffixes = QUANTIZED_SUFFIXES[fmt]
-        if f"{name}.{suffixes[0]}" in self.files:
-            parts = [part for part in suffixes if f"{name}.{part}" in self.files]
+        if f"{name}.{suffixes[0]}" in self.tensors:
+            parts = [part for part in suffixes if f"{name}.{part}" in self.tensors]
             tensors = {part: self.tensor(f"{name}.{part}") for part in parts}
             decode = from_gemm if fmt == "awq" else from_compressed_tensors
             try:
@@ -68,7 +78,7 @@ class StoredCheckpoint:
                     "write the checkpoint again from the run",
                 ) from error
         full = f"{name}.weight"
-        return self.tensor(full) if full in self.files else None
+        return self.tensor(full) if full in self.tensors else None
 
 
 def open_checkpoint(folder: Path) -> StoredCheckpoint:
@@ -85,10 +95,10 @@ def open_checkpoint(folder: Path) -> StoredCheckpoint:
     except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         raise InputError(f"{source} is damaged ({error})", again) from error
     try:
-        files = index_tensors(folder)
+        catalogue = open_catalogue(folder)
     except InputError as error:
         raise InputError(error.what, again) from error
-    return StoredCheckpoint(folder, quantization, files)
+    return StoredCheckpoint(quantization, catalogue)
 
 
 def check_quantization(quantization: Any) -> None:

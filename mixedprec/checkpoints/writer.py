@@ -10,7 +10,8 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -31,11 +32,11 @@ from awqscope.mixedprec.files.atomic import (
     report_full_disk,
     write_json,
 )
-from awqscope.mixedprec.files.header import read_header
-from awqscope.mixedprec.files.untrusted import list_files, list_visible, read_json
+from awqscope.mixedprec.files.untrusted import list_visible, read_json
+from awqscope.mixedprec.models.catalogue import Catalogue, open_catalogue
 from awqscope.mixedprec.models.served import name_dtype
 from awqscope.mixedprec.models.source import CODE, SourceModel
-from awqscope.mixedprec.models.weight_files import NAMED, find_weight_files, read_tensors
+from awqscope.mixedprec.models.weight_files import NAMED
 from awqscope.mixedprec.recipes.recipe import Recipe
 from awqscope.mixedprec.scheme import FP16_BITS, Scheme
 
@@ -51,6 +52,14 @@ COPIED = (
     "merges.txt",
     "chat_template.jinja",
 )
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written. serving: what servers make of it. bytes: of all its tensors."""
+
+    serving: Serving
+    bytes: int
 
 
 def served_dtype(model: SourceModel, fmt: str) -> torch.dtype:
@@ -169,9 +178,9 @@ def write_checkpoint(
     *,
     fmt: str = "compressed-tensors",
     on_block: Callable[[int], None] = lambda block: None,
-) -> Serving:
+) -> Written:
     """Write the recipe's model to the directory `out`, which appears only when it is whole and no
-    server would refuse it or load it wrongly; what they make of it.
+    server would refuse it or load it wrongly.
 
     searches: folder of the AWQ searches for every width in the recipe. schemes: bits -> scheme.
     """
@@ -197,7 +206,8 @@ def write_checkpoint(
             config.pop("auto_map", None)
         config["quantization_config"] = quantization_config(model, recipe, schemes, fmt)
         write_json(partial / "config.json", config)
-        serving = examine_serving(partial, model)
+        catalogue = open_catalogue(partial)
+        serving = examine_serving(catalogue, model)
         if serving.faults:
             raise RuntimeError("\n".join(serving.notes))
         code = list_visible(model.path, CODE) if model.trust_remote_code else ()
@@ -207,17 +217,14 @@ def write_checkpoint(
         if out.exists():
             shutil.rmtree(out)
         partial.rename(out)
-        return serving
+        return Written(serving, catalogue.bytes)
 
 
-def examine_serving(folder: Path, model: SourceModel) -> Serving:
-    """What servers make of the checkpoint in `folder`, of the architecture of `model`, by its
-    config.json and its files' headers."""
-    config = read_json(folder / "config.json")
-    shapes: dict[str, list[int]] = {}
-    files = find_weight_files(folder)
-    for _, tensors in read_tensors(files):
-        shapes |= {name: list(tensor.shape) for name, tensor in tensors.items()}
+def examine_serving(catalogue: Catalogue, model: SourceModel) -> Serving:
+    """What servers make of a checkpoint of the architecture of `model`, by its config.json and its
+    catalogue."""
+    config = read_json(catalogue.folder / "config.json")
+    shapes = {name: stored.shape for name, stored in catalogue.tensors.items()}
     modules = dict(model.shell.named_modules())
     columns = {name: m.in_features for name, m in modules.items() if isinstance(m, nn.Linear)}
     embeddings = [name for name, m in modules.items() if isinstance(m, nn.Embedding)]
@@ -231,10 +238,10 @@ def examine_serving(folder: Path, model: SourceModel) -> Serving:
     )
     serving = check_serving(config.get("quantization_config") or {}, shapes, served)
     taken = check_files(
-        files.read,
-        {path.relative_to(folder).as_posix() for path in list_files(folder) if path.is_file()},
-        lambda name: read_json(folder / name),
-        lambda name: read_header(folder / name).tensors,
+        catalogue.read,
+        catalogue.names,
+        cache(catalogue.list_indexed),
+        cache(catalogue.list_tensors),
     )
     others = tuple(found for found in taken if found.consumer in serving.consumers)
     return replace(serving, remarks=(*serving.remarks, *others))

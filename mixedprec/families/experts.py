@@ -7,9 +7,8 @@ router: transformers' own.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -131,30 +130,27 @@ class Part:
     expert: int
     half: int | None
 
-    def cut(self, stacked: Any) -> Tensor:
-        """The weight [N, K] out of a slice of the file."""
-        rows = stacked.get_shape()[1]
+    def rows(self, stacked: Sequence[int]) -> range:
+        """Which rows it is of a stacked tensor of this shape, the experts' rows counted one after
+        another. ValueError unless that has three dimensions."""
+        _, rows, _ = stacked
+        begin = self.expert * rows
         if self.half is None:
-            return stacked[self.expert]
-        begin = self.half * rows // 2
-        return stacked[self.expert, begin : begin + rows // 2]
-
-    def shape(self, stacked: Any) -> list[int]:
-        """Its shape, by the stacked tensor's."""
-        _, rows, columns = stacked.get_shape()
-        return [rows if self.half is None else rows // 2, columns]
+            return range(begin, begin + rows)
+        begin += self.half * rows // 2
+        return range(begin, begin + rows // 2)
 
 
-def find_part(name: str, layout: ExpertLayout | None, files: Mapping[str, Path]) -> Part | None:
+def find_part(name: str, layout: ExpertLayout | None, tensors: Container[str]) -> Part | None:
     """Where a checkpoint that stacks its experts holds the parameter `name`; None where it does
     not, or holds it by itself."""
     found = _split_name(name, layout)
-    if layout is None or found is None or name in files:
+    if layout is None or found is None or name in tensors:
         return None
     block, expert, half = found
     stacked = "down_proj" if half is None else "gate_up_proj"
     for module in (layout.module, layout.attribute):
         tensor = f"{block}.{module}.experts.{stacked}"
-        if tensor in files:
+        if tensor in tensors:
             return Part(tensor, expert, half)
     return None

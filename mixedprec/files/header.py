@@ -17,6 +17,8 @@ from awqscope.mixedprec.files.untrusted import open_at_once, parse_json
 
 # A file of 50,000 tensors with long names has some 10 MB; the library itself allows 100.
 MOST_HEADER_BYTES = 32 * 2**20
+# Before the header stands how long it is.
+LENGTH_BYTES = 8
 # Names and shapes of a tensor take some 150 bytes.
 MOST_NAME = 1024
 MOST_DIMENSIONS = 8
@@ -52,10 +54,12 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class Header:
-    """tensors: by name, their places counted from the end of the header. metadata: as stored."""
+    """tensors: by name, their places counted from the end of the header. metadata: as stored.
+    length: bytes of the file before the first tensor's."""
 
     tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, str]
+    length: int
 
 
 def read_header(path: Path) -> Header:
@@ -65,13 +69,13 @@ def read_header(path: Path) -> Header:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is no regular file")
-        length = int.from_bytes(file.read(8), "little")
-        if status.st_size < 8 or length > status.st_size - 8:
+        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+        if status.st_size < LENGTH_BYTES or length > status.st_size - LENGTH_BYTES:
             raise ValueError("it ends before its header does")
         if length > MOST_HEADER_BYTES:
             raise ValueError(f"its header claims {length:,} bytes")
         text = file.read(length)
-    return parse_header(text, status.st_size - 8 - length)
+    return parse_header(text, status.st_size - LENGTH_BYTES - length)
 
 
 def parse_header(text: bytes, room: int) -> Header:
@@ -91,7 +95,7 @@ def parse_header(text: bytes, room: int) -> Header:
         at = tensor.end
     if at != room:
         raise ValueError(f"its tensors take {at:,} bytes where the file has {room:,}")
-    return Header(tensors, metadata)
+    return Header(tensors, metadata, LENGTH_BYTES + len(text))
 
 
 def _read_entry(name: str, entry: Any) -> StoredTensor:

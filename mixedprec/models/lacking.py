@@ -10,7 +10,7 @@ from pathlib import Path
 
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import Family
-from awqscope.mixedprec.models.weights import HEADS
+from awqscope.mixedprec.models.catalogue import HEADS
 
 # What other libraries put into the names of a model that they wrap, and which they are.
 WRAPPERS = {

@@ -8,32 +8,31 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import safe_open
 from transformers import AutoConfig, PretrainedConfig
 
 from awqscope.mixedprec.errors import InputError
-from awqscope.mixedprec.families.experts import Part, find_part
 from awqscope.mixedprec.families.table import FAMILIES, Family, find_family, fit_family
-from awqscope.mixedprec.files.header import FLOATS, StoredTensor, read_header
+from awqscope.mixedprec.files.header import FLOATS
 from awqscope.mixedprec.files.untrusted import (
     check_blocks,
     check_config,
     check_directory,
     read_json,
 )
+from awqscope.mixedprec.models.catalogue import (
+    HEADS,
+    Stored,
+    find_holder,
+    find_stored,
+    name_fully,
+    open_catalogue,
+    stored_name,
+)
 from awqscope.mixedprec.models.dtypes import AUTO, check_dtype
 from awqscope.mixedprec.models.lacking import WRONG_CONFIG, explain_lacking
 from awqscope.mixedprec.models.served import choose_dtype, read_dtype
 from awqscope.mixedprec.models.source import CODE, SourceModel, make_shell
-from awqscope.mixedprec.models.weight_files import ADAPTER, find_weight_files, not_permitted
-from awqscope.mixedprec.models.weights import (
-    HEADS,
-    held_name,
-    index_files,
-    name_fully,
-    stamp_files,
-    stored_name,
-)
+from awqscope.mixedprec.models.weight_files import ADAPTER, not_permitted
 
 # A mask over all pairs of 8,192 positions has 64 MiB; the tables of positions of most are smaller.
 MOST_BUFFER_BYTES = 2**30
@@ -72,59 +71,46 @@ def resolve_path(name: str, *, trust_remote_code: bool = False) -> Path:
 
 
 def _check_shapes(
-    path: Path, shell: Any, family: Family, files: dict[str, Path], tied: bool
+    path: Path, shell: Any, family: Family, tensors: Mapping[str, Stored], tied: bool
 ) -> None:
     """Raise InputError for a parameter that the checkpoint lacks, holds in another shape, or not as
     floating point."""
     outside = (f"{family.embedding}.weight", *HEADS)
-    wanted: dict[Path, dict[str, list[int]]] = {}
-    parts: dict[str, Part] = {}
-    for name, parameter in shell.named_parameters():
-        stored = stored_name(name, files)
-        if name == "lm_head.weight" and tied and stored not in files:
+    wanted: dict[str, list[int]] = {}
+    for parameter, values in shell.named_parameters():
+        name = stored_name(parameter, tensors)
+        if parameter == "lm_head.weight" and tied and name not in tensors:
             continue
-        part = find_part(stored, family.experts, files)
-        if part is not None:
-            parts[stored] = part
-        elif stored not in files:
-            raise explain_lacking(path, stored, files, family, tied)
-        file = files[part.tensor if part else stored]
-        wanted.setdefault(file, {})[stored] = list(parameter.shape)
-    for file, shapes in wanted.items():
-        with safe_open(file, framework="pt") as opened:
-            for name, shape in shapes.items():
-                part = parts.get(name)
-                whole = opened.get_slice(held_name(opened, part.tensor if part else name))
-                found = part.shape(whole) if part else whole.get_shape()
-                if found != shape:
-                    padded = name in outside and found[1:] == shape[1:] and found[0] > shape[0]
-                    rows = f', or write "vocab_size": {found[0]} into it' if padded else ""
-                    raise InputError(
-                        f"tensor {name} has shape {found} where config.json means {shape}",
-                        f"use the config.json that came with these weights{rows}",
-                    )
-                if whole.get_dtype() not in FLOATS:
-                    raise InputError(
-                        f"tensor {name} is stored as {whole.get_dtype()}",
-                        "give the FP16 or BF16 model that it was made from",
-                    )
+        if find_holder(name, family, tensors) not in tensors:
+            raise explain_lacking(path, name, tensors, family, tied)
+        wanted[name] = list(values.shape)
+    for name, shape in wanted.items():
+        stored = find_stored(name, family, tensors)
+        found = list(stored.shape)
+        if found != shape:
+            padded = name in outside and found[1:] == shape[1:] and found[0] > shape[0]
+            rows = f', or write "vocab_size": {found[0]} into it' if padded else ""
+            raise InputError(
+                f"tensor {name} has shape {found} where config.json means {shape}",
+                f"use the config.json that came with these weights{rows}",
+            )
+        if stored.dtype not in FLOATS:
+            raise InputError(
+                f"tensor {name} is stored as {stored.dtype}",
+                "give the FP16 or BF16 model that it was made from",
+            )
 
 
-def _check_experts(path: Path, count: int, files: Mapping[str, Path]) -> None:
+def _check_experts(path: Path, count: int, tensors: Mapping[str, Stored]) -> None:
     """Raise InputError unless the checkpoint has as many experts as config.json says, one by one or
     stacked."""
-    headers: dict[Path, Mapping[str, StoredTensor]] = {}
     found: dict[str, int] = {}
     numbers: dict[str, set[int]] = {}
-    for name, file in files.items():
+    for name, stored in tensors.items():
         if match := re.search(r"^(.+\.experts)\.([0-9]{1,6})\.", name):
             numbers.setdefault(match[1], set()).add(int(match[2]))
         elif re.search(r"\.experts\.(gate_up|down)_proj$", name):
-            if file not in headers:
-                headers[file] = read_header(file).tensors
-            held = headers[file]
-            shape = (held.get(name) or held[name.partition(".")[2]]).shape
-            found[name] = shape[0] if len(shape) == 3 else 0
+            found[name] = stored.shape[0] if len(stored.shape) == 3 else 0
     for experts, seen in numbers.items():
         missing = next((number for number in range(count) if number not in seen), None)
         if missing is not None:
@@ -205,21 +191,22 @@ def open_model(name: str, *, trust_remote_code: bool = False, dtype: str = AUTO)
     family = fit_family(find_family(config.model_type), config, name)
     if raw.get("quantization_config"):
         raise InputError(f"{name} is already quantized", "give the FP16 or BF16 model it came from")
-    weights = find_weight_files(path)
-    files = name_fully(index_files(weights), family, config.tie_word_embeddings)
+    catalogue = open_catalogue(path)
+    tied = config.tie_word_embeddings
+    tensors = name_fully(catalogue.tensors, family, tied)
     embedding = family.embedding + ".weight"
-    if embedding not in files:
-        raise explain_lacking(path, embedding, files, family, config.tie_word_embeddings)
-    check_blocks(path, family.blocks, config.num_hidden_layers, files)
+    if embedding not in tensors:
+        raise explain_lacking(path, embedding, tensors, family, tied)
+    check_blocks(path, family.blocks, config.num_hidden_layers, tensors)
     if family.experts is not None:
-        _check_experts(path, getattr(config, family.experts.count), files)
+        _check_experts(path, getattr(config, family.experts.count), tensors)
     try:
         if not trust_remote_code:
             # What is computed beside the weights is measured before it takes memory.
             with torch.device("meta"):
                 outline = make_shell(config, family, name)
             _check_buffers(path, outline)
-            _check_shapes(path, outline, family, files, config.tie_word_embeddings)
+            _check_shapes(path, outline, family, tensors, tied)
         shell = make_shell(config, family, name, trust_remote_code=trust_remote_code)
     except UNBUILDABLE as error:
         raise InputError(
@@ -227,16 +214,15 @@ def open_model(name: str, *, trust_remote_code: bool = False, dtype: str = AUTO)
             "use the config.json that came with these weights",
         ) from error
     if trust_remote_code:
-        _check_shapes(path, shell, family, files, config.tie_word_embeddings)
+        _check_shapes(path, shell, family, tensors, tied)
     return SourceModel(
         name,
         path,
         config,
         family,
-        choose_dtype(dtype, said, family, shell, files),
-        files,
+        choose_dtype(dtype, said, family, shell, tensors),
+        catalogue,
+        tensors,
         shell,
         trust_remote_code=trust_remote_code,
-        stamps=stamp_files(files),
-        aside=weights.aside,
     )

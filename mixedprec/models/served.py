@@ -5,24 +5,20 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from awqscope.mixedprec.families.experts import find_part
 from awqscope.mixedprec.families.family import Family
-from awqscope.mixedprec.files.header import StoredTensor, read_header
+from awqscope.mixedprec.models.catalogue import Stored, find_holder, stored_name
 from awqscope.mixedprec.models.dtypes import AUTO
 from awqscope.mixedprec.models.ends import Entrance, Head
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.weights import (
-    held_name,
     is_finite,
     read_parts,
     report_unreadable,
-    stored_name,
     too_large,
 )
 
@@ -46,7 +42,11 @@ def read_dtype(config: Any) -> torch.dtype | None:
 
 
 def choose_dtype(
-    asked: str, said: torch.dtype | None, family: Family, shell: Any, files: Mapping[str, Path]
+    asked: str,
+    said: torch.dtype | None,
+    family: Family,
+    shell: Any,
+    tensors: Mapping[str, Stored],
 ) -> torch.dtype:
     """The type to serve in: what is asked, else what config.json `said`, else the one that most
     parameters of the blocks' linears are stored in; float16 where that is no 16-bit type."""
@@ -54,32 +54,19 @@ def choose_dtype(
         return DTYPES[asked]
     if said is not None:
         return said
-    headers: dict[Path, Mapping[str, StoredTensor]] = {}
     stored: Counter[str] = Counter()
     for number, block in enumerate(shell.get_submodule(family.blocks)):
         for kind in family.units:
             for linear in kind.linears:
                 full = f"{family.blocks}.{number}.{linear}.weight"
-                held = _look_up(headers, files, _find_tensor(full, family, files))
+                held = tensors[_find_tensor(full, family, tensors)]
                 stored[held.dtype] += block.get_submodule(linear).weight.numel()
     return STORED.get(stored.most_common(1)[0][0], torch.float16)
 
 
-def _find_tensor(parameter: str, family: Family, files: Mapping[str, Path]) -> str:
+def _find_tensor(parameter: str, family: Family, tensors: Mapping[str, Stored]) -> str:
     """The stored tensor that holds a parameter, by itself or among other experts'."""
-    name = stored_name(parameter, files)
-    part = find_part(name, family.experts, files)
-    return part.tensor if part else name
-
-
-def _look_up(
-    headers: dict[Path, Mapping[str, StoredTensor]], files: Mapping[str, Path], name: str
-) -> StoredTensor:
-    """What a tensor's file says of it; a file's header is read once."""
-    path = files[name]
-    if path not in headers:
-        headers[path] = read_header(path).tensors
-    return headers[path][held_name(headers[path], name)]
+    return find_holder(stored_name(parameter, tensors), family, tensors)
 
 
 def cast(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
@@ -96,17 +83,16 @@ def check_range(model: SourceModel) -> None:
     is stored in float16 is not read, and neither are the masks that old checkpoints keep."""
     if model.dtype != torch.float16:
         return
-    headers: dict[Path, Mapping[str, StoredTensor]] = {}
     parameters = (name for name, _ in model.list_parameters())
-    for name in dict.fromkeys(_find_tensor(n, model.family, model.files) for n in parameters):
-        if name not in model.files or _look_up(headers, model.files, name).dtype == "F16":
+    for name in dict.fromkeys(_find_tensor(n, model.family, model.tensors) for n in parameters):
+        stored = model.tensors.get(name)
+        if stored is None or stored.dtype == "F16":
             continue
-        path = model.files[name]
-        with report_unreadable(path):
-            largest = max(float(part.abs().max()) for _, part in read_parts(path, name))
+        with report_unreadable(stored.path):
+            largest = max(float(part.abs().max()) for _, part in read_parts(stored))
         # NaN and infinity are their reader's to refuse.
         if largest > torch.finfo(torch.float16).max and math.isfinite(largest):
-            raise too_large(f"tensor {name} in {path.name}", largest)
+            raise too_large(f"tensor {name} in {stored.path.name}", largest)
 
 
 class ServedModel(SourceModel):
@@ -153,10 +139,9 @@ def read_ends(model: SourceModel) -> Ends:
 def served_outside(model: SourceModel) -> SourceModel | None:
     """A model whose embeddings, final norm and head are those of `model` as its checkpoint stores
     them; None where that changes nothing, because `model` has them in the served type already."""
-    headers: dict[Path, Mapping[str, StoredTensor]] = {}
     inside = f"{model.family.blocks}."
-    names = [stored_name(name, model.files) for name, _ in model.shell.named_parameters()]
-    outside = [name for name in names if name in model.files and not name.startswith(inside)]
-    if all(STORED.get(_look_up(headers, model.files, n).dtype) == model.dtype for n in outside):
+    names = [stored_name(name, model.tensors) for name, _ in model.shell.named_parameters()]
+    outside = [name for name in names if name in model.tensors and not name.startswith(inside)]
+    if all(STORED.get(model.tensors[name].dtype) == model.dtype for name in outside):
         return None
     return ServedModel(**{each.name: getattr(model, each.name) for each in fields(model)})

@@ -17,9 +17,17 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from awqscope.mixedprec.errors import InputError
-from awqscope.mixedprec.families.experts import Part, find_part, split_experts
+from awqscope.mixedprec.families.experts import split_experts
 from awqscope.mixedprec.families.table import Family, find_family, fit_family
 from awqscope.mixedprec.files.untrusted import list_visible
+from awqscope.mixedprec.models.catalogue import (
+    Catalogue,
+    Stored,
+    find_holder,
+    find_stored,
+    stamp_file,
+    stored_name,
+)
 from awqscope.mixedprec.models.ends import Entrance, FinalNorm, Head, Recorder
 from awqscope.mixedprec.models.streams import CPU
 from awqscope.mixedprec.models.weights import (
@@ -29,8 +37,6 @@ from awqscope.mixedprec.models.weights import (
     read_parts,
     read_tensor,
     report_unreadable,
-    stamp_file,
-    stored_name,
 )
 
 # Python that may come with a model.
@@ -40,22 +46,24 @@ HEAD = "lm_head.weight"
 
 @dataclass(frozen=True)
 class SourceModel:
-    """An FP16/BF16 checkpoint on disk. `files`: tensor name -> safetensors file. `dtype`: the
-    16-bit type it is served in. `shell`: transformers' model with its parameters on meta.
-    `trust_remote_code`: whether Python from the directory may build it. `stamps`: time and size of
-    every weights file when the model was opened. `aside`: names of further files with weights,
-    which are not read."""
+    """An FP16/BF16 checkpoint on disk.
+
+    name: the hub id or path that it was asked for by. path: its directory. config: its config.json
+    as transformers reads it. family: where its blocks and linears are. dtype: the 16-bit type it is
+    served in. catalogue: what its files hold. tensors: the same by the names of transformers' whole
+    model. shell: transformers' model with its parameters on meta. trust_remote_code: whether Python
+    from the directory may build it.
+    """
 
     name: str
     path: Path
     config: PretrainedConfig
     family: Family
     dtype: torch.dtype
-    files: dict[str, Path]
+    catalogue: Catalogue
+    tensors: Mapping[str, Stored]
     shell: Any
     trust_remote_code: bool = field(default=False, kw_only=True)
-    stamps: Mapping[Path, tuple[int, int]] = field(default_factory=dict, kw_only=True)
-    aside: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """It is pickled without family and shell, which another process builds again, and without
@@ -71,10 +79,20 @@ class SourceModel:
         return len(self.shell.get_submodule(self.family.blocks))
 
     @property
+    def aside(self) -> tuple[str, ...]:
+        """Names of further files with weights beside its own, which are not read."""
+        return self.catalogue.aside
+
+    @property
+    def weight_paths(self) -> list[Path]:
+        """The files that hold its tensors, in order."""
+        return sorted({stored.path for stored in self.tensors.values()})
+
+    @property
     def tied(self) -> bool:
         """Whether the head multiplies with the embedding: a head that is stored beside it is used
         whatever config.json says."""
-        own = stored_name(HEAD, self.files) in self.files
+        own = stored_name(HEAD, self.tensors) in self.tensors
         return bool(self.config.tie_word_embeddings) and not own
 
     def list_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -88,10 +106,10 @@ class SourceModel:
         count = sum(parameter.numel() for _, parameter in self.list_parameters())
         if not self.config.tie_word_embeddings or self.tied:
             return count
-        head, embedding = stored_name(HEAD, self.files), f"{self.family.embedding}.weight"
+        head, embedding = stored_name(HEAD, self.tensors), f"{self.family.embedding}.weight"
         pairs = zip(
-            read_parts(self.files[head], head),
-            read_parts(self.files[embedding], embedding),
+            read_parts(self.tensors[head]),
+            read_parts(self.tensors[embedding]),
             strict=True,
         )
         same = all(torch.equal(ours, theirs) for (_, ours), (_, theirs) in pairs)
@@ -104,34 +122,28 @@ class SourceModel:
     def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """Tensors by name, as `dtype` or in the stored type. InputError for one missing or not
         finite."""
-        by_file: dict[Path, list[str]] = {}
-        parts: dict[str, Part] = {}
+        found = {}
         for name in names:
-            part = find_part(name, self.family.experts, self.files)
-            if part is not None:
-                parts[name] = part
-            elif name not in self.files:
+            holder = find_holder(name, self.family, self.tensors)
+            if holder not in self.tensors:
                 raise InputError(f"{self.path} has no tensor {name}", "put back its weights")
-            by_file.setdefault(self.files[part.tensor if part else name], []).append(name)
-        tensors = {}
-        for path, wanted in by_file.items():
-            self._check_unchanged(path)
-            for name in wanted:
-                with report_unreadable(path):
-                    tensors[name] = read_tensor(path, name, dtype, parts.get(name))
-                if not is_finite(tensors[name]):
-                    raise not_finite(parts[name].tensor if name in parts else name, path, dtype)
-        return tensors
+            stored = find_stored(name, self.family, self.tensors)
+            self._check_unchanged(stored.path)
+            with report_unreadable(stored.path):
+                found[name] = read_tensor(stored, dtype)
+            if not is_finite(found[name]):
+                raise not_finite(holder, self.tensors[holder], dtype)
+        return found
 
     def read_rows(self, name: str, rows: Tensor) -> Tensor:
         """These rows of a matrix, float32 [rows, columns]. InputError for one that is not finite,
         wherever."""
-        path, found = self.files[name], []
-        self._check_unchanged(path)
-        with report_unreadable(path):
-            for first, part in read_parts(path, name):
+        stored, found = self.tensors[name], []
+        self._check_unchanged(stored.path)
+        with report_unreadable(stored.path):
+            for first, part in read_parts(stored):
                 if not is_finite(part):
-                    raise not_finite(name, path)
+                    raise not_finite(name, stored)
                 here = rows[(rows >= first) & (rows < first + len(part))]
                 found.append(part[here - first].float())
         return torch.cat(found)
@@ -144,7 +156,7 @@ class SourceModel:
                 f"{path} has gone since the model was opened",
                 "put it back and run the same command again",
             )
-        if self.stamps.get(path, stamp) != stamp:
+        if self.catalogue.stamps.get(path, stamp) != stamp:
             raise InputError(
                 f"{path} has changed since the model was opened",
                 "put back what it was and run the same command again",
@@ -154,7 +166,7 @@ class SourceModel:
         """`module` with its parameters, float32, from the tensors under `prefix`; those that are
         not on meta are left as they are."""
         names = [name for name, value in module.named_parameters() if value.is_meta]
-        full = {name: stored_name(f"{prefix}.{name}", self.files) for name in names}
+        full = {name: stored_name(f"{prefix}.{name}", self.tensors) for name in names}
         stored = self.read(full.values(), torch.float32)
         state = {name: stored[full[name]] for name in names}
         module.load_state_dict(state, strict=False, assign=True)
@@ -185,7 +197,7 @@ class SourceModel:
         base.set_submodule(self.family.norm.removeprefix(base_name + "."), nn.Identity())
         if tokens is not None:
             embedding: Any = base.get_submodule(self.family.embedding.removeprefix(base_name + "."))
-            name = stored_name(f"{self.family.embedding}.weight", self.files)
+            name = stored_name(f"{self.family.embedding}.weight", self.tensors)
             rows = self.read_rows(name, tokens)
             embedding.weight = nn.Parameter(rows, requires_grad=False)
             # It says which row has no gradient, and has to be a row.
@@ -220,7 +232,7 @@ class SourceModel:
     def other_tensors(self) -> list[str]:
         """Names of stored tensors outside the blocks (embedding, final norm, head)."""
         start = self.family.blocks + "."
-        return sorted(name for name in self.files if not name.startswith(start))
+        return sorted(name for name in self.tensors if not name.startswith(start))
 
     @property
     def hub_id(self) -> str | None:
@@ -233,7 +245,7 @@ class SourceModel:
     def hash(self) -> dict[str, str]:
         """SHA-256 of config.json and of every weights file, by file name; of the code too where it
         is trusted."""
-        paths = [self.path / "config.json", *sorted(set(self.files.values()))]
+        paths = [self.path / "config.json", *self.weight_paths]
         paths += list_visible(self.path, CODE) if self.trust_remote_code else []
         return {path.relative_to(self.path).as_posix(): hash_file(path) for path in paths}
 

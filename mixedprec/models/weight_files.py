@@ -6,14 +6,13 @@ What transformers would unpickle, or take only with another library installed, i
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from awqscope.mixedprec.errors import InputError
-from awqscope.mixedprec.files.header import StoredTensor, read_header
 from awqscope.mixedprec.files.untrusted import list_files, read_json
 
 SINGLE = "model.safetensors"
@@ -40,16 +39,17 @@ MOST_NAMED = 3
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """Names of files inside of `folder`. read: those that hold the weights, in order. aside: others
-    beside them that hold weights, which are not read."""
+    """Which files of a directory hold its weights, by their names inside of it.
 
-    folder: Path
+    names: all files in it and below. read: those that hold the weights, in order. aside: others
+    beside them that hold weights, which are not read. indexes: name of the index that was followed,
+    if any -> the files that it lists.
+    """
+
+    names: frozenset[str]
     read: tuple[str, ...]
-    aside: tuple[str, ...] = ()
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        return tuple(self.folder / name for name in self.read)
+    aside: tuple[str, ...]
+    indexes: Mapping[str, frozenset[str]]
 
 
 def find_weight_files(folder: Path) -> WeightFiles:
@@ -96,11 +96,25 @@ def choose_weight_files(
             f"{ADAPTER} elsewhere to take the weights without it",
         )
     first = _find_first(folder, names, named)
-    index = first if first.endswith(INDEX_SUFFIX) else ""
-    read = _follow_index(folder, names, index, read_index(index)) if index else (first,)
-    others = {name for name in names if "/" not in name} - {*read, index}
+    read: tuple[str, ...] = (first,)
+    indexes: dict[str, frozenset[str]] = {}
+    if first.endswith(INDEX_SUFFIX):
+        content = read_index(first)
+        read = _follow_index(folder, names, first, content)
+        indexes[first] = _list_named(content)
+    others = {name for name in names if "/" not in name} - {*read, *indexes}
     aside = sorted(n for n in others if any(fnmatchcase(n, pattern) for pattern in HOLDING))
-    return WeightFiles(folder, read, tuple(aside))
+    return WeightFiles(frozenset(names), read, tuple(aside), indexes)
+
+
+def list_indexed(index: Path) -> frozenset[str]:
+    """The files that an index lists. OSError, ValueError, AttributeError, LookupError or TypeError
+    where it cannot be read or is damaged."""
+    return _list_named(read_json(index))
+
+
+def _list_named(content: Any) -> frozenset[str]:
+    return frozenset(content["weight_map"].values())
 
 
 def _find_first(folder: Path, names: Collection[str], named: Any) -> str:
@@ -157,7 +171,7 @@ def _follow_index(
     """The files that an index names, in transformers' order."""
     path = folder / index
     try:
-        values = set(content["weight_map"].values())
+        values = _list_named(content)
         named = sorted(value if isinstance(value, str) else repr(value) for value in values)
     except (AttributeError, LookupError, TypeError) as error:
         raise InputError(f"{path} is damaged (no weight_map)", "download it again") from error
@@ -214,28 +228,3 @@ def write_aside(names: Collection[str]) -> str:
 def not_permitted(path: Path) -> InputError:
     """The error for a file that belongs to somebody else."""
     return InputError(f"{path} may not be read", "have its owner let you (chmod a+r)")
-
-
-def read_tensors(files: WeightFiles) -> Iterator[tuple[Path, Mapping[str, StoredTensor]]]:
-    """Every file with the tensors in it, by their headers. InputError for a file that is damaged,
-    and for a tensor that is in two of them: transformers takes the last, whatever an index says."""
-    seen: dict[str, Path] = {}
-    for path in files.paths:
-        try:
-            tensors = read_header(path).tensors
-        except PermissionError as error:
-            raise not_permitted(path) from error
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{path} is truncated or damaged ({error})", "download it again"
-            ) from error
-        for name in tensors:
-            if name in seen:
-                raise InputError(
-                    f"the tensor {name} is both in {seen[name].name} and in {path.name} of "
-                    f"{files.folder}",
-                    "remove the file that is of another model, or save the model again "
-                    "(transformers: from_pretrained, then save_pretrained)",
-                )
-            seen[name] = path
-        yield path, tensors

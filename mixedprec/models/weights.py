@@ -1,35 +1,39 @@
-"""Tensors of a checkpoint on disk: which file holds which, and reading them a part at a time."""
+"""The values of a checkpoint's tensors, read a part at a time from where its catalogue says."""
 
 import contextlib
 import errno
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from awqscope.mixedprec.errors import InputError
-from awqscope.mixedprec.families.experts import Part
-from awqscope.mixedprec.families.table import FAMILIES, Family
+from awqscope.mixedprec.models.catalogue import Stored
 from awqscope.mixedprec.models.streams import list_slices
-from awqscope.mixedprec.models.weight_files import (
-    WeightFiles,
-    find_weight_files,
-    not_permitted,
-    read_tensors,
-)
+from awqscope.mixedprec.models.weight_files import not_permitted
 
-T = TypeVar("T")
-# Names that older checkpoints give a module of today's transformers.
-OLD_NAMES = {"lm_head.weight": "embed_out.weight"}
-HEADS = ("lm_head.weight", "embed_out.weight")
-EMBEDDINGS = frozenset(f"{family.embedding}.weight" for family in FAMILIES.values())
-# What is read of a file stays in memory while it is open: large tensors come in parts.
+# Large tensors come in parts; counted in float32, the largest type of a weight.
 BYTES_A_READ = 64 * 2**20
+# torch's types by safetensors' names. Those of less than a byte are read by nobody here.
+TYPES: Mapping[str, torch.dtype] = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "I16": torch.int16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I32": torch.int32,
+    "F32": torch.float32,
+    "I64": torch.int64,
+    "F64": torch.float64,
+    "C64": torch.complex64,
+}
 
 
 @contextlib.contextmanager
@@ -37,73 +41,67 @@ def report_unreadable(path: Path) -> Iterator[None]:
     """InputError for a weights file that cannot be read."""
     try:
         yield
-    except SafetensorError as error:
-        raise InputError(f"{path} cannot be read ({error})", "download it again") from error
-    except OSError as error:
-        if error.errno == errno.ENOMEM:
+    except PermissionError as error:
+        raise not_permitted(path) from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             raise
-        if isinstance(error, PermissionError):
-            raise not_permitted(path) from error
         raise InputError(f"{path} cannot be read ({error})", "download it again") from error
 
 
-def stamp_file(path: Path) -> tuple[int, int] | None:
-    """Time of the last change and size of a file; None where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
+def read_parts(stored: Stored) -> Iterator[tuple[int, Tensor]]:
+    """A stored tensor a few rows at a time, each with the number of its first. OSError where its
+    file cannot be read, ValueError where that has become shorter or holds an unknown type."""
+    count, *rest = stored.shape or (1,)
+    row = max(1, math.prod(rest) * torch.float32.itemsize)
+    with open(stored.path, "rb", buffering=0) as file:
+        for part in list_slices(count, max(1, BYTES_A_READ // row)):
+            values = torch.empty((part.stop - part.start, *rest), dtype=_name_type(stored))
+            _read_into(values, file, stored.begin + part.start * (stored.size // count))
+            yield part.start, values
 
 
-def stamp_files(files: Mapping[str, Path]) -> dict[Path, tuple[int, int]]:
-    """The stamps of the files that hold tensors."""
-    stamps = {path: stamp_file(path) for path in set(files.values())}
-    return {path: stamp for path, stamp in stamps.items() if stamp is not None}
-
-
-def read_parts(path: Path, name: str) -> Iterator[tuple[int, Tensor]]:
-    """A stored tensor a few rows at a time, each with the number of its first."""
-    with safe_open(path, framework="pt") as file:
-        held = held_name(file, name)
-        shape = file.get_slice(held).get_shape()
-    # A row of float32, the largest type of a weight.
-    row = max(1, math.prod(shape[1:]) * 4)
-    for part in list_slices(shape[0], max(1, BYTES_A_READ // row)):
-        with safe_open(path, framework="pt") as file:
-            yield part.start, file.get_slice(held)[part]
-
-
-def read_tensor(
-    path: Path, name: str, dtype: torch.dtype | None, part: Part | None = None
-) -> Tensor:
-    """A stored tensor, or a part of one, in memory of its own, as `dtype` or in the stored type."""
-    # Opened for each: what has been read of a file stays in memory while it is open.
-    with safe_open(path, framework="pt") as file:
-        stored = file.get_slice(held_name(file, part.tensor if part else name))
-        shape = stored.get_shape()
-        if part is not None:
-            mapped = part.cut(stored)
-        elif math.prod(shape) * 4 <= BYTES_A_READ:
-            mapped = file.get_tensor(held_name(file, name))
-        else:
-            mapped = None
-        if mapped is not None:
-            return mapped.to(dtype or mapped.dtype, copy=True)
-    values = torch.empty(0)
-    for first, rows in read_parts(path, name):
-        if first == 0:
-            values = torch.empty(shape, dtype=dtype or rows.dtype)
-        values[first : first + len(rows)] = rows
+def read_tensor(stored: Stored, dtype: torch.dtype | None = None) -> Tensor:
+    """A stored tensor in memory of its own, as `dtype` or in the stored type. Errors are those of
+    `read_parts`."""
+    held = _name_type(stored)
+    values = torch.empty(stored.shape, dtype=dtype or held)
+    if values.dtype == held:
+        with open(stored.path, "rb", buffering=0) as file:
+            _read_into(values, file, stored.begin)
+        return values
+    rows = values.view(stored.shape or (1,))
+    for first, part in read_parts(stored):
+        rows[first : first + len(part)] = part
     return values
 
 
-def not_finite(name: str, path: Path, dtype: torch.dtype | None = None) -> InputError:
-    """The error for a tensor that is not finite as stored, or where it is, as `dtype`."""
-    if dtype == torch.float16 and all(is_finite(part) for _, part in read_parts(path, name)):
-        return too_large(f"tensor {name} in {path.name}")
+def _name_type(stored: Stored) -> torch.dtype:
+    if stored.dtype not in TYPES:
+        raise ValueError(f"it holds values of the type {stored.dtype}")
+    return TYPES[stored.dtype]
+
+
+def _read_into(values: Tensor, file: FileIO, begin: int) -> None:
+    """Fill `values` from the bytes of a file from `begin` on."""
+    if not values.numel():
+        return
+    left = values.view(-1).view(torch.uint8).numpy().data
+    file.seek(begin)
+    while left:
+        # The system gives 2 GiB at a time at most.
+        read = file.readinto(left)
+        if not read:
+            raise ValueError("it has become shorter")
+        left = left[read:]
+
+
+def not_finite(name: str, stored: Stored, dtype: torch.dtype | None = None) -> InputError:
+    """The error for the tensor `name` that is not finite as stored, or where it is, as `dtype`."""
+    if dtype == torch.float16 and all(is_finite(part) for _, part in read_parts(stored)):
+        return too_large(f"tensor {name} in {stored.path.name}")
     return InputError(
-        f"tensor {name} in {path.name} holds NaN or infinity",
+        f"tensor {name} in {stored.path.name} holds NaN or infinity",
         "repair or re-download the checkpoint",
     )
 
@@ -127,47 +125,3 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def index_tensors(path: Path) -> dict[str, Path]:
-    """Tensor name -> file, of the files that hold the weights of the checkpoint in `path`.
-    InputError where transformers would load none of the files there, for a file that is damaged,
-    and for a tensor that is in two of them."""
-    return index_files(find_weight_files(path))
-
-
-def index_files(files: WeightFiles) -> dict[str, Path]:
-    """Tensor name -> file, by the headers of a checkpoint's files."""
-    return {name: path for path, tensors in read_tensors(files) for name in tensors}
-
-
-def name_fully(files: dict[str, T], family: Family, tied: bool) -> dict[str, T]:
-    """The tensors by the names of transformers' whole model. files: by stored name.
-
-    Some checkpoints, BLOOM's and old OPTs among them, hold its body alone, without the first part
-    of each name. A model whose head is its embedding (`tied`) may store it as the head only.
-    """
-    embedding = f"{family.embedding}.weight"
-    body, _, blocks = family.blocks.partition(".")
-    if any(name.startswith(f"{blocks}.") for name in files):
-        known = ("lm_head.", body + ".")
-        files = {n if n.startswith(known) else f"{body}.{n}": held for n, held in files.items()}
-    head = next((name for name in HEADS if name in files), None)
-    if tied and embedding not in files and head is not None:
-        files = {embedding if name == head else name: held for name, held in files.items()}
-    return files
-
-
-def held_name(file: Any, name: str) -> str:
-    """What an open file that holds the tensor `name` calls it: see `name_fully`."""
-    names = file.keys()
-    bare = name.partition(".")[2]
-    if name in names or bare in names or name not in EMBEDDINGS:
-        return name if name in names else bare
-    return next((head for head in HEADS if head in names), bare)
-
-
-def stored_name(name: str, files: Mapping[str, Any]) -> str:
-    """What a parameter is called in this checkpoint."""
-    old = OLD_NAMES.get(name, name)
-    return old if name not in files and old in files else name

@@ -506,7 +506,7 @@ def test_candidates(count: int, make_model: MakeModel, tmp_path: Path) -> None:
 
         def read() -> None:
             candidate = open_candidate(str(folder), reference)
-            examine_serving(folder, candidate).to_json()
+            examine_serving(candidate.catalogue, candidate).to_json()
             candidate.read_block(0)
 
         return taken(read)

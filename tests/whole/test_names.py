@@ -50,7 +50,7 @@ def test_a_tied_model_that_stores_its_head_only(
     head = "embed_out.weight" if family == "gpt_neox" else HEAD
     path = rename(whole.path, tmp_path / "m", lambda n: head if n == embedding else n)
     model = open_model(str(path))
-    assert embedding in model.files and head not in model.files
+    assert embedding in model.tensors and head not in model.tensors
     assert torch.equal(forward(model, WINDOWS), forward(whole, WINDOWS))
     same_logits(path)
     read = dict(model.read_whole().named_parameters())

@@ -32,6 +32,7 @@ from awqscope.mixedprec.checkpoints.matching import (
 )
 from awqscope.mixedprec.checkpoints.serving import LOADS, REFUSES, VLLM, WRONG
 from awqscope.mixedprec.checkpoints.writer import examine_serving
+from awqscope.mixedprec.models.catalogue import open_catalogue
 from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.source import SourceModel
 from tests.help.grouped import LAYERS, quantizations
@@ -129,7 +130,7 @@ def test_spoiled_checkpoints(
     """vLLM makes of them what the check says that it does."""
     model, checkpoint = sound
     path = spoil(checkpoint, tmp_path / "spoiled", FAULTS[name].change)
-    expected = examine_serving(path, model).outcome(VLLM)
+    expected = examine_serving(open_catalogue(path), model).outcome(VLLM)
     assert expected == FAULTS[name].vllm
     try:
         held = load_in_vllm(path)
@@ -322,7 +323,7 @@ def test_a_broken_rule_shows_in_the_servers_perplexity(
     with serve(path, tmp_path / "log") as address:
         served = measure(address, windows)
     assert perplexity(served) != pytest.approx(perplexity(meant), rel=10 * TOLERANCE)
-    found = examine_serving(path, open_model(str(DEMO)))
+    found = examine_serving(open_catalogue(path), open_model(str(DEMO)))
     assert found.outcome(VLLM) == WRONG
     assert any(at(2, "mlp.up_proj") in fault.what for fault in found.faults)
 

@@ -10,6 +10,7 @@ from torch import nn
 from awqscope.diagnose.proof.load import load_checkpoint
 from awqscope.mixedprec.awq.choices import save_search, search_path
 from awqscope.mixedprec.awq.losses import BlockSearch
+from awqscope.mixedprec.checkpoints.reader import open_checkpoint
 from awqscope.mixedprec.checkpoints.writer import write_checkpoint
 from awqscope.mixedprec.families.table import find_family, list_units
 from awqscope.mixedprec.models.opening import open_model
@@ -46,8 +47,9 @@ def test_both_ways_give_the_same_logits_and_weights(
     write_checkpoint(tmp_path / "out", model, recipe, tmp_path, SCHEMES)
     windows = torch.randint(0, 384, (3, 48), generator=torch.Generator().manual_seed(1))
     space = StreamSpace([(CPU, 0)], tmp_path)
+    stored = open_checkpoint(tmp_path / "out")
     whole, parts = (
-        load_checkpoint(tmp_path / "out", how, space, dtype=dtype) for how in ("whole", "by block")
+        load_checkpoint(stored, how, space, dtype=dtype) for how in ("whole", "by block")
     )
     for ours, theirs in zip(parts.logits(windows), whole.logits(windows), strict=True):
         assert torch.equal(ours, theirs)

@@ -29,6 +29,7 @@ from awqscope.mixedprec.checkpoints.serving import (
 from awqscope.mixedprec.checkpoints.writer import examine_serving, write_checkpoint
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import FAMILIES, find_family
+from awqscope.mixedprec.models.catalogue import open_catalogue
 from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.recipes.recipe import load_recipe, make_recipe
@@ -69,7 +70,7 @@ def test_spoiled_checkpoints(name: str, sound: tuple[SourceModel, Path], tmp_pat
     model, checkpoint = sound
     fault = FAULTS[name]
     path = spoil(checkpoint, tmp_path / "spoiled", fault.change)
-    found = examine_serving(path, model)
+    found = examine_serving(open_catalogue(path), model)
     outcomes = {who: found.outcome(who) for who in (VLLM, SGLANG, TRANSFORMERS)}
     expected = {VLLM: fault.vllm, SGLANG: fault.sglang, TRANSFORMERS: fault.transformers}
     assert outcomes == expected, found.notes
@@ -242,15 +243,15 @@ def test_units_kept_in_autoawqs_format(
     model = open_model(str(make_model("stablelm")))
     out = tmp_path / "out"
     found = write_checkpoint(out, model, recipe, run.searches, {4: Scheme(4, 64, False)}, fmt="awq")
-    assert found.to_json() == {"vllm": LOADS, "notes": []}
+    assert found.serving.to_json() == {"vllm": LOADS, "notes": []}
     config = json.loads((out / "config.json").read_text())
     config["quantization_config"]["modules_to_not_convert"].remove(at(1, "self_attn.qkv_proj"))
     (out / "config.json").write_text(json.dumps(config))
-    assert examine_serving(out, model).outcome(VLLM) == REFUSES
+    assert examine_serving(open_catalogue(out), model).outcome(VLLM) == REFUSES
     config["quantization_config"]["modules_to_not_convert"] = None
     (out / "config.json").write_text(json.dumps(config))
-    found = examine_serving(out, model)
-    assert found.notes[0].startswith("Refused by vLLM: model.layers.1.self_attn.q_proj and 2 more")
+    notes = examine_serving(open_catalogue(out), model).notes
+    assert notes[0].startswith("Refused by vLLM: model.layers.1.self_attn.q_proj and 2 more")
 
 
 def test_a_checkpoint_that_would_not_load_is_not_left_behind(

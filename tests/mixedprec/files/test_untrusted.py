@@ -29,6 +29,7 @@ from awqscope.mixedprec.files.untrusted import (
     read_json,
     read_text,
 )
+from awqscope.mixedprec.models.catalogue import open_catalogue
 from awqscope.mixedprec.models.opening import open_model
 from tests.help.root import ROOT
 
@@ -153,9 +154,9 @@ def test_hidden_files_are_not_read(folder: Path, tmp_path: Path) -> None:
     }
     change_config(folder, quantization_config={"quant_method": "awq", "bits": 4, "group_size": 64})
     checkpoint = open_checkpoint(folder)
-    assert set(checkpoint.files.values()) == {folder / "model.safetensors"}
+    assert {held.path for held in checkpoint.tensors.values()} == {folder / "model.safetensors"}
     assert checkpoint_bytes(folder) < (folder / "model.safetensors").stat().st_size
-    assert examine_serving(folder, model).faults
+    assert examine_serving(open_catalogue(folder), model).faults
     change_config(folder, quantization_config=None)
     (folder / "model.safetensors").rename(folder / ".model.safetensors")
     with pytest.raises(InputError, match="holds no safetensors file"):
