@@ -1,7 +1,7 @@
 """A recipe against cheap ones of equal bytes, all measured with a run's own searches and text."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from awqscope.diagnose.inputs.load import Inputs, load_inputs
@@ -39,7 +39,7 @@ def open_course(run: RunDirectory, model: str | None) -> Course:
     spec = RunSpec.from_json(run.read()["spec"])
     source = open_source(run, model)
     try:
-        inputs = load_inputs(replace(spec, model=str(source.path)))
+        inputs = load_inputs(spec.change(model=str(source.path)))
     except InputError as error:
         began = run.read().get("directory")
         where = f"give the command in {began}, where the run was begun" if began else error.remedy
@@ -163,7 +163,7 @@ def _smaller_groups(spec: RunSpec, inputs: Inputs, most: float) -> RunSpec | Non
     now = largest if spec.group_size == -1 else spec.group_size
     for group in sorted(size for size in GROUP_SIZES if 0 < size < now):
         divides = all(module.in_features % group == 0 for module in _linears(inputs))
-        smaller = replace(spec, group_size=group)
+        smaller = spec.change(group_size=group)
         if divides and model_bytes(inputs.model, smaller, {})[0] <= most:
             return smaller
     return None
