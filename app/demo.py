@@ -27,7 +27,7 @@ def demo_spec(seed: int) -> RunSpec:
     return RunSpec(
         model=str(folder),
         calib=str(folder / "calib.txt"),
-        valid=str(folder / "valid.txt"),
+        valid=(str(folder / "valid.txt"),),
         seq_len=256,
         windows=40,
         calib_windows=24,

@@ -24,13 +24,12 @@ OTHERS = "Options"
 WIDEST = 22
 # What is most likely meant by a path where a command should be.
 MEANT = {RUN: "show", RUNS: "list", MODEL: "run", CHECKPOINT: "compare"}
+# What is wrong with a value that is none of its option's type; bounds are the options' own.
 KINDS = {
     "int_parsing": "no whole number",
     "int_from_float": "no whole number",
     "float_parsing": "no number",
     "finite_number": "no number",
-    "greater_than_equal": "too small",
-    "less_than_equal": "too large",
 }
 
 
@@ -156,7 +155,7 @@ def _explain_value(error: Any, see: str) -> InputError:
         return InputError(f"{name}: {_lower(error.message)}", see)
     first = found[0]
     kind = KINDS.get(first["type"], _lower(first["msg"]))
-    return InputError(f"{name} {first.get('input')} is {kind}", _name_range(error.param) or see)
+    return InputError(f"{name} {first.get('input')} is {kind}", see)
 
 
 def _name(param: Any) -> str:
@@ -164,13 +163,6 @@ def _name(param: Any) -> str:
     if param.param_type_name == "option":
         return max(param.opts, key=len)
     return str(param.metavar or param.name.upper()).strip("[]{}")
-
-
-def _name_range(param: Any) -> str | None:
-    least, most = (getattr(param, end, None) for end in ("min", "max"))
-    if least is not None:
-        return f"give at least {least:g}" + ("" if most is None else f" and at most {most:g}")
-    return None
 
 
 def _show_usage(context: Any) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from awqscope.app.commands.common import STDOUT, check_output, examples, warn_of_type, write_output
 from awqscope.app.commands.options import MovedModelOption, RunArgument
-from awqscope.app.words.amounts import parse_bytes
+from awqscope.diagnose.options.amounts import parse_bytes
 from awqscope.mixedprec.errors import InputError
 
 

@@ -1,153 +1,94 @@
-"""Options and arguments that several commands have, in the groups of their help."""
+"""Options and arguments of commands. Those of `run` and `compare` are made from where each stands
+once (awqscope.diagnose.options); here are those of the commands that read a run."""
 
+import inspect
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-# The groups of options in a command's help.
-TEXTS, WIDTHS, FLAGGING = "Texts", "Widths", "What is flagged"
-MACHINE, RESULT, BUDGET = "Machine", "Result", "Budget, one of"
+from awqscope.diagnose.options.amounts import write_bytes
+from awqscope.diagnose.options.execution import Execution
+from awqscope.diagnose.options.option import Option, list_options
+from awqscope.diagnose.options.shared import Spec
 
-OutOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        "-o",
-        metavar="DIR",
-        rich_help_panel=RESULT,
-        help="Run directory. [default: reports/NAME]",
-    ),
-]
-MaxMemoryOption = Annotated[
-    str,
-    typer.Option(
-        metavar="SIZE",
-        rich_help_panel=MACHINE,
-        help="What a run may hold, of the host and of a device; streams that do not fit go to "
-        "files in the run directory. Workers share it.",
-    ),
-]
-ChunkWindowsOption = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        rich_help_panel=MACHINE,
-        help="Windows measured at a time, at most: a killed run loses what it has of them. "
-        "[default: as many as memory takes]",
-    ),
-]
-TrustOption = Annotated[
-    bool,
-    typer.Option(
-        "--trust-remote-code",
-        rich_help_panel=MACHINE,
-        help="Run Python that comes with the model, with all that you may do yourself.",
-    ),
-]
-DtypeOption = Annotated[
-    str,
-    typer.Option(
-        metavar="TYPE",
-        rich_help_panel=WIDTHS,
-        help="Type that the checkpoint stores and is served in: float16, bfloat16, or auto for the "
-        "one that the model comes in. bfloat16 holds what passes float16's 65,504.",
-    ),
-]
-SeedOption = Annotated[
-    int,
-    typer.Option(
-        metavar="N", rich_help_panel=RESULT, help="Seed of the bootstrap and of sampled tokens."
-    ),
-]
-JsonOption = Annotated[
-    bool,
-    typer.Option("--json", rich_help_panel=RESULT, help="Print the headline numbers as JSON."),
-]
-DeviceOption = Annotated[
-    str,
-    typer.Option(
-        metavar="DEVICE",
-        rich_help_panel=MACHINE,
-        help="cpu, cuda (all there are), or cuda:N[,cuda:M]; several share the work. auto is cuda "
-        "where there is any; with --ray, auto, cpu or cuda of the cluster's nodes.",
-    ),
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=1,
-        rich_help_panel=MACHINE,
-        help="Processes that share the work on the CPU; with --ray, tasks at once.",
-    ),
-]
-RayOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        rich_help_panel=MACHINE,
-        help="Share the work through Ray: HOST:PORT or auto to join a cluster, local to start one.",
-    ),
-]
+Command = TypeVar("Command", bound=Callable[..., None])
+AnySpec = TypeVar("AnySpec", bound=Spec)
+
+BUDGET = "Budget, one of"
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
-ValidOption = Annotated[
-    list[str],
-    typer.Option(
-        metavar="SPEC",
-        rich_help_panel=TEXTS,
-        help="Text to measure on; repeatable, each is a slice.",
-    ),
-]
-SeqLenOption = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        rich_help_panel=TEXTS,
-        help="Window of the PPL. [default: 2048 or the model's maximum]",
-    ),
-]
-WindowsOption = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        rich_help_panel=TEXTS,
-        help="Windows to measure, spread over the text. [default: all]",
-    ),
-]
-ZOption = Annotated[
-    float,
-    typer.Option(
-        metavar="X",
-        rich_help_panel=FLAGGING,
-        help="Robust z-score from which a block is flagged.",
-    ),
-]
-RatioOption = Annotated[
-    float,
-    typer.Option(
-        metavar="X",
-        rich_help_panel=FLAGGING,
-        help="... if its KL also is so many times the other blocks' median.",
-    ),
-]
-DeltaPplOption = Annotated[
-    float | None,
-    typer.Option(
-        metavar="X",
-        rich_help_panel=FLAGGING,
-        help="Flag any block whose ΔPPL alone is above this.",
-    ),
-]
-TopKOption = Annotated[
-    int | None,
-    typer.Option(
-        metavar="K",
-        rich_help_panel=FLAGGING,
-        help="Flag the k worst blocks instead of outliers.",
-    ),
-]
 MovedModelOption = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Where the run's model is now, if it has moved."),
 ]
+
+
+def takes(kind: type[Spec], only: Collection[str] = ()) -> Callable[[Command], Command]:
+    """Make a command take the options of a spec and of its execution, by name: all of them, or
+    `only` some. What else the command takes comes first."""
+    options = list_options(kind, Execution)
+    wanted = [make_parameter(options[name]) for name in options if not only or name in only]
+
+    def give(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True)
+        names = {parameter.name for parameter in wanted}
+        others = [
+            parameter
+            for parameter in own.parameters.values()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD and parameter.name not in names
+        ]
+        command.__signature__ = own.replace(parameters=[*others, *wanted])  # type: ignore[attr-defined]
+        return command
+
+    return give
+
+
+def make_parameter(option: Option) -> inspect.Parameter:
+    """A command's parameter for an option, as typer reads it. What its value may be the option's
+    own model checks, in the same words for every face."""
+    kind: Any = str if option.is_size else list[str] if option.kind is tuple else option.kind
+    kind = kind | None if option.default is None and not option.is_needed else kind
+    shown = option.shown
+    if option.is_argument:
+        said: Any = typer.Argument(metavar=shown.metavar, help=option.help)
+    else:
+        said = typer.Option(
+            *shown.flags,
+            metavar=shown.metavar or None,
+            rich_help_panel=shown.group,
+            show_default=option.kind is not bool,
+            help=write_help(option),
+        )
+    default = inspect.Parameter.empty if option.is_needed else write_default(option)
+    return inspect.Parameter(
+        option.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        annotation=Annotated[kind, said],
+        default=default,
+    )
+
+
+def write_default(option: Option) -> Any:
+    """An option's default as it is typed."""
+    if option.is_size:
+        return write_bytes(option.default)
+    return list(option.default) if option.kind is tuple else option.default
+
+
+def write_help(option: Option) -> str:
+    """An option's help, with what holds without it and from what on a count makes sense."""
+    said = [option.help]
+    if option.shown.unset:
+        said.append(f"[default: {option.shown.unset}]")
+    if option.least:
+        said.append(f"[at least {option.least}]")
+    return " ".join(said)
+
+
+def read_given(kind: type[AnySpec], given: Mapping[str, Any]) -> tuple[AnySpec, Execution]:
+    """The spec and the execution that a command's options ask for. InputError for options that make
+    no sense."""
+    beside = {name: given[name] for name in Execution.model_fields}
+    options = {name: value for name, value in given.items() if name not in beside}
+    return kind(**options), Execution(**beside)

@@ -11,7 +11,8 @@ import typer
 
 from awqscope.app.commands.common import STDOUT, check_output, examples, warn_of_type, write_output
 from awqscope.app.commands.options import BUDGET, MovedModelOption, RunArgument
-from awqscope.app.words.amounts import parse_bytes, parse_share
+from awqscope.app.words.amounts import parse_share
+from awqscope.diagnose.options.amounts import parse_bytes
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.recipes.baselines import Contestant, predict_contest
 

@@ -8,7 +8,7 @@ import typer
 
 from awqscope.app.commands.common import examples
 from awqscope.app.commands.options import MovedModelOption, RunArgument
-from awqscope.app.words.amounts import parse_bytes
+from awqscope.diagnose.options.amounts import parse_bytes
 from awqscope.mixedprec.errors import InputError
 
 

@@ -5,38 +5,15 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from awqscope.app.commands.common import examples, read_placement, refuse_run, warn_of_code
-from awqscope.app.commands.options import (
-    FLAGGING,
-    MACHINE,
-    TEXTS,
-    WIDTHS,
-    ChunkWindowsOption,
-    DeltaPplOption,
-    DeviceOption,
-    DtypeOption,
-    JsonOption,
-    MaxMemoryOption,
-    OutOption,
-    RatioOption,
-    RayOption,
-    SeedOption,
-    SeqLenOption,
-    TopKOption,
-    TrustOption,
-    ValidOption,
-    WindowsOption,
-    WorkersOption,
-    ZOption,
-)
+from awqscope.app.commands.options import read_given, takes
 from awqscope.app.commands.show import print_run
-from awqscope.app.words.amounts import parse_bytes
 from awqscope.diagnose.runs.naming import default_out
-from awqscope.diagnose.runs.spec import CALIB, MAX_MEMORY, VALID, RunSpec
+from awqscope.diagnose.runs.spec import RunSpec
 
 
 @examples(
@@ -44,95 +21,8 @@ from awqscope.diagnose.runs.spec import CALIB, MAX_MEMORY, VALID, RunSpec
     "awqscope run org/model --plan",
     "awqscope run ./my-model --calib ours.jsonl --valid a.txt --valid b.txt",
 )
-def run(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Model directory, or id on the Hugging Face hub.")
-    ],
-    calib: Annotated[
-        str,
-        typer.Option(metavar="SPEC", rich_help_panel=TEXTS, help="Text that AWQ calibrates on."),
-    ] = CALIB,
-    valid: ValidOption = [VALID],
-    bits: Annotated[
-        int,
-        typer.Option(
-            metavar="N", rich_help_panel=WIDTHS, help="Width of every unit that is not promoted."
-        ),
-    ] = RunSpec.bits,
-    rescue_bits: Annotated[
-        int,
-        typer.Option(
-            metavar="N", rich_help_panel=WIDTHS, help="Width of promoted units (symmetric)."
-        ),
-    ] = RunSpec.rescue_bits,
-    group_size: Annotated[
-        int,
-        typer.Option(
-            metavar="N", rich_help_panel=WIDTHS, help="32, 64, 128, or -1 for one group a row."
-        ),
-    ] = RunSpec.group_size,
-    symmetric: Annotated[
-        bool,
-        typer.Option(
-            rich_help_panel=WIDTHS, show_default=False, help="No zero points at the low width."
-        ),
-    ] = False,
-    seq_len: SeqLenOption = None,
-    windows: WindowsOption = None,
-    calib_windows: Annotated[
-        int, typer.Option(metavar="N", rich_help_panel=TEXTS, help="Calibration windows.")
-    ] = RunSpec.calib_windows,
-    calib_seq_len: Annotated[
-        int,
-        typer.Option(metavar="N", rich_help_panel=TEXTS, help="Tokens in a calibration window."),
-    ] = RunSpec.calib_seq_len,
-    keep_fp16: Annotated[
-        list[str],
-        typer.Option(
-            metavar="UNIT",
-            rich_help_panel=WIDTHS,
-            help="Unit to leave unquantized, such as 3.down; repeatable.",
-        ),
-    ] = [],
-    z: ZOption = RunSpec.z,
-    ratio: RatioOption = RunSpec.ratio,
-    delta_ppl: DeltaPplOption = None,
-    top_k: TopKOption = None,
-    whole_blocks: Annotated[
-        bool,
-        typer.Option(
-            rich_help_panel=FLAGGING,
-            show_default=False,
-            help="Promote flagged blocks whole, not their fewest units.",
-        ),
-    ] = False,
-    verify_units: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            rich_help_panel=FLAGGING,
-            help="Units measured exactly to check the estimates.",
-        ),
-    ] = RunSpec.verify_units,
-    out: OutOption = None,
-    device: DeviceOption = "auto",
-    workers: WorkersOption = None,
-    ray: RayOption = None,
-    max_memory: MaxMemoryOption = MAX_MEMORY,
-    chunk_windows: ChunkWindowsOption = None,
-    plan: Annotated[
-        bool,
-        typer.Option(
-            "--plan",
-            rich_help_panel=MACHINE,
-            help="Print memory, chunks, passes and time, and stop.",
-        ),
-    ] = False,
-    seed: SeedOption = RunSpec.seed,
-    dtype: DtypeOption = "auto",
-    trust_remote_code: TrustOption = False,
-    as_json: JsonOption = False,
-) -> None:
+@takes(RunSpec)
+def run(**given: Any) -> None:
     """Quantize MODEL, measure every block, repair what stands out.
 
     Ends with a mixed-width checkpoint proved from disk, in a directory with every number behind it.
@@ -141,45 +31,20 @@ def run(
     SPEC is wikitext2[:SPLIT], a .txt, .jsonl or .parquet file by its name as it stands, or
     hub:NAME[:CONFIG]:SPLIT:COLUMN. SIZE is like 8GiB or 500MB.
     """
-
-    refuse_run(model)
-    placement = read_placement(device, workers, ray)
-    spec = RunSpec(
-        model=model,
-        calib=calib,
-        valid=valid[0] if len(valid) == 1 else tuple(valid),
-        bits=bits,
-        rescue_bits=rescue_bits,
-        group_size=group_size,
-        symmetric=symmetric,
-        seq_len=seq_len,
-        windows=windows,
-        calib_windows=calib_windows,
-        calib_seq_len=calib_seq_len,
-        z=z,
-        ratio=ratio,
-        delta_ppl=delta_ppl,
-        top_k=top_k,
-        whole_blocks=whole_blocks,
-        keep_fp16=tuple(keep_fp16),
-        verify_units=verify_units,
-        seed=seed,
-        max_memory=parse_bytes(max_memory),
-        chunk_windows=chunk_windows,
-        trust_remote_code=trust_remote_code,
-        dtype=dtype,
-    )
-    warn_of_code(trust_remote_code, model)
-    if plan:
-        print_plan(spec, out or default_out(model), as_json, placement)
-        return
-    carry_out(spec, out or default_out(model), as_json, placement)
+    spec, how = read_given(RunSpec, given)
+    refuse_run(spec.model)
+    placement = read_placement(how.device, how.workers, how.ray)
+    warn_of_code(spec.trust_remote_code, spec.model)
+    out = how.out or default_out(spec.model)
+    if how.plan:
+        print_plan(spec, out, how.as_json, placement)
+    else:
+        carry_out(spec, out, how.as_json, placement)
 
 
 @examples("awqscope demo", "awqscope demo --out /tmp/demo --json")
-def demo(
-    out: OutOption = None, seed: SeedOption = RunSpec.seed, as_json: JsonOption = False
-) -> None:
+@takes(RunSpec, only=("out", "seed", "as_json"))
+def demo(out: Path | None, seed: int, as_json: bool) -> None:
     """The same on the bundled model, which has one planted fault."""
     from awqscope.app.demo import demo_spec
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from awqscope.app.commands.common import examples
 from awqscope.app.commands.list import print_runs
-from awqscope.app.commands.options import JsonOption, RunArgument
+from awqscope.app.commands.options import RunArgument, takes
 from awqscope.diagnose.runs.naming import RUNS, find_kind
+from awqscope.diagnose.runs.spec import RunSpec
 
 
 @examples("awqscope show reports/my-model", "awqscope show reports/my-model --json")
-def show(path: RunArgument, as_json: JsonOption = False) -> None:
+@takes(RunSpec, only=("as_json",))
+def show(path: RunArgument, as_json: bool) -> None:
     """Print what a run found: verdict, numbers, blocks, recipe.
 
     Of a directory of runs, it lists them. A run that stopped is shown with the command to go on.

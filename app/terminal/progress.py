@@ -18,8 +18,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from awqscope.diagnose.options.amounts import GIB
 from awqscope.diagnose.runs.directory import OnProgress
-from awqscope.diagnose.runs.spec import GIB
 
 if TYPE_CHECKING:
     from awqscope.diagnose.plan.memory import MemoryPlan

@@ -20,7 +20,8 @@ from awqscope.diagnose.inputs.corpora import (
     load_tokenizer,
 )
 from awqscope.diagnose.inputs.sources import check_specs
-from awqscope.diagnose.runs.spec import DEFAULT_SEQ_LEN, RunSpec
+from awqscope.diagnose.options.shared import DEFAULT_SEQ_LEN
+from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.mixedprec.awq.search import check_schemes
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import list_units
@@ -53,14 +54,14 @@ class Inputs:
 def load_inputs(spec: RunSpec, model: SourceModel | None = None) -> Inputs:
     """Open the model, unless it is given, and the texts. InputError for anything that a run could
     not use."""
-    check_specs((spec.calib, *spec.valid_texts))
+    check_specs((spec.calib, *spec.valid))
     if model is None:
         model = open_model(spec.model, trust_remote_code=spec.trust_remote_code, dtype=spec.dtype)
     check_schemes(model, list(spec.schemes.values()))
     check_names(list(spec.keep_fp16), list_units(model.family, model.blocks))
     tokenizer = load_tokenizer(model.path, trust_remote_code=spec.trust_remote_code)
     calib = load_corpus(spec.calib)
-    valid = tuple(load_corpus(text) for text in spec.valid_texts)
+    valid = tuple(load_corpus(text) for text in spec.valid)
     seq_len, limit = choose_length(model, spec.seq_len)
     calib_windows = cut_windows(
         calib, tokenizer, min(spec.calib_seq_len, limit), spec.calib_windows

@@ -15,7 +15,9 @@ from typing import Any
 
 import yaml
 
-from awqscope.diagnose.runs.spec import CALIB, VALID, RunSpec
+from awqscope.diagnose.options.option import list_options
+from awqscope.diagnose.options.shared import read_texts
+from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.runs.type_words import UNLIKE, write_measured_type
 from awqscope.diagnose.runs.uncalibrated import write_uncalibrated
 from awqscope.mixedprec.checkpoints.serving import write_serving
@@ -32,13 +34,12 @@ LOADERS = {
     "compressed-tensors": "transformers and compressed-tensors 0.15 to 0.17",
     "awq": "transformers and gptqmodel",
 }
-# Options of `awqscope run` that the card's command states where they differ from the default.
-OPTIONS = (
-    *("calib", "valid", "bits", "rescue_bits", "group_size", "seq_len", "windows"),
-    *("calib_windows", "calib_seq_len", "z", "ratio", "delta_ppl", "top_k", "verify_units"),
-    *("seed", "dtype"),
-)
-SWITCHES = ("symmetric", "whole_blocks")
+# Options of `awqscope run` that the card's command leaves out even if they are not as by default.
+LEFT_OUT: Mapping[str, str] = {
+    "max_memory": "it decides no number, and is another elsewhere",
+    "chunk_windows": "it decides no number, and follows from the memory",
+    "trust_remote_code": "whether to trust the model's Python is for the reader to say",
+}
 
 
 @dataclass(frozen=True)
@@ -352,12 +353,11 @@ def run_command(subject: CardSubject) -> str:
     """The `awqscope run` that made it, defaults and directories left out."""
     spec = subject.record["spec"]
     words = ["awqscope", "run", _name_source(subject)]
-    defaults = {"calib": CALIB, "valid": VALID}
-    for key in OPTIONS:
-        default = defaults.get(key, getattr(RunSpec, key, None))
-        value = spec.get(key, default)
-        if value != default:
-            words += [f"--{key.replace('_', '-')}", name_text(value)]
-    words += [f"--{key.replace('_', '-')}" for key in SWITCHES if spec.get(key)]
-    words += [part for unit in spec.get("keep_fp16", ()) for part in ("--keep-fp16", unit)]
+    for name, option in list_options(RunSpec).items():
+        value = spec.get(name, option.default)
+        value = read_texts(value) if option.kind is tuple else value
+        if option.is_argument or name in LEFT_OUT or value == option.default:
+            continue
+        for text in option.list_given(value):
+            words += [option.flag] if text is None else [option.flag, name_text(text)]
     return _plain(shlex.join(words))

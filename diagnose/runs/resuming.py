@@ -3,46 +3,40 @@
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from awqscope.diagnose.runs.compare_spec import CompareSpec
-from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.options.option import Option, list_options
+from awqscope.diagnose.runs.spec import AnySpec, CompareSpec, RunSpec
 from awqscope.mixedprec.errors import InputError
 
-MODELS = ("model", "reference", "candidate")
-PATHS = (*MODELS, "calib", "valid")
+# The numbers of a run are those of its texts, which its command names whatever the default is.
+NAMED = ("calib", "valid")
 
 
-def read_spec(stored: Mapping[str, Any]) -> RunSpec | CompareSpec:
+def read_spec(stored: Mapping[str, Any]) -> AnySpec:
     """The spec of a record. InputError for one of another version."""
     kind = CompareSpec if "candidate" in stored else RunSpec
-    return kind.from_json(dict(stored))
+    return kind.from_json(stored)
 
 
-def spec_arguments(
-    spec: RunSpec | CompareSpec, out: Path, *, leave_out_defaults: bool = False
-) -> list[str]:
+def spec_arguments(spec: AnySpec, out: Path, *, leave_out_defaults: bool = False) -> list[str]:
     """`run` or `compare` with the options of a spec. A value is never an argument of its own, so
     that none can be taken for an option."""
-    command = "compare" if isinstance(spec, CompareSpec) else "run"
-    defaults = {entry.name: entry.default for entry in fields(spec)}
-    models = [value for key, value in asdict(spec).items() if key in MODELS]
-    options = []
-    for key, value in asdict(spec).items():
-        option = f"--{key.replace('_', '-')}"
-        if key in MODELS or value is None or value is False:
-            continue
-        if leave_out_defaults and value == defaults[key]:
-            continue
-        if value is True:
-            options.append(option)
-        elif isinstance(value, tuple):
-            options += [f"{option}={entry}" for entry in value]
-        else:
-            options.append(f"{option}={value}")
-    return [command, *options, f"--out={out}", "--", *models]
+    models, words = [], []
+    for name, option in list_options(type(spec)).items():
+        value = getattr(spec, name)
+        if option.is_argument:
+            models.append(value)
+        elif not (leave_out_defaults and value == option.default and name not in NAMED):
+            words += write_option(option, value)
+    return [spec.COMMAND, *words, f"--out={out}", "--", *models]
+
+
+def write_option(option: Option, value: Any) -> list[str]:
+    """An option with its value as words of a command, each beginning with its flag."""
+    given = option.list_given(value)
+    return [option.flag if text is None else f"{option.flag}={text}" for text in given]
 
 
 def write_resuming(record: Mapping[str, Any], out: Path) -> str | None:
@@ -66,10 +60,12 @@ def write_resuming(record: Mapping[str, Any], out: Path) -> str | None:
     return f"cd {shlex.quote(str(began))} && {command}" if moves else command
 
 
-def _list_paths(spec: RunSpec | CompareSpec) -> list[str]:
+def _list_paths(spec: AnySpec) -> list[str]:
+    """The models and texts that a spec names."""
     found: list[str] = []
-    for key, value in asdict(spec).items():
-        if key in PATHS:
+    for name, option in list_options(type(spec)).items():
+        if option.is_argument or name in NAMED:
+            value = getattr(spec, name)
             found += [value] if isinstance(value, str) else value
     return found
 

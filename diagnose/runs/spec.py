@@ -1,108 +1,190 @@
-"""What a run is asked to do: everything that decides its numbers, checked before it starts."""
+"""What a run or a comparison is asked to do: everything that decides its numbers, checked before it
+starts."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated
 
-from awqscope.diagnose.statistics.spikes import Thresholds
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from awqscope.diagnose.options.option import (
+    FLAGGING,
+    MOST,
+    TEXTS,
+    WIDTHS,
+    Shown,
+    check_with,
+)
+from awqscope.diagnose.options.shared import Spec, Texts
 from awqscope.mixedprec.errors import InputError
-from awqscope.mixedprec.models.dtypes import AUTO, check_dtype
-from awqscope.mixedprec.scheme import SERVED_WIDTHS, Scheme
-
-# What a user gets who says nothing of it; other defaults are RunSpec's own.
-CALIB, VALID = "wikitext2:train", "wikitext2:test"
-DEFAULT_SEQ_LEN = 2048
-MAX_MEMORY = "8GiB"
-GIB = 2**30
+from awqscope.mixedprec.models.dtypes import AUTO, LARGEST, check_dtype
+from awqscope.mixedprec.scheme import BITS, GROUP_SIZES, SERVED_WIDTHS, Scheme
 
 
-# A text to measure on, or several.
-Texts = str | tuple[str, ...]
+def check_bits(bits: int) -> None:
+    """Raise InputError for a width that no weight can be quantized to."""
+    Scheme(bits, GROUP_SIZES[0], False)
 
 
-def list_texts(valid: Texts) -> tuple[str, ...]:
-    """The texts that are measured on, one after another."""
-    return (valid,) if isinstance(valid, str) else valid
+def check_group_size(size: int) -> None:
+    """Raise InputError for a size that groups cannot have."""
+    Scheme(BITS.start, size, False)
 
 
-def check_texts(texts: tuple[str, ...]) -> None:
-    """Raise InputError for no text or the same one twice."""
-    twice = [text for text in texts if texts.count(text) > 1]
-    if twice or not texts:
+def check_above(rescue: int, bits: int) -> None:
+    """Raise InputError unless promoted units get more than the `bits` of the rest."""
+    if rescue <= bits:
         raise InputError(
-            f"--valid {twice[0]} is given twice" if twice else "there is no text to measure on",
-            "give each text once",
+            f"--rescue-bits {rescue} is not above --bits {bits}",
+            "rescue at more bits than the rest gets",
         )
 
 
-def write_texts(texts: tuple[str, ...]) -> str | list[str]:
-    """`valid` as stored in run.json: one text is a string there."""
-    return texts[0] if len(texts) == 1 else list(texts)
+Bits = Annotated[int, AfterValidator(check_with(check_bits))]
 
 
-def read_texts(valid: str | list[str]) -> Texts:
-    """What `write_texts` gave."""
-    return valid if isinstance(valid, str) else tuple(valid)
+class RunSpec(Spec):
+    """The options of `awqscope run` that decide what it finds, and how much memory it may hold.
+    Errors: OptionsError for what makes no sense."""
 
+    COMMAND = "run"
+    NAMED_AFTER = "model"
 
-@dataclass(frozen=True)
-class RunSpec:
-    """The options of `awqscope run`; see its --help. valid: a text, or several to measure on and to
-    tell apart. seq_len and windows: None for the defaults. max_memory: bytes. chunk_windows: the
-    most windows that are measured at a time; None for as many as memory takes. trust_remote_code:
-    whether Python that comes with the model is run. dtype: the type to serve in, `auto` for the one
-    that the model comes in. Errors: InputError for widths that make no sense, for no text or the
-    same one twice, and for a type that nothing is served in."""
+    model: Annotated[
+        str,
+        Field(description="Model directory, or id on the Hugging Face hub."),
+        Shown(
+            label="Model",
+            hint="A directory on this machine, or an id on the Hugging Face hub.",
+            metavar="MODEL",
+        ),
+    ]
+    calib: Annotated[
+        str,
+        Field(description="Text that AWQ calibrates on."),
+        Shown(
+            label="Calibration text",
+            hint="What AWQ chooses its scales on.",
+            metavar="SPEC",
+            group=TEXTS,
+        ),
+    ] = "wikitext2:train"
+    bits: Annotated[
+        Bits,
+        Field(description="Width of every unit that is not promoted."),
+        Shown(
+            label="Bits",
+            hint="Of every unit that is not promoted.",
+            metavar="N",
+            group=WIDTHS,
+            unit="bits",
+            choices=BITS,
+        ),
+    ] = 4
+    rescue_bits: Annotated[
+        Bits,
+        Field(validate_default=True, description="Width of promoted units (symmetric)."),
+        Shown(
+            label="Bits of promoted units",
+            hint="Symmetric. Checkpoints are written for 4 and 8.",
+            metavar="N",
+            group=WIDTHS,
+            unit="bits",
+            choices=BITS,
+        ),
+    ] = 8
+    group_size: Annotated[
+        int,
+        AfterValidator(check_with(check_group_size)),
+        Field(description="32, 64, 128, or -1 for one group a row."),
+        Shown(
+            label="Group size",
+            hint="Input channels that share a scale.",
+            metavar="N",
+            group=WIDTHS,
+            unit="input channels",
+            choices=GROUP_SIZES,
+        ),
+    ] = 128
+    symmetric: Annotated[
+        bool,
+        Field(description="No zero points at the low width."),
+        Shown(label="Symmetric", group=WIDTHS),
+    ] = False
+    calib_windows: Annotated[
+        int,
+        Field(ge=1, le=MOST, description="Calibration windows."),
+        Shown(
+            label="Calibration windows",
+            hint="Spread over the calibration text.",
+            metavar="N",
+            group=TEXTS,
+            unit="windows",
+        ),
+    ] = 128
+    calib_seq_len: Annotated[
+        int,
+        Field(ge=1, le=MOST, description="Tokens in a calibration window."),
+        Shown(
+            label="Tokens in a calibration window",
+            hint="Cut to the model's maximum.",
+            metavar="N",
+            group=TEXTS,
+            unit="tokens",
+        ),
+    ] = 512
+    whole_blocks: Annotated[
+        bool,
+        Field(description="Promote flagged blocks whole, not their fewest units."),
+        Shown(
+            label="Promote whole blocks",
+            hint="Not the fewest of their units that repair them.",
+            group=FLAGGING,
+        ),
+    ] = False
+    keep_fp16: Annotated[
+        Texts,
+        Field(description="Unit to leave unquantized, such as 3.down; repeatable."),
+        Shown(
+            label="Units kept at 16 bits",
+            hint="Such as 3.down 5.o, with blanks between.",
+            metavar="UNIT",
+            group=WIDTHS,
+        ),
+    ] = ()
+    verify_units: Annotated[
+        int,
+        Field(ge=0, le=MOST, description="Units measured exactly to check the estimates."),
+        Shown(
+            label="Units measured exactly",
+            hint="To check the estimates of the others.",
+            metavar="N",
+            group=FLAGGING,
+            unit="units",
+        ),
+    ] = 12
+    dtype: Annotated[
+        str,
+        AfterValidator(check_with(check_dtype)),
+        Field(
+            description="Type that the checkpoint stores and is served in: float16, bfloat16, or "
+            "auto for the one that the model comes in. bfloat16 holds what passes float16's 65,504."
+        ),
+        Shown(
+            label="Type of the checkpoint",
+            hint="What it stores and is served in; bfloat16 passes 65,504.",
+            metavar="TYPE",
+            group=WIDTHS,
+            choices=(AUTO, *LARGEST),
+        ),
+    ] = AUTO
 
-    model: str
-    calib: str
-    valid: Texts
-    bits: int = 4
-    rescue_bits: int = 8
-    group_size: int = 128
-    symmetric: bool = False
-    seq_len: int | None = None
-    windows: int | None = None
-    calib_windows: int = 128
-    calib_seq_len: int = 512
-    z: float = Thresholds.z
-    ratio: float = Thresholds.ratio
-    delta_ppl: float | None = None
-    top_k: int | None = None
-    whole_blocks: bool = False
-    keep_fp16: tuple[str, ...] = ()
-    verify_units: int = 12
-    seed: int = 0
-    max_memory: int = 8 * GIB
-    chunk_windows: int | None = None
-    trust_remote_code: bool = False
-    dtype: str = AUTO
-
-    def __post_init__(self) -> None:
-        if self.low.bits >= self.rescue.bits:
-            raise InputError(
-                f"--rescue-bits {self.rescue_bits} is not above --bits {self.bits}",
-                "rescue at more bits than the rest gets",
-            )
-        check_texts(self.valid_texts)
-        check_dtype(self.dtype)
-        positive = {
-            "--seq-len": (self.seq_len, 2),
-            "--windows": (self.windows, 2),
-            "--calib-windows": (self.calib_windows, 1),
-            "--calib-seq-len": (self.calib_seq_len, 1),
-            "--top-k": (self.top_k, 0),
-            "--verify-units": (self.verify_units, 0),
-            "--seed": (self.seed, 0),
-            "--chunk-windows": (self.chunk_windows, 1),
-        }
-        for option, (value, least) in positive.items():
-            if value is not None and value < least:
-                raise InputError(f"{option} {value} is too small", f"give at least {least}")
-
-    @property
-    def valid_texts(self) -> tuple[str, ...]:
-        """The texts that are measured on, one after another."""
-        return list_texts(self.valid)
+    @field_validator("rescue_bits")
+    @classmethod
+    def _check_above(cls, rescue: int, info: ValidationInfo) -> int:
+        # Where the width below is wrong, that is said of it.
+        check = partial(check_above, bits=info.data.get("bits", 0))
+        return int(check_with(check)(rescue))
 
     @property
     def low(self) -> Scheme:
@@ -125,22 +207,34 @@ class RunSpec:
         odd = set(self.schemes).difference(SERVED_WIDTHS)
         return f"no server loads checkpoints with {min(odd)}-bit layers" if odd else None
 
-    @property
-    def thresholds(self) -> Thresholds:
-        return Thresholds(self.z, self.ratio, self.delta_ppl, self.top_k)
 
-    def to_json(self) -> dict[str, Any]:
-        """As stored in run.json; one text to measure on is a string there."""
-        valid = write_texts(self.valid_texts)
-        return {**asdict(self), "valid": valid, "keep_fp16": list(self.keep_fp16)}
+class CompareSpec(Spec):
+    """The options of `awqscope compare` that decide what it finds, and how much memory it may hold.
+    Errors: OptionsError for what makes no sense."""
 
-    @staticmethod
-    def from_json(data: dict[str, Any]) -> "RunSpec":
-        """What `to_json` gave."""
-        try:
-            valid = read_texts(data["valid"])
-            return RunSpec(**{**data, "valid": valid, "keep_fp16": tuple(data["keep_fp16"])})
-        except (TypeError, KeyError) as error:
-            raise InputError(
-                f"the run was made by another version ({error})", "use the version that made it"
-            ) from error
+    COMMAND = "compare"
+    NAMED_AFTER = "candidate"
+
+    reference: Annotated[
+        str,
+        Field(description="The 16-bit model: directory or hub id."),
+        Shown(
+            label="Reference",
+            hint="The 16-bit model: a directory, or an id on the hub.",
+            metavar="REFERENCE",
+        ),
+    ]
+    candidate: Annotated[
+        str,
+        Field(description="The checkpoint: directory or hub id."),
+        Shown(
+            label="Candidate",
+            hint="The checkpoint made from it: a directory, or an id on the hub.",
+            metavar="CANDIDATE",
+        ),
+    ]
+
+
+AnySpec = RunSpec | CompareSpec
+# By the command that starts one.
+SPECS: Mapping[str, type[AnySpec]] = {kind.COMMAND: kind for kind in (RunSpec, CompareSpec)}

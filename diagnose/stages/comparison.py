@@ -35,8 +35,8 @@ from awqscope.diagnose.inputs.sources import check_specs
 from awqscope.diagnose.machine.tasks import HERE, Placement, Workers
 from awqscope.diagnose.plan.memory import MemoryPlan
 from awqscope.diagnose.plan.room import plan_work
-from awqscope.diagnose.runs.compare_spec import CompareSpec
 from awqscope.diagnose.runs.directory import COMPARISON, STAGES, OnProgress, RunDirectory
+from awqscope.diagnose.runs.spec import CompareSpec
 from awqscope.diagnose.runs.tables import ACTIVATIONS, UNITS, WEIGHTS
 from awqscope.diagnose.runs.type_words import describe_type
 from awqscope.diagnose.stages.pipeline import OnNote, OnPlan, Work, conduct, foresee
@@ -76,11 +76,11 @@ class Compared:
 
 def load_compared(spec: CompareSpec) -> Compared:
     """Open both models and the text. InputError for anything that could not be compared."""
-    check_specs(spec.valid_texts)
+    check_specs(spec.valid)
     model = open_model(spec.reference, trust_remote_code=spec.trust_remote_code)
     candidate = open_candidate(spec.candidate, model)
     tokenizer = load_tokenizer(model.path, trust_remote_code=spec.trust_remote_code)
-    valid = tuple(load_corpus(text) for text in spec.valid_texts)
+    valid = tuple(load_corpus(text) for text in spec.valid)
     length, _ = choose_length(model, spec.seq_len)
     parts = cut_slices(valid, tokenizer, length, spec.windows)
     windows = torch.cat(parts)
@@ -174,11 +174,11 @@ def run_comparison(
     plan before it starts; on_note: before that, what a user should know of the inputs. InputError
     for unusable input, another run in `out`, a process that already works on it, or a full disk.
     """
-    check_specs(spec.valid_texts)
+    check_specs(spec.valid)
     named = {
         "source": spec.reference,
         "candidate": spec.candidate,
-        "ppl_definition": " or ".join(spec.valid_texts),
+        "ppl_definition": " or ".join(spec.valid),
     }
     prepare = partial(prepare_comparison, spec)
     return conduct(spec.to_json(), prepare, named, out, on_progress, placement, on_plan, on_note)
@@ -192,7 +192,7 @@ def plan_comparison(
 ) -> MemoryPlan:
     """The plan by which `run_comparison` would begin or continue in `out`. on_note: told what a
     user should know of the inputs. InputError for unusable input, and for another run in `out`."""
-    check_specs(spec.valid_texts)
+    check_specs(spec.valid)
     return foresee(spec.to_json(), partial(prepare_comparison, spec), out, placement, on_note)
 
 

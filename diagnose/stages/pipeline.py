@@ -130,8 +130,8 @@ def run_pipeline(
     full disk. Errors of the stages are recorded in run.json too.
     """
     # First, so that a mistyped name is not reported as an option that differs from the run there.
-    check_specs((spec.calib, *spec.valid_texts))
-    texts = " or ".join(spec.valid_texts)
+    check_specs((spec.calib, *spec.valid))
+    texts = " or ".join(spec.valid)
     named = {"source": spec.model, "calibration": spec.calib, "ppl_definition": texts}
     prepare = partial(prepare_run, spec)
     return conduct(spec.to_json(), prepare, named, out, on_progress, placement, on_plan, on_note)
@@ -145,7 +145,7 @@ def plan_pipeline(
 ) -> MemoryPlan:
     """The plan by which `run_pipeline` would begin or continue in `out`. on_note: told what a user
     should know of the inputs. InputError for unusable input, and for another run in `out`."""
-    check_specs((spec.calib, *spec.valid_texts))
+    check_specs((spec.calib, *spec.valid))
     return foresee(spec.to_json(), partial(prepare_run, spec), out, placement, on_note)
 
 

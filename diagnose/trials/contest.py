@@ -1,7 +1,7 @@
 """A recipe against cheap ones of equal bytes, all measured with a run's own searches and text."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from awqscope.diagnose.inputs.load import Inputs, load_inputs
@@ -163,7 +163,7 @@ def _smaller_groups(spec: RunSpec, inputs: Inputs, most: float) -> RunSpec | Non
     now = largest if spec.group_size == -1 else spec.group_size
     for group in sorted(size for size in GROUP_SIZES if 0 < size < now):
         divides = all(module.in_features % group == 0 for module in _linears(inputs))
-        smaller = replace(spec, group_size=group)
+        smaller = spec.change(group_size=group)
         if divides and model_bytes(inputs.model, smaller, {})[0] <= most:
             return smaller
     return None

@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig
 
 from awqscope.app.demo import find_demo
-from awqscope.app.words.amounts import parse_bytes
+from awqscope.diagnose.options.amounts import parse_bytes
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.mixedprec.files.atomic import write_json
 from examples.benchmarks.cap import Cap, NoCapError, open_cap

@@ -7,7 +7,6 @@ the second, with the fault planted in another block. Each model is run with and 
 
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from transformers import Qwen2Config
@@ -51,7 +50,7 @@ def run_bundled(folder: Path) -> None:
     """The bundled model with its fault, and with the fault lifted."""
     report("llama, fault in block 5", demo_spec(0), folder / "faulted")
     plant_fault(find_demo(), folder / "model", **FAULT, lift=True)
-    spec = replace(demo_spec(0), model=str(folder / "model"))
+    spec = demo_spec(0).change(model=str(folder / "model"))
     report("llama, fault lifted", spec, folder / "healthy")
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from awqscope.app.cli import app
-from awqscope.app.words.amounts import parse_bytes, parse_share
+from awqscope.app.words.amounts import parse_share
 from awqscope.app.words.run import provenance_facts
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.naming import default_out
@@ -496,19 +496,12 @@ def test_the_proof_runs_nothing_from_where_it_is_started(tmp_path: Path) -> None
     assert "this is not numpy" not in done.stderr
 
 
-def test_sizes_and_names() -> None:
-    assert parse_bytes("8GiB") == 8 * 2**30
-    assert parse_bytes("500 MB") == 500_000_000
-    assert parse_bytes("1.5k") == 1500
-    assert parse_bytes("4.97 MB") == 4_970_000
-    assert parse_bytes("4,966,784 bytes") == parse_bytes("4,966,784") == 4_966_784
+def test_shares_and_names() -> None:
     assert parse_share("95%") == parse_share("95") == parse_share("0.95") == parse_share("95.0 %")
     assert (parse_share("1"), parse_share("100"), parse_share("0.5%")) == (1.0, 1.0, 0.005)
     for text in ("1.5", "101", "150%", "-1", "nan", "a", ""):
         with pytest.raises(InputError, match=r"is no share: give it like 95% or 0\.95"):
             parse_share(text)
-    with pytest.raises(InputError):
-        parse_bytes("GiB")
     assert default_out("org/Model-7B") == Path("reports/Model-7B")
     assert default_out("/models/my model/") == Path("reports/my-model")
     assert default_out("..") == Path("reports/run")

@@ -24,7 +24,9 @@ def write_searched_run(
 ) -> RunDirectory:
     """A run of `model_path` after search and sweep, with a recipe that changes some units."""
     model, run = open_model(str(model_path)), RunDirectory(path)
-    spec = RunSpec(str(model_path), str(text), str(text), bits=bits, group_size=64)
+    spec = RunSpec(
+        model=str(model_path), calib=str(text), valid=str(text), bits=bits, group_size=64
+    )
     windows = cut_windows(load_corpus(str(text)), load_tokenizer(model_path), 64, 4)
     run.create(
         {

@@ -3,7 +3,6 @@ that is not worth repairing. The same for a model of another family, with the fa
 `make bench`."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ SMALL = {"windows": 12, "calib_windows": 8, "seq_len": 128, "verify_units": 8}
 
 
 def carry_out(spec: RunSpec, out: Path) -> RunDirectory:
-    return run_pipeline(replace(spec, **SMALL), out, lambda *event: None)
+    return run_pipeline(spec.change(**SMALL), out, lambda *event: None)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def faulted(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     folder = tmp_path_factory.mktemp("healthy")
     plant_fault(find_demo(), folder / "model", **FAULT, lift=True)
-    spec = replace(demo_spec(0), model=str(folder / "model"))
+    spec = demo_spec(0).change(model=str(folder / "model"))
     return carry_out(spec, folder / "run")
 
 

@@ -80,9 +80,9 @@ def test_a_whole_run_at_every_moment(
 ) -> None:
     """What is in work/ too, which is gone in the end."""
     spec = RunSpec(
-        str(make_model("llama")),
-        str(text_file),
-        str(text_file),
+        model=str(make_model("llama")),
+        calib=str(text_file),
+        valid=str(text_file),
         group_size=64,
         seq_len=64,
         windows=4,

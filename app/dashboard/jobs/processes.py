@@ -23,10 +23,11 @@ import psutil
 from awqscope.app.dashboard.jobs.requests import Request
 from awqscope.app.store import read_tail
 from awqscope.app.words.numbers import begin_sentence
-from awqscope.diagnose.runs.compare_spec import CompareSpec
+from awqscope.diagnose.options.execution import Execution
+from awqscope.diagnose.options.option import list_options
 from awqscope.diagnose.runs.directory import take_lock
-from awqscope.diagnose.runs.resuming import read_spec, spec_arguments
-from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.runs.resuming import read_spec, spec_arguments, write_option
+from awqscope.diagnose.runs.spec import AnySpec
 from awqscope.mixedprec.errors import InputError
 
 TAIL_LINES = 40
@@ -41,7 +42,7 @@ GLANCE = 0.2
 
 def run_command(request: Request, root: Path) -> list[str]:
     """The command that carries out a request, into a directory below `root`."""
-    return spec_command(request.to_spec(), root / request.name, request.device, request.workers)
+    return spec_command(request.to_spec(), root / request.name, request.to_execution())
 
 
 def plan_command(request: Request, root: Path) -> list[str]:
@@ -54,7 +55,8 @@ def plan_command(request: Request, root: Path) -> list[str]:
 def resume_command(spec: Mapping[str, Any], out: Path, device: str | None = None) -> list[str]:
     """The command that continues the run in `out`, from its record's spec, on the kind of device
     that it was begun on. InputError for a record of another version."""
-    return spec_command(read_spec(spec), out, device or "auto")
+    how = Execution() if device is None else Execution(device=device)
+    return spec_command(read_spec(spec), out, how)
 
 
 def write_command(command: Sequence[str]) -> str:
@@ -62,13 +64,14 @@ def write_command(command: Sequence[str]) -> str:
     return shlex.join(["awqscope", *command[len(PYTHON) :]])
 
 
-def spec_command(
-    spec: RunSpec | CompareSpec, out: Path, device: str = "auto", workers: int | None = None
-) -> list[str]:
-    """`awqscope run` or `compare` with every option of a spec that is not as by default."""
+def spec_command(spec: AnySpec, out: Path, how: Execution) -> list[str]:
+    """`awqscope run` or `compare` with every option, of a spec and of how it is carried out, that
+    is not as by default."""
     command, *options = spec_arguments(spec, out, leave_out_defaults=True)
-    beside = [f"--device={device}"] * (device != "auto")
-    beside += [f"--workers={workers}"] * (workers is not None)
+    beside = []
+    for name, option in list_options(Execution).items():
+        value = getattr(how, name)
+        beside += write_option(option, value) if value != option.default else []
     return [*PYTHON, command, *beside, *options]
 
 

@@ -2,26 +2,25 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from awqscope.app.dashboard.jobs.requests import CompareRequest, Request, RunRequest, list_whole
-from awqscope.app.words.amounts import parse_bytes
+from awqscope.app.dashboard.jobs.requests import Request, list_fields
 from awqscope.app.words.numbers import begin_sentence
 from awqscope.diagnose.inputs.sources import parse_spec
-from awqscope.diagnose.runs.spec import RunSpec, check_texts
+from awqscope.diagnose.options.option import OptionsError
+from awqscope.diagnose.runs.spec import AnySpec
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import find_family, list_units
 from awqscope.mixedprec.files.untrusted import read_json
-from awqscope.mixedprec.models.dtypes import check_dtype
 from awqscope.mixedprec.models.weight_files import find_weight_files
 from awqscope.mixedprec.recipes.recipe import check_names
-from awqscope.mixedprec.scheme import Scheme
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 DEVICE = re.compile(r"auto|cpu|cuda|cuda:\d{1,3}(,cuda:\d{1,3})*", re.ASCII)
-LARGEST = 2**31 - 1
+FLAG = "--[a-z][a-z0-9-]*"
 
 
 def check_request(request: Request, taken: Collection[str]) -> dict[str, str]:
@@ -32,42 +31,40 @@ def check_request(request: Request, taken: Collection[str]) -> dict[str, str]:
         problems["name"] = "Use up to 100 letters, digits, dots, - and _, not first a dot or -"
     elif request.name in taken:
         problems["name"] = "There is one of that name already; choose another"
-    _note(problems, "valid", lambda: _check_valid(request.valid))
-    for key in list_whole(type(request)):
-        _note(problems, key, lambda key=key: _check_whole(key, getattr(request, key)))
-    _note(problems, "max_memory", lambda: parse_bytes(request.max_memory))
-    _note(problems, "device", lambda: _check_device(request.device))
-    _note(problems, "workers", lambda: _check_workers(request.device, request.workers))
-    if isinstance(request, CompareRequest):
-        config = _note_config(problems, "reference", request.reference)
-        _note(problems, "candidate", lambda: _check_candidate(request.candidate))
-    else:
-        _note(problems, "calib", lambda: _check_text(request.calib))
-        _note(problems, "dtype", lambda: check_dtype(request.dtype))
-        _note(problems, "rescue_bits", lambda: _check_rescue(request.bits, request.rescue_bits))
-        config = _note_config(problems, "model", request.model)
-        _note(problems, "keep_fp16", lambda: _check_units(request.keep_fp16, config))
-    longest = config.get("max_position_embeddings")
-    if isinstance(longest, int) and request.seq_len is not None and request.seq_len > longest:
-        problems.setdefault("seq_len", f"The model has {longest} positions; give at most that")
+    for read in (request.to_spec, request.to_execution):
+        try:
+            read()
+        except OptionsError as error:
+            problems |= {key: _say(request.kind, found) for key, found in error.problems.items()}
+    # The model's config.json, which what comes after it is held against.
+    config: dict[str, Any] = {}
+    checks: Mapping[str, Callable[[Any], object]] = {
+        "valid": _check_valid,
+        "device": _check_device,
+        "workers": partial(_check_workers, request.value("device")),
+        "calib": _check_text,
+        "model": lambda model: config.update(read_config(model)),
+        "reference": lambda model: config.update(read_config(model)),
+        "candidate": _check_candidate,
+        "keep_fp16": lambda names: _check_units(names, config),
+        "seq_len": lambda length: _check_length(length, config),
+    }
+    for key in checks:
+        if key in problems or key not in list_fields(request.kind):
+            continue
+        try:
+            checks[key](request.value(key))
+        except InputError as error:
+            problems[key] = _say(request.kind, error)
     return problems
 
 
-def _note_config(problems: dict[str, str], key: str, model: str) -> dict[str, Any]:
-    """config.json of the model of a field; empty where it is not known, or no run could use it."""
-    config: dict[str, Any] = {}
-    _note(problems, key, lambda: config.update(read_config(model)))
-    return config
-
-
-def _note(problems: dict[str, str], key: str, check: Callable[..., object]) -> None:
-    """Keep what a check of a field says, unless something is said already."""
-    try:
-        check()
-    except InputError as error:
-        # The field's label stands where the command line names its option.
-        said = re.sub(r"^--[a-z-]+ ", "", str(error))
-        problems.setdefault(key, begin_sentence(said))
+def _say(kind: type[AnySpec], error: InputError) -> str:
+    """An error as a field shows it, whose label stands where the command line names its option, as
+    another field's does for another option."""
+    labels = {option.flag: option.shown.label for option in list_fields(kind).values()}
+    said = re.sub(rf"^{FLAG} ", "", str(error))
+    return begin_sentence(re.sub(FLAG, lambda found: labels.get(found[0], found[0]), said))
 
 
 def _check_printable(text: str) -> None:
@@ -81,24 +78,15 @@ def _check_text(spec: str) -> None:
 
 
 def _check_valid(texts: Sequence[str]) -> None:
-    check_texts(tuple(texts))
     for text in texts:
         _check_text(text)
 
 
-def _check_whole(key: str, value: int | None) -> None:
-    """Refuse a whole number as the command line would, whatever the other options are."""
-    if value is None:
-        return
-    if abs(value) > LARGEST:
-        raise InputError(f"{value} is too large", f"give at most {LARGEST}")
-    if key in ("bits", "rescue_bits"):
-        Scheme(value, RunRequest.group_size, False)
-        return
-    if key == "workers":
-        return
-    options: dict[str, Any] = {"model": "", "calib": "", "valid": "", key: value}
-    RunSpec(**options)
+def _check_length(length: Any, config: Mapping[str, Any]) -> None:
+    """Refuse more tokens in a window than the model has positions."""
+    longest = config.get("max_position_embeddings")
+    if isinstance(longest, int) and length is not None and float(length) > longest:
+        raise InputError(f"the model has {longest} positions; give at most that", "")
 
 
 def _check_device(device: str) -> None:
@@ -106,16 +94,9 @@ def _check_device(device: str) -> None:
         raise InputError(f"{device!r} is no device", "give auto, cpu, cuda or cuda:N[,cuda:M]")
 
 
-def _check_workers(device: str, workers: int | None) -> None:
-    if workers is not None and workers < 1:
-        raise InputError(f"{workers} is too small", "give at least 1")
+def _check_workers(device: str, workers: Any) -> None:
     if workers is not None and device.startswith("cuda"):
         raise InputError("a CUDA device has a process of its own", "leave it empty")
-
-
-def _check_rescue(bits: int, rescue: int) -> None:
-    if rescue <= bits:
-        raise InputError(f"{rescue} is not above {bits} bits", "rescue at more than the rest gets")
 
 
 def _find_directory(model: str) -> Path | None:

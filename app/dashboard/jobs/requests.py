@@ -1,16 +1,42 @@
 """What the form asks for: the name and options of a run or a comparison, read from its fields."""
 
-import math
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from awqscope.app.dashboard import urls
-from awqscope.app.words.amounts import parse_bytes
-from awqscope.diagnose.runs.compare_spec import CompareSpec
+from awqscope.diagnose.options.amounts import write_bytes
+from awqscope.diagnose.options.execution import Execution
+from awqscope.diagnose.options.option import Option, Shown, list_options
+from awqscope.diagnose.options.shared import read_texts
 from awqscope.diagnose.runs.naming import default_out
-from awqscope.diagnose.runs.spec import CALIB, MAX_MEMORY, VALID, RunSpec, Texts, list_texts
+from awqscope.diagnose.runs.spec import SPECS, AnySpec
+
+# By the word for them in an address.
+KINDS: Mapping[str, type[AnySpec]] = {word: SPECS[word] for word in urls.KINDS}
+# The field that has no option: what it becomes is --out.
+NAME = Option(
+    name="name",
+    kind=str,
+    default="",
+    is_needed=False,
+    least=None,
+    most=None,
+    help="Left empty, it is made from the model's.",
+    shown=Shown(label="Name of the run"),
+)
+# Options that have no field, and why.
+LEFT_OUT: Mapping[str, str] = {
+    "out": "it is the name, in the directory of the dashboard's runs",
+    "ray": "a cluster is joined from a terminal",
+    "chunk_windows": "it follows from the memory",
+    "plan": "it is a button beside the fields",
+    "trust_remote_code": "no page makes a machine run somebody's Python",
+    "as_json": "it is for scripts",
+}
+# Several texts are a line each, several units have blanks between.
+LINES = ("valid",)
 
 
 class RefusedError(Exception):
@@ -22,136 +48,67 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True)
-class RunRequest:
-    """A run to start: its name and the options of `awqscope run`; see RunSpec."""
+class Request:
+    """A run or a comparison to start, as its form is filled in, so far unchecked.
 
-    model: str = ""
+    kind: the spec that it is to have. name: of the run; empty to be made from the model's. values:
+    of its other fields, by option; an option that is not there is as by default.
+    """
+
+    kind: type[AnySpec]
     name: str = ""
-    calib: str = CALIB
-    valid: tuple[str, ...] = (VALID,)
-    bits: int = RunSpec.bits
-    rescue_bits: int = RunSpec.rescue_bits
-    group_size: int = RunSpec.group_size
-    symmetric: bool = False
-    seq_len: int | None = None
-    windows: int | None = None
-    calib_windows: int = RunSpec.calib_windows
-    calib_seq_len: int = RunSpec.calib_seq_len
-    z: float = RunSpec.z
-    ratio: float = RunSpec.ratio
-    delta_ppl: float | None = None
-    top_k: int | None = None
-    whole_blocks: bool = False
-    keep_fp16: tuple[str, ...] = ()
-    verify_units: int = RunSpec.verify_units
-    dtype: str = RunSpec.dtype
-    seed: int = RunSpec.seed
-    max_memory: str = MAX_MEMORY
-    device: str = "auto"
-    workers: int | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def value(self, key: str) -> Any:
+        """What a field holds."""
+        return self.name if key == NAME.name else self.values.get(key, self._default(key))
+
+    def _default(self, key: str) -> Any:
+        option = list_fields(self.kind)[key]
+        return "" if option.is_needed else option.default
 
     @property
     def named_after(self) -> str:
         """The model that a name is made from where none is given."""
-        return self.model
+        return str(self.value(self.kind.NAMED_AFTER))
 
-    def to_spec(self) -> RunSpec:
-        """The run that is asked for. InputError for options that make no sense."""
-        return RunSpec(**_spec_options(self))
+    def to_spec(self) -> AnySpec:
+        """What is asked for. OptionsError for options that make no sense."""
+        return self.kind(**{key: self.value(key) for key in self._fields_of(self.kind)})
 
+    def to_execution(self) -> Execution:
+        """Where it is to be carried out. OptionsError for options that make no sense."""
+        return Execution(**{key: self.value(key) for key in self._fields_of(Execution)})
 
-@dataclass(frozen=True)
-class CompareRequest:
-    """A comparison to start: its name and the options of `awqscope compare`; see CompareSpec."""
-
-    reference: str = ""
-    candidate: str = ""
-    name: str = ""
-    valid: tuple[str, ...] = (VALID,)
-    seq_len: int | None = None
-    windows: int | None = None
-    z: float = RunSpec.z
-    ratio: float = RunSpec.ratio
-    delta_ppl: float | None = None
-    top_k: int | None = None
-    seed: int = RunSpec.seed
-    max_memory: str = MAX_MEMORY
-    device: str = "auto"
-    workers: int | None = None
-
-    @property
-    def named_after(self) -> str:
-        """The model that a name is made from where none is given."""
-        return self.candidate
-
-    def to_spec(self) -> CompareSpec:
-        """The comparison that is asked for. InputError for options that make no sense."""
-        return CompareSpec(**_spec_options(self))
+    def _fields_of(self, kind: type[AnySpec] | type[Execution]) -> set[str]:
+        return list_fields(self.kind).keys() & kind.model_fields.keys()
 
 
-Request = RunRequest | CompareRequest
-# By the word for them in an address.
-KINDS: Mapping[str, type[RunRequest] | type[CompareRequest]] = dict(
-    zip(urls.KINDS, (RunRequest, CompareRequest), strict=True)
-)
-# Options of a command that its spec does not hold.
-BESIDE_THE_SPEC = ("name", "device", "workers")
-
-LINES = ("valid",)
-LISTS = ("keep_fp16",)
-FLAGS = ("symmetric", "whole_blocks")
-DECIMALS = ("z", "ratio", "delta_ppl")
-TEXTS = ("model", "reference", "candidate", "name", "calib", "dtype", "max_memory", "device")
-WORDED = (*LINES, *LISTS, *FLAGS, *DECIMALS, *TEXTS)
+def list_fields(kind: type[AnySpec]) -> Mapping[str, Option]:
+    """The fields of the form for a kind of spec: name -> option."""
+    options = list_options(kind, Execution)
+    return {NAME.name: NAME} | {key: options[key] for key in options if key not in LEFT_OUT}
 
 
-def _spec_options(request: Request) -> dict[str, Any]:
-    """What a request's spec is made of."""
-    options = {key: value for key, value in asdict(request).items() if key not in BESIDE_THE_SPEC}
-    valid = request.valid[0] if len(request.valid) == 1 else request.valid
-    return {**options, "valid": valid, "max_memory": parse_bytes(request.max_memory)}
-
-
-def list_fields(kind: type[Request]) -> dict[str, Any]:
-    """The fields of a kind of request, each with its default."""
-    return {field.name: field.default for field in fields(kind)}
-
-
-def list_whole(kind: type[Request]) -> list[str]:
-    """Its fields that hold whole numbers."""
-    return [key for key in list_fields(kind) if key not in WORDED]
-
-
-def read_request(
-    values: Mapping[str, Any], kind: type[Request] = RunRequest
-) -> tuple[Request, dict[str, str]]:
-    """The request in a form's values, and the fields that hold something else than they should.
-    What is left empty is as by default."""
-    problems: dict[str, str] = {}
+def read_request(values: Mapping[str, Any], kind: type[AnySpec]) -> Request:
+    """The request in a form's values. What is left empty is as by default; what numbers there are
+    is for `check_request` to say."""
     found: dict[str, Any] = {}
-    whole = list_whole(kind)
-    for key, default in list_fields(kind).items():
+    for key, option in list_fields(kind).items():
         value = values.get(key)
-        if key in FLAGS:
+        if option.kind is bool:
             found[key] = value is True
-        elif value is None or str(value).strip() == "":
-            found[key] = default
-        elif key in LINES:
-            found[key] = tuple(
-                _expand(line.strip()) for line in str(value).splitlines() if line.strip()
-            )
-        elif key in LISTS:
-            found[key] = tuple(str(value).replace(",", " ").split())
-        elif key in TEXTS:
-            found[key] = _expand(str(value).strip())
-        else:
-            number = _read_number(value)
-            if number is None or (key in whole and not number.is_integer()):
-                problems[key] = "Give a whole number" if key in whole else "Give a number"
-                found[key] = default
-            else:
-                found[key] = int(number) if key in whole else number
-    return kind(**found), problems
+        elif value is not None and str(value).strip():
+            found[key] = _read_value(key, option, str(value).strip())
+    return Request(kind, found.pop(NAME.name, ""), found)
+
+
+def _read_value(key: str, option: Option, typed: str) -> Any:
+    if key in LINES:
+        return tuple(_expand(line.strip()) for line in typed.splitlines() if line.strip())
+    if option.kind is tuple:
+        return tuple(typed.replace(",", " ").split())
+    return _expand(typed)
 
 
 def _expand(text: str) -> str:
@@ -159,45 +116,24 @@ def _expand(text: str) -> str:
     return os.path.expanduser(text) if text.startswith("~/") else text
 
 
-def _read_number(value: Any) -> float | None:
-    """A finite number, or None."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def write_field(value: Any) -> Any:
-    """A request's value as its field holds it: several texts are a line each."""
-    if isinstance(value, tuple):
-        return "\n".join(value)
+def write_field(option: Option, value: Any) -> Any:
+    """A request's value as its field shows it."""
+    if option.kind is tuple:
+        return ("\n" if option.name in LINES else " ").join(value)
+    if option.is_size and isinstance(value, int):
+        return write_bytes(value)
     return "" if value is None else value
 
 
 def request_like(spec: Mapping[str, Any], beside: Mapping[str, Any] = {}) -> Request:
     """A request for a run or comparison like the one with this spec, and with what is `beside` it;
     options that this version does not know are left out."""
-    kind = CompareRequest if "candidate" in spec else RunRequest
-    named = list_fields(kind)
-    known = {key: value for key, value in spec.items() if key in named}
-    if "valid" in known:
-        known["valid"] = list_texts(_as_texts(known["valid"]))
-    if "keep_fp16" in known:
-        known["keep_fp16"] = tuple(known["keep_fp16"])
-    if "max_memory" in known:
-        known["max_memory"] = write_bytes(known["max_memory"])
-    return kind(**known, **beside)
-
-
-def _as_texts(valid: Any) -> Texts:
-    return valid if isinstance(valid, str) else tuple(valid)
-
-
-def write_bytes(count: int) -> str:
-    """An amount of memory as `parse_bytes` reads it."""
-    gib, rest = divmod(count, 2**30)
-    return str(count) if rest else f"{gib}GiB"
+    kind = SPECS["compare" if "candidate" in spec else "run"]
+    found = {key: value for key, value in {**spec, **beside}.items() if key in list_fields(kind)}
+    for key in found:
+        if list_fields(kind)[key].kind is tuple:
+            found[key] = read_texts(found[key])
+    return Request(kind, found.pop(NAME.name, ""), found)
 
 
 def suggest_name(model: str, taken: Collection[str]) -> str:

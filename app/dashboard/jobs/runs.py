@@ -84,18 +84,18 @@ class Jobs:
             problems.pop("name", None)
         return problems
 
-    def start(self, request: Request, problems: Mapping[str, str] = {}) -> str:
+    def start(self, request: Request) -> str:
         """Start a run or comparison and return its name, made from the model's where none is given.
-        RefusedError for a request that cannot be carried out, or one with `problems` when it was
-        read; InputError where nothing can be started."""
+        RefusedError for a request that cannot be carried out; InputError where nothing can be
+        started."""
         with self._lock:
             request = self.name_it(request)
-            problems = {**self.check(request), **problems}
+            problems = self.check(request)
             if problems:
                 raise RefusedError(problems)
             command = run_command(request, self.store.root)
-            spec = request.to_spec().to_json()
-            self._launch(request.name, command, spec, request.device, request.workers)
+            spec, how = request.to_spec().to_json(), request.to_execution()
+            self._launch(request.name, command, spec, how.device, how.workers)
         return request.name
 
     def resume(self, name: str) -> None:

@@ -11,10 +11,8 @@ from awqscope.app.dashboard.components import Link
 from awqscope.app.dashboard.jobs.plans import Plans
 from awqscope.app.dashboard.jobs.requests import (
     KINDS,
-    CompareRequest,
     RefusedError,
     Request,
-    RunRequest,
     read_request,
     request_like,
     suggest_name,
@@ -26,6 +24,7 @@ from awqscope.app.dashboard.pages.preview import look_at_plan, preview, show_pla
 from awqscope.app.dashboard.parts import go_to, heading
 from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.store import Store, UnknownRunError
+from awqscope.diagnose.runs.spec import AnySpec
 from awqscope.mixedprec.errors import InputError
 
 TICK = 1000
@@ -41,8 +40,7 @@ ABOUT = {
 def form(request: Request, like: str = "", note: str = "") -> list[Any]:
     """The form, filled in as `request`; like: the run it was taken from; note: what of that the
     form cannot hold."""
-    kind = type(request)
-    name = next(name for name, each in KINDS.items() if each is kind)
+    kind, name = request.kind, request.kind.COMMAND
     kept = f"{name} {like}"
     taken_from: list[Any] = (
         ["Filled in as ", go_to(like, link("run", like)), " was.", note] if like else []
@@ -96,13 +94,13 @@ def form(request: Request, like: str = "", note: str = "") -> list[Any]:
     ]
 
 
-def read_asked(asked: Asked) -> tuple[Request, dict[str, str]]:
-    """The request in what a form was told to ask, and what is wrong with its fields."""
+def read_asked(asked: Asked) -> Request:
+    """The request in what a form was told to ask."""
     values = asked["values"]
-    return read_request(values, CompareRequest if "candidate" in values else RunRequest)
+    return read_request(values, KINDS["compare" if "candidate" in values else "run"])
 
 
-def write_problems(problems: Mapping[str, str], kind: type[Request]) -> str:
+def write_problems(problems: Mapping[str, str], kind: type[AnySpec]) -> str:
     """How many fields need another look, and which."""
     return f"Not started. See {write_names(problems, kind)}." if problems else ""
 
@@ -122,7 +120,7 @@ def fill_in(store: Store, page: Page) -> tuple[Request, str, str]:
     except UnknownRunError:
         record = None
     if record is None:
-        return KINDS[page.option("kind")](), "", ""
+        return Request(KINDS[page.option("kind")]), "", ""
     note = (
         " That one ran the Python that its model came with; from here it is not run."
         if record["spec"].get("trust_remote_code")
@@ -159,11 +157,11 @@ def register(app: Dash, jobs: Jobs) -> None:
     def follow(shown: Asked | None) -> Any:
         if not shown:
             return no_update, no_update, no_update, no_update
-        request, problems = read_asked(shown)
+        request = read_asked(shown)
         free = suggest_name(request.named_after, jobs.taken()) if request.named_after else ""
-        planned = None if problems else look_at_plan(jobs, plans, request, ask=False)
+        planned = look_at_plan(jobs, plans, request, ask=False)
         running = planned is not None and planned.state == "running"
-        return preview(jobs, request, problems), show_plan(planned), not running, free
+        return preview(jobs, request), show_plan(planned), not running, free
 
     @app.callback(
         Output("new-plan", "children", allow_duplicate=True),
@@ -175,10 +173,10 @@ def register(app: Dash, jobs: Jobs) -> None:
     def plan(asked: Asked | None) -> Any:
         if not asked:
             return no_update, no_update, no_update
-        request, problems = read_asked(asked)
-        planned = None if problems else look_at_plan(jobs, plans, request, ask=True)
+        request = read_asked(asked)
+        planned = look_at_plan(jobs, plans, request, ask=True)
         running = planned is not None and planned.state == "running"
-        return show_plan(planned), not running, preview(jobs, request, problems)
+        return show_plan(planned), not running, preview(jobs, request)
 
     @app.callback(
         Output("new-plan", "children", allow_duplicate=True),
@@ -188,8 +186,7 @@ def register(app: Dash, jobs: Jobs) -> None:
         prevent_initial_call=True,
     )
     def follow_plan(_ticks: int, asked: Asked | None) -> Any:
-        request, problems = read_asked(asked) if asked else (RunRequest(), {})
-        planned = None if problems else look_at_plan(jobs, plans, request, ask=False)
+        planned = look_at_plan(jobs, plans, read_asked(asked), ask=False) if asked else None
         if planned is not None and planned.state == "running":
             return no_update, no_update
         return show_plan(planned), True
@@ -207,15 +204,15 @@ def register(app: Dash, jobs: Jobs) -> None:
     def start(asked: Asked | None, ids: list[dict[str, str]]) -> Any:
         if not asked:
             return no_update, [no_update] * len(ids), no_update, no_update
-        request, problems = read_asked(asked)
-        said = ""
+        request = read_asked(asked)
+        said, problems = "", dict[str, str]()
         href: Any = no_update
         try:
-            href = link("run", jobs.start(request, problems))
+            href = link("run", jobs.start(request))
         except RefusedError as error:
             problems = dict(error.fields)
-            said = write_problems(problems, type(request))
+            said = write_problems(problems, request.kind)
         except InputError as error:
             said = f"Not started: {error}."
-        is_open = True if list_folded(type(request)) & set(problems) else no_update
+        is_open = True if list_folded(request.kind) & set(problems) else no_update
         return href, [problems.get(key["field"], "") for key in ids], is_open, said

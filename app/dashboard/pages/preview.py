@@ -12,12 +12,12 @@ from awqscope.app.dashboard.jobs.processes import (
     run_command,
     write_command,
 )
-from awqscope.app.dashboard.jobs.requests import CompareRequest, Request
+from awqscope.app.dashboard.jobs.requests import Request, list_fields
 from awqscope.app.dashboard.jobs.runs import Jobs
-from awqscope.app.dashboard.pages.fields import WORDS
 from awqscope.app.dashboard.pages.runs import write_seconds
 from awqscope.app.dashboard.parts import command, notice, table
-from awqscope.diagnose.runs.spec import GIB, RunSpec
+from awqscope.diagnose.options.amounts import GIB
+from awqscope.diagnose.runs.spec import CompareSpec
 
 COLUMNS = {
     "stage": "Stage",
@@ -29,13 +29,13 @@ COLUMNS = {
 }
 
 
-def preview(jobs: Jobs, request: Request, problems: Mapping[str, str]) -> list[Any]:
-    """The command that a request starts, and what will happen; or why it cannot be started.
-    problems: of its fields, when it was read."""
+def preview(jobs: Jobs, request: Request) -> list[Any]:
+    """The command that a request starts, and what will happen; or why it cannot be started."""
     request = jobs.name_it(request)
-    found = {**jobs.check(request), **problems}
-    if found:
-        missing = [f"{WORDS[key][0]}: {said}." for key, said in found.items()]
+    problems = jobs.check(request)
+    if problems:
+        labels = {key: option.shown.label for key, option in list_fields(request.kind).items()}
+        missing = [f"{labels[key]}: {said}." for key, said in problems.items()]
         return [
             html.P("It cannot be started yet.", className="summary"),
             html.Ul([html.Li(said) for said in missing], className="claims"),
@@ -50,14 +50,13 @@ def preview(jobs: Jobs, request: Request, problems: Mapping[str, str]) -> list[A
 def foretell(request: Request, out: str) -> list[str]:
     """What a request will result in, in sentences."""
     spec = request.to_spec()
-    texts = len(request.valid)
+    texts = len(spec.valid)
     measured = "the validation text" if texts == 1 else f"{texts} validation texts"
-    some = "" if request.windows is None else f"{request.windows} windows of "
+    some = "" if spec.windows is None else f"{spec.windows} windows of "
     each = "each of " if some and texts > 1 else ""
     said = [f"Every number is measured on {some}{each}{measured}, and kept in {out}."]
-    if isinstance(request, CompareRequest):
+    if isinstance(spec, CompareSpec):
         return [*said, "The candidate is measured block by block; no checkpoint is written."]
-    assert isinstance(spec, RunSpec)
     if spec.no_checkpoint:
         return [*said, f"No checkpoint will be written: {spec.no_checkpoint}."]
     low, rescue = spec.bits, spec.rescue_bits

@@ -14,10 +14,9 @@ from awqscope.app.commands import compare as compare_module
 from awqscope.app.commands import run as run_module
 from awqscope.app.dashboard.pages.runs import list_rows
 from awqscope.app.store import Store
-from awqscope.diagnose.runs.compare_spec import CompareSpec
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.resuming import write_resuming
-from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.runs.spec import CompareSpec, RunSpec
 from tests.help.browsing import change_record, copy_sample
 from tests.help.root import ROOT
 
@@ -135,11 +134,35 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 @pytest.mark.parametrize(
     "spec",
     [
-        RunSpec("m", "c", "v"),
-        RunSpec("-m [1]", "it's.txt", ("a b.txt", "-v.txt"), 3, 6, -1, True, 64, 4),
-        RunSpec("m", "c", "v", keep_fp16=("1.o", "2.o"), max_memory=12345, whole_blocks=True),
-        CompareSpec("m", "c", "v"),
-        CompareSpec("m $HOME", "-c", ("a", "b"), seq_len=64, z=2.5, chunk_windows=2),
+        RunSpec(model="m", calib="c", valid="v"),
+        RunSpec(
+            model="-m [1]",
+            calib="it's.txt",
+            valid=("a b.txt", "-v.txt"),
+            bits=3,
+            rescue_bits=6,
+            group_size=-1,
+            symmetric=True,
+            seq_len=64,
+            windows=4,
+        ),
+        RunSpec(
+            model="m",
+            calib="c",
+            valid="v",
+            keep_fp16=("1.o", "2.o"),
+            max_memory=12345,
+            whole_blocks=True,
+        ),
+        CompareSpec(reference="m", candidate="c", valid="v"),
+        CompareSpec(
+            reference="m $HOME",
+            candidate="-c",
+            valid=("a", "b"),
+            seq_len=64,
+            z=2.5,
+            chunk_windows=2,
+        ),
     ],
 )
 def test_the_command_asks_for_the_same_run(
@@ -159,7 +182,7 @@ def test_paths_relative_to_elsewhere_are_gone_to(
 ) -> None:
     began = tmp_path / "it's here"
     (began / "model").mkdir(parents=True)
-    record = {"spec": RunSpec("model", "wikitext2", "wikitext2:test").to_json()}
+    record = {"spec": RunSpec(model="model", calib="wikitext2", valid="wikitext2:test").to_json()}
     record["directory"] = str(began)  # type: ignore[assignment]
     monkeypatch.chdir(tmp_path)
     command = write_resuming(record, Path("run"))

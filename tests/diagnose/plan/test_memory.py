@@ -155,8 +155,10 @@ def test_the_shape_of_a_model(make_model: Callable[..., Path]) -> None:
 
 
 def spec_of(model: Path, text: Path, **changes: object) -> RunSpec:
-    spec = RunSpec(str(model), str(text), str(text), group_size=64, seq_len=32, windows=4)
-    return replace(spec, calib_windows=4, calib_seq_len=32, **changes)
+    spec = RunSpec(
+        model=str(model), calib=str(text), valid=str(text), group_size=64, seq_len=32, windows=4
+    )
+    return spec.change(calib_windows=4, calib_seq_len=32, **changes)
 
 
 def test_experts_are_never_loaded_whole(make_model: Callable[..., Path]) -> None:
@@ -274,7 +276,7 @@ def test_a_plan_takes_the_chunks_that_are_there(
     run.create(prepare_run(spec).description | {"chunks": {"sweep": 8}})
     assert plan_pipeline(spec, run.path).stage("sweep").chunk_windows == 8
     with pytest.raises(InputError, match="holds another run"):
-        plan_pipeline(replace(spec, bits=3), run.path)
+        plan_pipeline(spec.change(bits=3), run.path)
 
 
 def test_a_plan_is_made_for_those_who_work(
@@ -291,7 +293,7 @@ def test_a_plan_is_made_for_those_who_work(
     # Four of a machine's workers, and the stream of the search.
     assert plan.minimum >= 5 * (plan.held + plan.stage("search").least_bytes)
     with pytest.raises(InputError, match="with 4 workers on a machine"):
-        plan_pipeline(replace(spec, max_memory=plan.minimum // 2), tmp_path / "run")
+        plan_pipeline(spec.change(max_memory=plan.minimum // 2), tmp_path / "run")
 
 
 def test_the_command_prints_a_plan_and_stops(

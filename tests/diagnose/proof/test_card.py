@@ -202,9 +202,11 @@ def test_directories_stay_private_and_names_stay_text(subject: CardSubject) -> N
     assert write_card(replace(subject, record=record, base_model=None), card) == card
     command = run_command(replace(subject, record=record))
     assert command.startswith("awqscope run org/model --calib calib.txt ")
-    assert "--windows 7" in command
-    assert command.endswith("--symmetric --keep-fp16 1.o")
+    assert " --symmetric --seq-len 256 --windows 7 " in command
+    assert command.endswith(" --keep-fp16 1.o")
     assert "--bits" not in command
+    texts = {**record, "spec": spec | {"valid": ["/home/me/a.txt", "wikitext2"]}}
+    assert " --valid a.txt --valid wikitext2 " in run_command(replace(subject, record=texts))
     assert name_text("hub:org/name:test:text") == "hub:org/name:test:text"
     assert name_text("wikitext2:test") == "wikitext2:test"
 

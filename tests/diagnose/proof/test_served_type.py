@@ -23,9 +23,8 @@ from awqscope.app.words.verdict import write_verdict
 from awqscope.diagnose.gate.policy import load_policy, parse_policy
 from awqscope.diagnose.gate.verdict import FAIL, judge_run
 from awqscope.diagnose.proof.served_type import choose_windows
-from awqscope.diagnose.runs.compare_spec import CompareSpec
 from awqscope.diagnose.runs.directory import RunDirectory
-from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.runs.spec import CompareSpec, RunSpec
 from awqscope.diagnose.runs.type_words import UNLIKE, describe_type, explain_type
 from awqscope.diagnose.stages.comparison import run_comparison
 from awqscope.diagnose.stages.pipeline import run_pipeline
@@ -58,9 +57,9 @@ def run(
     folder = tmp_path_factory.mktemp("overflow")
     path = overflow(make_model("llama", tie_word_embeddings=False), folder / "model")
     spec = RunSpec(
-        str(path),
-        str(text_file),
-        str(text_file),
+        model=str(path),
+        calib=str(text_file),
+        valid=str(text_file),
         group_size=64,
         seq_len=48,
         windows=8,
@@ -234,7 +233,9 @@ def test_a_candidate_made_elsewhere_is_held_to_its_range(
 ) -> None:
     """A comparison measures it in float32 alone: what it reaches says what its type will do."""
     model = run.read()["model"]
-    spec = CompareSpec(model, str(run.checkpoint), str(text_file), seq_len=48, windows=3)
+    spec = CompareSpec(
+        reference=model, candidate=str(run.checkpoint), valid=str(text_file), seq_len=48, windows=3
+    )
     compared = run_comparison(spec, tmp_path / "compared", lambda *event: None)
     record = compared.read()
     kind = record["serving"]["type"]

@@ -21,9 +21,9 @@ from awqscope.app.dashboard.jobs.processes import resume_command
 from awqscope.app.dashboard.urls import link
 from awqscope.app.words.comparison import list_facts
 from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
-from awqscope.diagnose.runs.compare_spec import CompareSpec
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.scores import read_scores
+from awqscope.diagnose.runs.spec import CompareSpec
 from awqscope.diagnose.stages.comparison import run_comparison
 from awqscope.diagnose.statistics.likelihood import TokenScores, prepare_reference, score
 from awqscope.diagnose.sweep.branches import REFERENCE, UNIFORM, Sweep, block_branches
@@ -329,7 +329,7 @@ def assert_pages_read_well(root: Path) -> None:
 def test_command_line(spec: CompareSpec, reference: Path, tmp_path: Path) -> None:
     candidate, out = copy_model(reference, tmp_path), tmp_path / "run"
     change_tensors(candidate, lambda name, t: t * 1.1 if ".1.mlp.up_proj" in name else t)
-    options = ["--valid", spec.valid, "--seq-len", "64", "--windows", "4", "--out", str(out)]
+    options = ["--valid", spec.valid[0], "--seq-len", "64", "--windows", "4", "--out", str(out)]
     command = ["compare", str(reference), str(candidate), *options]
     result = CliRunner().invoke(app, [*command, "--top-k", "1", "--json"])
     assert result.exit_code == 0, result.output
@@ -372,7 +372,14 @@ def finished(
     changed = (".1.mlp.up_proj", "embed_tokens")
     change_tensors(candidate, lambda name, t: t * 1.1 if any(c in name for c in changed) else t)
     texts = (str(text_file), str(second))
-    asked = CompareSpec(str(reference), str(candidate), texts, seq_len=64, windows=16, top_k=1)
+    asked = CompareSpec(
+        reference=str(reference),
+        candidate=str(candidate),
+        valid=texts,
+        seq_len=64,
+        windows=16,
+        top_k=1,
+    )
     return run_comparison(asked, folder / "run", lambda *event: None)
 
 
@@ -382,14 +389,14 @@ def test_several_texts_are_slices(finished: RunDirectory) -> None:
     assert [part["text"] for part in slices] == record["spec"]["valid"]
     assert [part["first_window"] for part in slices] == [0, slices[0]["windows"]]
     assert sum(part["windows"] for part in slices) == 16
-    assert CompareSpec.from_json(record["spec"]).valid_texts == tuple(record["spec"]["valid"])
+    assert CompareSpec.from_json(record["spec"]).valid == tuple(record["spec"]["valid"])
     command = resume_command(record["spec"], finished.path)
     assert [f"--valid={text}" in command for text in record["spec"]["valid"]] == [True, True]
 
 
 def test_the_same_text_twice_is_refused(spec: CompareSpec) -> None:
     with pytest.raises(InputError, match="is given twice"):
-        CompareSpec(**{**spec.to_json(), "valid": (spec.valid, spec.valid)})
+        CompareSpec(**{**spec.to_json(), "valid": spec.valid * 2})
 
 
 @pytest.mark.parametrize("subject", ["mixed", "uniform"])

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +43,7 @@ MakeModel = Callable[..., Path]
 @pytest.fixture(scope="module")
 def spec(make_model: MakeModel, text_file: Path) -> RunSpec:
     """A run of a tiny model in several chunks, with a block flagged and a unit kept at 16 bits."""
-    return replace(measuring_spec(make_model, text_file), bits=4, chunk_windows=4)
+    return measuring_spec(make_model, text_file).change(bits=4, chunk_windows=4)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ def test_several_texts_are_told_apart(spec: RunSpec, text_file: Path, tmp_path: 
     other = tmp_path / "other.txt"
     other.write_text(text_file.read_text(encoding="utf-8")[3000:8000], encoding="utf-8")
     # At three bits no checkpoint is written, which takes most of a run's time here.
-    both = replace(spec, bits=3, valid=(str(text_file), str(other)), windows=7, verify_units=0)
+    both = spec.change(bits=3, valid=(str(text_file), str(other)), windows=7, verify_units=0)
     run = run_pipeline(both, tmp_path / "run", lambda *event: None)
     definition = run.read()["ppl_definition"]
     first, second = definition["slices"]
@@ -73,7 +72,7 @@ def test_several_texts_are_told_apart(spec: RunSpec, text_file: Path, tmp_path: 
     # The same options find the finished run, others are refused.
     assert run_pipeline(both, run.path, lambda *event: None).read() == run.read()
     with pytest.raises(InputError, match="its valid is"):
-        run_pipeline(replace(both, valid=str(text_file)), run.path, lambda *event: None)
+        run_pipeline(both.change(valid=str(text_file)), run.path, lambda *event: None)
     uniform = 'subject = "uniform"\n[limits]\nmax_slice_kl = 100'
     verdict = judge_run(run, parse_policy(uniform, "p"))
     # Two texts of a few windows are too little to decide anything on.
@@ -87,7 +86,7 @@ def command(spec: RunSpec, out: Path) -> list[str]:
     """The command line of `spec`."""
     options = {
         "--calib": spec.calib,
-        "--valid": spec.valid,
+        "--valid": spec.valid[0],
         "--group-size": spec.group_size,
         "--seq-len": spec.seq_len,
         "--windows": spec.windows,
@@ -161,7 +160,7 @@ def test_the_smallest_budget_gives_the_same_numbers(
     spec: RunSpec, whole: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     minimum = plan_pipeline(spec, tmp_path / "run").minimum
-    tight = replace(spec, chunk_windows=None, max_memory=minimum + 2**20)
+    tight = spec.change(chunk_windows=None, max_memory=minimum + 2**20)
     # No stage of so small a model fills what the largest one needs: none of it is for streams.
     monkeypatch.setattr(Room, "open", lambda room: StreamSpace([(CPU, 0)], room.folder))
     run = run_pipeline(tight, tmp_path / "run", lambda *event: None)
@@ -367,7 +366,7 @@ def test_another_recipe_than_the_checkpoints_fails_the_proof(
 def test_all_units_kept_and_a_flagged_block(spec: RunSpec, tmp_path: Path) -> None:
     """Nothing is lost and nothing can be promoted: numbers stay valid JSON, the run ends."""
     every = tuple(f"{b}.{k}" for b in range(4) for k in ("qkv", "o", "gate_up", "down"))
-    run = run_pipeline(replace(spec, keep_fp16=every), tmp_path / "run", lambda *event: None)
+    run = run_pipeline(spec.change(keep_fp16=every), tmp_path / "run", lambda *event: None)
     headline = json.loads((run.path / "run.json").read_text())["headline"]
     assert headline["kl"]["uniform"] == 0.0
     assert headline["recovered"] is None
@@ -392,7 +391,7 @@ def test_other_specs_end_proved(
         if "dtype" in options:
             options = {**options, "dtype": getattr(torch, options["dtype"])}
         changes = {"model": str(make_model(family, **options)), "keep_fp16": ()}
-    run = run_pipeline(replace(spec, **changes), tmp_path / "run", lambda *event: None)
+    run = run_pipeline(spec.change(**changes), tmp_path / "run", lambda *event: None)
     assert run.read()["headline"]["proved"]
 
 
@@ -529,7 +528,7 @@ def test_predicted_bytes_are_those_of_the_checkpoint(
 def test_widths_that_no_server_loads_are_measured_but_not_written(
     spec: RunSpec, tmp_path: Path
 ) -> None:
-    run = run_pipeline(replace(spec, bits=3), tmp_path / "run", lambda *event: None)
+    run = run_pipeline(spec.change(bits=3), tmp_path / "run", lambda *event: None)
     record = run.read()
     assert record["stages"]["proof"]["state"] == "skipped"
     assert "3-bit" in record["stages"]["requantize"]["reason"]

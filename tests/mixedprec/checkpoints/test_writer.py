@@ -149,7 +149,7 @@ def test_predicted_bytes_are_the_bytes_on_disk(searched: Searched, tmp_path: Pat
     model, searches, _ = searched("llama")
     recipe = mixed_recipe(model)
     write_checkpoint(tmp_path / "out", model, recipe, searches, SCHEMES)
-    spec = RunSpec("tiny", "", "", group_size=64)
+    spec = RunSpec(model="tiny", calib="", valid="", group_size=64)
     changed = {name: bits for name, bits in recipe.bits.items() if bits != 4}
     predicted, _ = model_bytes(model, spec, changed)
     assert predicted == checkpoint_bytes(tmp_path / "out")

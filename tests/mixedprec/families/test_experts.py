@@ -324,9 +324,9 @@ def finished(
         make_model("mixtral", num_local_experts=5), folder / "mixtral", leave_one_idle
     )
     spec = RunSpec(
-        str(path),
-        str(text_file),
-        str(text_file),
+        model=str(path),
+        calib=str(text_file),
+        valid=str(text_file),
         group_size=64,
         seq_len=48,
         windows=4,

@@ -257,7 +257,14 @@ def test_what_float16_cannot_hold_is_refused_before_anything_is_measured(
 ) -> None:
     source = make_model("llama", tie_word_embeddings=False)
     path = change_model(source, tmp_path / "model", raise_one(part, -70_000.0), {"dtype": None})
-    spec = RunSpec(str(path), str(text_file), str(text_file), group_size=64, seq_len=48, windows=2)
+    spec = RunSpec(
+        model=str(path),
+        calib=str(text_file),
+        valid=str(text_file),
+        group_size=64,
+        seq_len=48,
+        windows=2,
+    )
     message = (
         rf"tensor \S*{part}\S* in model.safetensors holds values \(up to 70,000\) above 65,504"
     )

@@ -4,7 +4,6 @@ checkpoints, what servers are said to do, the form, and runs that are opened aga
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from awqscope.app.dashboard.jobs.request_checks import read_config
 from awqscope.app.words.comparison import list_facts
-from awqscope.diagnose.runs.compare_spec import CompareSpec
 from awqscope.diagnose.runs.directory import RunDirectory
-from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.runs.spec import CompareSpec, RunSpec
 from awqscope.diagnose.stages.comparison import prepare_comparison
 from awqscope.diagnose.stages.pipeline import FREE, plan_pipeline, run_pipeline
 from awqscope.diagnose.trials.finished import open_source
@@ -60,8 +58,8 @@ def written(make_model: MakeModel, text_file: Path, tmp_path: Path) -> Path:
 
 def test_a_run_says_what_it_leaves_aside(strayed: Path, text_file: Path, tmp_path: Path) -> None:
     text = str(text_file)
-    spec = RunSpec(str(strayed), text, text, group_size=64, seq_len=64, windows=4)
-    spec = replace(spec, calib_windows=2, calib_seq_len=64, verify_units=0)
+    spec = RunSpec(model=str(strayed), calib=text, valid=text, group_size=64, seq_len=64, windows=4)
+    spec = spec.change(calib_windows=2, calib_seq_len=64, verify_units=0)
     said: list[str] = []
 
     def stop(*_: object) -> None:
@@ -88,8 +86,8 @@ def test_a_run_of_an_earlier_version_goes_on(
     """It counted a tied head twice, and said nothing of other files. Other weights are others."""
     assert FREE == ("left_aside", "parameters")
     text, model = str(text_file), str(make_model("llama", tie_word_embeddings=True))
-    spec = RunSpec(model, text, text, group_size=64, seq_len=64, windows=4)
-    spec = replace(spec, calib_windows=2, calib_seq_len=64, verify_units=0)
+    spec = RunSpec(model=model, calib=text, valid=text, group_size=64, seq_len=64, windows=4)
+    spec = spec.change(calib_windows=2, calib_seq_len=64, verify_units=0)
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -109,7 +107,9 @@ def test_a_run_of_an_earlier_version_goes_on(
 def test_both_sides_of_a_comparison(strayed: Path, make_model: MakeModel, text_file: Path) -> None:
     sound = str(make_model("llama"))
     for reference, candidate in ((str(strayed), sound), (sound, str(strayed))):
-        spec = CompareSpec(reference, candidate, str(text_file), seq_len=64, windows=2)
+        spec = CompareSpec(
+            reference=reference, candidate=candidate, valid=str(text_file), seq_len=64, windows=2
+        )
         work = prepare_comparison(spec)
         assert work.notes == (f"{strayed}: {ASIDE}",)
         left = [work.description[side]["left_aside"] for side in ("source", "candidate")]

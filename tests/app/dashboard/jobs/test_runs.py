@@ -1,7 +1,6 @@
 """Starting and stopping runs from the dashboard: nothing starts that should not, values never
 become options, and a run outlives whoever started it."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -22,36 +21,40 @@ from typer.testing import CliRunner
 import awqscope.app.commands.run as run_module
 from awqscope.app import cli
 from awqscope.app.dashboard.access import Access, decide_access, is_own_request
-from awqscope.app.dashboard.jobs import processes, request_checks, requests
+from awqscope.app.dashboard.jobs import processes, request_checks
 from awqscope.app.dashboard.jobs.processes import resume_command, run_command, spec_command
 from awqscope.app.dashboard.jobs.request_checks import check_request
 from awqscope.app.dashboard.jobs.requests import (
     KINDS,
-    CompareRequest,
+    LEFT_OUT,
     RefusedError,
-    RunRequest,
     list_fields,
-    list_whole,
     read_request,
     request_like,
     suggest_name,
+    write_field,
 )
 from awqscope.app.dashboard.jobs.runs import Jobs
-from awqscope.app.dashboard.pages.fields import FOLDED, SHOWN, WORDS
+from awqscope.app.dashboard.pages.fields import FOLDED, SHOWN
 from awqscope.app.dashboard.server import create_app
 from awqscope.app.store import Store, UnknownRunError
-from awqscope.diagnose.runs.compare_spec import CompareSpec
+from awqscope.diagnose.options.execution import Execution
+from awqscope.diagnose.options.option import list_options
 from awqscope.diagnose.runs.directory import RunDirectory
-from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.runs.spec import AnySpec, CompareSpec, RunSpec
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.recipes.recipe import Recipe, RecipeUnit
+from tests.help.requested import request_for, run_request
 
 MakeModel = Callable[..., Path]
 LOCAL = decide_access("127.0.0.1", allow_remote=False, token=None, names=(), read_only=False)
 READ_ONLY = decide_access("127.0.0.1", allow_remote=False, token=None, names=(), read_only=True)
 PRINTABLE = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=30)
+FLAGS = ("symmetric", "whole_blocks")
 NAMES = st.text(string.ascii_letters + string.digits + "_", min_size=1, max_size=20)
-SPEC = RunSpec("models/m", "a.txt", "b.txt", keep_fp16=("1.o",), seq_len=64, windows=4)
+SPEC = RunSpec(
+    model="models/m", calib="a.txt", valid="b.txt", keep_fp16=("1.o",), seq_len=64, windows=4
+)
 
 
 def parse(command: list[str]) -> tuple[RunSpec, Path]:
@@ -87,7 +90,7 @@ def test_a_value_never_becomes_an_option(
     numbers: tuple[int | None, int],
     z: float,
 ) -> None:
-    request = RunRequest(
+    request = run_request(
         model=model,
         name=name,
         calib=calib,
@@ -106,7 +109,22 @@ def test_a_value_never_becomes_an_option(
 
 @pytest.mark.parametrize(
     "spec",
-    [SPEC, RunSpec("m", "c", "v", 3, 6, -1, True, z=2.5, delta_ppl=0.1, top_k=2, max_memory=12345)],
+    [
+        SPEC,
+        RunSpec(
+            model="m",
+            calib="c",
+            valid="v",
+            bits=3,
+            rescue_bits=6,
+            group_size=-1,
+            symmetric=True,
+            z=2.5,
+            delta_ppl=0.1,
+            top_k=2,
+            max_memory=12345,
+        ),
+    ],
 )
 def test_resuming_asks_for_the_same_run(spec: RunSpec, tmp_path: Path) -> None:
     command = resume_command(json.loads(json.dumps(spec.to_json())), tmp_path / "run")
@@ -114,11 +132,11 @@ def test_resuming_asks_for_the_same_run(spec: RunSpec, tmp_path: Path) -> None:
 
 
 def test_a_run_on_several_texts_is_resumed_and_taken_as_a_model(tmp_path: Path) -> None:
-    spec = RunSpec("m", "c", ("v", "--seed=9"), seed=3)
+    spec = RunSpec(model="m", calib="c", valid=("v", "--seed=9"), seed=3)
     stored = json.loads(json.dumps(spec.to_json()))
     assert RunSpec.from_json(stored) == spec
     assert parse(resume_command(stored, tmp_path / "run")) == (spec, tmp_path / "run")
-    assert request_like(stored).valid == ("v", "--seed=9")
+    assert request_like(stored).value("valid") == ("v", "--seed=9")
     assert request_like(stored).to_spec() == spec
 
 
@@ -128,7 +146,7 @@ def test_a_run_of_another_version_is_not_resumed() -> None:
 
 
 def test_defaults_are_those_of_the_command_line() -> None:
-    request = RunRequest(model="m", name="n")
+    request = run_request(model="m", name="n")
     bare = [*processes.PYTHON, "run", "--out=runs/n", "--", "m"]
     assert parse(bare) == parse(run_command(request, Path("runs")))
 
@@ -143,10 +161,12 @@ def good(make_model: MakeModel, text_file: Path) -> dict[str, Any]:
 
 
 def test_a_good_request_has_no_problems(good: dict[str, Any]) -> None:
-    request, problems = read_request(good)
-    assert (problems, check_request(request, {"other"})) == ({}, {})
-    assert request.group_size == 64
-    on_the_hub = RunRequest(model="org/Model-7B", name="x")
+    request = read_request(good, RunSpec)
+    assert check_request(request, {"other"}) == {}
+    spec = request.to_spec()
+    assert isinstance(spec, RunSpec)
+    assert (spec.group_size, spec.valid) == (64, (good["valid"],))
+    on_the_hub = run_request(model="org/Model-7B", name="x")
     assert check_request(on_the_hub, set()) == {}
 
 
@@ -173,12 +193,14 @@ def test_a_good_request_has_no_problems(good: dict[str, Any]) -> None:
         ("group_size", 48, "Choose 32, 64, 128"),
         ("seq_len", 1, "Give at least 2"),
         ("seq_len", 4096, "The model has 128 positions"),
-        ("windows", 2.5, "Give a whole number"),
-        ("windows", "many", "Give a whole number"),
+        ("windows", 2.5, "2.5 is no whole number: give a whole number"),
+        ("windows", "many", "many is no whole number: give a whole number"),
+        ("windows", 10**10, "too large"),
+        ("workers", "1.5", "is no whole number"),
         ("calib_windows", 0, "Give at least 1"),
         ("seed", -1, "Give at least 0"),
         ("seed", 10**30, "too large"),
-        ("z", "nan", "Give a number"),
+        ("z", "nan", "nan is no number: give a number"),
         ("keep_fp16", "3.down, down", "'down' is no unit"),
         ("keep_fp16", "9.down", "the model has no unit '9.down'"),
         ("max_memory", "lots", "is no amount of memory"),
@@ -187,8 +209,7 @@ def test_a_good_request_has_no_problems(good: dict[str, Any]) -> None:
 def test_bad_fields_are_named(
     field: str, value: Any, said: str | None, good: dict[str, Any]
 ) -> None:
-    request, problems = read_request({**good, field: value})
-    problems = {**check_request(request, {"taken"}), **problems}
+    problems = check_request(read_request({**good, field: value}, RunSpec), {"taken"})
     if said is None:
         assert field not in problems
     else:
@@ -198,7 +219,7 @@ def test_bad_fields_are_named(
 
 def test_models_that_no_run_could_use(tmp_path: Path) -> None:
     def said() -> str:
-        return check_request(RunRequest(model=str(tmp_path), name="x"), set()).get("model", "")
+        return check_request(run_request(model=str(tmp_path), name="x"), set()).get("model", "")
 
     assert "no config.json" in said()
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
@@ -215,27 +236,27 @@ def test_models_that_no_run_could_use(tmp_path: Path) -> None:
     assert said() == ""
 
 
-COMPARED = CompareSpec("models/m", "c", ("a.txt", "--seed=2"), windows=3, z=2.5)
+COMPARED = CompareSpec(
+    reference="models/m", candidate="c", valid=("a.txt", "--seed=2"), windows=3, z=2.5
+)
 
 
 @pytest.mark.parametrize("spec", [SPEC, COMPARED], ids=["run", "compare"])
 def test_the_fields_of_a_form_hold_all_of_a_run(spec: Any, tmp_path: Path) -> None:
     """A run like one, read back from the fields that it fills in, is that one."""
     request = request_like(json.loads(json.dumps(spec.to_json())), {"workers": 2, "device": "cpu"})
-    kind = type(request)
     shown = {
-        key: requests.write_field(value)
-        if key in requests.FLAGS
-        else str(requests.write_field(value))
-        for key, value in dataclasses.asdict(request).items()
+        key: value if (value := write_field(option, request.value(key))) is False else str(value)
+        for key, option in list_fields(request.kind).items()
     }
-    assert read_request(shown, kind) == (request, {})
+    again = read_request(shown, request.kind)
+    assert (again.to_spec(), again.to_execution()) == (spec, request.to_execution())
     assert request.to_spec() == spec
-    command = run_command(request, tmp_path)
+    command = run_command(again, tmp_path)
     assert {"--device=cpu", "--workers=2"} <= set(command)
     # Widths, texts and all, whatever the command makes of them: nothing else is said.
-    again = spec_command(spec, tmp_path / request.name, "cpu", 2)
-    assert command == again
+    how = Execution(device="cpu", workers=2)
+    assert command == spec_command(spec, tmp_path / request.name, how)
 
 
 @pytest.mark.parametrize(
@@ -251,9 +272,9 @@ def test_the_fields_of_a_form_hold_all_of_a_run(spec: Any, tmp_path: Path) -> No
 )
 def test_bad_fields_of_a_comparison(changes: dict[str, Any], field: str, text_file: Path) -> None:
     good = {"reference": "org/m", "candidate": "org/c", "name": "x", "valid": str(text_file)}
-    request, problems = read_request({**good, **changes}, CompareRequest)
-    assert set({**check_request(request, set()), **problems}) == {field}
-    assert check_request(read_request(good, CompareRequest)[0], set()) == {}
+    request = read_request({**good, **changes}, CompareSpec)
+    assert set(check_request(request, set())) == {field}
+    assert check_request(read_request(good, CompareSpec), set()) == {}
 
 
 def test_names_and_likeness() -> None:
@@ -262,18 +283,17 @@ def test_names_and_likeness() -> None:
     request = request_like({**SPEC.to_json(), "invented": 1})
     assert request.name == ""
     assert request.to_spec() == SPEC
-    assert set(list_whole(RunRequest)) >= {"bits", "seed", "workers"}
-    assert request.max_memory == "8GiB"
+    field = list_fields(RunSpec)["max_memory"]
+    assert write_field(field, request.value("max_memory")) == "8GiB"
 
 
 @pytest.mark.parametrize("kind", KINDS.values())
-def test_the_form_has_every_option(kind: type[RunRequest] | type[CompareRequest]) -> None:
+def test_the_form_has_every_option(kind: type[AnySpec]) -> None:
     shown = [key for _, keys in (*SHOWN[kind], *FOLDED[kind]) for key in keys]
     assert sorted(shown) == sorted(list_fields(kind))
-    assert set(shown) <= set(WORDS)
-    held = {field.name for field in dataclasses.fields(type(kind(**NEEDED[kind]).to_spec()))}
-    # What a page does not ask for: code is not run from here, chunks follow from memory.
-    assert held - set(shown) == {"chunk_windows", "trust_remote_code"}
+    options = list_options(kind, Execution).keys()
+    assert options - set(shown) == LEFT_OUT.keys()
+    assert all(option.shown.label and option.hint for option in list_fields(kind).values())
 
 
 def wait_for(what: Callable[[], Any]) -> Any:
@@ -286,7 +306,7 @@ def wait_for(what: Callable[[], Any]) -> Any:
 def test_start_cancel_and_resume(good: dict[str, Any], tmp_path: Path) -> None:
     store = Store(tmp_path)
     mine = Jobs(store)
-    request, _ = read_request(good)
+    request = read_request(good, RunSpec)
     assert mine.start(request) == "mine"
     with pytest.raises(RefusedError) as refused:
         mine.start(request)
@@ -349,10 +369,6 @@ def test_only_runs_of_the_listing_are_touched(tmp_path: Path) -> None:
     assert not mine.is_alive("../../secret")
 
 
-NEEDED: dict[Any, Any] = {
-    RunRequest: {"model": "m"},
-    CompareRequest: {"reference": "m", "candidate": "c"},
-}
 RECORD = {
     "model": "m",
     "spec": SPEC.to_json(),
@@ -501,16 +517,16 @@ def test_requests_of_other_sites_are_refused(tmp_path: Path) -> None:
 def test_requests_with_problems_start_nothing(tmp_path: Path) -> None:
     mine = Jobs(Store(tmp_path))
     with pytest.raises(RefusedError):
-        mine.start(RunRequest(model="/no/such", name="x"))
+        mine.start(run_request(model="/no/such", name="x"))
     with pytest.raises(RefusedError):
-        mine.start(RunRequest(model="org/m", name="x"), {"seed": "Give a whole number"})
+        mine.start(run_request(model="org/m", name="x", seed="0.5"))
     assert list(tmp_path.iterdir()) == []
 
 
 def press_start(client: FlaskClient, app: Any, values: dict[str, Any]) -> Any:
     """The answer to the form's button where its fields show these values."""
     name = next(name for name in app.callback_map if "new-said" in name)
-    ids = [{"type": "new", "field": key} for key in values if key not in requests.FLAGS]
+    ids = [{"type": "new", "field": key} for key in values if key not in FLAGS]
     parts = [part.rsplit(".", 1) for part in name.strip(".").split("...")]
     targets = [
         [{"id": i, "property": "error"} for i in ids]
@@ -531,8 +547,9 @@ def press_start(client: FlaskClient, app: Any, values: dict[str, Any]) -> Any:
 
 def shown_values(kind: type[Any], **changes: str) -> dict[str, Any]:
     """What the fields of a fresh form show, as a page reads them, with changes."""
-    values = {key: requests.write_field(value) for key, value in list_fields(kind).items()}
-    return {k: v if k in requests.FLAGS else str(v) for k, v in {**values, **changes}.items()}
+    fields = list_fields(kind)
+    values = {key: write_field(fields[key], request_for(kind).value(key)) for key in fields}
+    return {k: v if k in FLAGS else str(v) for k, v in {**values, **changes}.items()}
 
 
 def test_the_form_names_its_bad_fields_or_leads_to_the_run(
@@ -541,12 +558,12 @@ def test_the_form_names_its_bad_fields_or_leads_to_the_run(
     monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", ""))
     app = create_app(Store(tmp_path), LOCAL)
     client = app.server.test_client()
-    values = shown_values(RunRequest, model="org/m")
+    values = shown_values(RunSpec, model="org/m")
     answer = press_start(client, app, {**values, "windows": "1", "seed": "0.5"})
     errors = {key: found["error"] for key, found in answer.items() if found.get("error")}
     assert {json.loads(key)["field"]: said for key, said in errors.items()} == {
         "windows": "1 is too small: give at least 2",
-        "seed": "Give a whole number",
+        "seed": "0.5 is no whole number: give a whole number",
     }
     assert answer["new-more"] == {"open": True}
     assert "Windows, Seed" in answer["new-said"]["children"]
@@ -562,7 +579,7 @@ def test_a_process_that_fails_at_once_leaves_its_words(
     program = "import sys; sys.exit('awqscope: the hub has no such model')"
     monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", program))
     mine = Jobs(Store(tmp_path))
-    mine.start(RunRequest(model="org/m", name="gone"))
+    mine.start(run_request(model="org/m", name="gone"))
     wait_for(lambda: not mine.is_alive("gone"))
     assert mine.log_tail("gone").splitlines()[-1] == "awqscope: the hub has no such model"
     app = create_app(Store(tmp_path), LOCAL)
@@ -570,5 +587,5 @@ def test_a_process_that_fails_at_once_leaves_its_words(
     answer = call(app.server.test_client(), app, "page.children", address).json["response"]
     assert "It did not begin" in json.dumps(answer["page"])
     assert "The hub has no such model." in json.dumps(answer["page"])
-    assert mine.start(RunRequest(model="org/m", name="gone")) == "gone", "the name is free again"
+    assert mine.start(run_request(model="org/m", name="gone")) == "gone", "the name is free again"
     wait_for(lambda: not mine.is_alive("gone"))

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from awqscope.app.dashboard.jobs import processes
-from awqscope.app.dashboard.jobs.requests import CompareRequest, RunRequest
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.jobs.starts import LOGS, find_pending, list_pending
 from awqscope.app.dashboard.pages.runs import UNBEGUN, list_rows
@@ -18,6 +17,7 @@ from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.mixedprec.errors import InputError
 from tests.app.dashboard.jobs.test_runs import LOCAL, READ_ONLY, RECORD, call, create_app, wait_for
 from tests.app.dashboard.test_server import find_links, find_type, make_client, read_text, show
+from tests.help.requested import compare_request, run_request
 
 WAITS = "import time; print('opening', flush=True); time.sleep(120)"
 # Takes its time to end when it is asked to: until a file of that name is there.
@@ -44,7 +44,7 @@ BEGINS = (
 def start(root: Path, program: str, monkeypatch: pytest.MonkeyPatch, name: str = "mine") -> Jobs:
     monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", program))
     jobs = Jobs(Store(root))
-    jobs.start(RunRequest(model="org/m", name=name, windows=7, device="cpu", workers=2))
+    jobs.start(run_request(model="org/m", name=name, windows=7, device="cpu", workers=2))
     return jobs
 
 
@@ -115,7 +115,7 @@ def test_a_dismissed_start_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert answer["sideUpdate"]["runs-grid"] == {"rowData": []}
     assert answer["response"]["live"] == {"disabled": True}
     assert list_pending(tmp_path) == []
-    assert jobs.start(RunRequest(model="org/m", name="mine")) == "mine"
+    assert jobs.start(run_request(model="org/m", name="mine")) == "mine"
     wait_for(lambda: not jobs.is_alive("mine"))
     assert "runs-said" not in " ".join(create_app(Store(tmp_path), READ_ONLY).callback_map)
 
@@ -173,7 +173,7 @@ def test_notes_of_others_are_left_alone(tmp_path: Path) -> None:
 def test_a_comparison_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", WAITS))
     jobs = Jobs(Store(tmp_path))
-    assert jobs.start(CompareRequest(reference="org/m", candidate="org/m-GPTQ")) == "m-GPTQ"
+    assert jobs.start(compare_request(reference="org/m", candidate="org/m-GPTQ")) == "m-GPTQ"
     assert jobs.log_tail("m-GPTQ").startswith("$ awqscope compare --valid=wikitext2:test --out=")
     assert jobs.log_tail("m-GPTQ").splitlines()[0].endswith("/m-GPTQ -- org/m org/m-GPTQ")
     jobs.cancel("m-GPTQ")

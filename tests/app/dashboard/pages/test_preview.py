@@ -16,7 +16,6 @@ from awqscope.app import cli
 from awqscope.app.dashboard.jobs import processes
 from awqscope.app.dashboard.jobs.plans import Planned, Plans
 from awqscope.app.dashboard.jobs.processes import run_command, write_command
-from awqscope.app.dashboard.jobs.requests import CompareRequest, RunRequest
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.pages.preview import foretell, preview, show_plan, write_plan
 from awqscope.app.dashboard.server import create_app
@@ -24,6 +23,7 @@ from awqscope.app.store import Store
 from awqscope.diagnose.runs.spec import RunSpec
 from tests.app.dashboard.jobs.test_runs import LOCAL, call, shown_values, wait_for
 from tests.app.dashboard.test_server import read_text
+from tests.help.requested import compare_request, run_request
 
 MakeModel = Callable[..., Path]
 
@@ -42,8 +42,8 @@ def test_the_command_shown_is_the_one_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = Jobs(Store(tmp_path))
-    request = RunRequest(model="org/my model".replace(" ", "-"), bits=3, seed=5)
-    shown = read_parts(preview(jobs, request, {}))
+    request = run_request(model="org/my model".replace(" ", "-"), bits=3, seed=5)
+    shown = read_parts(preview(jobs, request))
     monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", ""))
     name = jobs.start(request)
     started = jobs.log_tail(name).splitlines()[0].removeprefix("$ ")
@@ -54,8 +54,12 @@ def test_the_command_shown_is_the_one_started(
 
 def test_what_stands_in_the_way_is_said(tmp_path: Path) -> None:
     jobs = Jobs(Store(tmp_path))
-    shown = read_parts(preview(jobs, RunRequest(calib="none.txt"), {"seed": "Give a whole number"}))
-    for said in ("Model: A model is needed", "Calibration text: There is no file", "Seed: Give a"):
+    shown = read_parts(preview(jobs, run_request(calib="none.txt", seed="0.5")))
+    for said in (
+        "Model: A model is needed",
+        "Calibration text: There is no file",
+        "Seed: 0.5 is no whole number",
+    ):
         assert said in shown
     assert "Name of the run" not in shown, "it is made from the model's"
     assert "awqscope run" not in shown
@@ -63,15 +67,17 @@ def test_what_stands_in_the_way_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("bits", "rescue", "odd"), [(3, 8, 3), (4, 6, 6), (5, 8, 5), (4, 8, None)])
 def test_whether_there_will_be_a_checkpoint(bits: int, rescue: int, odd: int | None) -> None:
-    said = " ".join(foretell(RunRequest(model="m", bits=bits, rescue_bits=rescue), "out"))
-    spec = RunSpec("m", "c", "v", bits, rescue)
+    said = " ".join(foretell(run_request(model="m", bits=bits, rescue_bits=rescue), "out"))
+    spec = RunSpec(model="m", calib="c", valid="v", bits=bits, rescue_bits=rescue)
     if odd is None:
         assert spec.no_checkpoint is None
         assert "out/checkpoint" in said
     else:
         assert spec.no_checkpoint == f"no server loads checkpoints with {odd}-bit layers"
         assert f"No checkpoint will be written: {spec.no_checkpoint}." in said
-    assert "no checkpoint is written" in " ".join(foretell(CompareRequest("m", "c"), "out"))
+    assert "no checkpoint is written" in " ".join(
+        foretell(compare_request(reference="m", candidate="c"), "out")
+    )
 
 
 @pytest.mark.parametrize("bits", [4, 5])
@@ -146,7 +152,7 @@ def test_the_button_asks_for_the_plan_of_what_is_shown(
     monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", program))
     app = create_app(Store(tmp_path), LOCAL)
     client = app.server.test_client()
-    asked = {"values": shown_values(RunRequest, model="org/m"), "path": "/new", "search": ""}
+    asked = {"values": shown_values(RunSpec, model="org/m"), "path": "/new", "search": ""}
     first = call(client, app, "new-preview", {"plan-asked.data": asked}).json["response"]
     assert first["plan-tick"] == {"disabled": False}
     name = next(iter(first["new-plan"]))
@@ -159,14 +165,14 @@ def test_the_button_asks_for_the_plan_of_what_is_shown(
     done = wait_for(look)
     assert "About 2 min" in read_text(done["new-plan"][name])
     # Nothing to plan where nothing could be started.
-    bad = {**asked, "values": shown_values(RunRequest)}
+    bad = {**asked, "values": shown_values(RunSpec)}
     none = call(client, app, "new-preview", {"plan-asked.data": bad}).json["response"]
     assert none["plan-tick"] == {"disabled": True}
     assert "It cannot be started yet." in read_text(next(iter(none["new-preview"].values())))
 
 
 def test_a_command_is_written_as_it_is_typed() -> None:
-    request = RunRequest(model="a b;c", name="x", valid=("one two.txt", "-v"))
+    request = run_request(model="a b;c", name="x", valid=("one two.txt", "-v"))
     line = write_command(run_command(request, Path("runs")))
     wanted = ["awqscope", "run", "--calib=wikitext2:train", "--valid=one two.txt", "--valid=-v"]
     assert shlex.split(line) == [*wanted, "--out=runs/x", "--", "a b;c"]

@@ -1,0 +1,38 @@
+"""Amounts of memory as people type them."""
+
+import re
+from typing import Any
+
+from awqscope.mixedprec.errors import InputError
+
+GIB = 2**30
+POWERS = ("", "K", "M", "G", "T")
+
+
+def parse_bytes(text: str, what: str = "amount of memory") -> int:
+    """Read `8GiB`, `4.97 MB`, or a number of bytes, with commas between thousands or without.
+    InputError for anything else. what: as which it is refused.
+
+    pydantic's ByteSize takes neither commas nor `bytes`, and leaves out what follows a size.
+    """
+    number = r"(\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?)"
+    match = re.fullmatch(
+        number + r"\s*([KMGT]?)(i?)(?:B|bytes)?", text.strip(), re.IGNORECASE | re.ASCII
+    )
+    if not match:
+        raise InputError(f"{text!r} is no {what}", "give it like 8GiB or 500MB")
+    count, unit, binary = match.groups()
+    return int(
+        float(count.replace(",", "")) * (1024 if binary else 1000) ** POWERS.index(unit.upper())
+    )
+
+
+def read_bytes(given: Any) -> Any:
+    """The bytes of an amount that is typed; anything else as it is."""
+    return parse_bytes(given) if isinstance(given, str) else given
+
+
+def write_bytes(count: int) -> str:
+    """An amount of memory as `parse_bytes` reads it."""
+    gib, rest = divmod(count, 2**30)
+    return str(count) if rest else f"{gib}GiB"
