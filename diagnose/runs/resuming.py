@@ -8,22 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from awqscope.diagnose.runs.compare_spec import CompareSpec
+from awqscope.diagnose.runs.record import AnyRecord, AnySpec
 from awqscope.diagnose.runs.spec import RunSpec
-from awqscope.mixedprec.errors import InputError
 
 MODELS = ("model", "reference", "candidate")
 PATHS = (*MODELS, "calib", "valid")
 
 
-def read_spec(stored: Mapping[str, Any]) -> RunSpec | CompareSpec:
-    """The spec of a record. InputError for one of another version."""
+def read_spec(stored: Mapping[str, Any]) -> AnySpec:
+    """The spec that is stored as JSON. InputError for one of another version."""
     kind = CompareSpec if "candidate" in stored else RunSpec
     return kind.from_json(dict(stored))
 
 
-def spec_arguments(
-    spec: RunSpec | CompareSpec, out: Path, *, leave_out_defaults: bool = False
-) -> list[str]:
+def spec_arguments(spec: AnySpec, out: Path, *, leave_out_defaults: bool = False) -> list[str]:
     """`run` or `compare` with the options of a spec. A value is never an argument of its own, so
     that none can be taken for an option."""
     command = "compare" if isinstance(spec, CompareSpec) else "run"
@@ -45,28 +43,24 @@ def spec_arguments(
     return [command, *options, f"--out={out}", "--", *models]
 
 
-def write_resuming(record: Mapping[str, Any], out: Path) -> str | None:
-    """The command, to be pasted into a shell, that continues the run in `out`; None for a record
-    of another version. It begins with a `cd` where the record's paths are relative to elsewhere."""
-    try:
-        spec = read_spec(record["spec"])
-    except (InputError, LookupError, TypeError, ValueError):
-        return None
-    began = record.get("directory")
+def write_resuming(record: AnyRecord, out: Path) -> str:
+    """The command, to be pasted into a shell, that continues the run in `out`. It begins with a
+    `cd` where the record's paths are relative to elsewhere."""
+    spec, began = record.spec, record.directory
     moves = (
-        isinstance(began, str)
+        began is not None
         and os.path.realpath(began) != os.path.realpath(os.getcwd())
         and any(_is_relative(began, name) for name in _list_paths(spec))
     )
     words = spec_arguments(spec, out.absolute() if moves else out, leave_out_defaults=True)
-    if record.get("device"):
+    if record.device:
         # The kind of device that it was begun on; where there are GPUs `auto` could choose another.
-        words.insert(1, f"--device={record['device']}")
+        words.insert(1, f"--device={record.device}")
     command = shlex.join(["awqscope", *words])
     return f"cd {shlex.quote(str(began))} && {command}" if moves else command
 
 
-def _list_paths(spec: RunSpec | CompareSpec) -> list[str]:
+def _list_paths(spec: AnySpec) -> list[str]:
     found: list[str] = []
     for key, value in asdict(spec).items():
         if key in PATHS:

@@ -12,18 +12,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 from awqscope.app.dashboard.jobs.requests import Request
 from awqscope.app.store import read_tail
 from awqscope.app.words.numbers import begin_sentence
 from awqscope.diagnose.runs.compare_spec import CompareSpec
 from awqscope.diagnose.runs.directory import take_lock
-from awqscope.diagnose.runs.resuming import read_spec, spec_arguments
+from awqscope.diagnose.runs.resuming import spec_arguments
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.mixedprec.errors import InputError
 
@@ -47,12 +46,6 @@ def plan_command(request: Request, root: Path) -> list[str]:
     command = run_command(request, root)
     at = command.index("--")
     return [*command[:at], "--plan", "--json", *command[at:]]
-
-
-def resume_command(spec: Mapping[str, Any], out: Path, device: str | None = None) -> list[str]:
-    """The command that continues the run in `out`, from its record's spec, on the kind of device
-    that it was begun on. InputError for a record of another version."""
-    return spec_command(read_spec(spec), out, device or "auto")
 
 
 def write_command(command: Sequence[str]) -> str:
