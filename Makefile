@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TARGETS := .venv-targets
 SERVING := .venv-serving
 
-.PHONY: demo test check lint bench bench-others soak test-slow test-browser test-faults test-targets
+.PHONY: demo test check lint schema bench bench-others soak test-slow test-browser test-faults test-targets
 .PHONY: test-serving test-ray clean
 
 demo: $(READY)
@@ -22,6 +22,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The layout of run.json for other tools, written from the models that hold it.
+schema: $(READY)
+	$(BIN)/python -m awqscope.diagnose.runs.record > reports/run.schema.json
 
 bench: $(READY)
 	$(BIN)/python -m examples.benchmarks.search

@@ -34,7 +34,8 @@ from awqscope.diagnose.gate.evidence import TokenEvidence, read_finished, read_t
 from awqscope.diagnose.gate.findings import Missing
 from awqscope.diagnose.gate.paired import Pair, Side, read_pair
 from awqscope.diagnose.gate.shares import Cost, read_block_costs
-from awqscope.diagnose.runs.directory import RunDirectory, is_comparison
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.record import AnyRecord
 from awqscope.diagnose.runs.scores import read_scores, read_squared_errors
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.untrusted import read_json
@@ -51,31 +52,6 @@ TAIL_BYTES = 20_000
 WHOLE_TEXT = TokenQuestion()
 # Python objects take several times what Arrow or JSON do.
 OBJECTS = 8
-# What every page takes for granted in run.json; the others from the first measurement on.
-ENTRIES: Mapping[str, Any] = {
-    "state": str,
-    "created": str,
-    "model": str,
-    "spec": dict,
-    "source": dict,
-    "stages": dict,
-    "headline": dict,
-    "error": (dict, type(None)),
-    "directory": (str, type(None)),
-}
-MEASURED: Mapping[str, Any] = {"ppl_definition": dict, "versions": dict}
-SEARCHED: Mapping[str, Any] = {"calibration": dict}
-COMPARED: Mapping[str, Any] = {"candidate": dict}
-HEADLINE: Mapping[str, Any] = {
-    "ppl": dict,
-    "delta_ppl": dict,
-    "kl": dict,
-    "kl_interval": dict,
-    "bytes": dict,
-    "top1_agreement": dict,
-    "flagged": list,
-}
-
 # What every prompt of an explanation has.
 EXPLAINED = frozenset(field.name for field in fields(Explanation))
 
@@ -93,7 +69,7 @@ class RunSummary:
 
     name: str
     state: str
-    record: Mapping[str, Any] | None
+    record: AnyRecord | None
     error: str = ""
     remedy: str = ""
 
@@ -128,7 +104,7 @@ class Store:
     def list_runs(self) -> list[RunSummary]:
         """Every run, newest first; damaged ones last."""
         found = [self._summarise(path) for path in self._paths()]
-        found.sort(key=lambda run: run.record["created"] if run.record else "", reverse=True)
+        found.sort(key=lambda run: run.record.created if run.record else "", reverse=True)
         return found
 
     def summary(self, name: str) -> RunSummary:
@@ -280,7 +256,7 @@ class Store:
         run = self.find(name)
         record = read_finished(run)
         # The same tokens are judged by what run.json says of them.
-        what = f"gate {subject} {record.get('updated')}"
+        what = f"gate {subject} {record.updated}"
         path = run.path / "tokens.parquet"
         return self._keep(path, what, lambda: read_token_evidence(run, record, subject))
 
@@ -288,7 +264,7 @@ class Store:
         """What each block costs in one model of a run, by the name its files have for it."""
         run = self.find(name)
         record = run.read()
-        what = f"costs {model} {record.get('updated')}"
+        what = f"costs {model} {record.updated}"
         read = partial(read_block_costs, run, record, model)
         missing = Missing("the run has no blocks.parquet")
         return self._keep(run.path / "blocks.parquet", what, read) or missing
@@ -299,7 +275,7 @@ class Store:
         first, second = (side.run.path / "tokens.parquet" for side in (a, b))
         if not (first.exists() and second.exists()):
             return read()
-        stamps = [second.stat().st_mtime_ns, *(side.record.get("updated") for side in (a, b))]
+        stamps = [second.stat().st_mtime_ns, *(side.record.updated for side in (a, b))]
         return self._keep(first, f"{a.model} beside {b.model} of {second} {stamps}", read)
 
     def progress(self, name: str) -> Progress | None:
@@ -328,14 +304,12 @@ class Store:
     def _summarise(self, path: Path) -> RunSummary:
         try:
             run = RunDirectory(path)
-            record = run.look(lambda: self._keep(path / "run.json", "record", run.read) or {})
+            record = run.look(
+                lambda: self._keep(path / "run.json", "record", run.read) or run.read()
+            )
         except InputError as error:
             return RunSummary(path.name, "damaged", None, error.what, error.remedy)
-        fault = _find_fault(record)
-        if fault:
-            said = f"{path / 'run.json'} has no usable {fault!r}"
-            return RunSummary(path.name, "damaged", None, said, "run it again elsewhere")
-        return RunSummary(path.name, record["state"], record)
+        return RunSummary(path.name, record.state, record)
 
     def _keep(self, path: Path, what: str, read: Callable[[], Any]) -> Any:
         """What `read` gives, from memory while the file is as it was; None if there is no file.
@@ -360,20 +334,6 @@ class Store:
             while len(self._kept) > 1 and (len(self._kept) > KEPT or self._weight > KEPT_BYTES):
                 self._weight -= self._kept.popitem(last=False)[1][2]
         return found
-
-
-def _find_fault(record: Mapping[str, Any]) -> str | None:
-    """The first entry of run.json that is missing or of a wrong kind."""
-    wanted = [(record, ENTRIES)]
-    headline = record.get("headline")
-    if isinstance(headline, dict) and "kl" in headline:
-        kind = COMPARED if is_comparison(record) else SEARCHED
-        wanted += [(record, MEASURED), (record, kind), (headline, HEADLINE)]
-    for entries, kinds in wanted:
-        for entry, kind in kinds.items():
-            if not isinstance(entries.get(entry), kind):
-                return entry
-    return None if record["state"] in ("running", "stopped", "failed", "done") else "state"
 
 
 def _weigh(found: Any, size: int) -> int:

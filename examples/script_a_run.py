@@ -22,7 +22,7 @@ def main(model: str, text: str, out: str) -> None:
         )
     recipe = load_recipe(run.path / "recipe.json")
     print("promoted:", [name for name, bits in recipe.bits.items() if bits != spec.bits])
-    print("recovered:", run.read()["headline"]["recovered"])
+    print("recovered:", run.read_searched().measured.recovered)
 
 
 if __name__ == "__main__":

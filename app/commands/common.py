@@ -5,7 +5,7 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +19,7 @@ from awqscope.mixedprec.files.shortage import explain_shortage
 
 if TYPE_CHECKING:
     from awqscope.diagnose.machine.tasks import Placement
+    from awqscope.diagnose.runs.record import AnyRecord
 
 INPUT_ERROR = 2
 UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
@@ -176,12 +177,11 @@ def warn_of_code(trusted: bool, model: str) -> None:
         sys.stderr.write(f"awqscope: Python that comes with {model} is trusted and will be run\n")
 
 
-def warn_of_type(record: Mapping[str, Any]) -> None:
+def warn_of_type(record: "AnyRecord") -> None:
     """Say on stderr what serving in the run's type is known to come to, if anything is against it:
     what is measured is in float32."""
-    from awqscope.app.words.verdict import describe_run_type
-    from awqscope.mixedprec.models.dtypes import write_type
+    from awqscope.app.words.verdict import write_run_type
 
-    said = write_type(describe_run_type(record))
+    said = write_run_type(record)
     if said:
         sys.stderr.write(f"awqscope: measured in float32. {said}\n")

@@ -114,7 +114,6 @@ def recipe(
     from awqscope.app.terminal.recipe import print_recipe
     from awqscope.diagnose.runs.directory import RunDirectory
     from awqscope.diagnose.runs.scores import read_scores, read_squared_errors
-    from awqscope.diagnose.runs.spec import RunSpec
     from awqscope.mixedprec.recipes.baselines import list_baselines
     from awqscope.mixedprec.recipes.recipe import recipe_json, save_recipe
     from awqscope.mixedprec.recipes.solver import limit_widths, unit_room
@@ -143,7 +142,7 @@ def recipe(
     if widths is not None and not asked:
         raise InputError("--widths is for a budget", "give --target-bits or another with it")
     run = RunDirectory(path)
-    spec = RunSpec.from_json(run.read_searched()["spec"])
+    record = run.read_searched()
     scores = read_scores(path, split_fused=split_fused)
     allowed = None if widths is None else _parse_widths(widths)
     if allowed is not None:
@@ -173,11 +172,11 @@ def recipe(
             **chosen.provenance,
             "run": run.path.resolve().name,
             "split_fused": split_fused,
-            "source_sha256": run.read()["source"]["hashes"],
+            "source_sha256": dict(record.source.hashes),
             "rivals": [asdict(contestant) for contestant in contestants],
         },
     )
-    warn_of_type(run.read())
+    warn_of_type(record)
     if verify:
         name = "-".join(f"{key}-{value:.15g}" for key, value in asked.items()) or "flagged"
         name += "" if allowed is None else f"-widths-{'-'.join(map(str, allowed))}"
@@ -187,7 +186,7 @@ def recipe(
     if emit:
         from awqscope.mixedprec.recipes.emitters import emit as write_dialect
 
-        text = write_dialect(emit, chosen, spec.schemes)
+        text = write_dialect(emit, chosen, record.spec.schemes)
     text = text.rstrip("\n") + "\n"
     if out not in (None, STDOUT):
         write_output(out, text)

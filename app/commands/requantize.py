@@ -62,10 +62,9 @@ def requantize(
     """
     from awqscope.app.terminal.progress import show_progress
     from awqscope.app.words.verdict import write_proof
+    from awqscope.diagnose.entries.served_type import describe_type
     from awqscope.diagnose.proof.prove import Subject
     from awqscope.diagnose.runs.directory import RunDirectory
-    from awqscope.diagnose.runs.spec import RunSpec
-    from awqscope.diagnose.runs.type_words import describe_type
     from awqscope.diagnose.stages.repair import PROOF_NAME, prove_checkpoint, write_model_card
     from awqscope.diagnose.trials.finished import open_source
     from awqscope.mixedprec.checkpoints.serving import write_serving
@@ -76,7 +75,7 @@ def requantize(
 
     budget = None if max_memory is None else parse_bytes(max_memory)
     found = RunDirectory(path)
-    spec = RunSpec.from_json(found.read_searched()["spec"])
+    spec = found.read_searched().spec
     if not found.is_done("search"):
         raise InputError(f"{path} has not finished its AWQ search", found.how_to_finish())
     if out.exists():
@@ -117,7 +116,9 @@ def requantize(
         if prove:
             subject = Subject(str(source.path), recipe, out, dtype)
             proof = prove_checkpoint(found, subject, on_progress, budget)
-        kind = describe_type(name_dtype(served_dtype(source, fmt)), found.read()["headline"], proof)
+        headline = found.read_searched().headline
+        largest = None if headline is None else headline.find_largest()
+        kind = describe_type(name_dtype(served_dtype(source, fmt)), largest, proof).to_json()
         served = {**written.serving.to_json(), "type": kind}
         write_model_card(
             found,

@@ -74,5 +74,6 @@ def carry_out(spec: Any, out: Path, as_json: bool, placement: Any) -> None:
         run = run_pipeline(spec, out, on_progress, placement, on_plan, show_note)
     sys.stderr.write(f"done in {time.monotonic() - began:.0f} s\n")
     print_run(run.path, as_json)
-    if run.read()["headline"].get("proved") is False:
+    headline = run.read_searched().headline
+    if headline is not None and headline.proved is False:
         raise typer.Exit(1)

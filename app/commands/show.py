@@ -33,7 +33,7 @@ def print_run(path: Path, as_json: bool) -> None:
     run = RunDirectory(path)
     if as_json:
         with reads_run(path):
-            headline = run.read()["headline"]
+            headline = run.read().to_json()["headline"]
         print(json.dumps(headline, indent=2))
         return
     width = None if sys.stdout.isatty() else 150

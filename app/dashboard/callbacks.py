@@ -14,6 +14,7 @@ from awqscope.app.dashboard.pages.recipe_points import best_at_size
 from awqscope.app.dashboard.urls import METRICS, Page, link, query, read_address
 from awqscope.app.store import Store, UnknownRunError
 from awqscope.app.words.predict import predict, unit_table, widths_of, write_changes
+from awqscope.diagnose.runs.record import Record
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.recipes.recipe import change_recipe
 
@@ -64,14 +65,15 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
     @while_it_lasts
     def redraw_site(site: str, path: str) -> Any:
         page = read_address(path, "")
+        record = store.summary(page.run).record
         rows = [
             row
             for row in store.table(page.run, "activations")
             if row["block"] == page.block and row["site"] == site
         ]
-        return (
-            block.activation_cards(store, page.run, page.block, site, rows) if rows else no_update
-        )
+        if record is None or not rows:
+            return no_update
+        return block.activation_cards(store, page.run, record, page.block, site, rows)
 
     @app.callback(
         Output("url", "href", allow_duplicate=True),
@@ -192,7 +194,7 @@ def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
     def follow_grid(_changed: Any, _rows: Any, rows: Sequence[Mapping[str, Any]], path: str) -> Any:
         name = read_address(path, "").run
         record, own = store.summary(name).record, store.recipe(name)
-        if record is None or own is None:
+        if not isinstance(record, Record) or own is None:
             return no_update, no_update, no_update
         units = unit_table(store.table(name, "units"))
         allowed = widths_of(units)
@@ -204,8 +206,8 @@ def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
         mine = predict(record, units, widths)
         run = store.summary(name)
         made = recipe.made_recipes(store, jobs, run) if jobs is not None else []
-        points = recipe.known_points(store, run, made)
-        changed = sum(width != record["spec"]["bits"] for width in widths.values())
+        points = recipe.known_points(store, name, record, made)
+        changed = sum(width != record.spec.bits for width in widths.values())
         return (
             recipe.prediction_tiles(mine, record, changed, widths == own.bits),
             recipe.chart_card(points, mine),

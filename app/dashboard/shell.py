@@ -87,7 +87,7 @@ def list_early(store: Store, page: Page) -> list[str]:
         return []
     try:
         record = store.summary(page.run).record
-        if record is None or "kl" not in record["headline"]:
+        if record is None or record.headline is None:
             return []
         if page.name == "recipe":
             return [PLOTLY, GRID] if store.recipe(page.run) else []
@@ -107,8 +107,7 @@ def is_found(store: Store, page: Page, read_only: bool) -> bool:
     except UnknownRunError:
         # A run that was just started has no record yet.
         return find_pending(store.root, page.run) is not None
-    blocks = None if record is None else record["source"].get("blocks")
-    return page.name != "block" or not isinstance(blocks, int) or page.block < blocks
+    return page.name != "block" or record is None or page.block < record.source.blocks
 
 
 def write_title(store: Store, page: Page, read_only: bool) -> str:

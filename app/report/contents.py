@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from awqscope.app.store import Store, UnknownRunError
+from awqscope.app.words.verdict import UNKNOWN_FAULT
 from awqscope.diagnose.gate.evidence import UNFINISHED
 from awqscope.diagnose.gate.policy import Policy, load_policy
 from awqscope.diagnose.gate.verdict import GateVerdict, judge_run
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.record import AnyRecord
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.recipes.recipe import Recipe
 
@@ -35,7 +37,7 @@ class Findings:
     first. release: the gate's verdict, or why it cannot judge the run."""
 
     name: str
-    record: Mapping[str, Any]
+    record: AnyRecord
     blocks: Sequence[Row]
     units: Sequence[Row]
     promotions: Sequence[Row]
@@ -60,10 +62,10 @@ def read_findings(path: Path, policy: Policy | None = None) -> Findings:
     if run.record is None:
         raise InputError(run.error, run.remedy)
     if run.state == "failed":
-        fault = run.record["error"] or {"message": "no reason was recorded", "remedy": ""}
-        first = f"{fault['remedy']}; " if fault["remedy"] else ""
+        fault = run.record.error or UNKNOWN_FAULT
+        first = f"{fault.remedy}; " if fault.remedy else ""
         go_on = RunDirectory(path).how_to_finish()
-        raise InputError(f"{path} failed ({fault['message']})", first + go_on)
+        raise InputError(f"{path} failed ({fault.message})", first + go_on)
     if run.state != "done":
         said = f"{path} is not finished ({UNFINISHED[run.state]})"
         raise InputError(said, RunDirectory(path).how_to_finish())
@@ -75,7 +77,7 @@ def read_findings(path: Path, policy: Policy | None = None) -> Findings:
         ) from error
 
 
-def _read_tables(store: Store, name: str, record: Mapping[str, Any], policy: Policy) -> Findings:
+def _read_tables(store: Store, name: str, record: AnyRecord, policy: Policy) -> Findings:
     return Findings(
         name=name,
         record=record,
@@ -86,7 +88,7 @@ def _read_tables(store: Store, name: str, record: Mapping[str, Any], policy: Pol
         recipe=store.recipe(name),
         proof=store.proof(name),
         passages=_read_passages(store, name),
-        spoiled={block: store.block_tokens(name, block) for block in record["headline"]["flagged"]},
+        spoiled={block: store.block_tokens(name, block) for block in record.measured.flagged},
         release=_judge(store.find(name), policy),
     )
 

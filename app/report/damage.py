@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from awqscope.app.figures.blocks import draw_profile, draw_units
 from awqscope.app.report.contents import Findings
 from awqscope.app.report.pieces import Chart, Row, Table
-from awqscope.app.words.comparison import ABOUT_PLACES, NO_UNITS
+from awqscope.app.words.comparison import ABOUT_PLACES, NO_UNITS, label_models
 from awqscope.app.words.numbers import interval, number, show_token
 from awqscope.app.words.run import (
     METRICS,
@@ -27,7 +27,7 @@ from awqscope.app.words.run import (
     worst_units,
 )
 from awqscope.app.words.sites import order_kinds
-from awqscope.diagnose.runs.directory import is_comparison
+from awqscope.diagnose.runs.record import UNIFORM, Comparison, Record
 
 SPOILED = 6
 OUTLIERS = 3
@@ -75,17 +75,18 @@ def _profile_chart(rows: Sequence[Row], metric: str) -> Chart:
 
 def units_chart(found: Findings) -> Chart | None:
     """The heat map of units; None where none is quantized, and of a comparison."""
-    if is_comparison(found.record):
+    record = found.record
+    if isinstance(record, Comparison):
         return None
-    here = worst_units(found.units, found.record["spec"])
+    here = worst_units(found.units, record.spec)
     if not here:
         return None
-    bits = found.record["spec"]["bits"]
+    bits = record.spec.bits
     return Chart(
         key="units",
         title="KL by block and unit",
-        figure=draw_units(here, order_kinds(found.record, [row["kind"] for row in here])),
-        summary=units_summary(here, found.record) or "No unit is damaged at all.",
+        figure=draw_units(here, order_kinds(record, [row["kind"] for row in here])),
+        summary=units_summary(here, record) or "No unit is damaged at all.",
         table=Table(
             {"unit": "Unit", "kl": f"KL at {bits} bits", "known": "How known", "bytes": "Weights"},
             unit_rows(here),
@@ -96,31 +97,33 @@ def units_chart(found: Findings) -> Chart | None:
 
 def found_widths(found: Findings) -> Table | None:
     """What a candidate's units are stored at; None of a run that chose widths itself."""
-    if not is_comparison(found.record):
+    if not isinstance(found.record, Comparison):
         return None
     return Table(WIDTH_COLUMNS, width_rows(found.units), "Widths that were found")
 
 
 def places_table(found: Findings) -> Table | None:
     """What a candidate changes outside the blocks; None where it changes nothing there."""
-    places = found.record.get("places")
-    if not places:
+    record = found.record
+    if not isinstance(record, Comparison) or not record.places:
         return None
-    return Table(PLACE_COLUMNS, place_rows(places), "Outside the blocks", summary=ABOUT_PLACES)
+    return Table(
+        PLACE_COLUMNS, place_rows(record.places), "Outside the blocks", summary=ABOUT_PLACES
+    )
 
 
 def about_units(found: Findings) -> str:
     """Which units the run was told to leave alone, or why a comparison says little of them, in a
     sentence; empty if there is nothing to say."""
-    if is_comparison(found.record):
+    if isinstance(found.record, Comparison):
         return NO_UNITS
-    kept = found.record["spec"]["keep_fp16"]
+    kept = found.record.spec.keep_fp16
     return f"Kept at 16 bits, as asked: {', '.join(kept)}." if kept else ""
 
 
 def flagged_blocks(found: Findings) -> list[FlaggedBlock]:
     """Every flagged block: why, its units, its channels, the tokens it spoils."""
-    return [_flagged_block(found, block) for block in found.record["headline"]["flagged"]]
+    return [_flagged_block(found, block) for block in found.record.measured.flagged]
 
 
 def why_none(found: Findings) -> str:
@@ -134,7 +137,7 @@ def why_none(found: Findings) -> str:
 
 def _flagged_block(found: Findings, block: int) -> FlaggedBlock:
     views = {row["view"]: row for row in found.blocks if row["block"] == block}
-    alone, spec = views["isolated"], found.record["spec"]
+    alone, record = views["isolated"], found.record
     bounds = {name: (alone[f"{name}_low"], alone[f"{name}_high"]) for name in ("kl", "delta_ppl")}
     facts = {
         "KL alone": f"{number(alone['kl'])} {interval(bounds['kl'])}",
@@ -149,33 +152,41 @@ def _flagged_block(found: Findings, block: int) -> FlaggedBlock:
         if row["site"] == "output" and row["model"] == "uniform" and row["sqnr"] is not None:
             cosine = number(row["cosine"], ".5f")
             facts["Output SQNR"] = f"{number(row['sqnr'], '.1f')} dB, cosine {cosine}"
-    tables = []
     mine = [row for row in found.units if row["block"] == block]
-    if is_comparison(found.record):
-        tables.append(Table(WIDTH_COLUMNS, width_rows(mine), f"Units of block {block}"))
-    elif units := block_unit_rows(mine, spec):
-        columns = block_unit_columns(spec["bits"], spec["rescue_bits"])
-        tables.append(Table(columns, units, f"Units of block {block}, worst first"))
-    tried = [row for row in found.promotions if row["block"] == block]
-    if tried:
-        tables.append(
-            Table(
-                promotion_columns(spec["rescue_bits"]),
-                promotion_rows(tried),
-                f"Promotions of block {block} tried in the quantized model, best first",
-            )
-        )
-    order = order_kinds(found.record, [row["site"] for row in activations])
+    if isinstance(record, Record):
+        tables = _unit_tables(found, record, mine, block)
+    else:
+        tables = [Table(WIDTH_COLUMNS, width_rows(mine), f"Units of block {block}")]
+    order = order_kinds(record, [row["site"] for row in activations])
     reference = sorted(
         (row for row in activations if row["model"] == "reference"),
         key=lambda row: order.index(row["site"]),
     )
     if reference:
-        tables.append(_channel_table(reference, block))
+        tables.append(_channel_table(reference, block, label_models(record)[UNIFORM]))
     spoiled = found.spoiled.get(block, [])[:SPOILED]
     if spoiled:
         tables.append(_spoiled_table(spoiled, block))
     return FlaggedBlock(block, alone["reason"], facts, tables)
+
+
+def _unit_tables(found: Findings, record: Record, rows: Sequence[Row], block: int) -> list[Table]:
+    """A block's units at both widths, and the sets of them tried at the rescue width. rows: of
+    units.parquet, the block's."""
+    tables, rescue = [], record.spec.rescue_bits
+    if units := block_unit_rows(rows, record.spec):
+        columns = block_unit_columns(record.spec.bits, rescue)
+        tables.append(Table(columns, units, f"Units of block {block}, worst first"))
+    tried = [row for row in found.promotions if row["block"] == block]
+    if tried:
+        tables.append(
+            Table(
+                promotion_columns(rescue),
+                promotion_rows(tried),
+                f"Promotions of block {block} tried in the quantized model, best first",
+            )
+        )
+    return tables
 
 
 def _reach(row: Row) -> float:
@@ -187,8 +198,9 @@ def _name_site(site: str) -> str:
     return "Its output" if site == "output" else f"Into {site}"
 
 
-def _channel_table(rows: Sequence[Row], block: int) -> Table:
-    """The outlier channels of every site of a block. rows: of activations.parquet, reference."""
+def _channel_table(rows: Sequence[Row], block: int, quantized: str) -> Table:
+    """The outlier channels of every site of a block. rows: of activations.parquet, reference.
+    quantized: what the model is called whose error is shown."""
     widest = max(rows, key=_reach)
     return Table(
         {
@@ -197,7 +209,7 @@ def _channel_table(rows: Sequence[Row], block: int) -> Table:
             "median": "Median channel",
             "times": "Largest over it",
             "kurtosis": "Kurtosis",
-            "sqnr": "SQNR, uniform",
+            "sqnr": f"SQNR, {quantized}",
         },
         [
             {

@@ -1,18 +1,20 @@
 """What a report says of the recipe, what was predicted and measured of it, and where every number
 is from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from awqscope.app.figures.recipes import draw_recipes
 from awqscope.app.report.contents import Findings
-from awqscope.app.report.pieces import Chart, Table
+from awqscope.app.report.pieces import Chart, Row, Table
 from awqscope.app.words.comparison import NO_RECIPE
 from awqscope.app.words.numbers import interval, megabytes, number, share
 from awqscope.app.words.predict import predict, unit_table
 from awqscope.app.words.run import list_hashes, measured_points, point_rows, provenance_facts
-from awqscope.diagnose.runs.directory import is_comparison
+from awqscope.diagnose.entries.source import CutText
+from awqscope.diagnose.runs.record import Comparison, Record
+from awqscope.mixedprec.recipes.recipe import Recipe
 from awqscope.mixedprec.recipes.widths import list_changed, list_widths
 
 
@@ -30,16 +32,16 @@ class RecipePart:
 def recipe_part(found: Findings) -> RecipePart:
     """The recipe, what was predicted and measured of it, and its proof."""
     recipe, record = found.recipe, found.record
-    if is_comparison(record):
+    if isinstance(record, Comparison):
         return RecipePart(NO_RECIPE, None, None, None)
     if recipe is None:
         return RecipePart("The run chose no recipe.", None, None, None)
-    spec, headline = record["spec"], record["headline"]
-    changed = list_changed(recipe, spec["bits"])
-    sentence = f"Every unit at {spec['bits']} bits" + (f", but {changed}." if changed else ".")
-    skipped = record["stages"].get("requantize", {})
-    if skipped.get("state") == "skipped":
-        sentence += f" No checkpoint was written: {skipped.get('reason', '')}."
+    bits = record.spec.bits
+    changed = list_changed(recipe, bits)
+    sentence = f"Every unit at {bits} bits" + (f", but {changed}." if changed else ".")
+    skipped = record.find_skipped("requantize")
+    if skipped is not None:
+        sentence += f" No checkpoint was written: {skipped}."
     widths = sorted(set(recipe.bits.values()))
     points = measured_points(record, found.promotions)
     return RecipePart(
@@ -49,7 +51,7 @@ def recipe_part(found: Findings) -> RecipePart:
             list_widths(recipe),
             "Blocks by unit and width",
         ),
-        outcome=_outcome_table(found) if found.units else None,
+        outcome=_outcome_table(record, recipe, found.units) if found.units else None,
         chart=Chart(
             key="recipes",
             title="Size against damage",
@@ -64,30 +66,29 @@ def recipe_part(found: Findings) -> RecipePart:
                 "Recipes by size and KL",
             ),
         )
-        if headline["kl"]["uniform"] > 0
+        if record.measured.kl.uniform > 0
         else None,
         proof=_proof_facts(found.proof),
     )
 
 
-def _outcome_table(found: Findings) -> Table:
-    """Size, KL, perplexity and recovered share of the recipe: predicted, and measured from disk."""
-    assert found.recipe is not None
-    headline = found.record["headline"]
-    mine = predict(found.record, unit_table(found.units), found.recipe.bits)
-    kl, ppl, size = headline["kl"], headline["ppl"], headline["bytes"]
+def _outcome_table(record: Record, recipe: Recipe, units: Sequence[Row]) -> Table:
+    """Size, KL, perplexity and recovered share of the recipe: predicted, and measured from disk.
+    units: rows of units.parquet."""
+    headline = record.measured
+    mine = predict(record, unit_table(units), recipe.bits)
     bounds = {
-        "kl": interval((headline.get("kl_interval") or {}).get("mixed"), ".4f"),
-        "recovered": interval(headline.get("recovered_interval"), ".1%"),
+        "kl": interval(headline.kl_interval.mixed, ".4f"),
+        "recovered": interval(headline.recovered_interval, ".1%"),
     }
     rows = [
-        ("Weights", megabytes(mine.bytes), megabytes(size.get("mixed"))),
-        ("KL", number(mine.kl, ".4f"), f"{number(kl.get('mixed'), '.4f')} {bounds['kl']}"),
-        ("Perplexity", number(mine.ppl, ".3f"), number(ppl.get("mixed"), ".3f")),
+        ("Weights", megabytes(mine.bytes), megabytes(headline.bytes.mixed)),
+        ("KL", number(mine.kl, ".4f"), f"{number(headline.kl.mixed, '.4f')} {bounds['kl']}"),
+        ("Perplexity", number(mine.ppl, ".3f"), number(headline.ppl.mixed, ".3f")),
         (
             "Lost KL given back",
             share(mine.recovered),
-            f"{share(headline.get('recovered'))} {bounds['recovered']}",
+            f"{share(headline.recovered)} {bounds['recovered']}",
         ),
     ]
     return Table(
@@ -141,37 +142,36 @@ def provenance(found: Findings) -> dict[str, str]:
     """How, on what, with what and when the numbers were made, by name."""
     record = found.record
     return provenance_facts(record) | {
-        "Seed": str(record["spec"]["seed"]),
-        "Begun": _write_time(record["created"]),
-        "Finished": _write_time(record.get("updated")),
-        "Asked for": str(record["model"]),
+        "Seed": str(record.spec.seed),
+        "Begun": _write_time(record.created),
+        "Finished": _write_time(record.updated),
+        "Asked for": record.model,
     }
 
 
-def _write_time(stamp: str | None) -> str:
-    return f"{stamp[:16].replace('T', ' ')} UTC" if stamp else "–"
+def _write_time(stamp: str) -> str:
+    return f"{stamp[:16].replace('T', ' ')} UTC"
 
 
 def provenance_tables(found: Findings) -> list[Table]:
     """Every hash in full, and every option."""
     record = found.record
-    texts = {
-        "Validation": record["ppl_definition"],
-        "Calibration": record.get("calibration", {}),
-    }
+    texts: dict[str, CutText] = {"Validation": record.ppl_definition}
+    if isinstance(record, Record):
+        texts["Calibration"] = record.calibration
     hashes = [
-        {"what": f"{name} {kind}", "hash": part[key]}
-        for name, part in texts.items()
-        for kind, key in (("text", "text_sha256"), ("tokens", "tokens_sha256"))
-        if part.get(key)
+        {"what": f"{name} {kind}", "hash": found}
+        for name, text in texts.items()
+        for kind, found in (("text", text.text_sha256), ("tokens", text.tokens_sha256))
+        if found
     ]
     hashes += [
-        {"what": f"Text {part['text']}", "hash": part["sha256"]}
-        for part in record["ppl_definition"].get("slices", ())
+        {"what": f"Text {part.text}", "hash": part.sha256} for part in record.ppl_definition.slices
     ]
     hashes += [{"what": name, "hash": value} for name, value in list_hashes(record).items()]
     options = [
-        {"option": name, "value": _write_option(value)} for name, value in record["spec"].items()
+        {"option": name, "value": _write_option(value)}
+        for name, value in record.spec.to_json().items()
     ]
     return [
         Table({"what": "What", "hash": "SHA-256"}, hashes, "Hashes", code=("hash",)),

@@ -9,7 +9,6 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,12 @@ from plotly.offline import get_plotlyjs
 
 from awqscope.app.report import damage, outcome, passages, release
 from awqscope.app.report.contents import Findings
-from awqscope.app.words.comparison import name_candidate, name_uniform, write_note
+from awqscope.app.words.comparison import name_candidate, name_kind, write_note
 from awqscope.app.words.numbers import reads_as_number
 from awqscope.app.words.run import headline_tiles, promoted_units
 from awqscope.app.words.verdict import write_verdict
-from awqscope.diagnose.runs.directory import is_comparison
+from awqscope.diagnose.entries.headline import Headline
+from awqscope.diagnose.runs.record import AnyRecord, Comparison
 
 HERE = Path(__file__).parent
 STYLE = HERE.parent / "dashboard" / "assets" / "awqscope.css"
@@ -53,12 +53,12 @@ def write_page(found: Findings) -> str:
             data={chart.key: to_data(chart.figure) for chart in charts},
             title=name_subject(record),
             run=found.name,
-            proved=record["headline"].get("proved"),
+            proved=record.headline.proved if isinstance(record.headline, Headline) else None,
             verdict=write_verdict(record, promoted_units(found.recipe, record)),
             release=release.release_part(found),
             tiles=headline_tiles(record),
-            uniform=name_uniform(record),
-            note=write_note(record) if is_comparison(record) else "",
+            quantized=name_kind(record),
+            note=write_note(record) if isinstance(record, Comparison) else "",
             profile=profile,
             units=units,
             widths=damage.found_widths(found),
@@ -70,16 +70,18 @@ def write_page(found: Findings) -> str:
             recipe=recipe,
             provenance=outcome.provenance(found),
             provenance_tables=outcome.provenance_tables(found),
-            definition=record["ppl_definition"]["sentence"],
+            definition=record.ppl_definition.sentence,
             finished=outcome.provenance(found)["Finished"],
         )
     )
 
 
-def name_subject(record: Mapping[str, Any]) -> str:
+def name_subject(record: AnyRecord) -> str:
     """What the page is of: the model, or a comparison's candidate and its model."""
-    model = name_model(record["model"])
-    return f"{name_candidate(record)} against {model}" if is_comparison(record) else model
+    model = name_model(record.model)
+    if isinstance(record, Comparison):
+        return f"{name_candidate(record)} against {model}"
+    return model
 
 
 def name_model(model: str) -> str:

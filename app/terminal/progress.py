@@ -22,7 +22,7 @@ from awqscope.diagnose.options.amounts import GIB
 from awqscope.diagnose.runs.directory import OnProgress
 
 if TYPE_CHECKING:
-    from awqscope.diagnose.plan.memory import MemoryPlan
+    from awqscope.diagnose.entries.plan import MemoryPlan
 
 LABELS = {
     "search": "AWQ search",

@@ -9,17 +9,20 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from awqscope.app.words.comparison import list_facts, name_uniform
+from awqscope.app.words.comparison import list_facts, name_kind
 from awqscope.app.words.numbers import megabytes
 from awqscope.app.words.predict import quantized_units, unit_kl
+from awqscope.app.words.run import promoted_units
 from awqscope.app.words.verdict import write_kl, write_range, write_verdict
-from awqscope.diagnose.runs.directory import RunDirectory, is_comparison
-from awqscope.diagnose.runs.type_words import write_measured_type
-from awqscope.diagnose.runs.uncalibrated import write_uncalibrated
+from awqscope.diagnose.entries.headline import ComparedHeadline, Headline
+from awqscope.diagnose.entries.served_type import write_measured_type
+from awqscope.diagnose.entries.uncalibrated import write_uncalibrated
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.record import Comparison, Record
 from awqscope.mixedprec.checkpoints.serving import write_serving
 from awqscope.mixedprec.models.weight_files import write_aside
 from awqscope.mixedprec.ranking import as_cost
-from awqscope.mixedprec.recipes.recipe import load_recipe
+from awqscope.mixedprec.recipes.recipe import Recipe, load_recipe
 
 
 def _number(value: float | None, form: str) -> str:
@@ -30,31 +33,29 @@ def _kl(value: float | None) -> str:
     return "–" if value is None else write_kl(value, 5)
 
 
-def headline_table(headline: Mapping[str, Any], uniform: str, *, mixed: bool = True) -> Table:
-    """Reference, uniform (by its name) and mixed side by side; the last where there can be one."""
+def headline_table(headline: Headline | ComparedHeadline, quantized: str) -> Table:
+    """The reference, the quantized model (by its name) and, of a run, mixed side by side."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    names = ("reference", "uniform", "mixed")[: 3 if mixed else 2]
+    names = ["16-bit", quantized, *(["mixed"] * isinstance(headline, Headline))]
     table.add_column("")
-    for name in ("16-bit", uniform, "mixed")[: len(names)]:
+    for name in names:
         table.add_column(name, justify="right")
 
     def add(label: str, *cells: str) -> None:
         table.add_row(label, *cells[: len(names)])
 
-    ppl, kl, size = headline["ppl"], headline["kl"], headline["bytes"]
-    delta = headline["delta_ppl"]
+    ppl, delta, kl = headline.ppl, headline.delta_ppl, headline.kl
+    p999, top, size = headline.kl_p999, headline.top1_agreement, headline.bytes
 
     def interval(values: Sequence[float] | None) -> str:
         return "–" if values is None else f"{values[0]:+.3f} [{values[1]:+.3f}, {values[2]:+.3f}]"
 
-    add("perplexity", *[_number(ppl[n], ".3f") for n in names])
-    add("ΔPPL [95%]", "", interval(delta["uniform"]), interval(delta["mixed"]))
-    add("KL, mean (nats a token)", "", *[_kl(kl[n]) for n in ("uniform", "mixed")])
-    p999 = headline["kl_p999"]
-    add("KL, p99.9", "", _number(p999["uniform"], ".3f"), _number(p999["mixed"], ".3f"))
-    top = headline["top1_agreement"]
-    add("same top token", "", _number(top["uniform"], ".1%"), _number(top["mixed"], ".1%"))
-    add("all weights", *[megabytes(size[n]) for n in names])
+    add("perplexity", *[_number(n, ".3f") for n in (ppl.reference, ppl.quantized, ppl.mixed)])
+    add("ΔPPL [95%]", "", interval(delta.quantized), interval(delta.mixed))
+    add("KL, mean (nats a token)", "", _kl(kl.quantized), _kl(kl.mixed))
+    add("KL, p99.9", "", _number(p999.quantized, ".3f"), _number(p999.mixed, ".3f"))
+    add("same top token", "", _number(top.quantized, ".1%"), _number(top.mixed, ".1%"))
+    add("all weights", *[megabytes(n) for n in (size.reference, size.quantized, size.mixed)])
     return table
 
 
@@ -105,65 +106,66 @@ def show_run(run: RunDirectory, console: Console) -> None:
     """Print a run: verdict, headline numbers, blocks, units, recipe, and how PPL was defined."""
     record = run.look()
     recipe_path = run.path / "recipe.json"
-    compared = is_comparison(record)
-    low = 0 if compared else record["spec"]["bits"]
-    changed = (
-        [f for f in load_recipe(recipe_path).units if f.bits != low] if recipe_path.exists() else []
-    )
-    promoted = [entry.unit for entry in changed if entry.bits == record["spec"]["rescue_bits"]]
+    recipe = load_recipe(recipe_path) if recipe_path.exists() else None
     console.print()
-    console.print(Text(write_verdict(record, promoted), style="bold"))
-    if record["state"] in ("stopped", "failed"):
+    verdict = write_verdict(record, promoted_units(recipe, record))
+    console.print(Text(verdict, style="bold"))
+    if record.state in ("stopped", "failed"):
         # Whole, so that it can be copied from a narrow terminal too.
         console.print(Text(run.how_to_finish()), soft_wrap=True)
-    headline = record["headline"]
-    if "kl" not in headline:
+    headline = record.headline
+    if headline is None:
         return
-    kind = name_uniform(record)
-    named = kind if not compared or kind == "the candidate" else f"candidate: {kind}"
-    parts: list[Any] = [headline_table(headline, named, mixed=not compared)]
+    kind = name_kind(record)
+    compared = isinstance(record, Comparison)
+    named = f"candidate: {kind}" if compared and kind != "the candidate" else kind
+    parts: list[Any] = [headline_table(headline, named)]
     parts.append(blocks_table(run.read_table("blocks").to_pylist()))
-    if headline["flagged"] and (run.path / "units.parquet").exists() and not compared:
-        units = quantized_units(run.read_table("units").to_pylist(), record["spec"])
-        parts.append(units_table(units, headline["flagged"], low))
-    if recipe_path.exists():
-        listed = ", ".join(f"{entry.unit} → {entry.bits}" for entry in changed)
-        parts.append(Text(f"recipe: every unit at {low} bits" + (f", but {listed}" * bool(listed))))
-    if compared:
-        facts = list_facts(record)
-        parts += [Text(f"{name.lower()}: {fact}") for name, fact in facts.items()]
-    estimator = record.get("estimator", {})
-    if estimator.get("spearman") is not None:
+    if isinstance(record, Comparison):
+        parts += [Text(f"{name.lower()}: {fact}") for name, fact in list_facts(record).items()]
+    else:
+        parts += _show_made(run, record, recipe)
+    if headline.additivity is not None:
         parts.append(
-            Text(
-                f"unit estimates: Spearman {estimator['spearman']:.2f} against "
-                f"{estimator['verified_units']} units measured exactly"
-            )
+            Text(f"additivity: the blocks' KL add up to {headline.additivity:.2f} of the whole's")
         )
-    uncalibrated = write_uncalibrated(record)
-    if uncalibrated:
-        parts.append(Text(uncalibrated))
-    if headline["additivity"] is not None:
-        parts.append(
-            Text(
-                f"additivity: the blocks' KL add up to {headline['additivity']:.2f} of the whole's"
-            )
-        )
-    if "serving" in record and not compared:
-        parts.append(Text(f"checkpoint: {write_serving(record['serving'])}"))
+    if isinstance(record, Record) and record.serving is not None:
+        parts.append(Text(f"checkpoint: {write_serving(record.serving.to_json())}"))
     largest = write_range(record)
     if largest:
         parts.append(Text(f"largest activation: {largest}"))
-    if headline.get("served") and headline["served"]["finite"]:
-        parts.append(Text(write_measured_type(headline["served"])))
-    aside = write_aside(record["source"].get("left_aside", ()))
+    if isinstance(headline, Headline) and headline.served and headline.served.finite:
+        parts.append(Text(write_measured_type(headline.served)))
+    aside = write_aside(record.source.left_aside)
     if aside:
         parts.append(Text(f"model's files: {aside}"))
-    definition = record["ppl_definition"]
-    counted = f"{definition['scored_tokens']:,} tokens scored of {definition['text']}"
-    parts.append(Text(f"perplexity: {definition['sentence']} ({counted})", style="dim"))
+    definition = record.ppl_definition
+    counted = f"{definition.scored_tokens:,} tokens scored of {definition.text}"
+    parts.append(Text(f"perplexity: {definition.sentence} ({counted})", style="dim"))
     where = f"run: {run.path}"
     if run.checkpoint.exists():
         where += f"   checkpoint: {run.checkpoint}"
     parts.append(Text(where, style="dim"))
     console.print(Group(*parts))
+
+
+def _show_made(run: RunDirectory, record: Record, recipe: Recipe | None) -> list[Any]:
+    """What only a run has: units, a recipe, estimates, and experts that saw too little."""
+    parts: list[Any] = []
+    low, flagged = record.spec.bits, record.measured.flagged
+    if flagged and (run.path / "units.parquet").exists():
+        units = quantized_units(run.read_table("units").to_pylist(), record.spec)
+        parts.append(units_table(units, flagged, low))
+    if recipe is not None:
+        listed = ", ".join(f"{e.unit} → {e.bits}" for e in recipe.units if e.bits != low)
+        parts.append(Text(f"recipe: every unit at {low} bits" + (f", but {listed}" * bool(listed))))
+    estimator = record.estimator
+    if estimator is not None and estimator.spearman is not None:
+        parts.append(
+            Text(
+                f"unit estimates: Spearman {estimator.spearman:.2f} against "
+                f"{estimator.verified_units} units measured exactly"
+            )
+        )
+    uncalibrated = write_uncalibrated(record.uncalibrated)
+    return [*parts, *([Text(uncalibrated)] if uncalibrated else [])]

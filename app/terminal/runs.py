@@ -42,17 +42,21 @@ def write_runs(runs: Sequence[RunSummary], root: Path) -> list[str]:
 
 
 def _list_cells(run: RunSummary) -> tuple[str, ...]:
-    record = run.record or {}
-    headline = record.get("headline", {})
-    ppl, kl = headline.get("ppl", {}), headline.get("kl", {})
+    record = run.record
+    headline = None if record is None else record.headline
+    ppl: Sequence[float | None] = [None] * 3
+    kl: Sequence[float | None] = [None] * 2
+    if headline is not None:
+        ppl = headline.ppl.reference, headline.ppl.quantized, headline.ppl.mixed
+        kl = headline.kl.quantized, headline.kl.mixed
     return (
         run.name,
         run.state,
-        *(number(ppl.get(name), ",.3f") for name in ("reference", "uniform", "mixed")),
-        *(number(kl.get(name), ".5f") for name in ("uniform", "mixed")),
-        run.error if run.record is None else write_brief(run.state, record),
-        str(record.get("created", ""))[:16].replace("T", " "),
-        str(record.get("model", "")),
+        *(number(value, ",.3f") for value in ppl),
+        *(number(value, ".5f") for value in kl),
+        run.error if record is None else write_brief(run.state, record),
+        "" if record is None else record.created[:16].replace("T", " "),
+        "" if record is None else record.model,
     )
 
 
@@ -63,11 +67,18 @@ def list_json(runs: Sequence[RunSummary], root: Path) -> list[dict[str, Any]]:
             "name": run.name,
             "path": str(root / run.name),
             "state": run.state,
-            "model": (run.record or {}).get("model"),
-            "created": (run.record or {}).get("created"),
-            "headline": (run.record or {}).get("headline"),
-            "error": run.error or ((run.record or {}).get("error") or {}).get("message"),
+            **_list_entries(run),
             "resume": resuming_command(run, root),
         }
         for run in runs
     ]
+
+
+def _list_entries(run: RunSummary) -> dict[str, Any]:
+    """What the record of a run says; null where it has none."""
+    record = run.record
+    if record is None:
+        return {"model": None, "created": None, "headline": None, "error": run.error or None}
+    stored = record.to_json()
+    told = {entry: stored[entry] for entry in ("model", "created", "headline")}
+    return told | {"error": record.error and record.error.message}

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
 
-from awqscope.diagnose.runs.directory import is_comparison
+from awqscope.diagnose.entries.source import Place
+from awqscope.diagnose.runs.record import CANDIDATE, MIXED, UNIFORM, AnyRecord, Comparison
 from awqscope.mixedprec.checkpoints.padding import write_padding
 from awqscope.mixedprec.checkpoints.serving import write_serving
 from awqscope.mixedprec.models.weight_files import write_aside
@@ -25,22 +25,25 @@ NO_RECIPE = (
     "on the reference searches, and repairs what stands out."
 )
 
-Row = Mapping[str, Any]
 
-
-def name_uniform(record: Mapping[str, Any]) -> str:
-    """What the uniform model is: "4-bit AWQ", or a candidate's widths and format."""
-    if not is_comparison(record):
-        return f"{record['spec']['bits']}-bit AWQ"
-    candidate = record["candidate"]
-    if candidate["format"] not in FORMATS:
+def name_kind(record: AnyRecord) -> str:
+    """What the quantized model is: "4-bit AWQ", or a candidate's widths and format."""
+    if not isinstance(record, Comparison):
+        return f"{record.spec.bits}-bit AWQ"
+    candidate = record.candidate
+    if candidate.format not in FORMATS:
         return "the candidate"
-    return f"{name_widths(candidate['bits'])} {FORMATS[candidate['format']]}"
+    return f"{name_widths(candidate.bits)} {FORMATS[candidate.format]}"
 
 
-def name_briefly(record: Mapping[str, Any]) -> str:
-    """What the uniform model is, for a heading: "4-bit", or "candidate"."""
-    return "candidate" if is_comparison(record) else f"{record['spec']['bits']}-bit"
+def name_briefly(record: AnyRecord) -> str:
+    """What the quantized model is, for a heading: "4-bit", or "candidate"."""
+    return "candidate" if isinstance(record, Comparison) else f"{record.spec.bits}-bit"
+
+
+def name_model(model: str, record: AnyRecord) -> str:
+    """A model of a run or a comparison, in a sentence: "the uniform model", "the candidate"."""
+    return "the candidate" if isinstance(record, Comparison) else f"the {model} model"
 
 
 def name_widths(bits: Mapping[str, int]) -> str:
@@ -48,40 +51,47 @@ def name_widths(bits: Mapping[str, int]) -> str:
     return "/".join(sorted(bits, key=int)) + "-bit"
 
 
-def name_candidate(record: Mapping[str, Any]) -> str:
+def label_models(record: AnyRecord) -> dict[str, str]:
+    """The models that a run's tables tell apart, as headings and legends call them: a comparison's
+    have the candidate where a run's have the uniform model."""
+    return {
+        "reference": "16-bit",
+        UNIFORM: CANDIDATE if isinstance(record, Comparison) else UNIFORM,
+        MIXED: MIXED,
+    }
+
+
+def name_candidate(record: Comparison) -> str:
     """The candidate by the end of its path or its hub id, and what it is: "us/m (4-bit GPTQ)"."""
-    path, kind = record["candidate"]["path"], name_uniform(record)
-    name = "/".join(PurePath(path).parts[-2:])
+    kind, name = name_kind(record), "/".join(PurePath(record.candidate.path).parts[-2:])
     return f"{name} (not quantized)" if kind == "the candidate" else f"{name} ({kind})"
 
 
-def write_note(record: Mapping[str, Any]) -> str:
-    """What every page of a comparison must say, for the words it shares with a run."""
-    who = name_candidate(record)
-    return f"A comparison: “uniform” and “quantized” stand for the candidate, {who}."
+def write_note(record: Comparison) -> str:
+    """What a page is of that belongs to a comparison."""
+    return f"A comparison: the candidate is {name_candidate(record)}."
 
 
-def write_places(places: Sequence[Row]) -> str:
+def write_places(places: Sequence[Place]) -> str:
     """What differs outside the blocks, in a sentence; empty where nothing does."""
     if not places:
         return ""
-    said = " and ".join(f"{row['place']} (KL {row['kl']:.4g} alone)" for row in places)
+    said = " and ".join(f"{each.place} (KL {each.kl:.4g} alone)" for each in places)
     return f"Outside the blocks its {said} {'differ' if len(places) > 1 else 'differs'} too."
 
 
-def list_facts(record: Mapping[str, Any]) -> dict[str, str]:
+def list_facts(record: Comparison) -> dict[str, str]:
     """The candidate's provenance: label -> text."""
-    candidate = record["candidate"]
+    candidate = record.candidate
     widths = ", ".join(
         f"{count} linears at {bits} bits" if int(bits) < FP16_BITS else f"{count} not quantized"
-        for bits, count in candidate["bits"].items()
+        for bits, count in candidate.bits.items()
     )
-    has = candidate["tokenizer"]
-    serving = record.get("serving", {"notes": []})
-    aside = write_aside(candidate.get("left_aside", ()))
-    padding = candidate.get("padding", 0)
+    has, padding = candidate.tokenizer, candidate.padding
+    serving = {"notes": []} if record.serving is None else record.serving.to_json()
+    aside = write_aside(candidate.left_aside)
     return {
-        "Candidate": f"{candidate['path']}: {FORMATS.get(candidate['format'], 'plain')}, {widths}",
+        "Candidate": f"{candidate.path}: {FORMATS.get(candidate.format, 'plain')}, {widths}",
         "Tokenizer": (
             "the same in both" if has else "the candidate has none: the reference's was used"
         ),

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from awqscope.diagnose.runs.record import Record
+from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.mixedprec.scheme import FP16_BITS
 
 Row = Mapping[str, Any]
@@ -34,10 +36,10 @@ def unit_bounds(row: Row) -> tuple[float | None, float | None]:
     return row[f"{known}_low"], row[f"{known}_high"]
 
 
-def quantized_units(rows: Sequence[Row], spec: Mapping[str, Any]) -> list[Row]:
+def quantized_units(rows: Sequence[Row], spec: RunSpec) -> list[Row]:
     """The rows at the low width of the units that the run quantized at all."""
-    kept = set(spec["keep_fp16"])
-    return [row for row in rows if row["bits"] == spec["bits"] and row["unit"] not in kept]
+    kept = set(spec.keep_fp16)
+    return [row for row in rows if row["bits"] == spec.bits and row["unit"] not in kept]
 
 
 def unit_table(rows: Sequence[Row]) -> dict[str, dict[int, Row]]:
@@ -54,11 +56,11 @@ def widths_of(units: Mapping[str, Mapping[int, Row]]) -> list[int]:
 
 
 def predict(
-    record: Mapping[str, Any], units: Mapping[str, Mapping[int, Row]], bits: Mapping[str, int]
+    record: Record, units: Mapping[str, Mapping[int, Row]], bits: Mapping[str, int]
 ) -> Prediction:
     """The prediction for a recipe `bits` (unit -> width; the others as in the uniform model)."""
-    low, headline = record["spec"]["bits"], record["headline"]
-    kept = set(record["spec"]["keep_fp16"])
+    low, headline = record.spec.bits, record.measured
+    kept = set(record.spec.keep_fp16)
     total = sum(unit_kl(units[unit][low]) for unit in units if unit not in kept)
     saved, extra = 0.0, 0
     for unit, width in bits.items():
@@ -69,11 +71,11 @@ def predict(
             saved += unit_kl(before) - unit_kl(after)
             extra += after["bytes"] - before["bytes"]
     left = max(0.0, 1 - saved / total) if total > 0 else 1.0
-    ppl = headline["ppl"]
+    ppl = headline.ppl
     return Prediction(
-        bytes=headline["bytes"]["uniform"] + extra,
-        kl=headline["kl"]["uniform"] * left,
-        ppl=ppl["reference"] * (ppl["uniform"] / ppl["reference"]) ** left,
+        bytes=headline.bytes.uniform + extra,
+        kl=headline.kl.uniform * left,
+        ppl=ppl.reference * (ppl.uniform / ppl.reference) ** left,
         recovered=1 - left,
     )
 

@@ -11,9 +11,13 @@ from awqscope.app.words.comparison import list_facts, name_briefly
 from awqscope.app.words.numbers import interval, megabytes, number, share
 from awqscope.app.words.predict import quantized_units, unit_bounds, unit_kl, unit_table
 from awqscope.app.words.verdict import write_range
-from awqscope.diagnose.runs.directory import is_comparison
-from awqscope.diagnose.runs.type_words import write_measured_type
-from awqscope.diagnose.runs.uncalibrated import write_uncalibrated
+from awqscope.diagnose.entries.headline import Headline
+from awqscope.diagnose.entries.part import Bounded, Interval
+from awqscope.diagnose.entries.served_type import write_measured_type
+from awqscope.diagnose.entries.source import Place
+from awqscope.diagnose.entries.uncalibrated import write_uncalibrated
+from awqscope.diagnose.runs.record import AnyRecord, Comparison, Record
+from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.mixedprec.checkpoints.serving import write_serving
 from awqscope.mixedprec.models.weight_files import write_aside
 from awqscope.mixedprec.ranking import as_cost
@@ -44,97 +48,77 @@ class Tile(NamedTuple):
     tone: str = ""
 
 
-def promoted_units(recipe: Recipe | None, record: Mapping[str, Any]) -> list[str]:
+def promoted_units(recipe: Recipe | None, record: AnyRecord) -> list[str]:
     """Units that the run's recipe gives its rescue width."""
-    if recipe is None:
+    if recipe is None or isinstance(record, Comparison):
         return []
-    rescue = record["spec"]["rescue_bits"]
+    rescue = record.spec.rescue_bits
     return [entry.unit for entry in recipe.units if entry.bits == rescue]
 
 
-def _list_quantization(record: Mapping[str, Any]) -> dict[str, str]:
+def _list_quantization(record: Record) -> dict[str, str]:
     """What a run quantized with: label -> text."""
-    calibration, spec = record["calibration"], record["spec"]
-    scheme = "symmetric" if spec["symmetric"] else "asymmetric"
-    group = "a group a row" if spec["group_size"] == -1 else f"groups of {spec['group_size']}"
+    calibration, spec = record.calibration, record.spec
+    scheme = "symmetric" if spec.symmetric else "asymmetric"
+    group = "a group a row" if spec.group_size == -1 else f"groups of {spec.group_size}"
     return {
         "Calibrated on": (
-            f"{calibration['text']}, {calibration['windows']} windows of "
-            f"{calibration['seq_len']} tokens  sha256 {calibration['text_sha256'][:16]}…"
+            f"{calibration.text}, {calibration.windows} windows of "
+            f"{calibration.seq_len} tokens  sha256 {calibration.text_sha256[:16]}…"
         ),
-        "Quantization": f"{spec['bits']} bits {scheme}, {group}; promoted to {spec['rescue_bits']}",
+        "Quantization": f"{spec.bits} bits {scheme}, {group}; promoted to {spec.rescue_bits}",
     }
 
 
-def headline_tiles(record: Mapping[str, Any]) -> list[Tile]:
-    """The numbers a release is decided on."""
-    headline = record["headline"]
-    ppl, kl, size = headline["ppl"], headline["kl"], headline["bytes"]
-    top, delta = headline["top1_agreement"], headline["delta_ppl"]
-    done = "mixed" if ppl.get("mixed") is not None else "uniform"
-    low = name_briefly(record)
+def headline_tiles(record: AnyRecord) -> list[Tile]:
+    """The numbers a release is decided on. InputError while nothing is measured."""
+    headline, low = record.measured, name_briefly(record)
+    ppl, kl, size = headline.ppl, headline.kl, headline.bytes
+    top, delta = headline.top1_agreement, headline.delta_ppl
     parts = [
-        Tile("Perplexity, 16-bit", number(ppl["reference"], ".3f")),
-        Tile(
-            f"Perplexity, {low}",
-            number(ppl["uniform"], ".3f"),
-            f"Δ {number(delta['uniform'][0], '+.3f')} {interval(delta['uniform'][1:], '+.3f')}",
-        ),
-        Tile(
-            f"KL, {low}",
-            number(kl["uniform"], ".4f"),
-            f"nats a token {interval(headline['kl_interval']['uniform'], '.4f')}",
-        ),
-        Tile(
-            "Same top token",
-            share(top[done]),
-            f"mixed; {low} {share(top['uniform'])}" if done == "mixed" else low,
-        ),
+        Tile("Perplexity, 16-bit", number(ppl.reference, ".3f")),
+        Tile(f"Perplexity, {low}", number(ppl.quantized, ".3f"), _write_delta_ppl(delta.quantized)),
     ]
-    if done == "mixed":
-        parts[2:2] = [
-            Tile(
-                "Perplexity, mixed",
-                number(ppl["mixed"], ".3f"),
-                f"Δ {number(delta['mixed'][0], '+.3f')} {interval(delta['mixed'][1:], '+.3f')}",
-            )
-        ]
-        parts[4:4] = [
-            Tile(
-                "KL, mixed",
-                number(kl["mixed"], ".4f"),
-                f"nats a token {interval(headline['kl_interval']['mixed'], '.4f')}",
-            )
-        ]
-        parts.append(
-            Tile(
-                "All weights, mixed",
-                megabytes(size["mixed"]),
-                f"{number(size['mixed'] / size['uniform'] - 1, '+.1%')} on {low}, "
-                f"16-bit {megabytes(size['reference'])}",
-            )
-        )
+    if isinstance(headline, Headline) and headline.ppl.mixed is not None:
+        note = _write_delta_ppl(headline.delta_ppl.mixed)
+        parts.append(Tile("Perplexity, mixed", number(headline.ppl.mixed, ".3f"), note))
+    note = _write_kl_interval(headline.kl_interval.quantized)
+    parts.append(Tile(f"KL, {low}", number(kl.quantized, ".4f"), note))
+    if isinstance(headline, Headline) and headline.ppl.mixed is not None:
+        note = _write_kl_interval(headline.kl_interval.mixed)
+        parts.append(Tile("KL, mixed", number(headline.kl.mixed, ".4f"), note))
+        agree = f"mixed; {low} {share(top.quantized)}"
+        parts.append(Tile("Same top token", share(headline.top1_agreement.mixed), agree))
+        more = (headline.bytes.mixed or 0) / headline.bytes.uniform - 1
+        note = f"{number(more, '+.1%')} on {low}, 16-bit {megabytes(size.reference)}"
+        parts.append(Tile("All weights, mixed", megabytes(headline.bytes.mixed), note))
     else:
-        parts.append(
-            Tile(
-                f"All weights, {low}",
-                megabytes(size["uniform"]),
-                f"16-bit {megabytes(size['reference'])}",
-            )
-        )
-    if headline.get("recovered") is not None:
-        bounds = interval(headline["recovered_interval"], ".1%")
+        parts.append(Tile("Same top token", share(top.quantized), low))
+        note = f"16-bit {megabytes(size.reference)}"
+        parts.append(Tile(f"All weights, {low}", megabytes(size.quantized), note))
+    if isinstance(headline, Headline) and headline.recovered is not None:
+        bounds = interval(headline.recovered_interval, ".1%")
         of = f"of the KL lost at {low} {bounds}"
-        parts.append(Tile("Recovered", share(headline["recovered"]), of, "good"))
-    if headline.get("additivity") is not None:
+        parts.append(Tile("Recovered", share(headline.recovered), of, "good"))
+    if headline.additivity is not None:
         parts.append(
             Tile(
                 "Additivity",
-                number(headline["additivity"], ".2f"),
+                number(headline.additivity, ".2f"),
                 "the blocks' KL, summed, of the whole's",
             )
         )
     return parts
+
+
+def _write_delta_ppl(delta: Bounded | None) -> str:
+    if delta is None:
+        return ""
+    return f"Δ {number(delta[0], '+.3f')} {interval(delta[1:], '+.3f')}"
+
+
+def _write_kl_interval(bounds: Interval | None) -> str:
+    return f"nats a token {interval(bounds, '.4f')}"
 
 
 def worst_blocks(rows: Sequence[Row], metric: str) -> list[Row]:
@@ -178,27 +162,27 @@ def profile_rows(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
     ]
 
 
-def worst_units(rows: Sequence[Row], spec: Mapping[str, Any]) -> list[Row]:
+def worst_units(rows: Sequence[Row], spec: RunSpec) -> list[Row]:
     """The quantized units at the low width, the largest KL first. rows: of units.parquet."""
     return sorted(quantized_units(rows, spec), key=lambda row: -as_cost(unit_kl(row)))
 
 
-def units_summary(here: Sequence[Row], record: Mapping[str, Any]) -> str | None:
+def units_summary(here: Sequence[Row], record: Record) -> str | None:
     """The units in words; None where none is damaged. here: as `worst_units` gives them."""
     total = sum(unit_kl(row) for row in here)
     if total <= 0:
         return None
     first = here[: min(3, len(here))]
     said = (
-        f"Of {len(here)} units at {record['spec']['bits']} bits, "
+        f"Of {len(here)} units at {record.spec.bits} bits, "
         f"{', '.join(row['unit'] for row in first)} cost most: "
         f"{sum(unit_kl(row) for row in first) / total:.0%} of the units' KL, summed."
     )
-    estimator = record.get("estimator") or {}
-    if estimator.get("spearman") is not None:
+    estimator = record.estimator
+    if estimator is not None and estimator.spearman is not None:
         said += (
-            f" Estimates agree with {estimator['verified_units']} exact ones at Spearman "
-            f"{estimator['spearman']:.2f}."
+            f" Estimates agree with {estimator.verified_units} exact ones at Spearman "
+            f"{estimator.spearman:.2f}."
         )
     return said
 
@@ -229,14 +213,14 @@ def block_unit_columns(low: int, rescue: int) -> dict[str, str]:
     }
 
 
-def block_unit_rows(rows: Sequence[Row], spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+def block_unit_rows(rows: Sequence[Row], spec: RunSpec) -> list[dict[str, Any]]:
     """A block's quantized units at both widths as lines of a table, worst first.
 
     rows: of units.parquet, the block's.
     """
     by_unit, lines = unit_table(rows), []
     for at_low in worst_units(rows, spec):
-        at_rescue = by_unit[at_low["unit"]].get(spec["rescue_bits"])
+        at_rescue = by_unit[at_low["unit"]].get(spec.rescue_bits)
         lines.append(
             {
                 "unit": at_low["unit"],
@@ -259,17 +243,17 @@ def width_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def place_rows(places: Sequence[Row]) -> list[dict[str, Any]]:
-    """What a candidate changes outside the blocks. places: of run.json."""
+def place_rows(places: Sequence[Place]) -> list[dict[str, Any]]:
+    """What a candidate changes outside the blocks."""
     return [
         {
-            "place": row["place"],
-            "kl": f"{number(row['kl'])} {interval((row['kl_low'], row['kl_high']))}",
-            "ppl": f"{number(row['delta_ppl'], '+.3f')} "
-            f"{interval((row['delta_ppl_low'], row['delta_ppl_high']), '+.3f')}",
-            "restored": number(row["restored_kl"]),
+            "place": each.place,
+            "kl": f"{number(each.kl)} {interval((each.kl_low, each.kl_high))}",
+            "ppl": f"{number(each.delta_ppl, '+.3f')} "
+            f"{interval((each.delta_ppl_low, each.delta_ppl_high), '+.3f')}",
+            "restored": number(each.restored_kl),
         }
-        for row in places
+        for each in places
     ]
 
 
@@ -349,14 +333,14 @@ def token_summary(row: Row) -> str:
     return "Blame by block is kept for the eight worst windows only; this is not one of them."
 
 
-def measured_points(record: Mapping[str, Any], promotions: Sequence[Row]) -> list[dict[str, Any]]:
+def measured_points(record: Record, promotions: Sequence[Row]) -> list[dict[str, Any]]:
     """What was measured or swept: uniform, the recipe's checkpoint, every promotion tried."""
-    headline, low = record["headline"], record["spec"]["bits"]
-    size, kl = headline["bytes"], headline["kl"]
+    headline, low = record.measured, record.spec.bits
+    size, kl = headline.bytes, headline.kl
     points = [
         {
             "name": ", ".join(row["units"]),
-            "bytes": size["uniform"] + row["extra_bytes"],
+            "bytes": size.uniform + row["extra_bytes"],
             "kl": row["kl"],
             "kind": "predicted",
         }
@@ -365,15 +349,13 @@ def measured_points(record: Mapping[str, Any], promotions: Sequence[Row]) -> lis
     points.append(
         {
             "name": f"uniform {low}-bit",
-            "bytes": size["uniform"],
-            "kl": kl["uniform"],
+            "bytes": size.uniform,
+            "kl": kl.uniform,
             "kind": "measured",
         }
     )
-    if kl.get("mixed") is not None:
-        points.append(
-            {"name": "recipe", "bytes": size["mixed"], "kl": kl["mixed"], "kind": "measured"}
-        )
+    if kl.mixed is not None:
+        points.append({"name": "recipe", "bytes": size.mixed, "kl": kl.mixed, "kind": "measured"})
     return points
 
 
@@ -390,45 +372,49 @@ def point_rows(points: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def list_hashes(record: Mapping[str, Any]) -> dict[str, str]:
+def list_hashes(record: AnyRecord) -> dict[str, str]:
     """SHA-256 of the model's files by name, and of a candidate's."""
-    theirs = record.get("candidate", {}).get("hashes", {})
-    return record["source"]["hashes"] | {f"candidate: {n}": value for n, value in theirs.items()}
+    theirs = record.candidate.hashes if isinstance(record, Comparison) else {}
+    return {**record.source.hashes, **{f"candidate: {n}": value for n, value in theirs.items()}}
 
 
-def _name_range(record: Mapping[str, Any]) -> dict[str, str]:
+def _name_range(record: AnyRecord) -> dict[str, str]:
     """How large activations get, and what was measured in the served type, where it is known."""
-    largest, served = write_range(record), record["headline"].get("served")
+    largest, headline = write_range(record), record.headline
     facts = {"Largest activation": largest} if largest else {}
-    if served and served["finite"]:
-        facts["Served type"] = write_measured_type(served)
+    if isinstance(headline, Headline) and headline.served and headline.served.finite:
+        facts["Served type"] = write_measured_type(headline.served)
     return facts
 
 
-def _name_servers(record: Mapping[str, Any]) -> dict[str, str]:
-    """What servers make of a run's checkpoint; a comparison's own facts say it of the candidate."""
-    if is_comparison(record) or "serving" not in record:
-        return {}
-    return {"Checkpoint": write_serving(record["serving"])}
+def _name_made(record: AnyRecord) -> dict[str, str]:
+    """Of a run, its experts that saw too little, how large activations get, and what servers make
+    of its checkpoint; a comparison's own facts say the last of its candidate."""
+    facts: dict[str, str] = {}
+    if isinstance(record, Record):
+        uncalibrated = write_uncalibrated(record.uncalibrated)
+        facts |= {"Experts": uncalibrated} if uncalibrated else {}
+    facts |= _name_range(record)
+    if isinstance(record, Record) and record.serving is not None:
+        facts["Checkpoint"] = write_serving(record.serving.to_json())
+    return facts
 
 
-def provenance_facts(record: Mapping[str, Any]) -> dict[str, str]:
+def provenance_facts(record: AnyRecord) -> dict[str, str]:
     """How perplexity was defined, on what, with what, by name."""
-    definition = record["ppl_definition"]
-    uncalibrated = write_uncalibrated(record)
-    aside = write_aside(record["source"].get("left_aside", ()))
+    definition, source = record.ppl_definition, record.source
+    aside = write_aside(source.left_aside)
+    control = 0 if record.sweep is None else record.sweep.control_kl
     return {
-        "Perplexity": f"{definition['sentence']} ({definition['scored_tokens']:,} tokens scored)",
-        "Measured on": f"{definition['text']}  sha256 {definition['text_sha256'][:16]}…",
-        **(list_facts(record) if is_comparison(record) else _list_quantization(record)),
+        "Perplexity": f"{definition.sentence} ({definition.scored_tokens:,} tokens scored)",
+        "Measured on": f"{definition.text}  sha256 {definition.text_sha256[:16]}…",
+        **(list_facts(record) if isinstance(record, Comparison) else _list_quantization(record)),
         "Model": (
-            f"{record['source']['architecture']}, {record['source']['blocks']} blocks, "
-            f"{record['source']['parameters']:,} parameters in {record['source']['dtype']}"
+            f"{source.architecture}, {source.blocks} blocks, "
+            f"{source.parameters:,} parameters in {source.dtype}"
         ),
         **({"Model's files": aside} if aside else {}),
-        **({"Experts": uncalibrated} if uncalibrated else {}),
-        **_name_range(record),
-        **_name_servers(record),
-        "Versions": ", ".join(f"{name} {v}" for name, v in record["versions"].items()),
-        "Control": f"a block swapped with itself: KL {record.get('plan', {}).get('control_kl', 0)}",
+        **_name_made(record),
+        "Versions": ", ".join(f"{name} {v}" for name, v in record.versions.items()),
+        "Control": f"a block swapped with itself: KL {control}",
     }

@@ -3,15 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from awqscope.diagnose.runs.record import AnyRecord
+
 OUTPUT = "output"
 
 Row = Mapping[str, Any]
 
 
-def order_kinds(record: Mapping[str, Any], kinds: Sequence[str]) -> list[str]:
+def order_kinds(record: AnyRecord, kinds: Sequence[str]) -> list[str]:
     """The kinds of units in the order of the model's family, the block's output after them; kinds
     that the record does not know come last, as they came."""
-    known = [*record["source"].get("units", ()), OUTPUT]
+    known = [*record.source.units, OUTPUT]
     place = {kind: number for number, kind in enumerate(known)}
     return sorted(dict.fromkeys(kinds), key=lambda kind: place.get(kind, len(place)))
 

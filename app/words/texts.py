@@ -1,9 +1,10 @@
 """Which text a run's window is from, by a name that is short and still tells them apart."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+
+from awqscope.diagnose.runs.record import AnyRecord
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,13 @@ class TextNames:
         return before[-1] if before else self.names[0]
 
 
-def name_texts(record: Mapping[str, Any]) -> TextNames:
+def name_texts(record: AnyRecord) -> TextNames:
     """The texts of a run. A path goes by its end, as much of it as no other text has."""
-    definition = record["ppl_definition"]
-    whole = {"text": definition.get("text", ""), "first_window": 0}
-    slices = definition.get("slices") or [whole]
-    specs = [str(part["text"]) for part in slices]
-    return TextNames([part["first_window"] for part in slices], shorten_specs(specs))
+    definition = record.ppl_definition
+    if not definition.slices:
+        return TextNames([0], shorten_specs([definition.text]))
+    firsts = [part.first_window for part in definition.slices]
+    return TextNames(firsts, shorten_specs([part.text for part in definition.slices]))
 
 
 def shorten_specs(specs: Sequence[str]) -> list[str]:

@@ -4,16 +4,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from awqscope.app.words.comparison import name_uniform
+from awqscope.app.words.comparison import name_kind
 from awqscope.app.words.numbers import interval, megabytes, number, points, share
-from awqscope.diagnose.gate.evidence import CANDIDATE
+from awqscope.diagnose.entries.headline import Headline
 from awqscope.diagnose.gate.findings import Finding, Missing
-from awqscope.diagnose.gate.paired import MIXED, UNIFORM, Pair, Side, hash_source, read_widths
+from awqscope.diagnose.gate.paired import Pair, Side, hash_source, read_widths
 from awqscope.diagnose.gate.shares import Cost
-from awqscope.diagnose.runs.directory import NOT_BINDING, is_comparison
+from awqscope.diagnose.runs.directory import NOT_BINDING
+from awqscope.diagnose.runs.record import CANDIDATE, MIXED, UNIFORM, AnyRecord, Comparison
 from awqscope.mixedprec.recipes.widths import join_words
 
-KINDS = {True: "a comparison of a checkpoint made elsewhere", False: "a run"}
+KINDS = {"compare": "a comparison of a checkpoint made elsewhere", "run": "a run"}
 # How a block's damage is known, by the model that it is of.
 HOW = {
     MIXED: "each block alone at the recipe's widths, as the sum of its units where any is promoted",
@@ -29,13 +30,13 @@ def name_side(side: Side) -> str:
     """A side's model in a word or two: "mixed", "uniform, 4-bit AWQ", "candidate, 4-bit GPTQ"."""
     if side.model == MIXED:
         return MIXED
-    kind = name_uniform(side.record)
+    kind = name_kind(side.record)
     return side.model if kind == "the candidate" else f"{side.model}, {kind}"
 
 
-def name_models(record: Row, models: Sequence[str]) -> dict[str, str]:
+def name_models(record: AnyRecord, models: Sequence[str]) -> dict[str, str]:
     """Models to choose from, as a switch names them."""
-    low = "" if is_comparison(record) else f" {record['spec']['bits']}-bit"
+    low = "" if isinstance(record, Comparison) else f" {record.spec.bits}-bit"
     return {model: f"{model}{low * (model == UNIFORM)}" for model in models}
 
 
@@ -56,9 +57,9 @@ def write_pair_verdict(a: Side, b: Side, pair: Pair) -> str:
         f"perplexity {_write_change(pair.changes['ppl'], '+.3f')}",
         f"same top token {_write_points(pair.changes['top1_agreement'])}",
     ]
-    sizes = [side.record["headline"]["bytes"].get(side.stored) for side in (a, b)]
-    if all(sizes):
-        known.append(f"size {number(sizes[1] / sizes[0] - 1, '+.1%')}")
+    before, after = (side.record.measured.bytes.of(side.model) for side in (a, b))
+    if before and after:
+        known.append(f"size {number(after / before - 1, '+.1%')}")
     if math.isinf(kl.low) or math.isinf(kl.high):
         found = "There are too few windows to tell A and B apart"
     elif kl.low > 0:
@@ -101,14 +102,12 @@ def _bound_points(change: Finding) -> str:
 def headline_rows(a: Side, b: Side, pair: Pair) -> list[dict[str, str]]:
     """The headline numbers of both sides, and the difference with its interval. On different
     tokens only sizes have a difference."""
-    first, second = a.record["headline"], b.record["headline"]
     comparable = pair.same_tokens is not False
 
     def values(entry: str, reference: bool = False) -> list[float | None]:
-        names = ("reference", "reference") if reference else (a.stored, b.stored)
         return [
-            (headline.get(entry) or {}).get(name)
-            for headline, name in zip((first, second), names, strict=True)
+            getattr(side.record.measured, entry).of("reference" if reference else side.model)
+            for side in (a, b)
         ]
 
     def row(
@@ -145,13 +144,17 @@ def headline_rows(a: Side, b: Side, pair: Pair) -> list[dict[str, str]]:
         },
     ]
     if MIXED in (a.model, b.model):
-        back = [
-            share(side.record["headline"].get("recovered")) if side.model == MIXED else "–"
-            for side in (a, b)
-        ]
+        back = [_write_recovered(side) for side in (a, b)]
         what = "Recovered of its uniform's KL"
         rows.append({"what": what, "a": back[0], "b": back[1], "difference": "", "interval": ""})
     return rows
+
+
+def _write_recovered(side: Side) -> str:
+    headline = side.record.headline
+    if side.model != MIXED or not isinstance(headline, Headline):
+        return "–"
+    return share(headline.recovered)
 
 
 def different_settings(a: Side, b: Side) -> list[dict[str, str]]:
@@ -173,31 +176,31 @@ def different_settings(a: Side, b: Side) -> list[dict[str, str]]:
 
 def _list_settings(side: Side) -> dict[str, tuple[str, Any]]:
     """What decides a side's numbers: setting -> as it is shown, and what tells it from others."""
-    record, spec = side.record, dict(side.record["spec"])
+    record, spec = side.record, side.record.spec.to_json()
     for option in (*NOT_BINDING, "reference", "model", "candidate", "valid", "calib"):
         spec.pop(option, None)
     if side.model == UNIFORM:
         # Of this model nothing is promoted, however it is chosen what is.
         spec.pop("rescue_bits", None)
-    text, calibration = record["ppl_definition"], record.get("calibration")
+    text, source = record.ppl_definition, record.source
     found = {
-        "kind": (KINDS[is_comparison(record)],) * 2,
-        "16-bit model": _name_file(record["model"], " ".join(hash_source(record))),
+        "kind": (KINDS[record.kind],) * 2,
+        "16-bit model": _name_file(record.model, " ".join(hash_source(record))),
         "widths": _describe_widths(side),
-        "validation text": _name_file(text["text"], text.get("text_sha256")),
-        "validation tokens": _name_file("", text.get("tokens_sha256")),
+        "validation text": _name_file(text.text, text.text_sha256),
+        "validation tokens": _name_file("", text.tokens_sha256),
     }
-    if side.model == CANDIDATE:
-        hashes = " ".join(sorted(record["candidate"]["hashes"].values()))
-        found["candidate"] = _name_file(record["candidate"]["path"], hashes)
-    if calibration is not None:
-        texts = calibration["text"], calibration.get("text_sha256")
-        found["calibration text"] = _name_file(*texts)
-        found["calibration tokens"] = _name_file("", calibration.get("tokens_sha256"))
+    if isinstance(record, Comparison):
+        hashes = " ".join(sorted(record.candidate.hashes.values()))
+        found["candidate"] = _name_file(record.candidate.path, hashes)
+    else:
+        calibration = record.calibration
+        found["calibration text"] = _name_file(calibration.text, calibration.text_sha256)
+        found["calibration tokens"] = _name_file("", calibration.tokens_sha256)
     found |= {key: (write_value(value), value) for key, value in spec.items()}
-    versions = {f"version of {name}": value for name, value in record["versions"].items()}
-    source = {f"source {key}": record["source"][key] for key in ("architecture", "dtype")}
-    return found | {key: (value, value) for key, value in (versions | source).items()}
+    plain = {f"version of {name}": value for name, value in record.versions.items()}
+    plain |= {"source architecture": source.architecture, "source dtype": source.dtype}
+    return found | {key: (value, value) for key, value in plain.items()}
 
 
 def _name_file(path: str, digest: str | None) -> tuple[str, Any]:

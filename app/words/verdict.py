@@ -4,105 +4,140 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from awqscope.app.words.comparison import name_candidate, name_uniform, write_places
-from awqscope.diagnose.runs.directory import is_comparison
-from awqscope.diagnose.runs.type_words import UNLIKE, describe_type, name_place, write_measured_type
+from awqscope.app.words.comparison import name_candidate, name_kind, write_places
+from awqscope.diagnose.entries.headline import Headline
+from awqscope.diagnose.entries.served_type import (
+    UNLIKE,
+    MeasuredType,
+    ServedType,
+    describe_type,
+    write_measured_type,
+)
+from awqscope.diagnose.entries.stages import Fault
+from awqscope.diagnose.runs.record import AnyRecord, Comparison, Record
 from awqscope.mixedprec.models.dtypes import LARGEST, write_type
 
 # A type whose largest number is this many times the largest activation has room enough.
 FAR = 1e6
 # Up to this many flagged blocks are named in a list; more are counted.
 FEW_FLAGGED = 3
+# Of fewer blocks none can be told to stand out.
+LEAST_BLOCKS = 4
+# Earlier versions did not always say why a run failed.
+UNKNOWN_FAULT = Fault(message="no reason was recorded")
 
 
-def write_verdict(record: Mapping[str, Any], promoted: Sequence[str]) -> str:
-    """The run in a few sentences that need no other line to be understood."""
-    headline = record["headline"]
-    if record["state"] == "failed":
-        error = record["error"] or {"message": "no reason was recorded", "remedy": ""}
-        remedy = f" Remedy: {error['remedy']}." if error["remedy"] else ""
-        return f"The run stopped: {error['message']}.{remedy}"
+def write_verdict(record: AnyRecord, promoted: Sequence[str]) -> str:
+    """The run in a few sentences that need no other line to be understood. promoted: units that
+    its recipe gives the rescue width."""
+    if record.state == "failed":
+        error = record.error or UNKNOWN_FAULT
+        remedy = f" Remedy: {error.remedy}." if error.remedy else ""
+        return f"The run stopped: {error.message}.{remedy}"
     at_work = ("running", "stopped")
-    stage = next((s for s, e in record["stages"].items() if e["state"] in at_work), "start")
-    stopped = record["state"] == "stopped"
+    stage = next((name for name, s in record.stages.items() if s.state in at_work), "start")
+    stopped = record.state == "stopped"
     before = f"The run was stopped before its end ({stage}); " if stopped else ""
-    if "kl" not in headline:
+    if record.headline is None:
         before = before or f"The run is under way ({stage}); "
         return f"{before}nothing is measured yet."
     if stopped:
         before += "this is what it had measured. "
-    ppl, flagged = headline["ppl"], headline["flagged"]
-    compared = is_comparison(record)
-    kl, points = headline["kl"]["uniform"], f"{ppl['uniform'] - ppl['reference']:+.3f} perplexity"
-    if compared:
+    found = (
+        _write_of_candidate(record)
+        if isinstance(record, Comparison)
+        else _write_of_run(record, record.headline, promoted)
+    )
+    return f"{before}{_write_cost(record)} {found}"
+
+
+def _write_cost(record: AnyRecord) -> str:
+    """What the quantized model costs, in a sentence."""
+    ppl, kl = record.measured.ppl, record.measured.kl.quantized
+    points = f"{ppl.quantized - ppl.reference:+.3f} perplexity"
+    if isinstance(record, Comparison):
         cost = f"{name_candidate(record)} costs {points} against its reference "
     else:
-        cost = f"{name_uniform(record)} costs this model {points} "
-    cost += (
-        f"({ppl['reference']:.3f} → {ppl['uniform']:.3f}) and a KL of "
+        cost = f"{name_kind(record)} costs this model {points} "
+    return (
+        f"{cost}({ppl.reference:.3f} → {ppl.quantized:.3f}) and a KL of "
         f"{write_kl(kl, 4)} nats a token."
     )
-    if kl <= 0:
-        what = "It" if compared else "Quantizing"
-        found = f"{what} changes nothing that was measured."
-    elif record["source"]["blocks"] < 4 and not flagged:
-        found = "With fewer than four blocks none can be told to stand out; see the table."
-    elif not flagged:
-        found = "No block stands out: the damage is spread, and there is no spike to repair."
-    elif compared:
-        found = f"{_name_flagged(record)}."
-    else:
-        stand = _name_flagged(record)
-        found = f"{stand}. {_name_units(promoted)} at {record['spec']['rescue_bits']} bits"
-        skipped = record["stages"].get("requantize", {})
-        if not promoted:
-            found = f"{stand}. The repair is not chosen yet."
-        elif headline["recovered"] is None:
-            predicted = headline.get("predicted_recovered")
-            found += (
-                "."
-                if predicted is None
-                else f" should give back {predicted:.1%} of the lost KL (a prediction)."
-            )
-            if skipped.get("state") == "skipped":
-                found += f" No checkpoint was written: {skipped.get('reason', '')}."
-        else:
-            low, high = headline["recovered_interval"]
-            size = headline["bytes"]["mixed"] / headline["bytes"]["uniform"] - 1
-            verb = "gives" if len(promoted) == 1 else "give"
-            found += (
-                f" {verb} back {headline['recovered']:.1%} of the lost KL "
-                f"({low:.1%} to {high:.1%}) for {size:+.1%} in size."
-            )
-    proved, reasons = headline.get("proved"), headline.get("reasons") or ()
+
+
+def _write_spread(record: AnyRecord, subject: str) -> str:
+    """That no block is to be named, and why; empty where one is. subject: what changes the
+    model."""
+    if record.measured.kl.quantized <= 0:
+        return f"{subject} changes nothing that was measured."
+    if record.measured.flagged:
+        return ""
+    if record.source.blocks < LEAST_BLOCKS:
+        return "With fewer than four blocks none can be told to stand out; see the table."
+    return "No block stands out: the damage is spread, and there is no spike to repair."
+
+
+def _write_of_candidate(record: Comparison) -> str:
+    """What was found of a candidate: its blocks, its type, and what differs outside the blocks."""
+    found = _write_spread(record, "It") or f"{_name_flagged(record)}."
+    of_type, outside = write_run_type(record), write_places(record.places)
+    return " ".join([found, *([f"{of_type}."] if of_type else []), *([outside] if outside else [])])
+
+
+def _write_of_run(record: Record, headline: Headline, promoted: Sequence[str]) -> str:
+    """What was found of a run: its blocks, what repairs them, and whether that was proved."""
+    found = _write_spread(record, "Quantizing") or _write_repair(record, headline, promoted)
+    proved, reasons = headline.proved, headline.reasons
     tail = "" if proved is None else f" {_write_passed(proved, reasons, 'proof.json')}"
-    of_type = write_type(describe_run_type(record))
+    of_type = write_run_type(record)
     # A proof that failed by the type has said so.
     if of_type and set(reasons) <= {UNLIKE}:
         tail += f" {of_type}."
-    outside = write_places(record.get("places", ()))
-    return f"{before}{cost} {found}{tail}" + (f" {outside}" if outside else "")
+    return f"{found}{tail}"
 
 
-def write_brief(state: str, record: Mapping[str, Any]) -> str:
+def _write_repair(record: Record, headline: Headline, promoted: Sequence[str]) -> str:
+    """Which blocks stand out, and what their repair gives back or should."""
+    stand = _name_flagged(record)
+    if not promoted:
+        return f"{stand}. The repair is not chosen yet."
+    found = f"{stand}. {_name_units(promoted)} at {record.spec.rescue_bits} bits"
+    if headline.recovered is None:
+        predicted, skipped = headline.predicted_recovered, record.find_skipped("requantize")
+        found += (
+            "."
+            if predicted is None
+            else f" should give back {predicted:.1%} of the lost KL (a prediction)."
+        )
+        return found if skipped is None else f"{found} No checkpoint was written: {skipped}."
+    low, high = headline.recovered_interval or (math.nan, math.nan)
+    size = (headline.bytes.mixed or 0) / headline.bytes.uniform - 1
+    verb = "gives" if len(promoted) == 1 else "give"
+    return (
+        f"{found} {verb} back {headline.recovered:.1%} of the lost KL "
+        f"({low:.1%} to {high:.1%}) for {size:+.1%} in size."
+    )
+
+
+def write_brief(state: str, record: AnyRecord) -> str:
     """What a run found in a few words, for lists."""
-    headline = record.get("headline", {})
+    headline = record.headline
     if state == "failed":
-        return (record.get("error") or {}).get("message", "failed")
-    if "kl" not in headline:
+        return record.error.message if record.error is not None else "failed"
+    if headline is None:
         return "nothing measured yet"
-    if headline.get("proved") is False:
+    if isinstance(headline, Headline) and headline.proved is False:
         return "✕ the proof failed"
-    if not headline["flagged"]:
+    if not headline.flagged:
         return "no block stands out"
-    flagged = brief_blocks(headline["flagged"])
-    if is_comparison(record):
+    flagged = brief_blocks(headline.flagged)
+    if not isinstance(headline, Headline):
         return f"▲ {flagged} of the candidate"
-    if headline.get("recovered") is None:
-        skipped = record["stages"].get("requantize", {}).get("state") == "skipped"
+    if headline.recovered is None:
+        skipped = record.find_skipped("requantize") is not None
         return f"▲ {flagged}, {'no checkpoint' if skipped else 'not repaired yet'}"
-    proved = ", proved" if headline.get("proved") else ""
-    return f"▲ {flagged}, {headline['recovered']:.1%} recovered{proved}"
+    proved = ", proved" if headline.proved else ""
+    return f"▲ {flagged}, {headline.recovered:.1%} recovered{proved}"
 
 
 def brief_blocks(flagged: Sequence[int]) -> str:
@@ -113,11 +148,11 @@ def brief_blocks(flagged: Sequence[int]) -> str:
     return f"blocks {', '.join(map(str, flagged))}" if few else f"{len(flagged)} blocks"
 
 
-def _name_flagged(record: Mapping[str, Any]) -> str:
+def _name_flagged(record: AnyRecord) -> str:
     """ "Block 5 stands out", or that it is flagged where a limit asked for it."""
-    flagged, spec = record["headline"]["flagged"], record["spec"]
+    flagged, spec = record.measured.flagged, record.spec
     blocks = ", ".join(str(block) for block in flagged)
-    wanted = spec["top_k"] is not None or spec["delta_ppl"] is not None
+    wanted = spec.top_k is not None or spec.delta_ppl is not None
     verbs = ("is flagged", "are flagged") if wanted else ("stands out", "stand out")
     one = len(flagged) == 1
     return f"Block {blocks} {verbs[0]}" if one else f"Blocks {blocks} {verbs[1]}"
@@ -131,24 +166,35 @@ def _write_passed(passed: bool, reasons: Sequence[str], file: str) -> str:
     return f"THE PROOF FAILED: {'; and '.join(reasons or [UNLIKE])} ({file})."
 
 
-def describe_run_type(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What is known of serving a run's checkpoint, or a comparison's candidate, in its type; see
-    `write_type`. Of a run without a checkpoint, as if there were one. None where nothing is."""
-    kind, dtype = (record.get("serving") or {}).get("type"), record["source"].get("dtype")
-    return kind or (describe_type(dtype, record["headline"]) if dtype in LARGEST else None)
+def describe_run_type(record: AnyRecord) -> ServedType | None:
+    """What is known of serving a run's checkpoint, or a comparison's candidate, in its type. Of a
+    run without a checkpoint, as if there were one. None where nothing is."""
+    kind = None if record.serving is None else record.serving.type
+    dtype, headline = record.source.dtype, record.headline
+    if kind is not None or dtype not in LARGEST:
+        return kind
+    return describe_type(dtype, None if headline is None else headline.find_largest())
 
 
-def write_range(record: Mapping[str, Any]) -> str:
+def write_run_type(record: AnyRecord) -> str:
+    """What goes wrong where a run's checkpoint, or a comparison's candidate, is served in its type;
+    empty where nothing is known to."""
+    kind = describe_run_type(record)
+    return "" if kind is None else write_type(kind.to_json())
+
+
+def write_range(record: AnyRecord) -> str:
     """The largest activation, where it is, and what the type holds; empty for runs of versions that
     did not keep it."""
-    place = (record["headline"].get("range") or {}).get("uniform")
-    kind = describe_run_type(record)
-    if place is None or kind is None:
+    kind, headline = describe_run_type(record), record.headline
+    ranges = None if headline is None else headline.range
+    if ranges is None or kind is None:
         return ""
-    times = kind["most"] / place["largest"] if place["largest"] > 0 else math.inf
+    found = ranges.quantized
+    times = kind.most / found.largest if found.largest > 0 else math.inf
     far = "far more" if times > FAR else f"{times:.3g} times as much"
-    held = f"{kind['dtype']} holds up to {kind['most']:,.5g}, {far}"
-    return f"{place['largest']:,.5g}, {name_place(place)}; {held}"
+    held = f"{kind.dtype} holds up to {kind.most:,.5g}, {far}"
+    return f"{found.largest:,.5g}, {found.say_where()}; {held}"
 
 
 def write_proof(proof: Mapping[str, Any], file: str) -> str:
@@ -162,7 +208,7 @@ def write_proof(proof: Mapping[str, Any], file: str) -> str:
         numbers += f", recovered {measured['recovered']:.1%} [{low:.1%}, {high:.1%}]"
     served = proof.get("served")
     if served and served["finite"]:
-        numbers += f"\n{write_measured_type(served)}"
+        numbers += f"\n{write_measured_type(MeasuredType(**served))}"
     return f"{numbers}\n{_write_passed(proof['passed'], proof.get('reasons') or (), file)}"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from awqscope.diagnose.gate.evidence import CANDIDATE, choose_model
+from awqscope.diagnose.gate.evidence import choose_model
 from awqscope.diagnose.gate.findings import (
     Finding,
     Measured,
@@ -18,11 +18,11 @@ from awqscope.diagnose.gate.findings import (
     change_measured,
     read_measured,
 )
-from awqscope.diagnose.runs.directory import RunDirectory, is_comparison
+from awqscope.diagnose.gate.shares import uniform_widths
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.record import CANDIDATE, MIXED, UNIFORM, AnyRecord, Record
 from awqscope.mixedprec.recipes.recipe import load_recipe
-from awqscope.mixedprec.scheme import FP16_BITS
 
-MIXED, UNIFORM = "mixed", "uniform"
 # Two ways to compute one model differ by rounding: so much in the NLL and KL of a token, in nats.
 # A width changed in a single linear moves tokens by a hundred times as much and more.
 ROUNDING = 5e-3
@@ -39,21 +39,20 @@ MADE_BY = (
     "seed",
 )
 SCORES = ("nll_reference", "nll", "kl", "agree")
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Side:
-    """One model of one run. record: its run.json. model: mixed, uniform, or the candidate of a
+    """One model of one run. record: the run's. model: mixed, uniform, or the candidate of a
     comparison."""
 
     run: RunDirectory
-    record: Row
+    record: AnyRecord
     model: str
 
     @property
     def stored(self) -> str:
-        """The name by which the run's files have it."""
+        """The name by which the run's tables have it."""
         return choose_model(self.record, self.model)
 
 
@@ -73,15 +72,14 @@ class Pair:
         return 2000
 
 
-def list_models(record: Row) -> tuple[str, ...]:
+def list_models(record: AnyRecord) -> tuple[str, ...]:
     """The models that a run measured; the first is the one that is compared by default."""
-    if is_comparison(record):
-        return (CANDIDATE,)
-    kl = record["headline"].get("kl") or {}
-    return (MIXED, UNIFORM) if kl.get(MIXED) is not None else (UNIFORM,)
+    if record.headline is None or record.headline.kl.mixed is None:
+        return (record.quantized,)
+    return (MIXED, UNIFORM)
 
 
-def choose_side(run: RunDirectory, record: Row, wanted: str) -> Side:
+def choose_side(run: RunDirectory, record: AnyRecord, wanted: str) -> Side:
     """The model `wanted` of a run, or its first of `list_models` where it has no such model."""
     models = list_models(record)
     return Side(run, record, wanted if wanted in models else models[0])
@@ -106,7 +104,7 @@ def read_pair(a: Side, b: Side) -> Pair:
     if isinstance(first, Missing) or isinstance(second, Missing):
         why = [each.reason for each in scores if isinstance(each, Missing)]
         return Pair(True, _all_missing(Missing(why[0])), _made_alike(a, b))
-    changes = change_measured(second, first, a.record["spec"]["seed"])
+    changes = change_measured(second, first, a.record.spec.seed)
     return Pair(True, changes, _find_same(a, b, tables))
 
 
@@ -114,12 +112,12 @@ def _all_missing(why: Missing) -> dict[str, Finding | Missing]:
     return dict.fromkeys(("ppl", "kl", "top1_agreement"), why)
 
 
-def _compare_hashes(a: Row, b: Row) -> bool | None:
+def _compare_hashes(a: AnyRecord, b: AnyRecord) -> bool | None:
     """Whether the tokens are the same, by their hashes; None where a run of an earlier version has
     none."""
-    mine, theirs = a["ppl_definition"], b["ppl_definition"]
-    hashes = mine.get("tokens_sha256"), theirs.get("tokens_sha256")
-    shapes = [(each["windows"], each["seq_len"]) for each in (mine, theirs)]
+    mine, theirs = a.ppl_definition, b.ppl_definition
+    hashes = mine.tokens_sha256, theirs.tokens_sha256
+    shapes = [(each.windows, each.seq_len) for each in (mine, theirs)]
     if shapes[0] != shapes[1]:
         return False
     return None if None in hashes else hashes[0] == hashes[1]
@@ -137,8 +135,8 @@ def _read_tokens(side: Side) -> Any:
 
 
 def _read_scores(side: Side, table: Any) -> Measured | Missing:
-    definition = side.record["ppl_definition"]
-    windows, length = definition["windows"], definition["seq_len"]
+    definition = side.record.ppl_definition
+    windows, length = definition.windows, definition.seq_len
     if table.num_rows != windows * length:
         return Missing(f"the token table of {side.run.path} is not its own")
     return read_measured(table, side.stored, windows, length)
@@ -159,7 +157,7 @@ def _find_same(a: Side, b: Side, tables: Sequence[Any]) -> str:
         values = [np.asarray(each.to_numpy(), dtype=np.float64) for each in (first, second)]
         difference = np.abs(values[1] - values[0])
         far = max(far, float(np.nanmax(difference)))
-    count = len(tables[0]) - a.record["ppl_definition"]["windows"]
+    count = len(tables[0]) - a.record.ppl_definition.windows
     if alike:
         return f"both score each of {count:,} tokens alike, to the last bit"
     if far >= ROUNDING:
@@ -185,28 +183,27 @@ def _list_parts(side: Side) -> Any:
     """All that a model is made of; None where that is not known."""
     record = side.record
     weights = hash_source(record)
-    if side.model == CANDIDATE:
-        return CANDIDATE, weights, tuple(sorted(record["candidate"]["hashes"].values()))
-    calibration = record.get("calibration", {}).get("tokens_sha256")
-    widths = read_widths(side)
+    if not isinstance(record, Record):
+        return CANDIDATE, weights, tuple(sorted(record.candidate.hashes.values()))
+    calibration, widths = record.calibration.tokens_sha256, read_widths(side)
     if calibration is None or widths is None:
         return None
-    spec = {key: record["spec"].get(key) for key in MADE_BY}
+    spec = {key: getattr(record.spec, key) for key in MADE_BY}
     if side.model == UNIFORM:
         # What nothing is promoted to makes no difference.
         spec.pop("rescue_bits")
-    with_what = record["versions"], record.get("device")
+    with_what = record.versions, record.device
     return weights, calibration, widths, spec, with_what
 
 
-def hash_source(record: Row) -> tuple[str, ...]:
+def hash_source(record: AnyRecord) -> tuple[str, ...]:
     """What tells a run's reference from others, whatever it is called and wherever it is."""
-    return tuple(sorted(record["source"]["hashes"].values()))
+    return tuple(sorted(record.source.hashes.values()))
 
 
 def read_widths(side: Side) -> dict[str, int] | None:
     """The width of each unit; None where the run does not say."""
-    if side.model == CANDIDATE:
+    if not isinstance(side.record, Record):
         path = side.run.path / "units.parquet"
         if not path.exists():
             return None
@@ -217,10 +214,8 @@ def read_widths(side: Side) -> dict[str, int] | None:
     path = side.run.path / "recipe.json"
     if not path.exists():
         return None
-    bits, spec = load_recipe(path).bits, side.record["spec"]
-    if side.model == MIXED:
-        return dict(bits)
-    return {unit: FP16_BITS if unit in spec["keep_fp16"] else spec["bits"] for unit in bits}
+    bits = load_recipe(path).bits
+    return dict(bits) if side.model == MIXED else uniform_widths(bits, side.record.spec)
 
 
 def _written_alike(a: Side, b: Side) -> str:

@@ -5,11 +5,13 @@ a block costs the sum of its units at the recipe's widths.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from awqscope.diagnose.gate.findings import LEAST_WINDOWS, Finding, Missing
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.record import MIXED, AnyRecord, Record
+from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.mixedprec.recipes.recipe import load_recipe
 from awqscope.mixedprec.scheme import FP16_BITS
 
@@ -19,21 +21,28 @@ Row = Mapping[str, Any]
 Cost = tuple[float, float, float]
 
 
-def read_block_costs(run: RunDirectory, record: Row, model: str) -> dict[int, Cost] | Missing:
+def read_block_costs(run: RunDirectory, record: AnyRecord, model: str) -> dict[int, Cost] | Missing:
     """Each block's KL in one model of a run, by the name its files have for it; why there is none
     where there is none."""
-    for name in ("blocks.parquet", *(["units.parquet", "recipe.json"] * (model == "mixed"))):
+    for name in ("blocks.parquet", *(["units.parquet", "recipe.json"] * (model == MIXED))):
         if not (run.path / name).exists():
             return Missing(f"the run has no {name}")
     rows = run.read_table("blocks", ["block", "view", *_kl_columns("")]).to_pylist()
     bits: Mapping[str, int] = {}
+    plain: Mapping[str, int] = {}
     units: Sequence[Row] = []
-    if model == "mixed":
+    if model == MIXED and isinstance(record, Record):
         bits = load_recipe(run.path / "recipe.json").bits
+        plain = uniform_widths(bits, record.spec)
         columns = ["unit", "bits", *_kl_columns("exact_"), *_kl_columns("estimated_")]
         units = run.read_table("units", columns).to_pylist()
     isolated = [row for row in rows if row["view"] == "isolated"]
-    return block_costs(isolated, units, bits, record["spec"])
+    return block_costs(isolated, units, bits, plain)
+
+
+def uniform_widths(units: Iterable[str], spec: RunSpec) -> dict[str, int]:
+    """The width of each of `units` in the uniform model of a run."""
+    return {unit: FP16_BITS if unit in spec.keep_fp16 else spec.bits for unit in units}
 
 
 def _kl_columns(known: str) -> list[str]:
@@ -41,15 +50,18 @@ def _kl_columns(known: str) -> list[str]:
 
 
 def block_costs(
-    isolated: Sequence[Row], units: Sequence[Row], bits: Mapping[str, int], spec: Row
+    isolated: Sequence[Row],
+    units: Sequence[Row],
+    bits: Mapping[str, int],
+    plain: Mapping[str, int],
 ) -> dict[int, Cost] | Missing:
     """Each block's KL, by its number.
 
-    isolated: rows of blocks.parquet. units, bits: rows of units.parquet and a recipe; a block whose
-    widths the recipe changes costs the sum of its units at these widths, exact where measured.
+    isolated: rows of blocks.parquet. units, bits: rows of units.parquet and a recipe's widths, and
+    plain: the uniform model's; a block whose widths the recipe changes costs the sum of its units
+    at these widths, exact where measured.
     """
     costs: dict[int, Cost] = {row["block"]: _ends(row, "kl") for row in isolated}
-    plain = {unit: FP16_BITS if unit in spec["keep_fp16"] else spec["bits"] for unit in bits}
     at = {(row["unit"], row["bits"]): row for row in units}
     for block in changed_blocks(bits, plain):
         mine = [unit for unit in bits if block_of(unit) == block]

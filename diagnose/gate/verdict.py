@@ -13,10 +13,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from awqscope.diagnose.gate.evidence import CANDIDATE, Evidence, TokenEvidence, read_evidence
+from awqscope.diagnose.gate.evidence import Evidence, TokenEvidence, read_evidence
 from awqscope.diagnose.gate.findings import Finding, Missing
 from awqscope.diagnose.gate.policy import DEFAULT_NAME, Limit, Policy
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.record import CANDIDATE
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.ranking import as_cost
 

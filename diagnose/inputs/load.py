@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from awqscope.diagnose.entries.source import CutText, PplDefinition, Slice, Source
 from awqscope.diagnose.inputs.corpora import (
     Corpus,
     cut_slices,
@@ -21,6 +22,8 @@ from awqscope.diagnose.inputs.corpora import (
 )
 from awqscope.diagnose.inputs.sources import check_specs
 from awqscope.diagnose.options.shared import DEFAULT_SEQ_LEN
+from awqscope.diagnose.runs.directory import now
+from awqscope.diagnose.runs.record import Record
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.mixedprec.awq.search import check_schemes
 from awqscope.mixedprec.errors import InputError
@@ -103,39 +106,50 @@ def hash_tokens(windows: Tensor) -> str:
     return hashlib.sha256(windows.int().numpy().tobytes()).hexdigest()
 
 
-def describe(spec: RunSpec, inputs: Inputs) -> dict[str, Any]:
-    """The part of run.json that is known before anything is measured."""
+def describe(spec: RunSpec, inputs: Inputs) -> Record:
+    """What is known of a run before anything is measured."""
+    return Record(
+        **begin(spec.model),
+        kind="run",
+        spec=spec,
+        source=describe_source(inputs.model),
+        ppl_definition=describe_text(inputs.valid, inputs.slices, inputs.windows),
+        calibration=CutText(
+            text=inputs.calib.spec,
+            text_sha256=inputs.calib.hash,
+            tokens_sha256=hash_tokens(inputs.calib_windows),
+            windows=len(inputs.calib_windows),
+            seq_len=inputs.calib_windows.shape[1],
+        ),
+        headline=None,
+    )
+
+
+def begin(model: str) -> dict[str, Any]:
+    """What the record of anything begins with, here and now. model: the reference, as given."""
     return {
-        "model": spec.model,
+        "state": "running",
+        "created": now(),
+        "updated": now(),
+        "model": model,
         "directory": os.getcwd(),
-        "spec": spec.to_json(),
-        "source": describe_source(inputs.model),
-        "ppl_definition": describe_text(inputs.valid, inputs.slices, inputs.windows),
-        "calibration": {
-            "text": inputs.calib.spec,
-            "text_sha256": inputs.calib.hash,
-            "tokens_sha256": hash_tokens(inputs.calib_windows),
-            "windows": len(inputs.calib_windows),
-            "seq_len": inputs.calib_windows.shape[1],
-        },
         "versions": describe_versions(),
         "stages": {},
-        "headline": {},
         "error": None,
     }
 
 
-def describe_source(model: SourceModel) -> dict[str, Any]:
-    """The `source` of run.json: the reference."""
-    return {
-        "architecture": model.config.model_type,
-        "blocks": model.blocks,
-        "units": [kind.name for kind in model.family.units],
-        "parameters": model.count_parameters(),
-        "dtype": name_dtype(model.dtype),
-        "hashes": model.hash(),
-        "left_aside": list(model.aside),
-    }
+def describe_source(model: SourceModel) -> Source:
+    """The reference."""
+    return Source(
+        architecture=model.config.model_type,
+        blocks=model.blocks,
+        units=[kind.name for kind in model.family.units],
+        parameters=model.count_parameters(),
+        dtype=name_dtype(model.dtype),
+        hashes=model.hash(),
+        left_aside=list(model.aside),
+    )
 
 
 def note_aside(*models: SourceModel) -> tuple[str, ...]:
@@ -143,24 +157,22 @@ def note_aside(*models: SourceModel) -> tuple[str, ...]:
     return tuple(f"{m.path}: {write_aside(m.aside)}" for m in models if m.aside)
 
 
-def describe_text(
-    texts: Sequence[Corpus], slices: Sequence[int], windows: Tensor
-) -> dict[str, Any]:
-    """The `ppl_definition` of run.json. slices: windows of each text; several texts are told apart
-    in its entry `slices`."""
+def describe_text(texts: Sequence[Corpus], slices: Sequence[int], windows: Tensor) -> PplDefinition:
+    """What perplexity is of. slices: windows of each text; several texts are told apart in its
+    entry `slices`."""
     count, length = windows.shape
     of_texts = f" of {len(texts)} texts" if len(texts) > 1 else ""
-    return {
-        "sentence": (
+    return PplDefinition(
+        sentence=(
             f"exp of the mean token NLL over {count} non-overlapping windows of {length} "
             f"tokens{of_texts}; every token is scored but each window's first"
         ),
         **_name_texts(texts, slices),
-        "tokens_sha256": hash_tokens(windows),
-        "windows": count,
-        "seq_len": length,
-        "scored_tokens": count * (length - 1),
-    }
+        tokens_sha256=hash_tokens(windows),
+        windows=count,
+        seq_len=length,
+        scored_tokens=count * (length - 1),
+    )
 
 
 def _name_texts(texts: Sequence[Corpus], slices: Sequence[int]) -> dict[str, Any]:
@@ -171,7 +183,7 @@ def _name_texts(texts: Sequence[Corpus], slices: Sequence[int]) -> dict[str, Any
         "text": ", ".join(text.spec for text in texts),
         "text_sha256": hashlib.sha256("".join(text.hash for text in texts).encode()).hexdigest(),
         "slices": [
-            {"text": text.spec, "sha256": text.hash, "first_window": first, "windows": windows}
+            Slice(text=text.spec, sha256=text.hash, first_window=first, windows=windows)
             for text, first, windows in zip(texts, firsts, slices, strict=True)
         ],
     }

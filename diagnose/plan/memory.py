@@ -7,9 +7,9 @@ the safe side. Streams take what a stage leaves of the budget, and files the res
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from awqscope.diagnose.entries.plan import MemoryPlan, StagePlan
 from awqscope.diagnose.machine.tasks import CHUNKS_A_WORKER
 from awqscope.diagnose.plan.demand import (
     FORWARD,
@@ -84,51 +84,6 @@ def share_budget(budget: int, held: int, stage: str, sharing: int) -> int:
     if stage == SEARCH:
         return budget // (sharing + 1)
     return (budget - held) // sharing
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """How a stage is carried out. fixed_bytes: what it holds besides streams; least_bytes: with the
-    smallest budget; peak_bytes: of a process, everything counted. stream_bytes: of all `streams` of
-    a chunk; spilled_bytes: those in files. device_bytes: of the device, where there is one.
-    read_bytes: of weights, in all."""
-
-    stage: str
-    windows: int
-    chunk_windows: int
-    chunks: int
-    passes: int
-    streams: int
-    stream_bytes: int
-    spilled_bytes: int
-    fixed_bytes: int
-    least_bytes: int
-    peak_bytes: int
-    device_bytes: int
-    read_bytes: int
-    flops: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class MemoryPlan:
-    """A run's plan. minimum: the smallest budget that it could be carried out in. workers, sharing:
-    as the `Machine` that it was made for has them."""
-
-    budget: int
-    held: int
-    minimum: int
-    workers: int
-    sharing: int
-    seconds: float
-    stages: tuple[StagePlan, ...]
-
-    def stage(self, name: str) -> StagePlan:
-        return next(stage for stage in self.stages if stage.stage == name)
-
-    def to_json(self) -> dict[str, Any]:
-        """As stored in run.json."""
-        return asdict(self)
 
 
 def choose_chunk(demand: Demand, shape: Shape, room: int, machine: Machine) -> int:
@@ -265,13 +220,13 @@ def plan_run(
         )
     seconds = sum(stage.seconds for stage in planned)
     return MemoryPlan(
-        machine.budget,
-        machine.held,
-        minimum,
-        machine.workers,
-        machine.sharing,
-        round(seconds, 1),
-        planned,
+        budget=machine.budget,
+        held=machine.held,
+        minimum=minimum,
+        workers=machine.workers,
+        sharing=machine.sharing,
+        seconds=round(seconds, 1),
+        stages=planned,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from awqscope.diagnose.entries.plan import MemoryPlan
 from awqscope.diagnose.machine.memory import (
     device_free_bytes,
     held_bytes,
@@ -22,12 +23,10 @@ from awqscope.diagnose.plan.memory import (
     MIB,
     SLACK_BYTES,
     Machine,
-    MemoryPlan,
     Rates,
     plan_run,
     share_budget,
 )
-from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.sweep.branches import Branch
 from awqscope.mixedprec.awq.arithmetic import fake_quantize
 from awqscope.mixedprec.errors import InputError
@@ -188,17 +187,9 @@ class Room:
         return StreamSpace([(CPU, max(0, left))], self.folder)
 
 
-def room_for(run: RunDirectory, stage: str) -> Room:
-    """The room of a stage of a run, by the plan in run.json."""
-    plan = run.read()["memory_plan"]
-    budget, sharing = plan["budget"], plan["sharing"]
-    share = share_budget(budget, plan["held"], stage, sharing)
-    fixed = next(each["fixed_bytes"] for each in plan["stages"] if each["stage"] == stage)
-    processes = sharing + 1 if stage == SEARCH else max(1, sharing)
-    return Room(budget, processes, share, fixed, run.path)
-
-
-def planned_windows(run: RunDirectory, stage: str) -> int:
-    """Windows a chunk of a stage, as planned."""
-    stages = run.read()["memory_plan"]["stages"]
-    return next(each["chunk_windows"] for each in stages if each["stage"] == stage)
+def room_for(plan: MemoryPlan, stage: str, folder: Path) -> Room:
+    """The room of a stage of a run that is carried out by `plan`. folder: where streams go that do
+    not fit."""
+    share = share_budget(plan.budget, plan.held, stage, plan.sharing)
+    processes = plan.sharing + 1 if stage == SEARCH else max(1, plan.sharing)
+    return Room(plan.budget, processes, share, plan.stage(stage).fixed_bytes, folder)

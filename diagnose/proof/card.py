@@ -15,11 +15,13 @@ from typing import Any
 
 import yaml
 
+from awqscope.diagnose.entries.headline import Headline
+from awqscope.diagnose.entries.served_type import UNLIKE, MeasuredType, write_measured_type
+from awqscope.diagnose.entries.uncalibrated import write_uncalibrated
 from awqscope.diagnose.options.option import list_options
 from awqscope.diagnose.options.shared import read_texts
+from awqscope.diagnose.runs.record import Record
 from awqscope.diagnose.runs.spec import RunSpec
-from awqscope.diagnose.runs.type_words import UNLIKE, write_measured_type
-from awqscope.diagnose.runs.uncalibrated import write_uncalibrated
 from awqscope.mixedprec.checkpoints.serving import write_serving
 from awqscope.mixedprec.families.family import EXPERTS
 from awqscope.mixedprec.recipes.recipe import Recipe
@@ -46,14 +48,14 @@ LEFT_OUT: Mapping[str, str] = {
 class CardSubject:
     """The checkpoint that a card is of.
 
-    record: run.json of the run it was made by. proof: proof.json's content, None if it was not
+    record: of the run it was made by. proof: proof.json's content, None if it was not
     proved. bytes: of all its tensors. serving: what servers make of it, with its `type`. fmt:
     compressed-tensors or awq. dtype: what `requantize` was asked for, None for the run's type.
     base_model: hub id of the source, None for a directory, whose path is private.
     requantized: made after the run, by `awqscope requantize`.
     """
 
-    record: Mapping[str, Any]
+    record: Record
     recipe: Recipe
     proof: Mapping[str, Any] | None
     bytes: int
@@ -135,7 +137,7 @@ def name_text(spec: Any) -> str:
 
 def _name_source(subject: CardSubject) -> str:
     """What the source is called: its hub id, or the last part of its directory."""
-    model = str(subject.record["model"])
+    model = subject.record.model
     return subject.base_model or model.rstrip("/").rpartition("/")[2] or model
 
 
@@ -155,28 +157,28 @@ def _write_section(subject: CardSubject) -> str:
 
 
 def _write_summary(subject: CardSubject) -> str:
-    record, spec = subject.record, subject.record["spec"]
+    record, spec = subject.record, subject.record.spec
     source = _plain(_name_source(subject))
     link = f"[{source}](https://huggingface.co/{source})" if subject.base_model else f"`{source}`"
-    scheme = "symmetric" if spec["symmetric"] else "asymmetric"
-    group = "a group a row" if spec["group_size"] == -1 else f"groups of {spec['group_size']}"
-    changed = list_changed(subject.recipe, spec["bits"])
+    scheme = "symmetric" if spec.symmetric else "asymmetric"
+    group = "a group a row" if spec.group_size == -1 else f"groups of {spec.group_size}"
+    changed = list_changed(subject.recipe, spec.bits)
     widths = {entry.bits for entry in subject.recipe.units} - {FP16_BITS}
     said = (
-        f"{link} ({_plain(record['source']['architecture'])}, "
-        f"{record['source']['parameters']:,} parameters) quantized with AWQ: "
-        f"{spec['bits']} bits, {scheme}, {group}"
+        f"{link} ({_plain(record.source.architecture)}, "
+        f"{record.source.parameters:,} parameters) quantized with AWQ: "
+        f"{spec.bits} bits, {scheme}, {group}"
     )
     said += f", but {changed} bits." if changed else "."
-    if spec["rescue_bits"] in widths:
-        said += f" Units at {spec['rescue_bits']} bits are symmetric."
+    if spec.rescue_bits in widths:
+        said += f" Units at {spec.rescue_bits} bits are symmetric."
     if any(entry.unit.endswith(f".{EXPERTS}") for entry in subject.recipe.units):
         said += " Experts are symmetric, routers stay at 16 bits."
-    uncalibrated = write_uncalibrated(record)
+    uncalibrated = write_uncalibrated(record.uncalibrated)
     if uncalibrated:
         said += f" {uncalibrated}."
     said += f" Stored as {_name_format(subject.fmt)}; weights take {_megabytes(subject.bytes)}"
-    reference = (record["headline"].get("bytes") or {}).get("reference")
+    reference = record.headline and record.headline.bytes.reference
     said += f", {_megabytes(reference)} at 16 bits." if reference else "."
     shown = "/".join(str(bits) for bits in sorted(widths)) + "-bit " if widths else ""
     return f"# {source}, {shown}AWQ\n\n{said}"
@@ -203,7 +205,7 @@ def _write_widths(subject: CardSubject) -> str:
     ]
     return (
         f"Blocks by unit, the linears that a server fuses, and width "
-        f"(of {subject.record['source']['blocks']} blocks, from 0):\n\n"
+        f"(of {subject.record.source.blocks} blocks, from 0):\n\n"
     ) + _write_table(["unit", *[f"{width} bits" for width in widths]], rows)
 
 
@@ -214,47 +216,47 @@ def _write_measured(subject: CardSubject) -> str:
             "This checkpoint was not measured. `awqscope requantize --prove` measures it from disk "
             "and writes the numbers here."
         )
-    headline, mine = subject.record["headline"], subject.proof["measured"]
-    low = subject.record["spec"]["bits"]
-    if "kl" not in headline:
-        headline = {}
+    headline, mine = subject.record.headline, subject.proof["measured"]
+    low = subject.record.spec.bits
     head, rows = ["", "this checkpoint"], []
 
     def add(name: str, key: str, form: str, bounds: str | None = None, reference: str = "") -> None:
         columns = [_with_bounds(mine[key], mine.get(bounds) if bounds else None, form)]
-        if headline:
-            spread = headline.get(bounds, {}).get("uniform") if bounds else None
-            columns = [reference, _with_bounds(headline[key]["uniform"], spread, form), *columns]
+        if headline is not None:
+            spread = getattr(headline, bounds).uniform if bounds else None
+            uniform = getattr(headline, key).uniform
+            columns = [reference, _with_bounds(uniform, spread, form), *columns]
         rows.append([name, *columns])
 
-    if headline:
+    if headline is not None:
         head[1:1] = ["16-bit", f"uniform {low}-bit AWQ"]
-    add("perplexity", "ppl", ".3f", reference=_reference(headline, "ppl", ".3f"))
+    add("perplexity", "ppl", ".3f", reference=_write_reference(headline))
     add("ΔPPL [95%]", "delta_ppl", "+.3f")
     add("KL to 16-bit, mean, nats a token [95%]", "kl", ".5f", "kl_interval")
     add("KL, 99.9% quantile", "kl_p999", ".4f")
     add("same top token as 16-bit", "top1_agreement", ".1%")
     size = [_megabytes(subject.bytes)]
-    if headline:
-        size = [_megabytes(headline["bytes"][name]) for name in ("reference", "uniform")] + size
+    if headline is not None:
+        plain = (headline.bytes.reference, headline.bytes.uniform)
+        size = [_megabytes(each) for each in plain] + size
     rows.append(["weights", *size])
     if mine["recovered"] is not None:
         given = _with_bounds(mine["recovered"], mine["recovered_interval"], ".1%")
-        blank = ["", ""] if headline else []
+        blank = ["", ""] if headline is not None else []
         rows.append(["lost KL given back [95%]", *blank, given])
-    definition = subject.record["ppl_definition"]
-    text = _plain(name_text(definition["text"]))
+    definition = subject.record.ppl_definition
+    text = _plain(name_text(definition.text))
     said = (
-        f"Perplexity is {_plain(definition['sentence'])}, on `{text}` "
-        f"({definition['scored_tokens']:,} tokens scored, text SHA-256 "
-        f"`{definition['text_sha256'][:16]}…`). Intervals are a bootstrap over windows; "
+        f"Perplexity is {_plain(definition.sentence)}, on `{text}` "
+        f"({definition.scored_tokens:,} tokens scored, text SHA-256 "
+        f"`{definition.text_sha256[:16]}…`). Intervals are a bootstrap over windows; "
         "differences are paired by token."
     )
     return "\n\n".join([_write_table(head, rows), said, _write_proof(subject.proof)])
 
 
-def _reference(headline: Mapping[str, Any], key: str, form: str) -> str:
-    return format(headline[key]["reference"], form) if headline else ""
+def _write_reference(headline: Headline | None) -> str:
+    return format(headline.ppl.reference, ".3f") if headline is not None else ""
 
 
 def _with_bounds(value: Any, bounds: Sequence[float] | None, form: str) -> str:
@@ -270,7 +272,9 @@ def _with_bounds(value: Any, bounds: Sequence[float] | None, form: str) -> str:
 def _write_proof(proof: Mapping[str, Any]) -> str:
     checks, loader = proof["checks"], _plain(proof["loaded_with"])
     served = proof.get("served")
-    of_type = f" {write_measured_type(served)}" if served and served["finite"] else ""
+    of_type = ""
+    if served and served["finite"]:
+        of_type = f" {write_measured_type(MeasuredType(**served))}"
     if proof["passed"]:
         return (
             f"Proved from disk: {loader} loaded the checkpoint in a process of its own; the widths "
@@ -323,7 +327,7 @@ vllm serve path/to/this/checkpoint{option}
 
 def _write_making(subject: CardSubject) -> str:
     record = subject.record
-    versions, calibration = record["versions"], record["calibration"]
+    versions, calibration = record.versions, record.calibration
     others = ", ".join(f"{name} {v}" for name, v in versions.items() if name != "awqscope")
     lines = [run_command(subject)]
     if subject.requantized:
@@ -335,23 +339,23 @@ def _write_making(subject: CardSubject) -> str:
         if subject.dtype is not None:
             lines[-1] += f" --dtype {subject.dtype}"
     commands = "\n".join(lines)
-    flagged = record["headline"].get("flagged")
+    flagged = () if record.headline is None else record.headline.flagged
     why = ""
     if flagged and not subject.requantized:
         blocks = join_words([str(block) for block in flagged])
-        bits, plural = record["spec"]["bits"], "s" * (len(flagged) > 1)
+        bits, plural = record.spec.bits, "s" * (len(flagged) > 1)
         why = f" Flagged as damaged by {bits} bits: block{plural} {blocks}."
     return (
         f"By awqscope {_plain(versions.get('awqscope', ''))} ({_plain(others)}), calibrated on "
-        f"`{_plain(name_text(calibration['text']))}`, {calibration['windows']} windows of "
-        f"{calibration['seq_len']} tokens (text SHA-256 `{calibration['text_sha256'][:16]}…`), "
-        f"seed {record['spec']['seed']}.{why}\n\n```\n{commands}\n```"
+        f"`{_plain(name_text(calibration.text))}`, {calibration.windows} windows of "
+        f"{calibration.seq_len} tokens (text SHA-256 `{calibration.text_sha256[:16]}…`), "
+        f"seed {record.spec.seed}.{why}\n\n```\n{commands}\n```"
     )
 
 
 def run_command(subject: CardSubject) -> str:
     """The `awqscope run` that made it, defaults and directories left out."""
-    spec = subject.record["spec"]
+    spec = subject.record.spec.to_json()
     words = ["awqscope", "run", _name_source(subject)]
     for name, option in list_options(RunSpec).items():
         value = spec.get(name, option.default)

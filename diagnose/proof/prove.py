@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from awqscope.diagnose.entries.served_type import UNLIKE, explain_type
 from awqscope.diagnose.machine.memory import (
     held_bytes,
     peak_bytes,
@@ -42,8 +43,6 @@ from awqscope.diagnose.proof.load import How, Loaded, load_checkpoint
 from awqscope.diagnose.proof.on_disk import check_tensors
 from awqscope.diagnose.proof.served_type import choose_windows, measure_type
 from awqscope.diagnose.runs.directory import RunDirectory
-from awqscope.diagnose.runs.spec import RunSpec
-from awqscope.diagnose.runs.type_words import UNLIKE, explain_type
 from awqscope.diagnose.statistics.bootstrap import Resampler
 from awqscope.diagnose.statistics.likelihood import (
     empty_scores,
@@ -51,7 +50,7 @@ from awqscope.diagnose.statistics.likelihood import (
     score,
     tokens_a_chunk,
 )
-from awqscope.diagnose.sweep.branches import REFERENCE, UNIFORM
+from awqscope.diagnose.sweep.branches import REFERENCE
 from awqscope.diagnose.sweep.scoring import score_streams
 from awqscope.diagnose.sweep.swappable import read_swappable
 from awqscope.mixedprec.checkpoints.reader import open_checkpoint
@@ -215,8 +214,8 @@ def examine(
     checkpoint, None for whole where that fits.
     InputError for files of the run, the recipe or the model that cannot be read.
     """
-    record = run.read()
-    spec = RunSpec.from_json(record["spec"])
+    record = run.read_searched()
+    spec = record.spec
     model = open_model(
         subject.model,
         trust_remote_code=spec.trust_remote_code,
@@ -224,7 +223,7 @@ def examine(
     )
     recipe = load_recipe(subject.recipe)
     tokens = run.read_table("tokens")
-    shape = (record["ppl_definition"]["windows"], record["ppl_definition"]["seq_len"])
+    shape = (record.ppl_definition.windows, record.ppl_definition.seq_len)
     windows = torch.tensor(tokens["token"].to_numpy()).long().view(shape)
 
     def by_window(column: str) -> Tensor:
@@ -243,8 +242,8 @@ def examine(
         model, loaded, windows, recipe, run.searches, space
     )
     uniform_kl = by_window("kl_uniform").double().mean(1).numpy()
-    largest = (record["headline"].get("range") or {}).get(UNIFORM) or {}
-    chosen = choose_windows(uniform_kl, largest.get("window"))
+    ranges = record.measured.range
+    chosen = choose_windows(uniform_kl, None if ranges is None else ranges.uniform.window)
 
     def measure_in(dtype: str) -> dict[str, Any]:
         found = measure_type(
@@ -267,7 +266,7 @@ def examine(
         "simulated_kl": simulated_kl,
         "measured_kl": measured_kl,
     }
-    alike = record.get("device", "cpu") == "cpu"
+    alike = record.device in (None, "cpu")
     as_said = (
         checks["reference_nll_difference"] < (NLL_TOLERANCE if alike else OTHER_DEVICES_TOLERANCE)
         and abs(measured_kl - simulated_kl) <= KL_TOLERANCE * (simulated_kl + SMALLEST_KL)
@@ -295,12 +294,12 @@ def prove(
 ) -> dict[str, Any]:
     """Carry out the proof of a run; write proof.json and the mixed model's token scores. `examine`
     describes budget, resting and how."""
-    record = run.read()
-    subject = Subject(record["spec"]["model"], run.path / "recipe.json", run.checkpoint)
+    record = run.read_searched()
+    subject = Subject(record.spec.model, run.path / "recipe.json", run.checkpoint)
     proof, mixed = examine(
         run,
         subject,
-        record["headline"]["predicted_recovered"],
+        record.measured.predicted_recovered,
         budget=budget,
         resting=resting,
         how=how,

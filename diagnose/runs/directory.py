@@ -19,8 +19,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from awqscope.diagnose.entries.stages import Stage
 from awqscope.diagnose.runs.naming import find_run
+from awqscope.diagnose.runs.record import AnyRecord, Comparison, Record, read_record
 from awqscope.diagnose.runs.resuming import write_resuming
+from awqscope.diagnose.runs.spec import AnySpec
 from awqscope.diagnose.runs.tables import DAMAGES, TABLES
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.atomic import (
@@ -32,24 +35,9 @@ from awqscope.mixedprec.files.atomic import (
 from awqscope.mixedprec.files.sealed import load_sealed, save_sealed
 from awqscope.mixedprec.files.untrusted import read_json
 
-SCHEMA = 1
-COMPARISON = "compare"
-GO_ON = "finish it first: the command that began it goes on with it"
 STAGES = ("search", "sweep", "estimate", "refine", "recipe", "requantize", "proof")
 # Options that change how a run is carried out, not what it finds.
 NOT_BINDING = ("max_memory", "chunk_windows")
-# Options that were added later and cannot be off, with what runs without them did.
-LATER: Mapping[str, Any] = {"dtype": "auto"}
-# What a record holds under these names, if it has them.
-ENTRIES: Mapping[str, type] = {
-    "state": str,
-    "spec": dict,
-    "source": dict,
-    "stages": dict,
-    "headline": dict,
-    "chunks": dict,
-    "ppl_definition": dict,
-}
 # What values that no run holds may raise.
 CONTRADICTIONS = (
     ArithmeticError,
@@ -69,25 +57,22 @@ OnProgress = Callable[[str, int, int], None]
 INTERRUPTED = "interrupted"
 
 
-def look_at(record: Mapping[str, Any], is_held: bool) -> dict[str, Any]:
+def look_at(record: AnyRecord, is_held: bool) -> AnyRecord:
     """A record with the state that the run is in: done, running, failed, or stopped. A record that
     says running while no process holds the run is of one that stopped, whatever ended its process;
     so are its running stages."""
-    state, error = record.get("state"), record.get("error")
-    message = error.get("message") if isinstance(error, dict) else None
-    was_interrupted = state == "failed" and message == INTERRUPTED
-    if not was_interrupted and (state != "running" or is_held):
-        return dict(record)
+    was_interrupted = (
+        record.state == "failed"
+        and record.error is not None
+        and record.error.message == INTERRUPTED
+    )
+    if not was_interrupted and (record.state != "running" or is_held):
+        return record
     stages = {
-        name: {**stage, "state": "stopped"} if stage.get("state") == "running" else stage
-        for name, stage in record.get("stages", {}).items()
+        name: stage.changed(state="stopped") if stage.state == "running" else stage
+        for name, stage in record.stages.items()
     }
-    return {**record, "state": "stopped", "stages": stages}
-
-
-def is_comparison(record: Mapping[str, Any]) -> bool:
-    """Whether a run compares a checkpoint made elsewhere, and has not made its own."""
-    return record.get("kind") == COMPARISON
+    return record.changed(state="stopped", stages=stages)
 
 
 def now() -> str:
@@ -117,40 +102,25 @@ class RunDirectory:
     def exists(self) -> bool:
         return (self.path / "run.json").exists()
 
-    def read(self) -> dict[str, Any]:
-        """run.json. InputError where it is missing, damaged or of another schema."""
+    def read(self) -> AnyRecord:
+        """What run.json says. InputError where it is missing, damaged or of a newer schema."""
+        path = self.path / "run.json"
         try:
-            record = read_json(self.path / "run.json")
+            found = read_json(path)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise InputError(f"{self.path} holds no run", find_run(self.path)) from error
         except (OSError, ValueError) as error:
             raise InputError(
-                f"{self.path / 'run.json'} cannot be read ({error})", "run it again elsewhere"
+                f"{path} cannot be read ({error})", "run it again elsewhere"
             ) from error
-        if not isinstance(record, dict) or "schema" not in record:
-            raise InputError(f"{self.path / 'run.json'} is no run record", "run it again elsewhere")
-        if type(record["schema"]) is not int or record["schema"] != SCHEMA:
-            raise InputError(
-                f"{self.path} is a run of schema {record['schema']}",
-                f"this version reads schema {SCHEMA}; use the version that made it",
-            )
-        for entry, kind in ENTRIES.items():
-            if not isinstance(record.get(entry, kind()), kind):
-                raise InputError(
-                    f"{self.path / 'run.json'} has no usable {entry!r}", "run it again elsewhere"
-                )
-        if not all(isinstance(stage, dict) for stage in record.get("stages", {}).values()):
-            raise InputError(
-                f"{self.path / 'run.json'} has no usable 'stages'", "run it again elsewhere"
-            )
-        return record
+        return read_record(found, path)
 
-    def look(self, read: Callable[[], dict[str, Any]] | None = None) -> dict[str, Any]:
+    def look(self, read: Callable[[], AnyRecord] | None = None) -> AnyRecord:
         """run.json with the state that the run is in now (`look_at`). read: a function that reads
-        it instead of `self.read`. InputError where it is missing, damaged or of another schema."""
+        it instead of `self.read`. InputError where it is missing, damaged or of a newer schema."""
         read = read or self.read
         record = read()
-        if record.get("state") == "running":
+        if record.state == "running":
             # Read again if no process holds it: the one that did may have finished it in between.
             record = record if self.holder() is not None else look_at(read(), is_held=False)
         return look_at(record, is_held=True)
@@ -159,27 +129,27 @@ class RunDirectory:
         """The remedy where a run is not done: to wait where a process works on it, else the command
         that continues it."""
         record = self.look()
-        if record["state"] == "running":
+        if record.state == "running":
             return "wait until it is done"
-        command = write_resuming(record, self.path)
-        return f"go on with it: {command}" if command else GO_ON
+        return f"go on with it: {write_resuming(record, self.path)}"
 
-    def read_searched(self) -> dict[str, Any]:
-        """run.json of a run with searches and a recipe of its own. InputError where it is missing,
-        damaged or of another schema, and for a comparison."""
+    def read_searched(self) -> Record:
+        """The record of a run with searches and a recipe of its own. InputError where it is
+        missing, damaged or of a newer schema, and for a comparison."""
         record = self.read()
-        if is_comparison(record):
+        if isinstance(record, Comparison):
             raise InputError(
                 f"{self.path} is a comparison, without searches or recipe of its own",
                 "give what `awqscope run` made of the reference",
             )
         return record
 
-    def update(self, **changes: Any) -> dict[str, Any]:
-        """Change top-level entries of run.json in one step; returns the new record."""
-        record = {**self.read(), **changes, "updated": now()}
-        write_json(self.path / "run.json", record)
-        return record
+    def update(self, **changes: Any) -> None:
+        """Change top-level entries of run.json in one step."""
+        self._write(self.read().changed(**changes, updated=now()))
+
+    def _write(self, record: AnyRecord) -> None:
+        write_json(self.path / "run.json", record.to_json())
 
     def check_free(self) -> None:
         """Raise InputError if the directory holds anything but a run."""
@@ -190,34 +160,30 @@ class RunDirectory:
                 f"{self.path} is not empty and holds no run", "choose another --out directory"
             )
 
-    def create(self, record: dict[str, Any]) -> None:
+    def create(self, record: AnyRecord) -> None:
         """Begin a run."""
-        write_json(
-            self.path / "run.json",
-            {"schema": SCHEMA, "state": "running", "created": now(), "updated": now(), **record},
-        )
+        self._write(record.changed(state="running", created=now(), updated=now()))
 
-    def check_spec(self, spec: dict[str, Any]) -> None:
+    def check_spec(self, spec: AnySpec) -> None:
         """Raise InputError, naming the difference, if the run here has other options."""
-        there = self.read()["spec"]
-        for key, value in spec.items():
-            # An option that is missing was not known to the version that began the run: it was
-            # off, or had its default.
-            found = there.get(key, LATER.get(key, None if value else value))
-            if key not in NOT_BINDING and found != value:
+        there = self.read().spec.to_json()
+        for key, value in spec.to_json().items():
+            if key not in NOT_BINDING and there.get(key) != value:
                 raise InputError(
-                    f"{self.path} holds another run (its {key} is {found!r}, not {value!r})",
+                    f"{self.path} holds another run (its {key} is {there.get(key)!r}, not "
+                    f"{value!r})",
                     "choose another --out, or repeat the options of that run",
                 )
 
     def is_done(self, stage: str) -> bool:
-        return self.read()["stages"].get(stage, {}).get("state") in ("done", "skipped")
+        return self.read().is_done(stage)
 
     def mark(self, stage: str, state: str, **details: Any) -> None:
         """Record a stage's state (running, done, skipped) in run.json."""
-        stages = self.read()["stages"]
-        entry = {**stages.get(stage, {}), "state": state, **details}
-        self.update(stages={**stages, stage: entry})
+        stages = self.read().stages
+        entry = {"state": state, **details}
+        marked = stages[stage].changed(**entry) if stage in stages else Stage(**entry)
+        self.update(stages={**stages, stage: marked})
 
     def write_table(self, name: str, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
         """Write `name`.parquet from rows."""
@@ -249,7 +215,7 @@ class RunDirectory:
 
     def _how_to_get(self) -> str:
         """The remedy where a file or column is missing."""
-        if self.read().get("state") != "done":
+        if self.read().state != "done":
             return self.how_to_finish()
         return "copy the whole run, or run it again elsewhere if an earlier version made it"
 

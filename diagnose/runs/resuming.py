@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from awqscope.diagnose.options.option import Option, list_options
+from awqscope.diagnose.runs.record import AnyRecord
 from awqscope.diagnose.runs.spec import AnySpec, CompareSpec, RunSpec
-from awqscope.mixedprec.errors import InputError
 
 # The numbers of a run are those of its texts, which its command names whatever the default is.
 NAMED = ("calib", "valid")
 
 
 def read_spec(stored: Mapping[str, Any]) -> AnySpec:
-    """The spec of a record. InputError for one of another version."""
+    """The spec that is stored as JSON. InputError for one of another version."""
     kind = CompareSpec if "candidate" in stored else RunSpec
     return kind.from_json(stored)
 
@@ -39,23 +39,19 @@ def write_option(option: Option, value: Any) -> list[str]:
     return [option.flag if text is None else f"{option.flag}={text}" for text in given]
 
 
-def write_resuming(record: Mapping[str, Any], out: Path) -> str | None:
-    """The command, to be pasted into a shell, that continues the run in `out`; None for a record
-    of another version. It begins with a `cd` where the record's paths are relative to elsewhere."""
-    try:
-        spec = read_spec(record["spec"])
-    except (InputError, LookupError, TypeError, ValueError):
-        return None
-    began = record.get("directory")
+def write_resuming(record: AnyRecord, out: Path) -> str:
+    """The command, to be pasted into a shell, that continues the run in `out`. It begins with a
+    `cd` where the record's paths are relative to elsewhere."""
+    spec, began = record.spec, record.directory
     moves = (
-        isinstance(began, str)
+        began is not None
         and os.path.realpath(began) != os.path.realpath(os.getcwd())
         and any(_is_relative(began, name) for name in _list_paths(spec))
     )
     words = spec_arguments(spec, out.absolute() if moves else out, leave_out_defaults=True)
-    if record.get("device"):
+    if record.device:
         # The kind of device that it was begun on; where there are GPUs `auto` could choose another.
-        words.insert(1, f"--device={record['device']}")
+        words.insert(1, f"--device={record.device}")
     command = shlex.join(["awqscope", *words])
     return f"cd {shlex.quote(str(began))} && {command}" if moves else command
 

@@ -26,7 +26,7 @@ def read_scores(path: Path | str, *, split_fused: bool = False) -> Scores:
     record = run.read_searched()
     if not run.is_done("recipe"):
         raise InputError(f"{path} has not scored its units", run.how_to_finish())
-    kept = set(record["spec"]["keep_fp16"])
+    kept = set(record.spec.keep_fp16)
     recipe = load_recipe(run.path / "recipe.json")
     by_unit = _options(run.read_table("units").to_pylist(), "unit")
     if any(FP16_BITS not in options for options in by_unit.values()):
@@ -58,13 +58,13 @@ def read_scores(path: Path | str, *, split_fused: bool = False) -> Scores:
                     options=tuple(options[bits] for bits in widths),
                 )
             )
-    headline = record["headline"]
+    headline = record.measured
     uniform_bytes = sum(unit.options[0].bytes for unit in units)
     return Scores(
         model=recipe.model,
         units=tuple(units),
-        fixed_bytes=headline["bytes"]["uniform"] - uniform_bytes,
-        uniform_kl=headline["kl"]["uniform"],
+        fixed_bytes=headline.bytes.uniform - uniform_bytes,
+        uniform_kl=headline.kl.uniform,
     )
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from awqscope.diagnose.machine.tasks import CHUNKS_A_WORKER, OnStep, Task, Workers, list_missing
-from awqscope.diagnose.plan.room import Room, planned_windows, room_for
-from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
+from awqscope.diagnose.plan.room import Room
+from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.stages.setting import Setting
 from awqscope.diagnose.statistics.likelihood import TokenScores
 from awqscope.diagnose.statistics.spikes import Thresholds
 from awqscope.diagnose.sweep.activations import ActivationLog
@@ -72,15 +73,15 @@ def choose_size(count: int, length: int, most: int, workers: int) -> int:
     return count if size >= count else max(1, size // batch) * batch
 
 
-def fix_chunks(
-    run: RunDirectory, name: str, windows: Tensor, most: int, workers: Workers
-) -> list[slice]:
-    """The chunks of `windows` [n, length], fixed in run.json when they are first asked for."""
-    sizes = run.read().get("chunks", {})
+def fix_chunks(at: Setting, name: str, windows: Tensor) -> list[slice]:
+    """The chunks of `windows` [n, length] of the stage `name`, fixed in run.json when they are
+    first asked for."""
+    sizes = dict(at.run.read().chunks)
     if name not in sizes:
         count, length = windows.shape
-        sizes = {**sizes, name: choose_size(count, length, most, workers.count)}
-        run.update(chunks=sizes)
+        most = at.plan.stage(name).chunk_windows
+        sizes[name] = choose_size(count, length, most, at.workers.count)
+        at.run.update(chunks=sizes)
     return list_slices(len(windows), sizes[name])
 
 
@@ -131,10 +132,8 @@ def _sweep_chunk(
 def swept_chunks(
     name: str,
     inputs: Subject,
-    run: RunDirectory,
+    at: Setting,
     sweep: Sweepable,
-    workers: Workers,
-    progress: OnProgress,
     reduce: Callable[[dict[str, TokenScores]], dict[str, Tensor]],
     *,
     group: Callable[[int], int] | None = None,
@@ -146,9 +145,8 @@ def swept_chunks(
     for all, of the first. `group`, `reduce` and the sweep are pickled on their way to other
     processes, so they must be functions of modules.
     """
-    model, windows = inputs.model, inputs.windows
-    chunks = fix_chunks(run, name, windows, planned_windows(run, name), workers)
-    room = room_for(run, name)
+    model, windows, run = inputs.model, inputs.windows, at.run
+    chunks, room = fix_chunks(at, name, windows), at.room_for(name)
     files = [f"work/{name}-{number:04d}.safetensors" for number in range(len(chunks))]
     steps = model.blocks + 1
     tasks = []
@@ -158,7 +156,7 @@ def swept_chunks(
         work = partial(_sweep_chunk, run, file, model, text, sweep, reduce, group, first, room)
         tasks.append(Task(f"chunk {number} of the {name}", (file,), steps, work))
     total = len(tasks) * steps
-    finish_tasks(tasks, run, workers, lambda done: progress(name, done, total))
+    finish_tasks(tasks, run, at.workers, lambda done: at.progress(name, done, total))
     return [read_tensors(run, file) for file in files]
 
 

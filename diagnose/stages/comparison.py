@@ -4,7 +4,6 @@ Its result is a run directory with the candidate in the uniform model's place. S
 searches of the run's own (those for units, recipe, checkpoint and proof) are skipped.
 """
 
-import os
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from awqscope.diagnose.entries import source as entries
+from awqscope.diagnose.entries.headline import ComparedHeadline
+from awqscope.diagnose.entries.plan import MemoryPlan
+from awqscope.diagnose.entries.served_type import Serving, describe_type
 from awqscope.diagnose.inputs.corpora import (
     Corpus,
     cut_slices,
@@ -23,26 +26,26 @@ from awqscope.diagnose.inputs.corpora import (
     load_tokenizer,
 )
 from awqscope.diagnose.inputs.load import (
+    begin,
     check_tokens,
     choose_length,
     describe_source,
     describe_text,
-    describe_versions,
     note_aside,
 )
 from awqscope.diagnose.inputs.sizes import reference_bytes
 from awqscope.diagnose.inputs.sources import check_specs
-from awqscope.diagnose.machine.tasks import HERE, Placement, Workers
-from awqscope.diagnose.plan.memory import MemoryPlan
+from awqscope.diagnose.machine.tasks import HERE, Placement
 from awqscope.diagnose.plan.room import plan_work
-from awqscope.diagnose.runs.directory import COMPARISON, STAGES, OnProgress, RunDirectory
+from awqscope.diagnose.runs.directory import STAGES, OnProgress, RunDirectory
+from awqscope.diagnose.runs.record import CANDIDATE, Comparison
 from awqscope.diagnose.runs.spec import CompareSpec
 from awqscope.diagnose.runs.tables import ACTIVATIONS, UNITS, WEIGHTS
-from awqscope.diagnose.runs.type_words import describe_type
 from awqscope.diagnose.stages.pipeline import OnNote, OnPlan, Work, conduct, foresee
-from awqscope.diagnose.stages.sweep import Sweep, sweep_headline, sweep_views
+from awqscope.diagnose.stages.setting import Setting
+from awqscope.diagnose.stages.sweep import Sweep, list_numbers, sweep_views
 from awqscope.diagnose.statistics.bootstrap import Resampler
-from awqscope.diagnose.sweep.branches import view_name
+from awqscope.diagnose.sweep.branches import REFERENCE, view_name
 from awqscope.diagnose.sweep.results import damage
 from awqscope.diagnose.sweep.weights import COLUMNS
 from awqscope.diagnose.sweep.whole_blocks import CandidateSweep, build_candidate_sweep
@@ -101,22 +104,22 @@ def load_compared(spec: CompareSpec) -> Compared:
     return Compared(model, candidate, tokenizer, valid, windows, slices, sweep)
 
 
-def describe_candidate(candidate: Candidate) -> dict[str, Any]:
-    """The `candidate` of run.json."""
+def describe_candidate(candidate: Candidate) -> entries.Candidate:
+    """The candidate, as it was found."""
     widths = Counter(
         candidate.width(f"{candidate.prefix(unit.block)}.{linear}")
         for unit in list_units(candidate.family, candidate.blocks)
         for linear in unit.linears
     )
-    return {
-        "path": candidate.name,
-        "format": candidate.method,
-        "bits": {str(bits): widths[bits] for bits in sorted(widths)},
-        "tokenizer": has_tokenizer(candidate.path),
-        "hashes": candidate.hash(),
-        "left_aside": list(candidate.aside),
-        "padding": candidate.padding,
-    }
+    return entries.Candidate(
+        path=candidate.name,
+        format=candidate.method,
+        bits={str(bits): widths[bits] for bits in sorted(widths)},
+        tokenizer=has_tokenizer(candidate.path),
+        hashes=candidate.hash(),
+        left_aside=list(candidate.aside),
+        padding=candidate.padding,
+    )
 
 
 def note_padding(candidate: Candidate) -> tuple[str, ...]:
@@ -129,24 +132,18 @@ def note_padding(candidate: Candidate) -> tuple[str, ...]:
 def prepare_comparison(spec: CompareSpec) -> Work:
     """The work of `awqscope compare`."""
     compared = load_compared(spec)
-    description = {
-        "kind": COMPARISON,
-        "model": spec.reference,
-        "directory": os.getcwd(),
-        "spec": spec.to_json(),
-        "source": describe_source(compared.model),
-        "candidate": describe_candidate(compared.candidate),
-        "serving": examine_serving(compared.candidate.catalogue, compared.candidate).to_json(),
-        "ppl_definition": describe_text(compared.valid, compared.slices, compared.windows),
-        "versions": describe_versions(),
-        "stages": {},
-        "headline": {},
-        "error": None,
-    }
-
-    def measure(run: RunDirectory, workers: Workers, progress: OnProgress) -> None:
-        compare_stage(spec, compared, run, workers, progress)
-
+    serving = examine_serving(compared.candidate.catalogue, compared.candidate)
+    description = Comparison(
+        **begin(spec.reference),
+        kind="compare",
+        spec=spec,
+        source=describe_source(compared.model),
+        candidate=describe_candidate(compared.candidate),
+        serving=Serving(**serving.to_json()),
+        ppl_definition=describe_text(compared.valid, compared.slices, compared.windows),
+        headline=None,
+    )
+    measure = partial(compare_stage, spec, compared)
     plan = partial(
         plan_work,
         compared.model,
@@ -181,7 +178,7 @@ def run_comparison(
         "ppl_definition": " or ".join(spec.valid),
     }
     prepare = partial(prepare_comparison, spec)
-    return conduct(spec.to_json(), prepare, named, out, on_progress, placement, on_plan, on_note)
+    return conduct(spec, prepare, named, out, on_progress, placement, on_plan, on_note)
 
 
 def plan_comparison(
@@ -193,36 +190,30 @@ def plan_comparison(
     """The plan by which `run_comparison` would begin or continue in `out`. on_note: told what a
     user should know of the inputs. InputError for unusable input, and for another run in `out`."""
     check_specs(spec.valid)
-    return foresee(spec.to_json(), partial(prepare_comparison, spec), out, placement, on_note)
+    return foresee(spec, partial(prepare_comparison, spec), out, placement, on_note)
 
 
-def compare_stage(
-    spec: CompareSpec,
-    compared: Compared,
-    run: RunDirectory,
-    workers: Workers,
-    progress: OnProgress,
-) -> None:
+def compare_stage(spec: CompareSpec, compared: Compared, at: Setting) -> None:
     """Measure every block of the candidate in its three views, and what differs outside of them;
     write blocks, activations, tokens, units and weights."""
-    model, candidate, sweep = compared.model, compared.candidate, compared.sweep
-    swept = sweep_views(spec, compared, run, sweep, workers, progress, weight_group)
+    model, candidate, sweep, run = compared.model, compared.candidate, compared.sweep, at.run
+    swept = sweep_views(spec, compared, at, sweep, weight_group)
     kinds = [kind.name for kind in model.family.units]
     apart = {(block, kind) for block in sweep.rebased for kind in kinds}
     run.write_table("activations", swept.activations.rows(apart), ACTIVATIONS)
     run.write_table("units", unit_rows(candidate), UNITS)
     run.write_table("weights", weight_rows(compared, swept), WEIGHTS)
-    places = place_rows(sweep.places, swept, spec.seed)
-    sizes = {
-        "reference": reference_bytes(model),
-        "uniform": candidate.catalogue.bytes,
-        "mixed": None,
+    places = weigh_places(sweep.places, swept, spec.seed)
+    sizes: dict[str, int] = {
+        REFERENCE: reference_bytes(model),
+        CANDIDATE: candidate.catalogue.bytes,
     }
-    isolated = swept.isolated_kl + sum(row["kl"] for row in places)
-    headline = sweep_headline(swept, spec.seed, sizes, isolated)
+    isolated = swept.isolated_kl + sum(place.kl for place in places)
+    headline = ComparedHeadline(**list_numbers(swept, spec.seed, CANDIDATE, sizes, isolated))
     dtype = read_dtype(candidate.config) or model.dtype
-    kind = describe_type(name_dtype(dtype), headline)
-    run.update(headline=headline, places=places, serving={**run.read()["serving"], "type": kind})
+    kind = describe_type(name_dtype(dtype), headline.find_largest())
+    serving = run.read().serving or Serving(notes=[])
+    run.update(headline=headline, places=places, serving=serving.changed(type=kind))
 
 
 def weight_group(inputs: int) -> int:
@@ -230,16 +221,15 @@ def weight_group(inputs: int) -> int:
     return inputs if inputs % WEIGHT_GROUP else WEIGHT_GROUP
 
 
-def place_rows(places: tuple[str, ...], swept: Sweep, seed: int) -> list[dict[str, Any]]:
-    """What each place outside the blocks costs: the columns that blocks.parquet has of an isolated
-    block, and the KL where that place alone is the reference's."""
+def weigh_places(places: tuple[str, ...], swept: Sweep, seed: int) -> list[entries.Place]:
+    """What each place outside the blocks costs."""
     resampler = Resampler(len(swept.scores["kl.uniform"]), seed)
     return [
-        {
-            "place": place,
+        entries.Place(
+            place=place,
             **damage(swept.scores, view_name("isolated", place), resampler),
-            "restored_kl": float(swept.scores[f"kl.{view_name('restored', place)}"].mean()),
-        }
+            restored_kl=float(swept.scores[f"kl.{view_name('restored', place)}"].mean()),
+        )
         for place in places
     ]
 

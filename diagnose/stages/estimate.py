@@ -7,14 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from awqscope.diagnose.entries.stages import Estimator
 from awqscope.diagnose.inputs.load import Inputs
 from awqscope.diagnose.inputs.sizes import linear_bytes, unit_bytes
-from awqscope.diagnose.machine.tasks import OnStep, Task, Workers
-from awqscope.diagnose.plan.room import Room, planned_windows, room_for
-from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
+from awqscope.diagnose.machine.tasks import OnStep, Task
+from awqscope.diagnose.plan.room import Room
+from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.runs.tables import LINEARS, UNITS
 from awqscope.diagnose.stages.chunks import finish_tasks, fix_chunks, read_tensors
+from awqscope.diagnose.stages.setting import Setting
 from awqscope.diagnose.statistics.bootstrap import Resampler
 from awqscope.diagnose.sweep.estimator import estimate_units, sampling_error
 from awqscope.mixedprec.families.table import Unit, list_units
@@ -91,15 +93,12 @@ def _join_draw(chunks: Sequence[Mapping[str, Tensor]], part: str) -> Things:
     return joined
 
 
-def _draw_estimates(
-    spec: RunSpec, inputs: Inputs, run: RunDirectory, workers: Workers, progress: OnProgress
-) -> tuple[Things, Things]:
+def _draw_estimates(spec: RunSpec, inputs: Inputs, at: Setting) -> tuple[Things, Things]:
     """Estimates of units and of linears by window, with as many samples of every token as keep
     what sampling adds to their error within ESTIMATE_ERROR."""
-    model, windows = inputs.model, inputs.windows
+    model, windows, run = inputs.model, inputs.windows, at.run
     widths = (spec.bits, spec.rescue_bits)
-    chunks = fix_chunks(run, "estimate", windows, planned_windows(run, "estimate"), workers)
-    room = room_for(run, "estimate")
+    chunks, room = fix_chunks(at, "estimate", windows), at.room_for("estimate")
     steps = 2 * model.blocks
     units: list[Things] = []
     linears: list[Things] = []
@@ -115,9 +114,9 @@ def _draw_estimates(
         before, total = draw * len(tasks) * steps, (draw + 1) * len(tasks) * steps
 
         def report(done: int, before: int = before, total: int = total) -> None:
-            progress("estimate", before + done, total)
+            at.progress("estimate", before + done, total)
 
-        finish_tasks(tasks, run, workers, report)
+        finish_tasks(tasks, run, at.workers, report)
         found = [read_tensors(run, file) for file in files]
         units.append(_join_draw(found, "units"))
         linears.append(_join_draw(found, "linears"))
@@ -127,7 +126,7 @@ def _draw_estimates(
         error = sampling_error(torch.stack(low, 1).double())
         if error <= ESTIMATE_ERROR:
             break
-    run.update(estimator={"draws": draw + 1, "sampling_error": error})
+    run.update(estimator=Estimator(draws=draw + 1, sampling_error=error))
     return _mean_draw(units), _mean_draw(linears)
 
 
@@ -135,14 +134,12 @@ def _mean_draw(draws: Sequence[Things]) -> Things:
     return {key: torch.stack([drawn[key] for drawn in draws]).mean(0) for key in draws[0]}
 
 
-def estimate_stage(
-    spec: RunSpec, inputs: Inputs, run: RunDirectory, workers: Workers, progress: OnProgress
-) -> None:
+def estimate_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
     """Estimate every unit and every linear at both widths, and say what a unit is at 16 bits; write
     units and linears."""
     model = inputs.model
     resampler = Resampler(len(inputs.windows), spec.seed)
-    by_unit, by_linear = _draw_estimates(spec, inputs, run, workers, progress)
+    by_unit, by_linear = _draw_estimates(spec, inputs, at)
 
     def estimated(by_window: Tensor) -> dict[str, float]:
         estimate = resampler.mean(by_window.double().numpy())
@@ -185,5 +182,5 @@ def estimate_stage(
             }
             for linear, name in names.items()
         ]
-    run.write_table("linears", linear_rows, LINEARS)
-    run.write_table("units", rows, UNITS)
+    at.run.write_table("linears", linear_rows, LINEARS)
+    at.run.write_table("units", rows, UNITS)

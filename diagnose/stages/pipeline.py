@@ -18,11 +18,14 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from awqscope.diagnose.entries.part import Part
+from awqscope.diagnose.entries.plan import MemoryPlan
+from awqscope.diagnose.entries.stages import Fault
 from awqscope.diagnose.inputs.load import describe, load_inputs, note_aside
 from awqscope.diagnose.inputs.sources import check_specs
 from awqscope.diagnose.machine.memory import (
@@ -34,15 +37,16 @@ from awqscope.diagnose.machine.memory import (
 from awqscope.diagnose.machine.signals import asked_to_end
 from awqscope.diagnose.machine.tasks import HERE, Placement, ThisProcess, Workers
 from awqscope.diagnose.machine.workers import open_workers
-from awqscope.diagnose.plan.memory import MemoryPlan
 from awqscope.diagnose.plan.room import plan_work
 from awqscope.diagnose.runs.directory import STAGES, OnProgress, ProgressLog, RunDirectory, now
-from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.runs.record import AnyRecord
+from awqscope.diagnose.runs.spec import AnySpec, RunSpec
 from awqscope.diagnose.stages.estimate import estimate_stage
 from awqscope.diagnose.stages.refine import refine_stage
 from awqscope.diagnose.stages.repair import proof_stage, recipe_stage, requantize_stage
 from awqscope.diagnose.stages.resume import repeat_damaged
 from awqscope.diagnose.stages.search import search_stage
+from awqscope.diagnose.stages.setting import Setting
 from awqscope.diagnose.stages.sweep import sweep_stage
 from awqscope.diagnose.sweep.branches import block_branches
 from awqscope.mixedprec.errors import InputError
@@ -68,23 +72,23 @@ def _skip_reason(stage: str, spec: RunSpec) -> str | None:
 
 # What is said of the inputs and decides no number: other files beside a model's weights, and counts
 # that earlier versions made otherwise.
-FREE = ("left_aside", "parameters")
+FREE = {"left_aside", "parameters"}
 # What a run computes with.
 MEANS = {"versions": "the set of installed libraries", "device": "the kind of device"}
 
 OnPlan = Callable[[MemoryPlan], None]
 OnNote = Callable[[str], None]
-Action = Callable[[RunDirectory, Workers, OnProgress], None]
+Action = Callable[[Setting], None]
 
 
 @dataclass(frozen=True)
 class Work:
-    """The work that a spec asks for, once its inputs are read. description: the first run.json.
+    """The work that a spec asks for, once its inputs are read. description: the first record.
     stages: by name, what carries each out, or why it does not apply. plan: makes the plan for a
     directory and workers, given windows a chunk by stage where they are decided. notes: what a user
     should know of the inputs before it begins."""
 
-    description: dict[str, Any]
+    description: AnyRecord
     stages: Mapping[str, Action | str]
     plan: Callable[[Path, Workers, Mapping[str, int]], MemoryPlan]
     notes: tuple[str, ...] = ()
@@ -94,12 +98,10 @@ def prepare_run(spec: RunSpec) -> Work:
     """The work of `awqscope run`."""
     inputs = load_inputs(spec)
 
-    def stage(name: str) -> Action:
-        if name in MEASURING:
-            return partial(MEASURING[name], spec, inputs)
-        return lambda run, workers, progress: REPAIRING[name](spec, inputs, run, progress)
-
-    stages = {name: _skip_reason(name, spec) or stage(name) for name in STAGES}
+    actions = MEASURING | REPAIRING
+    stages = {
+        name: _skip_reason(name, spec) or partial(actions[name], spec, inputs) for name in STAGES
+    }
     plan = partial(
         plan_work,
         inputs.model,
@@ -134,7 +136,7 @@ def run_pipeline(
     texts = " or ".join(spec.valid)
     named = {"source": spec.model, "calibration": spec.calib, "ppl_definition": texts}
     prepare = partial(prepare_run, spec)
-    return conduct(spec.to_json(), prepare, named, out, on_progress, placement, on_plan, on_note)
+    return conduct(spec, prepare, named, out, on_progress, placement, on_plan, on_note)
 
 
 def plan_pipeline(
@@ -146,11 +148,11 @@ def plan_pipeline(
     """The plan by which `run_pipeline` would begin or continue in `out`. on_note: told what a user
     should know of the inputs. InputError for unusable input, and for another run in `out`."""
     check_specs((spec.calib, *spec.valid))
-    return foresee(spec.to_json(), partial(prepare_run, spec), out, placement, on_note)
+    return foresee(spec, partial(prepare_run, spec), out, placement, on_note)
 
 
 def foresee(
-    spec: dict[str, Any],
+    spec: AnySpec,
     prepare: Callable[[], Work],
     out: Path,
     placement: Placement,
@@ -169,18 +171,18 @@ def foresee(
         return work.plan(out, workers, chunks)
 
 
-def _read_chunks(run: RunDirectory, spec: dict[str, Any]) -> dict[str, int]:
+def _read_chunks(run: RunDirectory, spec: AnySpec) -> Mapping[str, int]:
     """Windows a chunk by stage where an earlier start of the run decided them. InputError where the
     directory is another run's, or no run's."""
     if not run.exists():
         run.check_free()
         return {}
     run.check_spec(spec)
-    return dict(run.read().get("chunks", {}))
+    return run.read().chunks
 
 
 def conduct(
-    spec: dict[str, Any],
+    spec: AnySpec,
     prepare: Callable[[], Work],
     named: dict[str, str],
     out: Path,
@@ -196,7 +198,7 @@ def conduct(
     run = RunDirectory(out)
     chunks = _read_chunks(run, spec)
     work = prepare()
-    if run.exists() and run.read()["state"] == "done":
+    if run.exists() and run.read().state == "done":
         with run.lock():
             _check_unchanged(run, work.description, named)
         return run
@@ -205,29 +207,30 @@ def conduct(
         workers = opened.enter_context(open_workers(placement, run))
         plan = work.plan(out, workers, chunks)
         # Another kind of device rounds otherwise.
-        description = {**work.description, "device": workers.kind}
+        description = work.description.changed(device=workers.kind)
         with run.lock():
             if not run.exists():
                 run.create(description)
-            done = run.read()["state"] == "done"
+            done = run.read().state == "done"
             _check_unchanged(run, description, named if done else {**named, **MEANS})
             if not done:
                 for note in work.notes:
                     on_note(note)
                 on_plan(plan)
-                run.update(memory_plan=plan.to_json())
-                _carry_out(work, run, workers, opened.close, ProgressLog(run, on_progress))
+                run.update(memory_plan=plan)
+                setting = Setting(run, workers, plan, ProgressLog(run, on_progress))
+                _carry_out(work, setting, opened.close)
     return run
 
 
-def _check_unchanged(
-    run: RunDirectory, description: dict[str, Any], parts: Mapping[str, str]
-) -> None:
+def _check_unchanged(run: RunDirectory, description: AnyRecord, parts: Mapping[str, str]) -> None:
     """InputError for a part of the description, named by what a user calls it, that has changed. A
     finished run stays what it is; an unfinished one must not mix what MEANS compute."""
     begun = run.read()
     for part, what in parts.items():
-        if _binding(begun.get(part, description[part])) != _binding(description[part]):
+        there, here = getattr(begun, part), getattr(description, part)
+        # Earlier versions did not say what computed.
+        if there is not None and _binding(there) != _binding(here):
             raise InputError(
                 f"{what} has changed since {run.path} was begun", "choose another --out"
             )
@@ -235,43 +238,35 @@ def _check_unchanged(
 
 def _binding(part: Any) -> Any:
     """What two attempts must agree on in a part of the description."""
-    if not isinstance(part, dict):
-        return part
-    return {name: value for name, value in part.items() if name not in FREE}
+    return part.model_dump(exclude=FREE) if isinstance(part, Part) else part
 
 
-def _carry_out(
-    work: Work,
-    run: RunDirectory,
-    workers: Workers,
-    close_workers: Callable[[], None],
-    progress: OnProgress,
-) -> None:
+def _carry_out(work: Work, setting: Setting, close_workers: Callable[[], None]) -> None:
+    run = setting.run
     run.update(state="running", error=None)
     repeat_damaged(run)
     try:
-        _carry_out_stages(MEASURING, work, run, workers, progress)
+        _carry_out_stages(MEASURING, work, setting)
         close_workers()
-        _carry_out_stages(REPAIRING, work, run, ThisProcess(), progress)
+        _carry_out_stages(REPAIRING, work, replace(setting, workers=ThisProcess()))
     except Exception as error:
         if asked_to_end.is_set():
             raise KeyboardInterrupt from error
         if isinstance(error, InputError):
-            _record_failure(run, {"message": error.what, "remedy": error.remedy})
+            _record_failure(run, Fault(message=error.what, remedy=error.remedy))
             raise
         told = explain_shortage(error)
         if told is not None:
-            _record_failure(run, {"message": told.what, "remedy": told.remedy})
+            _record_failure(run, Fault(message=told.what, remedy=told.remedy))
             raise told from error
-        _record_failure(run, {"message": f"{type(error).__name__}: {error}", "remedy": ""})
+        _record_failure(run, Fault(message=f"{type(error).__name__}: {error}"))
         raise
     shutil.rmtree(run.work, ignore_errors=True)
     run.update(state="done")
 
 
-def _carry_out_stages(
-    stages: Iterable[str], work: Work, run: RunDirectory, workers: Workers, progress: OnProgress
-) -> None:
+def _carry_out_stages(stages: Iterable[str], work: Work, setting: Setting) -> None:
+    run = setting.run
     for stage in stages:
         if run.is_done(stage):
             continue
@@ -282,7 +277,7 @@ def _carry_out_stages(
         run.mark(stage, "running", started=now())
         began = time.monotonic()
         forget_peak()
-        action(run, workers, progress)
+        action(setting)
         run.mark(
             stage,
             "done",
@@ -293,7 +288,7 @@ def _carry_out_stages(
         )
 
 
-def _record_failure(run: RunDirectory, error: dict[str, str]) -> None:
+def _record_failure(run: RunDirectory, error: Fault) -> None:
     """Write the reason to run.json; on a full disk the record stays as it is."""
     try:
         run.update(state="failed", error=error)

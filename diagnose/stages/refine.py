@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
+from awqscope.diagnose.entries.stages import Estimator
 from awqscope.diagnose.inputs.load import Inputs
 from awqscope.diagnose.inputs.sizes import unit_bytes
-from awqscope.diagnose.machine.tasks import Workers
-from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.runs.tables import PROMOTIONS, UNITS
 from awqscope.diagnose.stages.chunks import build_sweep, swept_chunks
+from awqscope.diagnose.stages.setting import Setting
 from awqscope.diagnose.statistics.bootstrap import Resampler
 from awqscope.diagnose.statistics.likelihood import TokenScores
 from awqscope.diagnose.sweep.branches import UNIFORM
@@ -29,16 +29,15 @@ def kl_by_window(scores: dict[str, TokenScores]) -> dict[str, Tensor]:
     return {f"kl.{name}": found.kl.double().mean(1) for name, found in scores.items()}
 
 
-def refine_stage(
-    spec: RunSpec, inputs: Inputs, run: RunDirectory, workers: Workers, progress: OnProgress
-) -> None:
+def refine_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
     """Measure units exactly: those of flagged blocks, and enough others to check the estimator."""
-    model = inputs.model
+    model, run = inputs.model, at.run
     kept = frozenset(spec.keep_fp16)
+    record = run.read_searched()
     rows = run.read_table("units").to_pylist()
     units = {u.name: u for u in list_units(model.family, model.blocks) if u.name not in kept}
     promotable = {unit.block for unit in units.values()}
-    flagged = [block for block in run.read()["headline"]["flagged"] if block in promotable]
+    flagged = [block for block in record.measured.flagged if block in promotable]
     estimates = {
         r["unit"]: r["estimated_kl"] for r in rows if r["bits"] == spec.bits and r["unit"] in units
     }
@@ -55,15 +54,7 @@ def refine_stage(
     }
     branches = [unit_branch(model, units[name], bits) for name, bits in measured]
     sweep = build_sweep(spec, model, run, (*branches, *promotions))
-    chunks = swept_chunks(
-        "refine",
-        inputs,
-        run,
-        sweep,
-        workers,
-        progress,
-        kl_by_window,
-    )
+    chunks = swept_chunks("refine", inputs, at, sweep, kl_by_window)
     by_window = {name: torch.cat([c[name] for c in chunks]).numpy() for name in chunks[0]}
     resampler = Resampler(len(inputs.windows), spec.seed)
     index = {(row["unit"], row["bits"]): row for row in rows}
@@ -110,11 +101,8 @@ def refine_stage(
         [row["estimated_kl"] for row in exact], [row["exact_kl"] for row in exact]
     )
     given_back = sum(1 - p.kl / uniform_kl for p in chosen) if uniform_kl > 0 else 0.0
+    estimator = record.estimator or Estimator()
     run.update(
-        estimator={
-            **run.read()["estimator"],
-            "spearman": correlation,
-            "verified_units": len(exact),
-        },
-        headline={**run.read()["headline"], "predicted_recovered": min(1.0, given_back)},
+        estimator=estimator.changed(spearman=correlation, verified_units=len(exact)),
+        headline=record.measured.changed(predicted_recovered=min(1.0, given_back)),
     )

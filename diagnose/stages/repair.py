@@ -8,15 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from awqscope.diagnose.entries.served_type import UNLIKE, Serving, describe_type
 from awqscope.diagnose.inputs.load import Inputs
 from awqscope.diagnose.machine.memory import private_bytes, return_freed_heap
 from awqscope.diagnose.proof.card import CardSubject, write_card
 from awqscope.diagnose.proof.prove import INPUT_ERROR, Subject
 from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
-from awqscope.diagnose.runs.type_words import UNLIKE, describe_type
 from awqscope.diagnose.stages.chunks import read_tensors
-from awqscope.diagnose.stages.sweep import read_sweep, token_texts
+from awqscope.diagnose.stages.setting import Setting
+from awqscope.diagnose.stages.sweep import PAIRED, read_sweep, token_texts
 from awqscope.diagnose.sweep.results import TOKENS_A_ROW_GROUP, token_table
 from awqscope.diagnose.sweep.swappable import uniform_bits
 from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes
@@ -31,24 +32,22 @@ from awqscope.mixedprec.scheme import FP16_BITS
 PROOF = (sys.executable, "-P", "-m", "awqscope.diagnose.proof.prove")
 # Its own name: the directory is the user's, and other tools put files there too.
 PROOF_NAME = "awqscope-proof.json"
-# Entries of the headline that uniform and mixed both have.
-PAIRED = ("ppl", "delta_ppl", "kl", "kl_interval", "kl_p99", "kl_p999", "top1_agreement")
 
 
-def recipe_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
+def recipe_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
     """The flagged recipe: the chosen promotions at the rescue width, the rest at the low one."""
-    model = inputs.model
-    record = run.read()
+    model, run = inputs.model, at.run
+    record = run.read_searched()
     promotions = [row for row in run.read_table("promotions").to_pylist() if row["chosen"]]
     changed = {name: spec.rescue_bits for row in promotions for name in row["units"]}
     changed |= dict.fromkeys(spec.keep_fp16, FP16_BITS)
     provenance = {
         "run": run.path.name,
-        "rule": record["spec"]
+        "rule": record.spec.to_json()
         | {"chosen_by": "whole blocks" if spec.whole_blocks else "fewest units, 95% of the block"},
-        "flagged": record["headline"]["flagged"],
-        "predicted_recovered": record["headline"]["predicted_recovered"],
-        "source_sha256": record["source"]["hashes"],
+        "flagged": list(record.measured.flagged),
+        "predicted_recovered": record.measured.predicted_recovered,
+        "source_sha256": dict(record.source.hashes),
     }
     recipe = make_recipe(
         spec.model,
@@ -60,24 +59,23 @@ def recipe_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnP
         provenance=provenance,
     )
     save_recipe(run.path / "recipe.json", recipe)
-    progress("recipe", 1, 1)
+    at.progress("recipe", 1, 1)
 
 
-def requantize_stage(
-    spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress
-) -> None:
+def requantize_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
     """Write the recipe's model to checkpoint/; keep what servers make of it."""
-    blocks = inputs.model.blocks
+    blocks, run = inputs.model.blocks, at.run
     written = write_checkpoint(
         run.checkpoint,
         inputs.model,
         load_recipe(run.path / "recipe.json"),
         run.searches,
         spec.schemes,
-        on_block=lambda done: progress("requantize", done, blocks),
+        on_block=lambda done: at.progress("requantize", done, blocks),
     )
-    kind = describe_type(name_dtype(inputs.model.dtype), run.read()["headline"])
-    run.update(serving={**written.serving.to_json(), "type": kind})
+    largest = run.read_searched().measured.find_largest()
+    kind = describe_type(name_dtype(inputs.model.dtype), largest)
+    run.update(serving=Serving(**written.serving.to_json(), type=kind))
 
 
 def _run_proof(run: RunDirectory, *options: str, budget: int | None = None) -> int:
@@ -86,7 +84,8 @@ def _run_proof(run: RunDirectory, *options: str, budget: int | None = None) -> i
     included; RuntimeError with the end of its stderr for anything else."""
     command = [*PROOF, str(run.path.resolve()), *options, "--until-stdin-closes"]
     if budget is None:
-        budget = run.read().get("memory_plan", {}).get("budget")
+        plan = run.read().memory_plan
+        budget = None if plan is None else plan.budget
     if budget is not None:
         return_freed_heap()
         command += ["--max-memory", str(budget), "--resting", str(private_bytes())]
@@ -148,10 +147,12 @@ def prove_checkpoint(
     return json.loads(out.read_text(encoding="utf-8"))
 
 
-def proof_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnProgress) -> None:
+def proof_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
     """Measure the checkpoint from disk in a fresh process; complete the headline and tokens."""
-    progress("proof", 0, 1)
-    run.mark("proof", "running", proof_process_peak_bytes=_run_proof(run))
+    run = at.run
+    at.progress("proof", 0, 1)
+    peak = _run_proof(run, budget=at.plan.budget)
+    run.mark("proof", "running", proof_process_peak_bytes=peak)
     proof = json.loads((run.path / "proof.json").read_text(encoding="utf-8"))
     mixed = read_tensors(run, "work/proof.safetensors")
     scores = read_sweep(run)
@@ -159,26 +160,30 @@ def proof_stage(spec: RunSpec, inputs: Inputs, run: RunDirectory, progress: OnPr
     run.write_arrow(
         "tokens", token_table(inputs.windows, texts, scores, mixed), row_group=TOKENS_A_ROW_GROUP
     )
-    headline = run.read()["headline"]
+    headline = run.read_searched().measured
     recipe = load_recipe(run.path / "recipe.json")
     uniform = uniform_bits(inputs.model, spec.bits, spec.keep_fp16)
+    measured = proof["measured"]
     if recipe.bits == uniform and UNLIKE not in proof["reasons"]:
         # It is the uniform model, to within float32's rounding as proved: one set of numbers.
-        proof["measured"] |= {name: headline[name]["uniform"] for name in PAIRED}
-        if proof["measured"]["recovered"] is not None:
-            proof["measured"] |= {"recovered": 0.0, "recovered_interval": [0.0, 0.0]}
-    for name in PAIRED:
-        headline[name]["mixed"] = proof["measured"][name]
+        measured |= {name: getattr(headline, name).uniform for name in PAIRED}
+        if measured["recovered"] is not None:
+            measured |= {"recovered": 0.0, "recovered_interval": (0.0, 0.0)}
     size = checkpoint_bytes(run.checkpoint)
-    headline["bytes"]["mixed"] = size
-    headline["recovered"] = proof["measured"]["recovered"]
-    headline["recovered_interval"] = proof["measured"]["recovered_interval"]
-    headline |= {"proved": proof["passed"], "reasons": proof["reasons"], "served": proof["served"]}
-    kind = describe_type(proof["served"]["dtype"], headline, proof)
-    run.update(headline=headline, serving={**run.read().get("serving", {}), "type": kind})
-    serving = run.read().get("serving")
-    write_model_card(run, inputs.model, recipe, run.checkpoint, size, proof, serving)
-    progress("proof", 1, 1)
+    headline = headline.changed(
+        **{name: getattr(headline, name).changed(mixed=measured[name]) for name in PAIRED},
+        bytes=headline.bytes.changed(mixed=size),
+        recovered=measured["recovered"],
+        recovered_interval=measured["recovered_interval"],
+        proved=proof["passed"],
+        reasons=proof["reasons"],
+        served=proof["served"],
+    )
+    kind = describe_type(proof["served"]["dtype"], headline.find_largest(), proof)
+    serving = (run.read().serving or Serving(notes=[])).changed(type=kind)
+    run.update(headline=headline, serving=serving)
+    write_model_card(run, inputs.model, recipe, run.checkpoint, size, proof, serving.to_json())
+    at.progress("proof", 1, 1)
 
 
 def write_model_card(
@@ -199,7 +204,7 @@ def write_model_card(
     serving: what servers make of the checkpoint, None where that is not known. fmt, dtype,
     requantized: of `CardSubject`."""
     subject = CardSubject(
-        record=run.read(),
+        record=run.read_searched(),
         recipe=recipe,
         proof=proof,
         serving=serving,

@@ -29,9 +29,8 @@ REPEATED_WITH: Mapping[str, tuple[str, ...]] = {
 
 
 def _has_searches(run: RunDirectory) -> bool:
-    record = run.read()
-    widths = (record["spec"]["bits"], record["spec"]["rescue_bits"])
-    blocks = range(record["source"]["blocks"])
+    record = run.read_searched()
+    blocks, widths = range(record.source.blocks), record.spec.schemes
     return all(is_complete(search_path(run.searches, b, w)) for b in blocks for w in widths)
 
 
@@ -61,8 +60,8 @@ def is_intact(run: RunDirectory, stage: str) -> bool:
 
 def repeat_damaged(run: RunDirectory) -> list[str]:
     """Take back that a stage is done where it is not intact; the stages taken back."""
-    stages = run.read()["stages"]
-    done = [stage for stage, entry in stages.items() if entry["state"] == "done"]
+    stages = run.read().stages
+    done = [stage for stage, entry in stages.items() if entry.state == "done"]
     damaged = [stage for stage in done if not is_intact(run, stage)]
     again = {*damaged, *(other for stage in damaged for other in REPEATED_WITH.get(stage, ()))}
     again &= set(done)

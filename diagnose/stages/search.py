@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from awqscope.diagnose.inputs.load import Inputs
-from awqscope.diagnose.machine.tasks import OnStep, Task, Workers
-from awqscope.diagnose.plan.room import Room, room_for
-from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
+from awqscope.diagnose.machine.tasks import OnStep, Task
+from awqscope.diagnose.plan.room import Room
 from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.stages.setting import Setting
 from awqscope.mixedprec.awq.choices import is_complete, read_uncalibrated, search_path
 from awqscope.mixedprec.awq.search import missing_blocks, search_from, search_model, stream_inputs
 from awqscope.mixedprec.models.source import SourceModel
@@ -20,29 +20,27 @@ from awqscope.mixedprec.models.streams import load_stream, save_stream
 from awqscope.mixedprec.scheme import Scheme
 
 
-def search_stage(
-    spec: RunSpec, inputs: Inputs, run: RunDirectory, workers: Workers, progress: OnProgress
-) -> None:
+def search_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
     """The AWQ search of every block at both widths.
 
     In this process blocks are searched while the calibration stream goes through them. With other
     workers a block is a task: this process takes the stream through the unquantized blocks, and
     keeps the input of each in work/ until the block is searched.
     """
-    model, schemes = inputs.model, list(spec.schemes.values())
+    model, schemes, run = inputs.model, list(spec.schemes.values()), at.run
     blocks = model.blocks
-    if workers.here:
+    if at.workers.here:
         search_model(
             model,
             inputs.calib_windows,
             schemes,
             run.searches,
-            lambda done: progress("search", done, blocks),
-            device=workers.device,
-            space=room_for(run, "search").open(),
+            lambda done: at.progress("search", done, blocks),
+            device=at.workers.device,
+            space=at.room_for("search").open(),
         )
     else:
-        _search_elsewhere(inputs, schemes, run, workers, progress)
+        _search_elsewhere(inputs, schemes, at)
     paths = [search_path(run.searches, number, spec.bits) for number in range(blocks)]
     found = {str(number): read_uncalibrated(path) for number, path in enumerate(paths)}
     uncalibrated = {number: list(experts) for number, experts in found.items() if experts}
@@ -50,22 +48,16 @@ def search_stage(
         run.update(uncalibrated=uncalibrated)
 
 
-def _search_elsewhere(
-    inputs: Inputs,
-    schemes: list[Scheme],
-    run: RunDirectory,
-    workers: Workers,
-    progress: OnProgress,
-) -> None:
+def _search_elsewhere(inputs: Inputs, schemes: list[Scheme], at: Setting) -> None:
     """Every missing block as a task of its own."""
-    model, blocks = inputs.model, inputs.model.blocks
-    folder, room = run.work / "inputs", room_for(run, "search")
+    model, blocks, run = inputs.model, inputs.model.blocks, at.run
+    folder, room = run.work / "inputs", at.room_for("search")
     shutil.rmtree(folder, ignore_errors=True)
     missing = missing_blocks(model, schemes, run.searches)
     searched = blocks - len(missing)
-    workers.run(
-        _hand_out(inputs, schemes, run.searches, folder, missing, room, workers.device),
-        lambda done: progress("search", searched + done, blocks),
+    at.workers.run(
+        _hand_out(inputs, schemes, run.searches, folder, missing, room, at.workers.device),
+        lambda done: at.progress("search", searched + done, blocks),
     )
 
 

@@ -1,7 +1,7 @@
 """The stage `sweep`: every block in its three views, what flows, and what is rounded."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,10 +10,12 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from awqscope.diagnose.entries.headline import Headline
+from awqscope.diagnose.entries.stages import SweepPlan
 from awqscope.diagnose.inputs.load import Inputs
 from awqscope.diagnose.inputs.sizes import model_bytes
-from awqscope.diagnose.machine.tasks import Workers
-from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.record import MIXED
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.runs.tables import ACTIVATIONS, BLOCKS, RANGES, WEIGHTS
 from awqscope.diagnose.stages.chunks import (
@@ -23,6 +25,7 @@ from awqscope.diagnose.stages.chunks import (
     read_tensors,
     swept_chunks,
 )
+from awqscope.diagnose.stages.setting import Setting
 from awqscope.diagnose.statistics.bootstrap import Resampler
 from awqscope.diagnose.sweep.activations import ActivationLog
 from awqscope.diagnose.sweep.branches import (
@@ -42,6 +45,10 @@ from awqscope.diagnose.sweep.results import (
     token_table,
 )
 from awqscope.diagnose.sweep.weights import weight_rows
+
+# Entries of the headline that uniform and mixed both have, and all that tell models apart.
+PAIRED = ("ppl", "delta_ppl", "kl", "kl_interval", "kl_p99", "kl_p999", "top1_agreement")
+MEASURED_OF_MIXED = (*PAIRED, "bytes")
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> list[str]:
@@ -81,26 +88,17 @@ class Sweep:
 def sweep_views(
     spec: Options,
     inputs: Subject,
-    run: RunDirectory,
+    at: Setting,
     sweep: Sweepable,
-    workers: Workers,
-    progress: OnProgress,
     group: Callable[[int], int],
 ) -> Sweep:
     """Measure every block in its three views; write blocks, tokens and what flowed.
 
     group: inputs of a linear -> inputs of a weight group.
     """
-    model = inputs.model
+    model, run = inputs.model, at.run
     chunks = swept_chunks(
-        "sweep",
-        inputs,
-        run,
-        sweep,
-        workers,
-        progress,
-        partial(reduce_chunk, blocks=model.blocks),
-        group=group,
+        "sweep", inputs, at, sweep, partial(reduce_chunk, blocks=model.blocks), group=group
     )
     log = ActivationLog()
     for chunk in chunks:
@@ -123,36 +121,41 @@ def sweep_views(
         "tokens", token_table(inputs.windows, texts, scores), row_group=TOKENS_A_ROW_GROUP
     )
     run.update(
-        plan={
-            "streams": count_streams(model, sweep),
-            "chunk_windows": run.read()["chunks"]["sweep"],
-            "control_kl": control,
-        },
+        sweep=SweepPlan(
+            streams=count_streams(model, sweep),
+            chunk_windows=run.read().chunks["sweep"],
+            control_kl=control,
+        )
     )
     return Sweep(scores, rows, log, _part(chunks[0], "weights."), largest)
 
 
-def sweep_stage(
-    spec: RunSpec, inputs: Inputs, run: RunDirectory, workers: Workers, progress: OnProgress
-) -> None:
+def sweep_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
     """Measure every block in its three views; write blocks, activations, weights and tokens."""
-    model, kept = inputs.model, frozenset(spec.keep_fp16)
+    model, kept, run = inputs.model, frozenset(spec.keep_fp16), at.run
     sweep = build_sweep(spec, model, run, block_branches(model, spec.bits, kept))
-    swept = sweep_views(spec, inputs, run, sweep, workers, progress, spec.low.group)
+    swept = sweep_views(spec, inputs, at, sweep, spec.low.group)
     run.write_table("activations", swept.activations.rows(), ACTIVATIONS)
     run.write_table("weights", weight_rows(model, spec.bits, kept, swept.weights), WEIGHTS)
     low_bytes, reference = model_bytes(model, spec, {})
-    sizes = {"reference": reference, "uniform": low_bytes, "mixed": None}
-    headline = sweep_headline(swept, spec.seed, sizes, swept.isolated_kl)
-    run.update(headline={**run.read()["headline"], **headline})
+    sizes: dict[str, int] = {REFERENCE: reference, UNIFORM: low_bytes}
+    found = list_numbers(swept, spec.seed, UNIFORM, sizes, swept.isolated_kl)
+    found |= {entry: {**found[entry], MIXED: None} for entry in MEASURED_OF_MIXED}
+    found["recovered"] = None
+    # Where the sweep is repeated, what later stages have found stays.
+    before = run.read_searched().headline
+    headline = Headline(**found) if before is None else before.changed(**found)
+    run.update(headline=headline)
 
 
-def sweep_headline(
-    swept: Sweep, seed: int, sizes: dict[str, int | None], isolated_kl: float
+def list_numbers(
+    swept: Sweep, seed: int, quantized: str, sizes: Mapping[str, int], isolated_kl: float
 ) -> dict[str, Any]:
-    """The headline numbers of the reference and the uniform model.
+    """The headline's entries that a sweep finds, of the reference and the model that its blocks
+    were taken from.
 
-    sizes: their bytes. isolated_kl: summed over everything that was swapped alone.
+    quantized: what that model is called in the headline. sizes: bytes of both, by name.
+    isolated_kl: summed over everything that was swapped alone.
     """
     scores = swept.scores
     reference = scores[f"nll.{REFERENCE}"].numpy()
@@ -161,24 +164,19 @@ def sweep_headline(
     token_kl = scores["token.kl_uniform"].numpy()
     resampler = Resampler(len(kl), seed)
     delta, spread = resampler.ppl_difference(reference, uniform), resampler.mean(kl)
+    largest = None
+    if swept.range is not None:
+        largest = {REFERENCE: swept.range[REFERENCE], quantized: swept.range[UNIFORM]}
     return {
-        "ppl": {
-            "reference": math.exp(reference.mean()),
-            "uniform": math.exp(uniform.mean()),
-            "mixed": None,
-        },
-        "delta_ppl": {"uniform": [delta.value, delta.low, delta.high], "mixed": None},
-        "kl": {"uniform": float(kl.mean()), "mixed": None},
-        "kl_interval": {"uniform": [spread.low, spread.high], "mixed": None},
-        "kl_p99": {"uniform": float(np.quantile(token_kl, 0.99)), "mixed": None},
-        "kl_p999": {"uniform": float(np.quantile(token_kl, 0.999)), "mixed": None},
-        "top1_agreement": {
-            "uniform": float(scores[f"agree.{UNIFORM}"].mean()),
-            "mixed": None,
-        },
+        "ppl": {REFERENCE: math.exp(reference.mean()), quantized: math.exp(uniform.mean())},
+        "delta_ppl": {quantized: (delta.value, delta.low, delta.high)},
+        "kl": {quantized: float(kl.mean())},
+        "kl_interval": {quantized: (spread.low, spread.high)},
+        "kl_p99": {quantized: float(np.quantile(token_kl, 0.99))},
+        "kl_p999": {quantized: float(np.quantile(token_kl, 0.999))},
+        "top1_agreement": {quantized: float(scores[f"agree.{UNIFORM}"].mean())},
         "bytes": sizes,
         "flagged": [r["block"] for r in swept.rows if r["view"] == "isolated" and r["flagged"]],
-        "range": swept.range,
-        "recovered": None,
+        "range": largest,
         "additivity": isolated_kl / float(kl.mean()) if kl.mean() > 0 else None,
     }

@@ -36,15 +36,15 @@ class Course:
 def open_course(run: RunDirectory, model: str | None) -> Course:
     """The run's model (at `model` where it has moved) and texts. InputError where they are not what
     the run measured."""
-    spec = RunSpec.from_json(run.read()["spec"])
+    record = run.read_searched()
     source = open_source(run, model)
     try:
-        inputs = load_inputs(spec, source)
+        inputs = load_inputs(record.spec, source)
     except InputError as error:
-        began = run.read().get("directory")
+        began = record.directory
         where = f"give the command in {began}, where the run was begun" if began else error.remedy
         raise InputError(error.what, where) from error
-    return Course(run, spec, inputs)
+    return Course(run, record.spec, inputs)
 
 
 def better(
@@ -52,7 +52,7 @@ def better(
 ) -> Recipe:
     """`recipe` bettered by measured swaps within `room` bytes of units (`swaps.py`)."""
     run, spec, inputs = course.run, course.spec, course.inputs
-    uniform = run.read()["headline"]["kl"]["uniform"]
+    uniform = run.read_searched().measured.kl.uniform
     gains = {
         row["block"]: uniform - row["kl"]
         for row in run.read_table("blocks").to_pylist()

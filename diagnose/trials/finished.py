@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from awqscope.diagnose.inputs.corpora import load_tokenizer
 from awqscope.diagnose.inputs.sizes import unit_bytes
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.record import Record
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.sweep.swappable import uniform_bits
 from awqscope.mixedprec.awq.choices import is_complete, search_path
@@ -41,7 +41,7 @@ def open_source(run: RunDirectory, model_name: str | None, dtype: str | None = N
     """The run's model, at `model_name` where it has moved, to be served in the run's type or in
     `dtype`. InputError where there is no model, or another one."""
     record = run.read_searched()
-    spec = RunSpec.from_json(record["spec"])
+    spec = record.spec
     try:
         model = open_model(
             model_name or spec.model,
@@ -52,7 +52,7 @@ def open_source(run: RunDirectory, model_name: str | None, dtype: str | None = N
         if model_name is not None:
             raise
         raise InputError(error.what, f"give it with --model{_or_where(record)}") from error
-    found, measured = model.hash(), record["source"]["hashes"]
+    found, measured = model.hash(), record.source.hashes
     if found == measured:
         return model
     if found.items() < measured.items():
@@ -68,10 +68,10 @@ def open_source(run: RunDirectory, model_name: str | None, dtype: str | None = N
     )
 
 
-def _or_where(record: Mapping[str, Any]) -> str:
+def _or_where(record: Record) -> str:
     """A further remedy where the run's model is a relative path: where to give the command."""
-    began = record.get("directory")
-    is_path = not Path(record["spec"]["model"]).is_absolute()
+    began = record.directory
+    is_path = not Path(record.spec.model).is_absolute()
     return f", or give the command in {began}" if began and is_path else ""
 
 
@@ -79,7 +79,7 @@ def open_run(run: RunDirectory, model_name: str | None) -> OpenedRun:
     """The run, its model and its tokenizer. InputError for a run that is unfinished, or whose model
     has moved or changed."""
     record = run.read_searched()
-    spec = RunSpec.from_json(record["spec"])
+    spec = record.spec
     for stage, name in (("search", "AWQ search"), ("sweep", "sweep")):
         if not run.is_done(stage):
             raise InputError(f"{run.path} has not finished its {name}", run.how_to_finish())

@@ -103,9 +103,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=2000)
     given = parser.parse_args()
     run = RunDirectory(given.run)
-    definition = read_finished(run)["ppl_definition"]
+    definition = read_finished(run).ppl_definition
     table = run.read_table("tokens", score_columns("mixed"))
-    scores = read_measured(table, "mixed", definition["windows"], definition["seq_len"])
+    scores = read_measured(table, "mixed", definition.windows, definition.seq_len)
     if isinstance(scores, Missing):
         parser.error(scores.reason)
     print(f"{given.run}: {len(scores.nll)} windows, {given.trials} runs drawn of each size")

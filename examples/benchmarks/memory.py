@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -30,6 +29,7 @@ from transformers import LlamaConfig
 from awqscope.app.demo import find_demo
 from awqscope.diagnose.options.amounts import parse_bytes
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.record import AnyRecord
 from awqscope.mixedprec.files.atomic import write_json
 from examples.benchmarks.cap import Cap, NoCapError, open_cap
 from examples.train_model import train_tokenizer
@@ -58,7 +58,7 @@ from awqscope.mixedprec.awq.choices import save_search, search_path
 options, out = json.loads(sys.argv[1]), Path(sys.argv[2])
 spec, run = RunSpec(**options), RunDirectory(out)
 run.create(prepare_run(spec).description)
-blocks = run.read()["source"]["blocks"]
+blocks = run.read().source.blocks
 for block in range(1, blocks - 1):
     for scheme in spec.schemes.values():
         path = search_path(run.searches, block, scheme.bits)
@@ -113,7 +113,7 @@ def make_model(
 
 def run_model(
     model: Path, text: Path, out: Path, budget: int, length: int, cap: Cap | None = None
-) -> dict[str, Any]:
+) -> AnyRecord:
     """run.json of a run in a process of its own, below a cap if one is given."""
     options = {
         "model": str(model),
@@ -132,17 +132,19 @@ def run_model(
     return RunDirectory(out).read()
 
 
-def show_stages(record: dict[str, Any]) -> int:
+def show_stages(record: AnyRecord) -> int:
     """Print each stage's measured peak beside the planned one; the highest of them."""
     highest = 0
-    for stage in record["memory_plan"]["stages"]:
-        found = record["stages"][stage["stage"]]
-        peak = found.get("proof_process_peak_bytes", found["peak_bytes"])
-        highest = max(highest, peak, found["peak_bytes"])
+    assert record.memory_plan is not None
+    for planned in record.memory_plan.stages:
+        found = record.stages[planned.stage]
+        own = found.peak_bytes or 0
+        peak = found.proof_process_peak_bytes or own
+        highest = max(highest, peak, own)
         print(
-            f"  {stage['stage']:10}  planned {stage['peak_bytes'] / GIB:5.2f} GiB  "
-            f"measured {peak / GIB:5.2f} GiB  in files {stage['spilled_bytes'] / GIB:5.2f} GiB  "
-            f"planned {stage['seconds']:6.0f} s  took {found['seconds']:6.0f} s",
+            f"  {planned.stage:10}  planned {planned.peak_bytes / GIB:5.2f} GiB  "
+            f"measured {peak / GIB:5.2f} GiB  in files {planned.spilled_bytes / GIB:5.2f} GiB  "
+            f"planned {planned.seconds:6.0f} s  took {found.seconds:6.0f} s",
             flush=True,
         )
     return highest
@@ -151,7 +153,7 @@ def show_stages(record: dict[str, Any]) -> int:
 def check_equal(one: Path, other: Path) -> None:
     """Assert that two runs found the same, to the last bit."""
     ours, theirs = RunDirectory(one), RunDirectory(other)
-    assert ours.read()["headline"] == theirs.read()["headline"]
+    assert ours.read().headline == theirs.read().headline
     for table in TABLES:
         assert ours.read_table(table).equals(theirs.read_table(table)), table
     proofs = [json.loads((run.path / "proof.json").read_text()) for run in (ours, theirs)]

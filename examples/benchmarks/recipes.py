@@ -158,7 +158,7 @@ def main() -> None:
             paths = [Path(folder) / "run"]
         for path in paths:
             run, scores = RunDirectory(path), read_scores(path)
-            spec = RunSpec.from_json(run.read()["spec"])
+            spec = run.read_searched().spec
             inputs = load_inputs(spec)
             print(f"{spec.model}: uniform KL {scores.uniform_kl:.5f}")
             judge_estimates(inputs, spec, run)

@@ -24,24 +24,24 @@ QWEN2_FAULT = {"block": 2, "condition": 600.0, "seed": 11}
 def report(name: str, spec: RunSpec, folder: Path) -> None:
     """Run `spec` and print what was found, repaired, and at what size."""
     run = run_pipeline(spec, folder, lambda *event: None)
-    record = run.read()
-    headline = record["headline"]
+    record = run.read_searched()
+    headline, estimator = record.measured, record.estimator
+    assert estimator is not None and headline.bytes.mixed is not None
     rows = [row for row in run.read_table("blocks").to_pylist() if row["view"] == "isolated"]
     top = max(rows, key=lambda row: row["kl"])
-    print(f"{name}: PPL {headline['ppl']}, KL {headline['kl']}")
-    print(f"  top block {top['block']} ({top['reason']}); flagged {headline['flagged']}")
-    size = headline["bytes"]["mixed"] / headline["bytes"]["uniform"] - 1
+    print(f"{name}: PPL {headline.ppl}, KL {headline.kl}")
+    print(f"  top block {top['block']} ({top['reason']}); flagged {headline.flagged}")
+    size = headline.bytes.mixed / headline.bytes.uniform - 1
     print(
-        f"  recovered {headline['recovered']:.1%} (predicted {headline['predicted_recovered']:.1%})"
-        f" of the lost KL for {size:+.2%} bytes; proof passed: {headline['proved']}"
+        f"  recovered {headline.recovered:.1%} (predicted {headline.predicted_recovered:.1%})"
+        f" of the lost KL for {size:+.2%} bytes; proof passed: {headline.proved}"
     )
     for row in run.read_table("promotions").to_pylist():
         if row["chosen"]:
             print(f"  {', '.join(row['units'])} give back {row['given_back']:.1%}")
-    estimator = record["estimator"]
     print(
-        f"  additivity {headline['additivity']:.3f}; Spearman {estimator['spearman']:.3f} over "
-        f"{estimator['verified_units']} units",
+        f"  additivity {headline.additivity:.3f}; Spearman {estimator.spearman:.3f} over "
+        f"{estimator.verified_units} units",
         flush=True,
     )
 

@@ -25,6 +25,7 @@ from awqscope.diagnose.machine.tasks import Placement, Task, Workers, count_core
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.pipeline import prepare_run
+from awqscope.diagnose.stages.setting import Setting
 from examples.benchmarks.random_llama import save_random_llama
 from examples.benchmarks.resting import rest
 from examples.train_model import train_tokenizer
@@ -56,13 +57,13 @@ def measure(spec: RunSpec, out: Path, count: int, workers: Workers) -> dict[str,
     work, run = prepare_run(spec), RunDirectory(out)
     run.create(work.description)
     plan = work.plan(out, workers, {})
-    run.update(memory_plan=plan.to_json())
+    setting = Setting(run, workers, plan, lambda *event: None)
     seconds = {}
     for stage in STAGES:
         action = work.stages[stage]
         assert not isinstance(action, str)
         began = time.perf_counter()
-        action(run, workers, lambda *event: None)
+        action(setting)
         seconds[stage] = time.perf_counter() - began
     return seconds
 

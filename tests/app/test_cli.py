@@ -125,8 +125,8 @@ def test_nan_weights_are_named_and_the_run_says_so(
     assert "tensor model.layers.1.self_attn.q_proj.weight" in last
     assert "NaN or infinity" in last
     record = RunDirectory(tmp_path / "out").read()
-    assert record["state"] == "failed"
-    assert "q_proj" in record["error"]["message"]
+    assert record.state == "failed"
+    assert record.error is not None and "q_proj" in record.error.message
     shown = CliRunner().invoke(app, ["show", str(tmp_path / "out")])
     assert "The run stopped" in shown.stdout
 
@@ -161,7 +161,7 @@ def test_run_show_and_requantize(options: list[str], make_model: MakeModel, tmp_
     )
     assert result.exit_code == 0, result.output
     headline = json.loads(result.stdout)
-    assert headline == RunDirectory(out).read()["headline"]
+    assert headline == RunDirectory(out).read().to_json()["headline"]
     assert set(headline["ppl"]) == {"reference", "uniform", "mixed"}
     assert headline["proved"] is True
     assert json.loads(CliRunner().invoke(app, ["show", str(out), "--json"]).stdout) == headline
@@ -250,11 +250,11 @@ def test_requantize_proves_a_recipe_edited_by_hand(finished: RunDirectory, tmp_p
     assert lines[-1] == "proving: 1/1"
     printed = json.loads(result.stdout)
     assert set(printed) == {"checkpoint", "bytes", "format", "serving", "proof"}
-    assert printed["serving"] == finished.read()["serving"]
+    assert printed["serving"] == finished.read().to_json()["serving"]
     assert printed["serving"]["vllm"] == "loads"
     assert "vLLM, SGLang and transformers load it" in (out / "README.md").read_text()
     assert printed["checkpoint"] == str(out)
-    headline = finished.read()["headline"]
+    headline = finished.read().to_json()["headline"]
     assert printed["bytes"] > headline["bytes"]["mixed"]
     measured = printed["proof"]
     assert measured["passed"] is True
@@ -303,7 +303,7 @@ def test_requantize_refuses_unfinished_runs_and_other_schemas(
         ({"stages": {"search": {"state": "running"}}}, "has not finished its AWQ search"),
         ({"schema": 9}, "is a run of schema 9"),
     ):
-        (other.path / "run.json").write_text(json.dumps({**finished.read(), **changes}))
+        (other.path / "run.json").write_text(json.dumps({**finished.read().to_json(), **changes}))
         assert_refused(proving(other, recipe, out), said, out=out)
 
 
@@ -428,7 +428,7 @@ def test_a_run_asked_to_end_says_so_in_one_line_and_resumes(
     assert "Traceback" not in stderr
     assert stderr.strip().splitlines()[-1].startswith("awqscope: interrupted; the same command")
     run = RunDirectory(tmp_path / "out")
-    assert (run.read()["state"], run.look()["state"]) == ("running", "stopped")
+    assert (run.read().state, run.look().state) == ("running", "stopped")
     shown = CliRunner().invoke(app, ["show", str(run.path)]).stdout
     assert "The run was stopped before its end (search)" in shown
     command = shown.partition("go on with it: ")[2].splitlines()[0]
@@ -441,7 +441,7 @@ def test_a_run_asked_to_end_says_so_in_one_line_and_resumes(
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.getcwd()},
     )
-    assert run.look()["state"] == "done"
+    assert run.look().state == "done"
 
 
 def test_interrupt_while_proving_leaves_the_checkpoint(

@@ -14,6 +14,7 @@ import pytest
 from awqscope.app import store as store_module
 from awqscope.app.store import Store, UnknownRunError
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.record import AnyRecord
 from awqscope.mixedprec.errors import InputError
 from tests.help.runs import SAMPLE, change_record, make_tokens, write_run, write_tokens
 
@@ -24,7 +25,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
     count: Counter[tuple[str, str]] = Counter()
     read, read_table = RunDirectory.read, RunDirectory.read_table
 
-    def counted_read(self: RunDirectory) -> dict[str, Any]:
+    def counted_read(self: RunDirectory) -> AnyRecord:
         count[self.path.name, "run"] += 1
         return read(self)
 
@@ -190,7 +191,8 @@ def test_unchanged_files_are_read_once(tmp_path: Path, reads: Counter) -> None:
     assert store.table("sample", "units") == first
     assert reads["sample", "units"] == 2
     change_record(path, model="other")
-    assert store.summary("sample").record["model"] == "other"
+    record = store.summary("sample").record
+    assert record is not None and record.model == "other"
 
 
 def race(name: str, **changes: object) -> dict[str, Any]:
@@ -240,8 +242,8 @@ def test_the_outline_is_of_the_runs_scores(tmp_path: Path) -> None:
     store = Store(tmp_path)
     outline, record = store.outline("sample"), store.summary("sample").record
     assert record is not None
-    assert outline[0].bytes == record["headline"]["bytes"]["uniform"]
-    assert outline[0].kl == record["headline"]["kl"]["uniform"]
+    assert outline[0].bytes == record.measured.bytes.quantized
+    assert outline[0].kl == record.measured.kl.quantized
     assert outline[-1].kl == pytest.approx(0, abs=1e-12)
     sizes, damages = [each.bytes for each in outline], [each.kl for each in outline]
     assert sizes == sorted(set(sizes)) and damages == sorted(set(damages), reverse=True)

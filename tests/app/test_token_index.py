@@ -141,12 +141,12 @@ def test_the_samples_counts_are_those_of_its_headline() -> None:
     counts = index.counts
     for model in MODELS:
         same = 1 - counts[model] / counts["scored"]
-        assert same == pytest.approx(record["headline"]["top1_agreement"][model])
+        assert same == pytest.approx(record.measured.top1_agreement.of(model))
     assert counts["uniform"] == counts["repaired"] + counts["still"]
     assert counts["mixed"] == counts["broken"] + counts["still"]
     windows = store.token_index("sample", TokenQuestion(model="mixed")).windows
     mean = sum(row["kl"] for row in windows) / len(windows)
-    assert mean == pytest.approx(record["headline"]["kl"]["mixed"], rel=1e-5)
+    assert mean == pytest.approx(record.measured.kl.mixed, rel=1e-5)
 
 
 def search(texts: list[str], windows: list[int], text: str) -> list[bool]:

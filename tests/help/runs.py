@@ -10,10 +10,39 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from awqscope.diagnose.runs.record import AnyRecord, Record, read_record
+from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.runs.tables import TOKENS, UNITS
 from tests.help.root import ROOT
 
 SAMPLE = ROOT / "reports" / "sample"
+
+
+def read_sample() -> dict[str, Any]:
+    """The sample's run.json, as it is on disk."""
+    return json.loads((SAMPLE / "run.json").read_text(encoding="utf-8"))
+
+
+def parse_record(entries: Mapping[str, Any]) -> AnyRecord:
+    """The record of a run.json with these entries."""
+    return read_record(dict(entries), Path("run.json"))
+
+
+def parse_run(entries: Mapping[str, Any]) -> Record:
+    """The record of a run with these entries."""
+    found = parse_record(entries)
+    assert isinstance(found, Record)
+    return found
+
+
+def make_record(spec: RunSpec, **changes: Any) -> Record:
+    """The record of a run that has just begun, of the sample's model; changes: to its top level."""
+    begun = {"state": "running", "stages": {}, "headline": {}, "chunks": {}, "error": None}
+    asked = {"model": spec.model, "spec": spec.to_json()}
+    entries = {**read_sample(), **begun, **asked, **changes}
+    for later in ("plan", "estimator"):
+        entries.pop(later)
+    return parse_run(entries)
 
 
 def write_run(root: Path, name: str = "sample", **changes: Any) -> Path:
@@ -36,7 +65,7 @@ def write_comparison(root: Path, name: str = "candidate") -> Path:
     """The sample's mixed model as `awqscope compare` would have it, measured in uniform's place."""
     path = root / name
     shutil.copytree(SAMPLE, path, ignore=shutil.ignore_patterns("awq", "recipe*", "p*"))
-    record = json.loads((SAMPLE / "run.json").read_text(encoding="utf-8"))
+    record = read_sample()
     headline = record["headline"]
     for entry in ("ppl", "delta_ppl", "kl", "kl_interval", "kl_p999", "top1_agreement", "bytes"):
         headline[entry]["uniform"] = headline[entry]["mixed"]

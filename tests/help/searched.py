@@ -15,6 +15,7 @@ from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.recipes.recipe import make_recipe, save_recipe
 from awqscope.mixedprec.scheme import FP16_BITS
+from tests.help.runs import make_record
 
 DONE = {"state": "done"}
 
@@ -28,16 +29,10 @@ def write_searched_run(
         model=str(model_path), calib=str(text), valid=str(text), bits=bits, group_size=64
     )
     windows = cut_windows(load_corpus(str(text)), load_tokenizer(model_path), 64, 4)
-    run.create(
-        {
-            "spec": spec.to_json(),
-            "model": spec.model,
-            "source": {"hashes": model.hash(), "blocks": model.blocks},
-            "stages": {"search": DONE, "sweep": DONE},
-            "headline": {},
-            "error": None,
-        }
-    )
+    units = [kind.name for kind in model.family.units]
+    source = {"hashes": model.hash(), "blocks": model.blocks, "units": units}
+    source |= {"architecture": model.config.model_type, "parameters": 1, "dtype": "float16"}
+    run.create(make_record(spec, source=source, stages={"search": DONE, "sweep": DONE}))
     search_model(model, windows, list(spec.schemes.values()), run.searches)
     kind = "flagged" if changed else "uniform"
     recipe = make_recipe(spec.model, model.family, model.blocks, bits, changed=changed, kind=kind)

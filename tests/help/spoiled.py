@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.mixedprec.checkpoints.serving import LOADS, REFUSES, WRONG
 from awqscope.mixedprec.checkpoints.writer import write_checkpoint
 from awqscope.mixedprec.models.opening import open_model
@@ -157,7 +156,7 @@ def write_sound(out: Path, model_path: Path, text: Path, **changed: int) -> Sour
     bits = {f"1.{first}": 8, f"1.{model.family.units[-2].name}": 8, f"0.{last}": 16, **changed}
     run = write_searched_run(out.with_name("run"), model_path, text, changed=bits)
     recipe = load_recipe(run.path / "recipe.json")
-    schemes = RunSpec.from_json(run.read()["spec"]).schemes
+    schemes = run.read_searched().spec.schemes
     write_checkpoint(out, model, recipe, run.searches, schemes)
     return model
 

@@ -30,7 +30,7 @@ def measuring_spec(make_model: Callable[..., Path], text: Path) -> RunSpec:
 
 def assert_equal_runs(one: RunDirectory, other: RunDirectory) -> None:
     """Equal searches, numbers, tables and arrays, to the last bit."""
-    ours, theirs = one.read(), other.read()
+    ours, theirs = one.read().to_json(), other.read().to_json()
     assert ours["state"] == theirs["state"] == "done"
     for entry in ("headline", "estimator"):
         assert ours[entry] == theirs[entry], entry

@@ -39,7 +39,7 @@ def test_parameters_are_counted_as_transformers_does(
     path = make_model(family, **changes)
     model = open_model(str(path))
     count = count_in_transformers(path)
-    assert describe_source(model)["parameters"] == model.count_parameters() == count
+    assert describe_source(model).parameters == model.count_parameters() == count
     assert read_shape(model).parameters == count
     assert reference_bytes(model) == 2 * count == checkpoint_bytes(path)
     assert count == count_on_disk(path)

@@ -46,7 +46,7 @@ def test_the_bundled_model_is_small_and_far_better_than_unigrams() -> None:
 
 def test_planting_and_lifting_leave_the_function_alone(healthy: RunDirectory) -> None:
     text = torch.arange(200)[None] * 17 % 4096
-    models = [find_demo(), Path(healthy.read()["model"])]
+    models = [find_demo(), Path(healthy.read().model)]
     with torch.no_grad():
         faulted, lifted = (
             AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)(text).logits
@@ -56,17 +56,18 @@ def test_planting_and_lifting_leave_the_function_alone(healthy: RunDirectory) ->
 
 
 def test_the_planted_fault_is_the_top_spike_and_is_repaired(faulted: RunDirectory) -> None:
-    record = faulted.read()
-    headline = record["headline"]
+    record = faulted.read_searched()
+    headline = record.measured
     rows = [r for r in faulted.read_table("blocks").to_pylist() if r["view"] == "isolated"]
     assert max(rows, key=lambda row: row["kl"])["block"] == FAULT["block"]
-    assert headline["flagged"] == [FAULT["block"]]
-    assert headline["recovered"] >= 0.90
-    assert headline["bytes"]["mixed"] <= 1.10 * headline["bytes"]["uniform"]
-    assert headline["recovered"] == pytest.approx(headline["predicted_recovered"], abs=1e-3)
-    assert 0.8 < headline["additivity"] < 1.2
-    assert record["plan"]["control_kl"] == 0.0
-    assert record["state"] == "done"
+    assert headline.flagged == [FAULT["block"]]
+    assert headline.recovered is not None and headline.recovered >= 0.90
+    assert headline.bytes.mixed is not None
+    assert headline.bytes.mixed <= 1.10 * headline.bytes.uniform
+    assert headline.recovered == pytest.approx(headline.predicted_recovered, abs=1e-3)
+    assert headline.additivity is not None and 0.8 < headline.additivity < 1.2
+    assert record.sweep is not None and record.sweep.control_kl == 0.0
+    assert record.state == "done"
 
 
 def test_the_proof_passed_and_says_what_it_checked(faulted: RunDirectory) -> None:
@@ -74,13 +75,13 @@ def test_the_proof_passed_and_says_what_it_checked(faulted: RunDirectory) -> Non
     assert proof["passed"]
     assert proof["checks"]["linears"] == 8 * 7
     assert proof["checks"]["reference_nll_difference"] < 1e-4
-    assert proof["measured"]["kl"] == pytest.approx(faulted.read()["headline"]["kl"]["mixed"])
-    assert faulted.read()["headline"]["bytes"]["mixed"] == checkpoint_bytes(faulted.checkpoint)
+    assert proof["measured"]["kl"] == pytest.approx(faulted.read().measured.kl.mixed)
+    assert faulted.read().measured.bytes.mixed == checkpoint_bytes(faulted.checkpoint)
 
 
 def test_estimates_rank_units_as_measured(faulted: RunDirectory) -> None:
-    record = faulted.read()
-    assert record["estimator"]["spearman"] >= 0.9
+    estimator = faulted.read_searched().estimator
+    assert estimator is not None and estimator.spearman is not None and estimator.spearman >= 0.9
     rows = faulted.read_table("units").to_pylist()
     assert len(rows) == 8 * 4 * 3
     exact = [row for row in rows if row["exact_kl"] is not None and row["bits"] == 4]
@@ -90,7 +91,7 @@ def test_estimates_rank_units_as_measured(faulted: RunDirectory) -> None:
 
 
 def test_without_the_fault_nothing_small_is_flagged(healthy: RunDirectory) -> None:
-    headline = healthy.read()["headline"]
+    headline = healthy.read().to_json()["headline"]
     promotions = healthy.read_table("promotions").to_pylist()
     for block in headline["flagged"]:
         whole = max(
@@ -102,7 +103,7 @@ def test_without_the_fault_nothing_small_is_flagged(healthy: RunDirectory) -> No
 
 def test_tables_agree_with_each_other(faulted: RunDirectory) -> None:
     tokens = faulted.read_table("tokens")
-    headline = faulted.read()["headline"]
+    headline = faulted.read().to_json()["headline"]
     columns = {n: tokens[n].drop_null().to_numpy(zero_copy_only=False) for n in tokens.column_names}
     assert columns["kl_uniform"].mean() == pytest.approx(headline["kl"]["uniform"], rel=1e-4)
     assert columns["kl_mixed"].mean() == pytest.approx(headline["kl"]["mixed"], rel=1e-4)
@@ -121,7 +122,7 @@ def test_verdicts_say_what_was_found(faulted: RunDirectory, healthy: RunDirector
     assert "Block 5 stands out. Units 5.qkv and 5.o at 8 bits" in verdict
     assert "of the lost KL" in verdict
     assert "reloaded from disk" in verdict
-    if not healthy.read()["headline"]["flagged"]:
+    if not healthy.read_searched().measured.flagged:
         assert "No block stands out" in write_verdict(healthy.read(), [])
 
 

@@ -216,7 +216,7 @@ def runs(
         assert ended.code == -signal.SIGKILL, ended.err
         found[stage] = Path(shutil.copytree(folder / "run", folder / stage))
     assert server.run(command).code == 0
-    assert RunDirectory(folder / "run").read()["chunks"]["sweep"] < 8, "it must take two chunks"
+    assert RunDirectory(folder / "run").read().chunks["sweep"] < 8, "it must take two chunks"
     return {**found, "whole": folder / "run"}
 
 
@@ -247,8 +247,8 @@ def read_results(run: RunDirectory) -> dict[str, Any]:
     """Everything that a run found, as it can be compared."""
     names = ("blocks", "units", "linears", "weights", "promotions", "activations", "tokens")
     found: dict[str, Any] = {name: run.read_table(name) for name in names}
-    record = run.read()
-    found |= {name: record[name] for name in ("state", "headline", "estimator", "plan")}
+    record = run.read_searched()
+    found |= {name: getattr(record, name) for name in ("state", "headline", "estimator", "sweep")}
     found |= {name: run.read_json(name) for name in ("recipe", "proof")}
     found["recipe"]["provenance"] = None
     # The record names model and recipe by their paths.

@@ -166,7 +166,7 @@ def test_candidates_with_a_padded_vocabulary(
     assert expected.shape[-1] == 448
     torch.testing.assert_close(found, expected[..., :384], rtol=1e-4, atol=1e-4)
     assert differing_places(reference, candidate) == ()
-    assert describe_candidate(candidate)["padding"] == 64
+    assert describe_candidate(candidate).padding == 64
     assert note_padding(candidate) == (
         f"{path}: its vocabulary has 64 tokens that the reference lacks, which are left out",
     )

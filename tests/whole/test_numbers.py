@@ -18,10 +18,10 @@ from awqscope.app.report.page import write_page
 from awqscope.app.terminal.run import show_run
 from awqscope.app.words.run import headline_tiles, provenance_facts
 from awqscope.diagnose.runs.directory import RunDirectory
-from tests.help.runs import SAMPLE, write_comparison
+from tests.help.runs import SAMPLE, parse_record, read_sample, write_comparison
 
 MODEL = SAMPLE.parent.parent / "examples" / "demo"
-RECORD = json.loads((SAMPLE / "run.json").read_text(encoding="utf-8"))
+RECORD = read_sample()
 HEADLINE = RECORD["headline"]
 
 
@@ -60,7 +60,7 @@ def show() -> str:
 
 
 def tiles(record: dict[str, Any] = RECORD) -> dict[str, tuple[str, str]]:
-    return {tile.label: (tile.value, tile.note) for tile in headline_tiles(record)}
+    return {tile.label: (tile.value, tile.note) for tile in headline_tiles(parse_record(record))}
 
 
 def line(text: str, label: str) -> list[str]:
@@ -74,7 +74,7 @@ def test_tokens_are_those_that_are_scored() -> None:
     assert len(tokens) == definition["windows"] * (definition["seq_len"] - 1) == 10_200
     assert definition["scored_tokens"] == len(tokens)
     assert tokens[["kl_uniform", "kl_mixed", "nll_reference"]].notna().all().all()
-    assert "(10,200 tokens scored)" in provenance_facts(RECORD)["Perplexity"]
+    assert "(10,200 tokens scored)" in provenance_facts(parse_record(RECORD))["Perplexity"]
     assert "10,200 tokens scored of" in " ".join(show().split())
 
 

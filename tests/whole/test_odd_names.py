@@ -16,9 +16,11 @@ from awqscope.app.store import Store
 from awqscope.diagnose.explain.prompts import read_prompts
 from awqscope.diagnose.inputs.corpora import load_tokenizer
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.runs.tables import TABLES
 from awqscope.mixedprec.models import opening
 from awqscope.mixedprec.models.opening import open_model
+from tests.help.runs import make_record
 
 SMALL = ["--group-size", "64", "--seq-len", "64", "--windows", "4", "--top-k", "1"]
 SMALL += ["--calib-windows", "2", "--calib-seq-len", "64", "--verify-units", "1"]
@@ -92,11 +94,11 @@ def test_numbers_and_hashes_are_those_of_plain_names(
 ) -> None:
     place, _, _ = whole
     plain, odd = (RunDirectory(place / f"run {name}") for name in (PLAIN, ODD))
-    first, second = plain.read(), odd.read()
-    assert first["headline"] == second["headline"]
-    assert first["source"]["hashes"] == second["source"]["hashes"]
-    for key in ("text_sha256", "tokens_sha256"):
-        assert first["ppl_definition"][key] == second["ppl_definition"][key]
+    ours, theirs = plain.read(), odd.read()
+    assert ours.headline == theirs.headline
+    assert ours.source.hashes == theirs.source.hashes
+    assert ours.ppl_definition.text_sha256 == theirs.ppl_definition.text_sha256
+    assert ours.ppl_definition.tokens_sha256 == theirs.ppl_definition.tokens_sha256
     for table in ("blocks", "units", "tokens"):
         assert plain.read_table(table).equals(odd.read_table(table)), table
     first, second = (
@@ -148,7 +150,7 @@ def test_partitions_are_no_columns(tmp_path: Path) -> None:
     """A run in a directory `window=3` has the windows that its table has."""
     table = pa.table({"window": [0, 0, 1], "position": [0, 1, 0]})
     run = RunDirectory(tmp_path / "window=3")
-    run.create({})
+    run.create(make_record(RunSpec(model="m", calib="c", valid="v")))
     run.write_arrow("tokens", table)
     assert Store(tmp_path).window("window=3", 0) == table.slice(0, 2).to_pylist()
 

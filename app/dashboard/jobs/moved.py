@@ -15,6 +15,7 @@ from typing import Any
 
 from awqscope.app.dashboard.jobs.request_checks import HUB_ID
 from awqscope.app.store import RunSummary, Store
+from awqscope.diagnose.runs.record import AnyRecord
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.atomic import write_json
 from awqscope.mixedprec.files.untrusted import read_json
@@ -44,18 +45,18 @@ class ModelPlace:
 def begun_in(run: RunSummary) -> str | None:
     """Where a run was started, which is what the paths in its spec are relative to; None where
     that is not known, or not there any more."""
-    directory = (run.record or {}).get("directory")
+    directory = run.record and run.record.directory
     return directory if directory and os.path.isdir(directory) else None
 
 
 def find_model(store: Store, name: str) -> ModelPlace:
     """Where the model of a run is. UnknownRunError if there is no such run."""
     run = store.summary(name)
-    named = str((run.record or {}).get("model", ""))
+    named = "" if run.record is None else run.record.model
     base = begun_in(run) or os.getcwd()
     if (Path(base) / named / "config.json").is_file():
         return ModelPlace("here", named)
-    said = _read_places(store).get(_key(run.record or {}))
+    said = None if run.record is None else _read_places(store).get(_key(run.record))
     if isinstance(said, str) and (Path(said) / "config.json").is_file():
         return ModelPlace("moved", named, said)
     looked_in = "" if os.path.isabs(named) else base
@@ -71,8 +72,11 @@ def remember_model(store: Store, name: str, said: object) -> None:
     if not text or not text.isprintable():
         raise InputError("no directory is given", "give the one that the model is in now")
     path = Path(os.path.expanduser(text)).absolute()
-    record = store.summary(name).record or {}
-    _check_same(path, record.get("source", {}).get("hashes", {}))
+    run = store.summary(name)
+    if run.record is None:
+        raise InputError(run.error, run.remedy)
+    record = run.record
+    _check_same(path, record.source.hashes)
     places = _read_places(store) | {_key(record): str(path)}
     try:
         write_json(store.root / PLACES, places)
@@ -109,9 +113,9 @@ def _hash(path: Path) -> str | None:
         return None if large else hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _key(record: Mapping[str, Any]) -> str:
+def _key(record: AnyRecord) -> str:
     """What a run's model is known by: its files' hashes, or its name where there are none."""
-    known = record.get("source", {}).get("hashes") or record.get("model")
+    known = dict(record.source.hashes) or record.model
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 

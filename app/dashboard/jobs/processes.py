@@ -12,11 +12,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import psutil
 
@@ -26,7 +25,7 @@ from awqscope.app.words.numbers import begin_sentence
 from awqscope.diagnose.options.execution import Execution
 from awqscope.diagnose.options.option import list_options
 from awqscope.diagnose.runs.directory import take_lock
-from awqscope.diagnose.runs.resuming import read_spec, spec_arguments, write_option
+from awqscope.diagnose.runs.resuming import spec_arguments, write_option
 from awqscope.diagnose.runs.spec import AnySpec
 from awqscope.mixedprec.errors import InputError
 
@@ -50,13 +49,6 @@ def plan_command(request: Request, root: Path) -> list[str]:
     command = run_command(request, root)
     at = command.index("--")
     return [*command[:at], "--plan", "--json", *command[at:]]
-
-
-def resume_command(spec: Mapping[str, Any], out: Path, device: str | None = None) -> list[str]:
-    """The command that continues the run in `out`, from its record's spec, on the kind of device
-    that it was begun on. InputError for a record of another version."""
-    how = Execution() if device is None else Execution(device=device)
-    return spec_command(read_spec(spec), out, how)
 
 
 def write_command(command: Sequence[str]) -> str:

@@ -20,9 +20,9 @@ from awqscope.app.dashboard.jobs.processes import (
     last_lines,
     launch,
     requantize_command,
-    resume_command,
     run_command,
     send_signal,
+    spec_command,
 )
 from awqscope.app.dashboard.jobs.request_checks import check_request
 from awqscope.app.dashboard.jobs.requests import RefusedError, Request, suggest_name
@@ -36,6 +36,7 @@ from awqscope.app.dashboard.jobs.starts import (
     note,
 )
 from awqscope.app.store import Store
+from awqscope.diagnose.options.execution import Execution
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.untrusted import read_json
 from awqscope.mixedprec.recipes.recipe import Recipe, load_recipe, save_recipe
@@ -104,10 +105,10 @@ class Jobs:
         if run.record is None or run.state not in ("stopped", "failed"):
             raise InputError(f"{name} is {run.state}", "only what has stopped can go on")
         out = self.store.find(name).path.absolute()
-        spec, device = run.record["spec"], run.record.get("device")
+        spec, device = run.record.spec, run.record.device or "auto"
         with self._lock:
-            command = resume_command(spec, out, device)
-            self._launch(name, command, spec, device or "auto", None, begun_in(run))
+            command = spec_command(spec, out, Execution(device=device))
+            self._launch(name, command, spec.to_json(), device, None, begun_in(run))
 
     def _launch(
         self,

@@ -26,7 +26,7 @@ from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.figures.activations import draw_channels, draw_histograms
 from awqscope.app.figures.blocks import draw_depth
 from awqscope.app.store import RunSummary, Store
-from awqscope.app.words.comparison import NO_UNITS
+from awqscope.app.words.comparison import NO_UNITS, label_models, name_model
 from awqscope.app.words.numbers import show_token
 from awqscope.app.words.run import (
     WIDTH_COLUMNS,
@@ -39,9 +39,10 @@ from awqscope.app.words.run import (
     worst_units,
 )
 from awqscope.app.words.sites import OUTPUT, choose_site, name_site, order_kinds
-from awqscope.diagnose.runs.directory import is_comparison
+from awqscope.diagnose.runs.record import UNIFORM, AnyRecord, Record
+from awqscope.diagnose.runs.spec import RunSpec
 
-MODELS = {"reference": "16-bit", "uniform": "uniform"}
+MODELS = ("reference", UNIFORM)
 STATISTICS = {
     "abs_max": "largest |x|",
     "rms": "root mean square",
@@ -77,9 +78,12 @@ def block_tiles(views: Mapping[str, Row], outputs: Sequence[Row], block: int) ->
     )
 
 
-def activation_cards(store: Store, run: str, block: int, site: str, rows: Sequence[Row]) -> Any:
+def activation_cards(
+    store: Store, run: str, record: AnyRecord, block: int, site: str, rows: Sequence[Row]
+) -> Any:
     """Histogram, channels and statistics of one site in both models. rows: the site's two."""
     by_model = {row["model"]: row for row in rows}
+    labels = {model: label_models(record)[model] for model in MODELS}
     edges = store.array(run, "histogram_edges")
     kinds = ("histogram", "channel_max")
     arrays = {
@@ -95,12 +99,12 @@ def activation_cards(store: Store, run: str, block: int, site: str, rows: Sequen
     if edges is not None and arrays["histogram"]:
         parts.append(
             card(
-                "Activations, 16-bit against uniform",
+                f"Activations, 16-bit against {labels[UNIFORM]}",
                 chart(
-                    draw_histograms(edges, arrays["histogram"], MODELS),
+                    draw_histograms(edges, arrays["histogram"], labels),
                     "Histogram of activations, see the table",
                 ),
-                as_table({"what": "", **MODELS}, statistics_rows(by_model)),
+                as_table({"what": "", **labels}, statistics_rows(by_model)),
                 summary=spread_summary(by_model),
             )
         )
@@ -157,17 +161,15 @@ def statistics_rows(by_model: Mapping[str, Row]) -> list[dict[str, Any]]:
     ]
 
 
-def units_section(rows: Sequence[Row], promotions: Sequence[Row], run: RunSummary) -> Any:
+def units_section(rows: Sequence[Row], promotions: Sequence[Row], spec: RunSpec, run: str) -> Any:
     """The block's units at both widths, each a link to its activations, and the sets of them tried
     at the rescue width."""
-    assert run.record is not None
-    spec = run.record["spec"]
-    low, rescue = spec["bits"], spec["rescue_bits"]
+    low, rescue = spec.bits, spec.rescue_bits
     lines = block_unit_rows(rows, spec)
-    kept = sorted({row["unit"] for row in rows} & set(spec["keep_fp16"]))
+    kept = sorted({row["unit"] for row in rows} & set(spec.keep_fp16))
     if not lines:
         return card("Units", summary="All of them are kept at 16 bits.")
-    linked = [line | {"unit": unit_link(run.name, line["unit"])} for line in lines]
+    linked = [line | {"unit": unit_link(run, line["unit"])} for line in lines]
     parts: list[Any] = [
         table(block_unit_columns(low, rescue), linked, "The block's units, worst first")
     ]
@@ -270,7 +272,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     run = store.summary(page.run)
     if run.record is None:
         return [heading(run.name), notice("This run cannot be shown", html.P(run.error))]
-    blocks = run.record["source"]["blocks"]
+    blocks = run.record.source.blocks
     rows = store.table(run.name, "blocks")
     views = {row["view"]: row for row in rows if row["block"] == page.block}
     if page.block >= blocks or not views:
@@ -281,7 +283,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         )
         return [run_heading(run, "block"), notice(f"No block {page.block} here", html.P(said))]
     activations = store.table(run.name, "activations")
-    outputs = [r for r in activations if r["site"] == OUTPUT and r["model"] == "uniform"]
+    outputs = [r for r in activations if r["site"] == OUTPUT and r["model"] == UNIFORM]
     parts: list[Any] = [block_heading(run, page.block, blocks)]
     if views["isolated"]["flagged"]:
         reason = html.P(views["isolated"]["reason"])
@@ -290,11 +292,11 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     units = [row for row in store.table(run.name, "units") if row["block"] == page.block]
     promotions = [row for row in store.table(run.name, "promotions") if row["block"] == page.block]
     worst: Sequence[Row] = []
-    if units and is_comparison(run.record):
-        parts.append(widths_section(units))
+    if units and isinstance(run.record, Record):
+        worst = worst_units(units, run.record.spec)
+        parts.append(units_section(units, promotions, run.record.spec, run.name))
     elif units:
-        worst = worst_units(units, run.record["spec"])
-        parts.append(units_section(units, promotions, run))
+        parts.append(widths_section(units))
     here = [row for row in activations if row["block"] == page.block]
     if here:
         sites = order_kinds(run.record, [row["site"] for row in here])
@@ -315,7 +317,12 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
             ),
             html.Div(
                 activation_cards(
-                    store, run.name, page.block, site, [r for r in here if r["site"] == site]
+                    store,
+                    run.name,
+                    run.record,
+                    page.block,
+                    site,
+                    [row for row in here if row["site"] == site],
                 ),
                 id="site-cards",
             ),
@@ -337,7 +344,8 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
                         for row in outputs
                     ],
                 ),
-                summary="How much of each block's output survives in the uniform model.",
+                summary="How much of each block's output survives in "
+                f"{name_model(UNIFORM, run.record)}.",
             )
         )
     weights = [row for row in store.table(run.name, "weights") if row["block"] == page.block]

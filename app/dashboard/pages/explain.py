@@ -49,7 +49,7 @@ from awqscope.app.words.explanation import (
     write_repair,
     write_units,
 )
-from awqscope.diagnose.runs.directory import is_comparison
+from awqscope.diagnose.runs.record import Comparison
 from awqscope.mixedprec.errors import InputError
 
 TICK = 1500
@@ -334,9 +334,8 @@ def is_busy(asked: Sequence[Explaining]) -> bool:
 
 def is_ready(run: RunSummary) -> bool:
     """Whether a run has what explaining needs."""
-    stages = (run.record or {}).get("stages", {})
-    done = ("done", "skipped")
-    return all(stages.get(name, {}).get("state") in done for name in ("search", "sweep"))
+    record = run.record
+    return record is not None and all(record.is_done(name) for name in ("search", "sweep"))
 
 
 def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
@@ -345,7 +344,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     if run.record is None:
         return [heading(run.name), notice("This run cannot be shown", html.P(run.error))]
     parts: list[Any] = [run_heading(run, "explain", "Explain")]
-    if is_comparison(run.record):
+    if isinstance(run.record, Comparison):
         return [*parts, notice("Nothing can be explained here", html.P(NO_SEARCHES))]
     if not is_ready(run):
         said = html.P("Search and sweep must be done first.")

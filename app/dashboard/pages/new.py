@@ -123,10 +123,10 @@ def fill_in(store: Store, page: Page) -> tuple[Request, str, str]:
         return Request(KINDS[page.option("kind")]), "", ""
     note = (
         " That one ran the Python that its model came with; from here it is not run."
-        if record["spec"].get("trust_remote_code")
+        if record.spec.trust_remote_code
         else ""
     )
-    return request_like(record["spec"]), like, note
+    return request_like(record.spec.to_json()), like, note
 
 
 def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:

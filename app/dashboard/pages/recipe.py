@@ -41,7 +41,7 @@ from awqscope.app.store import RunSummary, Store, UnknownRunError
 from awqscope.app.words.comparison import NO_RECIPE
 from awqscope.app.words.predict import Prediction, predict, read_changes, unit_table, widths_of
 from awqscope.app.words.run import measured_points, point_rows
-from awqscope.diagnose.runs.directory import is_comparison
+from awqscope.diagnose.runs.record import Comparison, Record
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.dtypes import write_type
 from awqscope.mixedprec.recipes.recipe import Recipe, change_recipe, load_recipe, recipe_json
@@ -53,13 +53,14 @@ Row = Mapping[str, Any]
 Made = tuple[Requantization, Prediction | None]
 
 
-def known_points(store: Store, run: RunSummary, made: Sequence[Made]) -> list[dict[str, Any]]:
-    """Every recipe that the run knows something of, but the one being made by hand."""
-    assert run.record is not None
+def known_points(
+    store: Store, run: str, record: Record, made: Sequence[Made]
+) -> list[dict[str, Any]]:
+    """Every recipe that a run knows something of, but the one being made by hand."""
     return [
-        *frontier_points(store, run.name),
-        *measured_points(run.record, store.table(run.name, "promotions")),
-        *raced_points(store.races(run.name)),
+        *frontier_points(store, run),
+        *measured_points(record, store.table(run, "promotions")),
+        *raced_points(store.races(run)),
         *made_points(made),
     ]
 
@@ -82,20 +83,17 @@ def chart_card(points: Sequence[Row], mine: Prediction) -> Any:
     )
 
 
-def prediction_tiles(
-    mine: Prediction, record: Mapping[str, Any], changed: int, is_own: bool
-) -> html.Dl:
+def prediction_tiles(mine: Prediction, record: Record, changed: int, is_own: bool) -> html.Dl:
     """The recipe's numbers; beside those of the run's own, what was measured."""
-    headline = record["headline"]
-    if is_own and headline["kl"].get("mixed") is not None:
-        kl_note = f"measured {headline['kl']['mixed']:.4f}"
-        ppl_note = f"measured {headline['ppl']['mixed']:.3f}"
-        back_note = f"measured {share(headline['recovered'])}"
+    headline, low = record.measured, record.spec.bits
+    if is_own and headline.kl.mixed is not None:
+        kl_note = f"measured {headline.kl.mixed:.4f}"
+        ppl_note = f"measured {headline.ppl.mixed:.3f}"
+        back_note = f"measured {share(headline.recovered)}"
     else:
-        kl_note = f"uniform {headline['kl']['uniform']:.4f}"
-        ppl_note, back_note = f"16-bit {headline['ppl']['reference']:.3f}", ""
-    growth = mine.bytes / headline["bytes"]["uniform"] - 1
-    low = record["spec"]["bits"]
+        kl_note = f"uniform {headline.kl.uniform:.4f}"
+        ppl_note, back_note = f"16-bit {headline.ppl.reference:.3f}", ""
+    growth = mine.bytes / headline.bytes.uniform - 1
     return tiles(
         tile("Units not at " + f"{low} bits", str(changed)),
         tile("Size", megabytes(mine.bytes), f"{number(growth, '+.1%')} on uniform"),
@@ -173,7 +171,7 @@ def made_recipes(store: Store, jobs: Jobs, run: RunSummary) -> list[Made]:
     for job in jobs.requantizations(run.name):
         try:
             recipe = load_recipe(store.find(run.name).path / "recipes" / f"{job.name}.json")
-            found.append((job, predict(run.record or {}, units, recipe.bits)))
+            found.append((job, predict(store.find(run.name).read_searched(), units, recipe.bits)))
         except (InputError, KeyError):
             found.append((job, None))
     return found
@@ -265,17 +263,18 @@ def download(recipe: Recipe) -> str:
     return json.dumps(recipe_json(recipe), indent=2)
 
 
-def editor(store: Store, run: RunSummary, recipe: Recipe, page: Page, jobs: Jobs | None) -> Any:
+def editor(
+    store: Store, run: RunSummary, record: Record, recipe: Recipe, page: Page, jobs: Jobs | None
+) -> Any:
     """The grid, what it should come to, and what to do with it."""
-    assert run.record is not None
     units = unit_table(store.table(run.name, "units"))
     allowed = widths_of(units)
     changes = read_changes(page.option("bits"), units, allowed)
     widths = recipe.bits | changes
-    mine = predict(run.record, units, widths)
+    mine = predict(record, units, widths)
     made = made_recipes(store, jobs, run) if jobs is not None else []
-    points = known_points(store, run, made)
-    low = run.record["spec"]["bits"]
+    points = known_points(store, run.name, record, made)
+    low = record.spec.bits
     changed = sum(width != low for width in widths.values())
     actions: list[Any] = [
         dmc.Button("Back to the run's recipe", id="recipe-reset", variant="default", size="sm"),
@@ -288,8 +287,8 @@ def editor(store: Store, run: RunSummary, recipe: Recipe, page: Page, jobs: Jobs
         ),
         dmc.Button("Download recipe", id="recipe-download", variant="default", size="sm"),
     ]
-    skipped, place = run.record["stages"].get("requantize", {}), None
-    if jobs is not None and skipped.get("state") != "skipped":
+    place = None
+    if jobs is not None and record.find_skipped("requantize") is None:
         place = find_model(store, run.name)
         actions.append(
             dmc.Button(
@@ -305,7 +304,7 @@ def editor(store: Store, run: RunSummary, recipe: Recipe, page: Page, jobs: Jobs
         [
             fell_back(f"There is no {', '.join(unknown)}", "the rest") if unknown else None,
             html.Div(
-                prediction_tiles(mine, run.record, changed, widths == recipe.bits),
+                prediction_tiles(mine, record, changed, widths == recipe.bits),
                 id="recipe-tiles",
             ),
             html.Div(chart_card(points, mine), id="recipe-chart"),
@@ -330,15 +329,15 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     run = store.summary(page.run)
     if run.record is None:
         return [heading(run.name), notice("This run cannot be shown", html.P(run.error))]
-    if is_comparison(run.record):
+    record = run.record
+    if isinstance(record, Comparison):
         said = html.P(NO_RECIPE)
         return [run_heading(run, "recipe", "Recipe"), notice("A comparison has no recipe", said)]
     recipe = store.recipe(run.name)
-    headline = run.record["headline"]
-    if recipe is None or "kl" not in headline or not store.table(run.name, "units"):
+    if recipe is None or record.headline is None or not store.table(run.name, "units"):
         said = html.P("It is chosen once sweep and estimates are done.")
         return [run_heading(run, "recipe", "Recipe"), notice("No recipe yet", said)]
-    return [run_heading(run, "recipe", "Recipe"), editor(store, run, recipe, page, jobs)]
+    return [run_heading(run, "recipe", "Recipe"), editor(store, run, record, recipe, page, jobs)]
 
 
 def register(app: Dash, store: Store, jobs: Jobs) -> None:

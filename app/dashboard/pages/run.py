@@ -52,7 +52,10 @@ from awqscope.app.words.run import (
 )
 from awqscope.app.words.sites import order_kinds
 from awqscope.app.words.verdict import write_verdict
-from awqscope.diagnose.runs.directory import STAGES, is_comparison
+from awqscope.diagnose.entries.source import Place
+from awqscope.diagnose.entries.stages import Fault
+from awqscope.diagnose.runs.directory import STAGES
+from awqscope.diagnose.runs.record import AnyRecord, Comparison, Record
 
 SCALES = {"linear": "linear", "log": "log"}
 TABS = (("run", "Overview"), ("tokens", "Tokens"), ("recipe", "Recipe"), ("explain", "Explain"))
@@ -62,7 +65,8 @@ OF_SEARCHES = ("recipe", "explain")
 
 def run_heading(run: RunSummary, current: str, title: str | None = None) -> html.Div:
     """The head of every page of a run: its name, state, and the ways to its other pages."""
-    compared = run.record is not None and is_comparison(run.record)
+    compared = isinstance(run.record, Comparison)
+    note = write_note(run.record) if isinstance(run.record, Comparison) else None
     return html.Div(
         [
             heading(
@@ -70,7 +74,7 @@ def run_heading(run: RunSummary, current: str, title: str | None = None) -> html
                 over=[go_to("Runs", link("runs")), " / ", go_to(run.name, link("run", run.name))],
                 beside=mark(run.state),
             ),
-            html.P(write_note(run.record), className="hint") if run.record and compared else None,
+            html.P(note, className="hint") if note else None,
             html.Nav(
                 [
                     Link(text, link(name, run.name), "place", is_here=name == current)
@@ -125,10 +129,10 @@ def unit_link(run: str, unit: str) -> Link:
     return go_to(unit, link("block", run, int(block), site=kind))
 
 
-def units_card(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any], run: str) -> Any:
+def units_card(rows: Sequence[Mapping[str, Any]], record: Record, run: str) -> Any:
     """The heat map of units with its summary and table."""
-    bits = record["spec"]["bits"]
-    here = worst_units(rows, record["spec"])
+    bits = record.spec.bits
+    here = worst_units(rows, record.spec)
     kinds = order_kinds(record, [row["kind"] for row in here])
     return card(
         "Which units",
@@ -155,7 +159,7 @@ def widths_card(rows: Sequence[Mapping[str, Any]]) -> Any:
     )
 
 
-def places_card(places: Sequence[Mapping[str, Any]]) -> Any:
+def places_card(places: Sequence[Place]) -> Any:
     """What a candidate changes outside the blocks."""
     return card(
         "Outside the blocks",
@@ -167,12 +171,11 @@ def places_card(places: Sequence[Mapping[str, Any]]) -> Any:
 def progress_panel(run: RunSummary, progress: Progress | None) -> html.Div:
     """The stages of a run that is not done, and how far the present one is."""
     assert run.record is not None
-    stages = run.record["stages"]
     items = []
     for stage in STAGES:
-        state = stages.get(stage, {}).get("state", "")
+        found = run.record.stages.get(stage)
+        state, took = (found.state, found.seconds) if found is not None else ("", None)
         sign = {"done": "●", "skipped": "○", "running": "◐"}.get(state, "·")
-        took = stages.get(stage, {}).get("seconds")
         note = write_seconds(took) if took is not None else state
         items.append(html.Li([f"{sign} {stage}", html.Span(note, className="note")]))
     bar = None
@@ -193,11 +196,10 @@ def trouble(run: RunSummary, resume: Any = None) -> Any:
     if run.state == "damaged":
         return notice("This run cannot be shown", html.P(run.error), html.P(run.remedy), tone="bad")
     assert run.record is not None
-    error = run.record.get("error")
     if run.state == "failed":
-        error = error or {"message": "Its record does not say why."}
-        remedy = [html.P(["Remedy: ", error["remedy"]])] if error.get("remedy") else []
-        return notice("This run stopped", html.P(error["message"]), *remedy, resume, tone="bad")
+        error = run.record.error or Fault(message="Its record does not say why.")
+        remedy = [html.P(["Remedy: ", error.remedy])] if error.remedy else []
+        return notice("This run stopped", html.P(error.message), *remedy, resume, tone="bad")
     if run.state == "stopped":
         return notice(
             "Nobody works on this run",
@@ -219,7 +221,7 @@ def cancel_button(run: RunSummary, jobs: Jobs | None) -> Any:
     return stop_button(run.name, jobs) if run.state == "running" else None
 
 
-def provenance_card(record: Mapping[str, Any]) -> Any:
+def provenance_card(record: AnyRecord) -> Any:
     """How perplexity was defined, on what, with what."""
     return card(
         "What these numbers are",
@@ -257,7 +259,6 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     parts: list[Any] = [run_heading(run, "run"), trouble(run, resume_button(run, jobs))]
     if jobs is not None and run.state != "done":
         parts.append(html.P(id="job-said", className="said", role="status"))
-    headline = run.record["headline"]
     if pending is not None:
         stop = stop_button(run.name, jobs) if pending.state == STARTING else None
         parts += [stop, *pending_parts(pending, jobs, is_new=False)]
@@ -266,7 +267,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         log = log_details(jobs.log_tail(run.name)) if jobs is not None else None
         stop = cancel_button(run, jobs)
         parts.append(card("Progress", html.Div(panel, id="progress-panel"), log, beside=stop))
-    if "kl" not in headline:
+    if run.record.headline is None:
         return parts
     if run.state == "done":
         verdict = write_verdict(run.record, promoted_units(store.recipe(run.name), run.record))
@@ -280,11 +281,12 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
                 id="profile-card",
             )
         )
-    if run.record.get("places"):
-        parts.append(places_card(run.record["places"]))
-    compared = is_comparison(run.record)
-    if units:
-        parts.append(widths_card(units) if compared else units_card(units, run.record, run.name))
+    if isinstance(run.record, Comparison) and run.record.places:
+        parts.append(places_card(run.record.places))
+    if units and isinstance(run.record, Record):
+        parts.append(units_card(units, run.record, run.name))
+    elif units:
+        parts.append(widths_card(units))
     if run.state == "done":
         parts.append(gate_card(store, run))
         again = shlex.join(["awqscope", "show", str(store.find(run.name).path)])

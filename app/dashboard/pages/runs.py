@@ -18,7 +18,7 @@ from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.store import Progress, RunSummary, Store, UnknownRunError
 from awqscope.app.words.comparison import name_candidate, name_widths
 from awqscope.app.words.verdict import write_brief
-from awqscope.diagnose.runs.directory import is_comparison
+from awqscope.diagnose.runs.record import AnyRecord, Comparison
 from awqscope.mixedprec.errors import InputError
 
 # In the list, a start whose process ended before the run had a record.
@@ -101,20 +101,33 @@ def list_row(run: RunSummary, progress: Progress | None) -> dict[str, Any]:
     row: dict[str, Any] = {"name": run.name, "state": run.state, "href": link("run", run.name)}
     if run.record is None:
         return row | {"verdict": run.error}
-    headline = run.record["headline"]
-    ppl, kl, size = (headline.get(name, {}) for name in ("ppl", "kl", "bytes"))
-    return row | {
-        "model": run.record["model"],
-        "candidate": name_candidate(run.record) if is_comparison(run.record) else "",
-        "created": run.record["created"][:16].replace("T", " "),
-        "verdict": write_progress(progress) if run.state == "running" else brief_verdict(run),
-        "widths": brief_widths(run.record),
-        "reference": ppl.get("reference"),
-        "uniform": ppl.get("uniform"),
-        "mixed": ppl.get("mixed"),
-        "kl": kl.get("uniform"),
-        "kl_mixed": kl.get("mixed"),
-        "size": (size.get("mixed") or size.get("uniform") or 0) / 1e6 or None,
+    record = run.record
+    row |= {
+        "model": record.model,
+        "candidate": name_candidate(record) if isinstance(record, Comparison) else "",
+        "created": record.created[:16].replace("T", " "),
+        "verdict": (
+            write_progress(progress) if run.state == "running" else write_brief(run.state, record)
+        ),
+        "widths": brief_widths(record),
+    }
+    return row | _list_numbers(record)
+
+
+def _list_numbers(record: AnyRecord) -> dict[str, float | None]:
+    """The headline numbers of a line; of a comparison its candidate's are where a run has its
+    quantized model's."""
+    headline = record.headline
+    if headline is None:
+        return dict.fromkeys(("reference", "uniform", "mixed", "kl", "kl_mixed", "size"))
+    ppl, kl, size = headline.ppl, headline.kl, headline.bytes
+    return {
+        "reference": ppl.reference,
+        "uniform": ppl.quantized,
+        "mixed": ppl.mixed,
+        "kl": kl.quantized,
+        "kl_mixed": kl.mixed,
+        "size": (size.mixed or size.quantized) / 1e6 or None,
     }
 
 
@@ -133,18 +146,13 @@ def pending_row(pending: Pending) -> dict[str, Any]:
     }
 
 
-def brief_widths(record: Mapping[str, Any]) -> str:
+def brief_widths(record: AnyRecord) -> str:
     """The widths of a run's units and the size of its groups, in a few words."""
-    if is_comparison(record):
-        return name_widths(record["candidate"]["bits"])
-    spec = record["spec"]
-    group = "a group a row" if spec["group_size"] == -1 else f"groups of {spec['group_size']}"
-    return f"{spec['bits']} and {spec['rescue_bits']}, {group}"
-
-
-def brief_verdict(run: RunSummary) -> str:
-    """The result of a run in a few words."""
-    return write_brief(run.state, run.record or {})
+    if isinstance(record, Comparison):
+        return name_widths(record.candidate.bits)
+    spec = record.spec
+    group = "a group a row" if spec.group_size == -1 else f"groups of {spec.group_size}"
+    return f"{spec.bits} and {spec.rescue_bits}, {group}"
 
 
 def tell_apart(names: Sequence[str]) -> dict[str, str]:
@@ -295,8 +303,9 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
             dangerously_allow_code=False,
         ),
         html.P(
-            "Of a comparison, “uniform” is the candidate. Tick two runs to compare them. Arrow "
-            "keys move in the grid, Space ticks, Enter opens a run.",
+            "A comparison has its candidate's numbers where a run has its uniform model's. Tick "
+            "two runs to compare them. Arrow keys move in the grid, Space ticks, Enter opens a "
+            "run.",
             className="hint",
         ),
     ]

@@ -10,9 +10,10 @@ from awqscope.app.dashboard.parts import card, go_to, number, share, switch, tab
 from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.store import RunSummary
 from awqscope.app.token_index import WHICH, TokenIndex, TokenQuestion
+from awqscope.app.words.comparison import name_model
 from awqscope.app.words.numbers import show_token
 from awqscope.app.words.texts import name_texts
-from awqscope.diagnose.runs.directory import is_comparison
+from awqscope.diagnose.runs.record import AnyRecord, Comparison
 
 MEASURES = {"kl": "KL", "delta_nll": "ΔNLL"}
 PER_PAGE = 15
@@ -27,11 +28,6 @@ CHOICES = {
 }
 
 Row = Mapping[str, Any]
-
-
-def name_model(model: str, record: Mapping[str, Any]) -> str:
-    """What a model is called in a sentence."""
-    return "the candidate" if is_comparison(record) else f"the {model} model"
 
 
 def read_question(page: Page, has_mixed: bool) -> TokenQuestion:
@@ -57,9 +53,9 @@ def write_question(question: TokenQuestion) -> dict[str, Any]:
     }
 
 
-def filters_card(record: Mapping[str, Any], every: TokenIndex, question: TokenQuestion) -> Any:
+def filters_card(record: AnyRecord, every: TokenIndex, question: TokenQuestion) -> Any:
     """Where it is chosen whose damage is shown, and which tokens are looked for."""
-    models = {"uniform": "Candidate" if is_comparison(record) else "Uniform"}
+    models = {"uniform": "Candidate" if isinstance(record, Comparison) else "Uniform"}
     kinds = {kind: CHOICES[kind] for kind in WHICH[:2]}
     if every.has_mixed:
         models["mixed"] = "Mixed"
@@ -118,7 +114,7 @@ def write_counts(every: TokenIndex) -> str:
     )
 
 
-def write_finds(index: TokenIndex, question: TokenQuestion, record: Mapping[str, Any]) -> str:
+def write_finds(index: TokenIndex, question: TokenQuestion, record: AnyRecord) -> str:
     """How much was found of what was asked for; nothing where everything was."""
     if not question.is_filter:
         return ""
@@ -135,7 +131,7 @@ def lists(index: TokenIndex, run: RunSummary, current: int, question: TokenQuest
     asked = write_question(question)
     return [
         windows_card(index, run, current, question, asked),
-        worst_card(index, run.name, question, asked),
+        worst_card(index, run, question, asked),
     ]
 
 
@@ -179,9 +175,10 @@ def windows_card(
 
 
 def worst_card(
-    index: TokenIndex, run: str, question: TokenQuestion, asked: Mapping[str, Any]
+    index: TokenIndex, run: RunSummary, question: TokenQuestion, asked: Mapping[str, Any]
 ) -> Any:
     """The worst tokens of what is asked for."""
+    assert run.record is not None
     columns = {"text": "Token", "kl_uniform": "KL", "delta": "ΔNLL", "where": "Where"}
     if index.has_mixed:
         columns = {
@@ -199,13 +196,13 @@ def worst_card(
             "delta": number(row["delta_nll"], "+.4f"),
             "where": go_to(
                 f"window {row['window']}, token {row['position']}",
-                link("tokens", run, window=row["window"], position=row["position"], **asked),
+                link("tokens", run.name, window=row["window"], position=row["position"], **asked),
             ),
         }
         for row in index.tokens
     ]
     by = "KL of mixed less that of uniform" if question.which == "worse" else ""
-    by = by or f"{MEASURES[question.measure]} in {question.model}"
+    by = by or f"{MEASURES[question.measure]} in {name_model(question.model, run.record)}"
     shown = (
         f"The {len(rows)} worst of {index.found:,}" if index.found > len(rows) else "All of them"
     )

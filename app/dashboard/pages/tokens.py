@@ -12,7 +12,6 @@ from awqscope.app.dashboard.pages.token_lists import (
     MEASURES,
     filters_card,
     lists,
-    name_model,
     read_question,
     write_finds,
 )
@@ -31,9 +30,11 @@ from awqscope.app.dashboard.urls import Page, link, query, read_address
 from awqscope.app.figures.tokens import draw_token
 from awqscope.app.store import RunSummary, Store
 from awqscope.app.token_index import TokenIndex, TokenQuestion
+from awqscope.app.words.comparison import label_models, name_model
 from awqscope.app.words.numbers import show_line_ends, show_token
 from awqscope.app.words.run import shade, token_summary, token_value
 from awqscope.app.words.texts import name_texts
+from awqscope.diagnose.runs.record import MIXED, UNIFORM, AnyRecord, Comparison
 from awqscope.mixedprec.errors import InputError
 
 Row = Mapping[str, Any]
@@ -82,8 +83,11 @@ def text_view(
     return Text(rows[0]["window"], tokens, label)
 
 
-def token_card(row: Row, run: str) -> Any:
+def token_card(row: Row, run: str, record: AnyRecord) -> Any:
     """One token: what both models expected here, and which block's repair would restore it."""
+    labels = {model: text.capitalize() for model, text in label_models(record).items()}
+    if isinstance(record, Comparison):
+        labels.pop(MIXED)
     position = row["position"]
     title = f"Token {position}: {show_token(row['text'])}"
     if row["kl_uniform"] is None:
@@ -92,7 +96,7 @@ def token_card(row: Row, run: str) -> Any:
         )
     parts: list[Any] = [
         table(
-            {"what": "", "reference": "16-bit", "uniform": "Uniform", "mixed": "Mixed"},
+            {"what": "", **labels},
             [
                 {
                     "what": "NLL of this token",
@@ -115,7 +119,7 @@ def token_card(row: Row, run: str) -> Any:
     ]
     reference, uniform = row.get("top_reference"), row.get("top_uniform")
     if reference and uniform:
-        expected = predictions(reference, uniform, row["token"])
+        expected = predictions(reference, uniform, row["token"], labels[UNIFORM])
         parts += [html.H3("What each model expected here"), expected]
     parts.append(blame(row, run))
     return card(title, *parts, summary=token_summary(row))
@@ -125,15 +129,18 @@ def _say_agreement(agrees: bool | None) -> str:
     return "–" if agrees is None else "the same" if agrees else "another"
 
 
-def predictions(reference: Sequence[Row], uniform: Sequence[Row], actual: int) -> Any:
-    """The five likeliest tokens of both models side by side."""
+def predictions(
+    reference: Sequence[Row], uniform: Sequence[Row], actual: int, quantized: str
+) -> Any:
+    """The five likeliest tokens of both models side by side. quantized: what the second is
+    called."""
 
     def cell(top: Row) -> Any:
         mark = " ✓" if top["token"] == actual else ""
         return [html.Code(show_token(top["text"])), f" {top['probability']:.1%}{mark}"]
 
     return table(
-        {"rank": "", "reference": "16-bit", "uniform": "Uniform"},
+        {"rank": "", "reference": "16-bit", "uniform": quantized},
         [
             {"rank": str(rank), "reference": cell(a), "uniform": cell(b)}
             for rank, (a, b) in enumerate(zip(reference, uniform, strict=True), 1)
@@ -237,7 +244,11 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         html.Div(
             [
                 html.Div(window_card(store, run, window, chosen, question), id="window-card"),
-                html.Div(token_card(row, run.name), id="token-card", **{"aria-live": "polite"}),
+                html.Div(
+                    token_card(row, run.name, run.record),
+                    id="token-card",
+                    **{"aria-live": "polite"},
+                ),
             ],
             className="reading",
         ),
@@ -301,7 +312,10 @@ def register(app: Dash, store: Store) -> None:
     def show_token_card(chosen: Mapping[str, int], path: str) -> Any:
         page = read_address(path, "")
         try:
+            record = store.summary(page.run).record
+            if record is None:
+                return no_update
             rows = store.window(page.run, int(chosen["window"]))
-            return token_card(rows[int(chosen["position"])], page.run)
+            return token_card(rows[int(chosen["position"])], page.run, record)
         except (InputError, LookupError, OSError):
             return no_update

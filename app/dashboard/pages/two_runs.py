@@ -33,8 +33,9 @@ from awqscope.app.words.two_models import (
     write_pair_verdict,
 )
 from awqscope.diagnose.gate.findings import Missing
-from awqscope.diagnose.gate.paired import MIXED, Pair, Side, choose_side, list_models
+from awqscope.diagnose.gate.paired import Pair, Side, choose_side, list_models
 from awqscope.diagnose.gate.shares import Cost
+from awqscope.diagnose.runs.record import MIXED
 
 METRICS = {"kl": "KL", "delta_ppl": "ΔPPL"}
 FORMS = {"kl": "+.5f", "delta_ppl": "+.4f"}
@@ -168,7 +169,7 @@ def trouble_of(run: RunSummary) -> str:
     """Why a run cannot be compared; empty where it can."""
     if run.record is None:
         return run.error
-    return "" if "kl" in run.record["headline"] else "It has measured nothing yet."
+    return "" if run.record.headline is not None else "It has measured nothing yet."
 
 
 def comparison(store: Store, a: Side, b: Side, metric: str) -> list[Any]:

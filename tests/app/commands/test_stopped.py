@@ -15,10 +15,23 @@ from awqscope.app.commands import run as run_module
 from awqscope.app.dashboard.pages.runs import list_rows
 from awqscope.app.store import Store
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.record import AnyRecord
 from awqscope.diagnose.runs.resuming import write_resuming
 from awqscope.diagnose.runs.spec import CompareSpec, RunSpec
 from tests.help.browsing import change_record, copy_sample
 from tests.help.root import ROOT
+from tests.help.runs import make_record, parse_record
+
+
+def begun(spec: RunSpec | CompareSpec, **changes: Any) -> AnyRecord:
+    """The record of a run or a comparison that was just begun."""
+    found = make_record(RunSpec(model="m", calib="c", valid="v"), **changes).to_json()
+    found["spec"] = spec.to_json()
+    if isinstance(spec, CompareSpec):
+        hashes: dict[str, str] = {}
+        candidate = {"path": "c", "format": "plain", "bits": {"16": 1}, "tokenizer": True}
+        found |= {"kind": "compare", "candidate": {**candidate, "hashes": hashes}}
+    return parse_record(found)
 
 
 def ask(*arguments: object) -> tuple[int, str, str]:
@@ -50,7 +63,7 @@ def test_every_face_says_stopped_and_the_same_command(
     stopped: RunDirectory, tmp_path: Path
 ) -> None:
     command = write_resuming(stopped.read(), stopped.path)
-    assert command is not None and command.startswith("awqscope run --calib=")
+    assert command.startswith("awqscope run --calib=")
     assert shlex.split(command)[-2:] == ["--", "examples/demo"]
     code, said, _ = ask("show", stopped.path)
     assert code == 0
@@ -77,7 +90,7 @@ def test_every_face_says_stopped_and_the_same_command(
     summary = store.summary("it's [1]")
     assert summary.state == "stopped"
     assert summary.record is not None
-    assert {s: e["state"] for s, e in summary.record["stages"].items()} == {
+    assert {s: e.state for s, e in summary.record.stages.items()} == {
         "search": "done",
         "sweep": "stopped",
     }
@@ -87,13 +100,13 @@ def test_every_face_says_stopped_and_the_same_command(
 
 def test_a_run_at_work_is_running_everywhere(run: RunDirectory) -> None:
     with run.lock():
-        assert run.look()["state"] == Store(Path("all my runs")).summary("it's [1]").state
+        assert run.look().state == Store(Path("all my runs")).summary("it's [1]").state
         assert run.look() == run.read()
         assert "The run is under way (sweep)" in ask("show", run.path)[1]
         assert "go on with" not in ask("show", run.path)[1] + ask("list", "all my runs")[1]
         for refused in (ask("gate", run.path), ask("report", run.path, "-o", "x.html")):
             assert "is not finished (a process is at it): wait until it is done" in refused[2]
-    assert run.look()["state"] == "stopped"
+    assert run.look().state == "stopped"
 
 
 def test_a_run_that_ends_while_it_is_looked_at_is_done(
@@ -105,7 +118,7 @@ def test_a_run_that_ends_while_it_is_looked_at_is_done(
         change_record(there.path, state="done")
 
     monkeypatch.setattr(RunDirectory, "holder", end)
-    assert run.look()["state"] == "done"
+    assert run.look().state == "done"
 
 
 def test_what_was_measured_before_is_said(run: RunDirectory) -> None:
@@ -168,10 +181,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 def test_the_command_asks_for_the_same_run(
     spec: RunSpec | CompareSpec, taken: list[Any], tmp_path: Path
 ) -> None:
-    record = json.loads(json.dumps({"spec": spec.to_json(), "device": "cpu"}))
     out = tmp_path / "it's [1] $x"
-    command = write_resuming(record, out)
-    assert command is not None
+    command = write_resuming(begun(spec, device="cpu"), out)
     code, _, said = ask(*shlex.split(command)[1:])
     assert code == 0, said
     assert taken == [(spec, out)]
@@ -182,26 +193,25 @@ def test_paths_relative_to_elsewhere_are_gone_to(
 ) -> None:
     began = tmp_path / "it's here"
     (began / "model").mkdir(parents=True)
-    record = {"spec": RunSpec(model="model", calib="wikitext2", valid="wikitext2:test").to_json()}
-    record["directory"] = str(began)  # type: ignore[assignment]
+    spec = RunSpec(model="model", calib="wikitext2", valid="wikitext2:test")
+    record = begun(spec, directory=str(began))
     monkeypatch.chdir(tmp_path)
     command = write_resuming(record, Path("run"))
-    assert command is not None
     go, _, rest = command.partition(" && ")
     assert shlex.split(go) == ["cd", str(began)]
     assert f"--out={tmp_path / 'run'}" in shlex.split(rest)
     monkeypatch.chdir(began)
-    again = write_resuming(record, Path("run"))
-    assert again is not None and again.startswith("awqscope run ")
+    assert write_resuming(record, Path("run")).startswith("awqscope run ")
     # An id on the hub is the same from anywhere.
-    record["spec"]["model"] = "org/model"
+    elsewhere = begun(spec.change(model="org/model"), directory=str(began))
     monkeypatch.chdir(tmp_path)
-    assert str(write_resuming(record, Path("run"))).startswith("awqscope run ")
+    assert write_resuming(elsewhere, Path("run")).startswith("awqscope run ")
 
 
-def test_a_run_of_another_version_is_gone_on_with_by_its_own_command(run: RunDirectory) -> None:
-    change_record(run.path, spec={**run.read()["spec"], "invented": 1})
-    assert write_resuming(run.read(), run.path) is None
-    assert ask("gate", run.path)[2].endswith(
-        "finish it first: the command that began it goes on with it\n"
-    )
+def test_a_run_of_a_version_with_other_options_is_left_to_it(run: RunDirectory) -> None:
+    change_record(run.path, spec={**run.read().to_json()["spec"], "invented": 1})
+    for command in ("gate", "show"):
+        code, _, said = ask(command, run.path)
+        assert code == 2 and len(said.splitlines()) == 1
+        assert "the run was made by another version" in said
+        assert said.endswith("use the version that made it\n")

@@ -281,9 +281,12 @@ def test_the_same_run_gives_the_same_bytes(html: str) -> None:
 
 
 def test_no_text_of_a_run_becomes_markup(page: Page, found: Findings) -> None:
-    spec = found.record["spec"] | {"model": HOSTILE}
-    record = {**found.record, "model": HOSTILE, "spec": spec, "versions": {HOSTILE: HOSTILE}}
-    record["ppl_definition"] = record["ppl_definition"] | {"text": HOSTILE, "sentence": HOSTILE}
+    record = found.record.changed(
+        model=HOSTILE,
+        spec=found.record.spec.change(model=HOSTILE),
+        versions={HOSTILE: HOSTILE},
+        ppl_definition=found.record.ppl_definition.changed(text=HOSTILE, sentence=HOSTILE),
+    )
     hostile = replace(
         found,
         name=HOSTILE,
@@ -319,7 +322,7 @@ def test_data_holds_nothing_that_html_reads() -> None:
 
 
 def test_a_run_where_no_block_is_flagged(found: Findings) -> None:
-    record = {**found.record, "headline": found.record["headline"] | {"flagged": []}}
+    record = found.record.changed(headline=found.record.measured.changed(flagged=[]))
     blocks = [row | {"flagged": False, "reason": "below z = 3.5"} for row in found.blocks]
     said = write_page(replace(found, record=record, blocks=blocks, promotions=[], spoiled={}))
     assert "The nearest is block 5: below z = 3.5." in said
@@ -327,14 +330,15 @@ def test_a_run_where_no_block_is_flagged(found: Findings) -> None:
 
 
 def test_a_run_without_a_checkpoint(found: Findings) -> None:
-    headline = json.loads(json.dumps(found.record["headline"]))
+    headline = found.record.to_json()["headline"]
     for name in ("ppl", "delta_ppl", "kl", "kl_interval", "top1_agreement", "bytes"):
         headline[name]["mixed"] = None
     headline |= {"recovered": None, "recovered_interval": None, "proved": None}
-    stages = found.record["stages"] | {
-        "requantize": {"state": "skipped", "reason": "no server loads 3-bit layers"}
+    stages = {
+        **found.record.stages,
+        "requantize": {"state": "skipped", "reason": "no server loads 3-bit layers"},
     }
-    record = {**found.record, "headline": headline, "stages": stages}
+    record = found.record.changed(headline=headline, stages=stages)
     page = Page(write_page(replace(found, record=record, proof=None)))
     assert "○ no checkpoint proved" in page.texts("span")
     assert "Proof" not in page.texts("h3")
@@ -345,7 +349,7 @@ def test_a_run_without_a_checkpoint(found: Findings) -> None:
 def test_a_proof_that_failed(found: Findings) -> None:
     assert found.proof is not None
     checks = found.proof["checks"] | {"differing_on_disk": ["model.norm.weight"]}
-    record = {**found.record, "headline": found.record["headline"] | {"proved": False}}
+    record = found.record.changed(headline=found.record.measured.changed(proved=False))
     proof = {**found.proof, "passed": False, "checks": checks}
     page = Page(write_page(replace(found, record=record, proof=proof)))
     assert "✕ the proof failed" in page.texts("span")
@@ -354,11 +358,11 @@ def test_a_proof_that_failed(found: Findings) -> None:
 
 def test_kept_units(found: Findings) -> None:
     kept = sorted({row["unit"] for row in found.units})
-    spec = found.record["spec"] | {"keep_fp16": kept[:1]}
-    said = write_page(replace(found, record={**found.record, "spec": spec}))
+    spec = found.record.spec.change(keep_fp16=tuple(kept[:1]))
+    said = write_page(replace(found, record=found.record.changed(spec=spec)))
     assert f"Kept at 16 bits, as asked: {kept[0]}." in said
-    spec = found.record["spec"] | {"keep_fp16": kept}
-    page = Page(write_page(replace(found, record={**found.record, "spec": spec})))
+    spec = found.record.spec.change(keep_fp16=tuple(kept))
+    page = Page(write_page(replace(found, record=found.record.changed(spec=spec))))
     assert "No unit was quantized and measured." in page.texts("p")
 
 

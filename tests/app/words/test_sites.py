@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from awqscope.app.words.sites import choose_site, name_site, order_kinds
+from tests.help.runs import parse_record, read_sample
 
 FAMILY = ["qkv", "o", "gate_up", "down"]
-RECORD = {"source": {"units": FAMILY}}
+SAMPLE = read_sample()
+RECORD = parse_record({**SAMPLE, "source": {**SAMPLE["source"], "units": FAMILY}})
 
 
 def test_order_is_the_familys() -> None:
@@ -15,7 +17,6 @@ def test_order_is_the_familys() -> None:
     assert order_kinds(RECORD, by_letter) == [*FAMILY, "output"]
     assert order_kinds(RECORD, ["output", "down", "qkv", "down"]) == ["qkv", "down", "output"]
     assert order_kinds(RECORD, ["other", "output", "o"]) == ["o", "output", "other"]
-    assert order_kinds({"source": {}}, ["o", "output", "a"]) == ["output", "o", "a"]
 
 
 def activation(site: str, error: float | None) -> dict[str, Any]:

@@ -1,72 +1,86 @@
 """The verdict's sentences, on runs at every point and of every outcome."""
 
-import copy
-import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from awqscope.app.words.verdict import write_verdict
-from tests.help.runs import SAMPLE
+from awqscope.diagnose.entries.source import Place
+from awqscope.diagnose.runs.spec import CompareSpec
+from tests.help.runs import parse_record, read_sample
 
 UNITS = ["5.qkv", "5.o"]
 
 
+def say(record: dict[str, Any], promoted: Sequence[str]) -> str:
+    return write_verdict(parse_record(record), promoted)
+
+
 @pytest.fixture
 def record() -> dict[str, Any]:
-    return copy.deepcopy(json.loads((SAMPLE / "run.json").read_text(encoding="utf-8")))
+    return read_sample()
 
 
 def test_a_finished_run(record: dict[str, Any]) -> None:
-    said = write_verdict(record, UNITS)
+    said = say(record, UNITS)
     assert "Block 5 stands out. Units 5.qkv and 5.o at 8 bits give back 94.9%" in said
     assert said.endswith("is what the recipe says.")
 
 
 def test_a_repair_not_chosen_yet(record: dict[str, Any]) -> None:
     record["headline"] |= {"recovered": None, "proved": None}
-    assert "Block 5 stands out. The repair is not chosen yet." in write_verdict(record, [])
+    assert "Block 5 stands out. The repair is not chosen yet." in write_verdict(
+        parse_record(record), []
+    )
 
 
 def test_blocks_that_were_asked_for_do_not_stand_out(record: dict[str, Any]) -> None:
     record["spec"]["top_k"] = 1
-    assert "Block 5 is flagged." in write_verdict(record, UNITS)
+    assert "Block 5 is flagged." in say(record, UNITS)
 
 
 def test_a_model_that_loses_nothing(record: dict[str, Any]) -> None:
     record["headline"]["flagged"] = []
     record["headline"]["kl"]["uniform"] = 0.0
-    assert "changes nothing" in write_verdict(record, [])
+    assert "changes nothing" in say(record, [])
 
 
 def test_a_checkpoint_that_no_server_would_load(record: dict[str, Any]) -> None:
     record["headline"] |= {"recovered": None, "predicted_recovered": 0.9, "proved": None}
     record["stages"]["requantize"] = {"state": "skipped", "reason": "3 bits"}
-    assert "No checkpoint was written: 3 bits." in write_verdict(record, UNITS)
+    assert "No checkpoint was written: 3 bits." in say(record, UNITS)
 
 
 def test_a_failed_run_without_a_reason(record: dict[str, Any]) -> None:
     record |= {"state": "failed", "error": None}
-    assert "no reason was recorded" in write_verdict(record, [])
+    assert "no reason was recorded" in say(record, [])
 
 
 def test_a_comparison_speaks_of_its_candidate(record: dict[str, Any]) -> None:
     record |= {
         "kind": "compare",
-        "spec": {"top_k": None, "delta_ppl": None},
-        "candidate": {"path": "/models/us/ours", "format": "gptq", "bits": {"8": 2, "4": 54}},
+        "spec": CompareSpec(reference="m", candidate="c", valid="v").to_json(),
+        "candidate": {
+            "path": "/models/us/ours",
+            "format": "gptq",
+            "bits": {"8": 2, "4": 54},
+            "tokenizer": True,
+            "hashes": {},
+        },
     }
-    record["headline"] |= {"recovered": None, "proved": None}
-    said = write_verdict(record, [])
+    said = say(record, [])
     assert said.startswith("us/ours (4/8-bit GPTQ) costs +8.386 perplexity against its reference")
     assert said.endswith("Block 5 stands out.")
-    record["places"] = [{"place": "embeddings", "kl": 0.01}, {"place": "head", "kl": 2e-7}]
+    numbers = {name: 0.0 for name in Place.model_fields if name != "place"}
+    embeddings, head = {"place": "embeddings", "kl": 0.01}, {"place": "head", "kl": 2e-7}
+    record["places"] = [numbers | embeddings, numbers | head]
     record["candidate"] |= {"format": "plain", "bits": {"16": 56}}
-    said = write_verdict(record, [])
+    said = say(record, [])
     assert said.startswith("us/ours (not quantized) costs")
     assert said.endswith("embeddings (KL 0.01 alone) and head (KL 2e-07 alone) differ too.")
 
 
 def test_a_small_kl_is_not_written_as_none(record: dict[str, Any]) -> None:
     record["headline"]["kl"]["uniform"] = 3.14e-6
-    assert "a KL of 3.1e-06 nats" in write_verdict(record, [])
+    assert "a KL of 3.1e-06 nats" in say(record, [])

@@ -12,13 +12,22 @@ import pytest
 from awqscope.diagnose.gate.evidence import read_evidence, read_token_evidence
 from awqscope.diagnose.gate.findings import Finding, Missing
 from awqscope.diagnose.gate.policy import load_policy
-from awqscope.diagnose.gate.shares import block_costs, block_shares
+from awqscope.diagnose.gate.shares import block_costs, block_shares, uniform_widths
 from awqscope.diagnose.gate.verdict import judge_run
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.mixedprec.errors import InputError
-from tests.help.runs import SAMPLE, change_record, make_tokens, write_run, write_tokens
+from tests.help.runs import (
+    SAMPLE,
+    change_record,
+    make_tokens,
+    parse_record,
+    read_sample,
+    write_run,
+    write_tokens,
+)
 
-RECORD = json.loads((SAMPLE / "run.json").read_text(encoding="utf-8"))
+RECORD = read_sample()
 
 
 def only(found: Any) -> Finding:
@@ -67,7 +76,7 @@ def test_only_the_columns_that_are_judged_are_read(monkeypatch: pytest.MonkeyPat
         return read(file, columns=columns)
 
     monkeypatch.setattr(pq.ParquetFile, "read", spy)
-    read_token_evidence(RunDirectory(SAMPLE), RECORD, "mixed")
+    read_token_evidence(RunDirectory(SAMPLE), parse_record(RECORD), "mixed")
     wanted = ["nll_reference", "nll_mixed", "kl_mixed", "agree_mixed"]
     assert asked == [wanted]
 
@@ -100,10 +109,10 @@ def test_shares_of_blocks_by_hand() -> None:
         return {"unit": name, "bits": bits, **known, **{f"estimated{k}": v for k, v in kls.items()}}
 
     isolated = [row(0, 0.1), row(1, 0.9)]
-    spec = {"bits": 4, "keep_fp16": ["0.o"]}
+    spec = RunSpec(model="m", calib="c", valid="v", keep_fp16=("0.o",))
 
     def shares(bits: dict[str, int], units: list[Any] = []) -> tuple[Finding, ...]:
-        costs = block_costs(isolated, units, bits, spec)
+        costs = block_costs(isolated, units, bits, uniform_widths(bits, spec))
         assert not isinstance(costs, Missing)
         return block_shares(costs, 10, 5)
 
@@ -115,7 +124,7 @@ def test_shares_of_blocks_by_hand() -> None:
     bits = {"0.qkv": 4, "0.o": 16, "1.qkv": 8, "1.o": 4, "1.down": 16}
     units = [unit("1.qkv", 8, 0.02, True), unit("1.o", 4, 0.03, False)]
     assert shares(bits, units)[1].value == pytest.approx(0.05 / 0.15)
-    missing = block_costs(isolated, units[:1], bits, spec)
+    missing = block_costs(isolated, units[:1], bits, uniform_widths(bits, spec))
     assert missing == Missing("unit 1.o was not measured at 4 bits")
     isolated = [row(0, 0.0), row(1, 0.0)]
     assert [share.high for share in shares({})] == [0, 0]
@@ -128,8 +137,7 @@ def test_a_block_without_a_number_leaves_no_share_to_pass(kl: float) -> None:
         {"block": block, "kl": value, "kl_low": value, "kl_high": value}
         for block, value in enumerate([0.1, kl, 0.1])
     ]
-    spec = {"bits": 4, "keep_fp16": []}
-    found = block_costs(isolated, [], {}, spec)
+    found = block_costs(isolated, [], {}, {})
     assert found == Missing("the KL of block 1 is not a finite number")
 
 
@@ -210,8 +218,14 @@ def test_runs_that_cannot_be_judged(tmp_path: Path) -> None:
     refused("is not this run's: it has 27 tokens", without)
     write_tokens(without, make_tokens(40, 256).drop_columns(["kl_mixed"]))
     refused("has no column kl_mixed", without)
-    spec = {key: value for key, value in RECORD["spec"].items() if key != "seed"}
-    refused("no usable spec.seed", write_run(tmp_path, "damaged", spec=spec))
+    refused(
+        "the run was made by another version",
+        write_run(tmp_path, "damaged", spec={**RECORD["spec"], "seed": "none"}),
+    )
+    definition = {key: v for key, v in RECORD["ppl_definition"].items() if key != "tokens_sha256"}
+    early = write_run(tmp_path, "early", ppl_definition=definition)
+    refused("no usable ppl_definition.tokens_sha256", early)
+    refused("no usable headline", write_run(tmp_path, "bare", headline={}))
 
 
 def test_baselines_of_other_tokens_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Two models side by side: differences against numpy's, and when two are one."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,17 @@ from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.tables import UNITS
 from awqscope.diagnose.statistics.bootstrap import expanded_tail
 from tests.diagnose.gate.test_findings import make_scores, resampled_windows
-from tests.help.runs import SAMPLE, change_record, write_comparison, write_run, write_tokens
+from tests.help.runs import (
+    SAMPLE,
+    change_record,
+    parse_record,
+    read_sample,
+    write_comparison,
+    write_run,
+    write_tokens,
+)
 
-RECORD = json.loads((SAMPLE / "run.json").read_text(encoding="utf-8"))
+RECORD = read_sample()
 
 
 def side(path: Path, model: str = "") -> Side:
@@ -61,7 +68,7 @@ def test_changes_are_paired_by_token() -> None:
 def test_a_run_is_compared_by_its_mixed_model_and_a_comparison_by_its_candidate(
     tmp_path: Path,
 ) -> None:
-    assert list_models(RECORD) == ("mixed", "uniform")
+    assert list_models(parse_record(RECORD)) == ("mixed", "uniform")
     kl = {**RECORD["headline"]["kl"], "mixed": None}
     bare = write_run(tmp_path, "bare", headline={**RECORD["headline"], "kl": kl})
     assert side(bare).model == side(bare, "mixed").model == "uniform"

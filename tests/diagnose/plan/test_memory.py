@@ -273,7 +273,7 @@ def test_a_plan_takes_the_chunks_that_are_there(
     spec = spec_of(make_model("llama"), text_file, windows=20)
     assert plan_pipeline(spec, tmp_path / "run").stage("sweep").chunk_windows == 20
     run = RunDirectory(tmp_path / "run")
-    run.create(prepare_run(spec).description | {"chunks": {"sweep": 8}})
+    run.create(prepare_run(spec).description.changed(chunks={"sweep": 8}))
     assert plan_pipeline(spec, run.path).stage("sweep").chunk_windows == 8
     with pytest.raises(InputError, match="holds another run"):
         plan_pipeline(spec.change(bits=3), run.path)

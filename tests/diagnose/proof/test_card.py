@@ -1,7 +1,6 @@
 """The model card: front matter that other parsers read, numbers, what it keeps and replaces."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from awqscope.diagnose.proof.card import (
 )
 from awqscope.mixedprec.recipes.recipe import Recipe, RecipeUnit
 from awqscope.mixedprec.recipes.widths import list_changed, list_widths, write_ranges
-from tests.help.runs import SAMPLE
+from tests.help.runs import SAMPLE, parse_run, read_sample
 
 SOURCE = """---
 license: apache-2.0
@@ -57,7 +56,7 @@ def read_json(name: str) -> Any:
 @pytest.fixture
 def subject() -> CardSubject:
     return CardSubject(
-        record=read_json("run.json"),
+        record=parse_run(read_sample()),
         recipe=make_recipe(b1_qkv=8, b2_qkv=8, b3_o=16),
         proof=read_json("proof.json"),
         bytes=5_064_320,
@@ -135,7 +134,7 @@ def test_the_measured_numbers(subject: CardSubject) -> None:
     assert rows["KL to 16-bit, mean, nats a token [95%]"][2] == "0.01179 [0.01125, 0.01233]"
     assert rows["weights"] == ["13.12 MB", "4.97 MB", "5.06 MB"]
     assert rows["lost KL given back [95%]"][2] == "94.9% [94.7%, 95.2%]"
-    assert subject.record["ppl_definition"]["sentence"] in card
+    assert subject.record.ppl_definition.sentence in card
     assert "Proved from disk: transformers 5.23.0" in card
 
 
@@ -167,7 +166,7 @@ def test_a_checkpoint_that_was_not_proved_or_failed(subject: CardSubject) -> Non
 
 
 def test_a_run_that_measured_nothing_itself(subject: CardSubject) -> None:
-    early: Mapping[str, Any] = {**subject.record, "headline": {}}
+    early = subject.record.changed(headline=None)
     proof = read_json("proof.json")
     proof["measured"] |= {"recovered": None, "recovered_interval": None}
     card = write_card(replace(subject, record=early, proof=proof), "")
@@ -186,15 +185,16 @@ def test_autoawqs_format(subject: CardSubject) -> None:
 
 
 def test_directories_stay_private_and_names_stay_text(subject: CardSubject) -> None:
-    spec = subject.record["spec"] | {
-        "calib": "/home/me/secret/calib.txt",
-        "windows": 7,
-        "symmetric": True,
-        "keep_fp16": ["1.o"],
-    }
+    spec = replace(
+        subject.record.spec,
+        calib="/home/me/secret/calib.txt",
+        windows=7,
+        symmetric=True,
+        keep_fp16=("1.o",),
+    )
     hostile = f"/home/me/secret/a`|{END}<script>x"
-    definition = subject.record["ppl_definition"] | {"text": "/home/me/secret/v|alid`.txt"}
-    record = {**subject.record, "model": hostile, "spec": spec, "ppl_definition": definition}
+    definition = subject.record.ppl_definition.changed(text="/home/me/secret/v|alid`.txt")
+    record = subject.record.changed(model=hostile, spec=spec, ppl_definition=definition)
     card = write_card(replace(subject, record=record, base_model=None), "")
     assert "secret" not in card
     assert "<script>" not in card

@@ -20,12 +20,12 @@ from awqscope.app.report.outcome import _proof_facts
 from awqscope.app.terminal.run import show_run
 from awqscope.app.words.run import provenance_facts
 from awqscope.app.words.verdict import write_verdict
+from awqscope.diagnose.entries.served_type import UNLIKE, ServedType, describe_type, explain_type
 from awqscope.diagnose.gate.policy import load_policy, parse_policy
 from awqscope.diagnose.gate.verdict import FAIL, judge_run
 from awqscope.diagnose.proof.served_type import choose_windows
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import CompareSpec, RunSpec
-from awqscope.diagnose.runs.type_words import UNLIKE, describe_type, explain_type
 from awqscope.diagnose.stages.comparison import run_comparison
 from awqscope.diagnose.stages.pipeline import run_pipeline
 from awqscope.mixedprec.checkpoints.serving import write_serving
@@ -80,7 +80,7 @@ def test_the_case_is_one(run: RunDirectory) -> None:
 
 
 def test_the_proof_fails_by_the_type_alone(run: RunDirectory) -> None:
-    proof, record = run.read_json("proof"), run.read()
+    proof, headline = run.read_json("proof"), run.read_searched().measured
     assert proof["passed"] is False
     assert UNLIKE not in proof["reasons"]
     assert "in float16" in proof["reasons"][0]
@@ -92,12 +92,11 @@ def test_the_proof_fails_by_the_type_alone(run: RunDirectory) -> None:
     assert proof["instead"]["dtype"] == "bfloat16"
     assert 0 < proof["instead"]["kl"] < 0.01
     assert proof["instead"]["ppl"] == pytest.approx(proof["instead"]["ppl_float32"], rel=0.01)
-    headline = record["headline"]
-    assert headline["proved"] is False
-    assert headline["range"]["uniform"]["largest"] > LARGEST["float16"]
-    assert headline["range"]["uniform"]["window"] in proof["served"]["windows"]
+    assert headline.proved is False and headline.range is not None
+    assert headline.range.uniform.largest > LARGEST["float16"]
+    assert headline.range.uniform.window in proof["served"]["windows"]
     # In float32, in which all else is measured, nothing is wrong.
-    assert headline["ppl"]["mixed"] == pytest.approx(headline["ppl"]["uniform"])
+    assert headline.ppl.mixed == pytest.approx(headline.ppl.uniform)
 
 
 def test_everything_says_so(run: RunDirectory) -> None:
@@ -154,10 +153,8 @@ def test_windows_are_the_first_the_widest_and_the_worst() -> None:
     assert choose_windows(kl[:2], 7) == [0, 1]
 
 
-def describe(largest: float | None, proof: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    place = {"largest": largest, "block": 0, "site": "", "part": "output", "window": 0}
-    headline = {} if largest is None else {"range": {"uniform": place}}
-    return describe_type("float16", headline, proof)
+def describe(largest: float | None, proof: Mapping[str, Any] | None = None) -> ServedType:
+    return describe_type("float16", largest, proof)
 
 
 @pytest.mark.parametrize(
@@ -180,17 +177,17 @@ def describe(largest: float | None, proof: Mapping[str, Any] | None = None) -> d
             describe(7e38, {"served": {"finite": False}, "instead": {"finite": False}}),
             ". In float16, the type that it names, it answers NaN",
         ),
-        (describe_type("bfloat16", {"range": {"uniform": {"largest": 9e5}}}), ""),
+        (describe_type("bfloat16", 9e5), ""),
     ],
 )
-def test_what_serving_comes_to_names_the_type(kind: dict[str, Any] | None, said: str) -> None:
-    written = write_serving({**LOADS, "type": kind} if kind else LOADS)
+def test_what_serving_comes_to_names_the_type(kind: ServedType | None, said: str) -> None:
+    written = write_serving({**LOADS, "type": kind.to_json()} if kind else LOADS)
     assert written.startswith("vLLM, SGLang and transformers load it")
     if said:
         assert said in written
     else:
         assert written == "vLLM, SGLang and transformers load it"
-    if kind and not kind["instead"]:
+    if kind and not kind.instead:
         assert "--dtype" not in written
 
 
@@ -216,9 +213,9 @@ def test_runs_that_did_not_measure_it_open_and_promise_nothing(tmp_path: Path) -
 @pytest.mark.parametrize(("largest", "outcome"), [(20_000.0, "pass"), (40_000.0, "fail")])
 def test_a_margin_can_be_asked_for(largest: float, outcome: str, tmp_path: Path) -> None:
     path = write_run(tmp_path)
-    headline = copy.deepcopy(RunDirectory(path).read()["headline"])
+    headline = copy.deepcopy(RunDirectory(path).read().to_json()["headline"])
     place = {"largest": largest, "block": 2, "site": "mlp.down_proj", "part": "input"}
-    headline["range"] = {"uniform": place}
+    headline["range"] = {"reference": place, "uniform": place}
     change_record(path, headline=headline)
     policy = parse_policy("[limits]\nmin_range_margin = 2", "own")
     assert judge_run(RunDirectory(path), policy).outcome == outcome
@@ -232,16 +229,18 @@ def test_a_candidate_made_elsewhere_is_held_to_its_range(
     run: RunDirectory, text_file: Path, tmp_path: Path
 ) -> None:
     """A comparison measures it in float32 alone: what it reaches says what its type will do."""
-    model = run.read()["model"]
+    model = run.read().model
     spec = CompareSpec(
         reference=model, candidate=str(run.checkpoint), valid=str(text_file), seq_len=48, windows=3
     )
     compared = run_comparison(spec, tmp_path / "compared", lambda *event: None)
     record = compared.read()
-    kind = record["serving"]["type"]
-    assert kind["dtype"] == "float16"
-    assert kind["finite"] is None
-    assert kind["largest"] > kind["most"] == 65_504
+    assert record.serving is not None and record.serving.type is not None
+    kind = record.serving.type
+    assert kind.largest is not None
+    assert kind.dtype == "float16"
+    assert kind.finite is None
+    assert kind.largest > kind.most == 65_504
     said = "past its 65,504: serve it with --dtype bfloat16"
     assert said in write_verdict(record, [])
     assert said in provenance_facts(record)["Served"]

@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 
 from awqscope.diagnose.runs.directory import ProgressLog, RunDirectory
+from awqscope.diagnose.runs.spec import CompareSpec, RunSpec
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.atomic import replace_file
+from tests.help.runs import change_record, make_record
 
-RECORD = {"spec": {"bits": 4, "max_memory": 1}, "stages": {}, "headline": {}}
+SPEC = RunSpec(model="m", calib="c", valid="v", max_memory=1)
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
     found = RunDirectory(tmp_path / "run")
-    found.create(RECORD)
+    found.create(make_record(SPEC))
     return found
 
 
@@ -28,19 +30,25 @@ def test_stages_and_updates(run: RunDirectory) -> None:
     assert not run.is_done("sweep")
     run.mark("sweep", "done", seconds=1.0)
     assert run.is_done("sweep")
-    assert run.read()["stages"]["sweep"]["seconds"] == 1.0
+    assert run.read().stages["sweep"].seconds == 1.0
 
 
 def test_another_spec_is_named(run: RunDirectory) -> None:
-    run.check_spec({"bits": 4, "max_memory": 2})
+    run.check_spec(SPEC.change(max_memory=2, chunk_windows=7))
     with pytest.raises(InputError, match="its bits is 4, not 3"):
-        run.check_spec({"bits": 3, "max_memory": 1})
+        run.check_spec(SPEC.change(bits=3))
+    with pytest.raises(InputError, match="holds another run"):
+        run.check_spec(CompareSpec(reference="m", candidate="c", valid="v"))
 
 
 def test_a_run_of_a_version_without_an_option_goes_on_as_it_was(run: RunDirectory) -> None:
-    run.check_spec({**RECORD["spec"], "dtype": "auto", "trust_remote_code": False})
+    spec = run.read().to_json()["spec"]
+    for later in ("dtype", "trust_remote_code"):
+        del spec[later]
+    change_record(run.path, spec=spec)
+    run.check_spec(SPEC)
     with pytest.raises(InputError, match="its dtype is 'auto', not 'bfloat16'"):
-        run.check_spec({**RECORD["spec"], "dtype": "bfloat16"})
+        run.check_spec(SPEC.change(dtype="bfloat16"))
 
 
 def test_foreign_directories_are_left_alone(tmp_path: Path) -> None:

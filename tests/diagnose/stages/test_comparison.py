@@ -17,11 +17,14 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from awqscope.app.cli import app
-from awqscope.app.dashboard.jobs.processes import resume_command
+from awqscope.app.dashboard.jobs.processes import spec_command
 from awqscope.app.dashboard.urls import link
 from awqscope.app.words.comparison import list_facts
+from awqscope.diagnose.entries.headline import ComparedHeadline
 from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
+from awqscope.diagnose.options.execution import Execution
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.record import Comparison
 from awqscope.diagnose.runs.scores import read_scores
 from awqscope.diagnose.runs.spec import CompareSpec
 from awqscope.diagnose.stages.comparison import run_comparison
@@ -88,10 +91,17 @@ def isolated(run: RunDirectory, view: str = "isolated") -> list[float]:
     return [row["kl"] for row in rows if row["view"] == view]
 
 
+def compared_headline(run: RunDirectory) -> ComparedHeadline:
+    """The headline of a comparison that is done."""
+    record = run.read()
+    assert isinstance(record, Comparison)
+    return record.measured
+
+
 def read_windows(run: RunDirectory) -> Tensor:
-    record = run.read()["ppl_definition"]
+    text = run.read().ppl_definition
     tokens = run.read_table("tokens")["token"].to_pylist()
-    return torch.tensor(tokens).view(record["windows"], record["seq_len"])
+    return torch.tensor(tokens).view(text.windows, text.seq_len)
 
 
 @torch.no_grad()
@@ -118,17 +128,19 @@ def test_a_runs_checkpoint_compares_as_the_run_measured_it(
     write_checkpoint(out, model, recipe, searches, SCHEMES, fmt=fmt)
     spec = CompareSpec(**{**spec.to_json(), "reference": model.name})
     run = compare(spec, out, tmp_path / "run")
-    headline = run.read()["headline"]
-    assert headline["kl"]["uniform"] == pytest.approx(float(expected[UNIFORM].kl.mean()), rel=1e-3)
+    headline = compared_headline(run)
+    assert headline.kl.candidate == pytest.approx(float(expected[UNIFORM].kl.mean()), rel=1e-3)
     ppl = [math.exp(expected[name].nll.double().mean()) for name in (REFERENCE, UNIFORM)]
-    assert [headline["ppl"][name] for name in (REFERENCE, UNIFORM)] == pytest.approx(ppl, rel=1e-6)
+    assert [headline.ppl.reference, headline.ppl.candidate] == pytest.approx(ppl, rel=1e-6)
     for row in run.read_table("blocks").to_pylist():
         there = expected[f"{row['view']}.{row['block']}"].kl.mean()
         assert row["kl"] == pytest.approx(float(there), rel=1e-3), row
-    assert run.read()["places"] == []
-    assert run.read()["candidate"]["bits"] == {"4": 7 * BLOCKS}
+    record = run.read()
+    assert isinstance(record, Comparison)
+    assert record.places == []
+    assert record.candidate.bits == {"4": 7 * BLOCKS}
     served = "vLLM" if fmt == "awq" else "vLLM, SGLang and transformers"
-    assert list_facts(run.read())["Served"].startswith(f"{served} load")
+    assert list_facts(record)["Served"].startswith(f"{served} load")
     # Norms took the scales: neither weights nor inputs of linears can be set side by side.
     assert run.read_table("weights").num_rows == 0
     for row in run.read_table("activations").to_pylist():
@@ -145,23 +157,23 @@ def test_one_block_perturbed(spec: CompareSpec, reference: Path, tmp_path: Path)
 
     change_tensors(candidate, perturb)
     run = compare(spec, candidate, tmp_path / "run")
-    headline, record = run.read()["headline"], run.read()
-    assert record["chunks"]["sweep"] < 6, "the sweep must take several chunks"
+    headline, record = compared_headline(run), run.read()
+    assert record.chunks["sweep"] < 6, "the sweep must take several chunks"
     kl = isolated(run)
     assert kl[2] > 1e-3
     assert [value for block, value in enumerate(kl) if block != 2] == [0.0] * (BLOCKS - 1)
     assert isolated(run, "restored")[2] == 0.0
     assert isolated(run, "cumulative")[:2] == [0.0, 0.0]
-    assert record["plan"]["control_kl"] == 0.0
-    assert headline["additivity"] == pytest.approx(1.0)
+    assert record.sweep is not None and record.sweep.control_kl == 0.0
+    assert headline.additivity == pytest.approx(1.0)
     windows = read_windows(run)
     logits, loss = naive(candidate, windows)
     expected, reference_loss = naive(reference, windows)
-    assert headline["ppl"]["uniform"] == pytest.approx(math.exp(loss), rel=1e-5)
-    assert headline["ppl"]["reference"] == pytest.approx(math.exp(reference_loss), rel=1e-5)
+    assert headline.ppl.candidate == pytest.approx(math.exp(loss), rel=1e-5)
+    assert headline.ppl.reference == pytest.approx(math.exp(reference_loss), rel=1e-5)
     kl_there = naive_kl(expected, logits, windows)
-    assert headline["kl"]["uniform"] == pytest.approx(kl_there, rel=1e-3) == kl[2]
-    stages = {name: entry["state"] for name, entry in record["stages"].items()}
+    assert headline.kl.candidate == pytest.approx(kl_there, rel=1e-3) == kl[2]
+    stages = {name: entry.state for name, entry in record.stages.items()}
     assert stages.pop("sweep") == "done"
     assert set(stages.values()) == {"skipped"}
     weights = {(r["block"], r["linear"]): r for r in run.read_table("weights").to_pylist()}
@@ -188,6 +200,7 @@ def test_embeddings_and_head_are_places_of_their_own(
     change_tensors(candidate, lambda name, t: (t * (1 + 0.1 * torch.randn(t.shape))).bfloat16())
     run = compare(spec, candidate, tmp_path / "run")
     windows, record = read_windows(run), run.read()
+    assert isinstance(record, Comparison)
     theirs = {k: v.float() for k, v in load_file(candidate / "model.safetensors").items()}
     ours = {k: v.float() for k, v in load_file(reference / "model.safetensors").items()}
     expected, _ = naive(reference, windows)
@@ -199,13 +212,13 @@ def test_embeddings_and_head_are_places_of_their_own(
         return {name: tensor for name, tensor in tensors.items() if name.startswith(starts)}
 
     starts = {"embeddings": ("model.embed_tokens",), "head": ("model.norm", "lm_head")}
-    assert [row["place"] for row in record["places"]] == list(starts)
-    for row in record["places"]:
+    assert [each.place for each in record.places] == list(starts)
+    for row in (each.to_json() for each in record.places):
         place = starts[row["place"]]
         assert row["kl"] == pytest.approx(kl(reference, only(theirs, *place)), rel=1e-3)
         assert row["restored_kl"] == pytest.approx(kl(candidate, only(ours, *place)), rel=1e-3)
         assert row["kl_low"] <= row["kl"] <= row["kl_high"]
-    assert record["headline"]["kl"]["uniform"] == pytest.approx(kl(candidate, {}), rel=1e-3)
+    assert record.measured.kl.candidate == pytest.approx(kl(candidate, {}), rel=1e-3)
     prefixes = [f"model.layers.{block}." for block in range(BLOCKS)]
     for block in (0, BLOCKS - 1):
         prefix = prefixes[block]
@@ -225,9 +238,9 @@ def test_embeddings_and_head_are_places_of_their_own(
     said = read_text(show(make_client(tmp_path), link("run", "run"))[0])
     assert "Outside the blocks its embeddings (KL " in said
     assert "head (KL " in said
-    summed = sum(isolated(run)) + sum(row["kl"] for row in record["places"])
-    whole = record["headline"]["kl"]["uniform"]
-    assert record["headline"]["additivity"] == pytest.approx(summed / whole)
+    summed = sum(isolated(run)) + sum(each.kl for each in record.places)
+    whole = record.measured.kl.candidate
+    assert record.measured.additivity == pytest.approx(summed / whole)
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "cohere", "gemma2"])
@@ -265,15 +278,13 @@ def test_a_stopped_comparison_goes_on_to_the_same_numbers(
         run_comparison(changed, tmp_path / "run", stop)
     run = run_comparison(changed, tmp_path / "run", lambda *event: steps.append(event[1]))
     assert steps.count(1) == 1, "the first chunk was repeated"
-    assert run.read()["headline"] == whole.read()["headline"]
+    assert run.read().headline == whole.read().headline
     for table in ("blocks", "activations", "tokens", "units", "weights"):
         assert run.read_table(table).equals(whole.read_table(table)), table
     before = (run.path / "run.json").read_bytes()
     compare(spec, candidate, tmp_path / "run")
     assert (run.path / "run.json").read_bytes() == before
-    (tmp_path / "run" / "run.json").write_text(
-        before.decode().replace('"state": "done"', '"state": "failed"'), encoding="utf-8"
-    )
+    run.update(state="failed")
     change_tensors(candidate, lambda name, t: t * 1.01 if "up_proj" in name else t)
     with pytest.raises(InputError, match="candidate has changed since"):
         compare(spec, candidate, tmp_path / "run")
@@ -281,10 +292,10 @@ def test_a_stopped_comparison_goes_on_to_the_same_numbers(
 
 def test_the_reference_itself(spec: CompareSpec, reference: Path, tmp_path: Path) -> None:
     run = compare(spec, reference, tmp_path / "run")
-    headline = run.read()["headline"]
-    assert headline["kl"]["uniform"] == 0.0
-    assert headline["additivity"] is None
-    assert headline["flagged"] == []
+    headline = compared_headline(run)
+    assert headline.kl.candidate == 0.0
+    assert headline.additivity is None
+    assert headline.flagged == []
     result = CliRunner().invoke(app, ["show", str(run.path)])
     assert "It changes nothing that was measured." in " ".join(result.stdout.split())
 
@@ -302,7 +313,8 @@ def test_another_tokenizer_is_refused(spec: CompareSpec, reference: Path, tmp_pa
     assert not (tmp_path / "run").exists()
     for path in candidate.glob("*token*"):
         path.unlink()
-    assert not compare(spec, candidate, tmp_path / "run").read()["candidate"]["tokenizer"]
+    record = compare(spec, candidate, tmp_path / "run").read()
+    assert isinstance(record, Comparison) and not record.candidate.tokenizer
 
 
 def assert_pages_read_well(root: Path) -> None:
@@ -335,14 +347,14 @@ def test_command_line(spec: CompareSpec, reference: Path, tmp_path: Path) -> Non
     assert result.exit_code == 0, result.output
     headline = json.loads(result.stdout)
     assert headline["flagged"] == [1]
-    assert headline["ppl"]["mixed"] is None
+    assert set(headline["ppl"]) == {"reference", "candidate"}
+    assert set(headline["kl"]) == {"candidate"}
     said = " ".join(CliRunner().invoke(app, ["show", str(out)]).stdout.split())
     assert "candidate (not quantized) costs " in said
     assert "Block 1 is flagged." in said
     assert "AWQ" not in said
     assert_pages_read_well(tmp_path)
-    record = RunDirectory(out).read()
-    again = resume_command(record["spec"], out)
+    again = spec_command(RunDirectory(out).read().spec, out, Execution())
     result = CliRunner().invoke(app, again[again.index("compare") :])
     assert result.exit_code == 0, result.output
     result = CliRunner().invoke(app, [*command, "--windows", "1"])
@@ -385,13 +397,14 @@ def finished(
 
 def test_several_texts_are_slices(finished: RunDirectory) -> None:
     record = finished.read()
-    slices = record["ppl_definition"]["slices"]
-    assert [part["text"] for part in slices] == record["spec"]["valid"]
-    assert [part["first_window"] for part in slices] == [0, slices[0]["windows"]]
-    assert sum(part["windows"] for part in slices) == 16
-    assert CompareSpec.from_json(record["spec"]).valid == tuple(record["spec"]["valid"])
-    command = resume_command(record["spec"], finished.path)
-    assert [f"--valid={text}" in command for text in record["spec"]["valid"]] == [True, True]
+    slices = record.ppl_definition.slices
+    stored = record.to_json()["spec"]
+    assert [part.text for part in slices] == stored["valid"]
+    assert [part.first_window for part in slices] == [0, slices[0].windows]
+    assert sum(part.windows for part in slices) == 16
+    assert record.spec.valid == tuple(stored["valid"])
+    command = spec_command(record.spec, finished.path, Execution())
+    assert [f"--valid={text}" in command for text in stored["valid"]] == [True, True]
 
 
 def test_the_same_text_twice_is_refused(spec: CompareSpec) -> None:
@@ -411,9 +424,9 @@ def test_the_gate_judges_the_candidate(
     result = CliRunner().invoke(app, command)
     verdict = json.loads(result.stdout)
     found = {limit["name"].partition(".")[2]: limit for limit in verdict["limits"]}
-    headline, text = finished.read()["headline"], finished.read()["spec"]["valid"]
+    headline, text = compared_headline(finished), finished.read().spec.valid
     assert verdict["subject"] == "candidate"
-    assert found["max_kl"]["value"] == pytest.approx(headline["kl"]["uniform"], rel=1e-5)
+    assert found["max_kl"]["value"] == pytest.approx(headline.kl.candidate, rel=1e-5)
     assert found["max_slice_kl"]["of"] in text
     assert found["max_size_ratio"]["value"] == 1
     # Of one block that differs all is that block's, whatever the embeddings do.

@@ -57,7 +57,7 @@ def test_several_texts_are_told_apart(spec: RunSpec, text_file: Path, tmp_path: 
     # At three bits no checkpoint is written, which takes most of a run's time here.
     both = spec.change(bits=3, valid=(str(text_file), str(other)), windows=7, verify_units=0)
     run = run_pipeline(both, tmp_path / "run", lambda *event: None)
-    definition = run.read()["ppl_definition"]
+    definition = run.read().to_json()["ppl_definition"]
     first, second = definition["slices"]
     assert [part["text"] for part in (first, second)] == list(both.valid)
     assert (first["first_window"], second["first_window"]) == (0, first["windows"])
@@ -105,8 +105,8 @@ def command(spec: RunSpec, out: Path) -> list[str]:
 def assert_same(run: RunDirectory, whole: RunDirectory) -> None:
     """Equal numbers and equal checkpoints, to the last bit."""
     ours, theirs = run.read(), whole.read()
-    assert ours["state"] == "done"
-    assert ours["headline"] == theirs["headline"]
+    assert ours.state == "done"
+    assert ours.headline == theirs.headline
     for table in ("blocks", "units", "weights", "promotions", "activations", "tokens"):
         assert run.read_table(table).equals(whole.read_table(table)), table
     first, second = (r.read_arrays("activations.safetensors") for r in (run, whole))
@@ -164,7 +164,7 @@ def test_the_smallest_budget_gives_the_same_numbers(
     # No stage of so small a model fills what the largest one needs: none of it is for streams.
     monkeypatch.setattr(Room, "open", lambda room: StreamSpace([(CPU, 0)], room.folder))
     run = run_pipeline(tight, tmp_path / "run", lambda *event: None)
-    assert run.read()["chunks"] != whole.read()["chunks"]
+    assert run.read().chunks != whole.read().chunks
     assert_same(run, whole)
     # Loaded block by block, the checkpoint is measured to be the same.
     before = json.loads((run.path / "proof.json").read_text(encoding="utf-8"))
@@ -176,7 +176,7 @@ def test_the_smallest_budget_gives_the_same_numbers(
 def test_killed_runs_end_with_the_same_numbers(
     spec: RunSpec, whole: RunDirectory, tmp_path: Path
 ) -> None:
-    assert whole.read()["chunks"]["sweep"] < 10, "the sweep must take several chunks"
+    assert whole.read().chunks["sweep"] < 10, "the sweep must take several chunks"
     assert kill_at_random(spec, tmp_path / "run", kills=3, seed=1) >= 2
     assert_same(RunDirectory(tmp_path / "run"), whole)
 
@@ -245,14 +245,14 @@ def test_an_interrupt_that_a_library_makes_an_error_of_its_own_is_no_failure(
     with interruptible(), pytest.raises(KeyboardInterrupt):
         run_pipeline(spec, tmp_path / "run", swallow)
     run = RunDirectory(tmp_path / "run")
-    assert (run.read()["state"], run.read()["error"], run.look()["state"]) == (
+    assert (run.read().state, run.read().to_json()["error"], run.look().state) == (
         "running",
         None,
         "stopped",
     )
     with pytest.raises(ValueError, match="shape"):
         run_pipeline(spec, tmp_path / "run", swallow_nothing)
-    assert run.read()["state"] == "failed", "without a signal it is one"
+    assert run.read().state == "failed", "without a signal it is one"
 
 
 def swallow_nothing(*event: object) -> None:
@@ -275,8 +275,8 @@ def test_every_stage_boundary_resumes(spec: RunSpec, whole: RunDirectory, tmp_pa
         with pytest.raises(StopError):
             run_pipeline(spec, out, stop)
         record = RunDirectory(out).read()
-        assert record["state"] == "failed"
-        assert "StopError" in record["error"]["message"]
+        assert record.state == "failed"
+        assert record.error is not None and "StopError" in record.error.message
     assert_same(run_pipeline(spec, out, lambda *event: None), whole)
 
 
@@ -392,7 +392,7 @@ def test_other_specs_end_proved(
             options = {**options, "dtype": getattr(torch, options["dtype"])}
         changes = {"model": str(make_model(family, **options)), "keep_fp16": ()}
     run = run_pipeline(spec.change(**changes), tmp_path / "run", lambda *event: None)
-    assert run.read()["headline"]["proved"]
+    assert run.read_searched().measured.proved
 
 
 def test_tokens_of_the_worst_windows(spec: RunSpec, whole: RunDirectory) -> None:
@@ -516,21 +516,21 @@ def test_predicted_bytes_are_those_of_the_checkpoint(
     write_checkpoint(tmp_path / "out", model, recipe, whole.searches, spec.schemes)
     units = unit_table(whole.read_table("units").to_pylist())
     assert widths_of(units) == [4, 8, 16]
-    predicted = predict(whole.read(), units, recipe.bits).bytes
+    predicted = predict(whole.read_searched(), units, recipe.bits).bytes
     assert predicted == model_bytes(model, spec, recipe.bits)[0]
     tensors = load_file(tmp_path / "out" / "model.safetensors")
     assert predicted == sum(tensor.nbytes for tensor in tensors.values())
     assert predicted == checkpoint_bytes(tmp_path / "out")
     if not changes:
-        assert predicted == whole.read()["headline"]["bytes"]["mixed"]
+        assert predicted == whole.read_searched().measured.bytes.mixed
 
 
 def test_widths_that_no_server_loads_are_measured_but_not_written(
     spec: RunSpec, tmp_path: Path
 ) -> None:
     run = run_pipeline(spec.change(bits=3), tmp_path / "run", lambda *event: None)
-    record = run.read()
-    assert record["stages"]["proof"]["state"] == "skipped"
-    assert "3-bit" in record["stages"]["requantize"]["reason"]
-    assert record["headline"]["kl"]["uniform"] > 0
+    record = run.read_searched()
+    assert record.stages["proof"].state == "skipped"
+    assert "3-bit" in (record.find_skipped("requantize") or "")
+    assert record.measured.kl.uniform > 0
     assert not run.checkpoint.exists()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from awqscope.diagnose.entries.headline import Largest
 from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
-from awqscope.diagnose.runs.type_words import name_place
 from awqscope.diagnose.sweep.branches import Sweep
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.diagnose.sweep.ranges import RangeLog, RangeWatch, join_ranges
@@ -118,7 +118,7 @@ def test_experts_are_watched_together_and_windows_apart() -> None:
     assert found is not None
     # Which window an expert's token is of is not known.
     assert found["uniform"]["window"] == 1
-    assert name_place(found["uniform"]) == "the input of mlp.experts.up in block 1"
+    assert Largest(**found["uniform"]).say_where() == "the input of mlp.experts.up in block 1"
 
 
 def test_what_a_scale_is_folded_into_is_seen_as_it_is_served() -> None:

@@ -53,7 +53,7 @@ def call(*arguments: object) -> Result:
 def test_scores_are_what_the_run_wrote(run: RunDirectory) -> None:
     scores = read_scores(run.path)
     rows = {(row["unit"], row["bits"]): row for row in run.read_table("units").to_pylist()}
-    headline = run.read()["headline"]
+    headline = run.read().to_json()["headline"]
     assert scores.predict(scores.uniform).bytes == headline["bytes"]["uniform"]
     assert scores.predict(scores.uniform).recovered == 0
     kept = next(unit for unit in scores.units if unit.name == "2.o")
@@ -76,7 +76,7 @@ def test_split_scores_hold_the_same_weights(run: RunDirectory) -> None:
 
 def test_recipes_measured_together_are_each_its_own_model(run: RunDirectory) -> None:
     """Against transformers' model with the effective weights put in by hand, KL spelt out."""
-    spec = RunSpec.from_json(run.read()["spec"])
+    spec = run.read_searched().spec
     inputs, scores = load_inputs(spec), read_scores(run.path)
     recipes = {
         "uniform": recipe_of(scores, scores.uniform, kind="test"),
@@ -85,7 +85,7 @@ def test_recipes_measured_together_are_each_its_own_model(run: RunDirectory) -> 
     }
     budget = 2 * 48 * 128 * 4 * 5
     found = measure_kl(inputs.model, inputs.windows, run.searches, recipes, budget)
-    assert found["uniform"].mean() == pytest.approx(run.read()["headline"]["kl"]["uniform"])
+    assert found["uniform"].mean() == pytest.approx(run.read_searched().measured.kl.uniform)
     with torch.no_grad():
         whole = AutoModelForCausalLM.from_pretrained(spec.model, dtype=torch.float32).eval()
         expected = whole(inputs.windows).logits[:, :-1].log_softmax(-1)
@@ -239,7 +239,7 @@ def test_what_cannot_be_asked(run: RunDirectory, options: tuple[str, ...], said:
 
 def test_runs_without_scores(run: RunDirectory, tmp_path: Path) -> None:
     assert "holds no run" in call(tmp_path, "--target-bits", 5).output
-    record = run.read()
+    record = run.read().to_json()
     record["stages"].pop("recipe")
     (tmp_path / "run.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match="has not scored its units: go on with it: awqscope run "):
@@ -265,12 +265,12 @@ def test_runs_of_earlier_versions_say_what_they_lack(run: RunDirectory, tmp_path
 def test_a_model_or_text_that_is_elsewhere(run: RunDirectory, tmp_path: Path) -> None:
     path = tmp_path / "moved"
     shutil.copytree(run.path, path)
-    record, moved = RunDirectory(path).read(), RunDirectory(path)
-    model = record["spec"]["model"]
-    moved.update(spec={**record["spec"], "model": "nowhere/at/all", "valid": "gone.txt"})
+    record, moved = RunDirectory(path).read_searched(), RunDirectory(path)
+    model = record.spec.model
+    moved.update(spec=record.spec.change(model="nowhere/at/all", valid="gone.txt"))
     result = call(path, "--verify")
     assert result.exit_code == 2
-    assert f"give it with --model, or give the command in {record['directory']}" in result.stderr
+    assert f"give it with --model, or give the command in {record.directory}" in result.stderr
     result = call(path, "--verify", "--model", model)
     assert result.exit_code == 2
-    assert f"no file gone.txt: give the command in {record['directory']}" in result.stderr
+    assert f"no file gone.txt: give the command in {record.directory}" in result.stderr

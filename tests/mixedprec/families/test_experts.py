@@ -340,7 +340,7 @@ def finished(
 
 
 def test_a_whole_run_names_what_it_could_not_calibrate(finished: RunDirectory) -> None:
-    record = finished.read()
+    record = finished.read().to_json()
     idle = ["block_sparse_moe.experts.4"]
     assert record["uncalibrated"] == {"0": idle, "1": idle}
     assert record["source"]["units"] == ["qkv", "o", "experts"]

@@ -22,6 +22,7 @@ from awqscope.app.terminal.run import show_run
 from awqscope.app.words.run import provenance_facts
 from awqscope.diagnose.inputs.load import describe_source, note_aside
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.record import AnyRecord
 from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes
 from awqscope.mixedprec.checkpoints.served_files import check_files
 from awqscope.mixedprec.checkpoints.serving import REFUSES, SGLANG, VLLM, WRONG
@@ -418,7 +419,7 @@ def test_servers_that_read_other_files(
 def test_what_is_left_aside_is_said(made: Directory) -> None:
     stray(made)
     model = open_model(str(made.folder))
-    assert describe_source(model)["left_aside"] == ["model_ema.safetensors"]
+    assert describe_source(model).left_aside == ["model_ema.safetensors"]
     assert note_aside(model) == (
         f"{made.folder}: left aside, as transformers does: model_ema.safetensors",
     )
@@ -430,8 +431,8 @@ def test_what_was_left_aside_is_shown() -> None:
     """Of a run, and not of one that has no such entry."""
     sample = RunDirectory(Path("reports/sample"))
     record = sample.read()
-    assert "left_aside" not in record["source"] and "Model's files" not in provenance_facts(record)
-    changed = {**record, "source": {**record["source"], "left_aside": ["a.safetensors"]}}
+    assert not record.source.left_aside and "Model's files" not in provenance_facts(record)
+    changed = record.changed(source=record.source.changed(left_aside=["a.safetensors"]))
     assert provenance_facts(changed)["Model's files"].endswith("does: a.safetensors")
     shown = Console(file=io.StringIO(), width=200)
     show_run(Recorded(sample.path, changed), shown)
@@ -441,9 +442,9 @@ def test_what_was_left_aside_is_shown() -> None:
 class Recorded(RunDirectory):
     """A run with another record."""
 
-    def __init__(self, path: Path, record: dict[str, Any]):
+    def __init__(self, path: Path, record: AnyRecord):
         super().__init__(path)
         self._record = record
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> AnyRecord:
         return self._record

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from awqscope.app.dashboard.jobs.request_checks import read_config
 from awqscope.app.words.comparison import list_facts
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.record import Comparison
 from awqscope.diagnose.runs.spec import CompareSpec, RunSpec
 from awqscope.diagnose.stages.comparison import prepare_comparison
 from awqscope.diagnose.stages.pipeline import FREE, plan_pipeline, run_pipeline
@@ -68,9 +69,7 @@ def test_a_run_says_what_it_leaves_aside(strayed: Path, text_file: Path, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         run_pipeline(spec, tmp_path / "run", stop, on_note=said.append)
     assert said == [f"{strayed}: {ASIDE}"]
-    assert RunDirectory(tmp_path / "run").read()["source"]["left_aside"] == [
-        "model_ema.safetensors"
-    ]
+    assert RunDirectory(tmp_path / "run").read().source.left_aside == ["model_ema.safetensors"]
     plan_pipeline(spec, tmp_path / "other", on_note=said.append)
     assert said == [f"{strayed}: {ASIDE}"] * 2
     # It goes on whether or not the file is still there.
@@ -96,7 +95,7 @@ def test_a_run_of_an_earlier_version_goes_on(
         with pytest.raises(KeyboardInterrupt):
             run_pipeline(spec, tmp_path / "run", stop)
         run = RunDirectory(tmp_path / "run")
-        source = dict(run.read()["source"])
+        source = dict(run.read().to_json()["source"])
         source.pop("left_aside", None)
         run.update(source={**source, "parameters": source["parameters"] + 1})
     run.update(source={**source, "hashes": {}})
@@ -112,8 +111,9 @@ def test_both_sides_of_a_comparison(strayed: Path, make_model: MakeModel, text_f
         )
         work = prepare_comparison(spec)
         assert work.notes == (f"{strayed}: {ASIDE}",)
-        left = [work.description[side]["left_aside"] for side in ("source", "candidate")]
-        assert sorted(left) == [[], ["model_ema.safetensors"]]
+        assert isinstance(work.description, Comparison)
+        left = [part.left_aside for part in (work.description.source, work.description.candidate)]
+        assert sorted(map(list, left)) == [[], ["model_ema.safetensors"]]
     facts = list_facts(work.description)
     assert facts["Candidate's files"] == ASIDE
     reference_model = open_model(sound)
@@ -168,7 +168,7 @@ def test_a_run_that_was_measured_with_a_stray_file(
 ) -> None:
     run = write_searched_run(tmp_path / "run", strayed, text_file)
     assert open_source(run, None).aside == ("model_ema.safetensors",)
-    source = run.read()["source"]
+    source = run.read().to_json()["source"]
     hashes = {**source["hashes"], "model_ema.safetensors": "0" * 64}
     run.update(source={**source, "hashes": hashes})
     with pytest.raises(InputError, match=r"with model_ema\.safetensors among the weights"):

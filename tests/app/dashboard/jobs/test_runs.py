@@ -22,7 +22,7 @@ import awqscope.app.commands.run as run_module
 from awqscope.app import cli
 from awqscope.app.dashboard.access import Access, decide_access, is_own_request
 from awqscope.app.dashboard.jobs import processes, request_checks
-from awqscope.app.dashboard.jobs.processes import resume_command, run_command, spec_command
+from awqscope.app.dashboard.jobs.processes import run_command, spec_command
 from awqscope.app.dashboard.jobs.request_checks import check_request
 from awqscope.app.dashboard.jobs.requests import (
     KINDS,
@@ -41,10 +41,12 @@ from awqscope.app.store import Store, UnknownRunError
 from awqscope.diagnose.options.execution import Execution
 from awqscope.diagnose.options.option import list_options
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.resuming import read_spec
 from awqscope.diagnose.runs.spec import AnySpec, CompareSpec, RunSpec
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.recipes.recipe import Recipe, RecipeUnit
 from tests.help.requested import request_for, run_request
+from tests.help.runs import make_record
 
 MakeModel = Callable[..., Path]
 LOCAL = decide_access("127.0.0.1", allow_remote=False, token=None, names=(), read_only=False)
@@ -127,7 +129,9 @@ def test_a_value_never_becomes_an_option(
     ],
 )
 def test_resuming_asks_for_the_same_run(spec: RunSpec, tmp_path: Path) -> None:
-    command = resume_command(json.loads(json.dumps(spec.to_json())), tmp_path / "run")
+    command = spec_command(
+        read_spec(json.loads(json.dumps(spec.to_json()))), tmp_path / "run", Execution()
+    )
     assert parse(command) == (spec, tmp_path / "run")
 
 
@@ -135,14 +139,17 @@ def test_a_run_on_several_texts_is_resumed_and_taken_as_a_model(tmp_path: Path) 
     spec = RunSpec(model="m", calib="c", valid=("v", "--seed=9"), seed=3)
     stored = json.loads(json.dumps(spec.to_json()))
     assert RunSpec.from_json(stored) == spec
-    assert parse(resume_command(stored, tmp_path / "run")) == (spec, tmp_path / "run")
+    assert parse(spec_command(read_spec(stored), tmp_path / "run", Execution())) == (
+        spec,
+        tmp_path / "run",
+    )
     assert request_like(stored).value("valid") == ("v", "--seed=9")
     assert request_like(stored).to_spec() == spec
 
 
 def test_a_run_of_another_version_is_not_resumed() -> None:
     with pytest.raises(InputError, match="another version"):
-        resume_command({**SPEC.to_json(), "invented": 1}, Path("run"))
+        read_spec({**SPEC.to_json(), "invented": 1})
 
 
 def test_defaults_are_those_of_the_command_line() -> None:
@@ -324,8 +331,8 @@ def test_start_cancel_and_resume(good: dict[str, Any], tmp_path: Path) -> None:
     assert store.summary("mine").state in ("failed", "stopped")
     with pytest.raises(InputError, match="nobody works on mine"):
         mine.cancel("mine")
-    spec = RunDirectory(tmp_path / "mine").read()["spec"]
-    assert RunSpec.from_json(spec) == request.to_spec()
+    spec = RunDirectory(tmp_path / "mine").read().spec
+    assert spec == request.to_spec()
     mine.resume("mine")
     wait_for(lambda: store.summary("mine").state in ("running", "done"))
     assert mine.log_tail("mine").count("$ awqscope run ") == 2
@@ -344,9 +351,9 @@ def test_a_run_goes_on_where_it_was_begun(
     elsewhere.mkdir()
     (tmp_path / "runs").mkdir()
     directory = str(tmp_path / place)
-    RunDirectory(tmp_path / "runs" / "mine").create(
-        {**RECORD, "state": "failed", "directory": directory}
-    )
+    mine_run = RunDirectory(tmp_path / "runs" / "mine")
+    mine_run.create(RECORD.changed(directory=directory))
+    mine_run.update(state="failed")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(processes, "PYTHON", ("sh", "-c", 'pwd; echo "$@"', "awqscope"))
     mine = Jobs(Store(Path("runs")))
@@ -359,7 +366,7 @@ def test_a_run_goes_on_where_it_was_begun(
 
 def test_only_runs_of_the_listing_are_touched(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
-    RunDirectory(tmp_path / "outside").create({})
+    RunDirectory(tmp_path / "outside").create(RECORD)
     (tmp_path / "secret.log").write_text("secret")
     mine = Jobs(Store(tmp_path / "runs"))
     for act in (mine.cancel, mine.resume):
@@ -369,14 +376,7 @@ def test_only_runs_of_the_listing_are_touched(tmp_path: Path) -> None:
     assert not mine.is_alive("../../secret")
 
 
-RECORD = {
-    "model": "m",
-    "spec": SPEC.to_json(),
-    "source": {"blocks": 8},
-    "stages": {"search": {"state": "running"}},
-    "headline": {},
-    "error": None,
-}
+RECORD = make_record(SPEC, stages={"search": {"state": "running"}})
 RECIPE = Recipe("m", "by-hand", (RecipeUnit("0.o", ("model.layers.0.self_attn.o_proj",), 8),), {})
 
 

@@ -34,7 +34,7 @@ time.sleep(120)
 """
 REFUSES = "import sys; sys.exit('awqscope: examples/demo is neither here nor there: look again')"
 # Leaves a record, as a run that begins does, and ends.
-WRITTEN = {**RECORD, "schema": 1, "state": "failed", "created": "2026", "updated": ""}
+WRITTEN = RECORD.changed(state="failed", created="2026", updated="").to_json()
 BEGINS = (
     "import json, os, sys; out = next(a[6:] for a in sys.argv if a.startswith('--out=')); "
     f"os.makedirs(out); json.dump({WRITTEN!r}, open(out + '/run.json', 'w'))"
@@ -132,7 +132,8 @@ def test_a_run_that_began_is_no_start_any_more(
 
 
 def test_going_on_is_a_start_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    RunDirectory(tmp_path / "mine").create({**RECORD, "state": "failed", "device": "cuda"})
+    RunDirectory(tmp_path / "mine").create(RECORD.changed(device="cuda"))
+    RunDirectory(tmp_path / "mine").update(state="failed")
     time.sleep(0.05)
     monkeypatch.setattr(processes, "PYTHON", (sys.executable, "-c", WAITS))
     jobs = Jobs(Store(tmp_path))

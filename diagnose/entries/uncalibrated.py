@@ -1,13 +1,11 @@
-"""The experts that saw too few calibration tokens, in words: the same in every report. No torch."""
+"""The experts that saw too few calibration tokens, in words: the same in every report."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 
-def write_uncalibrated(record: Mapping[str, Any]) -> str | None:
+def write_uncalibrated(found: Mapping[str, Sequence[str]]) -> str | None:
     """`5 experts saw too few calibration tokens and are rounded to nearest: 0, 5 and 6 of block 0;
-    …`; None where there are none. record: run.json."""
-    found: Mapping[str, list[str]] = record.get("uncalibrated", {})
+    …`; None where there are none. found: block -> names of its experts, as a record has them."""
     if not found:
         return None
     count = sum(map(len, found.values()))

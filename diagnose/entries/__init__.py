@@ -1,0 +1,1 @@
+"""What run.json is made of: each entry that is an object of its own, and what is said of some."""
