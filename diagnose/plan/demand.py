@@ -4,7 +4,9 @@ says. Pure: sizes in, sizes out."""
 from dataclasses import dataclass
 
 from awqscope.diagnose.statistics.likelihood import tokens_a_chunk
-from awqscope.mixedprec.awq.losses import CLIP_LEVELS, CLIP_TOKENS, KEPT_ELEMENTS, RATIOS
+from awqscope.mixedprec.awq.clipping import CLIP_LEVELS, CLIP_TOKENS
+from awqscope.mixedprec.awq.joint import KEPT_ELEMENTS
+from awqscope.mixedprec.awq.losses import RATIOS
 from awqscope.mixedprec.checkpoints.writer import SHARD_BYTES
 from awqscope.mixedprec.models.streams import FLOAT_BYTES, batch_size
 

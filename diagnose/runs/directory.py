@@ -5,7 +5,6 @@ describes each file and column.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import time
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +31,7 @@ from awqscope.mixedprec.files.atomic import (
     report_full_disk,
     write_json,
 )
+from awqscope.mixedprec.files.locks import is_locked, take_lock
 from awqscope.mixedprec.files.sealed import load_sealed, save_sealed
 from awqscope.mixedprec.files.untrusted import read_json
 
@@ -47,8 +47,6 @@ CONTRADICTIONS = (
     ValueError,
     pa.ArrowException,
 )
-LOCK_TRIES = 5
-LOCK_PAUSE = 0.02
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -260,15 +258,11 @@ class RunDirectory:
 
     def holder(self) -> int | None:
         """The process that works on the run; None if none does."""
+        lock = self.path / ".lock"
         try:
-            with open(self.path / ".lock") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return int(file.read().strip() or 0) or None
+            return (int(lock.read_text().strip() or 0) or None) if is_locked(lock) else None
         except (OSError, ValueError):
             return None
-        return None
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -329,17 +323,6 @@ def reads_run(path: Path) -> Iterator[None]:
             f"({type(error).__name__}: {said})",
             "copy the whole run again, or run it again elsewhere",
         ) from error
-
-
-def take_lock(file: IO[Any]) -> None:
-    """Lock a file for this process alone. BlockingIOError if another process holds it for longer
-    than `holder` does, which locks it for a moment to see whether it is free."""
-    for _ in range(LOCK_TRIES):
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        time.sleep(LOCK_PAUSE)
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _is_ours(path: Path) -> bool:

@@ -122,7 +122,8 @@ def expanded_tail(windows: int, tail: float = TAIL) -> float:
 
 
 def student_quantile(level: float, freedom: int) -> float:
-    """The quantile of Student's t for a level above a half, by bisection."""
+    """The quantile of Student's t for a level above a half, by bisection. scipy.special has it too,
+    and takes 43 MiB; tests hold this one against it."""
     low, high = 0.0, 1.0
     while student_cdf(high, freedom) < level:
         low, high = high, 2 * high

@@ -52,7 +52,7 @@ from pathlib import Path
 from awqscope.diagnose.stages.pipeline import prepare_run, run_pipeline
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
-from awqscope.mixedprec.awq.losses import BlockSearch
+from awqscope.mixedprec.awq.choices import BlockSearch
 from awqscope.mixedprec.awq.choices import save_search, search_path
 
 options, out = json.loads(sys.argv[1]), Path(sys.argv[2])

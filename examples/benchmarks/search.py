@@ -23,9 +23,9 @@ from awqscope.app.demo import find_demo
 from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
 from awqscope.mixedprec.awq.arithmetic import fake_quantize
 from awqscope.mixedprec.awq.autoawq import MendedQuantizer, quantize_with_autoawq
-from awqscope.mixedprec.awq.choices import load_search, search_path
-from awqscope.mixedprec.awq.losses import BlockSearch
-from awqscope.mixedprec.awq.search import scale_block, search_model
+from awqscope.mixedprec.awq.choices import BlockSearch, load_search, search_path
+from awqscope.mixedprec.awq.realise import scale_block
+from awqscope.mixedprec.awq.search import search_model
 from awqscope.mixedprec.models.forward import get_linear
 from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.scheme import Scheme

@@ -14,17 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from awqscope.mixedprec.awq.losses import (
-    BlockSearch,
-    ScaleChoice,
-    best_clip,
-    candidate_scales,
-    group_grams,
-    judge_jointly,
-    lone_losses,
-    sample_for_clipping,
-    second_moment,
-)
+from awqscope.mixedprec.awq.choices import BlockSearch, ScaleChoice
+from awqscope.mixedprec.awq.clipping import best_clip, group_grams, sample_for_clipping
+from awqscope.mixedprec.awq.joint import judge_jointly
+from awqscope.mixedprec.awq.losses import candidate_scales, lone_losses, second_moment
 from awqscope.mixedprec.families.family import ScaleGroup
 from awqscope.mixedprec.ranking import least_at
 from awqscope.mixedprec.scheme import Scheme

@@ -1,18 +1,69 @@
-"""Search results on disk: one safetensors a block and width, `block-0003.w4.safetensors`."""
+"""What the AWQ search of a block chooses, and the files that it is kept in: one safetensors a block
+and width, `block-0003.w4.safetensors`."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from awqscope.mixedprec.awq.losses import BlockSearch, ScaleChoice
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.family import ScaleGroup
 from awqscope.mixedprec.files.atomic import replace_file
 from awqscope.mixedprec.files.sealed import load_sealed, save_sealed
 from awqscope.mixedprec.files.untrusted import parse_json
+from awqscope.mixedprec.models.streams import CPU
 from awqscope.mixedprec.scheme import Scheme
+
+
+@dataclass(frozen=True)
+class ScaleChoice:
+    """The search's answer for a scale group: `ratio` (0 to 0.95) and its scales [K], float32."""
+
+    group: ScaleGroup
+    ratio: float
+    scales: Tensor
+
+
+@dataclass(frozen=True)
+class BlockSearch:
+    """All choices for one block at one scheme.
+
+    clips: linear -> largest weight kept, float32 [N, G], once all of this search's scales are in
+    the weight (those of its inputs, and those its rows take for the linear after it). Linears
+    without an entry are not clipped. symmetric: the linears that are quantized without zero points
+    whatever the scheme. uncalibrated: experts that saw too few tokens to be searched.
+    """
+
+    scheme: Scheme
+    scales: tuple[ScaleChoice, ...]
+    clips: dict[str, Tensor]
+    symmetric: frozenset[str] = frozenset()
+    uncalibrated: tuple[str, ...] = ()
+
+    def scheme_of(self, linear: str) -> Scheme:
+        """The scheme of one of the block's linears."""
+        return replace(self.scheme, symmetric=True) if linear in self.symmetric else self.scheme
+
+    def choice_for(self, linear: str) -> ScaleChoice | None:
+        """The scale choice of the group `linear` is in, if its input is scaled at all."""
+        return next((c for c in self.scales if linear in c.group.linears), None)
+
+    def to(self, device: torch.device) -> "BlockSearch":
+        """The same search with its tensors on `device`."""
+        choices = tuple(replace(c, scales=c.scales.to(device)) for c in self.scales)
+        clips = {name: clip.to(device) for name, clip in self.clips.items()}
+        return replace(self, scales=choices, clips=clips)
+
+    def row_scales(self, linear: str, rows: int) -> Tensor:
+        """What the rows of `linear` are divided by for the linear after it, [rows]."""
+        found = [*(choice.scales for choice in self.scales), *self.clips.values()]
+        scales = torch.ones(rows, device=found[0].device if found else CPU)
+        for choice in self.scales:
+            if choice.group.previous == linear:
+                scales[-len(choice.scales) :] = choice.scales
+        return scales
 
 
 def search_path(folder: Path, block: int, bits: int) -> Path:

@@ -12,14 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from awqscope.mixedprec.awq.autoawq import is_clipped
+from awqscope.mixedprec.awq.choices import BlockSearch, ScaleChoice
+from awqscope.mixedprec.awq.clipping import choose_clip, sample_for_clipping
 from awqscope.mixedprec.awq.losses import (
     RATIOS,
-    BlockSearch,
-    ScaleChoice,
     candidate_scales,
-    choose_clip,
     lone_losses,
-    sample_for_clipping,
     second_moment,
     weight_means,
 )

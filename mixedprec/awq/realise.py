@@ -5,7 +5,8 @@ block consists of comes from one function, `realise`: the sweep swaps in its `ef
 the checkpoint writer stores its codes and norms, and the proof compares the two.
 """
 
-from collections.abc import Collection, Mapping
+import copy
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from awqscope.mixedprec.awq.arithmetic import Quantized, quantize
-from awqscope.mixedprec.awq.losses import BlockSearch, ScaleChoice
+from awqscope.mixedprec.awq.choices import BlockSearch, ScaleChoice
 from awqscope.mixedprec.models.served import cast
 from awqscope.mixedprec.models.weights import too_large
 from awqscope.mixedprec.scheme import FP16_BITS, LinearWidths, Scheme
@@ -228,3 +229,23 @@ def stored_bytes(rows: int, columns: int, bits: int, scheme: Scheme) -> int:
     groups = columns // scheme.group(columns)
     zeros = 0 if scheme.symmetric else -(-rows // per_word) * groups * 4
     return rows * -(-columns // per_word) * 4 + rows * groups * 2 + zeros + 16
+
+
+def scale_block(block: nn.Module, choices: Sequence[ScaleChoice]) -> nn.Module:
+    """A float copy of `block` with AWQ's scales folded in and nothing quantized: the same function
+    in exact arithmetic."""
+    scaled = copy.deepcopy(block)
+    for choice in choices:
+        scales = choice.scales
+        previous: Any = scaled.get_submodule(choice.group.previous)
+        offset = norm_offset(previous)
+        if isinstance(previous, nn.Linear):
+            previous.weight.data[-len(scales) :] /= scales[:, None]
+        else:
+            previous.weight.data = (previous.weight.data + offset) / scales - offset
+        if getattr(previous, "bias", None) is not None:
+            previous.bias.data[-len(scales) :] /= scales
+        for name in (*choice.group.linears, *choice.group.compensated):
+            reader: Any = scaled.get_submodule(name)
+            reader.weight.data *= scales
+    return scaled

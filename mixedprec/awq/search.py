@@ -6,7 +6,6 @@ depend on each other's results: a search that was stopped continues at the first
 file.
 """
 
-import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -17,19 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from awqscope.mixedprec.awq.autoawq import is_clipped
-from awqscope.mixedprec.awq.choices import is_complete, save_search, search_path
-from awqscope.mixedprec.awq.experts import search_experts
-from awqscope.mixedprec.awq.losses import (
-    RATIOS,
+from awqscope.mixedprec.awq.choices import (
     BlockSearch,
     ScaleChoice,
-    candidate_scales,
-    choose_clip,
-    judge_jointly,
-    lone_losses,
-    weight_means,
+    is_complete,
+    save_search,
+    search_path,
 )
-from awqscope.mixedprec.awq.realise import norm_offset
+from awqscope.mixedprec.awq.clipping import choose_clip
+from awqscope.mixedprec.awq.experts import search_experts
+from awqscope.mixedprec.awq.joint import judge_jointly
+from awqscope.mixedprec.awq.losses import RATIOS, candidate_scales, lone_losses, weight_means
+from awqscope.mixedprec.awq.realise import scale_block
 from awqscope.mixedprec.awq.scale_groups import find_scale_groups
 from awqscope.mixedprec.awq.sites import Outputs, Site
 from awqscope.mixedprec.errors import InputError
@@ -62,26 +60,6 @@ SCALING_TOLERANCE = 1e-3
 MOST_CHOICES = 0.9
 # Of 4,096 tokens at once an expert of 128, eight a token, sees 256.
 MIXTURE_BATCHES = 16
-
-
-def scale_block(block: nn.Module, choices: Sequence[ScaleChoice]) -> nn.Module:
-    """A float copy of `block` with AWQ's scales folded in and nothing quantized: the same function
-    in exact arithmetic."""
-    scaled = copy.deepcopy(block)
-    for choice in choices:
-        scales = choice.scales
-        previous: Any = scaled.get_submodule(choice.group.previous)
-        offset = norm_offset(previous)
-        if isinstance(previous, nn.Linear):
-            previous.weight.data[-len(scales) :] /= scales[:, None]
-        else:
-            previous.weight.data = (previous.weight.data + offset) / scales - offset
-        if getattr(previous, "bias", None) is not None:
-            previous.bias.data[-len(scales) :] /= scales
-        for name in (*choice.group.linears, *choice.group.compensated):
-            reader: Any = scaled.get_submodule(name)
-            reader.weight.data *= scales
-    return scaled
 
 
 def _check_scaling(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from awqscope.mixedprec.awq.losses import CLIP_TOKENS, SecondMoment
+from awqscope.mixedprec.awq.clipping import CLIP_TOKENS
+from awqscope.mixedprec.awq.losses import SecondMoment
 from awqscope.mixedprec.models.streams import Stream, StreamSpace
 
 

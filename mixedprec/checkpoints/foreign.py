@@ -199,8 +199,8 @@ def open_candidate(name: str, reference: SourceModel) -> Candidate:
     if quantization is not None:
         layout = LAYOUTS[method]
         try:
-            layout.check(quantization)
-            codings = _describe_linears(layout, quantization, reference, path, tensors)
+            said = layout.read(quantization)
+            codings = _describe_linears(layout, said, reference, path, tensors)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise InputError(
                 f"the candidate's quantization_config cannot be used ({error!r})",
@@ -225,12 +225,13 @@ def open_candidate(name: str, reference: SourceModel) -> Candidate:
 
 def _describe_linears(
     layout: Layout,
-    quantization: Mapping[str, Any],
+    said: Any,
     reference: SourceModel,
     path: Path,
     tensors: Mapping[str, Stored],
 ) -> dict[str, Coding]:
-    """The coding of every packed linear, checked against the shapes and types of its tensors."""
+    """The coding of every packed linear, checked against the shapes and types of its tensors.
+    said: what the layout has read of the quantization_config."""
     parts: dict[str, dict[str, list[int]]] = defaultdict(dict)
     for name, stored in tensors.items():
         parts[name.rpartition(".")[0]][name.rpartition(".")[2]] = list(stored.shape)
@@ -239,7 +240,7 @@ def _describe_linears(
         found = parts[name]
         if not isinstance(linear, nn.Linear) or layout.probe not in found:
             continue
-        coding = layout.describe(quantization, name, linear, found)
+        coding = layout.describe(said, name, linear, found)
         missing = coding.shapes.keys() - found.keys() - set(layout.optional)
         if missing:
             raise InputError(f"{path} has no tensor {name}.{min(missing)}", WRONG_CONFIG)

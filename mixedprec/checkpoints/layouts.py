@@ -12,7 +12,6 @@ they stand for. A format is a `Layout`, a row of `LAYOUTS`.
 N outputs, K inputs, G groups, b bits; words are int32.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from awqscope.mixedprec.checkpoints.matching import Groups, read_agreed, read_groups
 from awqscope.mixedprec.checkpoints.packing import unpack, unpack_gemm, unpack_stream
 from awqscope.mixedprec.errors import InputError
-from awqscope.mixedprec.files.untrusted import check_pattern
 from awqscope.mixedprec.scheme import BITS, read_group_size
 
 Parts = Mapping[str, Tensor]
@@ -48,16 +47,17 @@ class Layout:
 
     probe: the suffix that only packed linears have. optional: suffixes that may be missing. types:
     by suffix, what safetensors may call the type of a tensor.
-    check(config): InputError for a variant that is not read. describe(config, name, linear, found):
-    the coding of a linear by quantization_config and the shapes that were found; InputError where
-    they do not fit. decode(parts, coding): its weight, float32 [N, K].
+    read(config): what `describe` wants to know of a quantization_config; InputError for a variant
+    that is not read. describe(said, name, linear, found): the coding of a linear by what was read
+    and the shapes that were found; InputError where they do not fit. decode(parts, coding): its
+    weight, float32 [N, K].
     """
 
     probe: str
     optional: tuple[str, ...]
     types: Mapping[str, tuple[str, ...]]
-    check: Callable[[Mapping[str, Any]], None]
-    describe: Callable[[Mapping[str, Any], str, nn.Linear, Shapes], Coding]
+    read: Callable[[Mapping[str, Any]], Any]
+    describe: Callable[[Any, str, nn.Linear, Shapes], Coding]
     decode: Callable[[Parts, Coding], Tensor]
 
 
@@ -88,9 +88,8 @@ def _group_index(parts: Parts, suffix: str, groups: int) -> Tensor | None:
     return index
 
 
-def _count_groups(config: Mapping[str, Any], name: str, linear: nn.Linear) -> int:
-    """Groups of a linear by the `group_size` of `config` (`read_group_size`)."""
-    size = read_group_size(config)
+def _count_groups(size: int, name: str, linear: nn.Linear) -> int:
+    """Groups of a linear in groups of `size`, -1 for one a row."""
     groups = 1 if size == -1 else -(-linear.in_features // size)
     if size != -1 and linear.in_features % size:
         raise InputError(
@@ -100,15 +99,17 @@ def _count_groups(config: Mapping[str, Any], name: str, linear: nn.Linear) -> in
     return groups
 
 
-def _check_awq(config: Mapping[str, Any]) -> None:
+def _read_awq(config: Mapping[str, Any]) -> int:
+    """The size of its groups."""
     if str(config.get("version", "gemm")).lower() != "gemm" or config.get("bits", 4) != 4:
         version, bits = config.get("version"), config.get("bits")
         _refuse(f"AWQ format is {version} at {bits} bits", "4-bit GEMM is read")
+    return read_group_size(config)
 
 
-def _describe_awq(config: Mapping[str, Any], name: str, linear: nn.Linear, found: Shapes) -> Coding:
+def _describe_awq(size: int, name: str, linear: nn.Linear, found: Shapes) -> Coding:
     rows, columns = linear.out_features, linear.in_features
-    groups = _count_groups(config, name, linear)
+    groups = _count_groups(size, name, linear)
     words = rows // 8
     shapes = {"qweight": [columns, words], "qzeros": [groups, words], "scales": [groups, rows]}
     return Coding(4, shapes)
@@ -119,10 +120,12 @@ def _decode_awq(parts: Parts, coding: Coding) -> Tensor:
     return _dequantize(codes, zeros, parts["scales"].T, None)
 
 
-def _check_gptq(config: Mapping[str, Any]) -> None:
+def _read_gptq(config: Mapping[str, Any]) -> bool:
+    """Whether its zero points are stored one too small."""
     stored = "marlin" if config.get("is_marlin_format") else _gptq_format(config)
     if stored not in ("gptq", "gptq_v2"):
         _refuse(f"GPTQ checkpoint_format is {stored}", "gptq and gptq_v2 are read")
+    return stored == "gptq"
 
 
 def _gptq_format(config: Mapping[str, Any]) -> str:
@@ -130,9 +133,7 @@ def _gptq_format(config: Mapping[str, Any]) -> str:
     return str(config.get("checkpoint_format") or config.get("format") or "gptq")
 
 
-def _describe_gptq(
-    config: Mapping[str, Any], name: str, linear: nn.Linear, found: Shapes
-) -> Coding:
+def _describe_gptq(plus_one: bool, name: str, linear: nn.Linear, found: Shapes) -> Coding:
     # GPTQModel's `dynamic` gives linears widths and groups of their own: the shapes tell both.
     rows, columns = linear.out_features, linear.in_features
     words = found["qweight"][0] if found["qweight"] else 0
@@ -154,7 +155,7 @@ def _describe_gptq(
         "scales": [groups, rows],
         "g_idx": [columns],
     }
-    return Coding(bits, shapes, _gptq_format(config) == "gptq")
+    return Coding(bits, shapes, plus_one)
 
 
 def _decode_gptq(parts: Parts, coding: Coding) -> Tensor:
@@ -173,14 +174,13 @@ def _decode_gptq(parts: Parts, coding: Coding) -> Tensor:
     return _dequantize(codes, zeros, parts["scales"].T, index)
 
 
-def _check_compressed(config: Mapping[str, Any]) -> None:
+def _read_compressed(config: Mapping[str, Any]) -> Groups:
+    """Its config groups."""
     groups = config.get("config_groups") or {}
     if not groups:
         _refuse("quantization_config has no config_groups", "repair its config.json")
     for group in groups.values():
         stored = group.get("format") or config.get("format")
-        for target in group["targets"]:
-            check_pattern(target.removeprefix("re:"))
         weights = group.get("weights") or {}
         if stored != "pack-quantized":
             _refuse(f"compressed-tensors format is {stored}", "pack-quantized is read")
@@ -193,48 +193,27 @@ def _check_compressed(config: Mapping[str, Any]) -> None:
     for entry in ("kv_cache_scheme", "sparsity_config", "transform_config"):
         if config.get(entry) and (config[entry] or {}).get("format") != "dense":
             _refuse(f"quantization_config has a {entry}", "compare one without it")
+    return read_groups(config)
 
 
-def _find_weights(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """What the config groups say of a linear: by its name, else by a pattern, else by its class, in
-    the order of transformers. InputError where they say nothing, or two things."""
-
-    def matching(matches: Callable[[str], Any]) -> list[Mapping[str, Any]]:
-        groups = config["config_groups"].values()
-        return [group["weights"] for group in groups if any(map(matches, group["targets"]))]
-
-    by_name = matching(lambda target: target == name)
-    by_pattern = matching(
-        lambda target: target.startswith("re:") and re.match(target.removeprefix("re:"), name)
-    )
-    by_class = matching(lambda target: target == "Linear")
-    found = by_name or by_pattern or by_class
-    if not found or any(weights != found[0] for weights in found):
-        said = "different things" if found else "nothing"
-        raise InputError(
-            f"the candidate's config groups say {said} of {name}", "repair its config.json"
-        )
-    return found[0]
-
-
-def _describe_compressed(
-    config: Mapping[str, Any], name: str, linear: nn.Linear, found: Shapes
-) -> Coding:
-    weights = _find_weights(config, name)
-    bits, rows, columns = weights["num_bits"], linear.out_features, linear.in_features
-    channel = weights.get("strategy", "group") == "channel"
-    groups = 1 if channel else _count_groups(weights, name, linear)
+def _describe_compressed(groups: Groups, name: str, linear: nn.Linear, found: Shapes) -> Coding:
+    try:
+        declared = read_agreed(name, groups)
+    except ValueError as error:
+        raise InputError(f"the candidate's {error}", "repair its config.json") from error
+    bits, rows, columns = declared.bits, linear.out_features, linear.in_features
+    count = _count_groups(declared.group_size, name, linear)
     per_word = 32 // bits
     shapes = {
         "weight_packed": [rows, -(-columns // per_word)],
-        "weight_scale": [rows, groups],
+        "weight_scale": [rows, count],
         "weight_shape": [2],
         "weight_g_idx": [columns],
     }
-    if not weights.get("symmetric", True):
+    if not declared.symmetric:
         # Early versions did not pack zero points.
-        plain = found.get("weight_zero_point") == [rows, groups]
-        shapes["weight_zero_point"] = [rows if plain else -(-rows // per_word), groups]
+        plain = found.get("weight_zero_point") == [rows, count]
+        shapes["weight_zero_point"] = [rows if plain else -(-rows // per_word), count]
     return Coding(bits, shapes)
 
 
@@ -261,7 +240,7 @@ LAYOUTS = {
         "qweight",
         (),
         {"qweight": WORDS, "qzeros": WORDS, "scales": SCALES},
-        _check_awq,
+        _read_awq,
         _describe_awq,
         _decode_awq,
     ),
@@ -269,7 +248,7 @@ LAYOUTS = {
         "qweight",
         ("g_idx",),
         {"qweight": WORDS, "qzeros": WORDS, "scales": SCALES, "g_idx": INDEX},
-        _check_gptq,
+        _read_gptq,
         _describe_gptq,
         _decode_gptq,
     ),
@@ -283,7 +262,7 @@ LAYOUTS = {
             "weight_shape": INDEX,
             "weight_g_idx": INDEX,
         },
-        _check_compressed,
+        _read_compressed,
         _describe_compressed,
         _decode_compressed,
     ),

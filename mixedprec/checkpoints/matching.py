@@ -1,5 +1,6 @@
 """Which config group each consumer takes for a linear of a compressed-tensors checkpoint.
 
+Whoever reads a checkpoint's tensors here asks `read_agreed`, which takes what transformers would.
 vLLM, SGLang and transformers read the same `config_groups` and `ignore` by different rules. Those
 here were read from vLLM 0.32 (quantization/compressed_tensors/utils.py, utils/config_utils.py),
 SGLang 0.5 (its own compressed_tensors/utils.py), and compressed-tensors 0.17 (utils/match.py,
@@ -78,10 +79,12 @@ Reading = Declared | Refused | None
 @dataclass(frozen=True)
 class Groups:
     """`config_groups` and `ignore`. targets: in the order of the file; of a target that occurs
-    twice, at the first place with the last meaning, as every consumer's dict has it."""
+    twice, at the first place with the last meaning, as every consumer's dict has it. unsure: those
+    that occur twice with different meanings."""
 
     targets: Mapping[str, Declared]
     ignore: tuple[str, ...]
+    unsure: frozenset[str] = frozenset()
 
     def naming(self, name: str) -> list[str]:
         """Every target that matches a linear's name."""
@@ -109,18 +112,22 @@ def read_groups(quantization: Mapping[str, Any]) -> Groups:
     cache. KeyError, TypeError, ValueError or AttributeError where it is malformed, or a pattern is
     (`check_pattern`)."""
     targets: dict[str, Declared] = {}
+    unsure: set[str] = set()
     for name, group in quantization["config_groups"].items():
         if len(group["targets"]) == 1 and group["targets"][0].endswith("Attention"):
             continue
         weights = group["weights"]
         channel = weights.get("strategy") == "channel"
         size = -1 if channel else read_group_size(weights)
-        declared = Declared(int(weights["num_bits"]), size, bool(weights["symmetric"]), name)
+        # Where nothing is said of it, every consumer takes weights to be symmetric.
+        symmetric = bool(weights.get("symmetric", True))
+        declared = Declared(int(weights["num_bits"]), size, symmetric, name)
+        unsure |= {t for t in group["targets"] if targets.get(t, declared) != declared}
         targets |= dict.fromkeys(group["targets"], declared)
     ignore = tuple(quantization.get("ignore") or ())
     for target in (*targets, *ignore):
         check_pattern(target.removeprefix("re:"))
-    return Groups(targets, ignore)
+    return Groups(targets, ignore, frozenset(unsure))
 
 
 def matches(name: str, target: str) -> bool:
@@ -224,15 +231,35 @@ def read_in_sglang(layer: Layer, groups: Groups) -> Reading:
 
 
 def read_in_transformers(linear: str, groups: Groups, own_class: str = "Linear") -> Declared | None:
-    """transformers: each linear for itself; ignored by name or class; then the first target, exact
-    names before patterns and each in alphabetical order, and classes last."""
-
-    def is_class(target: str) -> bool:
-        return target in (own_class, "Module")
-
-    if groups.ignores(linear) or any(is_class(target) for target in groups.ignore):
+    """transformers: each linear for itself; ignored by name or class, else by the first target of
+    `find_targets`."""
+    if groups.ignores(linear) or any(_is_class(target, own_class) for target in groups.ignore):
         return None
-    ordered = sorted(groups.targets, key=lambda target: ("re:" in target, target))
-    found = [target for target in ordered if matches(linear, target)]
-    found += [target for target in ordered if is_class(target)]
+    found = find_targets(linear, groups, own_class)
     return groups.targets[found[0]] if found else None
+
+
+def find_targets(linear: str, groups: Groups, own_class: str = "Linear") -> list[str]:
+    """The targets that transformers has a choice of for a linear, in its order: its name, else the
+    patterns that match it in alphabetical order, else those of its class."""
+    matching = sorted(target for target in groups.targets if matches(linear, target))
+    named = [target for target in matching if not target.startswith("re:")]
+    by_class = sorted(target for target in groups.targets if _is_class(target, own_class))
+    return named or matching or by_class
+
+
+def _is_class(target: str, own_class: str) -> bool:
+    return target in (own_class, "Module")
+
+
+def read_agreed(linear: str, groups: Groups) -> Declared:
+    """What the config groups say of a linear that is stored packed, whether or not it is ignored.
+    ValueError where that is nothing, or where groups between which transformers would choose by the
+    alphabet say different things."""
+    found = find_targets(linear, groups)
+    if not found:
+        raise ValueError(f"config groups say nothing of {linear}")
+    declared = groups.targets[found[0]]
+    if groups.unsure.intersection(found) or any(groups.targets[t] != declared for t in found):
+        raise ValueError(f"config groups say different things of {linear}")
+    return declared

@@ -1,6 +1,5 @@
 """A quantized checkpoint on disk, read tensor by tensor."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from awqscope.mixedprec.awq.arithmetic import Quantized
+from awqscope.mixedprec.checkpoints.matching import Declared, Groups, read_agreed, read_groups
 from awqscope.mixedprec.checkpoints.packing import from_compressed_tensors, from_gemm
 from awqscope.mixedprec.errors import InputError
-from awqscope.mixedprec.files.untrusted import (
-    check_config,
-    check_directory,
-    check_pattern,
-    read_json,
-)
+from awqscope.mixedprec.files.untrusted import check_config, check_directory, read_json
 from awqscope.mixedprec.models.catalogue import Catalogue, Stored, open_catalogue
 from awqscope.mixedprec.models.weights import read_tensor, report_unreadable
 from awqscope.mixedprec.scheme import Scheme, read_group_size
@@ -39,10 +34,12 @@ def checkpoint_bytes(folder: Path) -> int:
 
 @dataclass(frozen=True)
 class StoredCheckpoint:
-    """A checkpoint on disk, read tensor by tensor. quantization: config.json's entry. catalogue:
-    what its files hold."""
+    """A checkpoint on disk, read tensor by tensor. method: of QUANTIZED_SUFFIXES. said: what
+    config.json says of packed linears, by config groups or of all alike. catalogue: what its files
+    hold."""
 
-    quantization: dict[str, Any]
+    method: str
+    said: Groups | Scheme
     catalogue: Catalogue
 
     @property
@@ -61,17 +58,22 @@ class StoredCheckpoint:
         with report_unreadable(stored.path):
             return read_tensor(stored)
 
+    def scheme(self, linear: str) -> Scheme:
+        """What config.json says of a packed linear. ValueError where that is not one thing."""
+        if isinstance(self.said, Scheme):
+            return self.said
+        return _make_scheme(read_agreed(linear, self.said))
+
     def linear(self, name: str) -> Quantized | Tensor | None:
         """A linear of the blocks: packed ones as `Quantized`, with the scheme that config.json
         gives them by its own rules; 16-bit ones as their weight; None where there is none."""
-        fmt = self.quantization["quant_method"]
-        suffixes = QUANTIZED_SUFFIXES[fmt]
+        suffixes = QUANTIZED_SUFFIXES[self.method]
         if f"{name}.{suffixes[0]}" in self.tensors:
             parts = [part for part in suffixes if f"{name}.{part}" in self.tensors]
             tensors = {part: self.tensor(f"{name}.{part}") for part in parts}
-            decode = from_gemm if fmt == "awq" else from_compressed_tensors
+            decode = from_gemm if self.method == "awq" else from_compressed_tensors
             try:
-                return decode(tensors, _scheme_on_disk(self.quantization, name))
+                return decode(tensors, self.scheme(name))
             except ValueError as error:
                 raise InputError(
                     f"{name} in {self.folder} cannot be unpacked ({error})",
@@ -91,45 +93,30 @@ def open_checkpoint(folder: Path) -> StoredCheckpoint:
         config = read_json(source)
         check_config(source, config)
         quantization = config["quantization_config"]
-        check_quantization(quantization)
+        said = _read_quantization(quantization)
     except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         raise InputError(f"{source} is damaged ({error})", again) from error
     try:
         catalogue = open_catalogue(folder)
     except InputError as error:
         raise InputError(error.what, again) from error
-    return StoredCheckpoint(quantization, catalogue)
+    return StoredCheckpoint(quantization["quant_method"], said, catalogue)
 
 
-def check_quantization(quantization: Any) -> None:
-    """Raise AttributeError, LookupError, TypeError or ValueError unless `quantization` has
-    the form that awqscope writes, with all that `StoredCheckpoint.linear` needs to know."""
+def _read_quantization(quantization: Any) -> Groups | Scheme:
+    """What a `quantization_config` of the form that awqscope writes says of packed linears.
+    AttributeError, LookupError, TypeError, ValueError or InputError for any other."""
     method = quantization["quant_method"]
     if method not in QUANTIZED_SUFFIXES:
         raise ValueError(f"the quantization method {method!r} is not ours")
-    groups = [quantization]
-    if method == "compressed-tensors":
-        groups = [group["weights"] for group in quantization["config_groups"].values()]
-        for group in quantization["config_groups"].values():
-            for target in group["targets"]:
-                check_pattern(target.removeprefix("re:"))
-    for weights in groups:
-        bits = weights["bits" if method == "awq" else "num_bits"]
-        Scheme(bits, read_group_size(weights), bool(weights.get("symmetric", False)))
-
-
-def _scheme_on_disk(quantization: dict[str, Any], linear: str) -> Scheme:
-    """The scheme that the checkpoint's own config gives to a linear."""
-    if quantization["quant_method"] == "awq":
+    if method == "awq":
         return Scheme(quantization["bits"], read_group_size(quantization), False)
-    found = [
-        group["weights"]
-        for group in quantization["config_groups"].values()
-        if any(re.match(target.removeprefix("re:"), linear) for target in group["targets"])
-    ]
-    if len(found) != 1:
-        raise ValueError(f"{len(found)} config groups match {linear}; exactly one must")
-    weights = found[0]
-    return Scheme(
-        weights["num_bits"], read_group_size(weights), bool(weights.get("symmetric", True))
-    )
+    groups = read_groups(quantization)
+    for declared in groups.targets.values():
+        _make_scheme(declared)
+    return groups
+
+
+def _make_scheme(declared: Declared) -> Scheme:
+    """What was declared as a scheme. InputError for one that is out of range."""
+    return Scheme(declared.bits, declared.group_size, declared.symmetric)

@@ -6,7 +6,6 @@ checked that servers will read it as it was meant (`serving.py`).
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -32,6 +31,7 @@ from awqscope.mixedprec.files.atomic import (
     report_full_disk,
     write_json,
 )
+from awqscope.mixedprec.files.locks import take_lock
 from awqscope.mixedprec.files.untrusted import list_visible, read_json
 from awqscope.mixedprec.models.catalogue import Catalogue, open_catalogue
 from awqscope.mixedprec.models.served import name_dtype
@@ -151,7 +151,7 @@ def _hold_folder(partial: Path, out: Path) -> Iterator[None]:
         ) from error
     try:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_lock(held)
         except BlockingIOError as error:
             raise busy from error
         # Whoever held it until now may have renamed it since it was opened.

@@ -5,6 +5,9 @@ hull, steps in the order of what they give for their weight); the bound it leave
 can still be part of a best choice, and a dynamic program over the few units that have more than one
 such option finds it, dropping every partial choice that is dominated or cannot beat the best known.
 (After Sinha and Zoltners, 1979, for the relaxation, and Pisinger, 1995, for the core.)
+
+scipy's `milp` would do, but costs 1.2 s and 67 MiB to import and gives no frontier; on 10,000 units
+its solver, HiGHS, was not done in a minute. Tests hold the choices here against it.
 """
 
 from collections.abc import Sequence

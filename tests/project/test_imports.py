@@ -119,6 +119,23 @@ def test_a_room_can_be_taken_in(package: str) -> None:
         assert len(files) <= (16 if folder.name in ("pages", "commands") else 11), folder
 
 
+def names_of(path: Path) -> set[str]:
+    """What a module imports by name, wherever it is from."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return {name.name for node in nodes if isinstance(node, ast.ImportFrom) for name in node.names}
+
+
+def test_headers_have_one_reader() -> None:
+    """Of a model's files by its catalogue, of a run's arrays where they are unsealed: everybody
+    else asks those. The store shows one array of a run's many."""
+    readers = {"read_header": {"catalogue.py", "sealed.py"}, "safe_open": {"store.py"}}
+    for name, expected in readers.items():
+        paths = [p for package in FORBIDDEN for p in (ROOT / package).rglob("*.py")]
+        assert {path.name for path in paths if name in names_of(path)} == expected
+    libraries = ("load_file", "struct", "parse_header")
+    assert not [p for p in paths if any(name in names_of(p) for name in libraries)]
+
+
 def test_only_one_module_imports_autoawq() -> None:
     users = [p.name for f in FORBIDDEN for p in (ROOT / f).rglob("*.py") if "awq" in imported(p)]
     assert users == ["autoawq.py"]

@@ -11,18 +11,16 @@ from torch import Tensor
 from awqscope.diagnose.machine.memory import device_free_bytes, device_peak_bytes
 from awqscope.diagnose.statistics.likelihood import prepare_reference, rank_tokens, score
 from awqscope.mixedprec.awq.arithmetic import fake_quantize, quantize
+from awqscope.mixedprec.awq.choices import BlockSearch, ScaleChoice
+from awqscope.mixedprec.awq.clipping import best_clip, group_grams
 from awqscope.mixedprec.awq.losses import (
-    BlockSearch,
-    ScaleChoice,
-    ScaleGroup,
-    best_clip,
     candidate_scales,
-    group_grams,
     scaled_round_trip,
     second_moment,
     weight_means,
 )
 from awqscope.mixedprec.awq.realise import realise
+from awqscope.mixedprec.families.family import ScaleGroup
 from awqscope.mixedprec.models import served
 from awqscope.mixedprec.models.forward import advance, enter_blocks
 from awqscope.mixedprec.models.opening import open_model

@@ -15,6 +15,7 @@ from awqscope.app.dashboard.jobs import processes
 from awqscope.app.dashboard.jobs.moved import begun_in, find_model
 from awqscope.app.store import Store
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.files.locks import is_locked
 
 TOKENS = 48
 MOST_TOKENS = 4096
@@ -132,7 +133,7 @@ def list_explaining(store: Store, run: str) -> list[Explaining]:
     """Every explanation of a run, the newest first."""
     folder = store.find(run).path / "explained"
     # Asked first: a process that ends in between has left its result behind.
-    busy = {log.stem for log in folder.glob("*.log") if processes.is_locked(log)}
+    busy = {log.stem for log in folder.glob("*.log") if is_locked(log)}
     results = store.explained(run)
     times: dict[str, int] = {}
     for path in [*folder.glob("*.log"), *folder.glob("*.json")]:

@@ -5,7 +5,6 @@ process ends, so that a reader of the log, now or after a restart of the server,
 process still writes it.
 """
 
-import fcntl
 import os
 import shlex
 import signal
@@ -24,10 +23,10 @@ from awqscope.app.store import read_tail
 from awqscope.app.words.numbers import begin_sentence
 from awqscope.diagnose.options.execution import Execution
 from awqscope.diagnose.options.option import list_options
-from awqscope.diagnose.runs.directory import take_lock
 from awqscope.diagnose.runs.resuming import spec_arguments, write_option
 from awqscope.diagnose.runs.spec import AnySpec
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.files.locks import take_lock
 
 TAIL_LINES = 40
 # -P: a folder called app where the dashboard was started must not stand in for this package.
@@ -111,18 +110,6 @@ def launch(
         ) from error
     Thread(target=process.wait, daemon=True).start()
     return process.pid
-
-
-def is_locked(log: Path) -> bool:
-    """Whether the process that writes a log still is there."""
-    try:
-        with open(log, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def last_lines(log: Path) -> str:

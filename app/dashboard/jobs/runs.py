@@ -16,7 +16,6 @@ from awqscope.app.dashboard.jobs.processes import (
     SIGNALS,
     Worker,
     insist,
-    is_locked,
     last_lines,
     launch,
     requantize_command,
@@ -38,6 +37,7 @@ from awqscope.app.dashboard.jobs.starts import (
 from awqscope.app.store import Store
 from awqscope.diagnose.options.execution import Execution
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.files.locks import is_locked
 from awqscope.mixedprec.files.untrusted import read_json
 from awqscope.mixedprec.recipes.recipe import Recipe, load_recipe, save_recipe
 

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from awqscope.app.dashboard.jobs.processes import is_locked, last_lines
+from awqscope.app.dashboard.jobs.processes import last_lines
 from awqscope.mixedprec.files.atomic import write_json
+from awqscope.mixedprec.files.locks import is_locked
 from awqscope.mixedprec.files.untrusted import read_json
 
 LOGS = ".logs"

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import yaml
+
 from awqscope.mixedprec.recipes.recipe import Recipe
 from awqscope.mixedprec.scheme import GROUP_SIZES, Scheme
 
@@ -74,6 +76,31 @@ def _inner(value: Any, indent: str) -> str:
     if isinstance(value, dict) and any(isinstance(held, (dict, list)) for held in value.values()):
         return to_json(value, indent)
     return json.dumps(value)
+
+
+class OneLine(dict[str, Any]):
+    """A mapping that is written on one line of YAML."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML as people write it: what is in a list stands further in than the list's name."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
+_Dumper.add_representer(
+    OneLine,
+    lambda dumper, value: dumper.represent_mapping("tag:yaml.org,2002:map", value, flow_style=True),
+)
+
+
+def to_yaml(value: Mapping[str, Any], comments: Iterable[str]) -> str:
+    """A mapping as YAML in its own order, an entry a line but for `OneLine`, under comments."""
+    text = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=False, sort_keys=False, width=float("inf")
+    )
+    return comment(comments) + text
 
 
 def comment(lines: Iterable[str]) -> str:

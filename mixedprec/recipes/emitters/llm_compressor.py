@@ -15,14 +15,15 @@ recipe to checkpoint on tiny models, and with the parser of compressed-tensors 0
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from awqscope.mixedprec.recipes.emitters.emitter import (
     Emitter,
     combine,
-    comment,
     describe_scheme,
     describe_source,
     quantized_widths,
+    to_yaml,
 )
 from awqscope.mixedprec.recipes.emitters.selectors import (
     Selector,
@@ -52,48 +53,53 @@ def write(recipe: Recipe, schemes: Mapping[int, Scheme]) -> str:
     widths = recipe.linear_widths()
     selectors = make_patterns(widths, fused=True)
     check_selectors(selectors, widths)
-    text = comment(
-        [
-            describe_source(recipe),
-            "For llm-compressor: oneshot(model, recipe=THIS_FILE, dataset=..., ...).",
-            "It runs AWQ anew, its own way; measure what comes out.",
-        ]
-    )
-    duo_scaling = str(FP16_BITS not in widths.values()).lower()
-    text += "default_stage:\n  default_modifiers:\n    AWQModifier:\n"
-    text += f"      duo_scaling: {duo_scaling}\n"
-    text += _mappings(widths)
-    text += "    QuantizationModifier:\n      config_groups:\n"
-    for number, (bits, scheme) in enumerate(quantized_widths(recipe, schemes).items()):
-        text += f"        # {describe_scheme(scheme)}\n"
-        text += f"        group_{number}:\n          targets:\n"
-        text += _items(selectors, bits, " " * 12)
-        text += "          weights:\n"
-        text += f"            num_bits: {bits}\n            type: int\n"
-        text += f"            symmetric: {str(scheme.symmetric).lower()}\n"
-        if scheme.group_size == -1:
-            text += "            strategy: channel\n"
-        else:
-            text += f"            strategy: group\n            group_size: {scheme.group_size}\n"
-    kept = _items(selectors, FP16_BITS, " " * 8)
-    return text + (f"      ignore:\n{kept}" if kept else "      ignore: []\n")
+    used = quantized_widths(recipe, schemes)
+    scaling: dict[str, Any] = {"duo_scaling": FP16_BITS not in widths.values()}
+    if mappings := _list_mappings(widths):
+        scaling["mappings"] = mappings
+    groups = {
+        f"group_{number}": {
+            "targets": _list_targets(selectors, bits),
+            "weights": _describe_weights(scheme),
+        }
+        for number, (bits, scheme) in enumerate(used.items())
+    }
+    quantization = {"config_groups": groups, "ignore": _list_targets(selectors, FP16_BITS)}
+    modifiers = {"AWQModifier": scaling, "QuantizationModifier": quantization}
+    comments = [
+        describe_source(recipe),
+        "For llm-compressor: oneshot(model, recipe=THIS_FILE, dataset=..., ...).",
+        "It runs AWQ anew, its own way; measure what comes out.",
+        *(f"group_{n}: {describe_scheme(scheme)}" for n, scheme in enumerate(used.values())),
+    ]
+    return to_yaml({"default_stage": {"default_modifiers": modifiers}}, comments)
 
 
-def _mappings(linears: Iterable[str]) -> str:
+def _describe_weights(scheme: Scheme) -> dict[str, Any]:
+    """A scheme as compressed-tensors' arguments."""
+    weights = {"num_bits": scheme.bits, "type": "int", "symmetric": scheme.symmetric}
+    if scheme.group_size == -1:
+        return {**weights, "strategy": "channel"}
+    return {**weights, "strategy": "group", "group_size": scheme.group_size}
+
+
+def _list_mappings(linears: Iterable[str]) -> list[dict[str, Any]]:
     """The AWQ modifier's mappings, where its own registry would fail."""
     tails = {at.tail for name in linears if (at := split_linear(name))}
     known = [mapping for tail, mapping in MAPPINGS.items() if tail in tails]
-    text = "      mappings:\n" if known else ""
-    for norm, balanced in [entry for mapping in known for entry in mapping.items()]:
-        names = ", ".join(rf"'re:.*\.{name}$'" for name in balanced)
-        text += f"        - smooth_layer: 're:.*\\.{norm}$'\n          balance_layers: [{names}]\n"
-    return text
+    return [
+        {
+            "smooth_layer": rf"re:.*\.{norm}$",
+            "balance_layers": [rf"re:.*\.{name}$" for name in balanced],
+        }
+        for mapping in known
+        for norm, balanced in mapping.items()
+    ]
 
 
-def _items(selectors: list[Selector], bits: int, indent: str) -> str:
-    """The targets of one width as YAML list items; single quotes keep backslashes as they are."""
-    patterns = [s.pattern.replace("'", "''") for s in selectors if s.bits == bits]
-    return "".join(f"{indent}- 're:{pattern}'\n" for pattern in patterns)
+def _list_targets(selectors: Iterable[Selector], bits: int) -> list[str]:
+    """The targets of one width."""
+    return [f"re:{selector.pattern}" for selector in selectors if selector.bits == bits]
 
 
 EMITTER = Emitter(

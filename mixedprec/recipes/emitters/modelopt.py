@@ -17,14 +17,16 @@ nvidia-modelopt 0.47.0.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from awqscope.mixedprec.recipes.emitters.emitter import (
     Emitter,
+    OneLine,
     combine,
-    comment,
     describe_scheme,
     describe_source,
     quantized_widths,
+    to_yaml,
 )
 from awqscope.mixedprec.recipes.emitters.selectors import Selector, check_selectors
 from awqscope.mixedprec.recipes.recipe import Recipe
@@ -39,27 +41,25 @@ def write(recipe: Recipe, schemes: Mapping[int, Scheme]) -> str:
     widths = {name + QUANTIZER: bits for name, bits in recipe.linear_widths().items()}
     check_selectors([Selector(n, "glob", (n,), bits) for n, bits in widths.items()], widths)
     used = quantized_widths(recipe, schemes)
-    text = comment(
-        [
-            describe_source(recipe),
-            "For NVIDIA ModelOpt: mtq.quantize(model, yaml.safe_load(THIS_FILE), forward_loop).",
-            "It runs AWQ (awq_lite) anew, its own way; measure what comes out.",
-            *_differences(used),
-        ]
-    )
-    text += "algorithm:\n  method: awq_lite\n  alpha_step: 0.1\n"
-    text += "quant_cfg:\n  - {quantizer_name: '*', enable: false}\n"
+    entries = [OneLine(quantizer_name="*", enable=False)]
     for name, bits in widths.items():
-        setting = "enable: false" if bits == FP16_BITS else f"cfg: {_attributes(used[bits])}"
-        quoted = name.replace("'", "''")
-        text += f"  - {{quantizer_name: '{quoted}', {setting}}}\n"
-    return text
+        setting = {"enable": False} if bits == FP16_BITS else {"cfg": _attributes(used[bits])}
+        entries.append(OneLine(quantizer_name=name, **setting))
+    comments = [
+        describe_source(recipe),
+        "For NVIDIA ModelOpt: mtq.quantize(model, yaml.safe_load(THIS_FILE), forward_loop).",
+        "It runs AWQ (awq_lite) anew, its own way; measure what comes out.",
+        *_differences(used),
+    ]
+    algorithm = {"method": "awq_lite", "alpha_step": 0.1}
+    return to_yaml({"algorithm": algorithm, "quant_cfg": entries}, comments)
 
 
-def _attributes(scheme: Scheme) -> str:
+def _attributes(scheme: Scheme) -> dict[str, Any]:
+    """A scheme as attributes of a quantizer."""
     if scheme.bits == EXPORTED_8.bits:
-        return "{num_bits: 8, axis: 0}"
-    return f"{{num_bits: {scheme.bits}, block_sizes: {{-1: {scheme.group_size}, type: static}}}}"
+        return {"num_bits": 8, "axis": 0}
+    return {"num_bits": scheme.bits, "block_sizes": {-1: scheme.group_size, "type": "static"}}
 
 
 def _differences(used: Mapping[int, Scheme]) -> list[str]:

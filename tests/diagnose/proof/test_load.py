@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from awqscope.diagnose.proof.load import load_checkpoint
-from awqscope.mixedprec.awq.choices import save_search, search_path
-from awqscope.mixedprec.awq.losses import BlockSearch
+from awqscope.mixedprec.awq.choices import BlockSearch, save_search, search_path
 from awqscope.mixedprec.checkpoints.reader import open_checkpoint
 from awqscope.mixedprec.checkpoints.writer import write_checkpoint
 from awqscope.mixedprec.families.table import find_family, list_units

@@ -32,9 +32,9 @@ def pack_bits(codes: np.ndarray, bits: int) -> Tensor:
 
 def decode(method: str, config: dict[str, Any], parts: dict[str, Tensor]) -> Tensor:
     layout = LAYOUTS[method]
-    layout.check(config)
+    said = layout.read(config)
     found = {suffix: list(tensor.shape) for suffix, tensor in parts.items()}
-    coding = layout.describe(config, NAME, LINEAR, found)
+    coding = layout.describe(said, NAME, LINEAR, found)
     assert found.items() <= coding.shapes.items()
     return layout.decode(parts, coding)
 
@@ -173,7 +173,7 @@ def compressed(**changes: Any) -> dict[str, Any]:
 )
 def test_variants_that_are_not_read(method: str, config: dict[str, Any], wanted: str) -> None:
     with pytest.raises(InputError, match=wanted):
-        LAYOUTS[method].check(config)
+        LAYOUTS[method].read(config)
 
 
 def test_a_linear_goes_by_its_name_before_a_pattern_before_its_class() -> None:
@@ -183,9 +183,10 @@ def test_a_linear_goes_by_its_name_before_a_pattern_before_its_class() -> None:
         groups[f"group_{bits}"] = {"targets": [target], "weights": weights}
 
     def width(name: str) -> int:
-        return LAYOUTS["compressed-tensors"].describe(config, name, LINEAR, {}).bits
+        layout = LAYOUTS["compressed-tensors"]
+        return layout.describe(layout.read(config), name, LINEAR, {}).bits
 
-    config = {"config_groups": groups}
+    config = {"config_groups": groups, "format": "pack-quantized"}
     assert width(NAME) == 4
     assert width("model.layers.1.self_attn.q_proj") == 3
     assert width("model.layers.1.mlp.up_proj") == 8

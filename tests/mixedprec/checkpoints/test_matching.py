@@ -13,6 +13,8 @@ from awqscope.mixedprec.checkpoints.matching import (
     Declared,
     Layer,
     Refused,
+    find_targets,
+    read_agreed,
     read_groups,
     read_in_sglang,
     read_in_transformers,
@@ -132,6 +134,72 @@ def test_the_last_meaning_of_a_target_counts() -> None:
     config = groups_of(Linear=4)
     config["config_groups"]["again"] = groups_of(Linear=8)["config_groups"]["group_0"]
     assert bits(read_in_transformers(PARTS[0], read_groups(config))) == 8
+
+
+@given(quantizations())
+@settings(max_examples=150, deadline=None)
+def test_what_is_read_of_a_packed_linear_is_what_transformers_takes(
+    quantization: dict[str, Any],
+) -> None:
+    """Where the library takes a group, and no other would do as well but for the alphabet."""
+    quantization["ignore"] = []
+    model = build_model()
+    groups = read_groups(quantization)
+    others = [name for name, m in model.named_modules() if not isinstance(m, nn.Linear)]
+    if any(groups.naming(name) for name in others):
+        return
+    apply_quantization_config(model, QuantizationConfig.model_validate(deepcopy(quantization)))
+    for name in (*PARTS, "lm_head"):
+        scheme = getattr(model.get_submodule(name), "quantization_scheme", None)
+        try:
+            found = read_agreed(name, groups)
+        except ValueError as error:
+            choice = {groups.targets[target] for target in find_targets(name, groups)}
+            twice = groups.unsure.intersection(find_targets(name, groups))
+            said = "different things" if scheme else "nothing"
+            assert f"say {said} of {name}" in str(error)
+            assert (len(choice) > 1 or twice) if scheme else not choice
+            continue
+        assert (found.bits, found.symmetric) == (
+            scheme.weights.num_bits,
+            scheme.weights.symmetric,
+        ), name
+
+
+def test_groups_that_say_different_things_are_not_chosen_between() -> None:
+    """transformers takes the first pattern in the alphabet; what is stored cannot be both."""
+    patterns = {"re:.*q_proj": 4, "re:.*[q]_proj": 8}
+    with pytest.raises(ValueError, match="say different things of"):
+        read_agreed(PARTS[0], read_groups(groups_of(**patterns)))
+    alike = read_groups(groups_of(**dict.fromkeys(patterns, 4)))
+    assert read_agreed(PARTS[0], alike).bits == 4
+    named = read_groups(groups_of(**patterns, **{PARTS[0]: 3}))
+    assert read_agreed(PARTS[0], named).bits == 3
+
+
+def test_a_target_that_stands_in_two_groups() -> None:
+    config = groups_of(Linear=4)
+    config["config_groups"]["again"] = groups_of(Linear=8)["config_groups"]["group_0"]
+    with pytest.raises(ValueError, match="say different things of"):
+        read_agreed(PARTS[0], read_groups(config))
+    config["config_groups"]["again"] = config["config_groups"]["group_0"]
+    assert read_agreed(PARTS[0], read_groups(config)).bits == 4
+
+
+def test_what_is_ignored_but_packed_has_a_scheme_all_the_same() -> None:
+    groups = read_groups(groups_of((PARTS[0],), Linear=4))
+    assert read_in_transformers(PARTS[0], groups) is None
+    assert read_agreed(PARTS[0], groups).bits == 4
+    with pytest.raises(ValueError, match="say nothing of"):
+        read_agreed(PARTS[0], read_groups(groups_of((), **{PARTS[1]: 4})))
+
+
+def test_weights_are_symmetric_where_nothing_is_said_of_it() -> None:
+    config = groups_of(Linear=4)
+    del config["config_groups"]["group_0"]["weights"]["symmetric"]
+    library = QuantizationConfig.model_validate(deepcopy(config) | {"format": "pack-quantized"})
+    (group,) = library.config_groups.values()
+    assert read_agreed(PARTS[0], read_groups(config)).symmetric is group.weights.symmetric is True
 
 
 def test_groups_of_attention_hold_no_weights() -> None:

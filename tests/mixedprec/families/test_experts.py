@@ -23,10 +23,10 @@ from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.pipeline import run_pipeline
 from awqscope.diagnose.sweep.estimator import estimate_units, window_seed
 from awqscope.diagnose.sweep.swappable import read_swappable
-from awqscope.mixedprec.awq.choices import load_search, search_path
+from awqscope.mixedprec.awq.choices import ScaleChoice, load_search, search_path
 from awqscope.mixedprec.awq.experts import FEWEST_TOKENS
-from awqscope.mixedprec.awq.losses import ScaleChoice
-from awqscope.mixedprec.awq.search import scale_block, search_model
+from awqscope.mixedprec.awq.realise import scale_block
+from awqscope.mixedprec.awq.search import search_model
 from awqscope.mixedprec.checkpoints.writer import realise_block, write_checkpoint
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import FAMILIES, fit_family

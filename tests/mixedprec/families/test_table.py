@@ -24,8 +24,9 @@ from awqscope.mixedprec.awq.autoawq import (
     read_scale_groups,
 )
 from awqscope.mixedprec.awq.choices import load_search, search_path
+from awqscope.mixedprec.awq.realise import scale_block
 from awqscope.mixedprec.awq.scale_groups import find_scale_groups
-from awqscope.mixedprec.awq.search import scale_block, search_model
+from awqscope.mixedprec.awq.search import search_model
 from awqscope.mixedprec.checkpoints.reader import open_checkpoint
 from awqscope.mixedprec.checkpoints.writer import realise_block, write_checkpoint
 from awqscope.mixedprec.errors import InputError
