@@ -19,7 +19,6 @@ from awqscope.diagnose.entries.headline import Headline
 from awqscope.diagnose.entries.served_type import UNLIKE, MeasuredType, write_measured_type
 from awqscope.diagnose.entries.uncalibrated import write_uncalibrated
 from awqscope.diagnose.options.option import list_options
-from awqscope.diagnose.options.shared import read_texts
 from awqscope.diagnose.runs.record import Record
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.mixedprec.checkpoints.serving import write_serving
@@ -355,11 +354,10 @@ def _write_making(subject: CardSubject) -> str:
 
 def run_command(subject: CardSubject) -> str:
     """The `awqscope run` that made it, defaults and directories left out."""
-    spec = subject.record.spec.to_json()
+    spec = subject.record.spec
     words = ["awqscope", "run", _name_source(subject)]
     for name, option in list_options(RunSpec).items():
-        value = spec.get(name, option.default)
-        value = read_texts(value) if option.kind is tuple else value
+        value = getattr(spec, name)
         if option.is_argument or name in LEFT_OUT or value == option.default:
             continue
         for text in option.list_given(value):

@@ -22,6 +22,7 @@ from awqscope.diagnose.runs.spec import SPECS, AnySpec, CompareSpec, RunSpec
 from awqscope.mixedprec.recipes.recipe import Recipe
 from tests.help.requested import request_for
 from tests.help.root import ROOT
+from tests.help.runs import make_record
 from tests.project.test_readme import read_rows
 
 RUN, COMPARE = list_options(RunSpec, Execution), list_options(CompareSpec, Execution)
@@ -32,7 +33,7 @@ ALL = [
 ]
 README = (ROOT / "reports" / "README.md").read_text(encoding="utf-8")
 # A value that is not an option's default, by the type of its values.
-OTHERS: dict[type, Any] = {str: "other", tuple: ["one", "two"], bool: True, int: 7, float: 7.5}
+OTHERS: dict[type, Any] = {str: "other", tuple: ("one", "two"), bool: True, int: 7, float: 7.5}
 
 
 def ask(*words: str) -> Any:
@@ -127,7 +128,10 @@ def test_it_is_in_the_form_with_its_bounds(kind: type[AnySpec]) -> None:
 def test_it_is_on_the_card() -> None:
     spec = {name: OTHERS[option.kind] for name, option in list_options(RunSpec).items()}
     subject = card.CardSubject(
-        record={"model": "m", "spec": spec}, recipe=Recipe("m", "x", (), {}), proof=None, bytes=0
+        record=make_record(RunSpec(model="m")).changed(spec=RunSpec.model_construct(**spec)),
+        recipe=Recipe("m", "x", (), {}),
+        proof=None,
+        bytes=0,
     )
     command = card.run_command(subject)
     for name, option in list_options(RunSpec).items():

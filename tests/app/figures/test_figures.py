@@ -15,6 +15,7 @@ from awqscope.app.figures.frame import ORANGE, choose_log, escape
 from awqscope.app.figures.recipes import draw_recipes
 from awqscope.app.words.numbers import number
 from awqscope.app.words.predict import quantized_units, unit_kl
+from awqscope.diagnose.runs.spec import RunSpec
 from tests.help.runs import SAMPLE
 
 VIEWS = ("isolated", "cumulative", "restored")
@@ -194,7 +195,8 @@ def test_one_unit_that_costs_nothing() -> None:
 
 def test_kept_units_are_not_quantized() -> None:
     rows = [unit_row("0.o"), unit_row("0.o", bits=8), unit_row("1.o")]
-    found = quantized_units(rows, {"bits": 4, "keep_fp16": ["1.o"]})
+    spec = RunSpec(model="m", bits=4, keep_fp16=("1.o",))
+    found = quantized_units(rows, spec)
     assert found == [unit_row("0.o")]
 
 

@@ -185,8 +185,7 @@ def test_autoawqs_format(subject: CardSubject) -> None:
 
 
 def test_directories_stay_private_and_names_stay_text(subject: CardSubject) -> None:
-    spec = replace(
-        subject.record.spec,
+    spec = subject.record.spec.change(
         calib="/home/me/secret/calib.txt",
         windows=7,
         symmetric=True,
@@ -205,7 +204,7 @@ def test_directories_stay_private_and_names_stay_text(subject: CardSubject) -> N
     assert " --symmetric --seq-len 256 --windows 7 " in command
     assert command.endswith(" --keep-fp16 1.o")
     assert "--bits" not in command
-    texts = {**record, "spec": spec | {"valid": ["/home/me/a.txt", "wikitext2"]}}
+    texts = record.changed(spec=spec.change(valid=("/home/me/a.txt", "wikitext2")))
     assert " --valid a.txt --valid wikitext2 " in run_command(replace(subject, record=texts))
     assert name_text("hub:org/name:test:text") == "hub:org/name:test:text"
     assert name_text("wikitext2:test") == "wikitext2:test"
