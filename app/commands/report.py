@@ -8,6 +8,7 @@ import typer
 from awqscope.app.commands.common import STDOUT, examples, write_output
 from awqscope.app.commands.options import RunArgument
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.words import write_size
 
 SUFFIXES = (".html", ".htm")
 
@@ -48,4 +49,4 @@ def report(
         page = write_page(read_findings(path, wanted))
     write_output(out, page)
     if out != STDOUT:
-        print(f"{out}: {len(page.encode()) / 1e6:.1f} MB")
+        print(f"{out}: {write_size(len(page.encode()))}")

@@ -10,6 +10,7 @@ from awqscope.app.commands.common import examples
 from awqscope.app.commands.options import MovedModelOption, RunArgument
 from awqscope.diagnose.options.amounts import parse_bytes
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.words import write_size
 
 
 @examples(
@@ -146,7 +147,7 @@ def requantize(
         }
         print(json.dumps(result, indent=2))
     else:
-        print(f"{out}: {written.bytes / 1e6:,.2f} MB ({fmt})")
+        print(f"{out}: {write_size(written.bytes)} ({fmt})")
         print(f"held against their rules: {write_serving(served)}")
         if proof:
             print(write_proof(proof, str(out / PROOF_NAME)))

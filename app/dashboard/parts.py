@@ -12,10 +12,6 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from awqscope.app.dashboard.components import Cell, Later, Link, Piece, Table
-from awqscope.app.words.numbers import interval, megabytes, number, share
-
-# Pages take their words from here too.
-__all__ = ["interval", "megabytes", "number", "share"]
 
 MARKS = {
     "done": ("●", "done", "good"),

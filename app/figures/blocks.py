@@ -20,8 +20,8 @@ from awqscope.app.figures.frame import (
     make_figure,
     share_hover,
 )
-from awqscope.app.words.numbers import interval, number
 from awqscope.app.words.predict import unit_kl
+from awqscope.mixedprec.words import write_interval, write_number
 
 
 def draw_profile(rows: Sequence[Row], metric: str, scale: str) -> go.Figure:
@@ -101,11 +101,11 @@ def write_notes(views: Mapping[str, Sequence[Row]], metric: str) -> dict[int, st
     notes: dict[int, list[str]] = {}
     for view, name in names.items():
         for row in views[view]:
-            bounds = interval((row[f"{metric}_low"], row[f"{metric}_high"]), form)
+            bounds = write_interval((row[f"{metric}_low"], row[f"{metric}_high"]), form)
             lines = notes.setdefault(row["block"], [f"<b>Block {row['block']}</b>"])
             if row["flagged"] and view == "isolated":
                 lines[0] += " ▲ flagged"
-            lines.append(f"{name} {number(row[metric], form)} {bounds}")
+            lines.append(f"{name} {write_number(row[metric], form)} {bounds}")
     return {block: "<br>".join(lines) for block, lines in notes.items()}
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from awqscope.mixedprec.words import write_number
+
 BLUE, ORANGE, GREY, GREEN = "#4f8fcb", "#d97b1f", "#8a94a3", "#3a9d8b"
 FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 METRIC_NAMES = {"kl": "KL (nats a token)", "delta_ppl": "ΔPPL"}
@@ -81,7 +83,7 @@ class LogScale:
         return {
             "type": "linear",
             "tickvals": [self.project(tick) for tick in ticks],
-            "ticktext": [f"{tick:g}".replace("-", "−") for tick in ticks],
+            "ticktext": [write_number(tick, "g") for tick in ticks],
             "zeroline": True,
             "zerolinecolor": GREY,
             "zerolinewidth": 1.5,

@@ -7,7 +7,7 @@ from awqscope.app.figures.blocks import draw_profile, draw_units
 from awqscope.app.report.contents import Findings
 from awqscope.app.report.pieces import Chart, Row, Table
 from awqscope.app.words.comparison import ABOUT_PLACES, NO_UNITS, label_models
-from awqscope.app.words.numbers import interval, number, show_token
+from awqscope.app.words.numbers import show_token
 from awqscope.app.words.run import (
     METRICS,
     PLACE_COLUMNS,
@@ -28,6 +28,7 @@ from awqscope.app.words.run import (
 )
 from awqscope.app.words.sites import order_kinds
 from awqscope.diagnose.runs.record import UNIFORM, Comparison, Record
+from awqscope.mixedprec.words import write_bounded, write_number
 
 SPOILED = 6
 OUTLIERS = 3
@@ -140,18 +141,16 @@ def _flagged_block(found: Findings, block: int) -> FlaggedBlock:
     alone, record = views["isolated"], found.record
     bounds = {name: (alone[f"{name}_low"], alone[f"{name}_high"]) for name in ("kl", "delta_ppl")}
     facts = {
-        "KL alone": f"{number(alone['kl'])} {interval(bounds['kl'])}",
-        "ΔPPL alone": (
-            f"{number(alone['delta_ppl'], '+.3f')} {interval(bounds['delta_ppl'], '+.3f')}"
-        ),
-        "KL if restored": f"{number(views['restored']['kl'])}, all others quantized",
-        "z among the blocks": f"{number(alone['z'], '.1f')}, of log KL, robust",
+        "KL alone": write_bounded(alone["kl"], bounds["kl"]),
+        "ΔPPL alone": write_bounded(alone["delta_ppl"], bounds["delta_ppl"], "+.3f"),
+        "KL if restored": f"{write_number(views['restored']['kl'])}, all others quantized",
+        "z among the blocks": f"{write_number(alone['z'], '.1f')}, of log KL, robust",
     }
     activations = [row for row in found.activations if row["block"] == block]
     for row in activations:
         if row["site"] == "output" and row["model"] == "uniform" and row["sqnr"] is not None:
-            cosine = number(row["cosine"], ".5f")
-            facts["Output SQNR"] = f"{number(row['sqnr'], '.1f')} dB, cosine {cosine}"
+            cosine = write_number(row["cosine"], ".5f")
+            facts["Output SQNR"] = f"{write_number(row['sqnr'], '.1f')} dB, cosine {cosine}"
     mine = [row for row in found.units if row["block"] == block]
     if isinstance(record, Record):
         tables = _unit_tables(found, record, mine, block)
@@ -215,15 +214,15 @@ def _channel_table(rows: Sequence[Row], block: int, quantized: str) -> Table:
             {
                 "site": _name_site(row["site"]).lower(),
                 "channels": ", ".join(
-                    f"{channel} ({number(value, '.3g')})"
+                    f"{channel} ({write_number(value, '.3g')})"
                     for channel, value in list(
                         zip(row["outlier_channels"], row["outlier_values"], strict=True)
                     )[:OUTLIERS]
                 ),
-                "median": number(row["channel_median"], ".3g"),
+                "median": write_number(row["channel_median"], ".3g"),
                 "times": f"{_reach(row):.1f}×",
-                "kurtosis": number(row["kurtosis"], ".1f"),
-                "sqnr": "–" if row["sqnr"] is None else f"{number(row['sqnr'], '.1f')} dB",
+                "kurtosis": write_number(row["kurtosis"], ".1f"),
+                "sqnr": "–" if row["sqnr"] is None else f"{write_number(row['sqnr'], '.1f')} dB",
             }
             for row in rows
         ],
@@ -238,8 +237,8 @@ def _spoiled_table(rows: Sequence[Row], block: int) -> Table:
         [
             {
                 "text": show_token(row["text"]),
-                "alone": number(row["block_kl"], ".4f"),
-                "kl": number(row["kl"], ".4f"),
+                "alone": write_number(row["block_kl"], ".4f"),
+                "kl": write_number(row["kl"], ".4f"),
                 "where": f"window {row['window']}, token {row['position']}",
             }
             for row in rows

@@ -9,13 +9,13 @@ from awqscope.app.figures.recipes import draw_recipes
 from awqscope.app.report.contents import Findings
 from awqscope.app.report.pieces import Chart, Row, Table
 from awqscope.app.words.comparison import NO_RECIPE
-from awqscope.app.words.numbers import interval, megabytes, number, share
 from awqscope.app.words.predict import predict, unit_table
 from awqscope.app.words.run import list_hashes, measured_points, point_rows, provenance_facts
 from awqscope.diagnose.entries.source import CutText
 from awqscope.diagnose.runs.record import Comparison, Record
 from awqscope.mixedprec.recipes.recipe import Recipe
 from awqscope.mixedprec.recipes.widths import list_changed, list_widths
+from awqscope.mixedprec.words import write_interval, write_number, write_share, write_size
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,21 @@ def _outcome_table(record: Record, recipe: Recipe, units: Sequence[Row]) -> Tabl
     headline = record.measured
     mine = predict(record, unit_table(units), recipe.bits)
     bounds = {
-        "kl": interval(headline.kl_interval.mixed, ".4f"),
-        "recovered": interval(headline.recovered_interval, ".1%"),
+        "kl": write_interval(headline.kl_interval.mixed, ".4f"),
+        "recovered": write_interval(headline.recovered_interval, ".1%"),
     }
     rows = [
-        ("Weights", megabytes(mine.bytes), megabytes(headline.bytes.mixed)),
-        ("KL", number(mine.kl, ".4f"), f"{number(headline.kl.mixed, '.4f')} {bounds['kl']}"),
-        ("Perplexity", number(mine.ppl, ".3f"), number(headline.ppl.mixed, ".3f")),
+        ("Weights", write_size(mine.bytes), write_size(headline.bytes.mixed)),
+        (
+            "KL",
+            write_number(mine.kl, ".4f"),
+            f"{write_number(headline.kl.mixed, '.4f')} {bounds['kl']}",
+        ),
+        ("Perplexity", write_number(mine.ppl, ".3f"), write_number(headline.ppl.mixed, ".3f")),
         (
             "Lost KL given back",
-            share(mine.recovered),
-            f"{share(headline.recovered)} {bounds['recovered']}",
+            write_share(mine.recovered),
+            f"{write_share(headline.recovered)} {bounds['recovered']}",
         ),
     ]
     return Table(
@@ -129,11 +133,11 @@ def _proof_facts(proof: Mapping[str, Any] | None) -> dict[str, str]:
     # Proofs of earlier versions lack some.
     if "simulated_kl" in checks:
         facts["KL"] = (
-            f"measured {number(checks['measured_kl'], '.6f')}, "
-            f"simulated {number(checks['simulated_kl'], '.6f')}"
+            f"measured {write_number(checks['measured_kl'], '.6f')}, "
+            f"simulated {write_number(checks['simulated_kl'], '.6f')}"
         )
     if "reference_nll_difference" in checks:
-        worst = number(checks["reference_nll_difference"], ".2g")
+        worst = write_number(checks["reference_nll_difference"], ".2g")
         facts["Reference, run again"] = f"largest difference in NLL {worst}"
     return facts
 

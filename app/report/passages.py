@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from awqscope.app.report.contents import Findings, Passage
 from awqscope.app.report.pieces import Row
 from awqscope.app.words.comparison import name_briefly
-from awqscope.app.words.numbers import number, show_line_ends, show_token
+from awqscope.app.words.numbers import show_line_ends, show_token
 from awqscope.app.words.run import shade, token_summary, token_value
+from awqscope.mixedprec.words import write_number
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def _show_passage(passage: Passage, largest: float, uniform: str) -> ShownPassag
         for key, name in (("top_reference", "16-bit"), ("top_uniform", uniform))
         if row.get(key)
     }
-    mixed = "" if row["kl_mixed"] is None else f" (mixed {number(row['kl_mixed'], '.4f')})"
+    mixed = "" if row["kl_mixed"] is None else f" (mixed {write_number(row['kl_mixed'], '.4f')})"
     return ShownPassage(
         place=f"Window {row['window']}, token {row['position']}",
         token=show_token(row["text"]),
@@ -60,8 +61,9 @@ def _show_passage(passage: Passage, largest: float, uniform: str) -> ShownPassag
         worst=tokens[passage.at],
         after=tokens[passage.at + 1 :],
         numbers=(
-            f"KL {number(row['kl_uniform'], '.4f')}{mixed}, "
-            f"NLL {number(row['nll_reference'], '.3f')} → {number(row['nll_uniform'], '.3f')}"
+            f"KL {write_number(row['kl_uniform'], '.4f')}{mixed}, "
+            f"NLL {write_number(row['nll_reference'], '.3f')} → "
+            f"{write_number(row['nll_uniform'], '.3f')}"
         ),
         expected=expected,
         blame=token_summary(row) if row["block_kl"] else "",
@@ -70,5 +72,5 @@ def _show_passage(passage: Passage, largest: float, uniform: str) -> ShownPassag
 
 def _shown(row: Row, largest: float) -> ShownToken:
     value = token_value(row, "kl")
-    title = "context only" if value is None else f"KL {number(value, '.4f')}"
+    title = "context only" if value is None else f"KL {write_number(value, '.4f')}"
     return ShownToken(show_line_ends(row["text"]), shade(value, largest), title)

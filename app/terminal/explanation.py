@@ -18,11 +18,11 @@ from awqscope.app.words.explanation import (
     show_piece,
     write_blame,
     write_blocks,
-    write_extra,
     write_mixed,
     write_parting,
     write_repair,
 )
+from awqscope.mixedprec.words import write_size
 
 SPARKS = "▁▂▃▄▅▆▇█"
 WORST = 3
@@ -65,7 +65,7 @@ def overview_table(asked: Entry, width: int) -> Table:
             Text("" if parting is None else shorten(parting["other"]["text"], 9)),
             write_blocks(entry),
             name_units(repair) if repair else "–",
-            Text(write_extra(repair["extra_bytes"]) if repair else "", justify="right"),
+            Text(write_size(repair["extra_bytes"], signed=True) if repair else "", justify="right"),
             mixed_mark(entry),
         )
     return table

@@ -21,6 +21,7 @@ from rich.text import Text
 from awqscope.diagnose.gate.criteria import LOST, PROOF, Criterion
 from awqscope.diagnose.gate.findings import Finding
 from awqscope.diagnose.gate.verdict import FAIL, INCONCLUSIVE, PASS, Check, GateVerdict, weigh
+from awqscope.mixedprec.words import write_number
 
 SCHEMA = 1
 SIGNS = {PASS: "✓", FAIL: "✕", INCONCLUSIVE: "?"}
@@ -98,8 +99,8 @@ def _number(value: float, criterion: Criterion) -> str:
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     if criterion.form == LOST:
-        return f"{100 * value:+.2f}{POINTS}".replace("-", "−")
-    return format(value, criterion.form).replace("-", "−")
+        return write_number(100 * value, "+.2f") + POINTS
+    return write_number(value, criterion.form)
 
 
 def _bound(check: Check) -> str:

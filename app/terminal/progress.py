@@ -18,8 +18,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from awqscope.diagnose.options.amounts import GIB
 from awqscope.diagnose.runs.directory import OnProgress
+from awqscope.mixedprec.words import write_duration, write_memory
 
 if TYPE_CHECKING:
     from awqscope.diagnose.entries.plan import MemoryPlan
@@ -53,27 +53,29 @@ class _Rate(ProgressColumn):
 
 def list_plan(plan: "MemoryPlan", no_checkpoint: str | None = None) -> list[str]:
     """A plan in lines: what every stage takes, and why it ends without a checkpoint, if it does."""
-    budget, minimum = (f"{size / GIB:.2f} GiB" for size in (plan.budget, plan.minimum))
+    budget, minimum = map(write_memory, (plan.budget, plan.minimum))
     several = f" for {plan.workers} processes" if plan.workers > 1 else ""
-    lines = [f"memory {budget}{several} (at least {minimum}), about {_duration(plan.seconds)}"]
+    lines = [f"memory {budget}{several} (at least {minimum}), about {write_duration(plan.seconds)}"]
     head = ("", "memory", "streams", "in files", "windows", "chunks", "passes", "read", "time")
     rows: list[tuple[str, ...]] = [head]
     for stage in plan.stages:
         rows.append(
             (
                 LABELS.get(stage.stage, stage.stage),
-                _size(stage.peak_bytes),
+                write_memory(stage.peak_bytes),
                 str(stage.streams) if stage.streams else "",
-                _size(stage.spilled_bytes) if stage.spilled_bytes else "",
+                write_memory(stage.spilled_bytes) if stage.spilled_bytes else "",
                 str(stage.windows) if stage.windows else "",
                 str(stage.chunks),
                 str(stage.passes),
-                _size(stage.read_bytes),
-                _duration(stage.seconds),
+                write_memory(stage.read_bytes),
+                write_duration(stage.seconds),
             )
         )
         if stage.device_bytes:
-            rows.append((" on the device", _size(stage.device_bytes), *[""] * (len(head) - 2)))
+            rows.append(
+                (" on the device", write_memory(stage.device_bytes), *[""] * (len(head) - 2))
+            )
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
@@ -93,22 +95,6 @@ def show_note(note: str) -> None:
     """What a user should know of the inputs, on stderr."""
     sys.stderr.write(f"awqscope: {note}\n")
     sys.stderr.flush()
-
-
-def _size(count: int) -> str:
-    """Bytes in the largest binary unit that leaves a whole one."""
-    for unit, size in (("TiB", 2**40), ("GiB", GIB)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count / 2**20:.0f} MiB"
-
-
-def _duration(seconds: float) -> str:
-    """Seconds in words of one unit."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(1, seconds):.0f} s"
 
 
 @contextlib.contextmanager

@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from awqscope.app.terminal.console import PlainConsole
-from awqscope.app.words.numbers import megabytes
 from awqscope.mixedprec.recipes.baselines import Contestant, judge_contest
 from awqscope.mixedprec.recipes.recipe import Recipe
 from awqscope.mixedprec.recipes.scores import Scores
+from awqscope.mixedprec.words import NOTHING, write_bounded, write_number, write_size
 
 
 def print_recipe(scores: Scores, recipe: Recipe, contestants: Sequence[Contestant]) -> None:
@@ -22,9 +22,9 @@ def print_recipe(scores: Scores, recipe: Recipe, contestants: Sequence[Contestan
     console.print(
         Text(
             f"{predicted.bits_per_weight:.3f} bits per weight of the units, "
-            f"{megabytes(predicted.bytes)} in all "
-            f"({predicted.bytes / uniform.bytes - 1:+.1%} on uniform): predicted KL "
-            f"{predicted.kl:.5f}, which gives back {predicted.recovered:.1%}.",
+            f"{write_size(predicted.bytes)} in all "
+            f"({write_number(predicted.bytes / uniform.bytes - 1, '+.1%')} on uniform): "
+            f"predicted KL {predicted.kl:.5f}, which gives back {predicted.recovered:.1%}.",
             style="bold",
         )
     )
@@ -74,8 +74,8 @@ def rivals_table(contestants: Sequence[Contestant], uniform_kl: float) -> Table:
     for each in contestants:
         table.add_row(
             each.name,
-            megabytes(each.bytes),
-            "–" if each.predicted_kl is None else f"{each.predicted_kl:.5f}",
+            write_size(each.bytes),
+            write_number(each.predicted_kl, ".5f"),
             _bounded(each.kl, ".5f"),
             "" if each.behind == (0.0, 0.0, 0.0) else _bounded(each.behind, "+.5f"),
             f"{1 - each.standing / uniform_kl:.1%}" if uniform_kl > 0 else "–",
@@ -84,7 +84,4 @@ def rivals_table(contestants: Sequence[Contestant], uniform_kl: float) -> Table:
 
 
 def _bounded(values: tuple[float, float, float] | None, form: str) -> str:
-    if values is None:
-        return "–"
-    value, low, high = (format(each, form) for each in values)
-    return f"{value} [{low}, {high}]"
+    return NOTHING if values is None else write_bounded(values[0], values[1:], form)

@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from awqscope.app.words.comparison import list_facts, name_kind
-from awqscope.app.words.numbers import megabytes
 from awqscope.app.words.predict import quantized_units, unit_kl
 from awqscope.app.words.run import promoted_units
 from awqscope.app.words.verdict import write_kl, write_range, write_verdict
@@ -23,14 +22,11 @@ from awqscope.mixedprec.checkpoints.serving import write_serving
 from awqscope.mixedprec.models.weight_files import write_aside
 from awqscope.mixedprec.ranking import as_cost
 from awqscope.mixedprec.recipes.recipe import Recipe, load_recipe
-
-
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
+from awqscope.mixedprec.words import NOTHING, write_bounded, write_number, write_size
 
 
 def _kl(value: float | None) -> str:
-    return "–" if value is None else write_kl(value, 5)
+    return NOTHING if value is None else write_kl(value, 5)
 
 
 def headline_table(headline: Headline | ComparedHeadline, quantized: str) -> Table:
@@ -48,14 +44,14 @@ def headline_table(headline: Headline | ComparedHeadline, quantized: str) -> Tab
     p999, top, size = headline.kl_p999, headline.top1_agreement, headline.bytes
 
     def interval(values: Sequence[float] | None) -> str:
-        return "–" if values is None else f"{values[0]:+.3f} [{values[1]:+.3f}, {values[2]:+.3f}]"
+        return NOTHING if values is None else write_bounded(values[0], values[1:], "+.3f")
 
-    add("perplexity", *[_number(n, ".3f") for n in (ppl.reference, ppl.quantized, ppl.mixed)])
+    add("perplexity", *[write_number(n, ".3f") for n in (ppl.reference, ppl.quantized, ppl.mixed)])
     add("ΔPPL [95%]", "", interval(delta.quantized), interval(delta.mixed))
     add("KL, mean (nats a token)", "", _kl(kl.quantized), _kl(kl.mixed))
-    add("KL, p99.9", "", _number(p999.quantized, ".3f"), _number(p999.mixed, ".3f"))
-    add("same top token", "", _number(top.quantized, ".1%"), _number(top.mixed, ".1%"))
-    add("all weights", *[megabytes(n) for n in (size.reference, size.quantized, size.mixed)])
+    add("KL, p99.9", "", write_number(p999.quantized, ".3f"), write_number(p999.mixed, ".3f"))
+    add("same top token", "", write_number(top.quantized, ".1%"), write_number(top.mixed, ".1%"))
+    add("all weights", *[write_size(n) for n in (size.reference, size.quantized, size.mixed)])
     return table
 
 
@@ -97,7 +93,9 @@ def units_table(rows: Sequence[Mapping[str, Any]], flagged: Sequence[int], bits:
     chosen = [row for row in rows if row["block"] in flagged]
     for row in sorted(chosen, key=lambda row: -as_cost(unit_kl(row))):
         table.add_row(
-            row["unit"], _number(row["exact_kl"], ".5f"), _number(row["estimated_kl"], ".5f")
+            row["unit"],
+            write_number(row["exact_kl"], ".5f"),
+            write_number(row["estimated_kl"], ".5f"),
         )
     return table
 

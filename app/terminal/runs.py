@@ -6,9 +6,9 @@ from typing import Any
 
 from awqscope.app.store import RunSummary
 from awqscope.app.terminal.console import show_controls
-from awqscope.app.words.numbers import number
 from awqscope.app.words.verdict import write_brief
 from awqscope.diagnose.runs.resuming import write_resuming
+from awqscope.mixedprec.words import write_number
 
 NUMBERS = ("PPL 16-bit", "uniform", "mixed", "KL uniform", "KL mixed")
 COLUMNS = ("run", "state", *NUMBERS, "verdict", "begun (UTC)", "model")
@@ -52,8 +52,8 @@ def _list_cells(run: RunSummary) -> tuple[str, ...]:
     return (
         run.name,
         run.state,
-        *(number(value, ",.3f") for value in ppl),
-        *(number(value, ".5f") for value in kl),
+        *(write_number(value, ",.3f") for value in ppl),
+        *(write_number(value, ".5f") for value in kl),
         run.error if record is None else write_brief(run.state, record),
         "" if record is None else record.created[:16].replace("T", " "),
         "" if record is None else record.model,

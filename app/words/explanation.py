@@ -3,8 +3,10 @@
 `asked` is the whole of what `awqscope explain --json` prints, `entry` one of its prompts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from awqscope.mixedprec.words import join_words, write_size
 
 Entry = Mapping[str, Any]
 LISTED = 3
@@ -33,17 +35,6 @@ def count_tokens(count: int) -> str:
     return f"{count} token" + "s" * (count != 1)
 
 
-def join_words(words: Sequence[object], last: str = "and") -> str:
-    """ "0, 1 and 5"."""
-    texts = [str(word) for word in words]
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} {last} {texts[-1]}"
-
-
-def write_extra(count: int) -> str:
-    """Bytes that a repair adds."""
-    return f"{count / 1e6:+,.2f} MB" if abs(count) >= 1e6 else f"{count / 1e3:+,.1f} kB"
-
-
 def name_units(repair: Entry) -> str:
     """A repair's units in a table's cell."""
     units = repair["units"]
@@ -52,7 +43,7 @@ def name_units(repair: Entry) -> str:
 
 def write_units(repair: Entry) -> str:
     """A repair's units in a table's cell, with the bytes that it adds."""
-    return f"{name_units(repair)} ({write_extra(repair['extra_bytes'])})"
+    return f"{name_units(repair)} ({write_size(repair['extra_bytes'], signed=True)})"
 
 
 def write_parting(entry: Entry, asked: Entry) -> str:
@@ -183,8 +174,8 @@ def write_repair(entry: Entry, asked: Entry) -> str:
         else "none of them can be left out; a cheaper set may exist"
     )
     said = (
-        f"{noun} {join_words(units)} at {rescue} bits ({write_extra(repair['extra_bytes'])}) "
-        f"{verb} it back; {how}."
+        f"{noun} {join_words(units)} at {rescue} bits "
+        f"({write_size(repair['extra_bytes'], signed=True)}) {verb} it back; {how}."
     )
     others = len([unit for unit in repair["single"] if unit not in units])
     if others:

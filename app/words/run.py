@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from awqscope.app.words.comparison import list_facts, name_briefly
-from awqscope.app.words.numbers import interval, megabytes, number, share
 from awqscope.app.words.predict import quantized_units, unit_bounds, unit_kl, unit_table
 from awqscope.app.words.verdict import write_range
 from awqscope.diagnose.entries.headline import Headline
@@ -22,6 +21,7 @@ from awqscope.mixedprec.checkpoints.serving import write_serving
 from awqscope.mixedprec.models.weight_files import write_aside
 from awqscope.mixedprec.ranking import as_cost
 from awqscope.mixedprec.recipes.recipe import Recipe
+from awqscope.mixedprec.words import write_interval, write_number, write_share, write_size
 
 WIDTH_COLUMNS = {"unit": "Unit", "bits": "Bits", "bytes": "Weights"}
 PLACE_COLUMNS = {
@@ -76,35 +76,39 @@ def headline_tiles(record: AnyRecord) -> list[Tile]:
     ppl, kl, size = headline.ppl, headline.kl, headline.bytes
     top, delta = headline.top1_agreement, headline.delta_ppl
     parts = [
-        Tile("Perplexity, 16-bit", number(ppl.reference, ".3f")),
-        Tile(f"Perplexity, {low}", number(ppl.quantized, ".3f"), _write_delta_ppl(delta.quantized)),
+        Tile("Perplexity, 16-bit", write_number(ppl.reference, ".3f")),
+        Tile(
+            f"Perplexity, {low}",
+            write_number(ppl.quantized, ".3f"),
+            _write_delta_ppl(delta.quantized),
+        ),
     ]
     if isinstance(headline, Headline) and headline.ppl.mixed is not None:
         note = _write_delta_ppl(headline.delta_ppl.mixed)
-        parts.append(Tile("Perplexity, mixed", number(headline.ppl.mixed, ".3f"), note))
+        parts.append(Tile("Perplexity, mixed", write_number(headline.ppl.mixed, ".3f"), note))
     note = _write_kl_interval(headline.kl_interval.quantized)
-    parts.append(Tile(f"KL, {low}", number(kl.quantized, ".4f"), note))
+    parts.append(Tile(f"KL, {low}", write_number(kl.quantized, ".4f"), note))
     if isinstance(headline, Headline) and headline.ppl.mixed is not None:
         note = _write_kl_interval(headline.kl_interval.mixed)
-        parts.append(Tile("KL, mixed", number(headline.kl.mixed, ".4f"), note))
-        agree = f"mixed; {low} {share(top.quantized)}"
-        parts.append(Tile("Same top token", share(headline.top1_agreement.mixed), agree))
+        parts.append(Tile("KL, mixed", write_number(headline.kl.mixed, ".4f"), note))
+        agree = f"mixed; {low} {write_share(top.quantized)}"
+        parts.append(Tile("Same top token", write_share(headline.top1_agreement.mixed), agree))
         more = (headline.bytes.mixed or 0) / headline.bytes.uniform - 1
-        note = f"{number(more, '+.1%')} on {low}, 16-bit {megabytes(size.reference)}"
-        parts.append(Tile("All weights, mixed", megabytes(headline.bytes.mixed), note))
+        note = f"{write_number(more, '+.1%')} on {low}, 16-bit {write_size(size.reference)}"
+        parts.append(Tile("All weights, mixed", write_size(headline.bytes.mixed), note))
     else:
-        parts.append(Tile("Same top token", share(top.quantized), low))
-        note = f"16-bit {megabytes(size.reference)}"
-        parts.append(Tile(f"All weights, {low}", megabytes(size.quantized), note))
+        parts.append(Tile("Same top token", write_share(top.quantized), low))
+        note = f"16-bit {write_size(size.reference)}"
+        parts.append(Tile(f"All weights, {low}", write_size(size.quantized), note))
     if isinstance(headline, Headline) and headline.recovered is not None:
-        bounds = interval(headline.recovered_interval, ".1%")
+        bounds = write_interval(headline.recovered_interval, ".1%")
         of = f"of the KL lost at {low} {bounds}"
-        parts.append(Tile("Recovered", share(headline.recovered), of, "good"))
+        parts.append(Tile("Recovered", write_share(headline.recovered), of, "good"))
     if headline.additivity is not None:
         parts.append(
             Tile(
                 "Additivity",
-                number(headline.additivity, ".2f"),
+                write_number(headline.additivity, ".2f"),
                 "the blocks' KL, summed, of the whole's",
             )
         )
@@ -114,11 +118,11 @@ def headline_tiles(record: AnyRecord) -> list[Tile]:
 def _write_delta_ppl(delta: Bounded | None) -> str:
     if delta is None:
         return ""
-    return f"Δ {number(delta[0], '+.3f')} {interval(delta[1:], '+.3f')}"
+    return f"Δ {write_number(delta[0], '+.3f')} {write_interval(delta[1:], '+.3f')}"
 
 
 def _write_kl_interval(bounds: Interval | None) -> str:
-    return f"nats a token {interval(bounds, '.4f')}"
+    return f"nats a token {write_interval(bounds, '.4f')}"
 
 
 def worst_blocks(rows: Sequence[Row], metric: str) -> list[Row]:
@@ -134,12 +138,12 @@ def profile_summary(isolated: Sequence[Row], metric: str) -> str:
     flagged = [str(row["block"]) for row in isolated if row["flagged"]]
     said = (
         f"Alone, block {worst['block']} costs most: {METRICS[metric]} "
-        f"{number(worst[metric])} "
-        f"{interval((worst[f'{metric}_low'], worst[f'{metric}_high']))}."
+        f"{write_number(worst[metric])} "
+        f"{write_interval((worst[f'{metric}_low'], worst[f'{metric}_high']))}."
     )
     if len(isolated) > 1:
         median = statistics.median(row[metric] for row in isolated[1:])
-        said += f" The other blocks' median is {number(median)}."
+        said += f" The other blocks' median is {write_number(median)}."
     return said + (f" Flagged: {', '.join(sorted(flagged, key=int))}." if flagged else "")
 
 
@@ -151,10 +155,10 @@ def profile_rows(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
         {
             "block": row["block"],
             "verdict": f"▲ flagged: {row['reason']}" if row["flagged"] else "",
-            "value": number(row[metric], form),
-            "interval": interval((row[f"{metric}_low"], row[f"{metric}_high"]), form),
-            "cumulative": number(views[row["block"], "cumulative"][metric], form),
-            "restored": number(views[row["block"], "restored"][metric], form),
+            "value": write_number(row[metric], form),
+            "interval": write_interval((row[f"{metric}_low"], row[f"{metric}_high"]), form),
+            "cumulative": write_number(views[row["block"], "cumulative"][metric], form),
+            "restored": write_number(views[row["block"], "restored"][metric], form),
             "class": "flagged" if row["flagged"] else "",
         }
         for row in rows
@@ -192,9 +196,9 @@ def unit_rows(here: Sequence[Row]) -> list[dict[str, Any]]:
     return [
         {
             "unit": row["unit"],
-            "kl": number(unit_kl(row)),
+            "kl": write_number(unit_kl(row)),
             "known": "measured" if row["exact_kl"] is not None else "estimated",
-            "bytes": megabytes(row["bytes"]),
+            "bytes": write_size(row["bytes"]),
         }
         for row in here
     ]
@@ -224,12 +228,12 @@ def block_unit_rows(rows: Sequence[Row], spec: RunSpec) -> list[dict[str, Any]]:
         lines.append(
             {
                 "unit": at_low["unit"],
-                "low": number(unit_kl(at_low)),
-                "interval": interval(unit_bounds(at_low)),
+                "low": write_number(unit_kl(at_low)),
+                "interval": write_interval(unit_bounds(at_low)),
                 "known": "measured" if at_low["exact_kl"] is not None else "estimated",
-                "rescue": number(unit_kl(at_rescue)) if at_rescue else "–",
-                "bytes": megabytes(at_low["bytes"]),
-                "more": megabytes(at_rescue["bytes"] - at_low["bytes"]) if at_rescue else "–",
+                "rescue": write_number(unit_kl(at_rescue)) if at_rescue else "–",
+                "bytes": write_size(at_low["bytes"]),
+                "more": write_size(at_rescue["bytes"] - at_low["bytes"]) if at_rescue else "–",
             }
         )
     return lines
@@ -238,7 +242,7 @@ def block_unit_rows(rows: Sequence[Row], spec: RunSpec) -> list[dict[str, Any]]:
 def width_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The units of a candidate at the widths they were found at. rows: of units.parquet."""
     return [
-        {"unit": row["unit"], "bits": str(row["bits"]), "bytes": megabytes(row["bytes"])}
+        {"unit": row["unit"], "bits": str(row["bits"]), "bytes": write_size(row["bytes"])}
         for row in rows
     ]
 
@@ -248,10 +252,10 @@ def place_rows(places: Sequence[Place]) -> list[dict[str, Any]]:
     return [
         {
             "place": each.place,
-            "kl": f"{number(each.kl)} {interval((each.kl_low, each.kl_high))}",
-            "ppl": f"{number(each.delta_ppl, '+.3f')} "
-            f"{interval((each.delta_ppl_low, each.delta_ppl_high), '+.3f')}",
-            "restored": number(each.restored_kl),
+            "kl": f"{write_number(each.kl)} {write_interval((each.kl_low, each.kl_high))}",
+            "ppl": f"{write_number(each.delta_ppl, '+.3f')} "
+            f"{write_interval((each.delta_ppl_low, each.delta_ppl_high), '+.3f')}",
+            "restored": write_number(each.restored_kl),
         }
         for each in places
     ]
@@ -273,9 +277,9 @@ def promotion_rows(promotions: Sequence[Row]) -> list[dict[str, Any]]:
     return [
         {
             "units": ", ".join(row["units"]),
-            "kl": number(row["kl"]),
-            "back": share(row["given_back"]),
-            "bytes": f"+{megabytes(row['extra_bytes'])}",
+            "kl": write_number(row["kl"]),
+            "back": write_share(row["given_back"]),
+            "bytes": f"+{write_size(row['extra_bytes'])}",
             "chosen": "✓ chosen" if row["chosen"] else "",
             "class": "chosen" if row["chosen"] else "",
         }
@@ -287,7 +291,7 @@ def channel_summary(reference: Row) -> str:
     """The outlier channels in words."""
     channel, value = reference["outlier_channels"][0], reference["outlier_values"][0]
     times = value / max(reference["channel_median"], 1e-12)
-    said = f"Channel {channel} reaches {number(value)}, {times:.1f} times the median channel."
+    said = f"Channel {channel} reaches {write_number(value)}, {times:.1f} times the median channel."
     return said + (" No channel stands out." if times < 6 else "")
 
 
@@ -322,14 +326,14 @@ def token_summary(row: Row) -> str:
             return "No single block's repair restores this token: the damage adds up."
         does = "restores it" if left >= MOST else "gives back the most of it"
         return (
-            f"Repairing block {best} alone {does}: KL {number(row['kl_uniform'])} → "
-            f"{number(restored[best])} ({left:.1%} given back)."
+            f"Repairing block {best} alone {does}: KL {write_number(row['kl_uniform'])} → "
+            f"{write_number(restored[best])} ({left:.1%} given back)."
         )
     if alone:
         worst = max(range(len(alone)), key=lambda block: as_cost(alone[block]))
         if alone[worst] <= 0:
             return "No block alone moves this token."
-        return f"Block {worst} alone moves it most: KL {number(alone[worst])}."
+        return f"Block {worst} alone moves it most: KL {write_number(alone[worst])}."
     return "Blame by block is kept for the eight worst windows only; this is not one of them."
 
 
@@ -364,8 +368,8 @@ def point_rows(points: Sequence[Row]) -> list[dict[str, Any]]:
     return [
         {
             "name": point["name"],
-            "bytes": megabytes(point["bytes"]),
-            "kl": number(point["kl"]),
+            "bytes": write_size(point["bytes"]),
+            "kl": write_number(point["kl"]),
             "kind": point["kind"],
         }
         for point in sorted(points, key=lambda point: point["bytes"])

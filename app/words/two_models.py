@@ -5,14 +5,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from awqscope.app.words.comparison import name_kind
-from awqscope.app.words.numbers import interval, megabytes, number, points, share
 from awqscope.diagnose.entries.headline import Headline
 from awqscope.diagnose.gate.findings import Finding, Missing
 from awqscope.diagnose.gate.paired import Pair, Side, hash_source, read_widths
 from awqscope.diagnose.gate.shares import Cost
 from awqscope.diagnose.runs.directory import NOT_BINDING
 from awqscope.diagnose.runs.record import CANDIDATE, MIXED, UNIFORM, AnyRecord, Comparison
-from awqscope.mixedprec.recipes.widths import join_words
+from awqscope.mixedprec.words import (
+    join_words,
+    write_interval,
+    write_number,
+    write_points,
+    write_share,
+    write_size,
+)
 
 KINDS = {"compare": "a comparison of a checkpoint made elsewhere", "run": "a run"}
 # How a block's damage is known, by the model that it is of.
@@ -59,7 +65,7 @@ def write_pair_verdict(a: Side, b: Side, pair: Pair) -> str:
     ]
     before, after = (side.record.measured.bytes.of(side.model) for side in (a, b))
     if before and after:
-        known.append(f"size {number(after / before - 1, '+.1%')}")
+        known.append(f"size {write_number(after / before - 1, '+.1%')}")
     if math.isinf(kl.low) or math.isinf(kl.high):
         found = "There are too few windows to tell A and B apart"
     elif kl.low > 0:
@@ -82,21 +88,21 @@ def write_pair_verdict(a: Side, b: Side, pair: Pair) -> str:
 def _write_change(change: Finding | Missing, form: str) -> str:
     if isinstance(change, Missing):
         return "not known"
-    return f"{number(change.value, form)} {_write_bounds(change, form)}"
+    return f"{write_number(change.value, form)} {_write_bounds(change, form)}"
 
 
 def _write_bounds(change: Finding, form: str) -> str:
-    return interval((change.low, change.high), form)
+    return write_interval((change.low, change.high), form)
 
 
 def _write_points(change: Finding | Missing) -> str:
     if isinstance(change, Missing):
         return "not known"
-    return f"{points(change.value)} {_bound_points(change)}"
+    return f"{write_points(change.value)} {_bound_points(change)}"
 
 
 def _bound_points(change: Finding) -> str:
-    return interval((100 * change.low, 100 * change.high), "+.1f")
+    return write_interval((100 * change.low, 100 * change.high), "+.1f")
 
 
 def headline_rows(a: Side, b: Side, pair: Pair) -> list[dict[str, str]]:
@@ -119,11 +125,11 @@ def headline_rows(a: Side, b: Side, pair: Pair) -> list[dict[str, str]]:
         if isinstance(bounded, Finding):
             difference = bounded.value
             bounds = _bound_points(bounded) if is_share else _write_bounds(bounded, f"+{form}")
-        written = points(difference) if is_share else number(difference, f"+{form}")
+        written = write_points(difference) if is_share else write_number(difference, f"+{form}")
         return {
             "what": what,
-            "a": number(found[0], form),
-            "b": number(found[1], form),
+            "a": write_number(found[0], form),
+            "b": write_number(found[1], form),
             "difference": written if known else "–",
             "interval": bounds,
         }
@@ -137,9 +143,11 @@ def headline_rows(a: Side, b: Side, pair: Pair) -> list[dict[str, str]]:
         row("Same top token", values("top1_agreement"), ".1%", "top1_agreement"),
         {
             "what": "Size of all weights",
-            "a": megabytes(size[0]),
-            "b": megabytes(size[1]),
-            "difference": number(size[1] / size[0] - 1, "+.1%") if size[0] and size[1] else "–",
+            "a": write_size(size[0]),
+            "b": write_size(size[1]),
+            "difference": write_number(size[1] / size[0] - 1, "+.1%")
+            if size[0] and size[1]
+            else "–",
             "interval": "",
         },
     ]
@@ -154,7 +162,7 @@ def _write_recovered(side: Side) -> str:
     headline = side.record.headline
     if side.model != MIXED or not isinstance(headline, Headline):
         return "–"
-    return share(headline.recovered)
+    return write_share(headline.recovered)
 
 
 def different_settings(a: Side, b: Side) -> list[dict[str, str]]:
@@ -289,6 +297,8 @@ def is_judged(pair: Pair) -> bool:
 def _name_blocks(found: Sequence[Row], word: str, form: str) -> str:
     if not found:
         return f"No block is surely {word} in B."
-    listed = ", ".join(f"{r['block']} ({number(r['difference'], form)})" for r in found[:MOST])
+    listed = ", ".join(
+        f"{r['block']} ({write_number(r['difference'], form)})" for r in found[:MOST]
+    )
     more = f" and {len(found) - MOST} more" if len(found) > MOST else ""
     return f"{word.capitalize()} in B: {listed}{more}."

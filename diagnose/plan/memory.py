@@ -206,7 +206,7 @@ def plan_run(
     minimum = max(max(_least(stage, machine), stage.device_bytes) for stage in planned)
     if machine.budget < minimum:
         raise InputError(
-            f"--max-memory {machine.budget / MIB:.0f}MiB is too little for this model: a block at "
+            f"--max-memory {machine.budget // MIB}MiB is too little for this model: a block at "
             f"a time takes {-(-minimum // MIB)}MiB, {machine.held // MIB}MiB of it the libraries"
             + (f", with {machine.sharing} workers on a machine" if machine.sharing else ""),
             f"give --max-memory {-(-minimum // MIB)}MiB or more",

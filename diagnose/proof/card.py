@@ -24,8 +24,9 @@ from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.mixedprec.checkpoints.serving import write_serving
 from awqscope.mixedprec.families.family import EXPERTS
 from awqscope.mixedprec.recipes.recipe import Recipe
-from awqscope.mixedprec.recipes.widths import join_words, list_changed, list_widths
+from awqscope.mixedprec.recipes.widths import list_changed, list_widths
 from awqscope.mixedprec.scheme import FP16_BITS
+from awqscope.mixedprec.words import join_words, write_bounded, write_size
 
 BEGIN, END = "<!-- awqscope: begin -->", "<!-- awqscope: end -->"
 FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -176,19 +177,15 @@ def _write_summary(subject: CardSubject) -> str:
     uncalibrated = write_uncalibrated(record.uncalibrated)
     if uncalibrated:
         said += f" {uncalibrated}."
-    said += f" Stored as {_name_format(subject.fmt)}; weights take {_megabytes(subject.bytes)}"
+    said += f" Stored as {_name_format(subject.fmt)}; weights take {write_size(subject.bytes)}"
     reference = record.headline and record.headline.bytes.reference
-    said += f", {_megabytes(reference)} at 16 bits." if reference else "."
+    said += f", {write_size(reference)} at 16 bits." if reference else "."
     shown = "/".join(str(bits) for bits in sorted(widths)) + "-bit " if widths else ""
     return f"# {source}, {shown}AWQ\n\n{said}"
 
 
 def _name_format(fmt: str) -> str:
     return "autoawq's GEMM format" if fmt == "awq" else "compressed-tensors (`pack-quantized`)"
-
-
-def _megabytes(count: float) -> str:
-    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.2f} MB"
 
 
 def _write_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -234,10 +231,10 @@ def _write_measured(subject: CardSubject) -> str:
     add("KL to 16-bit, mean, nats a token [95%]", "kl", ".5f", "kl_interval")
     add("KL, 99.9% quantile", "kl_p999", ".4f")
     add("same top token as 16-bit", "top1_agreement", ".1%")
-    size = [_megabytes(subject.bytes)]
+    size = [write_size(subject.bytes)]
     if headline is not None:
         plain = (headline.bytes.reference, headline.bytes.uniform)
-        size = [_megabytes(each) for each in plain] + size
+        size = [write_size(each) for each in plain] + size
     rows.append(["weights", *size])
     if mine["recovered"] is not None:
         given = _with_bounds(mine["recovered"], mine["recovered_interval"], ".1%")
@@ -262,10 +259,7 @@ def _with_bounds(value: Any, bounds: Sequence[float] | None, form: str) -> str:
     """A number with its interval; a triple holds both."""
     if isinstance(value, list | tuple):
         value, *bounds = value
-    said = format(value, form)
-    if bounds:
-        said += f" [{', '.join(format(bound, form) for bound in bounds)}]"
-    return said.replace("-", "−")
+    return write_bounded(value, bounds, form)
 
 
 def _write_proof(proof: Mapping[str, Any]) -> str:

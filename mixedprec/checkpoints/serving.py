@@ -27,8 +27,8 @@ from awqscope.mixedprec.checkpoints.matching import (
 )
 from awqscope.mixedprec.families.table import EXPERTS, Family
 from awqscope.mixedprec.models.dtypes import write_type
-from awqscope.mixedprec.recipes.widths import join_words
 from awqscope.mixedprec.scheme import read_group_size
+from awqscope.mixedprec.words import join_words
 
 LOADS, WRONG, REFUSES = "loads", "loads wrongly", "refuses"
 PHRASES = {WRONG: "Loads wrongly in {}: ", REFUSES: "Refused by {}: ", "": ""}

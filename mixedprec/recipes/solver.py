@@ -15,6 +15,7 @@ from awqscope.mixedprec.recipes.frontier import outline_frontier, trace_frontier
 from awqscope.mixedprec.recipes.knapsack import Choice, choose_options
 from awqscope.mixedprec.recipes.recipe import Recipe, RecipeUnit
 from awqscope.mixedprec.recipes.scores import Prediction, ScoredUnit, Scores
+from awqscope.mixedprec.words import write_size
 
 # Of a limit that comes from sums of fractions: what rounding may take from it.
 ROUNDING = 1e-12
@@ -165,7 +166,7 @@ def _least_damage(scores: Scores, room: float, said: str) -> Choice:
         raise InputError(
             f"no recipe is as small as {said}",
             f"give at least {bits:.3f} bits per weight, {least.bytes:,} bytes "
-            f"({least.bytes / 1e6:,.2f} MB)",
+            f"({write_size(least.bytes)})",
         )
     return choice
 

@@ -1,19 +1,7 @@
 """Where a recipe has which width, in few words: the same in reports and model cards."""
 
-from collections.abc import Sequence
-
 from awqscope.mixedprec.recipes.recipe import Recipe
-
-
-def write_ranges(numbers: Sequence[int]) -> str:
-    """`0–4, 6` for 0, 1, 2, 3, 4 and 6."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(f"{r[0]}–{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)
+from awqscope.mixedprec.words import join_words, write_ranges
 
 
 def list_widths(recipe: Recipe) -> list[dict[str, str]]:
@@ -35,8 +23,3 @@ def list_changed(recipe: Recipe, low: int) -> str:
         if entry.bits != low:
             by_width.setdefault(entry.bits, []).append(entry.unit)
     return ", ".join(f"{join_words(units)} at {bits}" for bits, units in sorted(by_width.items()))
-
-
-def join_words(names: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]

@@ -14,9 +14,7 @@ from awqscope.app.dashboard.parts import (
     fell_back,
     go_to,
     heading,
-    interval,
     notice,
-    number,
     switch,
     table,
     tile,
@@ -41,6 +39,7 @@ from awqscope.app.words.run import (
 from awqscope.app.words.sites import OUTPUT, choose_site, name_site, order_kinds
 from awqscope.diagnose.runs.record import UNIFORM, AnyRecord, Record
 from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.mixedprec.words import write_interval, write_number
 
 MODELS = ("reference", UNIFORM)
 STATISTICS = {
@@ -62,18 +61,22 @@ def block_tiles(views: Mapping[str, Row], outputs: Sequence[Row], block: int) ->
     alone, without = views["isolated"], views["restored"]
     output = next((row for row in outputs if row["block"] == block), None)
     return tiles(
-        tile("KL alone", number(alone["kl"]), interval((alone["kl_low"], alone["kl_high"]))),
+        tile(
+            "KL alone",
+            write_number(alone["kl"]),
+            write_interval((alone["kl_low"], alone["kl_high"])),
+        ),
         tile(
             "ΔPPL alone",
-            number(alone["delta_ppl"], "+.3f"),
-            interval((alone["delta_ppl_low"], alone["delta_ppl_high"]), "+.3f"),
+            write_number(alone["delta_ppl"], "+.3f"),
+            write_interval((alone["delta_ppl_low"], alone["delta_ppl_high"]), "+.3f"),
         ),
-        tile("KL if restored", number(without["kl"]), "all others quantized"),
-        tile("z among the blocks", number(alone["z"], ".1f"), "of log KL, robust"),
+        tile("KL if restored", write_number(without["kl"]), "all others quantized"),
+        tile("z among the blocks", write_number(alone["z"], ".1f"), "of log KL, robust"),
         tile(
             "Output SQNR",
-            "–" if output is None else f"{number(output['sqnr'], '.1f')} dB",
-            "" if output is None else f"cosine {number(output['cosine'], '.5f')}",
+            "–" if output is None else f"{write_number(output['sqnr'], '.1f')} dB",
+            "" if output is None else f"cosine {write_number(output['cosine'], '.5f')}",
         ),
     )
 
@@ -122,7 +125,7 @@ def activation_cards(
                     [
                         {
                             "channel": str(channel),
-                            "value": number(value),
+                            "value": write_number(value),
                             "times": f"{value / max(reference['channel_median'], 1e-12):.1f}×",
                         }
                         for channel, value in zip(
@@ -140,13 +143,14 @@ def spread_summary(by_model: Mapping[str, Row]) -> str:
     """The histogram in words."""
     reference, uniform = by_model["reference"], by_model.get("uniform")
     said = (
-        f"Values reach {number(reference['abs_max'])} at a root mean square of "
-        f"{number(reference['rms'])} (kurtosis {number(reference['kurtosis'], '.1f')})."
+        f"Values reach {write_number(reference['abs_max'])} at a root mean square of "
+        f"{write_number(reference['rms'])} (kurtosis {write_number(reference['kurtosis'], '.1f')})."
     )
     if uniform is not None and uniform["sqnr"] is not None:
         said += (
-            f" Quantized, with all blocks before it: SQNR {number(uniform['sqnr'], '.1f')} dB, "
-            f"cosine {number(uniform['cosine'], '.5f')}."
+            " Quantized, with all blocks before it: "
+            f"SQNR {write_number(uniform['sqnr'], '.1f')} dB, "
+            f"cosine {write_number(uniform['cosine'], '.5f')}."
         )
     elif uniform is not None:
         said += " The candidate's are scaled inside of this block: they have no error of their own."
@@ -156,7 +160,7 @@ def spread_summary(by_model: Mapping[str, Row]) -> str:
 def statistics_rows(by_model: Mapping[str, Row]) -> list[dict[str, Any]]:
     """Both models' statistics side by side."""
     return [
-        {"what": text, **{model: number(row[key]) for model, row in by_model.items()}}
+        {"what": text, **{model: write_number(row[key]) for model, row in by_model.items()}}
         for key, text in STATISTICS.items()
     ]
 
@@ -204,7 +208,7 @@ def weights_card(rows: Sequence[Row]) -> Any:
     lines = [
         {
             "linear": row["linear"],
-            "error": number(row["relative_error"], ".2%"),
+            "error": write_number(row["relative_error"], ".2%"),
             "groups": ", ".join(
                 f"row {place} group {group} ({error:.1%})"
                 for place, group, error in list(
@@ -234,8 +238,8 @@ def tokens_card(rows: Sequence[Row], run: str, block: int) -> Any:
             [
                 {
                     "text": html.Code(show_token(row["text"]), className="token"),
-                    "alone": number(row["block_kl"], ".4f"),
-                    "kl": number(row["kl"], ".4f"),
+                    "alone": write_number(row["block_kl"], ".4f"),
+                    "kl": write_number(row["kl"], ".4f"),
                     "where": go_to(
                         f"window {row['window']}, token {row['position']}",
                         link("tokens", run, window=row["window"], position=row["position"]),
@@ -337,9 +341,9 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
                     [
                         {
                             "block": str(row["block"]),
-                            "sqnr": number(row["sqnr"], ".2f"),
-                            "cosine": number(row["cosine"], ".6f"),
-                            "mse": number(row["relative_mse"]),
+                            "sqnr": write_number(row["sqnr"], ".2f"),
+                            "cosine": write_number(row["cosine"], ".6f"),
+                            "mse": write_number(row["relative_mse"]),
                         }
                         for row in outputs
                     ],

@@ -31,7 +31,6 @@ from awqscope.app.dashboard.parts import (
     go_to,
     heading,
     notice,
-    number,
     table,
 )
 from awqscope.app.dashboard.urls import Page, link, read_address
@@ -51,6 +50,7 @@ from awqscope.app.words.explanation import (
 )
 from awqscope.diagnose.runs.record import Comparison
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.words import write_number
 
 TICK = 1500
 QUOTED = 70
@@ -216,8 +216,8 @@ def rivals_table(contest: Entry, asked: Entry) -> Any:
         [
             {
                 "token": html.Code(show_piece(rival["text"])),
-                "reference": number(rival["probability_reference"], ".2%"),
-                "uniform": number(rival["probability_uniform"], ".2%"),
+                "reference": write_number(rival["probability_reference"], ".2%"),
+                "uniform": write_number(rival["probability_uniform"], ".2%"),
             }
             for rival in (contest["reference"], contest["other"])
         ],
@@ -230,9 +230,9 @@ def blame_card(entry: Entry, run: str) -> Any:
     rows = [
         {
             "block": go_to(f"Block {row['block']}", link("block", run, row["block"])),
-            "alone": number(row["isolated_margin"], "+.3f"),
+            "alone": write_number(row["isolated_margin"], "+.3f"),
             "breaks": "breaks it" if row["breaks"] else "",
-            "restored": number(row["restored_margin"], "+.3f"),
+            "restored": write_number(row["restored_margin"], "+.3f"),
             "restores": "brings it back" if row["restores"] else "",
             "class": "flagged" if row["breaks"] and row["restores"] else "",
         }
@@ -267,9 +267,9 @@ def positions_card(entry: Entry) -> Any:
             "place": str(place),
             "text": html.Code(show_piece(piece["text"])),
             "part": piece["part"],
-            "uniform": number(piece["kl_uniform"], ".4f"),
-            "mixed": number(piece["kl_mixed"], ".4f"),
-            "repaired": number(piece["kl_repaired"], ".4f"),
+            "uniform": write_number(piece["kl_uniform"], ".4f"),
+            "mixed": write_number(piece["kl_mixed"], ".4f"),
+            "repaired": write_number(piece["kl_repaired"], ".4f"),
         }
         for place, piece in enumerate(pieces)
     ]

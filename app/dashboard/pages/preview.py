@@ -14,10 +14,9 @@ from awqscope.app.dashboard.jobs.processes import (
 )
 from awqscope.app.dashboard.jobs.requests import Request, list_fields
 from awqscope.app.dashboard.jobs.runs import Jobs
-from awqscope.app.dashboard.pages.runs import write_seconds
 from awqscope.app.dashboard.parts import command, notice, table
-from awqscope.diagnose.options.amounts import GIB
 from awqscope.diagnose.runs.spec import CompareSpec
+from awqscope.mixedprec.words import write_duration, write_memory
 
 COLUMNS = {
     "stage": "Stage",
@@ -86,9 +85,9 @@ def write_plan(plan: Mapping[str, Any]) -> str:
     peak = max((stage["peak_bytes"] for stage in plan["stages"]), default=0)
     several = f", shared by {plan['workers']} processes" if plan["workers"] > 1 else ""
     return (
-        f"About {write_seconds(plan['seconds'])}, and {write_gib(peak)} of the "
-        f"{write_gib(plan['budget'])} that it may hold{several}; "
-        f"{write_gib(plan['minimum'])} is the least it could do with."
+        f"About {write_duration(plan['seconds'])}, and {write_memory(peak)} of the "
+        f"{write_memory(plan['budget'])} that it may hold{several}; "
+        f"{write_memory(plan['minimum'])} is the least it could do with."
     )
 
 
@@ -97,19 +96,14 @@ def plan_rows(plan: Mapping[str, Any]) -> list[dict[str, str]]:
     return [
         {
             "stage": stage["stage"],
-            "seconds": write_seconds(stage["seconds"]),
-            "memory": write_gib(stage["peak_bytes"]),
+            "seconds": write_duration(stage["seconds"]),
+            "memory": write_memory(stage["peak_bytes"]),
             "chunks": str(stage["chunks"]),
             "passes": str(stage["passes"]),
-            "files": write_gib(stage["spilled_bytes"]) if stage["spilled_bytes"] else "–",
+            "files": write_memory(stage["spilled_bytes"]) if stage["spilled_bytes"] else "–",
         }
         for stage in plan["stages"]
     ]
-
-
-def write_gib(count: int) -> str:
-    """Memory as the Memory field reads it."""
-    return f"{count / GIB:.2f} GiB" if count >= GIB / 10 else f"{count / 2**20:.0f} MiB"
 
 
 def look_at_plan(jobs: Jobs, plans: Plans, request: Request, *, ask: bool) -> Planned | None:

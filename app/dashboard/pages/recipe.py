@@ -26,11 +26,7 @@ from awqscope.app.dashboard.parts import (
     chart,
     fell_back,
     heading,
-    interval,
-    megabytes,
     notice,
-    number,
-    share,
     table,
     tile,
     tiles,
@@ -45,6 +41,7 @@ from awqscope.diagnose.runs.record import Comparison, Record
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.dtypes import write_type
 from awqscope.mixedprec.recipes.recipe import Recipe, change_recipe, load_recipe, recipe_json
+from awqscope.mixedprec.words import write_bounded, write_number, write_share, write_size
 
 TICK = 1500
 
@@ -89,17 +86,17 @@ def prediction_tiles(mine: Prediction, record: Record, changed: int, is_own: boo
     if is_own and headline.kl.mixed is not None:
         kl_note = f"measured {headline.kl.mixed:.4f}"
         ppl_note = f"measured {headline.ppl.mixed:.3f}"
-        back_note = f"measured {share(headline.recovered)}"
+        back_note = f"measured {write_share(headline.recovered)}"
     else:
         kl_note = f"uniform {headline.kl.uniform:.4f}"
         ppl_note, back_note = f"16-bit {headline.ppl.reference:.3f}", ""
     growth = mine.bytes / headline.bytes.uniform - 1
     return tiles(
         tile("Units not at " + f"{low} bits", str(changed)),
-        tile("Size", megabytes(mine.bytes), f"{number(growth, '+.1%')} on uniform"),
-        tile("KL, predicted", number(mine.kl, ".4f"), kl_note),
-        tile("Perplexity, predicted", number(mine.ppl, ".3f"), ppl_note),
-        tile("Recovered, predicted", share(mine.recovered), back_note, "good"),
+        tile("Size", write_size(mine.bytes), f"{write_number(growth, '+.1%')} on uniform"),
+        tile("KL, predicted", write_number(mine.kl, ".4f"), kl_note),
+        tile("Perplexity, predicted", write_number(mine.ppl, ".3f"), ppl_note),
+        tile("Recovered, predicted", write_share(mine.recovered), back_note, "good"),
     )
 
 
@@ -206,23 +203,27 @@ def result_card(job: Requantization, predicted: Prediction | None) -> Any:
     lines = [
         (
             "Weights on disk",
-            megabytes(job.result["bytes"]),
-            predicted and megabytes(predicted.bytes),
+            write_size(job.result["bytes"]),
+            predicted and write_size(predicted.bytes),
         ),
     ]
     if measured:
         lines += [
             (
                 "KL",
-                f"{number(measured['kl'], '.4f')} {interval(measured['kl_interval'], '.4f')}",
-                predicted and number(predicted.kl, ".4f"),
+                write_bounded(measured["kl"], measured["kl_interval"], ".4f"),
+                predicted and write_number(predicted.kl, ".4f"),
             ),
             (
                 "Perplexity",
-                number(measured["ppl"], ".3f"),
-                predicted and number(predicted.ppl, ".3f"),
+                write_number(measured["ppl"], ".3f"),
+                predicted and write_number(predicted.ppl, ".3f"),
             ),
-            ("Recovered", share(measured["recovered"]), predicted and share(predicted.recovered)),
+            (
+                "Recovered",
+                write_share(measured["recovered"]),
+                predicted and write_share(predicted.recovered),
+            ),
         ]
     reasons = "; and ".join(measured.get("reasons") or ())
     failed = f"THE PROOF FAILED: {reasons}." if reasons else "THE PROOF FAILED."

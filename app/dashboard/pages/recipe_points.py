@@ -5,10 +5,10 @@ from itertools import pairwise
 from typing import Any
 
 from awqscope.app.store import Race, Store
-from awqscope.app.words.numbers import megabytes
 from awqscope.mixedprec.recipes.baselines import RECIPE, list_baselines
 from awqscope.mixedprec.recipes.scores import Prediction, Scores
 from awqscope.mixedprec.recipes.solver import solve
+from awqscope.mixedprec.words import write_size
 
 # Of the uniform model's KL: what is not worth drawing, and how far the line goes at least.
 NEGLIGIBLE = 0.002
@@ -104,7 +104,7 @@ def name_race(provenance: Mapping[str, Any]) -> str:
     """A raced recipe by what was asked: `4.5 bits, refined`."""
     said = {
         "target_bits": lambda value: f"{value:g} bits",
-        "max_bytes": megabytes,
+        "max_bytes": write_size,
         "min_recovery": lambda value: f"{100 * value:g}% given back",
     }
     budget = provenance.get("budget", {})

@@ -13,7 +13,7 @@ from awqscope.app.dashboard.components import Link
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.jobs.starts import ENDED, STARTING, find_pending
 from awqscope.app.dashboard.pages.gate_card import gate_card
-from awqscope.app.dashboard.pages.runs import write_progress, write_seconds
+from awqscope.app.dashboard.pages.runs import write_progress
 from awqscope.app.dashboard.pages.starting import log_details, pending_parts, stop_button
 from awqscope.app.dashboard.parts import (
     as_table,
@@ -56,6 +56,7 @@ from awqscope.diagnose.entries.source import Place
 from awqscope.diagnose.entries.stages import Fault
 from awqscope.diagnose.runs.directory import STAGES
 from awqscope.diagnose.runs.record import AnyRecord, Comparison, Record
+from awqscope.mixedprec.words import write_duration
 
 SCALES = {"linear": "linear", "log": "log"}
 TABS = (("run", "Overview"), ("tokens", "Tokens"), ("recipe", "Recipe"), ("explain", "Explain"))
@@ -176,7 +177,7 @@ def progress_panel(run: RunSummary, progress: Progress | None) -> html.Div:
         found = run.record.stages.get(stage)
         state, took = (found.state, found.seconds) if found is not None else ("", None)
         sign = {"done": "●", "skipped": "○", "running": "◐"}.get(state, "·")
-        note = write_seconds(took) if took is not None else state
+        note = write_duration(took) if took is not None else state
         items.append(html.Li([f"{sign} {stage}", html.Span(note, className="note")]))
     bar = None
     if progress and run.state == "running":

@@ -20,6 +20,7 @@ from awqscope.app.words.comparison import name_candidate, name_widths
 from awqscope.app.words.verdict import write_brief
 from awqscope.diagnose.runs.record import AnyRecord, Comparison
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.words import write_duration
 
 # In the list, a start whose process ended before the run had a record.
 UNBEGUN = "did not begin"
@@ -182,15 +183,8 @@ def write_progress(progress: Progress | None) -> str:
     """Stage, share and time left."""
     if progress is None:
         return "starting"
-    left = "" if progress.eta is None else f", {write_seconds(progress.eta)} left"
+    left = "" if progress.eta is None else f", {write_duration(progress.eta)} left"
     return f"{progress.stage} {progress.done} of {progress.total}{left}"
-
-
-def write_seconds(seconds: float) -> str:
-    """A duration as a person says it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def list_rows(store: Store, jobs: Jobs | None = None) -> list[dict[str, Any]]:

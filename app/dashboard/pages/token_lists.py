@@ -6,7 +6,7 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import html
 
-from awqscope.app.dashboard.parts import card, go_to, number, share, switch, table
+from awqscope.app.dashboard.parts import card, go_to, switch, table
 from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.store import RunSummary
 from awqscope.app.token_index import WHICH, TokenIndex, TokenQuestion
@@ -14,6 +14,7 @@ from awqscope.app.words.comparison import name_model
 from awqscope.app.words.numbers import show_token
 from awqscope.app.words.texts import name_texts
 from awqscope.diagnose.runs.record import AnyRecord, Comparison
+from awqscope.mixedprec.words import write_number, write_share
 
 MEASURES = {"kl": "KL", "delta_nll": "ΔNLL"}
 PER_PAGE = 15
@@ -158,9 +159,9 @@ def windows_card(
             ),
             "text": texts.of(row["window"]),
             "found": f"{row['found']:,}",
-            "kl": number(row["kl"], ".4f"),
-            "delta": number(row["delta_nll"], "+.4f"),
-            "changed": share(row["changed"]),
+            "kl": write_number(row["kl"], ".4f"),
+            "delta": write_number(row["delta_nll"], "+.4f"),
+            "changed": write_share(row["changed"]),
             "class": "chosen" if row["window"] == current else "",
         }
         for row in index.windows
@@ -191,9 +192,9 @@ def worst_card(
     rows = [
         {
             "text": html.Code(show_token(row["text"])),
-            "kl_uniform": number(row["kl_uniform"], ".4f"),
-            "kl_mixed": number(row["kl_mixed"], ".4f"),
-            "delta": number(row["delta_nll"], "+.4f"),
+            "kl_uniform": write_number(row["kl_uniform"], ".4f"),
+            "kl_mixed": write_number(row["kl_mixed"], ".4f"),
+            "delta": write_number(row["delta_nll"], "+.4f"),
             "where": go_to(
                 f"window {row['window']}, token {row['position']}",
                 link("tokens", run.name, window=row["window"], position=row["position"], **asked),

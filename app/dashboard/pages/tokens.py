@@ -23,7 +23,6 @@ from awqscope.app.dashboard.parts import (
     go_to,
     heading,
     notice,
-    number,
     table,
 )
 from awqscope.app.dashboard.urls import Page, link, query, read_address
@@ -36,6 +35,7 @@ from awqscope.app.words.run import shade, token_summary, token_value
 from awqscope.app.words.texts import name_texts
 from awqscope.diagnose.runs.record import MIXED, UNIFORM, AnyRecord, Comparison
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.words import write_number
 
 Row = Mapping[str, Any]
 
@@ -100,14 +100,14 @@ def token_card(row: Row, run: str, record: AnyRecord) -> Any:
             [
                 {
                     "what": "NLL of this token",
-                    "reference": number(row["nll_reference"], ".4f"),
-                    "uniform": number(row["nll_uniform"], ".4f"),
-                    "mixed": number(row["nll_mixed"], ".4f"),
+                    "reference": write_number(row["nll_reference"], ".4f"),
+                    "uniform": write_number(row["nll_uniform"], ".4f"),
+                    "mixed": write_number(row["nll_mixed"], ".4f"),
                 },
                 {
                     "what": "KL of the prediction",
-                    "uniform": number(row["kl_uniform"], ".4f"),
-                    "mixed": number(row["kl_mixed"], ".4f"),
+                    "uniform": write_number(row["kl_uniform"], ".4f"),
+                    "mixed": write_number(row["kl_mixed"], ".4f"),
                 },
                 {
                     "what": "Likeliest next token",
@@ -156,8 +156,8 @@ def blame(row: Row, run: str) -> Any:
     lines = [
         {
             "block": go_to(f"Block {block}", link("block", run, block)),
-            "alone": number(value, ".4f"),
-            "restored": number(restored[block], ".4f") if restored else "–",
+            "alone": write_number(value, ".4f"),
+            "restored": write_number(restored[block], ".4f") if restored else "–",
         }
         for block, value in enumerate(alone)
     ]

@@ -13,9 +13,7 @@ from awqscope.app.dashboard.parts import (
     chart,
     go_to,
     heading,
-    interval,
     notice,
-    number,
     switch,
     table,
 )
@@ -36,6 +34,7 @@ from awqscope.diagnose.gate.findings import Missing
 from awqscope.diagnose.gate.paired import Pair, Side, choose_side, list_models
 from awqscope.diagnose.gate.shares import Cost
 from awqscope.diagnose.runs.record import MIXED
+from awqscope.mixedprec.words import write_interval, write_number
 
 METRICS = {"kl": "KL", "delta_ppl": "ΔPPL"}
 FORMS = {"kl": "+.5f", "delta_ppl": "+.4f"}
@@ -69,10 +68,10 @@ def differences_card(store: Store, a: Side, b: Side, pair: Pair, metric: str) ->
             [
                 {
                     "block": str(row["block"]),
-                    "a": number(row["a"]),
-                    "b": number(row["b"]),
-                    "difference": number(row["difference"], form),
-                    "interval": interval((row["low"], row["high"]), form),
+                    "a": write_number(row["a"]),
+                    "b": write_number(row["b"]),
+                    "difference": write_number(row["difference"], form),
+                    "interval": write_interval((row["low"], row["high"]), form),
                 }
                 for row in rows
             ],

@@ -13,9 +13,9 @@ from awqscope.app.figures.activations import draw_channels, draw_histograms
 from awqscope.app.figures.blocks import draw_depth, draw_differences, draw_profile, draw_units
 from awqscope.app.figures.frame import ORANGE, choose_log, escape
 from awqscope.app.figures.recipes import draw_recipes
-from awqscope.app.words.numbers import number
 from awqscope.app.words.predict import quantized_units, unit_kl
 from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.mixedprec.words import write_number
 from tests.help.runs import SAMPLE
 
 VIEWS = ("isolated", "cumulative", "restored")
@@ -95,7 +95,9 @@ def test_a_log_scale_shows_every_block_with_its_interval(metric: str) -> None:
     isolated = [row for row in rows if row["view"] == "isolated"]
     values = [row[metric] for row in isolated]
     form = ".5f" if metric == "kl" else "+.4f"
-    assert all(number(v, form) in note for v, note in zip(values, alone.customdata, strict=True))
+    assert all(
+        write_number(v, form) in note for v, note in zip(values, alone.customdata, strict=True)
+    )
     if metric == "kl":
         assert figure.layout.yaxis.type == "log"
         assert list(alone.y) == [row["kl"] for row in isolated]

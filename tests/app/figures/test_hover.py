@@ -5,7 +5,7 @@ import pytest
 
 from awqscope.app.figures.activations import draw_channels, label_apart, log_axis
 from awqscope.app.figures.blocks import draw_profile
-from awqscope.app.words.numbers import number
+from awqscope.mixedprec.words import write_number
 from tests.help.runs import SAMPLE
 
 
@@ -22,7 +22,7 @@ def test_a_hover_has_all_three_views_with_their_intervals(metric: str, scale: st
         for view, line in zip(("isolated", "cumulative", "restored"), lines[1:], strict=True):
             (row,) = (row for row in rows if row["block"] == x and row["view"] == view)
             for name in (metric, f"{metric}_low", f"{metric}_high"):
-                assert number(row[name], form) in line
+                assert write_number(row[name], form) in line
     assert first.hovertemplate == "%{customdata}<extra></extra>"
     assert all(trace.hoverinfo == "skip" and trace.hovertemplate is None for trace in others)
     # Wherever in the column the mouse is, the first trace answers, to a click too.

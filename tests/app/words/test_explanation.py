@@ -13,12 +13,12 @@ from awqscope.app.words.explanation import (
     shorten,
     show_piece,
     write_blame,
-    write_extra,
     write_mixed,
     write_parting,
     write_repair,
     write_units,
 )
+from awqscope.mixedprec.words import write_size
 from tests.help.explained import CONTEST, make_asked, make_block, make_entry
 
 
@@ -102,7 +102,7 @@ def test_repair() -> None:
     assert write_units(more) == "4 units (+32.5 kB)"
     assert write_units(entry["repair"]) == "5.o (+32.5 kB)"
     assert "not even all 32 units" in write_repair(make_entry(repair=None), asked)
-    assert write_extra(2_500_000) == "+2.50 MB"
+    assert write_size(2_500_000, signed=True) == "+2.50 MB"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from awqscope.diagnose.proof.card import (
     write_card,
 )
 from awqscope.mixedprec.recipes.recipe import Recipe, RecipeUnit
-from awqscope.mixedprec.recipes.widths import list_changed, list_widths, write_ranges
+from awqscope.mixedprec.recipes.widths import list_changed, list_widths
+from awqscope.mixedprec.words import write_ranges
 from tests.help.runs import SAMPLE, parse_run, read_sample
 
 SOURCE = """---

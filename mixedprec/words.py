@@ -1,0 +1,96 @@
+"""Numbers, amounts and lists as a person reads them: one set for pages, reports, the terminal,
+model cards and messages.
+
+Bytes of files count in powers of ten, as disks and hubs do. Memory counts in powers of two, as
+`--max-memory` and the system do.
+"""
+
+from collections.abc import Sequence
+
+GIB, MIB = 2**30, 2**20
+NOTHING = "–"
+# Units of a file's size, the bytes of one, and the decimals it is written with.
+SIZES = (("bytes", 1, 0), ("kB", 1e3, 1), ("MB", 1e6, 2), ("GB", 1e9, 2))
+# Seconds up to which a duration is said in seconds, and in minutes.
+MOST_SECONDS, MOST_MINUTES = 90, 90 * 60
+
+
+def write_number(value: float | None, form: str = ".4g") -> str:
+    """A number with a minus sign and not a hyphen, or a dash where there is none."""
+    return NOTHING if value is None else format(value, form).replace("-", "−")
+
+
+def write_interval(bounds: Sequence[float | None] | None, form: str = ".4g") -> str:
+    """`[low, high]`, or nothing where a bound is missing."""
+    if bounds is None or None in bounds:
+        return ""
+    return f"[{', '.join(write_number(bound, form) for bound in bounds)}]"
+
+
+def write_bounded(
+    value: float | None, bounds: Sequence[float | None] | None, form: str = ".4g"
+) -> str:
+    """A number with its interval: `0.123 [0.120, 0.126]`."""
+    return " ".join(
+        part for part in (write_number(value, form), write_interval(bounds, form)) if part
+    )
+
+
+def write_size(count: float | None, *, signed: bool = False) -> str:
+    """Bytes of a file: `1.23 GB`, `4.97 MB`, `12.3 kB`, `999 bytes`. signed: with a plus, for what
+    is added."""
+    if count is None:
+        return NOTHING
+    # Rounded first: 999,999 bytes are 1.00 MB and not 1,000.0 kB.
+    unit, size, decimals = next(
+        each for each in SIZES if round(abs(count) / each[1], each[2]) < 1000 or each is SIZES[-1]
+    )
+    if abs(count) == 1:
+        unit = "byte"
+    form = f"{'+' * signed},.{decimals}f"
+    return f"{write_number(count / size, form)} {unit}"
+
+
+def write_memory(count: float | None) -> str:
+    """Bytes of memory: `1.29 GiB` or `741 MiB`."""
+    if count is None:
+        return NOTHING
+    return f"{count / GIB:,.2f} GiB" if round(count / MIB) >= 1024 else f"{count / MIB:.0f} MiB"
+
+
+def write_duration(seconds: float) -> str:
+    """Seconds in words of one unit: `45 s`, `12 min`, `2.5 h`."""
+    if round(seconds) < MOST_SECONDS:
+        return f"{max(1, seconds):.0f} s"
+    if seconds < MOST_MINUTES:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def write_share(value: float | None, form: str = ".1%") -> str:
+    """A share in percent."""
+    return write_number(value, form)
+
+
+def write_points(difference: float | None) -> str:
+    """A difference of two shares, in percentage points."""
+    return NOTHING if difference is None else f"{write_number(100 * difference, '+.1f')} points"
+
+
+def join_words(words: Sequence[object], last: str = "and") -> str:
+    """`a, b and c`; nothing of none."""
+    texts = [str(word) for word in words]
+    return (
+        f" {last} ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else "".join(texts)
+    )
+
+
+def write_ranges(numbers: Sequence[int]) -> str:
+    """`0–4, 6` for 0, 1, 2, 3, 4 and 6."""
+    runs: list[list[int]] = []
+    for each in sorted(numbers):
+        if runs and each == runs[-1][-1] + 1:
+            runs[-1].append(each)
+        else:
+            runs.append([each])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
