@@ -234,6 +234,28 @@ def test_the_emitted_script_passes_its_arguments_on(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["llama-quantize", "quantize.sh"]
 
 
+def test_yaml_reads_as_people_write_it() -> None:
+    recipe = make_recipe("m", LLAMA, 1, 4, changed={"0.qkv": 16})
+    text = emit("llm-compressor", recipe, SCHEMES)
+    assert "# group_0: 4 bits, asymmetric, groups of 128\ndefault_stage:\n" in text
+    assert (
+        r"""
+        group_0:
+          targets:
+            - re:^model\.layers\.(0)\.self_attn\.o_proj$
+"""
+        in text
+    )
+    lines = emit("modelopt", recipe, SCHEMES).splitlines()
+    assert lines[-8] == "  - {quantizer_name: '*', enable: false}"
+    assert lines[-1] == (
+        "  - {quantizer_name: model.layers.0.mlp.down_proj.weight_quantizer, "
+        "cfg: {num_bits: 4, block_sizes: {-1: 128, type: static}}}"
+    )
+    # What is there twice is written twice.
+    assert "&" not in text + "".join(lines)
+
+
 @pytest.mark.parametrize("family", ["llama", "phi3", "gpt_neox", "starcoder2"])
 def test_compressed_tensors_applies_the_groups(family: str) -> None:
     kinds = [kind.name for kind in FAMILIES[family].units]
