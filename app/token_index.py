@@ -195,7 +195,7 @@ def _add_windows(
 ) -> None:
     """Add the tokens, KL, ΔNLL, changes and finds of a row group to those of their windows."""
     scored = ~np.isnan(scores.kl[model])
-    numbers, places = np.unique(window[scored], return_inverse=True)
+    numbers, owners = np.unique(window[scored], return_inverse=True)
     parts = [
         None,
         scores.kl[model][scored],
@@ -203,7 +203,7 @@ def _add_windows(
         scores.changed[model][scored],
         found[scored],
     ]
-    totals = [np.bincount(places, part) for part in parts]
+    totals = [np.bincount(owners, part) for part in parts]
     for number, *added in zip(numbers.tolist(), *totals, strict=True):
         sums[number] += added
 
@@ -226,21 +226,21 @@ def _list_worst(
     order = scores.measure(question.model, question.measure)
     if question.which == "worse":
         order = scores.kl["mixed"] - scores.kl["uniform"]
-    places = np.flatnonzero(found)
-    places = places[np.argsort(-order[places], kind="stable")[:WORST_TOKENS]]
+    indices = np.flatnonzero(found)
+    indices = indices[np.argsort(-order[indices], kind="stable")[:WORST_TOKENS]]
     delta = scores.measure(question.model, "delta_nll")
-    rows = table.select(["window", "position", "text"]).take(places).to_pylist()
+    rows = table.select(["window", "position", "text"]).take(indices).to_pylist()
     return [
         (
-            float(order[place]),
+            float(order[index]),
             {
                 **row,
-                "kl": float(scores.kl[question.model][place]),
-                "delta_nll": float(delta[place]),
-                **{f"kl_{model}": _known(scores.kl[model][place]) for model in MODELS},
+                "kl": float(scores.kl[question.model][index]),
+                "delta_nll": float(delta[index]),
+                **{f"kl_{model}": _known(scores.kl[model][index]) for model in MODELS},
             },
         )
-        for row, place in zip(rows, places, strict=True)
+        for row, index in zip(rows, indices, strict=True)
     ]
 
 

@@ -19,7 +19,7 @@ from awqscope.app.dashboard.packed import pack_file
 from awqscope.app.dashboard.pages import (
     block,
     explain,
-    model_place,
+    model_location,
     new,
     recipe,
     run,
@@ -112,7 +112,7 @@ def create_app(store: Store, access: Access) -> Dashboard:
         starting.register(app, store, jobs)
         runs.register(app, store, jobs)
         recipe.register(app, store, jobs)
-        model_place.register(app, store)
+        model_location.register(app, store)
     explain.register(app, store, jobs)
     guard(app, access)
     app.server.after_request(pack_file)

@@ -130,9 +130,9 @@ def _list_titles(store: Store, page: Page, read_only: bool) -> list[str]:
 
 def shell(read_only: bool) -> Any:
     """What surrounds every page."""
-    places = [("Runs", link("runs")), ("Compare", link("compare"))]
+    ways = [("Runs", link("runs")), ("Compare", link("compare"))]
     if not read_only:
-        places.append(("New run", link("new")))
+        ways.append(("New run", link("new")))
     return dmc.MantineProvider(
         [
             dcc.Location(id="url", refresh="callback-nav"),
@@ -151,7 +151,7 @@ def shell(read_only: bool) -> Any:
                         className="brand",
                     ),
                     html.Nav(
-                        [dcc.Link(text, href=href) for text, href in places],
+                        [dcc.Link(text, href=href) for text, href in ways],
                         **{"aria-label": "Pages"},
                     ),
                     dmc.ColorSchemeToggle(

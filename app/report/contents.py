@@ -106,11 +106,11 @@ def _judge(run: RunDirectory, policy: Policy) -> GateVerdict | str:
 def _read_passages(store: Store, name: str) -> list[Passage]:
     index = store.token_index(name)
     found = []
-    for place in choose_passages(index.tokens if index else []):
-        rows = store.window(name, place["window"])
-        first = max(0, place["position"] - BEFORE)
-        here = rows[first : place["position"] + AFTER + 1]
-        found.append(Passage(here, place["position"] - first))
+    for token in choose_passages(index.tokens if index else []):
+        rows = store.window(name, token["window"])
+        first = max(0, token["position"] - BEFORE)
+        here = rows[first : token["position"] + AFTER + 1]
+        found.append(Passage(here, token["position"] - first))
     return found
 
 

@@ -25,7 +25,7 @@ class ShownPassage:
     """A spoiled token in its text: before, itself, after; then its numbers, what each model
     expected (token, share, whether it is what came), and which block is to blame, if known."""
 
-    place: str
+    where: str
     token: str
     before: Sequence[ShownToken]
     worst: ShownToken
@@ -55,7 +55,7 @@ def _show_passage(passage: Passage, largest: float, uniform: str) -> ShownPassag
     }
     mixed = "" if row["kl_mixed"] is None else f" (mixed {write_number(row['kl_mixed'], '.4f')})"
     return ShownPassage(
-        place=f"Window {row['window']}, token {row['position']}",
+        where=f"Window {row['window']}, token {row['position']}",
         token=show_token(row["text"]),
         before=tokens[: passage.at],
         worst=tokens[passage.at],

@@ -161,11 +161,11 @@ def kl_lines(pieces: Sequence[Entry]) -> Group:
     mean = sum(piece["kl_uniform"] for piece in after) / len(after)
     worst = sorted(after, key=lambda piece: -piece["kl_uniform"])[:WORST]
     start = len(pieces) - len(after)
-    places = {id(piece): at - start for at, piece in enumerate(pieces)}
+    positions = {id(piece): at - start for at, piece in enumerate(pieces)}
     note = Text(f"             mean of the continuation {mean:.4f}; largest ", style="dim")
     note.append(
         ", ".join(
-            f"{piece['kl_uniform']:.3f} at {quote(piece['text'])} (after {places[id(piece)]})"
+            f"{piece['kl_uniform']:.3f} at {quote(piece['text'])} (after {positions[id(piece)]})"
             for piece in worst
         )
     )

@@ -26,7 +26,7 @@ def write_runs(runs: Sequence[RunSummary], root: Path) -> list[str]:
     """A line a run, and below them how to go on with those that stopped. Nothing is cut: lines may
     be wider than a terminal, and are for `grep` too."""
     rows = [COLUMNS, *(_list_cells(run) for run in runs)]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(COLUMNS))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     lines = []
     for row in rows:
         cells = [

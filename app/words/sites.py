@@ -14,8 +14,8 @@ def order_kinds(record: AnyRecord, kinds: Sequence[str]) -> list[str]:
     """The kinds of units in the order of the model's family, the block's output after them; kinds
     that the record does not know come last, as they came."""
     known = [*record.source.units, OUTPUT]
-    place = {kind: number for number, kind in enumerate(known)}
-    return sorted(dict.fromkeys(kinds), key=lambda kind: place.get(kind, len(place)))
+    order = {kind: number for number, kind in enumerate(known)}
+    return sorted(dict.fromkeys(kinds), key=lambda kind: order.get(kind, len(order)))
 
 
 def name_site(site: str) -> str:

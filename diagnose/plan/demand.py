@@ -21,7 +21,7 @@ FORWARD, BACKWARD = (8, 4), (20, 10)
 SAMPLED = 2 * CLIP_TOKENS - 1
 # Vocabulary-wide float32 rows a position that scoring holds.
 LOGIT_COPIES = 8
-# The share of the tokens that an AWQ candidate is tried on before it drops out, on average.
+# The share of the tokens that an AWQ scaling is tried on before it drops out, on average.
 RACED_SHARE = 0.3
 # Bit widths that a run searches and estimates at: its own, and the one that units may be promoted
 # to.
@@ -177,7 +177,7 @@ def count_entrance(shape: Shape, texts: Flow) -> int:
 
 def demand_search(shape: Shape, texts: Flow) -> Demand:
     """What the search for scales and clips asks: one forward of each window, and of the tokens that
-    candidates are raced on two at each width and ratio; lone linears by their Gram matrix, clips by
+    scalings are raced on two at each width and ratio; lone linears by their Gram matrix, clips by
     those of each group."""
     windows, length = texts.calib
     raced = RATIOS * RACED_SHARE

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from awqscope.mixedprec.awq.choices import BlockSearch, ScaleChoice
 from awqscope.mixedprec.awq.clipping import best_clip, group_grams, sample_for_clipping
 from awqscope.mixedprec.awq.joint import judge_jointly
-from awqscope.mixedprec.awq.losses import candidate_scales, lone_losses, second_moment
+from awqscope.mixedprec.awq.losses import list_scalings, lone_losses, second_moment
 from awqscope.mixedprec.families.family import ScaleGroup
 from awqscope.mixedprec.ranking import least_at
 from awqscope.mixedprec.scheme import Scheme
@@ -121,14 +121,14 @@ class FastQuantizer(MendedQuantizer):
         fp16_output: Tensor,
         kwargs: Mapping[str, Any] = {},
     ) -> Tensor:
-        candidates = candidate_scales(
+        scalings = list_scalings(
             x_mean.float().view(-1), w_mean.float() if self.duo_scaling else None
         )
         if module2inspect is linears2scale[0]:
             moment = second_moment(x.reshape(-1, x.shape[-1]).float())
             weight = linears2scale[0].weight.data.float()
-            losses = lone_losses(weight, moment, candidates, self.scheme)
-            return candidates[least_at(losses)]
+            losses = lone_losses(weight, moment, scalings, self.scheme)
+            return scalings[least_at(losses)]
         # Windows have no padding and share one mask: its first row serves batches of any size.
         shared = {
             name: value[:1] if isinstance(value, Tensor) and len(value) == len(x) else value
@@ -139,11 +139,11 @@ class FastQuantizer(MendedQuantizer):
             x,
             fp16_output,
             lambda batch: self._module_forward(batch, module2inspect, shared),
-            candidates,
+            scalings,
             self.scheme,
             mixes_tokens=bool(kwargs),
         )
-        return candidates[best]
+        return scalings[best]
 
     @torch.no_grad()
     def _compute_best_clip(

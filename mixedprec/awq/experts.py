@@ -16,7 +16,7 @@ from awqscope.mixedprec.awq.choices import BlockSearch, ScaleChoice
 from awqscope.mixedprec.awq.clipping import choose_clip, sample_for_clipping
 from awqscope.mixedprec.awq.losses import (
     RATIOS,
-    candidate_scales,
+    list_scalings,
     lone_losses,
     second_moment,
     weight_means,
@@ -38,10 +38,10 @@ def _choose_scales(
     """The scales of a lone linear, from its inputs [T, K]."""
     scheme = search.scheme_of(group.linears[0])
     weight = get_linear(block, group.linears[0]).weight.data
-    candidates = candidate_scales(inputs.abs().mean(0), weight_means([weight], scheme))
-    losses = lone_losses(weight, second_moment(inputs), candidates, scheme)
+    scalings = list_scalings(inputs.abs().mean(0), weight_means([weight], scheme))
+    losses = lone_losses(weight, second_moment(inputs), scalings, scheme)
     best = least_at(losses)
-    return ScaleChoice(group, best / RATIOS, candidates[best].clone())
+    return ScaleChoice(group, best / RATIOS, scalings[best].clone())
 
 
 def search_experts(

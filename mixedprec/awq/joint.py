@@ -1,6 +1,6 @@
 """The scales of linears that are judged together, through attention or the MLP, by a race.
 
-Their loss needs the module's output, for each candidate on every token. The candidates race over
+Their loss needs the module's output, for each scaling on every token. The scalings race over
 growing parts of the tokens instead, and those that cannot win any more drop out (`survivors`). The
 winner is the one that autoawq finds by judging all of them on everything.
 """
@@ -27,14 +27,14 @@ KEPT_ELEMENTS = 2**24
 
 
 def survivors(heavy: Tensor, losses: Tensor, seen: float, errors: float) -> list[int]:
-    """The candidates that may still win a race, as positions in `heavy` and `losses`.
+    """The scalings that may still win a race, as positions in `heavy` and `losses`.
 
-    heavy: [candidates], the loss of each on rows that are seen in any case. losses: [candidates,
+    heavy: [scalings], the loss of each on rows that are seen in any case. losses: [scalings,
     parts], on parts drawn at random of all others; seen: the share of those they are. The totals
-    are estimated as heavy + Σ losses / seen. With r the ratio of a candidate's to the leader's, the
+    are estimated as heavy + Σ losses / seen. With r the ratio of a scaling's to the leader's, the
     residuals l − r·l_leader of m parts give the standard error of r, √(m·(1 − seen))·sd / seen /
-    total (sampling without replacement: none in the end). A candidate stays while r is within
-    `errors` standard errors of 1. Fewer than RACE_FEWEST parts drop only candidates without a
+    total (sampling without replacement: none in the end). A scaling stays while r is within
+    `errors` standard errors of 1. Fewer than RACE_FEWEST parts drop only scalings without a
     finite loss.
     """
     totals = heavy + losses.sum(1) / seen
@@ -56,13 +56,13 @@ def judge_jointly(
     inputs: Stream | Tensor,
     reference: Stream | Tensor,
     run: Callable[[Tensor], Tensor],
-    candidates: Tensor,
+    scalings: Tensor,
     scheme: Scheme,
     *,
     mixes_tokens: bool,
     batches: int = 1,
 ) -> int:
-    """Index of the candidate whose quantized `linears` change the output of a module least.
+    """Index of the scaling whose quantized `linears` change the output of a module least.
 
     inputs: [n, length, K]. run: the forward, on a batch of such inputs, of the module that holds
     `linears`. reference: its output on all of them, [n, length, d]. Equal losses go to the lower
@@ -74,7 +74,7 @@ def judge_jointly(
     if not mixes_tokens:
         tokens = inputs.shape[0] * inputs.shape[1]
         inputs, reference = inputs.reshape(tokens, 1), reference.reshape(tokens, 1)
-    size, device = batches * batch_size(inputs.shape[1]), candidates.device
+    size, device = batches * batch_size(inputs.shape[1]), scalings.device
     # A few tokens can hold most of a loss (massive activations): no sample may leave them out.
     norms = [
         torch.linalg.vector_norm(reference.read(part).flatten(1), dim=1)
@@ -85,16 +85,16 @@ def judge_jointly(
     rows = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(0))]
     originals = [linear.weight.data for linear in linears]
 
-    is_small = len(candidates) * sum(weight.numel() for weight in originals) <= KEPT_ELEMENTS
+    is_small = len(scalings) * sum(weight.numel() for weight in originals) <= KEPT_ELEMENTS
     trials: dict[int, list[Tensor]] = {}
 
-    def losses_of(candidate: int, some: Tensor) -> Tensor:
-        trial = trials.get(candidate) or [
-            scaled_round_trip(weight.float(), candidates[candidate], scheme).to(weight.dtype)
+    def losses_of(scaling: int, some: Tensor) -> Tensor:
+        trial = trials.get(scaling) or [
+            scaled_round_trip(weight.float(), scalings[scaling], scheme).to(weight.dtype)
             for weight in originals
         ]
         if is_small:
-            trials[candidate] = trial
+            trials[scaling] = trial
         for linear, weight in zip(linears, trial, strict=True):
             linear.weight.data = weight
         parts = [torch.zeros(0, device=device)]
@@ -106,7 +106,7 @@ def judge_jointly(
             parts += [part.sum(1) for part in by_token.split(SEGMENT, dim=1)]
         return torch.cat(parts).double().cpu()
 
-    alive = list(range(len(candidates)))
+    alive = list(range(len(scalings)))
     seen, end = 0, max(1, int(len(rows) * RACE_START[mixes_tokens]))
     try:
         heavy = torch.stack([losses_of(index, heaviest).sum() for index in alive])

@@ -3,7 +3,7 @@
 The choices of the AWQ search are those of autoawq 0.2.9 (Lin et al., 2023, "AWQ: Activation-aware
 Weight Quantization"): 20 scale ratios a scale group, 10 clipping levels a weight group, the same
 losses. Only the way there differs. Here: the loss of a lone linear, Σ over tokens of |x·ΔWᵀ|², is
-tr(ΔW·G·ΔWᵀ) with the Gram matrix G = XᵀX: one matrix for all candidates, tokens read once. Linears
+tr(ΔW·G·ΔWᵀ) with the Gram matrix G = XᵀX: one matrix for all scalings, tokens read once. Linears
 that are judged together are in `joint.py`, clipping is in `clipping.py`.
 """
 
@@ -36,9 +36,9 @@ def weight_means(weights: Sequence[Tensor], scheme: Scheme) -> Tensor:
     return relative.mean(0)
 
 
-def candidate_scales(x_mean: Tensor, w_mean: Tensor | None) -> Tensor:
-    """The 20 candidate scale vectors [20, K] from mean |x| [K] and, for duo scaling, `w_mean`."""
-    candidates = []
+def list_scalings(x_mean: Tensor, w_mean: Tensor | None) -> Tensor:
+    """The 20 scalings, scale vectors [20, K] from mean |x| [K] and, for duo scaling, `w_mean`."""
+    scalings = []
     for step in range(RATIOS):
         ratio = step / RATIOS
         scales = x_mean.pow(ratio)
@@ -47,8 +47,8 @@ def candidate_scales(x_mean: Tensor, w_mean: Tensor | None) -> Tensor:
         scales = scales.clamp(min=1e-4)
         scales = scales / (scales.max() * scales.min()).sqrt()
         scales[torch.isinf(scales) | torch.isnan(scales)] = 1
-        candidates.append(scales)
-    return torch.stack(candidates)
+        scalings.append(scales)
+    return torch.stack(scalings)
 
 
 def scaled_round_trip(weight: Tensor, scales: Tensor, scheme: Scheme) -> Tensor:
@@ -81,10 +81,10 @@ def second_moment(inputs: Tensor) -> SecondMoment:
 
 
 def lone_losses(
-    weight: Tensor, moment: SecondMoment, candidates: Tensor, scheme: Scheme
+    weight: Tensor, moment: SecondMoment, scalings: Tensor, scheme: Scheme
 ) -> list[float]:
-    """Σ over tokens and outputs of the squared error of a lone linear under each candidate."""
+    """Σ over tokens and outputs of the squared error of a lone linear under each scaling."""
     return [
         moment.squared_error(scaled_round_trip(weight, scales, scheme).sub_(weight))
-        for scales in candidates
+        for scales in scalings
     ]

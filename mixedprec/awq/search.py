@@ -26,7 +26,7 @@ from awqscope.mixedprec.awq.choices import (
 from awqscope.mixedprec.awq.clipping import choose_clip
 from awqscope.mixedprec.awq.experts import search_experts
 from awqscope.mixedprec.awq.joint import judge_jointly
-from awqscope.mixedprec.awq.losses import RATIOS, candidate_scales, lone_losses, weight_means
+from awqscope.mixedprec.awq.losses import RATIOS, list_scalings, lone_losses, weight_means
 from awqscope.mixedprec.awq.realise import scale_block
 from awqscope.mixedprec.awq.scale_groups import find_scale_groups
 from awqscope.mixedprec.awq.sites import Outputs, Site
@@ -129,9 +129,9 @@ def _search_scheme(
         linears = [get_linear(block, name) for name in group.linears]
         weights = [linear.weight.data for linear in linears]
         own = search.scheme_of(group.linears[0])
-        candidates = candidate_scales(site.mean_size(), weight_means(weights, own))
+        scalings = list_scalings(site.mean_size(), weight_means(weights, own))
         if group.inspect is None:
-            losses = lone_losses(weights[0], site.second_moment(), candidates, own)
+            losses = lone_losses(weights[0], site.second_moment(), scalings, own)
             best = least_at(losses)
         else:
             best = judge_jointly(
@@ -139,12 +139,12 @@ def _search_scheme(
                 site.inputs(),
                 references[group],
                 _runner(block, group, kwargs),
-                candidates,
+                scalings,
                 own,
                 mixes_tokens=group.mixes_tokens,
                 batches=MIXTURE_BATCHES if group.compensated else 1,
             )
-        choices.append(ScaleChoice(group, best / RATIOS, candidates[best].clone()))
+        choices.append(ScaleChoice(group, best / RATIOS, scalings[best].clone()))
     search = replace(search, scales=tuple(choices))
     for kind in family.units:
         for name in kind.linears:

@@ -218,8 +218,10 @@ def test_a_model_that_moved_is_asked_for_in_place(page: "sync_api.Page", runs: P
     page.goto("/run/demo/recipe?bits=0.down:8")
     sync_api.expect(page.locator("#recipe-make")).to_be_disabled()
     path = page.get_by_label("Directory of the model")
-    press_at_once(page, path, "/nowhere", "#place-use")
-    sync_api.expect(page.locator("#place-said")).to_contain_text("there is no directory /nowhere")
+    press_at_once(page, path, "/nowhere", "#location-use")
+    sync_api.expect(page.locator("#location-said")).to_contain_text(
+        "there is no directory /nowhere"
+    )
     path.fill(str(DEMO))
     path.press("Enter")
     sync_api.expect(page.locator("#recipe-make")).to_be_enabled()

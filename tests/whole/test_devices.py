@@ -14,7 +14,7 @@ from awqscope.mixedprec.awq.arithmetic import fake_quantize, quantize
 from awqscope.mixedprec.awq.choices import BlockSearch, ScaleChoice
 from awqscope.mixedprec.awq.clipping import best_clip, group_grams
 from awqscope.mixedprec.awq.losses import (
-    candidate_scales,
+    list_scalings,
     scaled_round_trip,
     second_moment,
     weight_means,
@@ -58,7 +58,7 @@ def test_devices_cannot_be_mixed() -> None:
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_search_stays_on_its_device(scheme: Scheme) -> None:
     weight, inputs = torch.randn(256, 128, device=DEVICE), torch.randn(300, 128, device=DEVICE)
-    candidates = candidate_scales(inputs.abs().mean(0), weight_means([weight, weight], scheme))
+    candidates = list_scalings(inputs.abs().mean(0), weight_means([weight, weight], scheme))
     moment = second_moment(inputs)
     found = [
         fake_quantize(weight, scheme),

@@ -20,13 +20,13 @@ from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.atomic import write_json
 from awqscope.mixedprec.files.untrusted import read_json
 
-PLACES = ".models.json"
+LOCATIONS = ".models.json"
 # The size of a file that takes about a second to hash.
 MOST_HASHED = 512 * 2**20
 
 
 @dataclass(frozen=True)
-class ModelPlace:
+class ModelLocation:
     """Where a run's model is. state: `here`, where the run left it or in the hub's cache; `moved`,
     at `path`; `hub`, if its name is an id on the hub; `missing`. named: as the run calls it; looked
     in: the directory where that was looked for, if it is a relative path."""
@@ -49,20 +49,20 @@ def begun_in(run: RunSummary) -> str | None:
     return directory if directory and os.path.isdir(directory) else None
 
 
-def find_model(store: Store, name: str) -> ModelPlace:
+def find_model(store: Store, name: str) -> ModelLocation:
     """Where the model of a run is. UnknownRunError if there is no such run."""
     run = store.summary(name)
     named = "" if run.record is None else run.record.model
     base = begun_in(run) or os.getcwd()
     if (Path(base) / named / "config.json").is_file():
-        return ModelPlace("here", named)
-    said = None if run.record is None else _read_places(store).get(_key(run.record))
+        return ModelLocation("here", named)
+    said = None if run.record is None else _read_locations(store).get(_key(run.record))
     if isinstance(said, str) and (Path(said) / "config.json").is_file():
-        return ModelPlace("moved", named, said)
+        return ModelLocation("moved", named, said)
     looked_in = "" if os.path.isabs(named) else base
     if HUB_ID.fullmatch(named):
-        return ModelPlace("here" if _is_cached(named) else "hub", named, looked_in=looked_in)
-    return ModelPlace("missing", named, looked_in=looked_in)
+        return ModelLocation("here" if _is_cached(named) else "hub", named, looked_in=looked_in)
+    return ModelLocation("missing", named, looked_in=looked_in)
 
 
 def remember_model(store: Store, name: str, said: object) -> None:
@@ -77,12 +77,12 @@ def remember_model(store: Store, name: str, said: object) -> None:
         raise InputError(run.error, run.remedy)
     record = run.record
     _check_same(path, record.source.hashes)
-    places = _read_places(store) | {_key(record): str(path)}
+    locations = _read_locations(store) | {_key(record): str(path)}
     try:
-        write_json(store.root / PLACES, places)
+        write_json(store.root / LOCATIONS, locations)
     except OSError as error:
         raise InputError(
-            f"{store.root / PLACES} cannot be written ({error.strerror})", "look at the disk"
+            f"{store.root / LOCATIONS} cannot be written ({error.strerror})", "look at the disk"
         ) from error
 
 
@@ -119,9 +119,9 @@ def _key(record: AnyRecord) -> str:
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
-def _read_places(store: Store) -> dict[str, Any]:
+def _read_locations(store: Store) -> dict[str, Any]:
     try:
-        found = read_json(store.root / PLACES)
+        found = read_json(store.root / LOCATIONS)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -210,8 +210,8 @@ def weights_card(rows: Sequence[Row]) -> Any:
             "linear": row["linear"],
             "error": write_number(row["relative_error"], ".2%"),
             "groups": ", ".join(
-                f"row {place} group {group} ({error:.1%})"
-                for place, group, error in list(
+                f"row {number} group {group} ({error:.1%})"
+                for number, group, error in list(
                     zip(row["worst_rows"], row["worst_groups"], row["worst_errors"], strict=True)
                 )[:3]
             ),

@@ -16,11 +16,11 @@ from awqscope.app.dashboard.jobs.explanations import (
     list_explaining,
     start_explaining,
 )
-from awqscope.app.dashboard.jobs.moved import ModelPlace, find_model
+from awqscope.app.dashboard.jobs.moved import ModelLocation, find_model
 from awqscope.app.dashboard.jobs.processes import find_reason
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.pages.failed import AGAIN, clicked_part, failed_buttons
-from awqscope.app.dashboard.pages.model_place import can_open, place_panel
+from awqscope.app.dashboard.pages.model_location import can_open, location_panel
 from awqscope.app.dashboard.pages.run import run_heading
 from awqscope.app.dashboard.pages.tokens import shade, show_line_ends
 from awqscope.app.dashboard.parts import (
@@ -58,11 +58,11 @@ QUOTED = 70
 Entry = Mapping[str, Any]
 
 
-def question_card(run: str, place: ModelPlace) -> Any:
+def question_card(run: str, location: ModelLocation) -> Any:
     """Where a prompt is typed; it stays there until another is."""
     return card(
         "Explain a prompt",
-        place_panel(place),
+        location_panel(location),
         asking_form(
             "explain",
             html.Div(
@@ -96,7 +96,7 @@ def question_card(run: str, place: ModelPlace) -> Any:
             html.Div(
                 [
                     asking_button(
-                        "Explain", "explain-start", size="sm", disabled=not can_open(place)
+                        "Explain", "explain-start", size="sm", disabled=not can_open(location)
                     ),
                     html.P(id="explain-said", className="said", role="status"),
                 ],
@@ -185,10 +185,10 @@ def text_card(label: str, entry: Entry, name: str) -> Any:
     spans = [
         html.Span(
             show_line_ends(text),
-            className=f"t {shade(value, largest)}" + (" parting" * (place == parting)),
+            className=f"t {shade(value, largest)}" + (" parting" * (position == parting)),
             **({} if value is None else {"title": f"KL {value:.4f}"}),
         )
-        for place, (text, value) in enumerate(zip(texts, values, strict=True))
+        for position, (text, value) in enumerate(zip(texts, values, strict=True))
     ]
     start = entry["prompt_tokens"]
     summary = (
@@ -264,17 +264,17 @@ def positions_card(entry: Entry) -> Any:
     worst = max(known, key=lambda piece: piece["kl_uniform"])
     rows = [
         {
-            "place": str(place),
+            "position": str(position),
             "text": html.Code(show_piece(piece["text"])),
             "part": piece["part"],
             "uniform": write_number(piece["kl_uniform"], ".4f"),
             "mixed": write_number(piece["kl_mixed"], ".4f"),
             "repaired": write_number(piece["kl_repaired"], ".4f"),
         }
-        for place, piece in enumerate(pieces)
+        for position, piece in enumerate(pieces)
     ]
     columns = {
-        "place": "Place",
+        "position": "Position",
         "text": "Token",
         "part": "Part",
         "uniform": "KL, uniform",

@@ -28,7 +28,7 @@ from awqscope.diagnose.runs.spec import AnySpec
 from awqscope.mixedprec.errors import InputError
 
 TICK = 1000
-PLACES = (("run", "A model to quantize"), ("compare", "A checkpoint made elsewhere"))
+TABS = (("run", "A model to quantize"), ("compare", "A checkpoint made elsewhere"))
 ABOUT = {
     "run": "Measures what AWQ costs every block of a model, repairs what stands out, and proves "
     "the checkpoint. ",
@@ -49,10 +49,10 @@ def form(request: Request, like: str = "", note: str = "") -> list[Any]:
         heading("New run", over=go_to("Runs", link("runs"))),
         html.Nav(
             [
-                Link(text, link("new", kind=each), "place", is_here=each == name)
-                for each, text in PLACES
+                Link(text, link("new", kind=each), "tab", is_here=each == name)
+                for each, text in TABS
             ],
-            className="places",
+            className="tabs",
             **{"aria-label": "What to start"},
         ),
         html.P(

@@ -12,7 +12,7 @@ from awqscope.app.dashboard.jobs.moved import find_model
 from awqscope.app.dashboard.jobs.processes import find_reason
 from awqscope.app.dashboard.jobs.runs import Jobs, Requantization
 from awqscope.app.dashboard.pages.failed import AGAIN, clicked_part, failed_buttons
-from awqscope.app.dashboard.pages.model_place import can_open, place_panel
+from awqscope.app.dashboard.pages.model_location import can_open, location_panel
 from awqscope.app.dashboard.pages.recipe_points import (
     cut_frontier,
     frontier_points,
@@ -288,15 +288,15 @@ def editor(
         ),
         dmc.Button("Download recipe", id="recipe-download", variant="default", size="sm"),
     ]
-    place = None
+    location = None
     if jobs is not None and record.find_skipped("requantize") is None:
-        place = find_model(store, run.name)
+        location = find_model(store, run.name)
         actions.append(
             dmc.Button(
                 "Requantize and measure",
                 id="recipe-make",
                 size="sm",
-                disabled=not can_open(place),
+                disabled=not can_open(location),
             )
         )
     asked = [part for part in page.option("bits").split(",") if part]
@@ -312,7 +312,7 @@ def editor(
             card(
                 "Widths by hand",
                 unit_grid(recipe, widths, allowed),
-                place_panel(place) if place is not None else None,
+                location_panel(location) if location is not None else None,
                 html.Div(actions, className="actions under"),
                 html.Div(results(made), id="recipe-result", **{"aria-live": "polite"}),
                 dcc.Interval(id="recipe-tick", interval=TICK, disabled=not is_making(made)),

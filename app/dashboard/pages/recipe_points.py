@@ -28,7 +28,7 @@ def frontier_points(store: Store, name: str) -> list[dict[str, Any]]:
     points = [
         {
             "name": f"best at {point.bits_per_weight:.2f} bits",
-            **_place(point),
+            **_locate(point),
             "kind": "frontier",
         }
         for point in outline
@@ -39,7 +39,7 @@ def frontier_points(store: Store, name: str) -> list[dict[str, Any]]:
         return points
     room = scores.unit_bytes(own.bits)
     for rival, bits in list_baselines(scores, room, store.squared_errors(name)).items():
-        points.append({"name": rival, **_place(scores.predict(bits)), "kind": "rival"})
+        points.append({"name": rival, **_locate(scores.predict(bits)), "kind": "rival"})
     return points
 
 
@@ -78,7 +78,7 @@ def best_at_size(scores: Scores, mine: Mapping[str, int]) -> dict[str, int]:
     return solve(scores, max_bytes=size).bits | {unit: mine[unit] for unit in kept}
 
 
-def _place(predicted: Prediction) -> dict[str, Any]:
+def _locate(predicted: Prediction) -> dict[str, Any]:
     return {"bytes": predicted.bytes, "kl": predicted.kl}
 
 

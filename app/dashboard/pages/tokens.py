@@ -195,7 +195,7 @@ def window_card(
     )
 
 
-def choose_place(
+def choose_token(
     store: Store, run: RunSummary, page: Page, index: TokenIndex, question: TokenQuestion
 ) -> tuple[int, int, Any]:
     """The window and the token to show, and what is said where an address asks for another: the
@@ -233,7 +233,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     question = read_question(page, every.has_mixed)
     index = store.token_index(run.name, question)
     assert index is not None
-    window, chosen, said = choose_place(store, run, page, index, question)
+    window, chosen, said = choose_token(store, run, page, index, question)
     row = store.window(run.name, window)[chosen]
     return [
         run_heading(run, "tokens", "Tokens"),

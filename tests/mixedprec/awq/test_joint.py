@@ -1,11 +1,11 @@
-"""The race of linears that are judged together ends where judging every candidate on everything
+"""The race of linears that are judged together ends where judging every scaling on everything
 does."""
 
 import pytest
 import torch
 
 from awqscope.mixedprec.awq.joint import judge_jointly, survivors
-from awqscope.mixedprec.awq.losses import candidate_scales, scaled_round_trip
+from awqscope.mixedprec.awq.losses import list_scalings, scaled_round_trip
 from awqscope.mixedprec.scheme import Scheme
 
 
@@ -24,21 +24,21 @@ def test_a_race_ends_where_judging_everyone_does(seed: int, mixes_tokens: bool) 
         hidden = torch.nn.functional.silu(first(batch))
         return second(hidden.cumsum(1) if mixes_tokens else hidden)
 
-    candidates = candidate_scales(inputs.abs().mean((0, 1)), torch.rand(64) + 0.1)
+    scalings = list_scalings(inputs.abs().mean((0, 1)), torch.rand(64) + 0.1)
     with torch.no_grad():
         reference = run(inputs)
         original, losses = first.weight.data, []
-        for scales in candidates:
+        for scales in scalings:
             first.weight.data = scaled_round_trip(original, scales, scheme)
             losses.append((run(inputs) - reference).square().mean().item())
         first.weight.data = original
         shown = 0
         best = judge_jointly(
-            [first], inputs, reference, run, candidates, scheme, mixes_tokens=mixes_tokens
+            [first], inputs, reference, run, scalings, scheme, mixes_tokens=mixes_tokens
         )
     assert best == losses.index(min(losses))
     assert torch.equal(first.weight.data, original)
-    assert shown < 0.8 * len(candidates) * 24 * 128
+    assert shown < 0.8 * len(scalings) * 24 * 128
 
 
 def test_survivors_are_those_within_the_noise() -> None:
@@ -62,17 +62,17 @@ def test_a_race_sees_the_few_tokens_that_hold_the_loss() -> None:
     inputs = torch.randn(1, 4096, 64)
     inputs[0, 1234, 0] = 3000.0
     linear = torch.nn.Linear(64, 64, bias=False)
-    candidates = torch.ones(20, 64)
-    candidates[:, 0] = torch.linspace(1, 20, 20)
+    scalings = torch.ones(20, 64)
+    scalings[:, 0] = torch.linspace(1, 20, 20)
     with torch.no_grad():
         reference = linear(inputs)
         scheme, original, losses = Scheme(4, 32, False), linear.weight.data, []
-        for scales in candidates:
+        for scales in scalings:
             linear.weight.data = scaled_round_trip(original, scales, scheme)
             losses.append((linear(inputs) - reference).square().sum(-1).flatten())
         linear.weight.data = original
         best = judge_jointly(
-            [linear], inputs, reference, linear, candidates, scheme, mixes_tokens=False
+            [linear], inputs, reference, linear, scalings, scheme, mixes_tokens=False
         )
     with_it = torch.stack(losses).sum(1)
     without = with_it - torch.stack(losses)[:, 1234]

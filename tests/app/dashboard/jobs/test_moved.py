@@ -15,7 +15,7 @@ from awqscope.app.dashboard.jobs.explanations import (
     list_explaining,
     start_explaining,
 )
-from awqscope.app.dashboard.jobs.moved import PLACES, find_model, remember_model
+from awqscope.app.dashboard.jobs.moved import LOCATIONS, find_model, remember_model
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.server import create_app
 from awqscope.app.store import Store
@@ -80,8 +80,8 @@ def test_another_model_is_refused(store: Store, tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=why):
             remember_model(store, "run", said)
-    assert not (store.root / PLACES).exists()
-    (store.root / PLACES).write_text("[torn")
+    assert not (store.root / LOCATIONS).exists()
+    (store.root / LOCATIONS).write_text("[torn")
     assert find_model(store, "run").state == "missing"
 
 
@@ -147,11 +147,13 @@ def test_pages_ask_before_the_click(store: Store, page: str, button: str) -> Non
 
     def say(path: str) -> Any:
         asked = {"values": {"path": path}, "path": f"/run/run/{page}", "search": "?x=1"}
-        return call(client, app, "place-said", {"place-asked.data": asked}).json
+        return call(client, app, "location-said", {"location-asked.data": asked}).json
 
-    assert "there is no directory /nowhere" in say("/nowhere")["response"]["place-said"]["children"]
+    assert (
+        "there is no directory /nowhere" in say("/nowhere")["response"]["location-said"]["children"]
+    )
     again = say(str(DEMO))
-    assert again["response"]["place-said"]["children"] == ""
+    assert again["response"]["location-said"]["children"] == ""
     shown = again["sideUpdate"]["address"]["data"]
     assert (shown["path"], shown["search"]) == (f"/run/run/{page}", "?x=1"), "the page, once more"
     pressed, _, text = look()

@@ -6,46 +6,48 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, html, no_update, set_props
 
 from awqscope.app.dashboard.asking import Asked, asking_button, asking_form
-from awqscope.app.dashboard.jobs.moved import ModelPlace, remember_model
+from awqscope.app.dashboard.jobs.moved import ModelLocation, remember_model
 from awqscope.app.dashboard.parts import notice
 from awqscope.app.dashboard.urls import read_address
 from awqscope.app.store import Store, UnknownRunError
 from awqscope.mixedprec.errors import InputError
 
 
-def can_open(place: ModelPlace) -> bool:
+def can_open(location: ModelLocation) -> bool:
     """Whether a command may find the model: what only the hub may have it will ask there for."""
-    return place.state != "missing"
+    return location.state != "missing"
 
 
-def place_panel(place: ModelPlace) -> Any:
+def location_panel(location: ModelLocation) -> Any:
     """Where the model is, if not where the run left it; and a field for its path where it is not
     found."""
-    if place.state == "here":
+    if location.state == "here":
         return None
-    if place.state == "moved":
-        said = html.P(["The model is in ", html.Code(place.path), "."], className="hint")
-        again = html.Details([html.Summary("It is elsewhere"), place_form(place.path)])
+    if location.state == "moved":
+        said = html.P(["The model is in ", html.Code(location.path), "."], className="hint")
+        again = html.Details([html.Summary("It is elsewhere"), location_form(location.path)])
         return html.Div([said, again])
-    where = f" (from {place.looked_in})" if place.looked_in else ""
+    where = f" (from {location.looked_in})" if location.looked_in else ""
     rest = (
         " If that is an id on the hub, it will be downloaded."
-        if place.state == "hub"
+        if location.state == "hub"
         else " Nothing can be measured without it."
     )
     return notice(
-        "The model is not here any more" if place.state == "missing" else "Is the model here?",
-        html.P(["The run has it as ", html.Code(place.named), f"{where}; it is not there.{rest}"]),
-        place_form(""),
+        "The model is not here any more" if location.state == "missing" else "Is the model here?",
+        html.P(
+            ["The run has it as ", html.Code(location.named), f"{where}; it is not there.{rest}"]
+        ),
+        location_form(""),
     )
 
 
-def place_form(path: str) -> Any:
+def location_form(path: str) -> Any:
     """Asks for the model's directory."""
     return asking_form(
-        "place",
+        "location",
         dmc.TextInput(
-            id="place-path",
+            id="location-path",
             name="path",
             value=path,
             label="Directory of the model",
@@ -56,12 +58,12 @@ def place_form(path: str) -> Any:
         ),
         html.Div(
             [
-                asking_button("Use it", "place-use", size="sm", variant="default"),
-                html.P(id="place-said", className="said", role="alert"),
+                asking_button("Use it", "location-use", size="sm", variant="default"),
+                html.P(id="location-said", className="said", role="alert"),
             ],
             className="actions",
         ),
-        look="place",
+        look="location",
     )
 
 
@@ -69,9 +71,9 @@ def register(app: Dash, store: Store) -> None:
     """Connect the field."""
 
     @app.callback(
-        Output("place-said", "children"),
-        Input("place-asked", "data"),
-        running=[(Output("place-use", "loading"), True, False)],
+        Output("location-said", "children"),
+        Input("location-asked", "data"),
+        running=[(Output("location-use", "loading"), True, False)],
         prevent_initial_call=True,
     )
     def use(asked: Asked | None) -> Any:
