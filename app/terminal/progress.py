@@ -28,7 +28,7 @@ LABELS = {
     "search": "AWQ search",
     "sweep": "sweep of blocks",
     "estimate": "unit estimates",
-    "refine": "exact units",
+    "exact": "exact units",
     "recipe": "recipe",
     "requantize": "checkpoint",
     "proof": "proof from disk",

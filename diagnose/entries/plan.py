@@ -10,7 +10,7 @@ from awqscope.diagnose.entries.part import Part
 class StagePlan(Part):
     """How a stage is to be carried out; an estimate that errs to the safe side."""
 
-    stage: str = Field(description="Its name. `refine` is planned as if one block were flagged.")
+    stage: str = Field(description="Its name. `exact` is planned as if one block were flagged.")
     windows: int = Field(description="Windows of text that it takes.")
     chunk_windows: int = Field(description="Windows that are worked on at a time.")
     chunks: int = Field(description="How many times that is.")

@@ -155,16 +155,14 @@ def count_proof(shape: Shape, length: int) -> int:
     return max(one, scoring) + count_activations(shape, length, FORWARD)
 
 
-def list_demands(
-    shape: Shape, texts: Flow, sweep_streams: int, refine_streams: int
-) -> list[Demand]:
-    """What each stage asks, in the order of the stages. sweep_streams, refine_streams: streams that
+def list_demands(shape: Shape, texts: Flow, sweep_streams: int, exact_streams: int) -> list[Demand]:
+    """What each stage asks, in the order of the stages. sweep_streams, exact_streams: streams that
     the sweep and the exact measurement of units keep at once."""
     return [
         demand_search(shape, texts),
         demand_sweep("sweep", shape, texts, sweep_streams),
         demand_estimate(shape, texts),
-        demand_sweep("refine", shape, texts, refine_streams),
+        demand_sweep("exact", shape, texts, exact_streams),
         demand_requantize(shape, texts),
         demand_proof(shape, texts),
     ]

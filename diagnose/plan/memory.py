@@ -27,7 +27,7 @@ from awqscope.mixedprec.models.streams import FLOAT_BYTES, batch_size
 
 MIB = 2**20
 # Stages whose tasks several processes share.
-SHARED = (SEARCH, "sweep", "estimate", "refine")
+SHARED = (SEARCH, "sweep", "estimate", "exact")
 PLANNED = (*SHARED, "requantize", PROOF)
 # What the allocator, lazily imported modules and a stage's bookkeeping add.
 SLACK_BYTES = 48 * MIB
@@ -188,19 +188,19 @@ def plan_run(
     machine: Machine,
     *,
     sweep_streams: int,
-    refine_streams: int,
+    exact_streams: int,
     chunks: Mapping[str, int] = {},
     most_windows: int | None = None,
     stages: Collection[str] = PLANNED,
 ) -> MemoryPlan:
-    """The plan of a run. sweep_streams, refine_streams: of these stages. chunks: windows a chunk by
+    """The plan of a run. sweep_streams, exact_streams: of these stages. chunks: windows a chunk by
     stage, where an earlier start decided. most_windows: the most that are wanted. stages: those
     that there are.
 
     InputError, with the amount needed, where the budget is too small."""
     planned = tuple(
         plan_stage(demand, shape, machine, chunks.get(demand.stage), most_windows)
-        for demand in list_demands(shape, texts, sweep_streams, refine_streams)
+        for demand in list_demands(shape, texts, sweep_streams, exact_streams)
         if demand.stage in stages
     )
     minimum = max(max(_least(stage, machine), stage.device_bytes) for stage in planned)

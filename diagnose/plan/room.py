@@ -153,7 +153,7 @@ def plan_work(
         machine,
         sweep_streams=len({(b.block, b.prefix, b.widths, b.suffix) for b in sweep}) + 2,
         # As if one block was flagged: its units at both widths, and every set of them promoted.
-        refine_streams=verified + 2 * kinds + 2**kinds + 2,
+        exact_streams=verified + 2 * kinds + 2**kinds + 2,
         chunks=chunks,
         most_windows=most_windows,
         stages=stages,

@@ -35,7 +35,7 @@ from awqscope.mixedprec.files.locks import is_locked, take_lock
 from awqscope.mixedprec.files.sealed import load_sealed, save_sealed
 from awqscope.mixedprec.files.untrusted import read_json
 
-STAGES = ("search", "sweep", "estimate", "refine", "recipe", "requantize", "proof")
+STAGES = ("search", "sweep", "estimate", "exact", "recipe", "requantize", "proof")
 # Options that change how a run is carried out, not what it finds.
 NOT_BINDING = ("max_memory", "chunk_windows")
 # What values that no run holds may raise.

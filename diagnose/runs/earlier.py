@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 # 1: until November 2026. A comparison's candidate is in the uniform model's place; the plan of the
-#    sweep is `plan`; runs have no `kind`.
+#    sweep is `plan`, the stage `exact` is `refine`; runs have no `kind`.
 # 2: a comparison's candidate is called what it is; `sweep`; every record has a `kind`.
 SCHEMA: Final = 2
 # Entries of a headline by model.
@@ -27,6 +27,9 @@ def _from_1(record: dict[str, Any]) -> dict[str, Any]:
     found = {"kind": "run", **record}
     if "plan" in found:
         found["sweep"] = found.pop("plan")
+    for entry in ("stages", "chunks"):
+        if isinstance(found.get(entry), dict):
+            found[entry] = {_rename_stage(name): value for name, value in found[entry].items()}
     if isinstance(found.get("memory_plan"), dict):
         found["memory_plan"] = _complete_plan(found["memory_plan"])
     if found["kind"] == "compare" and isinstance(found.get("headline"), dict):
@@ -35,6 +38,10 @@ def _from_1(record: dict[str, Any]) -> dict[str, Any]:
             for entry, value in found["headline"].items()
         }
     return found
+
+
+def _rename_stage(name: Any) -> Any:
+    return "exact" if name == "refine" else name
 
 
 def _name_candidate(numbers: Any) -> Any:
@@ -51,7 +58,14 @@ def _complete_plan(plan: dict[str, Any]) -> dict[str, Any]:
     stages = plan.get("stages")
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         return plan
-    stages = [{"least_bytes": stage.get("fixed_bytes"), **stage} for stage in stages]
+    stages = [
+        {
+            "least_bytes": stage.get("fixed_bytes"),
+            **stage,
+            "stage": _rename_stage(stage.get("stage")),
+        }
+        for stage in stages
+    ]
     seconds = [stage.get("seconds") for stage in stages]
     whole = sum(each for each in seconds if isinstance(each, int | float))
     return {"sharing": 0, "seconds": whole, **plan, "stages": stages}

@@ -4,7 +4,7 @@
     sweep       isolated, cumulative, restored                          blocks, tokens
                 what flows, and what is rounded                         activations, weights
     estimate    every unit at both widths                               units
-    refine      exact units; promotions inside flagged blocks           units, promotions
+    exact       exact units; promotions inside flagged blocks           units, promotions
     recipe      the flagged recipe                                      recipe.json
     requantize  the mixed checkpoint                                    checkpoint/
     proof       the checkpoint measured from disk in a fresh process    proof.json, tokens
@@ -42,7 +42,7 @@ from awqscope.diagnose.runs.directory import STAGES, OnProgress, ProgressLog, Ru
 from awqscope.diagnose.runs.record import AnyRecord
 from awqscope.diagnose.runs.spec import AnySpec, RunSpec
 from awqscope.diagnose.stages.estimate import estimate_stage
-from awqscope.diagnose.stages.refine import refine_stage
+from awqscope.diagnose.stages.exact import exact_stage
 from awqscope.diagnose.stages.repair import proof_stage, recipe_stage, requantize_stage
 from awqscope.diagnose.stages.resume import repeat_damaged
 from awqscope.diagnose.stages.search import search_stage
@@ -56,7 +56,7 @@ MEASURING = {
     "search": search_stage,
     "sweep": sweep_stage,
     "estimate": estimate_stage,
-    "refine": refine_stage,
+    "exact": exact_stage,
 }
 REPAIRING = {
     "recipe": recipe_stage,

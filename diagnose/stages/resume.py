@@ -14,7 +14,7 @@ from awqscope.mixedprec.recipes.recipe import load_recipe
 TABLES: Mapping[str, tuple[str, ...]] = {
     "sweep": ("blocks", "tokens", "activations", "ranges", "weights"),
     "estimate": ("units", "linears"),
-    "refine": ("units", "promotions"),
+    "exact": ("units", "promotions"),
     "proof": ("tokens",),
 }
 ARRAYS: Mapping[str, tuple[str, ...]] = {
@@ -23,7 +23,7 @@ ARRAYS: Mapping[str, tuple[str, ...]] = {
 # Stages that change what an earlier one wrote.
 REPEATED_WITH: Mapping[str, tuple[str, ...]] = {
     "sweep": ("proof",),
-    "estimate": ("refine",),
+    "estimate": ("exact",),
     "requantize": ("proof",),
 }
 

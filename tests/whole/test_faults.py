@@ -26,7 +26,7 @@ TALLY: Counter[str] = Counter()
 # Where something may happen: at the start, inside and at the end of every stage.
 EVENTS = (
     *(("search", 1), ("search", 2), ("sweep", 1), ("sweep", 5), ("estimate", 1), ("estimate", 7)),
-    *(("refine", 1), ("refine", 4), ("recipe", 1), ("requantize", 1), ("requantize", 2)),
+    *(("exact", 1), ("exact", 4), ("recipe", 1), ("requantize", 1), ("requantize", 2)),
     *(("proof", 1), ("proof", 2)),
 )
 HOWS = ("truncate", "flip", "flip end", "empty", "remove", "directory", "noise")
@@ -35,7 +35,7 @@ UNFINISHED = (
     *("run.json", "progress.jsonl", "awq/block-0000.w4.safetensors", "blocks.parquet"),
     *("units.parquet", "linears.parquet", "promotions.parquet", "tokens.parquet"),
     *("activations.parquet", "activations.safetensors", "weights.parquet", "recipe.json"),
-    *("work/sweep.safetensors", "work/sweep-0000.safetensors", "work/refine-0000.safetensors"),
+    *("work/sweep.safetensors", "work/sweep-0000.safetensors", "work/exact-0000.safetensors"),
     *(".lock", "awq", "work"),
 )
 CHECKPOINT = ("checkpoint/model.safetensors", "checkpoint/config.json", "checkpoint")
@@ -116,12 +116,12 @@ def _shortages() -> Iterator[Case]:
     yield Case("no memory for the proof", "limit memory", ("", 0), options, (2,), says, "proof")
     for at in EVENTS[::2]:
         name = f"read-only from {at[0]} {at[1]}"
-        quick = at == ("refine", 1)
+        quick = at == ("exact", 1)
         yield Case(name, "take rights", at, {"folder": "OUT"}, (2,), "cannot be", quick=quick)
 
 
 def _files_that_change() -> Iterator[Case]:
-    places = (("search", 1), ("sweep", 2), ("estimate", 2), ("refine", 2), ("requantize", 1))
+    places = (("search", 1), ("sweep", 2), ("estimate", 2), ("exact", 2), ("requantize", 1))
     for turn, at in enumerate(places):
         for how in _some(HOWS, turn):
             name = f"weights: {how} at {at[0]} {at[1]}"
@@ -211,7 +211,7 @@ def runs(
     command = ["run", model, *texts, "--out", folder / "run"]
     kill = {"do": "signal", "event": 1, "with": {"number": int(signal.SIGKILL)}}
     found = {}
-    for stage in ("sweep", "estimate", "refine", "recipe", "requantize", "proof"):
+    for stage in ("sweep", "estimate", "exact", "recipe", "requantize", "proof"):
         ended = server.run(command, {**kill, "stage": stage})
         assert ended.code == -signal.SIGKILL, ended.err
         found[stage] = Path(shutil.copytree(folder / "run", folder / stage))

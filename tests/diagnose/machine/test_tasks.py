@@ -123,7 +123,7 @@ def test_a_task_that_is_killed_costs_itself_alone(
     assert set(begun.values()) == {1}
     assert {f"the search of block {n}" for n in range(4)} < begun.keys()
     assert {f"chunk {n} of estimate 0" for n in range(3)} < begun.keys()
-    for stage in ("search", "sweep", "estimate", "refine"):
+    for stage in ("search", "sweep", "estimate", "exact"):
         done = [event[1] for event in events if event[0] == stage]
         assert done == sorted(done)
         assert events[[e[0] for e in events].index(stage)][1] > 0

@@ -51,7 +51,7 @@ LARGE = Shape(
 )
 TEXTS = Flow((128, 512), (128, 2048), 20_000)
 RATES = Rates(1e12, 1e9, 2e9)
-STREAMS = {"sweep_streams": 242, "refine_streams": 40}
+STREAMS = {"sweep_streams": 242, "exact_streams": 40}
 
 
 def machine(budget: int, **changes: object) -> Machine:
@@ -99,7 +99,7 @@ def test_what_a_plan_promises(
         return
     assert plan.minimum <= plan.budget
     for stage in plan.stages:
-        shared = stage.stage in ("search", "sweep", "estimate", "refine")
+        shared = stage.stage in ("search", "sweep", "estimate", "exact")
         processes = max(1, sharing) if shared else 1
         waiting = here.held if shared and sharing else 0
         if stage.stage == "search" and sharing:
@@ -115,7 +115,7 @@ def test_what_a_plan_promises(
 
 def test_more_memory_never_asks_more_of_the_disk() -> None:
     plans = [plan_run(LARGE, TEXTS, machine(size * GIB), **STREAMS) for size in (40, 80, 400)]
-    for name in ("search", "sweep", "estimate", "refine"):
+    for name in ("search", "sweep", "estimate", "exact"):
         spilled = [plan.stage(name).spilled_bytes * plan.stage(name).chunks for plan in plans]
         assert spilled == sorted(spilled, reverse=True), name
         # Files may stand in for passes; without any, more memory takes no more of them.
@@ -190,7 +190,7 @@ def test_the_chunks_that_run_are_those_planned(
     texts = replace(TEXTS, valid=(windows, length))
     here = machine(400 * GIB, workers=workers, sharing=workers if workers > 1 else 0)
     plan = plan_run(LARGE, texts, here, most_windows=wanted, **STREAMS)
-    for name in ("sweep", "estimate", "refine"):
+    for name in ("sweep", "estimate", "exact"):
         stage = plan.stage(name)
         size = choose_size(windows, length, stage.chunk_windows, workers)
         assert len(list_slices(windows, size)) == stage.chunks

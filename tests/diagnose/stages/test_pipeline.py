@@ -266,7 +266,7 @@ def test_every_stage_boundary_resumes(spec: RunSpec, whole: RunDirectory, tmp_pa
     class StopError(Exception):
         pass
 
-    for stage in ("search", "sweep", "estimate", "refine", "recipe", "requantize", "proof"):
+    for stage in ("search", "sweep", "estimate", "exact", "recipe", "requantize", "proof"):
 
         def stop(name: str, done: int, total: int, stage: str = stage) -> None:
             if name == stage:

@@ -1,4 +1,4 @@
-"""The stage `refine`: units measured exactly, and promotions inside flagged blocks."""
+"""The stage `exact`: units measured exactly, and promotions inside flagged blocks."""
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ def kl_by_window(scores: dict[str, TokenScores]) -> dict[str, Tensor]:
     return {f"kl.{name}": found.kl.double().mean(1) for name, found in scores.items()}
 
 
-def refine_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
+def exact_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
     """Measure units exactly: those of flagged blocks, and enough others to check the estimator."""
     model, run = inputs.model, at.run
     kept = frozenset(spec.keep_fp16)
@@ -54,7 +54,7 @@ def refine_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
     }
     branches = [unit_branch(model, units[name], bits) for name, bits in measured]
     sweep = build_sweep(spec, model, run, (*branches, *promotions))
-    chunks = swept_chunks("refine", inputs, at, sweep, kl_by_window)
+    chunks = swept_chunks("exact", inputs, at, sweep, kl_by_window)
     by_window = {name: torch.cat([c[name] for c in chunks]).numpy() for name in chunks[0]}
     resampler = Resampler(len(inputs.windows), spec.seed)
     index = {(row["unit"], row["bits"]): row for row in rows}
