@@ -187,10 +187,10 @@ class Spec(Options):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_json` gave. InputError for what another version stored."""
-        other, remedy = "the run was made by another version", "use the version that made it"
-        if not isinstance(data, Mapping):
-            raise InputError(f"{other} (its options are not an object)", remedy)
         try:
             return cls.model_validate(dict(data), strict=True)
-        except OptionsError as error:
-            raise InputError(f"{other} ({error.what})", remedy) from error
+        except (OptionsError, TypeError, ValueError) as error:
+            why = error.what if isinstance(error, OptionsError) else error
+            raise InputError(
+                f"the run was made by another version ({why})", "use the version that made it"
+            ) from error

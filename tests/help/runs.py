@@ -10,12 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from awqscope.diagnose.runs.earlier import SCHEMA
 from awqscope.diagnose.runs.record import AnyRecord, Record, read_record
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.runs.tables import TOKENS, UNITS
 from tests.help.root import ROOT
 
 SAMPLE = ROOT / "reports" / "sample"
+# Entries of the headline that uniform, mixed and a candidate have.
+PAIRED = ("ppl", "delta_ppl", "kl", "kl_interval", "kl_p99", "kl_p999", "top1_agreement")
 
 
 def read_sample() -> dict[str, Any]:
@@ -39,8 +42,8 @@ def make_record(spec: RunSpec, **changes: Any) -> Record:
     """The record of a run that has just begun, of the sample's model; changes: to its top level."""
     begun = {"state": "running", "stages": {}, "headline": {}, "chunks": {}, "error": None}
     asked = {"model": spec.model, "spec": spec.to_json()}
-    entries = {**read_sample(), **begun, **asked, **changes}
-    for later in ("plan", "estimator"):
+    entries = {**parse_run(read_sample()).to_json(), **begun, **asked, **changes}
+    for later in ("sweep", "estimator"):
         entries.pop(later)
     return parse_run(entries)
 
@@ -65,20 +68,24 @@ def write_comparison(root: Path, name: str = "candidate") -> Path:
     """The sample's mixed model as `awqscope compare` would have it, measured in uniform's place."""
     path = root / name
     shutil.copytree(SAMPLE, path, ignore=shutil.ignore_patterns("awq", "recipe*", "p*"))
-    record = read_sample()
-    headline = record["headline"]
-    for entry in ("ppl", "delta_ppl", "kl", "kl_interval", "kl_p999", "top1_agreement", "bytes"):
-        headline[entry]["uniform"] = headline[entry]["mixed"]
-        headline[entry]["mixed"] = None
-    headline |= {"recovered": None, "recovered_interval": None, "proved": None}
+    record = parse_run(read_sample()).to_json()
+    headline = {key: record["headline"][key] for key in ("flagged", "additivity")}
+    for entry in (*PAIRED, "bytes"):
+        numbers = record["headline"][entry]
+        headline[entry] = {"candidate": numbers["mixed"]}
+        if "reference" in numbers:
+            headline[entry]["reference"] = numbers["reference"]
     spec = {key: record["spec"][key] for key in ("valid", "windows", "seq_len", "top_k", "seed")}
     spec |= {"reference": record["model"], "candidate": "us/mixed", "delta_ppl": None}
     change_record(
         path,
+        schema=SCHEMA,
         kind="compare",
         headline=headline,
+        sweep=record["sweep"],
         spec=spec,
         calibration=None,
+        plan=None,
         estimator=None,
         candidate={
             "path": "us/mixed",

@@ -40,8 +40,9 @@ from awqscope.mixedprec.words import write_number
 Row = Mapping[str, Any]
 
 
-def describe_token(row: Row) -> str:
-    """A token's numbers in a line, for the hover, with what each model would have said."""
+def describe_token(row: Row, quantized: str) -> str:
+    """A token's numbers in a line, for the hover, with what each model would have said. quantized:
+    what the quantized model is called."""
     if row["kl_uniform"] is None:
         return "context only"
     kl, nll = (
@@ -52,7 +53,7 @@ def describe_token(row: Row) -> str:
         kl += f", mixed {row['kl_mixed']:.4f}"
         nll += f", mixed {row['nll_mixed']:.3f}"
     said = f"{kl}; NLL {nll}"
-    for key, name in (("top_reference", "16-bit"), ("top_uniform", "uniform")):
+    for key, name in (("top_reference", "16-bit"), ("top_uniform", quantized)):
         if row.get(key):
             tops = "  ".join(
                 f"{show_token(top['text'])} {top['probability']:.0%}" for top in row[key]
@@ -62,10 +63,14 @@ def describe_token(row: Row) -> str:
 
 
 def text_view(
-    rows: Sequence[Row], question: TokenQuestion, chosen: int | None, found: Collection[int]
+    rows: Sequence[Row],
+    question: TokenQuestion,
+    chosen: int | None,
+    found: Collection[int],
+    quantized: str,
 ) -> Text:
     """A window's text, coloured by what quantization does to each token. found: positions to
-    mark."""
+    mark. quantized: what the quantized model is called."""
     values = [token_value(row, question.measure, question.model) for row in rows]
     largest = max((abs(value) for value in values if value is not None), default=0.0)
     tokens = [
@@ -75,7 +80,7 @@ def text_view(
             f"t {shade(value, largest)}"
             + " here" * (row["position"] == chosen)
             + " found" * (row["position"] in found),
-            describe_token(row),
+            describe_token(row, quantized),
         )
         for row, value in zip(rows, values, strict=True)
     ]
@@ -185,7 +190,7 @@ def window_card(
     text = name_texts(run.record).of(window)
     return card(
         f"Window {window}",
-        text_view(rows, question, chosen, found),
+        text_view(rows, question, chosen, found, label_models(run.record)[UNIFORM]),
         summary=[
             f"{len(rows)} tokens of ",
             html.Code(text),

@@ -258,7 +258,7 @@ def make_odd(path: Path) -> None:
     [
         (damage_record, "cannot be read"),
         (make_newer, "run of schema 99"),
-        (make_odd, "has no usable 'ppl'"),
+        (make_odd, "has no usable 'headline.ppl'"),
     ],
 )
 def test_damaged_runs_say_so_and_spoil_no_list(

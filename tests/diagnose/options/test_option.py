@@ -49,9 +49,12 @@ def test_a_record_of_another_version_is_refused(change: dict[str, Any], said: st
     assert refused.value.remedy == "use the version that made it"
 
 
-def test_a_record_without_a_model_is_refused() -> None:
+@pytest.mark.parametrize(
+    "stored", [{key: SAMPLE[key] for key in SAMPLE if key != "model"}, {}, [], [1], "spec", 3, None]
+)
+def test_what_is_no_spec_is_refused(stored: Any) -> None:
     with pytest.raises(InputError, match="another version"):
-        RunSpec.from_json({key: value for key, value in SAMPLE.items() if key != "model"})
+        RunSpec.from_json(stored)
 
 
 def test_all_that_is_wrong_is_found_at_once() -> None:

@@ -18,7 +18,12 @@ from tests.help.root import ROOT
 from tests.help.runs import make_record, parse_record, parse_run, read_sample
 
 SAMPLE = read_sample()
-FIRST = {
+# A run as versions of schema 1 wrote it, whatever the sample is of.
+FIRST_RUN = {key: value for key, value in SAMPLE.items() if key not in ("kind", "sweep")} | {
+    "schema": 1,
+    "plan": {"streams": 24, "chunk_windows": 630, "control_kl": 0.0},
+}
+FIRST_PLAN = {
     "budget": 100,
     "held": 10,
     "minimum": 50,
@@ -35,7 +40,8 @@ FIRST = {
 
 def first_comparison(**changes: Any) -> dict[str, Any]:
     """A comparison as versions of schema 1 wrote it: the candidate in uniform's place."""
-    kept = {key: value for key, value in SAMPLE.items() if key not in ("calibration", "estimator")}
+    runs_alone = ("calibration", "estimator")
+    kept = {key: value for key, value in FIRST_RUN.items() if key not in runs_alone}
     headline = {key: dict(SAMPLE["headline"][key]) for key in ("ppl", "kl", "bytes", "delta_ppl")}
     for entry in ("kl_interval", "kl_p99", "kl_p999", "top1_agreement"):
         headline[entry] = dict(SAMPLE["headline"][entry])
@@ -62,28 +68,28 @@ def first_comparison(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_the_committed_sample_opens_and_loses_nothing() -> None:
-    """It is of schema 1, and of a version that did not know all of today's options."""
-    assert SAMPLE["schema"] == 1
-    record = parse_run(SAMPLE)
+def test_the_committed_sample_opens() -> None:
+    record = RunDirectory(ROOT / "reports" / "sample").read_searched()
     assert record.measured.kl.mixed == SAMPLE["headline"]["kl"]["mixed"]
-    stored = record.to_json()
+    assert record.spec.to_json() == {**record.spec.to_json(), **SAMPLE["spec"]}
+
+
+def test_a_run_of_schema_1_loses_nothing() -> None:
+    """Of a version that did not know all of today's options."""
+    stored = parse_run(FIRST_RUN).to_json()
     assert (stored["schema"], stored["kind"]) == (SCHEMA, "run")
-    assert stored["sweep"] == SAMPLE["plan"]
-    assert stored["spec"] == {**stored["spec"], **SAMPLE["spec"]}
-    same = SAMPLE.keys() - {"schema", "plan", "spec"}
+    assert stored["sweep"] == FIRST_RUN["plan"]
+    assert stored["spec"] == {**stored["spec"], **FIRST_RUN["spec"]}
+    same = FIRST_RUN.keys() - {"schema", "plan", "spec"}
     # The stage that measures units exactly had the name of an option of `awqscope recipe`.
-    renamed = json.loads(json.dumps(SAMPLE).replace('"refine"', '"exact"'))
+    renamed = json.loads(json.dumps(FIRST_RUN).replace('"refine"', '"exact"'))
     assert {entry: stored[entry] for entry in same} == {entry: renamed[entry] for entry in same}
     assert stored.keys() - same == {"schema", "kind", "spec", "sweep"}
 
 
 def test_what_is_stored_is_read_again_as_it_was() -> None:
-    for entries in (
-        SAMPLE,
-        first_comparison(),
-        make_record(RunSpec(model="m", calib="c", valid="v")).to_json(),
-    ):
+    begun = make_record(RunSpec(model="m", calib="c", valid="v"))
+    for entries in (FIRST_RUN, first_comparison(), begun.to_json()):
         record = parse_record(entries)
         again = parse_record(json.loads(json.dumps(record.to_json())))
         assert again == record and again.to_json() == record.to_json()
@@ -113,7 +119,7 @@ def test_a_comparison_of_schema_1_that_was_just_begun() -> None:
 
 def test_plans_of_the_first_versions_are_completed() -> None:
     """They did not plan for several on a machine, nor for the smallest budget, nor time in all."""
-    plan = parse_record({**SAMPLE, "memory_plan": FIRST}).memory_plan
+    plan = parse_record({**FIRST_RUN, "memory_plan": FIRST_PLAN}).memory_plan
     assert plan is not None
     assert (plan.sharing, plan.seconds) == (0, 2.5)
     assert plan.stage("sweep").least_bytes == plan.stage("sweep").fixed_bytes == 30
