@@ -143,6 +143,11 @@ def recipe(
         raise InputError("--widths is for a budget", "give --target-bits or another with it")
     run = RunDirectory(path)
     record = run.read_searched()
+    spec, family = record.spec, record.source.architecture
+    if emit:
+        from awqscope.mixedprec.recipes.emitters import check_family
+
+        check_family(emit, family, spec.schemes.values())
     scores = read_scores(path, split_fused=split_fused)
     allowed = None if widths is None else _parse_widths(widths)
     if allowed is not None:
@@ -186,7 +191,7 @@ def recipe(
     if emit:
         from awqscope.mixedprec.recipes.emitters import emit as write_dialect
 
-        text = write_dialect(emit, chosen, record.spec.schemes)
+        text = write_dialect(emit, chosen, spec.schemes, family)
     text = text.rstrip("\n") + "\n"
     if out not in (None, STDOUT):
         write_output(out, text)

@@ -17,6 +17,7 @@ from awqscope.diagnose.gate.criteria import SECTIONS
 from awqscope.diagnose.gate.policy import DEFAULT_PATH
 from awqscope.mixedprec.families.table import FAMILIES
 from awqscope.mixedprec.recipes.emitters import EMITTERS
+from awqscope.mixedprec.recipes.emitters.coverage import GAPS, RELEASES
 from tests.help.root import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -233,6 +234,15 @@ def test_every_family_is_in_the_guide() -> None:
 
 def test_every_tool_that_is_written_for_is_in_the_guide() -> None:
     assert set(read_rows(guide("other-tools.md"), "| target ")) == set(EMITTERS)
+
+
+def test_every_family_that_a_tool_does_not_take_is_in_the_guide() -> None:
+    rows = read_rows(guide("other-tools.md"), "| not taken by ")
+    listed = {target: sorted(families.split(", ")) for target, (families, *_) in rows.items()}
+    assert listed == {target: sorted(families) for target, families in GAPS.items()}
+    assert {target: release for target, (_, release) in rows.items()} == {
+        target: " ".join(RELEASES[target]) for target in GAPS
+    }
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -1,7 +1,8 @@
 """Emitted recipes given to the tools they are written for, on tiny models: what each tool makes of
-every linear is the recipe's width. `make test-targets` installs the tools; each test is skipped
-where its tool is missing."""
+every linear is the recipe's width, and what `coverage` says that a tool does not take it fails on.
+`make test-targets` installs the tools; each test is skipped where its tool is missing."""
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -19,14 +20,15 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from awqscope.mixedprec.families.table import FAMILIES
-from awqscope.mixedprec.recipes.emitters import emit
+from awqscope.mixedprec.recipes.emitters import EMITTERS, emit
+from awqscope.mixedprec.recipes.emitters.coverage import GAPS, RELEASES, SHARED_INPUTS
 from awqscope.mixedprec.recipes.recipe import Recipe, make_recipe
 from awqscope.mixedprec.scheme import Scheme
 from tests.help.tiny import TEXT, tiny_config
 
 pytestmark = pytest.mark.targets
 
-SHAPES = ("llama", "phi3", "gpt_neox", "starcoder2")
+PLAIN = [name for name, family in FAMILIES.items() if family.experts is None]
 SCHEMES = {4: Scheme(4, 32, False), 8: Scheme(8, 64, True)}
 SYMMETRIC = {3: Scheme(3, 128, True), 4: Scheme(4, 32, True), 8: Scheme(8, 64, True)}
 
@@ -36,6 +38,16 @@ def mixed(family: str, blocks: int = 2, **changed: int) -> Recipe:
     kinds = [kind.name for kind in FAMILIES[family].units]
     units = {f"1.{kinds[0]}": 8, f"0.{kinds[-1]}": 16, f"{blocks - 1}.{kinds[1]}": 8}
     return make_recipe("m", FAMILIES[family], blocks, 4, changed={**units, **changed})
+
+
+def taken(target: str) -> list[str]:
+    """The families that `target` takes."""
+    return [family for family in PLAIN if family not in GAPS.get(target, {})]
+
+
+def force(target: str, recipe: Recipe) -> str:
+    """The text that is refused for the recipe's family: written as if it were a llama's."""
+    return emit(target, recipe, SCHEMES, "llama")
 
 
 def tool(name: str) -> Any:
@@ -57,46 +69,70 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("last", [4, 16])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_llm_compressor(
-    family: str,
-    last: int,
-    make_model: Callable[..., Path],
-    workplace: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """oneshot runs the recipe, and its checkpoint holds the recipe's widths."""
+@pytest.mark.parametrize("target", EMITTERS)
+def test_releases_are_those_that_are_seen(target: str) -> None:
+    package, version = RELEASES[target]
+    try:
+        installed = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{package} is not installed")
+    assert installed == version
+
+
+@pytest.fixture
+def run_llm_compressor(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Path, str], Path]:
+    """oneshot with a recipe's text on a saved model, to the checkpoint it makes."""
     llmcompressor = tool("llmcompressor")
     from datasets import Dataset
+    from llmcompressor.core import reset_session
     from llmcompressor.pipelines.cache import IntermediatesCache
 
     # It pins pages for an accelerator even where there is none.
     monkeypatch.setattr(IntermediatesCache, "_pin_intermediate", staticmethod(lambda value: None))
+
+    def run(source: Path, text: str) -> Path:
+        # What failed before would go on with this recipe.
+        reset_session()
+        (workplace / "recipe.yaml").write_text(text)
+        model = AutoModelForCausalLM.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokens = tokenizer(TEXT)["input_ids"]
+        rows = [{"input_ids": tokens[at : at + 64]} for at in range(0, 256, 64)]
+        llmcompressor.oneshot(
+            model=model,
+            processor=tokenizer,
+            recipe=str(workplace / "recipe.yaml"),
+            dataset=Dataset.from_list(rows),
+            num_calibration_samples=len(rows),
+            max_seq_length=64,
+            pipeline="basic",
+        )
+        model.save_pretrained(workplace / "out", save_compressed=True)
+        return workplace / "out"
+
+    return run
+
+
+@pytest.mark.parametrize("last", [4, 16])
+@pytest.mark.parametrize("family", taken("llm-compressor"))
+def test_llm_compressor(
+    family: str,
+    last: int,
+    make_model: Callable[..., Path],
+    run_llm_compressor: Callable[[Path, str], Path],
+) -> None:
+    """oneshot runs the recipe, and its checkpoint holds the recipe's widths."""
     recipe = mixed(family, **{f"0.{FAMILIES[family].units[-1].name}": last})
-    # It searches what shares a norm, in Cohere all but o and down, at the last linear's group size.
-    schemes = {**SCHEMES, 4: Scheme(4, 64, False)} if family == "cohere" else SCHEMES
-    (workplace / "recipe.yaml").write_text(emit("llm-compressor", recipe, schemes))
-    source = make_model(family, dtype=torch.float32)
-    model = AutoModelForCausalLM.from_pretrained(source)
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    tokens = tokenizer(TEXT)["input_ids"]
-    rows = [{"input_ids": tokens[at : at + 64]} for at in range(0, 256, 64)]
-    llmcompressor.oneshot(
-        model=model,
-        processor=tokenizer,
-        recipe=str(workplace / "recipe.yaml"),
-        dataset=Dataset.from_list(rows),
-        num_calibration_samples=len(rows),
-        max_seq_length=64,
-        pipeline="basic",
-    )
-    model.save_pretrained(workplace / "out", save_compressed=True)
-    config = json.loads((workplace / "out/config.json").read_text())["quantization_config"]
+    schemes = {**SCHEMES, 4: Scheme(4, 64, False)} if family in SHARED_INPUTS else SCHEMES
+    text = emit("llm-compressor", recipe, schemes, family)
+    out = run_llm_compressor(make_model(family, dtype=torch.float32), text)
+    config = json.loads((out / "config.json").read_text())["quantization_config"]
     widths = recipe.linear_widths()
     kept = {name for name, bits in widths.items() if bits == 16}
     assert kept <= set(config["ignore"])
-    with safe_open(workplace / "out/model.safetensors", framework="pt") as file:
+    with safe_open(out / "model.safetensors", framework="pt") as file:
         stored = set(file.keys())
         for name, bits in widths.items():
             assert (f"{name}.weight" in stored) == (bits == 16), name
@@ -108,11 +144,36 @@ def test_llm_compressor(
                 assert (f"{name}.weight_zero_point" in stored) != schemes[bits].symmetric
 
 
-@pytest.mark.parametrize("family", SHAPES)
+def test_llm_compressor_has_no_awq_for_falcon(
+    make_model: Callable[..., Path], run_llm_compressor: Callable[[Path, str], Path]
+) -> None:
+    """It fails on blocks as those of 7B, and of those of 40B it silently scales no norm."""
+    assert set(GAPS["llm-compressor"]) == {"falcon"}
+    text = force("llm-compressor", mixed("falcon"))
+    with pytest.raises(ValueError, match="Found a final incomplete set"):
+        run_llm_compressor(
+            make_model("falcon", torch.float32, new_decoder_architecture=False), text
+        )
+    source = make_model("falcon", torch.float32)
+    out = run_llm_compressor(source, text)
+    norms = [
+        f"transformer.h.{block}.{norm}.weight" for block in (0, 1) for norm in ("ln_attn", "ln_mlp")
+    ]
+    for name in norms:
+        before, after = (read_tensor(path, name) for path in (source, out))
+        assert torch.equal(before, after), name
+
+
+def read_tensor(checkpoint: Path, name: str) -> torch.Tensor:
+    with safe_open(checkpoint / "model.safetensors", framework="pt") as file:
+        return file.get_tensor(name)
+
+
+@pytest.mark.parametrize("family", taken("gptqmodel"))
 def test_gptqmodel(family: str, workplace: Path) -> None:
     gptqmodel = tool("gptqmodel")
     recipe = mixed(family, blocks=12, **{"11.o": 3})
-    text = emit("gptqmodel", recipe, SYMMETRIC)
+    text = emit("gptqmodel", recipe, SYMMETRIC, family)
     config = gptqmodel.QuantizeConfig(**json.loads(text))
     # As it would be read again from the quantized model's directory.
     config.save_pretrained(str(workplace))
@@ -131,18 +192,27 @@ def test_gptqmodel(family: str, workplace: Path) -> None:
         assert config.dynamic_get("model.layers.10.self_attn.qkv_proj", "bits") == 4
 
 
-@pytest.mark.parametrize("family", ["llama", "phi3"])
-def test_autoround(family: str, make_model: Callable[..., Path], workplace: Path) -> None:
+# It leaves linears at 16 bits whose rows or columns are no multiple of 32.
+ROUND_SHAPES = {"minicpm3": {"qk_rope_head_dim": 32}}
+
+
+def run_autoround(source: Path, text: str) -> dict[str, Any]:
+    """AutoRound with a recipe's text on a saved model, to what it makes of each linear."""
     auto_round = tool("auto_round")
-    schemes = {**SCHEMES, 3: Scheme(3, 128, True)}
-    recipe = mixed(family, **{"1.o": 3})
-    arguments = json.loads(emit("autoround", recipe, schemes))
+    arguments = json.loads(text)
     arguments.pop("awqscope")
-    source = make_model(family)
     model = AutoModelForCausalLM.from_pretrained(source)
     tokenizer = AutoTokenizer.from_pretrained(source)
     rounding = auto_round.AutoRound(model, tokenizer, iters=0, disable_opt_rtn=True, **arguments)
-    _, resolved = rounding.quantize()
+    return rounding.quantize()[1]
+
+
+@pytest.mark.parametrize("family", taken("autoround"))
+def test_autoround(family: str, make_model: Callable[..., Path], workplace: Path) -> None:
+    schemes = {**SCHEMES, 3: Scheme(3, 128, True)}
+    recipe = mixed(family, **{"1.o": 3})
+    source = make_model(family, **ROUND_SHAPES.get(family, {}))
+    resolved = run_autoround(source, emit("autoround", recipe, schemes, family))
     widths = recipe.linear_widths()
     assert set(resolved) == set(widths)
     for name, bits in widths.items():
@@ -152,19 +222,32 @@ def test_autoround(family: str, make_model: Callable[..., Path], workplace: Path
             assert Scheme(found["bits"], found["group_size"], found["sym"]) == schemes[bits]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_modelopt(family: str, make_model: Callable[..., Path], workplace: Path) -> None:
-    """mtq.quantize applies the widths, and ModelOpt's export holds them."""
+@pytest.mark.parametrize("family", GAPS["autoround"])
+def test_autoround_quantizes_nothing_of(
+    family: str, make_model: Callable[..., Path], workplace: Path
+) -> None:
+    assert run_autoround(make_model(family), force("autoround", mixed(family))) == {}
+
+
+def run_modelopt(family: str, text: str, source: Path, out: Path) -> torch.nn.Module:
+    """mtq.quantize with a recipe's text on a saved model, exported to `out`."""
     mtq = tool("modelopt.torch.quantization")
     yaml = tool("yaml")
     from modelopt.torch.export import export_hf_checkpoint
 
-    # Cohere's attention and MLP share their input, so ModelOpt's export wants them alike.
-    recipe = mixed(family, **({"1.gate_up": 8} if family == "cohere" else {}))
-    config = yaml.safe_load(emit("modelopt", recipe, SCHEMES))
-    model = AutoModelForCausalLM.from_pretrained(make_model(family))
     tokens = torch.arange(64).reshape(2, 32)
-    model = mtq.quantize(model, config, lambda held: held(tokens))
+    model = AutoModelForCausalLM.from_pretrained(source)
+    model = mtq.quantize(model, yaml.safe_load(text), lambda held: held(tokens))
+    export_hf_checkpoint(model, export_dir=str(out))
+    return model
+
+
+@pytest.mark.parametrize("family", taken("modelopt"))
+def test_modelopt(family: str, make_model: Callable[..., Path], workplace: Path) -> None:
+    """mtq.quantize applies the widths, and ModelOpt's export holds them."""
+    recipe = mixed(family, **{f"1.{kind}": 8 for kind in SHARED_INPUTS.get(family, ())})
+    text = emit("modelopt", recipe, SCHEMES, family)
+    model = run_modelopt(family, text, make_model(family), workplace)
     widths = recipe.linear_widths()
     for name, module in linears(model):
         quantizer = module.weight_quantizer
@@ -172,7 +255,6 @@ def test_modelopt(family: str, make_model: Callable[..., Path], workplace: Path)
         assert (quantizer.num_bits if quantizer.is_enabled else 16) == widths.get(name, 16), name
         if widths.get(name) == 4:
             assert quantizer.block_sizes[-1] == 32
-    export_hf_checkpoint(model, export_dir=str(workplace))
     exported = json.loads((workplace / "hf_quant_config.json").read_text())["quantization"]
     assert exported["quant_algo"] == "MIXED_PRECISION"
     layers = exported["quantized_layers"]
@@ -181,14 +263,45 @@ def test_modelopt(family: str, make_model: Callable[..., Path], workplace: Path)
     assert found == {name: bits for name, bits in widths.items() if bits != 16}
 
 
-# What mlx-lm wants in config.json and hub models have, but transformers 5 no longer writes.
-HUB_NAMES = {
-    "gpt_neox": {"rotary_emb_base": 10000, "rotary_pct": 0.25},
-    "stablelm": {"rope_theta": 10000, "partial_rotary_factor": 0.25},
+MODELOPT_FAILS = {
+    "bloom": (IndexError, "list index out of range"),
+    "olmo": (AttributeError, "'OlmoLayerNorm' object has no attribute 'weight'"),
+    **dict.fromkeys(SHARED_INPUTS, (AssertionError, "different quantization formats")),
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*GAPS["modelopt"], *SHARED_INPUTS])
+def test_modelopt_does_not_take(
+    family: str, make_model: Callable[..., Path], workplace: Path
+) -> None:
+    """A family, or other widths for linears that read one input."""
+    kind, message = MODELOPT_FAILS[family]
+    text = force("modelopt", mixed(family))
+    with pytest.raises(kind, match=message):
+        run_modelopt(family, text, make_model(family), workplace)
+
+
+# What mlx-lm wants in config.json and hub models have, but transformers 5 no longer writes.
+LONGROPE = {"type": "longrope", "short_factor": [1.0] * 8, "long_factor": [1.0] * 8}
+HUB_NAMES = {
+    "exaone4": {
+        "rope_theta": 10000,
+        "head_dim": 32,
+        "rope_scaling": None,
+        "sliding_window_pattern": "LG",
+    },
+    "glm4": {"rope_theta": 10000, "partial_rotary_factor": 0.5},
+    "gpt_neox": {"rotary_emb_base": 10000, "rotary_pct": 0.25},
+    "granite": {"rope_theta": 10000},
+    "minicpm3": {"rope_scaling": {**LONGROPE, "original_max_position_embeddings": 128}},
+    "olmo3": {"rope_theta": 10000},
+    "stablelm": {"rope_theta": 10000, "partial_rotary_factor": 0.25},
+}
+# It takes the middle of these to be four times as wide as the rest, without asking config.json.
+MLX_SHAPES = {"gpt_neox": {"intermediate_size": 512}, "gptj": {"n_inner": 512}}
+
+
+@pytest.mark.parametrize("family", taken("mlx-lm"))
 def test_mlx_lm(family: str, make_model: Callable[..., Path], workplace: Path) -> None:
     """mlx_lm.convert by the text, and the converted model as mlx-lm loads it."""
     mlx_lm = tool("mlx_lm")
@@ -196,10 +309,9 @@ def test_mlx_lm(family: str, make_model: Callable[..., Path], workplace: Path) -
 
     schemes = {**SCHEMES, 3: Scheme(3, 128, True)}
     recipe = mixed(family, **{"1.o": 3})
-    layers = json.loads(emit("mlx-lm", recipe, schemes))["quantization"]
+    layers = json.loads(emit("mlx-lm", recipe, schemes, family))["quantization"]
     source = workplace / "source"
-    shape = {"intermediate_size": 512} if family == "gpt_neox" else {}
-    shutil.copytree(make_model(family, **shape), source)
+    shutil.copytree(make_model(family, **MLX_SHAPES.get(family, {})), source)
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps({**config, **HUB_NAMES.get(family, {})}))
     mlx_lm.convert(
@@ -216,29 +328,56 @@ def test_mlx_lm(family: str, make_model: Callable[..., Path], workplace: Path) -
         for path, module in model.named_modules()
         if hasattr(module, "bits")
     }
+    start = "transformer.h" if family == "gptj" else "gpt_neox.layers"
     assert found == {
-        name.replace("gpt_neox.layers", "model.h"): (bits, schemes[bits].group_size)
+        name.replace(start, "model.h"): (bits, schemes[bits].group_size)
         for name, bits in recipe.linear_widths().items()
         if bits != 16
     }
 
 
-GGUF_NAMES = {"cohere": "COMMAND_R", "gpt_neox": "GPTNEOX", "mistral": "LLAMA"}
+@pytest.mark.parametrize("family", GAPS["mlx-lm"])
+def test_mlx_lm_does_not_take(
+    family: str, make_model: Callable[..., Path], workplace: Path
+) -> None:
+    """It says so, but of OLMo, where it ends the process."""
+    mlx_lm = tool("mlx_lm")
+    failure = SystemExit if family == "olmo" else ValueError
+    message = "1" if family == "olmo" else f"Model type {family} not supported"
+    with pytest.raises(failure, match=message):
+        mlx_lm.convert(str(make_model(family)), str(workplace / "out"))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+GGUF_NAMES = {
+    "cohere": "COMMAND_R",
+    "gemma3_text": "GEMMA3",
+    "gpt_bigcode": "STARCODER",
+    "gpt_neox": "GPTNEOX",
+    "mistral": "LLAMA",
+    "olmo3": "OLMO2",
+}
+
+
+@pytest.mark.parametrize("family", taken("llama.cpp"))
 def test_gguf_names(family: str) -> None:
     """Every linear is found under the name that llama.cpp's converter gives it."""
     gguf = tool("gguf")
     architecture = gguf.MODEL_ARCH[GGUF_NAMES.get(family, family.upper())]
     names = gguf.get_tensor_name_map(architecture, 12)
     recipe = mixed(family, blocks=12)
-    text = emit("llama.cpp", recipe, SCHEMES)
+    text = emit("llama.cpp", recipe, SCHEMES, family)
     options = re.findall(r"--tensor-type '(.*)=(\w+)'", text)
     types = {4: "q4_K", 8: "q8_0", 16: "f16"}
     for linear, bits in recipe.linear_widths().items():
         tensor = names.get_name(linear) + ".weight"
         assert [kind for pattern, kind in options if re.search(pattern, tensor)] == [types[bits]]
+
+
+def test_gguf_names_no_tensors_of_opt() -> None:
+    """Those of GPT-J it names, but no converter makes them."""
+    gguf = tool("gguf")
+    assert set(GAPS["llama.cpp"]) == {"opt", "gptj"}
+    assert not hasattr(gguf.MODEL_ARCH, "OPT") and hasattr(gguf.MODEL_ARCH, "GPTJ")
 
 
 def test_llama_quantize(workplace: Path) -> None:

@@ -13,12 +13,13 @@
 
 A tool that takes a scheme (llm-compressor, GPTQModel, AutoRound) is given exactly the recipe's or
 none: what it cannot hold is refused. A tool with formats of its own (ModelOpt, MLX, llama.cpp) is
-given the widths, and its text says how the format differs. Only the units of the recipe are
-quantized; embeddings, head and norms stay as they are. Nothing here imports torch, reads a model or
-touches the disk, and the same input gives the same text.
+given the widths, and its text says how the format differs. Families that a tool does not take are
+in `coverage`, and refused. Only the units of the recipe are quantized; embeddings, head and norms
+stay as they are. Nothing here imports torch, reads a model or touches the disk, and the same input
+gives the same text.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from awqscope.mixedprec.errors import InputError
@@ -31,12 +32,22 @@ from awqscope.mixedprec.recipes.emitters import (
     mlx_lm,
     modelopt,
 )
-from awqscope.mixedprec.recipes.emitters.emitter import Emitter, describe_scheme
+from awqscope.mixedprec.recipes.emitters.coverage import (
+    RELEASES,
+    find_gap,
+    find_shared,
+    guess_family,
+)
+from awqscope.mixedprec.recipes.emitters.emitter import (
+    Emitter,
+    describe_scheme,
+    quantized_widths,
+)
 from awqscope.mixedprec.recipes.emitters.selectors import check_selectors, find_split
 from awqscope.mixedprec.recipes.recipe import Recipe
 from awqscope.mixedprec.scheme import FP16_BITS, Scheme
 
-__all__ = ["EMITTERS", "Emitter", "check_selectors", "emit"]
+__all__ = ["EMITTERS", "Emitter", "check_family", "check_selectors", "emit"]
 
 EMITTERS: dict[str, Emitter] = {
     module.EMITTER.name: module.EMITTER
@@ -44,22 +55,42 @@ EMITTERS: dict[str, Emitter] = {
 }
 
 
-def emit(target: str, recipe: Recipe, schemes: Mapping[int, Scheme]) -> str:
+def emit(
+    target: str, recipe: Recipe, schemes: Mapping[int, Scheme], family: str | None = None
+) -> str:
     """The recipe as text for `target` (a key of EMITTERS).
 
-    schemes: bits -> scheme, for every width of the recipe but 16. InputError for an unknown target,
-    a width without a scheme, a scheme that the target cannot hold, fused linears of different
-    widths where the target's servers fuse, a unit without linears, a linear named twice, a mixture
-    of experts, and names that no selector can tell apart.
+    schemes: bits -> scheme, for every width of the recipe but 16. family: the `model_type` of the
+    model; None takes it from the linears' names where only one family has such. InputError for an
+    unknown target, a family that it does not take, a width without a scheme, a scheme that the
+    target cannot hold, fused linears of different widths where the target's servers fuse, linears
+    of one input that differ where the target cannot have it, a unit without linears, a linear named
+    twice, a mixture of experts, and names that no selector can tell apart.
     """
     if target not in EMITTERS:
         raise InputError(f"unknown target {target!r}", f"choose from {', '.join(EMITTERS)}")
     emitter = EMITTERS[target]
     _check_names(recipe)
     _check_experts(recipe)
+    family = family or guess_family(recipe.linear_widths())
+    used = quantized_widths(recipe, schemes)
+    check_family(target, family, used.values())
     _check_widths(emitter, recipe, schemes)
     _check_fused(emitter, recipe)
-    return emitter.write(recipe, schemes)
+    _check_shared(emitter, recipe, used, family)
+    return emitter.write(recipe, schemes, family)
+
+
+def check_family(target: str, family: str | None, schemes: Iterable[Scheme]) -> None:
+    """Raise InputError where `target` takes no models of `family`, naming targets that do and that
+    hold the schemes."""
+    gap = find_gap(target, family)
+    if gap is not None:
+        package, version = RELEASES[target]
+        raise InputError(
+            f"{target} takes no models of type {family}: {gap} (seen with {package} {version})",
+            _suggest(_list_able(family, schemes)),
+        )
 
 
 def _check_names(recipe: Recipe) -> None:
@@ -114,3 +145,48 @@ def _check_fused(emitter: Emitter, recipe: Recipe) -> None:
             f"{shown} differ, but {', '.join(emitter.fused_by)} fuse them into one linear",
             f"give them one width, or emit for {', '.join(able)}",
         )
+
+
+def _check_shared(
+    emitter: Emitter, recipe: Recipe, used: Mapping[int, Scheme], family: str | None
+) -> None:
+    apart = _find_apart(emitter, recipe, used, family)
+    if apart:
+        units = {name: entry.unit for entry in recipe.units for name in entry.linears}
+        able = [
+            name
+            for name in _list_able(family, used.values())
+            if _find_apart(EMITTERS[name], recipe, used, family) is None
+        ]
+        raise InputError(
+            f"{units[apart[0]]} and {units[apart[1]]} read one input, and {emitter.name} needs "
+            f"such linears at one {emitter.alike}",
+            f"give them one {emitter.alike}, or {_suggest(able)}",
+        )
+
+
+def _find_apart(
+    emitter: Emitter, recipe: Recipe, used: Mapping[int, Scheme], family: str | None
+) -> tuple[str, str] | None:
+    """Two linears that read one input and are not as alike as the tool needs, or None."""
+    widths = recipe.linear_widths()
+    values: dict[str, Mapping[str, int]] = {
+        "": {},
+        "width": widths,
+        "group size": {n: used[bits].group_size for n, bits in widths.items() if bits in used},
+    }
+    return find_split(values[emitter.alike], [find_shared(family)])
+
+
+def _list_able(family: str | None, schemes: Iterable[Scheme]) -> list[str]:
+    """The targets that take the family and hold all schemes."""
+    wanted = set(schemes)
+    return [
+        name
+        for name, other in EMITTERS.items()
+        if find_gap(name, family) is None and wanted <= other.holds
+    ]
+
+
+def _suggest(able: list[str]) -> str:
+    return f"emit for {', '.join(able)}" if able else "write a checkpoint: awqscope requantize"

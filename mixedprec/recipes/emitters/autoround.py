@@ -27,7 +27,7 @@ from awqscope.mixedprec.recipes.recipe import Recipe
 from awqscope.mixedprec.scheme import FP16_BITS, Scheme
 
 
-def write(recipe: Recipe, schemes: Mapping[int, Scheme]) -> str:
+def write(recipe: Recipe, schemes: Mapping[int, Scheme], family: str | None) -> str:
     """The recipe as arguments of AutoRound."""
     widths = recipe.linear_widths()
     check_selectors([Selector(n, "exact", (n,), bits) for n, bits in widths.items()], widths)

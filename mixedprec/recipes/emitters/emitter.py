@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -17,17 +17,19 @@ class Emitter:
     """A tool that a recipe can be written for.
 
     name: as on the command line. purpose: one line for a person. suffix: of the file, with its dot.
-    write: recipe and bits -> scheme to the file's text; only `emit` calls it, after its checks.
-    holds: the schemes that the tool can be given; 16 bits can be given to every tool.
-    fused_by: servers of its checkpoints that fuse q/k/v and gate/up, empty where none does.
+    write: recipe, bits -> scheme and family (None if not known) to the file's text; only `emit`
+    calls it, after its checks. holds: the schemes that the tool can be given; 16 bits can be given
+    to every tool. fused_by: servers of its checkpoints that fuse q/k/v and gate/up, empty where
+    none does. alike: what linears that read one input must have in common, "" where nothing.
     """
 
     name: str
     purpose: str
     suffix: str
-    write: Callable[[Recipe, Mapping[int, Scheme]], str]
+    write: Callable[[Recipe, Mapping[int, Scheme], str | None], str]
     holds: frozenset[Scheme]
     fused_by: tuple[str, ...]
+    alike: Literal["", "width", "group size"] = ""
 
 
 def combine(

@@ -25,7 +25,7 @@ from awqscope.mixedprec.recipes.recipe import Recipe
 from awqscope.mixedprec.scheme import FP16_BITS, Scheme
 
 
-def write(recipe: Recipe, schemes: Mapping[int, Scheme]) -> str:
+def write(recipe: Recipe, schemes: Mapping[int, Scheme], family: str | None) -> str:
     """The recipe as arguments of GPTQModel's QuantizeConfig."""
     widths = recipe.linear_widths()
     selectors = make_patterns(widths, fused=True)

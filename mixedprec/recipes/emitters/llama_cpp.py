@@ -37,13 +37,17 @@ from awqscope.mixedprec.scheme import Scheme
 TYPES = {2: "q2_K", 3: "q3_K", 4: "q4_K", 5: "q5_K", 6: "q6_K", 8: "q8_0", 16: "f16"}
 # The whole model's type, for a command to close with: it rules no tensor that is named.
 MODEL_TYPES = {2: "Q2_K", 3: "Q3_K_S", 4: "Q4_K_S", 5: "Q5_K_S", 6: "Q6_K", 8: "Q8_0"}
-BLOCKS = ("model.layers", "gpt_neox.layers")
+BLOCKS = ("model.layers", "gpt_neox.layers", "transformer.h", "transformer.blocks")
 TENSORS = {
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
     "self_attn.qkv_proj": "attn_qkv",
     "self_attn.o_proj": "attn_output",
+    "self_attn.q_a_proj": "attn_q_a",
+    "self_attn.q_b_proj": "attn_q_b",
+    "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa",
+    "self_attn.kv_b_proj": "attn_kv_b",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
@@ -52,12 +56,20 @@ TENSORS = {
     "mlp.c_proj": "ffn_down",
     "attention.query_key_value": "attn_qkv",
     "attention.dense": "attn_output",
+    "self_attention.query_key_value": "attn_qkv",
+    "self_attention.dense": "attn_output",
+    "attn.c_attn": "attn_qkv",
+    "attn.c_proj": "attn_output",
+    "attn.Wqkv": "attn_qkv",
+    "attn.out_proj": "attn_output",
+    "ffn.up_proj": "ffn_up",
+    "ffn.down_proj": "ffn_down",
     "mlp.dense_h_to_4h": "ffn_up",
     "mlp.dense_4h_to_h": "ffn_down",
 }
 
 
-def write(recipe: Recipe, schemes: Mapping[int, Scheme]) -> str:
+def write(recipe: Recipe, schemes: Mapping[int, Scheme], family: str | None) -> str:
     """The recipe as a script around llama-quantize."""
     widths = rename(recipe.linear_widths(), _tensor)
     selectors = [replace(s, rule="search") for s in make_patterns(widths, fused=False)]

@@ -7,11 +7,12 @@ used. Fused names are listed because vLLM and SGLang look those up in the checkp
 16-bit units are in `ignore`; the head is in no group, so it stays as it is.
 
 Its AWQ is its own, with another grid than autoawq's and no clipping. Models that its registry of
-mappings lacks are taken for llamas, which fails for starcoder2 and gpt_neox: their mappings are
-written. Where units stay at 16 bits its duo scaling would divide by zero, and is switched off. It
-searches all linears behind one norm at the last one's scheme, so in Cohere's parallel blocks their
-groups must be of one size. Checked with llmcompressor 0.14.0.1 on compressed-tensors 0.19.0, from
-recipe to checkpoint on tiny models, and with the parser of compressed-tensors 0.17.1.
+mappings lacks are taken for llamas, which fails where norms or linears are named otherwise: the
+mappings of those families are written. Where units stay at 16 bits its duo scaling would divide by
+zero, and is switched off. It searches all linears behind one norm at the last one's scheme, so
+where several units are, as in Cohere's parallel blocks, their groups must be of one size. Checked
+with llmcompressor 0.14.0.1 on compressed-tensors 0.19.0, from recipe to checkpoint on tiny models,
+and with the parser of compressed-tensors 0.17.1.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,33 +30,57 @@ from awqscope.mixedprec.recipes.emitters.selectors import (
     Selector,
     check_selectors,
     make_patterns,
-    split_linear,
 )
 from awqscope.mixedprec.recipes.recipe import Recipe
 from awqscope.mixedprec.scheme import FP16_BITS, Scheme
 
-# A linear that gives the architecture away -> norm and the linears that its output enters, for
-# architectures that llm-compressor's registry lacks and that are not named as llama is.
+_QKV = ("q_proj", "k_proj", "v_proj")
+# Family -> what takes the inverse scales (the end of its name, a regular expression) -> the linears
+# that its output enters: of families that llm-compressor's registry lacks and that are not as llama
+# is. OLMo 2's blocks norm their outputs, so only linears are scaled into linears there.
 MAPPINGS: dict[str, dict[str, tuple[str, ...]]] = {
-    "mlp.c_fc": {
-        "input_layernorm": ("q_proj", "k_proj", "v_proj"),
-        "post_attention_layernorm": ("c_fc",),
+    "glm4": {
+        "input_layernorm": _QKV,
+        "v_proj": ("o_proj",),
+        "post_attention_layernorm": ("gate_up_proj",),
+        "gate_up_proj": ("down_proj",),
     },
-    "mlp.dense_h_to_4h": {
+    "gpt_bigcode": {"ln_1": ("c_attn",), "ln_2": ("c_fc",)},
+    "gpt_neox": {
         "input_layernorm": ("query_key_value",),
         "post_attention_layernorm": ("dense_h_to_4h",),
+    },
+    "gptj": {"ln_1": (*_QKV, "fc_in"), "v_proj": ("out_proj",)},
+    "minicpm3": {
+        "input_layernorm": ("q_a_proj", "kv_a_proj_with_mqa"),
+        "q_a_layernorm": ("q_b_proj",),
+        "kv_a_layernorm": ("kv_b_proj",),
+        "post_attention_layernorm": ("gate_proj", "up_proj"),
+        "up_proj": ("down_proj",),
+    },
+    "mpt": {"norm_1": ("Wqkv",), "Wqkv": ("out_proj",), "norm_2": ("up_proj",)},
+    "olmo2": {"v_proj": ("o_proj",), "up_proj": ("down_proj",)},
+    "opt": {
+        "self_attn_layer_norm": _QKV,
+        "v_proj": ("out_proj",),
+        # The model's last norm has this name too, and stands in no block.
+        r"[0-9]+\.final_layer_norm": ("fc1",),
+    },
+    "starcoder2": {
+        "input_layernorm": _QKV,
+        "post_attention_layernorm": ("c_fc",),
     },
 }
 
 
-def write(recipe: Recipe, schemes: Mapping[int, Scheme]) -> str:
+def write(recipe: Recipe, schemes: Mapping[int, Scheme], family: str | None) -> str:
     """The recipe as llm-compressor's YAML."""
     widths = recipe.linear_widths()
     selectors = make_patterns(widths, fused=True)
     check_selectors(selectors, widths)
     used = quantized_widths(recipe, schemes)
     scaling: dict[str, Any] = {"duo_scaling": FP16_BITS not in widths.values()}
-    if mappings := _list_mappings(widths):
+    if mappings := _list_mappings(family):
         scaling["mappings"] = mappings
     groups = {
         f"group_{number}": {
@@ -83,17 +108,14 @@ def _describe_weights(scheme: Scheme) -> dict[str, Any]:
     return {**weights, "strategy": "group", "group_size": scheme.group_size}
 
 
-def _list_mappings(linears: Iterable[str]) -> list[dict[str, Any]]:
+def _list_mappings(family: str | None) -> list[dict[str, Any]]:
     """The AWQ modifier's mappings, where its own registry would fail."""
-    tails = {at.tail for name in linears if (at := split_linear(name))}
-    known = [mapping for tail, mapping in MAPPINGS.items() if tail in tails]
     return [
         {
             "smooth_layer": rf"re:.*\.{norm}$",
             "balance_layers": [rf"re:.*\.{name}$" for name in balanced],
         }
-        for mapping in known
-        for norm, balanced in mapping.items()
+        for norm, balanced in MAPPINGS.get(family or "", {}).items()
     ]
 
 
@@ -109,4 +131,5 @@ EMITTER = Emitter(
     write=write,
     holds=combine((4, 8)),
     fused_by=("vLLM", "SGLang"),
+    alike="group size",
 )

@@ -1,8 +1,8 @@
 """mlx-lm: the `quantization` entry of an MLX model's config.json, per layer.
 
 Module path -> settings, or false for 16 bits; `group_size` and `bits` beside them are the defaults,
-which nothing here uses. Paths are exact, and mlx-lm's own: it renames gpt_neox's blocks. To convert
-a model by it:
+which nothing here uses. Paths are exact, and mlx-lm's own: it renames the blocks of gpt_neox and
+gptj. To convert a model by it:
 
     layers = json.load(file)["quantization"]
     mlx_lm.convert(MODEL, quantize=True, q_group_size=layers["group_size"], q_bits=layers["bits"],
@@ -28,13 +28,14 @@ from awqscope.mixedprec.recipes.emitters.selectors import Selector, check_select
 from awqscope.mixedprec.recipes.recipe import Recipe
 from awqscope.mixedprec.scheme import FP16_BITS, Scheme
 
-# Where mlx-lm's modules are named otherwise than transformers'.
-RENAMED = {"gpt_neox.layers.": "model.h."}
+# Family -> how transformers' names of its modules begin, and how mlx-lm's do where that differs.
+RENAMED = {"gpt_neox": ("gpt_neox.layers.", "model.h."), "gptj": ("transformer.h.", "model.h.")}
 
 
-def write(recipe: Recipe, schemes: Mapping[int, Scheme]) -> str:
+def write(recipe: Recipe, schemes: Mapping[int, Scheme], family: str | None) -> str:
     """The recipe as mlx-lm's `quantization`, with a note beside it."""
-    widths = rename(recipe.linear_widths(), _path)
+    before, after = RENAMED.get(family or "", ("", ""))
+    widths = rename(recipe.linear_widths(), lambda linear: after + linear.removeprefix(before))
     check_selectors([Selector(n, "exact", (n,), bits) for n, bits in widths.items()], widths)
     used = quantized_widths(recipe, schemes)
     quantization: dict[str, object] = {
@@ -51,13 +52,6 @@ def write(recipe: Recipe, schemes: Mapping[int, Scheme]) -> str:
         "MLX rounds to nearest, with an offset a group: it is not AWQ; measure what comes out.",
     ]
     return to_json({"awqscope": note, "quantization": quantization}) + "\n"
-
-
-def _path(linear: str) -> str:
-    for start, path in RENAMED.items():
-        if linear.startswith(start):
-            return path + linear.removeprefix(start)
-    return linear
 
 
 EMITTER = Emitter(

@@ -11,9 +11,10 @@ It is YAML because `block_sizes` has integers for keys, which JSON has not.
 ModelOpt's integers have no zero points, and it exports 4 bits only in groups (W4A16_AWQ) and 8 bits
 only with one scale a row (W8A16; groups quantize, but their export fails), so that is what is
 written, and the comments say where the recipe's schemes differ. Its export also insists on one
-width for linears that share an input: in Cohere's parallel blocks q/k/v and gate/up together. What
-it exports at these widths is for TensorRT-LLM; vLLM and SGLang read its FP8 and NVFP4. Checked with
-nvidia-modelopt 0.47.0.
+width for linears that share an input (in Cohere's parallel blocks q/k/v and gate/up together), so
+other recipes are refused; of a Falcon, whose linears share one in some sizes, it would refuse them
+itself. What it exports at these widths is for TensorRT-LLM; vLLM and SGLang read its FP8 and NVFP4.
+Checked with nvidia-modelopt 0.47.0.
 """
 
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ QUANTIZER = ".weight_quantizer"
 EXPORTED_8 = Scheme(8, -1, True)
 
 
-def write(recipe: Recipe, schemes: Mapping[int, Scheme]) -> str:
+def write(recipe: Recipe, schemes: Mapping[int, Scheme], family: str | None) -> str:
     """The recipe as ModelOpt's quantization configuration."""
     widths = {name + QUANTIZER: bits for name, bits in recipe.linear_widths().items()}
     check_selectors([Selector(n, "glob", (n,), bits) for n, bits in widths.items()], widths)
@@ -82,4 +83,5 @@ EMITTER = Emitter(
     write=write,
     holds=combine((4,), [size for size in GROUP_SIZES if size != -1]) | combine((8,)),
     fused_by=("TensorRT-LLM", "vLLM", "SGLang"),
+    alike="width",
 )

@@ -167,10 +167,13 @@ def rename(widths: Mapping[str, int], name_of: Callable[[str], str]) -> dict[str
     return renamed
 
 
-def find_split(widths: Mapping[str, int]) -> tuple[str, str] | None:
-    """Two linears of one fused unit that have different widths, or None."""
+def find_split(
+    widths: Mapping[str, int], together: Iterable[tuple[str, ...]] = FUSED
+) -> tuple[str, str] | None:
+    """Two linears of one block that have different widths and belong together, or None. together:
+    names inside a block of linears that do, by default those of each fused unit."""
     for linears in _by_block(widths).values():
-        for unit in FUSED:
+        for unit in together:
             held = [linears[tail] for tail in unit if tail in linears]
             for name in held[1:]:
                 if widths[name] != widths[held[0]]:

@@ -151,6 +151,20 @@ def test_every_error_of_usage_is_one_line(arguments: str, said: str) -> None:
     assert said in refused(*arguments.split())
 
 
+def test_a_tool_that_does_not_take_the_family_is_said_before_anything_is_measured(
+    tmp_path: Path,
+) -> None:
+    run = copy_sample(tmp_path, "one")
+    record = json.loads((run / "run.json").read_text())
+    record["source"]["architecture"] = "falcon"
+    (run / "run.json").write_text(json.dumps(record))
+    said = refused("recipe", run, "--emit", "mlx-lm", "--verify", "--model", tmp_path / "absent")
+    assert said == (
+        "mlx-lm takes no models of type falcon: it has no such model (seen with mlx-lm 0.32.2): "
+        "emit for modelopt, llama.cpp"
+    )
+
+
 def test_no_arguments_give_the_help() -> None:
     code, printed, said = ask()
     assert code == 2

@@ -280,7 +280,7 @@ def test_compressed_tensors_applies_the_groups(family: str) -> None:
 def test_awq_is_told_what_would_stop_it() -> None:
     def modifier(family: str, changed: Mapping[str, int] = {}) -> Any:
         recipe = make_recipe("m", FAMILIES[family], 2, 4, changed=changed)
-        text = emit("llm-compressor", recipe, SCHEMES)
+        text = emit("llm-compressor", recipe, SCHEMES, family)
         return yaml.safe_load(text)["default_stage"]["default_modifiers"]["AWQModifier"]
 
     assert modifier("llama") == {"duo_scaling": True}
@@ -289,6 +289,11 @@ def test_awq_is_told_what_would_stop_it() -> None:
         "smooth_layer": r"re:.*\.input_layernorm$",
         "balance_layers": [r"re:.*\.query_key_value$"],
     }
+    # OLMo 2's linears are named as llama's, and its norms are elsewhere.
+    assert [entry["smooth_layer"] for entry in modifier("olmo2")["mappings"]] == [
+        r"re:.*\.v_proj$",
+        r"re:.*\.up_proj$",
+    ]
 
 
 @pytest.mark.parametrize("target", EMITTERS)
