@@ -9,7 +9,7 @@ experts: each names experts in its own way.
 from collections.abc import Iterable
 
 from awqscope.mixedprec.families.table import FAMILIES
-from awqscope.mixedprec.recipes.emitters.selectors import place
+from awqscope.mixedprec.recipes.emitters.selectors import split_linear
 
 # Target -> the Python package and the release that was tried; llama.cpp's is that of its names.
 RELEASES = {
@@ -71,11 +71,11 @@ def find_shared(family: str | None) -> tuple[str, ...]:
 def guess_family(linears: Iterable[str]) -> str | None:
     """The only family whose blocks and linears are named as these are; None where there are none,
     or several, as for llama's names."""
-    places = [place(name) for name in linears]
-    found = {(at.blocks, at.tail) for at in places if at}
+    split = [split_linear(name) for name in linears]
+    found = {(at.blocks, at.tail) for at in split if at}
     named = [
         name
         for name, family in FAMILIES.items()
         if found <= {(family.blocks, linear) for kind in family.units for linear in kind.linears}
     ]
-    return named[0] if len(named) == 1 and found and None not in places else None
+    return named[0] if len(named) == 1 and found and None not in split else None

@@ -428,7 +428,7 @@ def test_a_page_that_is_there_is_replaced(html: str, tmp_path: Path) -> None:
     out = tmp_path / "new" / "report.html"
     result = invoke(SAMPLE, "-o", out)
     assert result.exit_code == 0, result.output
-    assert result.stdout == f"{out}: {len(html.encode()) / 1e6:.1f} MB\n"
+    assert result.stdout == f"{out}: {len(html.encode()) / 1e6:.2f} MB\n"
     assert out.read_text(encoding="utf-8") == html
     out.write_text("older")
     assert invoke(SAMPLE, "-o", out).exit_code == 0
