@@ -107,7 +107,7 @@ def run_llm_compressor(
             dataset=Dataset.from_list(rows),
             num_calibration_samples=len(rows),
             max_seq_length=64,
-            pipeline="basic",
+            pipeline="sequential",
         )
         model.save_pretrained(workplace / "out", save_compressed=True)
         return workplace / "out"
@@ -167,6 +167,14 @@ def test_llm_compressor_has_no_awq_for_falcon(
 def read_tensor(checkpoint: Path, name: str) -> torch.Tensor:
     with safe_open(checkpoint / "model.safetensors", framework="pt") as file:
         return file.get_tensor(name)
+
+
+def test_llm_compressor_wants_groups_of_one_size_behind_a_norm(
+    make_model: Callable[..., Path], run_llm_compressor: Callable[[Path, str], Path]
+) -> None:
+    source = make_model("cohere2", torch.float32)
+    with pytest.raises(RuntimeError, match="size"):
+        run_llm_compressor(source, force("llm-compressor", mixed("cohere2")))
 
 
 @pytest.mark.parametrize("family", taken("gptqmodel"))

@@ -10,9 +10,10 @@ Its AWQ is its own, with another grid than autoawq's and no clipping. Models tha
 mappings lacks are taken for llamas, which fails where norms or linears are named otherwise: the
 mappings of those families are written. Where units stay at 16 bits its duo scaling would divide by
 zero, and is switched off. It searches all linears behind one norm at the last one's scheme, so
-where several units are, as in Cohere's parallel blocks, their groups must be of one size. Checked
-with llmcompressor 0.14.0.1 on compressed-tensors 0.19.0, from recipe to checkpoint on tiny models,
-and with the parser of compressed-tensors 0.17.1.
+where several units are, as in Cohere's parallel blocks, their groups must be of one size. Its basic
+pipeline judges scales by outputs that were quantized with numbers never set; its default runs AWQ
+in the sequential one. Checked with llmcompressor 0.14.0.1 on compressed-tensors 0.19.0, from recipe
+to checkpoint on tiny models, and with the parser of compressed-tensors 0.17.1.
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,8 +38,13 @@ from awqscope.mixedprec.scheme import FP16_BITS, Scheme
 _QKV = ("q_proj", "k_proj", "v_proj")
 # Family -> what takes the inverse scales (the end of its name, a regular expression) -> the linears
 # that its output enters: of families that llm-compressor's registry lacks and that are not as llama
-# is. OLMo 2's blocks norm their outputs, so only linears are scaled into linears there.
+# is, and of BLOOM, of which it would scale the activation function. OLMo 2's blocks norm their
+# outputs, so only linears are scaled into linears there.
 MAPPINGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "bloom": {
+        "input_layernorm": ("query_key_value",),
+        "post_attention_layernorm": ("dense_h_to_4h",),
+    },
     "glm4": {
         "input_layernorm": _QKV,
         "v_proj": ("o_proj",),

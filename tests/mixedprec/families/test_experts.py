@@ -359,9 +359,10 @@ def test_experts_stay_together_where_fused_units_are_split(finished: RunDirector
     assert not [name for name in names if "experts." in name]
 
 
+@pytest.mark.parametrize("name", MIXTURES)
 @pytest.mark.parametrize("target", EMITTERS)
-def test_tools_that_name_experts_their_own_way_get_none(target: str) -> None:
-    family = fit_family(FAMILIES["mixtral"], tiny_config("mixtral"), "m")
+def test_tools_that_name_experts_their_own_way_get_none(target: str, name: str) -> None:
+    family = fit_family(FAMILIES[name], tiny_config(name), "m")
     recipe = make_recipe("m", family, 1, 4)
     with pytest.raises(InputError, match=r"unit 0\.experts is a mixture of experts"):
-        emit(target, recipe, {4: Scheme(4, 64, True)})
+        emit(target, recipe, {4: Scheme(4, 64, True)}, name)
