@@ -44,6 +44,7 @@ def test_the_bundled_model_is_small_and_far_better_than_unigrams() -> None:
     assert (HERE / "model.safetensors").stat().st_size <= 16e6
 
 
+@pytest.mark.slow
 def test_planting_and_lifting_leave_the_function_alone(healthy: RunDirectory) -> None:
     text = torch.arange(200)[None] * 17 % 4096
     models = [find_demo(), Path(healthy.read().model)]
@@ -90,6 +91,7 @@ def test_estimates_rank_units_as_measured(faulted: RunDirectory) -> None:
     assert 0.6 < total < 1.4
 
 
+@pytest.mark.slow
 def test_without_the_fault_nothing_small_is_flagged(healthy: RunDirectory) -> None:
     headline = healthy.read().to_json()["headline"]
     promotions = healthy.read_table("promotions").to_pylist()
@@ -117,13 +119,17 @@ def test_tables_agree_with_each_other(faulted: RunDirectory) -> None:
     assert "the" in text
 
 
-def test_verdicts_say_what_was_found(faulted: RunDirectory, healthy: RunDirectory) -> None:
+def test_the_verdict_says_what_was_found(faulted: RunDirectory) -> None:
     verdict = write_verdict(faulted.read(), ["5.qkv", "5.o"])
     assert "Block 5 stands out. Units 5.qkv and 5.o at 8 bits" in verdict
     assert "of the lost KL" in verdict
     assert "reloaded from disk" in verdict
-    if not healthy.read_searched().measured.flagged:
-        assert "No block stands out" in write_verdict(healthy.read(), [])
+
+
+@pytest.mark.slow
+def test_the_verdict_without_the_fault(healthy: RunDirectory) -> None:
+    verdict = write_verdict(healthy.read(), [])
+    assert ("No block stands out" in verdict) == (not healthy.read_searched().measured.flagged)
 
 
 def test_nothing_is_left_over(faulted: RunDirectory) -> None:

@@ -89,6 +89,7 @@ def whole(
         return place, carry_out(PLAIN), carry_out(ODD)
 
 
+@pytest.mark.slow
 def test_numbers_and_hashes_are_those_of_plain_names(
     whole: tuple[Path, dict[str, str], dict[str, str]],
 ) -> None:

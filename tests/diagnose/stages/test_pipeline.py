@@ -156,6 +156,7 @@ def count_steps(out: Path) -> int:
     return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
+@pytest.mark.slow
 def test_the_smallest_budget_gives_the_same_numbers(
     spec: RunSpec, whole: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,7 +381,7 @@ def test_all_units_kept_and_a_flagged_block(spec: RunSpec, tmp_path: Path) -> No
         pytest.param({"symmetric": True}, marks=pytest.mark.slow),
         pytest.param({"model": ("llama", {"num_hidden_layers": 1})}, marks=pytest.mark.slow),
         {"model": ("qwen2", {"dtype": "bfloat16"})},
-        {"whole_blocks": True},
+        pytest.param({"whole_blocks": True}, marks=pytest.mark.slow),
     ],
 )
 def test_other_specs_end_proved(
