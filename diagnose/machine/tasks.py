@@ -30,8 +30,8 @@ OnStep = Callable[[int], None]
 @dataclass(frozen=True)
 class Task:
     """A piece of work. name: for messages. leaves: its files, as paths inside the run. steps: how
-    many of them `work(device, on_step)` reports. `work` is pickled on its way to another process:
-    a function of a module, with its arguments bound by `functools.partial`."""
+    many of them `work(device, on_step)` reports. `work` is pickled on its way to another process: a
+    dataclass of a module with what it needs, called there."""
 
     name: str
     leaves: tuple[str, ...]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -96,37 +96,48 @@ def finish_tasks(
     workers.run(missing, lambda done: on_step(before + done))
 
 
-def _sweep_chunk(
-    run: RunDirectory,
-    file: str,
-    model: SourceModel,
-    windows: Tensor,
-    sweep: Sweepable,
-    reduce: Callable[[dict[str, TokenScores]], dict[str, Tensor]],
-    group: Callable[[int], int] | None,
-    first: bool,
-    room: Room,
-    device: torch.device,
-    on_step: OnStep,
-) -> None:
-    """Sweep one chunk and write its result to `file` in the run (see `swept_chunks`)."""
-    activations, weights = ActivationLog(), WeightLog(group or int)
-    ranges = RangeLog(len(windows)) if group else None
-    scores = run_sweep(
-        model,
-        windows,
-        sweep,
-        observe=activations.observe if group else None,
-        inspect=weights.observe if group and first else None,
-        ranges=ranges,
-        on_block=on_step,
-        device=device,
-        space=room.open(),
-    )
-    state = {f"activations.{key}": value for key, value in activations.state().items()}
-    state |= {f"weights.{key}": value for key, value in weights.state().items()}
-    state |= {f"ranges.{key}": value for key, value in (ranges.state() if ranges else {}).items()}
-    run.write_arrays(file, reduce(scores) | state)
+@dataclass(frozen=True, kw_only=True)
+class _ChunkSweep:
+    """The work of sweeping one chunk: its result is written to a file of the run."""
+
+    run: RunDirectory
+    file: str
+    model: SourceModel
+    # The chunk's windows [n, length].
+    windows: Tensor
+    sweep: Sweepable
+    # From the scores by model to the arrays that are kept of them.
+    reduce: Callable[[dict[str, TokenScores]], dict[str, Tensor]]
+    # The size of a weight group for a number of inputs, where what flows is watched too.
+    group: Callable[[int], int] | None
+    # Whether weights are watched too: they are the same for every chunk.
+    is_first: bool
+    room: Room
+
+    def __call__(self, device: torch.device, on_step: OnStep) -> None:
+        group = self.group
+        activations, weights = ActivationLog(), WeightLog(group or int)
+        ranges = RangeLog(len(self.windows)) if group else None
+        scores = run_sweep(
+            self.model,
+            self.windows,
+            self.sweep,
+            observe=activations.observe if group else None,
+            inspect=weights.observe if group and self.is_first else None,
+            ranges=ranges,
+            on_block=on_step,
+            device=device,
+            space=self.room.open(),
+        )
+        logs: dict[str, ActivationLog | WeightLog | RangeLog | None]
+        logs = {"activations": activations, "weights": weights, "ranges": ranges}
+        state = {
+            f"{name}.{key}": values
+            for name, log in logs.items()
+            if log is not None
+            for key, values in log.state().items()
+        }
+        self.run.write_arrays(self.file, self.reduce(scores) | state)
 
 
 def swept_chunks(
@@ -151,9 +162,18 @@ def swept_chunks(
     steps = model.blocks + 1
     tasks = []
     for number, (file, chunk) in enumerate(zip(files, chunks, strict=True)):
-        # A copy: a view would take the whole text along.
-        text, first = windows[chunk].clone(), number == 0
-        work = partial(_sweep_chunk, run, file, model, text, sweep, reduce, group, first, room)
+        work = _ChunkSweep(
+            run=run,
+            file=file,
+            model=model,
+            # A copy: a view would take the whole text along.
+            windows=windows[chunk].clone(),
+            sweep=sweep,
+            reduce=reduce,
+            group=group,
+            is_first=number == 0,
+            room=room,
+        )
         tasks.append(Task(f"chunk {number} of the {name}", (file,), steps, work))
     total = len(tasks) * steps
     finish_tasks(tasks, run, at.workers, lambda done: at.progress(name, done, total))

@@ -1,7 +1,7 @@
 """The stage `estimate`: every unit and every linear at both widths."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -45,41 +45,43 @@ def unquantized_row(model: SourceModel, unit: Unit, spec: RunSpec) -> dict[str, 
 Things = dict[tuple[str, int], Tensor]
 
 
-def _estimate_chunk(
-    run: RunDirectory,
-    file: str,
-    model: SourceModel,
-    windows: Tensor,
-    bits: tuple[int, ...],
-    seed: int,
-    draw: int,
-    first: int,
-    room: Room,
-    device: torch.device,
-    on_step: OnStep,
-) -> None:
-    """Write what one sample of every token of a chunk gives, by window: `units.NAME.BITS` and
-    `linears.NAME.BITS`. first: the number of the chunk's first window."""
-    found = estimate_units(
-        model,
-        windows,
-        run.searches,
-        bits,
-        seed=seed,
-        draw=draw,
-        first=first,
-        on_block=on_step,
-        device=device,
-        space=room.open(),
-    )
-    run.write_arrays(
-        file,
-        {
+@dataclass(frozen=True, kw_only=True)
+class _ChunkEstimate:
+    """The work of estimating on one chunk, from one sample of every token: by window, the arrays
+    `units.NAME.BITS` and `linears.NAME.BITS` are written to a file of the run."""
+
+    run: RunDirectory
+    file: str
+    model: SourceModel
+    # The chunk's windows [n, length], and the number of the first in the whole text.
+    windows: Tensor
+    first: int
+    bits: tuple[int, ...]
+    seed: int
+    # The number of the sample.
+    draw: int
+    room: Room
+
+    def __call__(self, device: torch.device, on_step: OnStep) -> None:
+        found = estimate_units(
+            self.model,
+            self.windows,
+            self.run.searches,
+            self.bits,
+            seed=self.seed,
+            draw=self.draw,
+            first=self.first,
+            on_block=on_step,
+            device=device,
+            space=self.room.open(),
+        )
+        parts = {"units": found.units, "linears": found.linears}
+        arrays = {
             f"{part}.{name}.{width}": kl
-            for part, things in (("units", found.units), ("linears", found.linears))
+            for part, things in parts.items()
             for (name, width), kl in things.items()
-        },
-    )
+        }
+        self.run.write_arrays(self.file, arrays)
 
 
 def _join_draw(chunks: Sequence[Mapping[str, Tensor]], part: str) -> Things:
@@ -106,9 +108,16 @@ def _draw_estimates(spec: RunSpec, inputs: Inputs, at: Setting) -> tuple[Things,
         files = [f"work/estimate-{draw}-{n:04d}.safetensors" for n in range(len(chunks))]
         tasks = []
         for number, (file, chunk) in enumerate(zip(files, chunks, strict=True)):
-            text, first = windows[chunk].clone(), chunk.start
-            work = partial(
-                _estimate_chunk, run, file, model, text, widths, spec.seed, draw, first, room
+            work = _ChunkEstimate(
+                run=run,
+                file=file,
+                model=model,
+                windows=windows[chunk].clone(),
+                first=chunk.start,
+                bits=widths,
+                seed=spec.seed,
+                draw=draw,
+                room=room,
             )
             tasks.append(Task(f"chunk {number} of estimate {draw}", (file,), steps, work))
         before, total = draw * len(tasks) * steps, (draw + 1) * len(tasks) * steps

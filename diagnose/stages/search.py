@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,38 @@ def _search_elsewhere(inputs: Inputs, schemes: list[Scheme], at: Setting) -> Non
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _BlockSearch:
+    """The work of searching one block from its input, in a file that is then removed."""
+
+    model: SourceModel
+    number: int
+    # The file with the block's input [windows, length, channels], and that shape.
+    path: Path
+    shape: tuple[int, int, int]
+    kwargs: dict[str, Any]
+    schemes: list[Scheme]
+    searches: Path
+    room: Room
+
+    def __call__(self, device: torch.device, on_step: OnStep) -> None:
+        paths = [search_path(self.searches, self.number, each.bits) for each in self.schemes]
+        if not all(map(is_complete, paths)):
+            space = self.room.open()
+            search_from(
+                self.model,
+                self.number,
+                load_stream(self.path, self.shape, space),
+                self.kwargs,
+                self.schemes,
+                self.searches,
+                device=device,
+                space=space,
+            )
+        self.path.unlink(missing_ok=True)
+        on_step(1)
+
+
 def _hand_out(
     inputs: Inputs,
     schemes: list[Scheme],
@@ -77,28 +109,14 @@ def _hand_out(
         path = folder / f"block-{number:04d}.float32"
         save_stream(path, hidden)
         leaves = tuple(f"awq/{search_path(searches, number, s.bits).name}" for s in schemes)
-        work = partial(
-            _search_input, model, number, path, hidden.shape, kwargs, schemes, searches, room
+        work = _BlockSearch(
+            model=model,
+            number=number,
+            path=path,
+            shape=hidden.shape,
+            kwargs=kwargs,
+            schemes=schemes,
+            searches=searches,
+            room=room,
         )
         yield Task(f"the search of block {number}", leaves, 1, work)
-
-
-def _search_input(
-    model: SourceModel,
-    number: int,
-    path: Path,
-    shape: tuple[int, int, int],
-    kwargs: dict[str, Any],
-    schemes: list[Scheme],
-    searches: Path,
-    room: Room,
-    device: torch.device,
-    on_step: OnStep,
-) -> None:
-    """Search a block from its input at `path`, which is then removed."""
-    if not all(is_complete(search_path(searches, number, s.bits)) for s in schemes):
-        space = room.open()
-        hidden = load_stream(path, shape, space)
-        search_from(model, number, hidden, kwargs, schemes, searches, device=device, space=space)
-    path.unlink(missing_ok=True)
-    on_step(1)
