@@ -22,7 +22,7 @@ from awqscope.app.words.explanation import (
     write_parting,
     write_repair,
 )
-from awqscope.mixedprec.words import write_size
+from awqscope.mixedprec.words import write_number, write_size
 
 SPARKS = "▁▂▃▄▅▆▇█"
 WORST = 3
@@ -136,9 +136,9 @@ def blocks_table(blocks: Sequence[Entry]) -> Table:
         table.add_row(
             str(row["block"]),
             Text("✕ breaks it", style="dark_orange") if row["breaks"] else Text("", style="dim"),
-            f"{row['isolated_margin']:+.3f}",
+            write_number(row["isolated_margin"], "+.3f"),
             Text("● brings it back", style="green") if row["restores"] else Text("", style="dim"),
-            f"{row['restored_margin']:+.3f}",
+            write_number(row["restored_margin"], "+.3f"),
             style="bold" if row["breaks"] and row["restores"] else "" if marked else "dim",
         )
     return table

@@ -76,10 +76,12 @@ def blocks_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             str(block),
             f"{_kl(row['kl'])} [{_kl(row['kl_low'])}, {_kl(row['kl_high'])}]",
             Text(bar, style="dark_orange" if row["flagged"] else "blue"),
-            f"{row['delta_ppl']:+.3f}",
+            write_number(row["delta_ppl"], "+.3f"),
             _kl(views[block, "cumulative"]["kl"]),
             _kl(views[block, "restored"]["kl"]),
-            f"▲ flagged: {row['reason']}" if row["flagged"] else f"z = {row['z']:.1f}",
+            f"▲ flagged: {row['reason']}"
+            if row["flagged"]
+            else f"z = {write_number(row['z'], '.1f')}",
             style=style,
         )
     return table

@@ -16,6 +16,7 @@ from awqscope.diagnose.entries.served_type import (
 from awqscope.diagnose.entries.stages import Fault
 from awqscope.diagnose.runs.record import AnyRecord, Comparison, Record
 from awqscope.mixedprec.models.dtypes import LARGEST, write_type
+from awqscope.mixedprec.words import write_number
 
 # A type whose largest number is this many times the largest activation has room enough.
 FAR = 1e6
@@ -54,7 +55,7 @@ def write_verdict(record: AnyRecord, promoted: Sequence[str]) -> str:
 def _write_cost(record: AnyRecord) -> str:
     """What the quantized model costs, in a sentence."""
     ppl, kl = record.measured.ppl, record.measured.kl.quantized
-    points = f"{ppl.quantized - ppl.reference:+.3f} perplexity"
+    points = f"{write_number(ppl.quantized - ppl.reference, '+.3f')} perplexity"
     if isinstance(record, Comparison):
         cost = f"{name_candidate(record)} costs {points} against its reference "
     else:
@@ -115,7 +116,7 @@ def _write_repair(record: Record, headline: Headline, promoted: Sequence[str]) -
     verb = "gives" if len(promoted) == 1 else "give"
     return (
         f"{found} {verb} back {headline.recovered:.1%} of the lost KL "
-        f"({low:.1%} to {high:.1%}) for {size:+.1%} in size."
+        f"({low:.1%} to {high:.1%}) for {write_number(size, '+.1%')} in size."
     )
 
 

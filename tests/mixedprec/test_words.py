@@ -98,8 +98,13 @@ def test_lists_of_words() -> None:
     assert write_ranges([6, 0, 1, 2, 3, 4]) == "0–4, 6"
 
 
-# What stands for a formatter of its own: bytes divided into a unit, a hyphen made a minus.
-OWN = re.compile(r"\{[^{}]*[^/]/ (1e[69]|2\*\*[23]0|[MG]IB)\b|\.replace\(\"-\", \"−\"\)")
+# What stands for a formatter of its own: bytes divided into a unit, a minus sign
+# that is a hyphen or made of one.
+OWN = re.compile(
+    r"\{[^{}]*[^/]/ (1e[69]|2\*\*[23]0|[MG]IB)\b"
+    r"|\.replace\(\"-\", \"−\"\)"
+    r"|^(?!.*hovertemplate).*\{[^{}]*:\+,?\.\d[f%]\}"
+)
 
 
 def test_nothing_else_formats_them() -> None:
