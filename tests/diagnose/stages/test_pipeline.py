@@ -243,8 +243,13 @@ def test_an_interrupt_that_a_library_makes_an_error_of_its_own_is_no_failure(
         except KeyboardInterrupt:
             raise ValueError("could not determine the shape") from None
 
-    with interruptible(), pytest.raises(KeyboardInterrupt):
-        run_pipeline(spec, tmp_path / "run", swallow)
+    # A suite that runs in the background of a script ignores them.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with interruptible(), pytest.raises(KeyboardInterrupt):
+            run_pipeline(spec, tmp_path / "run", swallow)
+    finally:
+        signal.signal(signal.SIGINT, before)
     run = RunDirectory(tmp_path / "run")
     assert (run.read().state, run.read().to_json()["error"], run.look().state) == (
         "running",
