@@ -9,12 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from transformers import AutoModelForCausalLM
 
 from examples.train_model import train_tokenizer
 from tests.help.tiny import TEXT, VOCABULARY, tiny_config
 
 pytest_plugins = ["tests.help.browsing"]
+# No test may depend on how fast the machine is, or on what else it does meanwhile.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 # By processes that tests were handed out to.
 TRIED: dict[str, Counter[str]] = {}
 
