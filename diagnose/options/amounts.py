@@ -4,8 +4,8 @@ import re
 from typing import Any
 
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.words import GIB
 
-GIB = 2**30
 POWERS = ("", "K", "M", "G", "T")
 
 
@@ -34,5 +34,5 @@ def read_bytes(given: Any) -> Any:
 
 def write_bytes(count: int) -> str:
     """An amount of memory as `parse_bytes` reads it."""
-    gib, rest = divmod(count, 2**30)
+    gib, rest = divmod(count, GIB)
     return str(count) if rest else f"{gib}GiB"

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
-from awqscope.diagnose.options.amounts import GIB, read_bytes
+from awqscope.diagnose.options.amounts import read_bytes
 from awqscope.diagnose.options.option import (
     BYTES,
     FLAGGING,
@@ -22,6 +22,7 @@ from awqscope.diagnose.options.option import (
 )
 from awqscope.diagnose.statistics.spikes import Thresholds
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.words import GIB
 
 DEFAULT_SEQ_LEN = 2048
 # What every generator of random numbers takes, and every file.

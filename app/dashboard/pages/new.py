@@ -49,10 +49,10 @@ def form(request: Request, like: str = "", note: str = "") -> list[Any]:
         heading("New run", over=go_to("Runs", link("runs"))),
         html.Nav(
             [
-                Link(text, link("new", kind=each), "tab", is_here=each == name)
+                Link(text, link("new", kind=each), "way", is_here=each == name)
                 for each, text in TABS
             ],
-            className="tabs",
+            className="ways",
             **{"aria-label": "What to start"},
         ),
         html.P(

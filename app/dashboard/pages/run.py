@@ -78,11 +78,11 @@ def run_heading(run: RunSummary, current: str, title: str | None = None) -> html
             html.P(note, className="hint") if note else None,
             html.Nav(
                 [
-                    Link(text, link(name, run.name), "tab", is_here=name == current)
+                    Link(text, link(name, run.name), "way", is_here=name == current)
                     for name, text in TABS
                     if not (compared and name in OF_SEARCHES)
                 ],
-                className="tabs",
+                className="ways",
                 **{"aria-label": "Pages of this run"},
             ),
         ]
