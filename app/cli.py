@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from awqscope.app.commands.command_line import Command, Group
-from awqscope.app.commands.common import reports_errors
+from awqscope.app.command_line.common import reports_errors
+from awqscope.app.command_line.interruption import interruptible
+from awqscope.app.command_line.parser import Command, Group
 from awqscope.app.commands.compare import compare
 from awqscope.app.commands.dashboard import dashboard
 from awqscope.app.commands.explain import explain
 from awqscope.app.commands.gate import gate
-from awqscope.app.commands.interruption import interruptible
 from awqscope.app.commands.list import list_runs
 from awqscope.app.commands.recipe import recipe
 from awqscope.app.commands.report import report

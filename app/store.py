@@ -37,6 +37,7 @@ from awqscope.diagnose.gate.shares import Cost, read_block_costs
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import AnyRecord
 from awqscope.diagnose.runs.scores import read_scores, read_squared_errors
+from awqscope.diagnose.runs.tables import WORST_WINDOWS
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.untrusted import read_json
 from awqscope.mixedprec.recipes.baselines import Contestant, read_contest
@@ -46,7 +47,6 @@ from awqscope.mixedprec.recipes.solver import predict_outline
 
 KEPT = 2048
 KEPT_BYTES = 64 * 2**20
-WORST_WINDOWS = 8
 WORST_OF_BLOCK = 20
 TAIL_BYTES = 20_000
 WHOLE_TEXT = TokenQuestion()

@@ -77,6 +77,11 @@ def write_points(difference: float | None) -> str:
     return NOTHING if difference is None else f"{write_number(100 * difference, '+.1f')} points"
 
 
+def write_decibels(value: float | None) -> str:
+    """A ratio of powers in decibels: `23.4 dB`."""
+    return NOTHING if value is None else f"{write_number(value, '.1f')} dB"
+
+
 def join_words(words: Sequence[object], last: str = "and") -> str:
     """`a, b and c`; nothing of none."""
     texts = [str(word) for word in words]

@@ -7,8 +7,14 @@ from typing import Annotated
 
 import typer
 
-from awqscope.app.commands.common import STDOUT, check_output, examples, warn_of_type, write_output
-from awqscope.app.commands.options import MovedModelOption, RunArgument
+from awqscope.app.command_line.common import (
+    STDOUT,
+    check_output,
+    examples,
+    warn_of_type,
+    write_output,
+)
+from awqscope.app.command_line.options import MovedModelOption, RunArgument
 from awqscope.diagnose.options.amounts import parse_bytes
 from awqscope.mixedprec.errors import InputError
 

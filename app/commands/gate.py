@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from awqscope.app.commands.common import STDOUT, check_output, examples, write_output
+from awqscope.app.command_line.common import STDOUT, check_output, examples, write_output
 from awqscope.mixedprec.errors import InputError
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from awqscope.app.commands.common import check_runs, examples
+from awqscope.app.command_line.common import check_runs, examples
 
 
 @examples("awqscope list", "awqscope list /data/runs --json")

@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from awqscope.app.commands.common import STDOUT, check_output, examples, warn_of_type, write_output
-from awqscope.app.commands.options import BUDGET, MovedModelOption, RunArgument
+from awqscope.app.command_line.common import (
+    STDOUT,
+    check_output,
+    examples,
+    warn_of_type,
+    write_output,
+)
+from awqscope.app.command_line.options import BUDGET, MovedModelOption, RunArgument
 from awqscope.app.words.amounts import parse_share
 from awqscope.diagnose.options.amounts import parse_bytes
 from awqscope.mixedprec.errors import InputError

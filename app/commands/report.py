@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from awqscope.app.commands.common import STDOUT, examples, write_output
-from awqscope.app.commands.options import RunArgument
+from awqscope.app.command_line.common import STDOUT, examples, write_output
+from awqscope.app.command_line.options import RunArgument
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.words import write_size
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from awqscope.app.commands.common import examples
-from awqscope.app.commands.options import MovedModelOption, RunArgument
+from awqscope.app.command_line.common import examples
+from awqscope.app.command_line.options import MovedModelOption, RunArgument
 from awqscope.diagnose.options.amounts import parse_bytes
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.words import write_size

@@ -9,8 +9,8 @@ from typing import Any
 
 import typer
 
-from awqscope.app.commands.common import examples, read_placement, refuse_run, warn_of_code
-from awqscope.app.commands.options import read_given, takes
+from awqscope.app.command_line.common import examples, read_placement, refuse_run, warn_of_code
+from awqscope.app.command_line.options import read_given, takes
 from awqscope.app.commands.show import print_run
 from awqscope.diagnose.runs.naming import default_out
 from awqscope.diagnose.runs.spec import RunSpec

@@ -4,9 +4,9 @@ import json
 import sys
 from pathlib import Path
 
-from awqscope.app.commands.common import examples
+from awqscope.app.command_line.common import examples
+from awqscope.app.command_line.options import RunArgument, takes
 from awqscope.app.commands.list import print_runs
-from awqscope.app.commands.options import RunArgument, takes
 from awqscope.diagnose.runs.naming import RUNS, find_kind
 from awqscope.diagnose.runs.spec import RunSpec
 

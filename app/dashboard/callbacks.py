@@ -10,7 +10,7 @@ from dash.exceptions import PreventUpdate
 
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.pages import block, recipe, run, runs, tokens, two_runs
-from awqscope.app.dashboard.pages.recipe_points import best_at_size
+from awqscope.app.dashboard.sections.recipe_points import best_at_size
 from awqscope.app.dashboard.urls import METRICS, Page, link, query, read_address
 from awqscope.app.store import Store, UnknownRunError
 from awqscope.app.words.predict import predict, unit_table, widths_of, write_changes

@@ -19,16 +19,15 @@ from awqscope.app.dashboard.packed import pack_file
 from awqscope.app.dashboard.pages import (
     block,
     explain,
-    model_location,
     new,
     recipe,
     run,
     runs,
-    starting,
     tokens,
     two_runs,
 )
 from awqscope.app.dashboard.parts import fell_back, go_to, heading, notice
+from awqscope.app.dashboard.sections import model_location, starting
 from awqscope.app.dashboard.shell import (
     NAME,
     NO_PAGE,

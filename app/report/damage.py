@@ -28,7 +28,7 @@ from awqscope.app.words.run import (
 )
 from awqscope.app.words.sites import order_kinds
 from awqscope.diagnose.runs.record import UNIFORM, Comparison, Record
-from awqscope.mixedprec.words import write_bounded, write_number
+from awqscope.mixedprec.words import write_bounded, write_decibels, write_number
 
 SPOILED = 6
 OUTLIERS = 3
@@ -150,7 +150,7 @@ def _flagged_block(found: Findings, block: int) -> FlaggedBlock:
     for row in activations:
         if row["site"] == "output" and row["model"] == "uniform" and row["sqnr"] is not None:
             cosine = write_number(row["cosine"], ".5f")
-            facts["Output SQNR"] = f"{write_number(row['sqnr'], '.1f')} dB, cosine {cosine}"
+            facts["Output SQNR"] = f"{write_decibels(row['sqnr'])}, cosine {cosine}"
     mine = [row for row in found.units if row["block"] == block]
     if isinstance(record, Record):
         tables = _unit_tables(found, record, mine, block)
@@ -222,7 +222,7 @@ def _channel_table(rows: Sequence[Row], block: int, quantized: str) -> Table:
                 "median": write_number(row["channel_median"], ".3g"),
                 "times": f"{_reach(row):.1f}×",
                 "kurtosis": write_number(row["kurtosis"], ".1f"),
-                "sqnr": "–" if row["sqnr"] is None else f"{write_number(row['sqnr'], '.1f')} dB",
+                "sqnr": write_decibels(row["sqnr"]),
             }
             for row in rows
         ],

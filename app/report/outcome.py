@@ -11,11 +11,19 @@ from awqscope.app.report.pieces import Chart, Row, Table
 from awqscope.app.words.comparison import NO_RECIPE
 from awqscope.app.words.predict import predict, unit_table
 from awqscope.app.words.run import list_hashes, measured_points, point_rows, provenance_facts
+from awqscope.app.words.two_models import write_value
 from awqscope.diagnose.entries.source import CutText
+from awqscope.diagnose.options.option import Option, list_options
 from awqscope.diagnose.runs.record import Comparison, Record
 from awqscope.mixedprec.recipes.recipe import Recipe
 from awqscope.mixedprec.recipes.widths import list_changed, list_widths
-from awqscope.mixedprec.words import write_interval, write_number, write_share, write_size
+from awqscope.mixedprec.words import (
+    write_interval,
+    write_memory,
+    write_number,
+    write_share,
+    write_size,
+)
 
 
 @dataclass(frozen=True)
@@ -173,8 +181,9 @@ def provenance_tables(found: Findings) -> list[Table]:
         {"what": f"Text {part.text}", "hash": part.sha256} for part in record.ppl_definition.slices
     ]
     hashes += [{"what": name, "hash": value} for name, value in list_hashes(record).items()]
+    known = list_options(type(record.spec))
     options = [
-        {"option": name, "value": _write_option(value)}
+        {"option": known[name].label, "value": _write_option(known[name], value)}
         for name, value in record.spec.to_json().items()
     ]
     return [
@@ -183,9 +192,7 @@ def provenance_tables(found: Findings) -> list[Table]:
     ]
 
 
-def _write_option(value: Any) -> str:
+def _write_option(option: Option, value: Any) -> str:
     if value is None:
-        return "default"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+        return option.shown.unset or write_value(value)
+    return write_memory(value) if option.is_size else write_value(value)

@@ -22,7 +22,7 @@ from awqscope.app.words.explanation import (
     write_parting,
     write_repair,
 )
-from awqscope.mixedprec.words import write_number, write_size
+from awqscope.mixedprec.words import NOTHING, write_number, write_size
 
 SPARKS = "▁▂▃▄▅▆▇█"
 WORST = 3
@@ -60,11 +60,11 @@ def overview_table(asked: Entry, width: int) -> Table:
         table.add_row(
             str(number),
             Text(shorten(entry["prompt"], max(SHORTEST, width - REST))),
-            "–" if parting is None else str(parting["position"]),
+            NOTHING if parting is None else str(parting["position"]),
             Text("" if parting is None else shorten(parting["reference"]["text"], 9)),
             Text("" if parting is None else shorten(parting["other"]["text"], 9)),
             write_blocks(entry),
-            name_units(repair) if repair else "–",
+            name_units(repair) if repair else NOTHING,
             Text(write_size(repair["extra_bytes"], signed=True) if repair else "", justify="right"),
             mixed_mark(entry),
         )

@@ -21,7 +21,7 @@ from rich.text import Text
 from awqscope.diagnose.gate.criteria import LOST, PROOF, Criterion
 from awqscope.diagnose.gate.findings import Finding
 from awqscope.diagnose.gate.verdict import FAIL, INCONCLUSIVE, PASS, Check, GateVerdict, weigh
-from awqscope.mixedprec.words import write_number
+from awqscope.mixedprec.words import NOTHING, write_number
 
 SCHEMA = 1
 SIGNS = {PASS: "✓", FAIL: "✕", INCONCLUSIVE: "?"}
@@ -53,7 +53,7 @@ def clean(text: str) -> str:
 def write_line(check: Check) -> Line:
     """A limit, its number and what was decided."""
     criterion, finding = check.limit.criterion, check.finding
-    value, interval, of = "–", "", ""
+    value, interval, of = NOTHING, "", ""
     if finding is not None:
         value = _value(finding, criterion)
     if finding is not None and criterion.form != PROOF:
@@ -93,7 +93,7 @@ def _value(finding: Finding, criterion: Criterion) -> str:
 
 def _number(value: float, criterion: Criterion) -> str:
     if math.isnan(value):
-        return "–"
+        return NOTHING
     if criterion.form == LOST:
         value = 0.0 - value
     if math.isinf(value):

@@ -78,7 +78,7 @@ def rivals_table(contestants: Sequence[Contestant], uniform_kl: float) -> Table:
             write_number(each.predicted_kl, ".5f"),
             _bounded(each.kl, ".5f"),
             "" if each.behind == (0.0, 0.0, 0.0) else _bounded(each.behind, "+.5f"),
-            f"{1 - each.standing / uniform_kl:.1%}" if uniform_kl > 0 else "–",
+            f"{1 - each.standing / uniform_kl:.1%}" if uniform_kl > 0 else NOTHING,
         )
     return table
 

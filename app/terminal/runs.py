@@ -10,7 +10,7 @@ from awqscope.app.words.verdict import write_brief
 from awqscope.diagnose.runs.resuming import write_resuming
 from awqscope.mixedprec.words import write_number
 
-NUMBERS = ("PPL 16-bit", "uniform", "mixed", "KL uniform", "KL mixed")
+NUMBERS = ("PPL 16-bit", "quantized", "mixed", "KL quantized", "KL mixed")
 COLUMNS = ("run", "state", *NUMBERS, "verdict", "begun (UTC)", "model")
 UNFINISHED = ("stopped", "failed")
 

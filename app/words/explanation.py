@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from awqscope.mixedprec.words import join_words, write_size
+from awqscope.mixedprec.words import NOTHING, join_words, write_size
 
 Entry = Mapping[str, Any]
 LISTED = 3
@@ -100,7 +100,7 @@ def guilty_blocks(entry: Entry) -> list[int]:
 def write_blocks(entry: Entry) -> str:
     """The guilty blocks in a table's cell."""
     blocks = guilty_blocks(entry)
-    return ", ".join(map(str, blocks[:LISTED])) + "…" * (len(blocks) > LISTED) or "–"
+    return ", ".join(map(str, blocks[:LISTED])) + "…" * (len(blocks) > LISTED) or NOTHING
 
 
 def _list_breaking(entry: Entry) -> list[int]:
@@ -215,7 +215,7 @@ def mixed_mark(entry: Entry) -> str:
     """What the run's recipe makes of the prompt, in a word."""
     mixed = entry["mixed"]
     if mixed is None:
-        return "–"
+        return NOTHING
     if mixed["parts_at"] is None:
         return "whole"
     if mixed["repairs"] is None:

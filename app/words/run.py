@@ -21,7 +21,7 @@ from awqscope.mixedprec.checkpoints.serving import write_serving
 from awqscope.mixedprec.models.weight_files import write_aside
 from awqscope.mixedprec.ranking import as_cost
 from awqscope.mixedprec.recipes.recipe import Recipe
-from awqscope.mixedprec.words import write_interval, write_number, write_share, write_size
+from awqscope.mixedprec.words import NOTHING, write_interval, write_number, write_share, write_size
 
 WIDTH_COLUMNS = {"unit": "Unit", "bits": "Bits", "bytes": "Weights"}
 PLACE_COLUMNS = {
@@ -231,9 +231,9 @@ def block_unit_rows(rows: Sequence[Row], spec: RunSpec) -> list[dict[str, Any]]:
                 "low": write_number(unit_kl(at_low)),
                 "interval": write_interval(unit_bounds(at_low)),
                 "known": "measured" if at_low["exact_kl"] is not None else "estimated",
-                "rescue": write_number(unit_kl(at_rescue)) if at_rescue else "–",
+                "rescue": write_number(unit_kl(at_rescue)) if at_rescue else NOTHING,
                 "bytes": write_size(at_low["bytes"]),
-                "more": write_size(at_rescue["bytes"] - at_low["bytes"]) if at_rescue else "–",
+                "more": write_size(at_rescue["bytes"] - at_low["bytes"]) if at_rescue else NOTHING,
             }
         )
     return lines

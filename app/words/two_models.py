@@ -9,9 +9,10 @@ from awqscope.diagnose.entries.headline import Headline
 from awqscope.diagnose.gate.findings import Finding, Missing
 from awqscope.diagnose.gate.paired import Pair, Side, hash_source, read_widths
 from awqscope.diagnose.gate.shares import Cost
-from awqscope.diagnose.runs.directory import NOT_BINDING
+from awqscope.diagnose.options.option import list_options
 from awqscope.diagnose.runs.record import CANDIDATE, MIXED, UNIFORM, AnyRecord, Comparison
 from awqscope.mixedprec.words import (
+    NOTHING,
     join_words,
     write_interval,
     write_number,
@@ -130,7 +131,7 @@ def headline_rows(a: Side, b: Side, pair: Pair) -> list[dict[str, str]]:
             "what": what,
             "a": write_number(found[0], form),
             "b": write_number(found[1], form),
-            "difference": written if known else "–",
+            "difference": written if known else NOTHING,
             "interval": bounds,
         }
 
@@ -147,7 +148,7 @@ def headline_rows(a: Side, b: Side, pair: Pair) -> list[dict[str, str]]:
             "b": write_size(size[1]),
             "difference": write_number(size[1] / size[0] - 1, "+.1%")
             if size[0] and size[1]
-            else "–",
+            else NOTHING,
             "interval": "",
         },
     ]
@@ -161,7 +162,7 @@ def headline_rows(a: Side, b: Side, pair: Pair) -> list[dict[str, str]]:
 def _write_recovered(side: Side) -> str:
     headline = side.record.headline
     if side.model != MIXED or not isinstance(headline, Headline):
-        return "–"
+        return NOTHING
     return write_share(headline.recovered)
 
 
@@ -184,8 +185,8 @@ def different_settings(a: Side, b: Side) -> list[dict[str, str]]:
 
 def _list_settings(side: Side) -> dict[str, tuple[str, Any]]:
     """What decides a side's numbers: setting -> as it is shown, and what tells it from others."""
-    record, spec = side.record, side.record.spec.to_json()
-    for option in (*NOT_BINDING, "reference", "model", "candidate", "valid", "calib"):
+    record, spec = side.record, side.record.spec.list_binding()
+    for option in ("reference", "model", "candidate", "valid", "calib"):
         spec.pop(option, None)
     if side.model == UNIFORM:
         # Of this model nothing is promoted, however it is chosen what is.
@@ -205,7 +206,8 @@ def _list_settings(side: Side) -> dict[str, tuple[str, Any]]:
         calibration = record.calibration
         found["calibration text"] = _name_file(calibration.text, calibration.text_sha256)
         found["calibration tokens"] = _name_file("", calibration.tokens_sha256)
-    found |= {key: (write_value(value), value) for key, value in spec.items()}
+    options = list_options(type(record.spec))
+    found |= {options[key].label: (write_value(value), value) for key, value in spec.items()}
     plain = {f"version of {name}": value for name, value in record.versions.items()}
     plain |= {"source architecture": source.architecture, "source dtype": source.dtype}
     return found | {key: (value, value) for key, value in plain.items()}

@@ -63,7 +63,8 @@ class Shown:
     metavar: what stands for its value in a command's help. group: the heading that it is under
     there; empty for an argument. unset: what holds where no value is given. unit: what its number
     counts. choices: every value that it can have, where they are few. flags: its names on the
-    command line, where they are not made from its own.
+    command line, where they are not made from its own. is_binding: whether a run that goes on must
+    be given the same value again; not where it changes how a run is carried out alone.
     """
 
     label: str = ""
@@ -74,6 +75,7 @@ class Shown:
     unit: str = ""
     choices: Sequence[int | str] = ()
     flags: tuple[str, ...] = ()
+    is_binding: bool = True
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,11 @@ class Option:
     def flag(self) -> str:
         """Its name on the command line."""
         return self.shown.flags[0] if self.shown.flags else name_flag(self.name)
+
+    @property
+    def label(self) -> str:
+        """What pages and reports call it: as forms do, or as the command line does."""
+        return self.shown.label or self.flag
 
     @property
     def hint(self) -> str:

@@ -155,7 +155,7 @@ class Spec(Options):
             description="What a run may hold, of the host and of a device; streams that do not fit "
             "go to files in the run directory. Workers share it."
         ),
-        Shown(label="Memory", metavar="SIZE", group=MACHINE, unit=BYTES),
+        Shown(label="Memory", metavar="SIZE", group=MACHINE, unit=BYTES, is_binding=False),
     ] = 8 * GIB
     chunk_windows: Annotated[
         int | None,
@@ -165,7 +165,14 @@ class Spec(Options):
             description="Windows measured at a time, at most: a killed run loses what it has of "
             "them.",
         ),
-        Shown(metavar="N", group=MACHINE, unset="as many as memory takes", unit="windows"),
+        Shown(
+            label="Windows at a time",
+            metavar="N",
+            group=MACHINE,
+            unset="as many as memory takes",
+            unit="windows",
+            is_binding=False,
+        ),
     ] = None
     trust_remote_code: Annotated[
         bool,
@@ -179,6 +186,13 @@ class Spec(Options):
     def thresholds(self) -> Thresholds:
         """When a block is flagged."""
         return Thresholds(self.z, self.ratio, self.delta_ppl, self.top_k)
+
+    def list_binding(self) -> dict[str, Any]:
+        """The options that decide what a run finds, as run.json has them."""
+        options = list_options(type(self))
+        return {
+            name: value for name, value in self.to_json().items() if options[name].shown.is_binding
+        }
 
     def to_json(self) -> dict[str, Any]:
         """The spec as stored in run.json."""

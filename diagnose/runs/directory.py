@@ -36,8 +36,6 @@ from awqscope.mixedprec.files.sealed import load_sealed, save_sealed
 from awqscope.mixedprec.files.untrusted import read_json
 
 STAGES = ("search", "sweep", "estimate", "exact", "recipe", "requantize", "proof")
-# Options that change how a run is carried out, not what it finds.
-NOT_BINDING = ("max_memory", "chunk_windows")
 # What values that no run holds may raise.
 CONTRADICTIONS = (
     ArithmeticError,
@@ -165,8 +163,8 @@ class RunDirectory:
     def check_spec(self, spec: AnySpec) -> None:
         """Raise InputError, naming the difference, if the run here has other options."""
         there = self.read().spec.to_json()
-        for key, value in spec.to_json().items():
-            if key not in NOT_BINDING and there.get(key) != value:
+        for key, value in spec.list_binding().items():
+            if there.get(key) != value:
                 raise InputError(
                     f"{self.path} holds another run (its {key} is {there.get(key)!r}, not "
                     f"{value!r})",

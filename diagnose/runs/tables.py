@@ -6,6 +6,10 @@ import pyarrow as pa
 DAMAGES = (ArithmeticError, LookupError, OSError, TypeError, ValueError, pa.ArrowException)
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 
+# Windows with the largest uniform KL keep, for every token, the KL of every block and what is
+# likeliest in its place.
+WORST_WINDOWS = 8
+
 _INTERVALS = [
     (f"{name}{suffix}", pa.float64())
     for name in ("delta_nll", "delta_ppl", "kl")

@@ -10,16 +10,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from awqscope.diagnose.runs.tables import LIKELIEST, TOKENS
+from awqscope.diagnose.runs.tables import LIKELIEST, TOKENS, WORST_WINDOWS
 from awqscope.diagnose.statistics.bootstrap import Resampler
 from awqscope.diagnose.statistics.likelihood import TOP_TOKENS, TokenScores
 from awqscope.diagnose.statistics.spikes import BlockDamage, Thresholds, flag_blocks
 from awqscope.diagnose.sweep.branches import REFERENCE, UNIFORM, view_name
 
 VIEWS = ("isolated", "cumulative", "restored")
-# Windows with the largest uniform KL keep, for every token, the KL of every block and what is
-# likeliest in its place.
-WORST_WINDOWS = 8
 TOKENS_A_ROW_GROUP = 16384
 
 

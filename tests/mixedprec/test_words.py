@@ -5,8 +5,10 @@ import re
 import pytest
 
 from awqscope.mixedprec.words import (
+    NOTHING,
     join_words,
     write_bounded,
+    write_decibels,
     write_duration,
     write_interval,
     write_memory,
@@ -117,3 +119,8 @@ def test_nothing_else_formats_them() -> None:
         if OWN.search(line) and "fromtimestamp" not in line
     ]
     assert found == []
+
+
+def test_decibels_have_their_unit() -> None:
+    assert write_decibels(-3.04) == "−3.0 dB"
+    assert write_decibels(None) == NOTHING

@@ -41,7 +41,7 @@ def test_imports_go_one_way(package: str) -> None:
 
 def test_runs_are_read_without_torch() -> None:
     """What shows a run must start at once: it reads the run directory, and imports no torch."""
-    shown = ("terminal.run", "report.page", "dashboard.pages.gate_card")
+    shown = ("terminal.run", "report.page", "dashboard.sections.gate_card")
     modules = ", ".join(f"awqscope.app.{name}" for name in shown)
     program = f"import awqscope, {modules}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
@@ -113,10 +113,10 @@ def test_rooms_have_an_order() -> None:
 
 @pytest.mark.parametrize("package", FORBIDDEN)
 def test_a_room_can_be_taken_in(package: str) -> None:
-    """Few enough files to be seen at once; the pages and the commands are one each."""
+    """Few enough files to be seen at once; the commands are one each."""
     for folder in (ROOT / package).rglob("*"):
         files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
-        assert len(files) <= (16 if folder.name in ("pages", "commands") else 11), folder
+        assert len(files) <= 11, folder
 
 
 def names_of(path: Path) -> set[str]:

@@ -82,10 +82,10 @@ components.RunCard = ({ data }) => {
   const facts = [
     ["Bits", data.widths],
     [
-      "Perplexity, 16-bit → uniform → mixed",
-      isMeasured && [data.reference, data.uniform, data.mixed].map((v) => writeNumber(v, 3)).join(" → "),
+      "Perplexity, 16-bit → quantized → mixed",
+      isMeasured && [data.reference, data.quantized, data.mixed].map((v) => writeNumber(v, 3)).join(" → "),
     ],
-    ["KL, uniform → mixed", isMeasured && [data.kl, data.kl_mixed].map((v) => writeNumber(v, 4)).join(" → ")],
+    ["KL, quantized → mixed", isMeasured && [data.kl, data.kl_mixed].map((v) => writeNumber(v, 4)).join(" → ")],
     ["MB", data.size != null && writeNumber(data.size, 1)],
     ["Begun (UTC)", data.created],
   ].filter(([, value]) => value);

@@ -39,7 +39,7 @@ from awqscope.app.words.run import (
 from awqscope.app.words.sites import OUTPUT, choose_site, name_site, order_kinds
 from awqscope.diagnose.runs.record import UNIFORM, AnyRecord, Record
 from awqscope.diagnose.runs.spec import RunSpec
-from awqscope.mixedprec.words import write_interval, write_number
+from awqscope.mixedprec.words import write_decibels, write_interval, write_number
 
 MODELS = ("reference", UNIFORM)
 STATISTICS = {
@@ -75,7 +75,7 @@ def block_tiles(views: Mapping[str, Row], outputs: Sequence[Row], block: int) ->
         tile("z among the blocks", write_number(alone["z"], ".1f"), "of log KL, robust"),
         tile(
             "Output SQNR",
-            "–" if output is None else f"{write_number(output['sqnr'], '.1f')} dB",
+            write_decibels(output["sqnr"] if output else None),
             "" if output is None else f"cosine {write_number(output['cosine'], '.5f')}",
         ),
     )
@@ -149,7 +149,7 @@ def spread_summary(by_model: Mapping[str, Row]) -> str:
     if uniform is not None and uniform["sqnr"] is not None:
         said += (
             " Quantized, with all blocks before it: "
-            f"SQNR {write_number(uniform['sqnr'], '.1f')} dB, "
+            f"SQNR {write_decibels(uniform['sqnr'])}, "
             f"cosine {write_number(uniform['cosine'], '.5f')}."
         )
     elif uniform is not None:

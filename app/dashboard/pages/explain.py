@@ -20,7 +20,6 @@ from awqscope.app.dashboard.jobs.moved import ModelLocation, find_model
 from awqscope.app.dashboard.jobs.processes import find_reason
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.pages.failed import AGAIN, clicked_part, failed_buttons
-from awqscope.app.dashboard.pages.model_location import can_open, location_panel
 from awqscope.app.dashboard.pages.run import run_heading
 from awqscope.app.dashboard.pages.tokens import shade, show_line_ends
 from awqscope.app.dashboard.parts import (
@@ -33,6 +32,7 @@ from awqscope.app.dashboard.parts import (
     notice,
     table,
 )
+from awqscope.app.dashboard.sections.model_location import can_open, location_panel
 from awqscope.app.dashboard.urls import Page, link, read_address
 from awqscope.app.figures.tokens import draw_blame, draw_positions
 from awqscope.app.store import RunSummary, Store, UnknownRunError
@@ -50,7 +50,7 @@ from awqscope.app.words.explanation import (
 )
 from awqscope.diagnose.runs.record import Comparison
 from awqscope.mixedprec.errors import InputError
-from awqscope.mixedprec.words import write_number
+from awqscope.mixedprec.words import NOTHING, write_number
 
 TICK = 1500
 QUOTED = 70
@@ -136,9 +136,9 @@ def earlier_card(run: str, asked: Sequence[Explaining], store: Store, shown: str
 def _list_entry(entry: Entry) -> dict[str, str]:
     parting, repair = entry["parting"], entry["repair"]
     return {
-        "parting": "–" if parting is None else str(parting["position"]),
+        "parting": NOTHING if parting is None else str(parting["position"]),
         "block": write_blocks(entry),
-        "repair": write_units(repair) if repair else "–",
+        "repair": write_units(repair) if repair else NOTHING,
         "mixed": mixed_mark(entry),
     }
 

@@ -19,9 +19,15 @@ from awqscope.app.dashboard.jobs.requests import (
 )
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.jobs.starts import ENDED, find_pending
-from awqscope.app.dashboard.pages.fields import FOLDED, SHOWN, field_group, list_folded, write_names
-from awqscope.app.dashboard.pages.preview import look_at_plan, preview, show_plan
 from awqscope.app.dashboard.parts import go_to, heading
+from awqscope.app.dashboard.sections.fields import (
+    FOLDED,
+    SHOWN,
+    field_group,
+    list_folded,
+    write_names,
+)
+from awqscope.app.dashboard.sections.preview import look_at_plan, preview, show_plan
 from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.store import Store, UnknownRunError
 from awqscope.diagnose.runs.spec import AnySpec

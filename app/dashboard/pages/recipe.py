@@ -12,13 +12,6 @@ from awqscope.app.dashboard.jobs.moved import find_model
 from awqscope.app.dashboard.jobs.processes import find_reason
 from awqscope.app.dashboard.jobs.runs import Jobs, Requantization
 from awqscope.app.dashboard.pages.failed import AGAIN, clicked_part, failed_buttons
-from awqscope.app.dashboard.pages.model_location import can_open, location_panel
-from awqscope.app.dashboard.pages.recipe_points import (
-    cut_frontier,
-    frontier_points,
-    list_points,
-    raced_points,
-)
 from awqscope.app.dashboard.pages.run import run_heading
 from awqscope.app.dashboard.parts import (
     as_table,
@@ -31,6 +24,13 @@ from awqscope.app.dashboard.parts import (
     tile,
     tiles,
 )
+from awqscope.app.dashboard.sections.model_location import can_open, location_panel
+from awqscope.app.dashboard.sections.recipe_points import (
+    cut_frontier,
+    frontier_points,
+    list_points,
+    raced_points,
+)
 from awqscope.app.dashboard.urls import Page, read_address
 from awqscope.app.figures.recipes import draw_recipes
 from awqscope.app.store import RunSummary, Store, UnknownRunError
@@ -41,7 +41,7 @@ from awqscope.diagnose.runs.record import Comparison, Record
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.dtypes import write_type
 from awqscope.mixedprec.recipes.recipe import Recipe, change_recipe, load_recipe, recipe_json
-from awqscope.mixedprec.words import write_bounded, write_number, write_share, write_size
+from awqscope.mixedprec.words import NOTHING, write_bounded, write_number, write_share, write_size
 
 TICK = 1500
 
@@ -236,7 +236,7 @@ def result_card(job: Requantization, predicted: Prediction | None) -> Any:
         table(
             {"what": "", "predicted": "Predicted", "measured": "Measured"},
             [
-                {"what": what, "measured": value, "predicted": expected or "–"}
+                {"what": what, "measured": value, "predicted": expected or NOTHING}
                 for what, value, expected in lines
             ],
         ),

@@ -12,9 +12,7 @@ from dash import html
 from awqscope.app.dashboard.components import Link
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.jobs.starts import ENDED, STARTING, find_pending
-from awqscope.app.dashboard.pages.gate_card import gate_card
 from awqscope.app.dashboard.pages.runs import write_progress
-from awqscope.app.dashboard.pages.starting import log_details, pending_parts, stop_button
 from awqscope.app.dashboard.parts import (
     as_table,
     card,
@@ -29,6 +27,8 @@ from awqscope.app.dashboard.parts import (
     tile,
     tiles,
 )
+from awqscope.app.dashboard.sections.gate_card import gate_card
+from awqscope.app.dashboard.sections.starting import log_details, pending_parts, stop_button
 from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.figures.blocks import draw_profile, draw_units
 from awqscope.app.store import Progress, RunSummary, Store

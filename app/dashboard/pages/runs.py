@@ -73,9 +73,9 @@ COLUMNS: list[dict[str, Any]] = [
         "width": 122,
     },
     {"field": "reference", "headerName": "PPL 16-bit", **_number(PPL, 76)},
-    {"field": "uniform", "headerName": "PPL uniform", **_number(PPL, 88)},
+    {"field": "quantized", "headerName": "PPL quantized", **_number(PPL, 88)},
     {"field": "mixed", "headerName": "PPL mixed", **_number(PPL, 76)},
-    {"field": "kl", "headerName": "KL uniform", **_number("'.4f'", 88)},
+    {"field": "kl", "headerName": "KL quantized", **_number("'.4f'", 88)},
     {"field": "kl_mixed", "headerName": "KL mixed", **_number("'.4f'", 74)},
     {"field": "size", "headerName": "MB", **_number(SIZE, 72)},
     {
@@ -120,11 +120,11 @@ def _list_numbers(record: AnyRecord) -> dict[str, float | None]:
     quantized model's."""
     headline = record.headline
     if headline is None:
-        return dict.fromkeys(("reference", "uniform", "mixed", "kl", "kl_mixed", "size"))
+        return dict.fromkeys(("reference", "quantized", "mixed", "kl", "kl_mixed", "size"))
     ppl, kl, size = headline.ppl, headline.kl, headline.bytes
     return {
         "reference": ppl.reference,
-        "uniform": ppl.quantized,
+        "quantized": ppl.quantized,
         "mixed": ppl.mixed,
         "kl": kl.quantized,
         "kl_mixed": kl.mixed,
@@ -297,9 +297,8 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
             dangerously_allow_code=False,
         ),
         html.P(
-            "A comparison has its candidate's numbers where a run has its uniform model's. Tick "
-            "two runs to compare them. Arrow keys move in the grid, Space ticks, Enter opens a "
-            "run.",
+            "Quantized is a run's uniform model, or the candidate of a comparison. Tick two runs "
+            "to compare them. Arrow keys move in the grid, Space ticks, Enter opens a run.",
             className="hint",
         ),
     ]

@@ -8,13 +8,6 @@ from dash import ALL, Dash, Input, Output, State, dcc, html, no_update
 from awqscope.app.dashboard.components import Text
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.pages.run import run_heading
-from awqscope.app.dashboard.pages.token_lists import (
-    MEASURES,
-    filters_card,
-    lists,
-    read_question,
-    write_finds,
-)
 from awqscope.app.dashboard.parts import (
     as_table,
     card,
@@ -24,6 +17,13 @@ from awqscope.app.dashboard.parts import (
     heading,
     notice,
     table,
+)
+from awqscope.app.dashboard.sections.token_lists import (
+    MEASURES,
+    filters_card,
+    lists,
+    read_question,
+    write_finds,
 )
 from awqscope.app.dashboard.urls import Page, link, query, read_address
 from awqscope.app.figures.tokens import draw_token
@@ -35,7 +35,7 @@ from awqscope.app.words.run import shade, token_summary, token_value
 from awqscope.app.words.texts import name_texts
 from awqscope.diagnose.runs.record import MIXED, UNIFORM, AnyRecord, Comparison
 from awqscope.mixedprec.errors import InputError
-from awqscope.mixedprec.words import write_number
+from awqscope.mixedprec.words import NOTHING, write_number
 
 Row = Mapping[str, Any]
 
@@ -131,7 +131,7 @@ def token_card(row: Row, run: str, record: AnyRecord) -> Any:
 
 
 def _say_agreement(agrees: bool | None) -> str:
-    return "–" if agrees is None else "the same" if agrees else "another"
+    return NOTHING if agrees is None else "the same" if agrees else "another"
 
 
 def predictions(
@@ -162,7 +162,7 @@ def blame(row: Row, run: str) -> Any:
         {
             "block": go_to(f"Block {block}", link("block", run, block)),
             "alone": write_number(value, ".4f"),
-            "restored": write_number(restored[block], ".4f") if restored else "–",
+            "restored": write_number(restored[block], ".4f") if restored else NOTHING,
         }
         for block, value in enumerate(alone)
     ]

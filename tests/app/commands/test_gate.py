@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from awqscope.app import store as store_module
 from awqscope.app.cli import app
 from awqscope.app.dashboard.components import Table
-from awqscope.app.dashboard.pages.gate_card import gate_card
+from awqscope.app.dashboard.sections.gate_card import gate_card
 from awqscope.app.store import Store
 from awqscope.diagnose.gate.policy import DEFAULT_PATH, SCHEMA_PATH
 from tests.help.runs import SAMPLE, change_record, write_run

@@ -269,7 +269,8 @@ def test_provenance(page: Page) -> None:
     assert set(record["source"]["hashes"].values()) < hashes
     assert record["ppl_definition"]["tokens_sha256"] in hashes
     options = dict(page.cells("Options of the run"))
-    assert (options["seed"], options["bits"], options["top_k"]) == ("0", "4", "default")
+    said = [options[label] for label in ("Seed", "Bits", "Worst blocks", "Memory")]
+    assert said == ["0", "4", "not set", "8.00 GiB"]
 
 
 def test_the_same_run_gives_the_same_bytes(html: str) -> None:

@@ -113,7 +113,7 @@ def test_the_same_files_elsewhere_are_no_setting_that_differs(tmp_path: Path) ->
     texts["ppl_definition"] |= {"text_sha256": "0"}
     other = write_run(tmp_path, "other", spec={**spec, "group_size": 64}, **texts)
     found = {row["what"]: row for row in different_settings(side(), side(other))}
-    assert set(found) == {"validation text", "group_size"}
+    assert set(found) == {"validation text", "Group size"}
     assert found["validation text"]["b"] == "/b/v.txt (0…)"
 
 

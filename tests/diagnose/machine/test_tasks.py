@@ -20,7 +20,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from awqscope.app.commands.common import read_placement
+from awqscope.app.command_line.common import read_placement
 from awqscope.diagnose.machine import processes as processes_module
 from awqscope.diagnose.machine import ray_process
 from awqscope.diagnose.machine import tasks as tasks_module

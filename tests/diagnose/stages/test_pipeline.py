@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from awqscope.app.commands.interruption import interruptible
+from awqscope.app.command_line.interruption import interruptible
 from awqscope.app.words.predict import predict, unit_table, widths_of
 from awqscope.diagnose.gate.policy import parse_policy
 from awqscope.diagnose.gate.verdict import judge_run

@@ -35,7 +35,7 @@ from awqscope.app.dashboard.jobs.requests import (
     write_field,
 )
 from awqscope.app.dashboard.jobs.runs import Jobs
-from awqscope.app.dashboard.pages.fields import FOLDED, SHOWN
+from awqscope.app.dashboard.sections.fields import FOLDED, SHOWN
 from awqscope.app.dashboard.server import create_app
 from awqscope.app.store import Store, UnknownRunError
 from awqscope.diagnose.options.execution import Execution

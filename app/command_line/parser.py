@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from awqscope.app.commands.common import INPUT_ERROR, tell
+from awqscope.app.command_line.common import INPUT_ERROR, tell
 from awqscope.diagnose.runs.naming import CHECKPOINT, MODEL, RUN, RUNS, find_kind
 from awqscope.mixedprec.errors import InputError
 

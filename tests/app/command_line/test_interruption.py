@@ -12,8 +12,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from awqscope.app.commands.common import reports_errors
-from awqscope.app.commands.interruption import CODES, Interruption, interruptible
+from awqscope.app.command_line.common import reports_errors
+from awqscope.app.command_line.interruption import CODES, Interruption, interruptible
 from awqscope.diagnose.machine.signals import held_back, kept
 from tests.help.root import ROOT
 
@@ -21,8 +21,8 @@ from tests.help.root import ROOT
 PROGRAM = """
 import atexit, os, signal, sys, time
 import typer
-from awqscope.app.commands import interruption
-from awqscope.app.commands.common import reports_errors
+from awqscope.app.command_line import interruption
+from awqscope.app.command_line.common import reports_errors
 
 def work():
     global done

@@ -17,7 +17,7 @@ from awqscope.app.dashboard.jobs import processes
 from awqscope.app.dashboard.jobs.plans import Planned, Plans
 from awqscope.app.dashboard.jobs.processes import run_command, write_command
 from awqscope.app.dashboard.jobs.runs import Jobs
-from awqscope.app.dashboard.pages.preview import foretell, preview, show_plan, write_plan
+from awqscope.app.dashboard.sections.preview import foretell, preview, show_plan, write_plan
 from awqscope.app.dashboard.server import create_app
 from awqscope.app.store import Store
 from awqscope.diagnose.runs.spec import RunSpec

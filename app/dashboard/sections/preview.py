@@ -16,7 +16,7 @@ from awqscope.app.dashboard.jobs.requests import Request, list_fields
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.parts import command, notice, table
 from awqscope.diagnose.runs.spec import CompareSpec
-from awqscope.mixedprec.words import write_duration, write_memory
+from awqscope.mixedprec.words import NOTHING, write_duration, write_memory
 
 COLUMNS = {
     "stage": "Stage",
@@ -100,7 +100,7 @@ def plan_rows(plan: Mapping[str, Any]) -> list[dict[str, str]]:
             "memory": write_memory(stage["peak_bytes"]),
             "chunks": str(stage["chunks"]),
             "passes": str(stage["passes"]),
-            "files": write_memory(stage["spilled_bytes"]) if stage["spilled_bytes"] else "–",
+            "files": write_memory(stage["spilled_bytes"]) if stage["spilled_bytes"] else NOTHING,
         }
         for stage in plan["stages"]
     ]

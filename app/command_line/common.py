@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from awqscope.app.commands.interruption import interruptible
+from awqscope.app.command_line.interruption import interruptible
 from awqscope.app.terminal.console import show_controls
 from awqscope.diagnose.runs.naming import RUN, find_kind
 from awqscope.mixedprec.errors import InputError

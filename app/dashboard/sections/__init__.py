@@ -1,0 +1,1 @@
+"""What pages are put together from: a form's fields, a card, a list, each a part with a heading."""
