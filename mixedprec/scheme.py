@@ -8,6 +8,8 @@ from awqscope.mixedprec.errors import InputError
 
 BITS = range(2, 9)
 GROUP_SIZES = (32, 64, 128, -1)
+# The group size of the AWQ paper, which every server has kernels for.
+DEFAULT_GROUP = 128
 FP16_BITS = 16
 # Widths that servers have kernels for, side by side in one checkpoint.
 SERVED_WIDTHS = (4, 8)
@@ -54,6 +56,10 @@ class Scheme:
     def group(self, in_features: int) -> int:
         """The group size in channels for a weight with `in_features` columns."""
         return in_features if self.group_size == -1 else self.group_size
+
+    def write_groups(self) -> str:
+        """The groups in words."""
+        return "a group a row" if self.group_size == -1 else f"groups of {self.group_size}"
 
     def check_divides(self, in_features: int, name: str) -> None:
         """Raise InputError unless the groups tile the `in_features` columns of `name`."""

@@ -60,7 +60,7 @@ def _list_quantization(record: Record) -> dict[str, str]:
     """What a run quantized with: label -> text."""
     calibration, spec = record.calibration, record.spec
     scheme = "symmetric" if spec.symmetric else "asymmetric"
-    group = "a group a row" if spec.group_size == -1 else f"groups of {spec.group_size}"
+    group = spec.low.write_groups()
     return {
         "Calibrated on": (
             f"{calibration.text}, {calibration.windows} windows of "

@@ -25,7 +25,7 @@ from awqscope.diagnose.options.shared import DEFAULT_SEQ_LEN
 from awqscope.diagnose.runs.directory import now
 from awqscope.diagnose.runs.record import Record
 from awqscope.diagnose.runs.spec import RunSpec
-from awqscope.mixedprec.awq.search import check_schemes
+from awqscope.mixedprec.awq.search import check_schemes, list_columns
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import list_units
 from awqscope.mixedprec.models.opening import open_model
@@ -33,6 +33,7 @@ from awqscope.mixedprec.models.served import check_range, name_dtype
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.weight_files import write_aside
 from awqscope.mixedprec.recipes.recipe import check_names
+from awqscope.mixedprec.scheme import GROUP_SIZES
 
 VERSIONED = ("awqscope", "torch", "transformers", "autoawq", "compressed-tensors", "safetensors")
 
@@ -52,6 +53,24 @@ class Inputs:
     calib_windows: Tensor
     windows: Tensor
     slices: tuple[int, ...]
+
+
+def settle_groups(spec: RunSpec, model: SourceModel) -> tuple[RunSpec, tuple[str, ...]]:
+    """The spec with a group size, and a note where it is not the usual one.
+
+    Where none was asked for it is 128, or the largest of 64 and 32 that tiles the inputs of every
+    linear. Where none does it is 128, which is refused by the name of the linear.
+    """
+    if spec.group_size is not None:
+        return spec, ()
+    columns = list_columns(model)
+    usual, *smaller = sorted((size for size in GROUP_SIZES if size > 0), reverse=True)
+    odd = next((name for name, count in columns.items() if count % usual), None)
+    fits = [size for size in smaller if not any(count % size for count in columns.values())]
+    if odd is None or not fits:
+        return spec.change(group_size=usual), ()
+    note = f"groups of {fits[0]}: {usual} does not divide the {columns[odd]} inputs of {odd}"
+    return spec.change(group_size=fits[0]), (note,)
 
 
 def load_inputs(spec: RunSpec, model: SourceModel | None = None) -> Inputs:

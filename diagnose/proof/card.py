@@ -161,7 +161,7 @@ def _write_summary(subject: CardSubject) -> str:
     source = _plain(_name_source(subject))
     link = f"[{source}](https://huggingface.co/{source})" if subject.base_model else f"`{source}`"
     scheme = "symmetric" if spec.symmetric else "asymmetric"
-    group = "a group a row" if spec.group_size == -1 else f"groups of {spec.group_size}"
+    group = spec.low.write_groups()
     changed = list_changed(subject.recipe, spec.bits)
     widths = {entry.bits for entry in subject.recipe.units} - {FP16_BITS}
     said = (

@@ -18,7 +18,7 @@ from awqscope.diagnose.options.option import (
 from awqscope.diagnose.options.shared import Spec, Texts
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.dtypes import AUTO, LARGEST, check_dtype
-from awqscope.mixedprec.scheme import BITS, GROUP_SIZES, SERVED_WIDTHS, Scheme
+from awqscope.mixedprec.scheme import BITS, DEFAULT_GROUP, GROUP_SIZES, SERVED_WIDTHS, Scheme
 
 
 def check_bits(bits: int) -> None:
@@ -26,9 +26,10 @@ def check_bits(bits: int) -> None:
     Scheme(bits, GROUP_SIZES[0], False)
 
 
-def check_group_size(size: int) -> None:
+def check_group_size(size: int | None) -> None:
     """Raise InputError for a size that groups cannot have."""
-    Scheme(BITS.start, size, False)
+    if size is not None:
+        Scheme(BITS.start, size, False)
 
 
 def check_above(rescue: int, bits: int) -> None:
@@ -94,7 +95,7 @@ class RunSpec(Spec):
         ),
     ] = 8
     group_size: Annotated[
-        int,
+        int | None,
         AfterValidator(check_with(check_group_size)),
         Field(description="32, 64, 128, or -1 for one group a row."),
         Shown(
@@ -103,9 +104,10 @@ class RunSpec(Spec):
             metavar="N",
             group=WIDTHS,
             unit="input channels",
+            unset="128, or the largest of 64 and 32 that divides what the model has",
             choices=GROUP_SIZES,
         ),
-    ] = 128
+    ] = None
     symmetric: Annotated[
         bool,
         Field(description="No zero points at the low width."),
@@ -189,12 +191,12 @@ class RunSpec(Spec):
     @property
     def low(self) -> Scheme:
         """The scheme of every unit that is not promoted."""
-        return Scheme(self.bits, self.group_size, self.symmetric)
+        return Scheme(self.bits, self.group_size or DEFAULT_GROUP, self.symmetric)
 
     @property
     def rescue(self) -> Scheme:
         """The scheme of promoted units: symmetric, the form that every server has a kernel for."""
-        return Scheme(self.rescue_bits, self.group_size, True)
+        return Scheme(self.rescue_bits, self.group_size or DEFAULT_GROUP, True)
 
     @property
     def schemes(self) -> dict[int, Scheme]:

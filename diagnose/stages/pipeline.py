@@ -26,7 +26,7 @@ from typing import Any
 from awqscope.diagnose.entries.part import Part
 from awqscope.diagnose.entries.plan import MemoryPlan
 from awqscope.diagnose.entries.stages import Fault
-from awqscope.diagnose.inputs.load import describe, load_inputs, note_aside
+from awqscope.diagnose.inputs.load import describe, load_inputs, note_aside, settle_groups
 from awqscope.diagnose.inputs.sources import check_specs
 from awqscope.diagnose.machine.memory import (
     device_peak_bytes,
@@ -51,6 +51,8 @@ from awqscope.diagnose.stages.sweep import sweep_stage
 from awqscope.diagnose.sweep.branches import block_branches
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.shortage import explain_shortage
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.source import SourceModel
 
 MEASURING = {
     "search": search_stage,
@@ -94,10 +96,12 @@ class Work:
     notes: tuple[str, ...] = ()
 
 
-def prepare_run(spec: RunSpec) -> Work:
-    """The work of `awqscope run`."""
-    inputs = load_inputs(spec)
-
+def prepare_run(
+    spec: RunSpec, model: SourceModel | None = None, notes: tuple[str, ...] = ()
+) -> Work:
+    """The work of `awqscope run`. model: what `spec` names, where it is open already. notes: what
+    is known of it that a user should know."""
+    inputs = load_inputs(spec, model)
     actions = MEASURING | REPAIRING
     stages = {
         name: _skip_reason(name, spec) or partial(actions[name], spec, inputs) for name in STAGES
@@ -113,7 +117,18 @@ def prepare_run(spec: RunSpec) -> Work:
         sweep=block_branches(inputs.model, spec.bits, frozenset(spec.keep_fp16)),
         verified=spec.verify_units,
     )
-    return Work(describe(spec, inputs), stages, plan, note_aside(inputs.model))
+    return Work(describe(spec, inputs), stages, plan, (*notes, *note_aside(inputs.model)))
+
+
+def settle(spec: RunSpec) -> tuple[RunSpec, Callable[[], Work]]:
+    """A spec in which everything is decided that the model decides, and what prepares its work."""
+    # First, so that a mistyped name is not reported as an option that differs from the run there.
+    check_specs((spec.calib, *spec.valid))
+    if spec.group_size is not None:
+        return spec, partial(prepare_run, spec)
+    model = open_model(spec.model, trust_remote_code=spec.trust_remote_code, dtype=spec.dtype)
+    settled, notes = settle_groups(spec, model)
+    return settled, partial(prepare_run, settled, model, notes)
 
 
 def run_pipeline(
@@ -131,12 +146,10 @@ def run_pipeline(
     InputError for unusable input, another run in `out`, a process that already works on it, or a
     full disk. Errors of the stages are recorded in run.json too.
     """
-    # First, so that a mistyped name is not reported as an option that differs from the run there.
-    check_specs((spec.calib, *spec.valid))
+    settled, prepare = settle(spec)
     texts = " or ".join(spec.valid)
     named = {"source": spec.model, "calibration": spec.calib, "ppl_definition": texts}
-    prepare = partial(prepare_run, spec)
-    return conduct(spec, prepare, named, out, on_progress, placement, on_plan, on_note)
+    return conduct(settled, prepare, named, out, on_progress, placement, on_plan, on_note)
 
 
 def plan_pipeline(
@@ -147,8 +160,8 @@ def plan_pipeline(
 ) -> MemoryPlan:
     """The plan by which `run_pipeline` would begin or continue in `out`. on_note: told what a user
     should know of the inputs. InputError for unusable input, and for another run in `out`."""
-    check_specs((spec.calib, *spec.valid))
-    return foresee(spec, partial(prepare_run, spec), out, placement, on_note)
+    settled, prepare = settle(spec)
+    return foresee(settled, prepare, out, placement, on_note)
 
 
 def foresee(

@@ -160,7 +160,7 @@ def _smaller_groups(spec: RunSpec, inputs: Inputs, most: float) -> RunSpec | Non
     """The spec with the smallest groups below the run's own whose uniform model fits in `most`
     bytes, if any does."""
     largest = max(module.in_features for module in _linears(inputs))
-    now = largest if spec.group_size == -1 else spec.group_size
+    now = spec.low.group(largest)
     for group in sorted(size for size in GROUP_SIZES if 0 < size < now):
         divides = all(module.in_features % group == 0 for module in _linears(inputs))
         smaller = spec.change(group_size=group)

@@ -328,13 +328,18 @@ def stream_inputs(
             advance(model.read_block(number, device), hidden, all_kwargs[number])
 
 
+def list_columns(model: SourceModel) -> dict[str, int]:
+    """How many inputs each linear of a block has, by its name in the block."""
+    shell = model.block_shell(0)
+    names = [name for kind in model.family.units for name in kind.linears]
+    return {name: get_linear(shell, name).in_features for name in names}
+
+
 def check_schemes(model: SourceModel, schemes: Sequence[Scheme]) -> None:
     """Raise InputError unless every scheme's groups tile every linear's inputs."""
-    for kind in model.family.units:
-        for name in kind.linears:
-            columns = get_linear(model.block_shell(0), name).in_features
-            for scheme in schemes:
-                scheme.check_divides(columns, name)
+    for name, columns in list_columns(model).items():
+        for scheme in schemes:
+            scheme.check_divides(columns, name)
 
 
 def check_finite(values: Stream | Tensor, name: str) -> None:

@@ -152,7 +152,7 @@ def brief_widths(record: AnyRecord) -> str:
     if isinstance(record, Comparison):
         return name_widths(record.candidate.bits)
     spec = record.spec
-    group = "a group a row" if spec.group_size == -1 else f"groups of {spec.group_size}"
+    group = spec.low.write_groups()
     return f"{spec.bits} and {spec.rescue_bits}, {group}"
 
 
