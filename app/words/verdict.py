@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from awqscope.app.words.comparison import name_candidate, name_kind, write_places
+from awqscope.app.words.numbers import begin_sentence
 from awqscope.diagnose.entries.headline import Headline
 from awqscope.diagnose.entries.served_type import (
     UNLIKE,
@@ -13,6 +14,7 @@ from awqscope.diagnose.entries.served_type import (
     describe_type,
     write_measured_type,
 )
+from awqscope.diagnose.entries.source import write_quantized_before
 from awqscope.diagnose.entries.stages import Fault
 from awqscope.diagnose.runs.record import AnyRecord, Comparison, Record
 from awqscope.mixedprec.models.dtypes import LARGEST, write_type
@@ -49,7 +51,9 @@ def write_verdict(record: AnyRecord, promoted: Sequence[str]) -> str:
         if isinstance(record, Comparison)
         else _write_of_run(record, record.headline, promoted)
     )
-    return f"{before}{_write_cost(record)} {found}"
+    how = record.source.quantized_before
+    lossy = f" {begin_sentence(write_quantized_before(how))}." if how else ""
+    return f"{before}{_write_cost(record)} {found}{lossy}"
 
 
 def _write_cost(record: AnyRecord) -> str:

@@ -26,6 +26,19 @@ class Source(Part):
         description="Files beside them that hold weights too and that transformers does not load "
         "either. Earlier versions lack it.",
     )
+    quantized_before: str | None = Field(
+        default=None,
+        description="How its weights were quantized before, such as `GGUF Q4_1`, where that is "
+        "known. Earlier versions lack it.",
+    )
+
+
+def write_quantized_before(how: str) -> str:
+    """What it means for a run that the reference's weights were quantized before."""
+    return (
+        f"the reference's weights were quantized before ({how}): what 4 bits cost it is no measure "
+        "of what they cost the model that it was made from"
+    )
 
 
 class Candidate(Part):

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from awqscope.diagnose.entries.source import CutText, PplDefinition, Slice, Source
+from awqscope.diagnose.entries.source import (
+    CutText,
+    PplDefinition,
+    Slice,
+    Source,
+    write_quantized_before,
+)
 from awqscope.diagnose.inputs.corpora import (
     Corpus,
     cut_slices,
@@ -168,12 +174,16 @@ def describe_source(model: SourceModel) -> Source:
         dtype=name_dtype(model.dtype),
         hashes=model.hash(),
         left_aside=list(model.aside),
+        quantized_before=model.quantized_before,
     )
 
 
-def note_aside(*models: SourceModel) -> tuple[str, ...]:
-    """Notes, shown before a run, on weight files beside the models' own that are not read."""
-    return tuple(f"{m.path}: {write_aside(m.aside)}" for m in models if m.aside)
+def note_weights(*models: SourceModel) -> tuple[str, ...]:
+    """Notes, shown before a run, on the models' weights: files beside them that are not read, and
+    what they have lost before."""
+    aside = [f"{m.path}: {write_aside(m.aside)}" for m in models if m.aside]
+    lossy = [write_quantized_before(m.quantized_before) for m in models if m.quantized_before]
+    return (*aside, *lossy)
 
 
 def describe_text(texts: Sequence[Corpus], slices: Sequence[int], windows: Tensor) -> PplDefinition:

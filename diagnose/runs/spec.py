@@ -53,10 +53,10 @@ class RunSpec(Spec):
 
     model: Annotated[
         str,
-        Field(description="Model directory, or id on the Hugging Face hub."),
+        Field(description="Model directory, GGUF file, or id on the Hugging Face hub."),
         Shown(
             label="Model",
-            hint="A directory on this machine, or an id on the Hugging Face hub.",
+            hint="A directory or a GGUF file here, or an id on the Hugging Face hub.",
             metavar="MODEL",
         ),
     ]

@@ -31,7 +31,7 @@ from awqscope.diagnose.inputs.load import (
     choose_length,
     describe_source,
     describe_text,
-    note_aside,
+    note_weights,
 )
 from awqscope.diagnose.inputs.sizes import reference_bytes
 from awqscope.diagnose.inputs.sources import check_specs
@@ -153,7 +153,7 @@ def prepare_comparison(spec: CompareSpec) -> Work:
         most_windows=spec.chunk_windows,
         sweep=compared.sweep.branches,
     )
-    notes = note_aside(compared.model, compared.candidate) + note_padding(compared.candidate)
+    notes = note_weights(compared.model, compared.candidate) + note_padding(compared.candidate)
     return Work(description, {**dict.fromkeys(STAGES, SKIPPED), "sweep": measure}, plan, notes)
 
 

@@ -26,7 +26,7 @@ from typing import Any
 from awqscope.diagnose.entries.part import Part
 from awqscope.diagnose.entries.plan import MemoryPlan
 from awqscope.diagnose.entries.stages import Fault
-from awqscope.diagnose.inputs.load import describe, load_inputs, note_aside, settle_groups
+from awqscope.diagnose.inputs.load import describe, load_inputs, note_weights, settle_groups
 from awqscope.diagnose.inputs.sources import check_specs
 from awqscope.diagnose.machine.memory import (
     device_peak_bytes,
@@ -74,7 +74,7 @@ def _skip_reason(stage: str, spec: RunSpec) -> str | None:
 
 # What is said of the inputs and decides no number: other files beside a model's weights, and counts
 # that earlier versions made otherwise.
-FREE = {"left_aside", "parameters"}
+FREE = {"left_aside", "parameters", "quantized_before"}
 # What a run computes with.
 MEANS = {"versions": "the set of installed libraries", "device": "the kind of device"}
 
@@ -117,7 +117,7 @@ def prepare_run(
         sweep=block_branches(inputs.model, spec.bits, frozenset(spec.keep_fp16)),
         verified=spec.verify_units,
     )
-    return Work(describe(spec, inputs), stages, plan, (*notes, *note_aside(inputs.model)))
+    return Work(describe(spec, inputs), stages, plan, (*notes, *note_weights(inputs.model)))
 
 
 def settle(spec: RunSpec) -> tuple[RunSpec, Callable[[], Work]]:

@@ -19,6 +19,8 @@ from awqscope.mixedprec.files.untrusted import (
     check_directory,
     read_json,
 )
+from awqscope.mixedprec.gguf.origin import is_gguf
+from awqscope.mixedprec.gguf.unpack import unpack_gguf
 from awqscope.mixedprec.models.catalogue import (
     HEADS,
     Stored,
@@ -178,13 +180,17 @@ def read_config(
 
 
 def open_model(name: str, *, trust_remote_code: bool = False, dtype: str = AUTO) -> SourceModel:
-    """Open a model by hub id or path; reads headers only. InputError where it cannot be used.
+    """Open a model by hub id or path; reads headers only, but unpacks a GGUF file first. InputError
+    where it cannot be used.
 
     trust_remote_code: run the Python that the directory brings, where its config.json names any.
     dtype: the type to serve it in, `auto` for the one that it comes in (see `choose_dtype`).
     """
     check_dtype(dtype)
-    path = resolve_path(name, trust_remote_code=trust_remote_code)
+    if is_gguf(Path(name)):
+        path = unpack_gguf(Path(name))
+    else:
+        path = resolve_path(name, trust_remote_code=trust_remote_code)
     raw, config = read_config(path, trust_remote_code=trust_remote_code)
     # Making a shell changes what the configuration says.
     said = read_dtype(config)

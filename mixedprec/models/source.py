@@ -20,6 +20,7 @@ from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.experts import split_experts
 from awqscope.mixedprec.families.table import Family, find_family, fit_family
 from awqscope.mixedprec.files.untrusted import list_visible
+from awqscope.mixedprec.gguf.origin import read_origin
 from awqscope.mixedprec.models.catalogue import (
     Catalogue,
     Stored,
@@ -77,6 +78,11 @@ class SourceModel:
     @property
     def blocks(self) -> int:
         return len(self.shell.get_submodule(self.family.blocks))
+
+    @property
+    def quantized_before(self) -> str | None:
+        """How its weights were quantized before they came here, where that is known."""
+        return read_origin(self.path)
 
     @property
     def aside(self) -> tuple[str, ...]:

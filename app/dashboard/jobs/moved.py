@@ -19,6 +19,7 @@ from awqscope.diagnose.runs.record import AnyRecord
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.atomic import write_json
 from awqscope.mixedprec.files.untrusted import read_json
+from awqscope.mixedprec.gguf.origin import is_gguf
 
 LOCATIONS = ".models.json"
 # The size of a file that takes about a second to hash.
@@ -54,7 +55,8 @@ def find_model(store: Store, name: str) -> ModelLocation:
     run = store.summary(name)
     named = "" if run.record is None else run.record.model
     base = begun_in(run) or os.getcwd()
-    if (Path(base) / named / "config.json").is_file():
+    there = Path(base) / named
+    if (there / "config.json").is_file() or is_gguf(there):
         return ModelLocation("here", named)
     said = None if run.record is None else _read_locations(store).get(_key(run.record))
     if isinstance(said, str) and (Path(said) / "config.json").is_file():

@@ -14,6 +14,7 @@ from awqscope.diagnose.runs.spec import AnySpec
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import find_family, list_units
 from awqscope.mixedprec.files.untrusted import read_json
+from awqscope.mixedprec.gguf.origin import is_gguf
 from awqscope.mixedprec.models.weight_files import find_weight_files
 from awqscope.mixedprec.recipes.recipe import check_names
 
@@ -100,8 +101,8 @@ def _check_workers(device: str, workers: Any) -> None:
 
 
 def _find_directory(model: str) -> Path | None:
-    """A model's directory; None for what can only be an id on the hub. InputError for what is
-    neither."""
+    """A model's directory; None for a GGUF file, and for what can only be an id on the hub.
+    InputError for what is none of them."""
     _check_printable(model)
     path = Path(model)
     if not model:
@@ -110,9 +111,11 @@ def _find_directory(model: str) -> Path | None:
         if HUB_ID.fullmatch(model):
             return None
         raise InputError(f"there is no model directory {model}", "check the path")
-    if not path.is_dir():
-        raise InputError(f"{model} is a file", "give the directory that holds config.json")
-    return path
+    if path.is_dir():
+        return path
+    if is_gguf(path):
+        return None
+    raise InputError(f"{model} is a file", "give the directory that holds config.json")
 
 
 def _check_candidate(model: str) -> None:

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from awqscope.app.terminal.run import show_run
 from awqscope.app.words.run import provenance_facts
-from awqscope.diagnose.inputs.load import describe_source, note_aside
+from awqscope.diagnose.inputs.load import describe_source, note_weights
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import AnyRecord
 from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes
@@ -420,7 +420,7 @@ def test_what_is_left_aside_is_said(made: Directory) -> None:
     stray(made)
     model = open_model(str(made.folder))
     assert describe_source(model).left_aside == ["model_ema.safetensors"]
-    assert note_aside(model) == (
+    assert note_weights(model) == (
         f"{made.folder}: left aside, as transformers does: model_ema.safetensors",
     )
     assert write_aside([f"{n}.safetensors" for n in range(5)]).endswith("s and 2 more")

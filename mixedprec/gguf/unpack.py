@@ -1,0 +1,149 @@
+"""A GGUF file unpacked into a model directory, so that it can be read like any other.
+
+transformers reads the file: it knows the names of llama.cpp's tensors and undoes llama's reordering
+of query and key rows, and the package gguf undoes their quantization. What comes out is stored in
+float16 with a tokenizer and `origin.json`, which says how the weights were stored: they have lost
+precision already, and whoever reports what quantizing them again costs must say so.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.families.table import find_family
+from awqscope.mixedprec.files.atomic import report_full_disk
+from awqscope.mixedprec.files.untrusted import read_json
+from awqscope.mixedprec.gguf.origin import ORIGIN
+
+MAGIC = b"GGUF"
+REMEDY = "give the 16-bit model that it was made from, as safetensors"
+
+
+def unpack_gguf(path: Path) -> Path:
+    """The model directory made from a GGUF file: unpacked once, kept in the user's cache under the
+    file's SHA-256, made again where it is gone.
+
+    Holds the whole model in memory in float32 while it unpacks. InputError where the file is no
+    GGUF, or of an architecture that transformers or awqscope does not read.
+    """
+    _check_magic(path)
+    folder = find_cache() / _hash_file(path)[:32]
+    if not _is_whole(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _appearing(folder) as temporary, report_full_disk(folder):
+            _unpack(path, temporary)
+    return folder
+
+
+def find_cache() -> Path:
+    """Where unpacked models are kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "awqscope" / "gguf"
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether everything is there that was written, as far as names tell."""
+    try:
+        names = read_json(folder / ORIGIN)["files"]
+        return all((folder / name).is_file() for name in names)
+    except (OSError, LookupError, TypeError, ValueError):
+        return False
+
+
+def _hash_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_magic(path: Path) -> None:
+    try:
+        with open(path, "rb") as file:
+            found = file.read(len(MAGIC))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})", "check the file") from error
+    if found != MAGIC:
+        raise InputError(f"{path} is no GGUF file", "give one that llama.cpp wrote, or a directory")
+
+
+@contextlib.contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """A directory beside `folder` that takes its name once it is whole. Where another process was
+    first, theirs stays."""
+    temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    try:
+        yield temporary
+        if not _is_whole(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    """Write what a GGUF file holds as a model directory."""
+    where: dict[str, Any] = {
+        "pretrained_model_name_or_path": path.parent,
+        "gguf_file": path.name,
+        "local_files_only": True,
+        "trust_remote_code": False,
+    }
+    with _quiet():
+        try:
+            kinds = _count_types(path)
+            config = AutoConfig.from_pretrained(**where)
+            find_family(config.model_type)
+            read = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(**where)
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"{path} cannot be read as a model ({reason})", REMEDY) from error
+        # A model that was read from GGUF says that it is quantized, and then is not saved.
+        entries = read.config.to_dict()
+        entries.pop("quantization_config", None)
+        model = type(read)._from_config(type(read.config)(**entries), dtype=torch.float32)
+        model.load_state_dict(read.state_dict())
+        model.half().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    origin = {
+        "file": path.name,
+        "sha256": _hash_file(path),
+        "tensors": dict(kinds),
+        "files": sorted(written.name for written in folder.iterdir()),
+    }
+    (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+
+
+def _count_types(path: Path) -> Counter[str]:
+    """How many tensors of each type a GGUF file holds."""
+    from gguf import GGUFReader
+
+    return Counter(tensor.tensor_type.name for tensor in GGUFReader(path).tensors)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' bars and warnings from the terminal."""
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
