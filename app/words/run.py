@@ -421,4 +421,19 @@ def provenance_facts(record: AnyRecord) -> dict[str, str]:
         **_name_made(record),
         "Versions": ", ".join(f"{name} {v}" for name, v in record.versions.items()),
         "Control": f"a block swapped with itself: KL {control}",
+        **_name_check(record),
+    }
+
+
+def _name_check(record: AnyRecord) -> dict[str, str]:
+    """How exact the KL of blocks is, where not all of their logits were made."""
+    sweep = record.sweep
+    if sweep is None or sweep.head_error is None:
+        return {}
+    return {
+        "Logits of blocks": (
+            "made where they count and estimated elsewhere; where all were made too "
+            f"({sweep.head_positions:,} positions), the largest error of a block's KL was "
+            f"{write_share(sweep.head_error, '.3%')}"
+        )
     }

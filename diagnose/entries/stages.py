@@ -42,6 +42,15 @@ class SweepPlan(Part):
     streams: int | None = Field(default=None, description="Streams alive at its end.")
     chunk_windows: int | None = Field(default=None, description="Windows in a chunk of the text.")
     control_kl: float = Field(description="KL of a block swapped with itself: 0.")
+    head_positions: int | None = Field(
+        default=None,
+        description="Positions at which all logits of every branch were made too; null where they "
+        "were made everywhere.",
+    )
+    head_error: float | None = Field(
+        default=None,
+        description="Largest error there of a branch's mean KL, relative to it.",
+    )
 
 
 class Estimator(Part):

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from awqscope.diagnose.inside.activations import ActivationLog
+from awqscope.diagnose.inside.weights import WeightLog
 from awqscope.diagnose.machine.tasks import CHUNKS_A_WORKER, OnStep, Task, Workers, list_missing
 from awqscope.diagnose.plan.room import Room
 from awqscope.diagnose.runs.directory import RunDirectory
@@ -16,11 +18,10 @@ from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.setting import Setting
 from awqscope.diagnose.statistics.likelihood import TokenScores
 from awqscope.diagnose.statistics.spikes import Thresholds
-from awqscope.diagnose.sweep.activations import ActivationLog
 from awqscope.diagnose.sweep.branches import Branch, Sweep, Sweepable
+from awqscope.diagnose.sweep.likely_rows import HeadLog
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.diagnose.sweep.ranges import RangeLog
-from awqscope.diagnose.sweep.weights import WeightLog
 from awqscope.mixedprec.models.served import served_outside
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import batch_size, list_slices
@@ -118,6 +119,7 @@ class _ChunkSweep:
         group = self.group
         activations, weights = ActivationLog(), WeightLog(group or int)
         ranges = RangeLog(len(self.windows)) if group else None
+        head = HeadLog()
         scores = run_sweep(
             self.model,
             self.windows,
@@ -125,12 +127,13 @@ class _ChunkSweep:
             observe=activations.observe if group else None,
             inspect=weights.observe if group and self.is_first else None,
             ranges=ranges,
+            log=head,
             on_block=on_step,
             device=device,
             space=self.room.open(),
         )
-        logs: dict[str, ActivationLog | WeightLog | RangeLog | None]
-        logs = {"activations": activations, "weights": weights, "ranges": ranges}
+        logs: dict[str, ActivationLog | WeightLog | RangeLog | HeadLog | None]
+        logs = {"activations": activations, "weights": weights, "ranges": ranges, "head": head}
         state = {
             f"{name}.{key}": values
             for name, log in logs.items()

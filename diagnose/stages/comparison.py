@@ -35,6 +35,7 @@ from awqscope.diagnose.inputs.load import (
 )
 from awqscope.diagnose.inputs.sizes import reference_bytes
 from awqscope.diagnose.inputs.sources import check_specs
+from awqscope.diagnose.inside.weights import COLUMNS
 from awqscope.diagnose.machine.tasks import HERE, Placement
 from awqscope.diagnose.plan.room import plan_work
 from awqscope.diagnose.runs.directory import STAGES, OnProgress, RunDirectory
@@ -47,7 +48,6 @@ from awqscope.diagnose.stages.sweep import Sweep, list_numbers, sweep_views
 from awqscope.diagnose.statistics.bootstrap import Resampler
 from awqscope.diagnose.sweep.branches import REFERENCE, view_name
 from awqscope.diagnose.sweep.results import damage
-from awqscope.diagnose.sweep.weights import COLUMNS
 from awqscope.diagnose.sweep.whole_blocks import CandidateSweep, build_candidate_sweep
 from awqscope.mixedprec.checkpoints.foreign import Candidate, open_candidate
 from awqscope.mixedprec.checkpoints.padding import write_padding

@@ -14,6 +14,8 @@ from awqscope.diagnose.entries.headline import Headline
 from awqscope.diagnose.entries.stages import SweepPlan
 from awqscope.diagnose.inputs.load import Inputs
 from awqscope.diagnose.inputs.sizes import model_bytes
+from awqscope.diagnose.inside.activations import ActivationLog
+from awqscope.diagnose.inside.weights import weight_rows
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import MIXED
 from awqscope.diagnose.runs.spec import RunSpec
@@ -27,7 +29,6 @@ from awqscope.diagnose.stages.chunks import (
 )
 from awqscope.diagnose.stages.setting import Setting
 from awqscope.diagnose.statistics.bootstrap import Resampler
-from awqscope.diagnose.sweep.activations import ActivationLog
 from awqscope.diagnose.sweep.branches import (
     CONTROL,
     REFERENCE,
@@ -36,6 +37,7 @@ from awqscope.diagnose.sweep.branches import (
     block_branches,
     count_streams,
 )
+from awqscope.diagnose.sweep.likely_rows import join_errors
 from awqscope.diagnose.sweep.ranges import join_ranges
 from awqscope.diagnose.sweep.results import (
     TOKENS_A_ROW_GROUP,
@@ -44,7 +46,6 @@ from awqscope.diagnose.sweep.results import (
     reduce_chunk,
     token_table,
 )
-from awqscope.diagnose.sweep.weights import weight_rows
 
 # Entries of the headline that uniform and mixed both have, and all that tell models apart.
 PAIRED = ("ppl", "delta_ppl", "kl", "kl_interval", "kl_p99", "kl_p999", "top1_agreement")
@@ -104,7 +105,8 @@ def sweep_views(
     for chunk in chunks:
         log.merge(_part(chunk, "activations."))
     ranges, largest = join_ranges([_part(chunk, "ranges.") for chunk in chunks])
-    logged = ("activations.", "weights.", "ranges.")
+    checked = join_errors([_part(chunk, "head.") for chunk in chunks])
+    logged = ("activations.", "weights.", "ranges.", "head.")
     scores = join_chunks(
         [{k: v for k, v in chunk.items() if not k.startswith(logged)} for chunk in chunks]
     )
@@ -125,6 +127,8 @@ def sweep_views(
             streams=count_streams(model, sweep),
             chunk_windows=run.read().chunks["sweep"],
             control_kl=control,
+            head_positions=None if checked is None else checked[0],
+            head_error=None if checked is None else checked[1],
         )
     )
     return Sweep(scores, rows, log, _part(chunks[0], "weights."), largest)

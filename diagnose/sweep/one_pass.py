@@ -22,6 +22,7 @@ from awqscope.diagnose.sweep.branches import (
     Sweepable,
     share_streams,
 )
+from awqscope.diagnose.sweep.likely_rows import HeadLog
 from awqscope.diagnose.sweep.ranges import OUTPUT, OUTSIDE, RangeLog, RangeWatch, largest
 from awqscope.diagnose.sweep.scoring import score_streams
 from awqscope.diagnose.sweep.swappable import Bases, Swappable
@@ -138,6 +139,7 @@ def run_sweep(
     observe: Observer | None = None,
     inspect: Inspector | None = None,
     ranges: RangeLog | None = None,
+    log: HeadLog | None = None,
     on_block: Callable[[int], None] = lambda done: None,
     device: torch.device = CPU,
     space: StreamSpace | None = None,
@@ -148,7 +150,8 @@ def run_sweep(
     observe(block, site, reference, uniform): called with activations [batch, length, channels] of
     both trunks at each unit's input and each block's output. inspect(block, linear, reference,
     effective): called with both weights [N, K] of each linear that the uniform model quantizes.
-    ranges: takes in the largest values of both trunks, of the uniform one as it is served.
+    ranges: takes in the largest values of both trunks, of the uniform one as it is served. log:
+    takes in how exact the branches' scores are.
     on_block: told the blocks done; the head counts as one more. device: what computes. space: where
     streams are kept; None for memory. InputError for activations that are not finite.
     """
@@ -207,7 +210,7 @@ def run_sweep(
         name: trunks[source] if isinstance(source, str) else streams[source]
         for name, source in shared.items()
     }
-    scores = _score_all(model, sweep, windows, finals, ranges, device)
+    scores = _score_all(model, sweep, windows, finals, ranges, log, device)
     on_block(model.blocks + 1)
     return scores
 
@@ -239,6 +242,7 @@ def _score_all(
     windows: Tensor,
     finals: Mapping[str, Stream],
     ranges: RangeLog | None,
+    log: HeadLog | None,
     device: torch.device,
 ) -> dict[str, TokenScores]:
     """Scores of every final stream, with the head of the trunk that it ended on."""
@@ -258,5 +262,7 @@ def _score_all(
         model.config.vocab_size,
         ranked=(REFERENCE, UNIFORM),
         heads=heads,
+        trunks=(REFERENCE, UNIFORM),
+        log=log,
         device=device,
     )

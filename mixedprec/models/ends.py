@@ -70,8 +70,21 @@ class Head:
     """What runs after the blocks: hidden states [n, length, d] to logits [n, length, vocabulary],
     float32, with whatever scaling or capping the architecture adds."""
 
-    def __init__(self, shell: nn.Module):
+    def __init__(self, shell: Any, decoder: str):
         self.module = shell
+        self._decoder = decoder
 
     def __call__(self, hidden: Tensor) -> Tensor:
         return self.module(inputs_embeds=hidden, use_cache=False).logits
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight that makes logits of normed states, [vocabulary, d]."""
+        found: Tensor = self.module.lm_head.weight
+        return found
+
+    def normed(self, hidden: Tensor) -> Tensor:
+        """The states after the final norm alone."""
+        decoder = self.module.get_submodule(self._decoder)
+        found: Tensor = decoder(inputs_embeds=hidden).last_hidden_state
+        return found

@@ -215,7 +215,8 @@ class SourceModel:
         """The final norm and the language-model head on `device`."""
         shell = copy.deepcopy(self.shell)
         norm = self._fill(shell.get_submodule(self.family.norm), self.family.norm)
-        shell.set_submodule(self.family.norm.rpartition(".")[0], FinalNorm(norm))
+        decoder = self.family.norm.rpartition(".")[0]
+        shell.set_submodule(decoder, FinalNorm(norm))
         if self.tied:
             name = self.family.embedding + ".weight"
             weight = self.read([name], torch.float32)[name]
@@ -223,7 +224,7 @@ class SourceModel:
         self._fill(shell.lm_head, "lm_head")
         for module in (norm, shell.lm_head):
             module.to(device)
-        return Head(shell)
+        return Head(shell, decoder)
 
     def read_whole(self) -> Any:
         """transformers' model with every weight in float32; it has to fit in memory."""

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from awqscope.diagnose.inside.activations import ActivationLog
 from awqscope.diagnose.machine.memory import forget_peak, peak_bytes
 from awqscope.diagnose.statistics.likelihood import TokenScores
-from awqscope.diagnose.sweep.activations import ActivationLog
 from awqscope.diagnose.sweep.branches import Sweep, block_branches
 from awqscope.diagnose.sweep.estimator import estimate_units
 from awqscope.diagnose.sweep.one_pass import run_sweep

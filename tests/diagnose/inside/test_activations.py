@@ -5,8 +5,8 @@ import pytest
 import scipy.stats
 import torch
 
+from awqscope.diagnose.inside.activations import ActivationLog
 from awqscope.diagnose.runs.tables import QUANTILES
-from awqscope.diagnose.sweep.activations import ActivationLog
 
 
 @pytest.fixture

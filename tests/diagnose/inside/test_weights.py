@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from awqscope.diagnose.sweep.weights import WeightLog, measure_error
+from awqscope.diagnose.inside.weights import WeightLog, measure_error
 from awqscope.mixedprec.awq.arithmetic import fake_quantize
 from awqscope.mixedprec.scheme import Scheme
 
