@@ -105,6 +105,11 @@ class CutText(Part):
     )
     windows: int = Field(description="How many windows there are.")
     seq_len: int = Field(description="Tokens in a window.")
+    searched: int | None = Field(
+        default=None,
+        description="Of a calibration text, how many windows the search reads. Earlier versions "
+        "lack it: all.",
+    )
 
 
 class PplDefinition(CutText):

@@ -32,6 +32,7 @@ MADE_BY = (
     "rescue_bits",
     "group_size",
     "symmetric",
+    "search",
     "keep_fp16",
     "calib_windows",
     "calib_seq_len",

@@ -31,7 +31,7 @@ from awqscope.diagnose.options.shared import DEFAULT_SEQ_LEN
 from awqscope.diagnose.runs.directory import now
 from awqscope.diagnose.runs.record import Record
 from awqscope.diagnose.runs.spec import RunSpec
-from awqscope.mixedprec.awq.search import check_schemes, list_columns
+from awqscope.mixedprec.awq.search import check_schemes, list_columns, take_enough
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import list_units
 from awqscope.mixedprec.models.opening import open_model
@@ -50,13 +50,15 @@ POSITIONS = ("max_position_embeddings", "max_seq_len")
 @dataclass(frozen=True)
 class Inputs:
     """What a run works on, loaded and checked. windows: those of the texts `valid` one after
-    another, `slices` of each."""
+    another, `slices` of each. search_windows: those of the calibration windows that the search
+    reads."""
 
     model: SourceModel
     tokenizer: PreTrainedTokenizerBase
     calib: Corpus
     valid: tuple[Corpus, ...]
     calib_windows: Tensor
+    search_windows: Tensor
     windows: Tensor
     slices: tuple[int, ...]
 
@@ -99,7 +101,17 @@ def load_inputs(spec: RunSpec, model: SourceModel | None = None) -> Inputs:
     check_tokens(model, calib_windows, windows)
     check_range(model)
     slices = tuple(len(part) for part in parts)
-    return Inputs(model, tokenizer, calib, valid, calib_windows, windows, slices)
+    search_windows = calib_windows if spec.is_exact else take_enough(calib_windows)
+    return Inputs(
+        model=model,
+        tokenizer=tokenizer,
+        calib=calib,
+        valid=valid,
+        calib_windows=calib_windows,
+        search_windows=search_windows,
+        windows=windows,
+        slices=slices,
+    )
 
 
 def choose_length(model: SourceModel, asked: int | None) -> tuple[int, int]:
@@ -145,6 +157,7 @@ def describe(spec: RunSpec, inputs: Inputs) -> Record:
             tokens_sha256=hash_tokens(inputs.calib_windows),
             windows=len(inputs.calib_windows),
             seq_len=inputs.calib_windows.shape[1],
+            searched=len(inputs.search_windows),
         ),
         headline=None,
     )

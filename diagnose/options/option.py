@@ -47,7 +47,7 @@ LONGEST_SHOWN = 40
 # How options follow one another in help, in records and in the commands that are shown.
 ORDER = (
     *("model", "reference", "candidate", "calib", "valid"),
-    *("bits", "rescue_bits", "group_size", "symmetric"),
+    *("bits", "rescue_bits", "group_size", "symmetric", "search"),
     *("seq_len", "windows", "calib_windows", "calib_seq_len"),
     *("z", "ratio", "delta_ppl", "top_k", "whole_blocks", "keep_fp16", "verify_units"),
     *("out", "seed", "device", "workers", "ray", "max_memory", "chunk_windows", "plan"),

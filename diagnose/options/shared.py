@@ -56,10 +56,12 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(read_texts)]
 
 class Spec(Options):
     """The options that runs and comparisons share. COMMAND: what starts one. NAMED_AFTER: the
-    option with the model that it is named after."""
+    option with the model that it is named after. BEFORE: what held in versions that lacked an
+    option, where that is not its default."""
 
     COMMAND: ClassVar[str]
     NAMED_AFTER: ClassVar[str]
+    BEFORE: ClassVar[Mapping[str, Any]] = {}
 
     valid: Annotated[
         Texts,
@@ -203,7 +205,7 @@ class Spec(Options):
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_json` gave. InputError for what another version stored."""
         try:
-            return cls.model_validate(dict(data), strict=True)
+            return cls.model_validate({**cls.BEFORE, **data}, strict=True)
         except (OptionsError, TypeError, ValueError) as error:
             why = error.what if isinstance(error, OptionsError) else error
             raise InputError(

@@ -4,6 +4,7 @@ says. Pure: sizes in, sizes out."""
 from dataclasses import dataclass
 
 from awqscope.diagnose.statistics.likelihood import tokens_a_chunk
+from awqscope.diagnose.sweep.likely_rows import FEWEST_BRANCHES, FEWEST_ROWS
 from awqscope.mixedprec.awq.clipping import CLIP_LEVELS, CLIP_TOKENS
 from awqscope.mixedprec.awq.joint import KEPT_ELEMENTS
 from awqscope.mixedprec.awq.losses import RATIOS
@@ -23,6 +24,10 @@ SAMPLED = 2 * CLIP_TOKENS - 1
 LOGIT_COPIES = 8
 # The share of the tokens that an AWQ scaling is tried on before it drops out, on average.
 RACED_SHARE = 0.3
+# Tokens of a unit that the scalings of a search that need not be exact are raced on, all together.
+NEARLY_TOKENS = 30_000
+# The share of the head's rows that most streams of a sweep are scored by, where they are many.
+LIKELY_SHARE = 1 / 6
 # Bit widths that a run searches and estimates at: its own, and the one that units may be promoted
 # to.
 WIDTHS = 2
@@ -69,6 +74,10 @@ class Shape:
         """Weights of all blocks' linears, at most."""
         return self.blocks * self.block
 
+    def count_head_flops(self) -> int:
+        """FLOP of a token's logits."""
+        return PRODUCT_FLOPS * self.vocabulary * self.channels
+
     def count_token_flops(self, length: int) -> int:
         """FLOP of a token in one block, in windows of `length` tokens: its products with the
         weights, and attention's."""
@@ -84,6 +93,8 @@ class Flow:
     valid: tuple[int, int]
     # Distinct tokens of both.
     distinct: int
+    # Whether the search makes autoawq's very choices.
+    exact: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,10 +186,13 @@ def count_entrance(shape: Shape, texts: Flow) -> int:
 
 def demand_search(shape: Shape, texts: Flow) -> Demand:
     """What the search for scales and clips asks: one forward of each window, and of the tokens that
-    scalings are raced on two at each width and ratio; lone linears by their Gram matrix, clips by
-    those of each group."""
+    scalings are raced on one at each ratio, and at each width where it must be exact; lone linears
+    by their Gram matrix, clips by those of each group."""
     windows, length = texts.calib
-    raced = RATIOS * RACED_SHARE
+    token = shape.count_token_flops(length)
+    widths = WIDTHS if texts.exact else 1
+    raced = widths * RATIOS * RACED_SHARE if texts.exact else 0
+    sampled = 0 if texts.exact else min(NEARLY_TOKENS, RATIOS * windows * length) * token
     grams = sum(inputs * inputs for inputs in shape.lone) * shape.channels
     clips = CLIP_LEVELS * GROUP * shape.block
     joint = len(shape.unit_inputs) - len(shape.lone)
@@ -189,9 +203,10 @@ def demand_search(shape: Shape, texts: Flow) -> Demand:
         streams=SEARCH_STREAMS + (joint > JOINT_UNITS),
         working=max(count_entrance(shape, texts), count_search(shape, texts)),
         passes=1,
-        flops=length * shape.count_token_flops(length) * shape.blocks * (1 + WIDTHS * raced),
-        pass_flops=shape.blocks * WIDTHS * PRODUCT_FLOPS * (RATIOS * grams + clips),
-        weights=WIDTHS * (RATIOS + CLIP_LEVELS) * shape.count_linears(),
+        flops=length * token * shape.blocks * (1 + raced),
+        pass_flops=shape.blocks
+        * (sampled + PRODUCT_FLOPS * (widths * RATIOS * grams + WIDTHS * clips)),
+        weights=(widths * RATIOS + WIDTHS * CLIP_LEVELS) * shape.count_linears(),
         traffic=(SEARCH_STREAMS + 1) * shape.blocks,
         chunked=False,
     )
@@ -204,6 +219,9 @@ def demand_sweep(stage: str, shape: Shape, texts: Flow, streams: int) -> Demand:
     forward = count_activations(shape, length, FORWARD)
     halves = shape.blocks / 2
     forwards = 2 * shape.blocks + (streams - 2) * halves
+    near = shape.vocabulary >= FEWEST_ROWS and streams - 2 >= FEWEST_BRANCHES
+    # Each of the two is looked through for its largest values too.
+    scored = 4 + (streams - 2) * (LIKELY_SHARE if near else 1)
     return Demand(
         stage=stage,
         windows=windows,
@@ -213,7 +231,8 @@ def demand_sweep(stage: str, shape: Shape, texts: Flow, streams: int) -> Demand:
             count_entrance(shape, texts), count_head(shape), count_mixes(shape, 2) + forward
         ),
         passes=1,
-        flops=length * shape.count_token_flops(length) * forwards,
+        flops=length
+        * (shape.count_token_flops(length) * forwards + shape.count_head_flops() * scored),
         weights=WIDTHS * shape.count_linears(),
         traffic=2 * halves,
     )
@@ -234,7 +253,11 @@ def demand_estimate(shape: Shape, texts: Flow) -> Demand:
             count_entrance(shape, texts), count_head(shape), count_mixes(shape, 2) + backward
         ),
         passes=2,
-        flops=length * shape.count_token_flops(length) * gradients,
+        flops=length
+        * (
+            shape.count_token_flops(length) * gradients
+            + FORWARDS_A_GRADIENT * shape.count_head_flops()
+        ),
         weights=WIDTHS * shape.count_linears(),
         traffic=2,
     )
@@ -266,7 +289,9 @@ def demand_proof(shape: Shape, texts: Flow) -> Demand:
         streams=PROOF_STREAMS,
         working=max(count_entrance(shape, texts), count_proof(shape, length)),
         passes=PROOF_STREAMS,
-        flops=length * shape.count_token_flops(length) * shape.blocks * PROOF_STREAMS,
+        flops=length
+        * PROOF_STREAMS
+        * (shape.count_token_flops(length) * shape.blocks + shape.count_head_flops()),
         # Simulated once, and decoded once.
         weights=2 * shape.count_linears(),
         traffic=2 * shape.blocks,

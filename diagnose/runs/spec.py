@@ -3,7 +3,7 @@ starts."""
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
@@ -20,6 +20,9 @@ from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.dtypes import AUTO, LARGEST, check_dtype
 from awqscope.mixedprec.scheme import BITS, DEFAULT_GROUP, GROUP_SIZES, SERVED_WIDTHS, Scheme
 
+FAST, EXACT = "fast", "exact"
+SEARCHES = (FAST, EXACT)
+
 
 def check_bits(bits: int) -> None:
     """Raise InputError for a width that no weight can be quantized to."""
@@ -30,6 +33,12 @@ def check_group_size(size: int | None) -> None:
     """Raise InputError for a size that groups cannot have."""
     if size is not None:
         Scheme(BITS.start, size, False)
+
+
+def check_search(how: str) -> None:
+    """Raise InputError for a way to search that there is none of."""
+    if how not in SEARCHES:
+        raise InputError(f"--search {how} is not known", f"give {' or '.join(SEARCHES)}")
 
 
 def check_above(rescue: int, bits: int) -> None:
@@ -50,6 +59,7 @@ class RunSpec(Spec):
 
     COMMAND = "run"
     NAMED_AFTER = "model"
+    BEFORE: ClassVar[Mapping[str, Any]] = {"search": EXACT}
 
     model: Annotated[
         str,
@@ -113,6 +123,21 @@ class RunSpec(Spec):
         Field(description="No zero points at the low width."),
         Shown(label="Symmetric", group=WIDTHS),
     ] = False
+    search: Annotated[
+        str,
+        AfterValidator(check_with(check_search)),
+        Field(
+            description="How scales are searched: fast, on as many calibration windows as that "
+            "takes, or exact, which makes autoawq's very choices."
+        ),
+        Shown(
+            label="Search",
+            hint="fast, or exact: autoawq's very choices, in many times the time.",
+            metavar="HOW",
+            group=WIDTHS,
+            choices=SEARCHES,
+        ),
+    ] = FAST
     calib_windows: Annotated[
         int,
         Field(ge=1, le=MOST, description="Calibration windows."),
@@ -187,6 +212,11 @@ class RunSpec(Spec):
         # Where the width below is wrong, that is said of it.
         check = partial(check_above, bits=info.data.get("bits", 0))
         return int(check_with(check)(rescue))
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the search makes autoawq's very choices."""
+        return self.search == EXACT
 
     @property
     def low(self) -> Scheme:

@@ -113,7 +113,8 @@ def prepare_run(
         [name for name, action in stages.items() if not isinstance(action, str)],
         budget=spec.max_memory,
         most_windows=spec.chunk_windows,
-        calib=inputs.calib_windows,
+        calib=inputs.search_windows,
+        exact=spec.is_exact,
         sweep=block_branches(inputs.model, spec.bits, frozenset(spec.keep_fp16)),
         verified=spec.verify_units,
     )

@@ -32,15 +32,16 @@ def search_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
     if at.workers.here:
         search_model(
             model,
-            inputs.calib_windows,
+            inputs.search_windows,
             schemes,
             run.searches,
             lambda done: at.progress("search", done, blocks),
+            exact=spec.is_exact,
             device=at.workers.device,
             space=at.room_for("search").open(),
         )
     else:
-        _search_elsewhere(inputs, schemes, at)
+        _search_elsewhere(spec, inputs, at)
     paths = [search_path(run.searches, number, spec.bits) for number in range(blocks)]
     found = {str(number): read_uncalibrated(path) for number, path in enumerate(paths)}
     uncalibrated = {number: list(experts) for number, experts in found.items() if experts}
@@ -48,15 +49,16 @@ def search_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
         run.update(uncalibrated=uncalibrated)
 
 
-def _search_elsewhere(inputs: Inputs, schemes: list[Scheme], at: Setting) -> None:
+def _search_elsewhere(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
     """Every missing block as a task of its own."""
     model, blocks, run = inputs.model, inputs.model.blocks, at.run
+    schemes = list(spec.schemes.values())
     folder, room = run.work / "inputs", at.room_for("search")
     shutil.rmtree(folder, ignore_errors=True)
     missing = missing_blocks(model, schemes, run.searches)
     searched = blocks - len(missing)
     at.workers.run(
-        _hand_out(inputs, schemes, run.searches, folder, missing, room, at.workers.device),
+        _hand_out(spec, inputs, run.searches, folder, missing, room, at.workers.device),
         lambda done: at.progress("search", searched + done, blocks),
     )
 
@@ -72,6 +74,7 @@ class _BlockSearch:
     shape: tuple[int, int, int]
     kwargs: dict[str, Any]
     schemes: list[Scheme]
+    is_exact: bool
     searches: Path
     room: Room
 
@@ -86,6 +89,7 @@ class _BlockSearch:
                 self.kwargs,
                 self.schemes,
                 self.searches,
+                exact=self.is_exact,
                 device=device,
                 space=space,
             )
@@ -94,8 +98,8 @@ class _BlockSearch:
 
 
 def _hand_out(
+    spec: RunSpec,
     inputs: Inputs,
-    schemes: list[Scheme],
     searches: Path,
     folder: Path,
     missing: list[int],
@@ -103,8 +107,8 @@ def _hand_out(
     device: torch.device,
 ) -> Iterator[Task]:
     """A task for each missing block, its input written when it is asked for."""
-    model = inputs.model
-    entered = stream_inputs(model, inputs.calib_windows, missing, device=device, space=room.open())
+    model, schemes = inputs.model, list(spec.schemes.values())
+    entered = stream_inputs(model, inputs.search_windows, missing, device=device, space=room.open())
     for number, hidden, kwargs in entered:
         path = folder / f"block-{number:04d}.float32"
         save_stream(path, hidden)
@@ -116,6 +120,7 @@ def _hand_out(
             shape=hidden.shape,
             kwargs=kwargs,
             schemes=schemes,
+            is_exact=spec.is_exact,
             searches=searches,
             room=room,
         )

@@ -123,10 +123,11 @@ def hold_contest(
         blocks = inputs.model.blocks
         search_model(
             inputs.model,
-            inputs.calib_windows,
+            inputs.search_windows,
             [grouped.low],
             folder,
             lambda done: progress("searching smaller groups", done, blocks),
+            exact=spec.is_exact,
         )
         uniform = make_recipe(
             recipe.model,

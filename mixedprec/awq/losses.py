@@ -7,16 +7,22 @@ tr(ΔW·G·ΔWᵀ) with the Gram matrix G = XᵀX: one matrix for all scalings, 
 that are judged together are in `joint.py`, clipping is in `clipping.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from awqscope.mixedprec.awq.arithmetic import fake_quantize
+from awqscope.mixedprec.ranking import least_at
 from awqscope.mixedprec.scheme import Scheme
 
 RATIOS = 20
+# Ratios of a search that need not be exact: twice as many, because the loss is ragged, and of more
+# scalings the best is better. How far apart `descend` tries them, from coarse to fine, by whether
+# linears are judged alone (True), whose losses are smooth.
+FINE_RATIOS = 2 * RATIOS
+STRIDES = {True: (6, 2, 1), False: (2, 1)}
 ELEMENTS_A_CHUNK = 2**18
 
 
@@ -36,11 +42,12 @@ def weight_means(weights: Sequence[Tensor], scheme: Scheme) -> Tensor:
     return relative.mean(0)
 
 
-def list_scalings(x_mean: Tensor, w_mean: Tensor | None) -> Tensor:
-    """The 20 scalings, scale vectors [20, K] from mean |x| [K] and, for duo scaling, `w_mean`."""
+def list_scalings(x_mean: Tensor, w_mean: Tensor | None, count: int = RATIOS) -> Tensor:
+    """The scalings, `count` scale vectors [count, K] from mean |x| [K] and, for duo scaling,
+    `w_mean`."""
     scalings = []
-    for step in range(RATIOS):
-        ratio = step / RATIOS
+    for step in range(count):
+        ratio = step / count
         scales = x_mean.pow(ratio)
         if w_mean is not None:
             scales = scales / (w_mean.pow(1 - ratio) + 1e-4)
@@ -88,3 +95,37 @@ def lone_losses(
         moment.squared_error(scaled_round_trip(weight, scales, scheme).sub_(weight))
         for scales in scalings
     ]
+
+
+def descend(race: Callable[[Sequence[int]], int], count: int, strides: Sequence[int]) -> int:
+    """The winner among `count` things of which neighbours are alike: of those a stride apart, and
+    then of whoever leads and its neighbours at smaller and smaller strides, until it leads again.
+    race: gives the winner of some."""
+    first, *finer = strides
+    leader = race(range(min(first // 2, count - 1), count, first))
+    for stride in finer:
+        while True:
+            near = (leader - stride, leader, leader + stride)
+            winner = race([index for index in near if 0 <= index < count])
+            if winner == leader:
+                break
+            leader = winner
+    return leader
+
+
+def choose_lone(
+    weight: Tensor, moment: SecondMoment, scalings: Tensor, scheme: Scheme, *, exact: bool
+) -> int:
+    """Index of the scaling under which a lone linear loses least; unless it must be exact, the
+    least that `descend` finds."""
+    if exact:
+        return least_at(lone_losses(weight, moment, scalings, scheme))
+    losses: dict[int, float] = {}
+
+    def race(indices: Sequence[int]) -> int:
+        for index in indices:
+            if index not in losses:
+                [losses[index]] = lone_losses(weight, moment, scalings[index : index + 1], scheme)
+        return indices[least_at([losses[index] for index in indices])]
+
+    return descend(race, len(scalings), STRIDES[True])

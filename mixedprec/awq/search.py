@@ -26,7 +26,13 @@ from awqscope.mixedprec.awq.choices import (
 from awqscope.mixedprec.awq.clipping import choose_clip
 from awqscope.mixedprec.awq.experts import search_experts
 from awqscope.mixedprec.awq.joint import judge_jointly
-from awqscope.mixedprec.awq.losses import RATIOS, list_scalings, lone_losses, weight_means
+from awqscope.mixedprec.awq.losses import (
+    FINE_RATIOS,
+    RATIOS,
+    choose_lone,
+    list_scalings,
+    weight_means,
+)
 from awqscope.mixedprec.awq.realise import scale_block
 from awqscope.mixedprec.awq.scale_groups import find_scale_groups
 from awqscope.mixedprec.awq.sites import Outputs, Site
@@ -52,12 +58,15 @@ from awqscope.mixedprec.models.streams import (
     list_batches,
 )
 from awqscope.mixedprec.models.weights import is_finite
-from awqscope.mixedprec.ranking import least_at
 from awqscope.mixedprec.scheme import Scheme
 
 SCALING_TOLERANCE = 1e-3
 # The share of a mixture's tokens that must go to the same experts, scaled or not.
 MOST_CHOICES = 0.9
+# The width from which on the scales of a smaller one are as good.
+ALIKE = 8
+# Calibration tokens that a search reads which need not be exact.
+ENOUGH_TOKENS = 16384
 # Of 4,096 tokens at once an expert of 128, eight a token, sees 256.
 MIXTURE_BATCHES = 16
 
@@ -117,22 +126,25 @@ def _search_scheme(
     references: dict[ScaleGroup, Stream],
     kwargs: dict[str, Any],
     scheme: Scheme,
+    exact: bool,
+    found: BlockSearch | None = None,
 ) -> BlockSearch:
-    """The choices for one block at one scheme, from what its sites saw."""
+    """The choices for one block at one scheme, from what its sites saw. found: the search at
+    another scheme whose scales are taken."""
     clips: dict[str, Tensor] = {}
     search = BlockSearch(scheme, (), clips, family.symmetric_linears())
-    choices = []
+    choices = [] if found is None else list(found.scales)
     for group in groups:
         site = _site_of(group, sites)
-        if site is None:
+        if site is None or found is not None:
             continue
         linears = [get_linear(block, name) for name in group.linears]
         weights = [linear.weight.data for linear in linears]
         own = search.scheme_of(group.linears[0])
-        scalings = list_scalings(site.mean_size(), weight_means(weights, own))
+        count = RATIOS if exact else FINE_RATIOS
+        scalings = list_scalings(site.mean_size(), weight_means(weights, own), count)
         if group.inspect is None:
-            losses = lone_losses(weights[0], site.second_moment(), scalings, own)
-            best = least_at(losses)
+            best = choose_lone(weights[0], site.second_moment(), scalings, own, exact=exact)
         else:
             best = judge_jointly(
                 linears,
@@ -143,8 +155,9 @@ def _search_scheme(
                 own,
                 mixes_tokens=group.mixes_tokens,
                 batches=MIXTURE_BATCHES if group.compensated else 1,
+                exact=exact,
             )
-        choices.append(ScaleChoice(group, best / RATIOS, scalings[best].clone()))
+        choices.append(ScaleChoice(group, best / count, scalings[best].clone()))
     search = replace(search, scales=tuple(choices))
     for kind in family.units:
         for name in kind.linears:
@@ -170,15 +183,18 @@ def search_block(
     kwargs: dict[str, Any],
     schemes: Sequence[Scheme],
     *,
+    exact: bool = True,
     device: torch.device = CPU,
     space: StreamSpace | None = None,
 ) -> list[BlockSearch]:
     """Search one block at each scheme, and push the stream through it.
 
     name: for messages. block: float32 weights, moved to `device`. hidden: the calibration stream
-    [n, length, d] before the block, which becomes the one after it. space: where the inputs and
-    outputs that linears are judged on are kept; None for memory. The results are on the CPU.
-    InputError where the stream is not finite.
+    [n, length, d] before the block, which becomes the one after it. exact: whether the choices are
+    autoawq's own; otherwise they are about as good (`joint.py`), and from ALIKE bits on the scales
+    are those of the first scheme, which cost nothing there that can be measured. space: where the
+    inputs and outputs that linears are judged on are kept; None for memory. The results are on the
+    CPU. InputError where the stream is not finite.
     """
     block, kwargs = block.to(device), move(kwargs, device)
     hidden, space = as_stream(hidden), space or in_memory()
@@ -216,10 +232,13 @@ def search_block(
             references[group] = outputs.stream()
         elif group.inspect is not None:
             references[group] = kept[group.inspect].stream()
-    searches = [
-        _search_scheme(block, family, groups, sites, references, kwargs, scheme)
-        for scheme in schemes
-    ]
+    searches: list[BlockSearch] = []
+    for scheme in schemes:
+        is_like = searches and scheme.bits >= ALIKE and not exact
+        found = searches[0] if is_like else None
+        searches.append(
+            _search_scheme(block, family, groups, sites, references, kwargs, scheme, exact, found)
+        )
     if family.experts is not None:
         inputs = sites[family.experts.module].inputs()
         searches = search_experts(block, family.experts, groups, inputs, searches)
@@ -234,15 +253,16 @@ def search_model(
     folder: Path,
     on_block: Callable[[int], None] = lambda block: None,
     *,
+    exact: bool = True,
     device: torch.device = CPU,
     space: StreamSpace | None = None,
 ) -> None:
     """Search every block of `model` at each scheme, one file a block and width in `folder`.
 
     windows: calibration token ids [n, length]. Blocks whose files are there are not searched again.
-    `on_block` is told the number of blocks done. device: what computes. space: where streams are
-    kept; None for memory. InputError for group sizes that do not divide, and for activations that
-    are not finite.
+    `on_block` is told the number of blocks done. exact: as `search_block` takes it. device: what
+    computes. space: where streams are kept; None for memory. InputError for group sizes that do not
+    divide, and for activations that are not finite.
     """
     check_schemes(model, schemes)
     missing = missing_blocks(model, schemes, folder)
@@ -253,10 +273,29 @@ def search_model(
     for number in range(missing[-1] + 1):
         kwargs = all_kwargs[number]
         if number in missing:
-            search_from(model, number, hidden, kwargs, schemes, folder, device=device, space=space)
+            search_from(
+                model,
+                number,
+                hidden,
+                kwargs,
+                schemes,
+                folder,
+                exact=exact,
+                device=device,
+                space=space,
+            )
         else:
             advance(model.read_block(number, device), hidden, kwargs)
         on_block(number + 1)
+
+
+def take_enough(windows: Tensor) -> Tensor:
+    """As many of the calibration windows [n, length], spread over all of them, as have
+    ENOUGH_TOKENS."""
+    count = max(1, ENOUGH_TOKENS // windows.shape[1])
+    if count >= len(windows):
+        return windows
+    return windows[torch.arange(count) * len(windows) // count]
 
 
 def missing_blocks(model: SourceModel, schemes: Sequence[Scheme], folder: Path) -> list[int]:
@@ -277,13 +316,15 @@ def search_from(
     schemes: Sequence[Scheme],
     folder: Path,
     *,
+    exact: bool = True,
     device: torch.device = CPU,
     space: StreamSpace | None = None,
 ) -> None:
     """Search block `number` of `model` at each scheme, one file a width in `folder`.
 
     hidden: the calibration stream [n, length, d] before the block, which becomes the one after it.
-    kwargs: what the block is called with beside it. device: what computes. space: where the inputs
+    kwargs: what the block is called with beside it. exact: as `search_block` takes it. device: what
+    computes. space: where the inputs
     and outputs that linears are judged on are kept; None for memory. InputError for activations
     that are not finite.
     """
@@ -299,6 +340,7 @@ def search_from(
         hidden,
         kwargs,
         schemes,
+        exact=exact,
         device=device,
         space=space,
     )

@@ -23,7 +23,7 @@ SHOWN: Mapping[type[AnySpec], Groups] = {
     RunSpec: (
         ("Model", ("model", "name")),
         ("Texts", ("calib", "valid", "windows", "seq_len")),
-        ("Quantization", ("bits", "rescue_bits", "group_size", "symmetric")),
+        ("Quantization", ("bits", "rescue_bits", "group_size", "symmetric", "search")),
     ),
     CompareSpec: (
         ("Models", ("reference", "candidate", "name")),

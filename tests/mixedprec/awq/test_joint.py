@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from awqscope.mixedprec.awq.joint import judge_jointly, survivors
-from awqscope.mixedprec.awq.losses import list_scalings, scaled_round_trip
+from awqscope.mixedprec.awq.losses import FINE_RATIOS, list_scalings, scaled_round_trip
 from awqscope.mixedprec.scheme import Scheme
 
 
@@ -41,6 +41,64 @@ def test_a_race_ends_where_judging_everyone_does(seed: int, mixes_tokens: bool) 
     assert shown < 0.8 * len(scalings) * 24 * 128
 
 
+@pytest.mark.parametrize("mixes_tokens", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_search_that_need_not_be_exact_loses_next_to_nothing(
+    seed: int, mixes_tokens: bool
+) -> None:
+    """Against judging every scaling on every token; it sees few of them."""
+    torch.manual_seed(seed)
+    scheme = Scheme(4, 32, False)
+    inputs = torch.randn(64, 128, 64) * torch.exp(torch.randn(64))
+    first, second = torch.nn.Linear(64, 96), torch.nn.Linear(96, 64)
+    shown = 0
+
+    def run(batch: torch.Tensor) -> torch.Tensor:
+        nonlocal shown
+        shown += batch.shape[0] * batch.shape[1]
+        hidden = torch.nn.functional.silu(first(batch))
+        return second(hidden.cumsum(1) if mixes_tokens else hidden)
+
+    scalings = list_scalings(inputs.abs().mean((0, 1)), torch.rand(64) + 0.1, FINE_RATIOS)
+    with torch.no_grad():
+        reference = run(inputs)
+        original, losses = first.weight.data, []
+        for scales in scalings:
+            first.weight.data = scaled_round_trip(original, scales, scheme)
+            losses.append((run(inputs) - reference).square().mean().item())
+        first.weight.data = original
+        shown = 0
+        best = judge_jointly(
+            [first],
+            inputs,
+            reference,
+            run,
+            scalings,
+            scheme,
+            mixes_tokens=mixes_tokens,
+            exact=False,
+        )
+    assert losses[best] <= 1.02 * min(losses[::2])
+    assert torch.equal(first.weight.data, original)
+    assert shown < 0.25 * len(scalings) * 64 * 128
+
+
+def test_a_search_that_need_not_be_exact_refuses_what_is_not_finite() -> None:
+    linear = torch.nn.Linear(32, 8)
+    inputs = torch.full((4, 64, 32), float("nan"))
+    with pytest.raises(FloatingPointError):
+        judge_jointly(
+            [linear],
+            inputs,
+            linear(inputs),
+            linear,
+            torch.ones(FINE_RATIOS, 32),
+            Scheme(4, 32, False),
+            mixes_tokens=False,
+            exact=False,
+        )
+
+
 def test_survivors_are_those_within_the_noise() -> None:
     noise = torch.rand(400, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     leader, near, far = 1 + noise, 1.001 + noise.roll(1), 1.5 + noise
@@ -50,6 +108,8 @@ def test_survivors_are_those_within_the_noise() -> None:
     assert survivors(heavy, losses, seen=0.1, errors=5) == [1, 3, 4]
     assert survivors(heavy, losses, seen=1.0, errors=5) == [1, 4]
     assert survivors(heavy, losses[:, :4], seen=0.1, errors=5) == [0, 1, 3, 4]
+    # Whoever can only be a little better than the leader is let go; the leader never is.
+    assert survivors(heavy, losses, seen=0.1, errors=5, tolerance=0.5) == [1]
     assert survivors(heavy[:1], broken[None], seen=0.1, errors=5) == []
     # What is lost on heavy rows counts once, what is lost on a tenth of the others ten times.
     heavy = torch.tensor([0.0, 2500.0, 0.0, 0.0, 2500.0])

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
+from awqscope.diagnose.sweep.swappable import read_swappable, uniform_widths
 from awqscope.mixedprec.awq.autoawq import (
     AwqQuantizer,
     FastQuantizer,
@@ -17,9 +18,10 @@ from awqscope.mixedprec.awq.autoawq import (
     quantize_with_autoawq,
 )
 from awqscope.mixedprec.awq.choices import BlockSearch, load_search, search_path
+from awqscope.mixedprec.awq.losses import STRIDES, descend
 from awqscope.mixedprec.awq.realise import scale_block
 from awqscope.mixedprec.awq.scale_groups import find_scale_groups
-from awqscope.mixedprec.awq.search import search_model
+from awqscope.mixedprec.awq.search import search_model, take_enough
 from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.scheme import Scheme
 from tests.help.tiny import STOCK
@@ -127,6 +129,59 @@ def test_streamed_search_chooses_as_stock(
         for name, clip in theirs.clips.items():
             close = ((clip - ours.clips[name]).abs() <= 1e-4 * clip.abs()).float().mean()
             assert close >= 0.995, name
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 20, 40])
+@pytest.mark.parametrize("strides", STRIDES.values())
+def test_a_valley_is_descended_to_its_bottom(count: int, strides: tuple[int, ...]) -> None:
+    for bottom in range(count):
+        tried = set()
+
+        def race(indices: Sequence[int], bottom: int = bottom, tried: set[int] = tried) -> int:
+            tried.update(indices)
+            return min(indices, key=lambda index: abs(index - bottom))
+
+        assert descend(race, count, strides) == bottom
+        assert tried <= set(range(count))
+    assert count < 40 or len(tried) < 30
+
+
+def test_scales_that_need_not_be_exact_are_as_good(
+    make_model: MakeModel, text_file: Path, tmp_path: Path
+) -> None:
+    """Over the whole model, measured: no more KL at 4 bits. At 8 bits, where scales are those of 4
+    bits and clipping is its own, hardly more beside what 8 bits give back."""
+    path = make_model("llama", num_hidden_layers=3)
+    model, windows = open_model(str(path)), calibration(path, text_file)
+    schemes, kl = [Scheme(4, 64, False), Scheme(8, 64, True)], {}
+    with torch.no_grad():
+        expected = load_float(path)(windows).logits.log_softmax(-1)
+    for exact in (True, False):
+        folder = tmp_path / str(exact)
+        search_model(model, windows, schemes, folder, exact=exact)
+        for bits in (4, 8):
+            whole = load_float(path)
+            for number in range(model.blocks):
+                mixed = read_swappable(model, number, folder, (bits,))
+                mixed.use(mixed.weights(uniform_widths(model, bits, frozenset(), number)))
+                block = whole.get_submodule(model.prefix(number))
+                block.load_state_dict(mixed.block.state_dict())
+            with torch.no_grad():
+                other = whole(windows).logits.log_softmax(-1)
+            kl[exact, bits] = (expected.exp() * (expected - other)).sum(-1).mean().item()
+    assert kl[False, 4] <= 1.05 * kl[True, 4], kl
+    assert kl[False, 8] <= kl[True, 8] + 0.005 * kl[True, 4], kl
+    four, eight = (load_search(search_path(tmp_path / "False", 0, bits)) for bits in (4, 8))
+    for one, other in zip(four.scales, eight.scales, strict=True):
+        assert torch.equal(one.scales, other.scales)
+    assert not torch.equal(four.clips["mlp.down_proj"], eight.clips["mlp.down_proj"])
+
+
+def test_enough_windows_are_spread_over_all_of_them() -> None:
+    windows = torch.arange(128)[:, None].expand(128, 512)
+    assert take_enough(windows)[:, 0].tolist() == list(range(0, 128, 4))
+    assert torch.equal(take_enough(windows[:32]), windows[:32])
+    assert len(take_enough(torch.zeros(5, 40_000))) == 1
 
 
 def test_per_channel_groups_are_searched(
