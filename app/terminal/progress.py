@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
-    ProgressColumn,
-    Task,
+    TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.text import Text
 
 from awqscope.diagnose.runs.directory import OnProgress
-from awqscope.mixedprec.words import write_duration, write_memory
+from awqscope.mixedprec.words import write_duration, write_memory, write_share
 
 if TYPE_CHECKING:
     from awqscope.diagnose.entries.plan import MemoryPlan
@@ -39,16 +36,6 @@ LABELS = {
     "judge": "trying repairs",
 }
 PLAIN_INTERVAL_S = 5.0
-
-
-class _Rate(ProgressColumn):
-    """Steps a second, or seconds a step where steps are slow."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        if not speed:
-            return Text("")
-        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
 
 
 def list_plan(plan: "MemoryPlan", no_checkpoint: str | None = None) -> list[str]:
@@ -107,8 +94,7 @@ def show_progress() -> Iterator[OnProgress]:
     columns = (
         TextColumn("{task.description:16}"),
         BarColumn(bar_width=32),
-        MofNCompleteColumn(),
-        _Rate(),
+        TaskProgressColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bars:
@@ -126,17 +112,19 @@ class _PlainLines:
     """A line when a stage begins, ends, or has been silent for a while."""
 
     def __init__(self) -> None:
-        self._began: dict[str, float] = {}
+        # By stage: when it was first told of, and what was done of it then.
+        self._began: dict[str, tuple[float, int]] = {}
         self._last = 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         clock = time.monotonic()
         first = stage not in self._began
-        began = self._began.setdefault(stage, clock)
+        began, before = self._began.setdefault(stage, (clock, done))
         if not first and done < total and clock - self._last < PLAIN_INTERVAL_S:
             return
         self._last = clock
-        left = (clock - began) / done * (total - done) if done and done < total else None
-        line = f"{LABELS.get(stage, stage)}: {done}/{total}"
-        sys.stderr.write(line + (f", about {left:.0f} s left\n" if left else "\n"))
+        newly = done - before
+        left = (clock - began) / newly * (total - done) if newly and done < total else None
+        line = f"{LABELS.get(stage, stage)}: {write_share(done / total, '.0%')}"
+        sys.stderr.write(line + (f", about {write_duration(left)} left\n" if left else "\n"))
         sys.stderr.flush()

@@ -31,6 +31,8 @@ LIKELY_SHARE = 1 / 6
 # Bit widths that a run searches and estimates at: its own, and the one that units may be promoted
 # to.
 WIDTHS = 2
+# Streams of a sweep that go through every block: the reference's and the uniform model's.
+TRUNKS = 2
 # What an addition and a multiplication count as.
 PRODUCT_FLOPS = 2
 # The stream through the blocks, and what enters and leaves attention and the MLP, which scales are
@@ -212,16 +214,21 @@ def demand_search(shape: Shape, texts: Flow) -> Demand:
     )
 
 
+def count_scored(shape: Shape, streams: int) -> float:
+    """How many streams' logits the head of a sweep makes, counted by the rows it reads. Each of the
+    two trunks is looked through for its largest values too."""
+    near = shape.vocabulary >= FEWEST_ROWS and streams - TRUNKS >= FEWEST_BRANCHES
+    return 2 * TRUNKS + (streams - TRUNKS) * (LIKELY_SHARE if near else 1)
+
+
 def demand_sweep(stage: str, shape: Shape, texts: Flow, streams: int) -> Demand:
     """What a pass with `streams` streams asks: two of them go through every block, the others
     through half on average, from the block that they differ at."""
     windows, length = texts.valid
     forward = count_activations(shape, length, FORWARD)
     halves = shape.blocks / 2
-    forwards = 2 * shape.blocks + (streams - 2) * halves
-    near = shape.vocabulary >= FEWEST_ROWS and streams - 2 >= FEWEST_BRANCHES
-    # Each of the two is looked through for its largest values too.
-    scored = 4 + (streams - 2) * (LIKELY_SHARE if near else 1)
+    forwards = TRUNKS * shape.blocks + (streams - TRUNKS) * halves
+    scored = count_scored(shape, streams)
     return Demand(
         stage=stage,
         windows=windows,

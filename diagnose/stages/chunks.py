@@ -1,5 +1,6 @@
 """Sweeps chunk by chunk: each chunk's result is a file in work/ until the run is done."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,14 @@ from transformers import PreTrainedTokenizerBase
 from awqscope.diagnose.inside.activations import ActivationLog
 from awqscope.diagnose.inside.weights import WeightLog
 from awqscope.diagnose.machine.tasks import CHUNKS_A_WORKER, OnStep, Task, Workers, list_missing
-from awqscope.diagnose.plan.room import Room
+from awqscope.diagnose.plan.demand import TRUNKS, count_scored
+from awqscope.diagnose.plan.room import Room, read_shape
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.setting import Setting
 from awqscope.diagnose.statistics.likelihood import TokenScores
 from awqscope.diagnose.statistics.spikes import Thresholds
-from awqscope.diagnose.sweep.branches import Branch, Sweep, Sweepable
+from awqscope.diagnose.sweep.branches import Branch, Sweep, Sweepable, share_streams
 from awqscope.diagnose.sweep.likely_rows import HeadLog
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.diagnose.sweep.ranges import RangeLog
@@ -62,6 +64,21 @@ def build_sweep(
         branches,
         served_outside(model),
     )
+
+
+def count_work(model: SourceModel, sweep: Sweepable, length: int) -> tuple[int, ...]:
+    """The work of a sweep up to each block, and up to the end of the head, in forwards of a block.
+
+    length: tokens of a window. A stream goes through every block from the one that its branch
+    begins at; the head takes the streams at its end."""
+    shape = read_shape(model)
+    unique = {each for each in share_streams(sweep, model).values() if isinstance(each, Branch)}
+    alive = [
+        TRUNKS + sum(branch.block <= number for branch in unique) for number in range(model.blocks)
+    ]
+    head = shape.count_head_flops() / shape.count_token_flops(length)
+    scored = count_scored(shape, TRUNKS + len(unique)) * head
+    return (*itertools.accumulate(alive), sum(alive) + max(1, round(scored)))
 
 
 def choose_size(count: int, length: int, most: int, workers: int) -> int:
@@ -113,6 +130,8 @@ class _ChunkSweep:
     group: Callable[[int], int] | None
     # Whether weights are watched too: they are the same for every chunk.
     is_first: bool
+    # The work of all blocks up to each, and of the head as the last, in block-forwards.
+    work: tuple[int, ...]
     room: Room
 
     def __call__(self, device: torch.device, on_step: OnStep) -> None:
@@ -128,7 +147,7 @@ class _ChunkSweep:
             inspect=weights.observe if group and self.is_first else None,
             ranges=ranges,
             log=head,
-            on_block=on_step,
+            on_block=lambda done: on_step(self.work[done - 1]),
             device=device,
             space=self.room.open(),
         )
@@ -162,7 +181,8 @@ def swept_chunks(
     model, windows, run = inputs.model, inputs.windows, at.run
     chunks, room = fix_chunks(at, name, windows), at.room_for(name)
     files = [f"work/{name}-{number:04d}.safetensors" for number in range(len(chunks))]
-    steps = model.blocks + 1
+    work_done = count_work(model, sweep, windows.shape[1])
+    steps = work_done[-1]
     tasks = []
     for number, (file, chunk) in enumerate(zip(files, chunks, strict=True)):
         work = _ChunkSweep(
@@ -175,6 +195,7 @@ def swept_chunks(
             reduce=reduce,
             group=group,
             is_first=number == 0,
+            work=work_done,
             room=room,
         )
         tasks.append(Task(f"chunk {number} of the {name}", (file,), steps, work))

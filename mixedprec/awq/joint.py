@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from awqscope.mixedprec.awq.losses import STRIDES, descend, scaled_round_trip
+from awqscope.mixedprec.awq.losses import STRIDES, choose_favoured, descend, scaled_round_trip
 from awqscope.mixedprec.models.streams import Stream, as_stream, batch_size, list_batches
 from awqscope.mixedprec.ranking import NONE_FINITE, least_at
 from awqscope.mixedprec.scheme import Scheme
@@ -28,7 +28,7 @@ SEGMENT = 64
 # standard errors that must hold. Where it does not hold on the most rows, further ones are read
 # while the winner may be LOOSE worse.
 NEARLY_ROWS = {True: (1, 8), False: (512, 4096)}
-TOLERANCE, LOOSE = 5e-3, 2e-2
+TOLERANCE, LOOSE = 5e-3, 1e-2
 NEARLY_ERRORS = 3.0
 KEPT_ELEMENTS = 2**24
 
@@ -191,7 +191,7 @@ def _search_nearly(
 ) -> int:
     """A scaling of `count` that is about as good as the one that all rows choose.
 
-    By and large losses rise on both sides of the best, so few scalings are tried (`descend`). They
+    Every other one is of a ratio that autoawq tries; of the rest few are tried (`descend`). They
     race on a few rows and then on twice as many, until whoever leads is at most TOLERANCE worse
     than any other can be by NEARLY_ERRORS standard errors.
     """
@@ -199,8 +199,8 @@ def _search_nearly(
     ends = [first << step for step in range(max(1, len(rows) // first).bit_length() + 1)]
     known: dict[int, _Seen] = {}
 
-    def race(indices: Sequence[int]) -> int:
-        alive = list(indices)
+    def race(numbers: Sequence[int], favourite: int | None = None) -> int:
+        alive = list(numbers)
         for index in alive:
             known.setdefault(index, _Seen(judge.losses(index, heaviest).sum()))
         for stretch, end in enumerate(min(end, len(rows)) for end in ends):
@@ -218,9 +218,12 @@ def _search_nearly(
             kept = survivors(heavy, losses, share, NEARLY_ERRORS, tolerance)
             if not kept:
                 raise FloatingPointError(NONE_FINITE)
+            if favourite in alive:
+                kept = sorted({*kept, alive.index(favourite)})
             alive, heavy, losses = [alive[i] for i in kept], heavy[kept], losses[kept]
             if len(alive) == 1 or end == len(rows):
                 break
-        return alive[least_at((heavy + losses.sum(1) / share).tolist())]
+        totals = (heavy + losses.sum(1) / share).tolist()
+        return choose_favoured(alive, totals, favourite)
 
     return descend(race, count, STRIDES[False])

@@ -7,8 +7,9 @@ tr(ΔW·G·ΔWᵀ) with the Gram matrix G = XᵀX: one matrix for all scalings, 
 that are judged together are in `joint.py`, clipping is in `clipping.py`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,11 +19,13 @@ from awqscope.mixedprec.ranking import least_at
 from awqscope.mixedprec.scheme import Scheme
 
 RATIOS = 20
-# Ratios of a search that need not be exact: twice as many, because the loss is ragged, and of more
-# scalings the best is better. How far apart `descend` tries them, from coarse to fine, by whether
-# linears are judged alone (True), whose losses are smooth.
+# Ratios of a search that need not be exact: autoawq's and those between them. One between must be
+# better by MARGIN: the loss is ragged, and who is ahead by less says nothing of the model. How far
+# apart autoawq's are tried, from coarse to fine, by whether linears are judged alone (True), whose
+# losses are smooth.
 FINE_RATIOS = 2 * RATIOS
-STRIDES = {True: (6, 2, 1), False: (2, 1)}
+MARGIN = 1e-2
+STRIDES = {True: (6, 2), False: (2,)}
 ELEMENTS_A_CHUNK = 2**18
 
 
@@ -97,20 +100,38 @@ def lone_losses(
     ]
 
 
-def descend(race: Callable[[Sequence[int]], int], count: int, strides: Sequence[int]) -> int:
+class Race(Protocol):
+    """Gives the winner of some things, by number. A favourite wins unless another is better by
+    MARGIN."""
+
+    def __call__(self, numbers: Sequence[int], favourite: int | None = None) -> int: ...
+
+
+def descend(race: Race, count: int, strides: Sequence[int]) -> int:
     """The winner among `count` things of which neighbours are alike: of those a stride apart, and
-    then of whoever leads and its neighbours at smaller and smaller strides, until it leads again.
-    race: gives the winner of some."""
+    then of whoever leads and its neighbours at smaller and smaller strides, until it leads again;
+    at last it is the favourite among its nearest neighbours."""
     first, *finer = strides
-    leader = race(range(min(first // 2, count - 1), count, first))
+    leader = race(range(0, count, first))
+
+    def list_near(stride: int) -> list[int]:
+        near = (leader - stride, leader, leader + stride)
+        return [number for number in near if 0 <= number < count]
+
     for stride in finer:
-        while True:
-            near = (leader - stride, leader, leader + stride)
-            winner = race([index for index in near if 0 <= index < count])
-            if winner == leader:
-                break
+        while (winner := race(list_near(stride))) != leader:
             leader = winner
-    return leader
+    return race(list_near(1), leader)
+
+
+def choose_favoured(numbers: Sequence[int], losses: Sequence[float], favourite: int | None) -> int:
+    """The number with the least loss, of equal ones the first; the favourite unless another is
+    better by MARGIN. FloatingPointError where no loss is a number."""
+    best = numbers[least_at(losses)]
+    if favourite is None or best == favourite:
+        return best
+    mine, other = losses[numbers.index(favourite)], losses[numbers.index(best)]
+    return best if not mine * (1 - MARGIN) <= other else favourite
 
 
 def choose_lone(
@@ -122,10 +143,12 @@ def choose_lone(
         return least_at(lone_losses(weight, moment, scalings, scheme))
     losses: dict[int, float] = {}
 
-    def race(indices: Sequence[int]) -> int:
-        for index in indices:
-            if index not in losses:
-                [losses[index]] = lone_losses(weight, moment, scalings[index : index + 1], scheme)
-        return indices[least_at([losses[index] for index in indices])]
+    def race(numbers: Sequence[int], favourite: int | None = None) -> int:
+        for number in numbers:
+            if number not in losses:
+                [losses[number]] = lone_losses(
+                    weight, moment, scalings[number : number + 1], scheme
+                )
+        return choose_favoured(numbers, [losses[number] for number in numbers], favourite)
 
     return descend(race, len(scalings), STRIDES[True])

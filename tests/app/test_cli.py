@@ -247,7 +247,7 @@ def test_requantize_proves_a_recipe_edited_by_hand(finished: RunDirectory, tmp_p
     assert result.exit_code == 0, result.output
     lines = result.stderr.splitlines()
     assert [line.partition(":")[0] for line in lines] == ["writing"] * 2 + ["proving"] * 2
-    assert lines[-1] == "proving: 1/1"
+    assert lines[-1] == "proving: 100%"
     printed = json.loads(result.stdout)
     assert set(printed) == {"checkpoint", "bytes", "format", "serving", "proof"}
     assert printed["serving"] == finished.read().to_json()["serving"]

@@ -20,7 +20,7 @@ from awqscope.app.words.comparison import name_candidate, name_widths
 from awqscope.app.words.verdict import write_brief
 from awqscope.diagnose.runs.record import AnyRecord, Comparison
 from awqscope.mixedprec.errors import InputError
-from awqscope.mixedprec.words import write_duration
+from awqscope.mixedprec.words import write_duration, write_share
 
 # In the list, a start whose process ended before the run had a record.
 UNBEGUN = "did not begin"
@@ -184,7 +184,7 @@ def write_progress(progress: Progress | None) -> str:
     if progress is None:
         return "starting"
     left = "" if progress.eta is None else f", {write_duration(progress.eta)} left"
-    return f"{progress.stage} {progress.done} of {progress.total}{left}"
+    return f"{progress.stage} {write_share(progress.done / progress.total, '.0%')}{left}"
 
 
 def list_rows(store: Store, jobs: Jobs | None = None) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The sweep against the naive way: build each partly quantized model whole and run it."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
+from awqscope.diagnose.stages.chunks import count_work
 from awqscope.diagnose.statistics.likelihood import prepare_reference, score
 from awqscope.diagnose.sweep.branches import (
     CONTROL,
@@ -175,3 +177,16 @@ def test_subsets() -> None:
         ("b", "c"),
         ("a", "b", "c"),
     ]
+
+
+def test_progress_counts_work(setup: Setup) -> None:
+    """Later blocks have more streams to take through, and the head takes those at its end."""
+    model, windows, sweep = setup
+    work = count_work(model, sweep, windows.shape[1])
+    # Three views of each block are born at it, those of the first and last coincide with others.
+    alive = [later - earlier for earlier, later in itertools.pairwise((0, *work))][:-1]
+    assert len(work) == model.blocks + 1
+    assert alive == sorted(alive) and alive[0] < alive[-1] <= count_streams(model, sweep)
+    told: list[int] = []
+    run_sweep(model, windows, sweep, on_block=told.append)
+    assert told == list(range(1, len(work) + 1))

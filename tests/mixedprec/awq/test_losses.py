@@ -18,7 +18,7 @@ from awqscope.mixedprec.awq.autoawq import (
     quantize_with_autoawq,
 )
 from awqscope.mixedprec.awq.choices import BlockSearch, load_search, search_path
-from awqscope.mixedprec.awq.losses import STRIDES, descend
+from awqscope.mixedprec.awq.losses import STRIDES, choose_favoured, descend
 from awqscope.mixedprec.awq.realise import scale_block
 from awqscope.mixedprec.awq.scale_groups import find_scale_groups
 from awqscope.mixedprec.awq.search import search_model, take_enough
@@ -134,16 +134,32 @@ def test_streamed_search_chooses_as_stock(
 @pytest.mark.parametrize("count", [1, 2, 5, 20, 40])
 @pytest.mark.parametrize("strides", STRIDES.values())
 def test_a_valley_is_descended_to_its_bottom(count: int, strides: tuple[int, ...]) -> None:
+    """To the best of those that are tried, and from there to a neighbour that is much better."""
     for bottom in range(count):
-        tried = set()
+        tried: set[int] = set()
 
-        def race(indices: Sequence[int], bottom: int = bottom, tried: set[int] = tried) -> int:
-            tried.update(indices)
-            return min(indices, key=lambda index: abs(index - bottom))
+        def race(
+            numbers: Sequence[int],
+            favourite: int | None = None,
+            bottom: int = bottom,
+            tried: set[int] = tried,
+        ) -> int:
+            tried.update(numbers)
+            losses = [1 + abs(number - bottom) for number in numbers]
+            return choose_favoured(numbers, losses, favourite)
 
         assert descend(race, count, strides) == bottom
         assert tried <= set(range(count))
-    assert count < 40 or len(tried) < 30
+    assert count < 40 or len(tried) < 25
+
+
+def test_a_favourite_is_beaten_by_a_margin_alone() -> None:
+    assert choose_favoured([3, 4, 5], [1.0, 0.995, 1.2], 3) == 3
+    assert choose_favoured([3, 4, 5], [1.0, 0.985, 1.2], 3) == 4
+    assert choose_favoured([3, 4, 5], [1.0, 0.995, 1.2], None) == 4
+    assert choose_favoured([3, 4], [math.nan, 0.995], 3) == 4
+    with pytest.raises(FloatingPointError):
+        choose_favoured([3, 4], [math.nan, math.inf], None)
 
 
 def test_scales_that_need_not_be_exact_are_as_good(
