@@ -47,7 +47,7 @@ def takes(kind: type[Spec], only: Collection[str] = ()) -> Callable[[Command], C
 def make_parameter(option: Option) -> inspect.Parameter:
     """A command's parameter for an option, as typer reads it. What its value may be the option's
     own model checks, in the same words for every face."""
-    kind: Any = str if option.is_size else list[str] if option.kind is tuple else option.kind
+    kind: Any = str if option.is_amount else list[str] if option.kind is tuple else option.kind
     kind = kind | None if option.default is None and not option.is_needed else kind
     shown = option.shown
     if option.is_argument:

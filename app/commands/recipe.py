@@ -17,8 +17,7 @@ from awqscope.app.command_line.common import (
     write_output,
 )
 from awqscope.app.command_line.options import BUDGET, MovedModelOption, RunArgument
-from awqscope.app.words.amounts import parse_share
-from awqscope.diagnose.options.amounts import parse_bytes
+from awqscope.diagnose.options.amounts import parse_bytes, parse_share
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.recipes.baselines import Contestant, predict_contest
 

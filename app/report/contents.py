@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from awqscope.app.store import Store, UnknownRunError
+from awqscope.app.words.offers import Offer, list_offers
 from awqscope.app.words.verdict import UNKNOWN_FAULT
 from awqscope.diagnose.gate.evidence import UNFINISHED
 from awqscope.diagnose.gate.policy import Policy, load_policy
@@ -34,7 +35,8 @@ class Passage:
 class Findings:
     """A finished run. Tables are rows as reports/README.md has them, empty where the run has none;
     recipe and proof are None there. spoiled: flagged block -> the tokens it moves most, worst
-    first. release: the gate's verdict, or why it cannot judge the run."""
+    first. release: the gate's verdict, or why it cannot judge the run. offers: what more bytes
+    would buy."""
 
     name: str
     record: AnyRecord
@@ -47,6 +49,7 @@ class Findings:
     passages: Sequence[Passage]
     spoiled: Mapping[int, Sequence[Row]]
     release: GateVerdict | str
+    offers: Sequence[Offer] = ()
 
 
 def read_findings(path: Path, policy: Policy | None = None) -> Findings:
@@ -90,6 +93,8 @@ def _read_tables(store: Store, name: str, record: AnyRecord, policy: Policy) -> 
         passages=_read_passages(store, name),
         spoiled={block: store.block_tokens(name, block) for block in record.measured.flagged},
         release=_judge(store.find(name), policy),
+        # The page is the same wherever the run is.
+        offers=list_offers(record, store.find(name).path, name),
     )
 
 

@@ -9,6 +9,7 @@ from awqscope.app.figures.recipes import draw_recipes
 from awqscope.app.report.contents import Findings
 from awqscope.app.report.pieces import Chart, Row, Table
 from awqscope.app.words.comparison import NO_RECIPE
+from awqscope.app.words.offers import COLUMNS, offer_rows, write_offers
 from awqscope.app.words.predict import predict, unit_table
 from awqscope.app.words.run import list_hashes, measured_points, point_rows, provenance_facts
 from awqscope.app.words.two_models import write_value
@@ -35,6 +36,8 @@ class RecipePart:
     outcome: Table | None
     chart: Chart | None
     proof: Mapping[str, str] = field(default_factory=dict)
+    offered: str = ""
+    offers: Table | None = None
 
 
 def recipe_part(found: Findings) -> RecipePart:
@@ -77,6 +80,10 @@ def recipe_part(found: Findings) -> RecipePart:
         if record.measured.kl.uniform > 0
         else None,
         proof=_proof_facts(found.proof),
+        offered=write_offers(found.offers) if found.offers else "",
+        offers=Table(COLUMNS, offer_rows(found.offers), "Recipes for more bytes", code=("command",))
+        if found.offers
+        else None,
     )
 
 

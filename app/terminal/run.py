@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from awqscope.app.words.comparison import list_facts, name_kind
+from awqscope.app.words.offers import list_offers, write_offers
 from awqscope.app.words.predict import quantized_units, unit_kl
 from awqscope.app.words.run import promoted_units
 from awqscope.app.words.verdict import write_kl, write_range, write_verdict
@@ -131,6 +132,10 @@ def show_run(run: RunDirectory, console: Console) -> None:
         )
     if isinstance(record, Record) and record.serving is not None:
         parts.append(Text(f"checkpoint: {write_serving(record.serving.to_json())}"))
+    offers = list_offers(record, run.path)
+    if offers:
+        parts.append(Text(write_offers(offers)))
+        parts += [Text(f"  {each.command}") for each in offers]
     largest = write_range(record)
     if largest:
         parts.append(Text(f"largest activation: {largest}"))

@@ -18,7 +18,7 @@ from awqscope.diagnose.entries.source import write_quantized_before
 from awqscope.diagnose.entries.stages import Fault
 from awqscope.diagnose.runs.record import AnyRecord, Comparison, Record
 from awqscope.mixedprec.models.dtypes import LARGEST, write_type
-from awqscope.mixedprec.words import write_number
+from awqscope.mixedprec.words import write_number, write_share
 
 # A type whose largest number is this many times the largest activation has room enough.
 FAR = 1e6
@@ -91,7 +91,10 @@ def _write_of_candidate(record: Comparison) -> str:
 
 def _write_of_run(record: Record, headline: Headline, promoted: Sequence[str]) -> str:
     """What was found of a run: its blocks, what repairs them, and whether that was proved."""
-    found = _write_spread(record, "Quantizing") or _write_repair(record, headline, promoted)
+    if record.spec.budget and promoted:
+        found = _write_for_budget(record, headline, promoted)
+    else:
+        found = _write_spread(record, "Quantizing") or _write_repair(record, headline, promoted)
     proved, reasons = headline.proved, headline.reasons
     tail = "" if proved is None else f" {_write_passed(proved, reasons, 'proof.json')}"
     of_type = write_run_type(record)
@@ -106,10 +109,32 @@ def _write_repair(record: Record, headline: Headline, promoted: Sequence[str]) -
     stand = _name_flagged(record)
     if not promoted:
         return f"{stand}. The repair is not chosen yet."
-    found = f"{stand}. {_name_units(promoted)} at {record.spec.rescue_bits} bits"
+    named = f"{_name_units(promoted)} at {record.spec.rescue_bits} bits"
+    return f"{stand}. {_write_given_back(record, headline, named, len(promoted) == 1)}"
+
+
+def _write_for_budget(record: Record, headline: Headline, promoted: Sequence[str]) -> str:
+    """Which blocks stand out, if any do, and what the recipe of a budget gives back or should."""
+    stand = _write_spread(record, "Quantizing") or f"{_name_flagged(record)}."
+    count = f"{len(promoted)} unit{'s' * (len(promoted) != 1)} at {record.spec.rescue_bits} bits"
+    named = f"{count}, chosen for {write_budget(record.spec.budget)},"
+    return f"{stand} {_write_given_back(record, headline, named, len(promoted) == 1)}"
+
+
+def write_budget(budget: Mapping[str, float]) -> str:
+    """What a recipe was chosen for, in words."""
+    bits, share = budget.get("target_bits"), budget.get("min_recovery")
+    if bits is not None:
+        return f"{write_number(bits)} bits a weight"
+    return f"a recovery of {write_share(share, '.0%')}"
+
+
+def _write_given_back(record: Record, headline: Headline, named: str, is_one: bool) -> str:
+    """What promoted units give back or should, for how much. named: the units, as the sentence
+    begins."""
     if headline.recovered is None:
         predicted, skipped = headline.predicted_recovered, record.find_skipped("requantize")
-        found += (
+        found = named.removesuffix(",") + (
             "."
             if predicted is None
             else f" should give back {predicted:.1%} of the lost KL (a prediction)."
@@ -117,9 +142,8 @@ def _write_repair(record: Record, headline: Headline, promoted: Sequence[str]) -
         return found if skipped is None else f"{found} No checkpoint was written: {skipped}."
     low, high = headline.recovered_interval or (math.nan, math.nan)
     size = (headline.bytes.mixed or 0) / headline.bytes.uniform - 1
-    verb = "gives" if len(promoted) == 1 else "give"
     return (
-        f"{found} {verb} back {headline.recovered:.1%} of the lost KL "
+        f"{named} {'gives' if is_one else 'give'} back {headline.recovered:.1%} of the lost KL "
         f"({low:.1%} to {high:.1%}) for {write_number(size, '+.1%')} in size."
     )
 

@@ -1,4 +1,4 @@
-"""Amounts of memory as people type them."""
+"""Amounts as people type them: of memory, and shares of a whole."""
 
 import re
 from typing import Any
@@ -25,6 +25,24 @@ def parse_bytes(text: str, what: str = "amount of memory") -> int:
     return int(
         float(count.replace(",", "")) * (1024 if binary else 1000) ** POWERS.index(unit.upper())
     )
+
+
+def parse_share(text: str) -> float:
+    """`95%`, `95` or `0.95`. InputError for anything else, and for what may be a share or a
+    percentage, such as 1.5."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(%?)", text.strip(), re.ASCII)
+    if match:
+        number = float(match[1])
+        if match[2] or 2 <= number <= 100:
+            number /= 100
+        if number <= 1:
+            return number
+    raise InputError(f"{text!r} is no share", "give it like 95% or 0.95")
+
+
+def read_share(given: Any) -> Any:
+    """The share that is typed; anything else as it is."""
+    return parse_share(given) if isinstance(given, str) else given
 
 
 def read_bytes(given: Any) -> Any:

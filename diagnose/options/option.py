@@ -26,6 +26,8 @@ MACHINE, RESULT = "Machine", "Result"
 MOST = 2**31 - 1
 # What the number of an amount of memory counts; people type it with a unit.
 BYTES = "bytes"
+# What is typed as a share of a whole, in percent or as a fraction.
+SHARE = "of the whole"
 # An InputError of one of our checks, among what pydantic finds.
 OURS = "input"
 NO_WHOLE = ("{flag} {value} is no whole number", "give a whole number")
@@ -49,7 +51,8 @@ ORDER = (
     *("model", "reference", "candidate", "calib", "valid"),
     *("bits", "rescue_bits", "group_size", "symmetric", "search"),
     *("seq_len", "windows", "calib_windows", "calib_seq_len"),
-    *("z", "ratio", "delta_ppl", "top_k", "whole_blocks", "keep_fp16", "verify_units"),
+    *("z", "ratio", "delta_ppl", "top_k", "whole_blocks", "target_bits", "min_recovery"),
+    *("keep_fp16", "verify_units"),
     *("out", "seed", "device", "workers", "ray", "max_memory", "chunk_windows", "plan"),
     *("trust_remote_code", "dtype", "as_json"),
 )
@@ -115,6 +118,11 @@ class Option:
     def is_argument(self) -> bool:
         """Whether the command line knows it by its place alone."""
         return not self.shown.group
+
+    @property
+    def is_amount(self) -> bool:
+        """Whether it is typed as a text that is read as a number."""
+        return self.shown.unit in (BYTES, SHARE)
 
     @property
     def is_size(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.family import EXPERTS
-from awqscope.mixedprec.recipes.recipe import RecipeUnit, load_recipe
+from awqscope.mixedprec.recipes.recipe import Recipe, RecipeUnit, load_recipe
 from awqscope.mixedprec.recipes.scores import Option, ScoredUnit, Scores
 from awqscope.mixedprec.scheme import FP16_BITS
 
@@ -23,11 +23,16 @@ def read_scores(path: Path | str, *, split_fused: bool = False) -> Scores:
     for a comparison, a run that has not chosen its recipe yet, or that an earlier version made.
     """
     run = RunDirectory(Path(path))
-    record = run.read_searched()
+    run.read_searched()
     if not run.is_done("recipe"):
         raise InputError(f"{path} has not scored its units", run.how_to_finish())
+    return score_units(run, load_recipe(run.path / "recipe.json"), split_fused=split_fused)
+
+
+def score_units(run: RunDirectory, recipe: Recipe, *, split_fused: bool = False) -> Scores:
+    """The scores of the units that a recipe of a run names, as `read_scores` gives them."""
+    record, path = run.read_searched(), run.path
     kept = set(record.spec.keep_fp16)
-    recipe = load_recipe(run.path / "recipe.json")
     by_unit = _options(run.read_table("units").to_pylist(), "unit")
     if any(FP16_BITS not in options for options in by_unit.values()):
         raise InputError(

@@ -1,24 +1,34 @@
 """What a run or a comparison is asked to do: everything that decides its numbers, checked before it
 starts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
+from awqscope.diagnose.options.amounts import read_share
 from awqscope.diagnose.options.option import (
     FLAGGING,
     MOST,
+    SHARE,
     TEXTS,
     WIDTHS,
     Shown,
     check_with,
+    refuse,
 )
 from awqscope.diagnose.options.shared import Spec, Texts
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.dtypes import AUTO, LARGEST, check_dtype
-from awqscope.mixedprec.scheme import BITS, DEFAULT_GROUP, GROUP_SIZES, SERVED_WIDTHS, Scheme
+from awqscope.mixedprec.scheme import (
+    BITS,
+    DEFAULT_GROUP,
+    FP16_BITS,
+    GROUP_SIZES,
+    SERVED_WIDTHS,
+    Scheme,
+)
 
 FAST, EXACT = "fast", "exact"
 SEARCHES = (FAST, EXACT)
@@ -33,6 +43,27 @@ def check_group_size(size: int | None) -> None:
     """Raise InputError for a size that groups cannot have."""
     if size is not None:
         Scheme(BITS.start, size, False)
+
+
+def check_target(bits: float | None) -> None:
+    """Raise InputError for bits a weight that no width comes to."""
+    if bits is not None and not 0 < bits <= FP16_BITS:
+        raise InputError(f"--target-bits {bits} is no size of a weight", "give it like 4.5")
+
+
+def check_recovery(share: float | None) -> None:
+    """Raise InputError for what is no share."""
+    if share is not None and not 0 <= share <= 1:
+        raise InputError(f"--min-recovery {share} is no share", "give it like 50% or 0.5")
+
+
+def check_one_budget(share: float | None, given: Sequence[object]) -> None:
+    """Raise InputError for more than one way to choose a recipe."""
+    if sum(value not in (None, False) for value in given) > 1:
+        raise InputError(
+            "a recipe has one budget",
+            "give one of --whole-blocks, --target-bits and --min-recovery",
+        )
 
 
 def check_search(how: str) -> None:
@@ -169,6 +200,38 @@ class RunSpec(Spec):
             group=FLAGGING,
         ),
     ] = False
+    target_bits: Annotated[
+        float | None,
+        AfterValidator(check_with(check_target)),
+        Field(
+            description="Instead of promoting in flagged blocks: the least KL at this many bits a "
+            "weight, scales counted."
+        ),
+        Shown(
+            label="Bits a weight",
+            hint="Instead of promoting in flagged blocks: the least KL at this size.",
+            metavar="N",
+            group=WIDTHS,
+            unit="bits a weight",
+        ),
+    ] = None
+    min_recovery: Annotated[
+        float | None,
+        BeforeValidator(refuse(read_share)),
+        AfterValidator(check_with(check_recovery)),
+        Field(
+            validate_default=True,
+            description="Instead of promoting in flagged blocks: the least size that gives back "
+            "this share of the lost KL, such as 50%.",
+        ),
+        Shown(
+            label="Least recovery",
+            hint="Instead of promoting in flagged blocks: the least size for it, such as 50%.",
+            metavar="SHARE",
+            group=WIDTHS,
+            unit=SHARE,
+        ),
+    ] = None
     keep_fp16: Annotated[
         Texts,
         Field(description="Unit to leave unquantized, such as 3.down; repeatable."),
@@ -212,6 +275,20 @@ class RunSpec(Spec):
         # Where the width below is wrong, that is said of it.
         check = partial(check_above, bits=info.data.get("bits", 0))
         return int(check_with(check)(rescue))
+
+    @field_validator("min_recovery")
+    @classmethod
+    def _check_budget(cls, share: float | None, info: ValidationInfo) -> float | None:
+        chosen = [info.data.get(name) for name in ("target_bits", "whole_blocks")]
+        check = partial(check_one_budget, given=[share, *chosen])
+        check_with(check)(share)
+        return share
+
+    @property
+    def budget(self) -> dict[str, Any]:
+        """What the recipe is chosen for where it is not for the flagged blocks."""
+        named = {"target_bits": self.target_bits, "min_recovery": self.min_recovery}
+        return {name: value for name, value in named.items() if value is not None}
 
     @property
     def is_exact(self) -> bool:

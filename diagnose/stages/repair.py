@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from awqscope.diagnose.machine.memory import private_bytes, return_freed_heap
 from awqscope.diagnose.proof.card import CardSubject, write_card
 from awqscope.diagnose.proof.prove import INPUT_ERROR, Subject
 from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
+from awqscope.diagnose.runs.scores import score_units
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.chunks import read_tensors
 from awqscope.diagnose.stages.setting import Setting
@@ -27,6 +29,7 @@ from awqscope.mixedprec.files.atomic import write_text
 from awqscope.mixedprec.models.served import name_dtype
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.recipes.recipe import Recipe, load_recipe, make_recipe, save_recipe
+from awqscope.mixedprec.recipes.solver import limit_widths, solve
 from awqscope.mixedprec.scheme import FP16_BITS
 
 PROOF = (sys.executable, "-P", "-m", "awqscope.diagnose.proof.prove")
@@ -35,7 +38,8 @@ PROOF_NAME = "awqscope-proof.json"
 
 
 def recipe_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
-    """The flagged recipe: the chosen promotions at the rescue width, the rest at the low one."""
+    """The flagged recipe: the chosen promotions at the rescue width, the rest at the low one. Where
+    the spec has a budget, the best recipe for that."""
     model, run = inputs.model, at.run
     record = run.read_searched()
     promotions = [row for row in run.read_table("promotions").to_pylist() if row["chosen"]]
@@ -58,6 +62,13 @@ def recipe_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
         kind="flagged" if promotions else "uniform",
         provenance=provenance,
     )
+    if spec.budget:
+        scores = limit_widths(score_units(run, recipe), (spec.bits, spec.rescue_bits))
+        found = solve(scores, **spec.budget)
+        added = {name: provenance[name] for name in ("run", "flagged", "source_sha256")}
+        recipe = replace(found, provenance={**found.provenance, **added})
+        predicted = scores.predict({entry.unit: entry.bits for entry in recipe.units}).recovered
+        run.update(headline=record.measured.changed(predicted_recovered=min(1.0, predicted)))
     save_recipe(run.path / "recipe.json", recipe)
     at.progress("recipe", 1, 1)
 

@@ -33,6 +33,7 @@ from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.figures.blocks import draw_profile, draw_units
 from awqscope.app.store import Progress, RunSummary, Store
 from awqscope.app.words.comparison import ABOUT_PLACES, NO_RECIPE, NO_UNITS, write_note
+from awqscope.app.words.offers import COLUMNS, list_offers, offer_rows, write_offers
 from awqscope.app.words.run import (
     METRICS,
     PLACE_COLUMNS,
@@ -249,6 +250,16 @@ def provenance_card(record: AnyRecord) -> Any:
     )
 
 
+def offers_part(store: Store, run: RunSummary) -> list[Any]:
+    """What more bytes would buy, where the recipe gives back little."""
+    offers = [] if run.record is None else list_offers(run.record, store.find(run.name).path)
+    if not offers:
+        return []
+    rows = [row | {"command": command(row["command"])} for row in offer_rows(offers)]
+    shown = table(COLUMNS, rows, "Recipes for more bytes")
+    return [card("What more bytes would buy", shown, summary=write_offers(offers))]
+
+
 def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     """The overview of a run."""
     run = store.summary(page.run)
@@ -288,6 +299,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         parts.append(units_card(units, run.record, run.name))
     elif units:
         parts.append(widths_card(units))
+    parts += offers_part(store, run)
     if run.state == "done":
         parts.append(gate_card(store, run))
         again = shlex.join(["awqscope", "show", str(store.find(run.name).path)])

@@ -17,6 +17,10 @@ from awqscope.mixedprec.models.dtypes import AUTO
 Groups = Sequence[tuple[str, Sequence[str]]]
 
 FLAGGING = ("What is flagged", ("z", "ratio", "delta_ppl", "top_k"))
+REPAIRED = (
+    *("whole_blocks", "target_bits", "min_recovery"),
+    *("keep_fp16", "verify_units", "dtype"),
+)
 CARRYING_OUT = ("How it is carried out", ("device", "workers", "max_memory", "seed"))
 # By what is to be started: what is shown at once, and what is folded away.
 SHOWN: Mapping[type[AnySpec], Groups] = {
@@ -34,7 +38,7 @@ FOLDED: Mapping[type[AnySpec], Groups] = {
     RunSpec: (
         ("Calibration", ("calib_windows", "calib_seq_len")),
         FLAGGING,
-        ("What is repaired", ("whole_blocks", "keep_fp16", "verify_units", "dtype")),
+        ("What is repaired", REPAIRED),
         CARRYING_OUT,
     ),
     CompareSpec: (FLAGGING, CARRYING_OUT),
@@ -66,7 +70,7 @@ def form_field(option: Option, value: Any, kept: str) -> Any:
         )
     if key in LINES:
         return dmc.Textarea(value=shown, autosize=True, minRows=1, spellCheck=False, **words)
-    if kind in (str, tuple) or option.is_size:
+    if kind in (str, tuple) or option.is_amount:
         # A model's path is no sentence.
         return dmc.TextInput(
             value=shown,

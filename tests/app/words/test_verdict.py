@@ -52,6 +52,18 @@ def test_a_checkpoint_that_no_server_would_load(record: dict[str, Any]) -> None:
     assert "No checkpoint was written: 3 bits." in say(record, UNITS)
 
 
+def test_a_recipe_for_a_budget(record: dict[str, Any]) -> None:
+    record["spec"]["target_bits"] = 4.5
+    assert "Block 5 stands out. 2 units at 8 bits, chosen for 4.5 bits a weight, give back" in say(
+        record, UNITS
+    )
+    record["spec"] |= {"target_bits": None, "min_recovery": 0.5}
+    record["headline"]["flagged"] = []
+    said = say(record, UNITS[:1])
+    assert "No block stands out" in said
+    assert "1 unit at 8 bits, chosen for a recovery of 50%, gives back 94.9%" in said
+
+
 def test_a_failed_run_without_a_reason(record: dict[str, Any]) -> None:
     record |= {"state": "failed", "error": None}
     assert "no reason was recorded" in say(record, [])

@@ -25,6 +25,7 @@ from awqscope.diagnose.inputs.sizes import model_bytes
 from awqscope.diagnose.plan.room import Room
 from awqscope.diagnose.proof.prove import Subject, prove, prove_other
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.scores import read_scores
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.pipeline import plan_pipeline, run_pipeline
 from awqscope.diagnose.stages.repair import prove_checkpoint
@@ -35,6 +36,7 @@ from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.streams import CPU, StreamSpace
 from awqscope.mixedprec.recipes.recipe import change_recipe, load_recipe
+from awqscope.mixedprec.recipes.solver import limit_widths, solve
 from tests.help.whole_runs import measuring_spec
 
 MakeModel = Callable[..., Path]
@@ -399,6 +401,21 @@ def test_other_specs_end_proved(
         changes = {"model": str(make_model(family, **options)), "keep_fp16": ()}
     run = run_pipeline(spec.change(**changes), tmp_path / "run", lambda *event: None)
     assert run.read_searched().measured.proved
+
+
+def test_a_run_for_a_budget_ends_proved(spec: RunSpec, tmp_path: Path) -> None:
+    """Its recipe is the one that `awqscope recipe` would choose, and what it gives back is measured
+    from disk."""
+    run = run_pipeline(spec.change(min_recovery=0.5), tmp_path / "run", lambda *event: None)
+    record, recipe = run.read_searched(), load_recipe(run.path / "recipe.json")
+    scores = limit_widths(read_scores(run.path), (4, 8))
+    assert recipe.kind == "budget"
+    assert recipe.bits == solve(scores, min_recovery=0.5).bits
+    predicted = scores.predict({entry.unit: entry.bits for entry in recipe.units}).recovered
+    assert record.measured.predicted_recovered == pytest.approx(predicted)
+    assert predicted >= 0.5
+    assert record.measured.proved
+    assert record.measured.recovered == pytest.approx(predicted, abs=0.25)
 
 
 def test_tokens_of_the_worst_windows(spec: RunSpec, whole: RunDirectory) -> None:
