@@ -63,6 +63,16 @@ class Inputs:
     slices: tuple[int, ...]
 
 
+def open_asked(spec: RunSpec) -> SourceModel:
+    """The model that a run is asked for."""
+    return open_model(
+        spec.model,
+        revision=spec.revision,
+        trust_remote_code=spec.trust_remote_code,
+        dtype=spec.dtype,
+    )
+
+
 def settle_groups(spec: RunSpec, model: SourceModel) -> tuple[RunSpec, tuple[str, ...]]:
     """The spec with a group size, and a note where it is not the usual one.
 
@@ -86,7 +96,7 @@ def load_inputs(spec: RunSpec, model: SourceModel | None = None) -> Inputs:
     not use."""
     check_specs((spec.calib, *spec.valid))
     if model is None:
-        model = open_model(spec.model, trust_remote_code=spec.trust_remote_code, dtype=spec.dtype)
+        model = open_asked(spec)
     check_schemes(model, list(spec.schemes.values()))
     check_names(list(spec.keep_fp16), list_units(model.family, model.blocks))
     tokenizer = load_tokenizer(model.path, trust_remote_code=spec.trust_remote_code)

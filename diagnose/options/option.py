@@ -48,7 +48,7 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
 LONGEST_SHOWN = 40
 # How options follow one another in help, in records and in the commands that are shown.
 ORDER = (
-    *("model", "reference", "candidate", "calib", "valid"),
+    *("model", "reference", "candidate", "revision", "calib", "valid"),
     *("bits", "rescue_bits", "group_size", "symmetric", "search"),
     *("seq_len", "windows", "calib_windows", "calib_seq_len"),
     *("z", "ratio", "delta_ppl", "top_k", "whole_blocks", "target_bits", "min_recovery"),

@@ -218,6 +218,7 @@ def examine(
     spec = record.spec
     model = open_model(
         subject.model,
+        revision=spec.revision if subject.model == spec.model else None,
         trust_remote_code=spec.trust_remote_code,
         dtype=subject.dtype or spec.dtype,
     )

@@ -101,6 +101,17 @@ class RunSpec(Spec):
             metavar="MODEL",
         ),
     ]
+    revision: Annotated[
+        str | None,
+        Field(description="Branch, tag or commit of a model on the hub."),
+        Shown(
+            label="Revision",
+            hint="Of a model on the hub: a branch, tag or commit.",
+            metavar="NAME",
+            group=TEXTS,
+            unset="the main branch",
+        ),
+    ] = None
     calib: Annotated[
         str,
         Field(description="Text that AWQ calibrates on."),

@@ -26,7 +26,13 @@ from typing import Any
 from awqscope.diagnose.entries.part import Part
 from awqscope.diagnose.entries.plan import MemoryPlan
 from awqscope.diagnose.entries.stages import Fault
-from awqscope.diagnose.inputs.load import describe, load_inputs, note_weights, settle_groups
+from awqscope.diagnose.inputs.load import (
+    describe,
+    load_inputs,
+    note_weights,
+    open_asked,
+    settle_groups,
+)
 from awqscope.diagnose.inputs.sources import check_specs
 from awqscope.diagnose.machine.memory import (
     device_peak_bytes,
@@ -51,7 +57,6 @@ from awqscope.diagnose.stages.sweep import sweep_stage
 from awqscope.diagnose.sweep.branches import block_branches
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.shortage import explain_shortage
-from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.source import SourceModel
 
 MEASURING = {
@@ -127,7 +132,7 @@ def settle(spec: RunSpec) -> tuple[RunSpec, Callable[[], Work]]:
     check_specs((spec.calib, *spec.valid))
     if spec.group_size is not None:
         return spec, partial(prepare_run, spec)
-    model = open_model(spec.model, trust_remote_code=spec.trust_remote_code, dtype=spec.dtype)
+    model = open_asked(spec)
     settled, notes = settle_groups(spec, model)
     return settled, partial(prepare_run, settled, model, notes)
 

@@ -45,6 +45,7 @@ def open_source(run: RunDirectory, model_name: str | None, dtype: str | None = N
     try:
         model = open_model(
             model_name or spec.model,
+            revision=spec.revision if model_name is None else None,
             trust_remote_code=spec.trust_remote_code,
             dtype=dtype or spec.dtype,
         )

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import AutoConfig, PretrainedConfig
 
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import FAMILIES, Family, find_family, fit_family
 from awqscope.mixedprec.files.header import FLOATS
+from awqscope.mixedprec.files.hub import download
 from awqscope.mixedprec.files.untrusted import (
     check_blocks,
     check_config,
@@ -52,24 +51,20 @@ UNBUILDABLE = (
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
 
 
-def resolve_path(name: str, *, trust_remote_code: bool = False) -> Path:
+def resolve_path(
+    name: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> Path:
     """The directory of a model: `name` itself, or the download of a hub id (no pickles, and code
-    only where it is trusted)."""
+    only where it is trusted). revision: of a hub id."""
     path = Path(name)
     if path.is_dir():
+        if revision is not None:
+            raise InputError(f"{name} is a directory", "--revision is of an id on the hub")
         return path
     if path.exists():
         raise InputError(f"{name} is a file", "give the directory that holds config.json")
-    try:
-        wanted = [*WANTED, *([CODE] if trust_remote_code else [])]
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except HFValidationError as error:
-        raise InputError(f"there is no model directory {name}", "check the path") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise InputError(
-            f"{name} is neither a local directory nor a model that the hub would give",
-            "check the name, the network, and HF_TOKEN for gated models",
-        ) from error
+    wanted = [*WANTED, *([CODE] if trust_remote_code else [])]
+    return download(name, wanted, revision)
 
 
 def _check_shapes(
@@ -179,18 +174,25 @@ def read_config(
         raise InputError(f"{source} cannot be used ({reason})", "repair it") from error
 
 
-def open_model(name: str, *, trust_remote_code: bool = False, dtype: str = AUTO) -> SourceModel:
+def open_model(
+    name: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    dtype: str = AUTO,
+) -> SourceModel:
     """Open a model by hub id or path; reads headers only, but unpacks a GGUF file first. InputError
     where it cannot be used.
 
-    trust_remote_code: run the Python that the directory brings, where its config.json names any.
-    dtype: the type to serve it in, `auto` for the one that it comes in (see `choose_dtype`).
+    revision: of a hub id, a branch, tag or commit. trust_remote_code: run the Python that the
+    directory brings, where its config.json names any. dtype: the type to serve it in, `auto` for
+    the one that it comes in (see `choose_dtype`).
     """
     check_dtype(dtype)
-    if is_gguf(Path(name)):
+    if is_gguf(Path(name)) and revision is None:
         path = unpack_gguf(Path(name))
     else:
-        path = resolve_path(name, trust_remote_code=trust_remote_code)
+        path = resolve_path(name, revision=revision, trust_remote_code=trust_remote_code)
     raw, config = read_config(path, trust_remote_code=trust_remote_code)
     # Making a shell changes what the configuration says.
     said = read_dtype(config)

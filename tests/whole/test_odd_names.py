@@ -164,7 +164,7 @@ def test_a_directory_is_taken_before_the_hub(
     def ask_hub(*names: object, **options: object) -> None:
         raise AssertionError("the hub was asked")
 
-    monkeypatch.setattr(opening, "snapshot_download", ask_hub)
+    monkeypatch.setattr(opening, "download", ask_hub)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     Path("org").mkdir()

@@ -25,7 +25,7 @@ CARRYING_OUT = ("How it is carried out", ("device", "workers", "max_memory", "se
 # By what is to be started: what is shown at once, and what is folded away.
 SHOWN: Mapping[type[AnySpec], Groups] = {
     RunSpec: (
-        ("Model", ("model", "name")),
+        ("Model", ("model", "revision", "name")),
         ("Texts", ("calib", "valid", "windows", "seq_len")),
         ("Quantization", ("bits", "rescue_bits", "group_size", "symmetric", "search")),
     ),
