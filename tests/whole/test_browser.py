@@ -100,11 +100,11 @@ def test_a_live_run_fills_in(page: "sync_api.Page", runs: Path) -> None:
     ) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         page.goto("/run/live")
-        sync_api.expect(page.locator("#progress-panel")).to_contain_text("sweep 3 of 8, 40 s left")
+        sync_api.expect(page.locator("#progress-panel")).to_contain_text("sweep 38%, 40 s left")
         with open(run / "progress.jsonl", "a", encoding="utf-8") as file:
             event = {"time": "", "stage": "sweep", "done": 5, "total": 8, "eta": 20.0}
             file.write(json.dumps(event) + "\n")
-        sync_api.expect(page.locator("#progress-panel")).to_contain_text("sweep 5 of 8")
+        sync_api.expect(page.locator("#progress-panel")).to_contain_text("sweep 62%")
         change_record(run, **{**done, "updated": "later"})
         sync_api.expect(page.locator(".verdict")).to_contain_text("Block 5 stands out")
         process.kill()
@@ -121,7 +121,7 @@ def test_the_list_notices_that_a_run_begins(page: "sync_api.Page", runs: Path) -
         sync_api.expect(rows.filter(has_text="running")).to_have_count(1)
         event = {"time": "", "stage": "sweep", "done": 5, "total": 8, "eta": 20.0}
         (run / "progress.jsonl").write_text(json.dumps(event) + "\n")
-        sync_api.expect(rows.filter(has_text="sweep 5 of 8")).to_have_count(1)
+        sync_api.expect(rows.filter(has_text="sweep 62%")).to_have_count(1)
     change_record(run, state="done")
     sync_api.expect(rows.filter(has_text="running")).to_have_count(0)
 

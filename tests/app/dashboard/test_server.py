@@ -401,7 +401,7 @@ def test_the_list_ticks_while_a_run_goes_on(tmp_path: Path) -> None:
             json.dumps({"stage": "sweep", "done": 3, "total": 8, "eta": 40.0}) + "\n"
         )
         sent = look(client, seen, **place, listed=True)
-        assert "sweep 3 of 8" in sent["sideUpdate"]["runs-grid"]["rowData"][0]["verdict"]
+        assert "sweep 38%" in sent["sideUpdate"]["runs-grid"]["rowData"][0]["verdict"]
     change_record(path, state="done")
     ended = look(client, seen, **place, listed=True)
     assert ended["response"]["live"]["disabled"]

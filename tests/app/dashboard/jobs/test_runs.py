@@ -484,7 +484,7 @@ def test_a_running_run_is_followed(live_run: RunDirectory, tmp_path: Path) -> No
     event = {"stage": "search", "done": 3, "total": 8, "eta": 12.0}
     (live_run.path / "progress.jsonl").write_text(json.dumps(event) + "\n")
     answer = tick().json
-    assert "search 3 of 8, 12 s left" in json.dumps(answer["sideUpdate"], ensure_ascii=False)
+    assert "search 38%, 12 s left" in json.dumps(answer["sideUpdate"], ensure_ascii=False)
     assert "page" not in answer.get("response", {})
     live_run.update(state="failed", error={"message": "<b>no</b> disk", "remedy": "free some"})
     answer = tick().json
