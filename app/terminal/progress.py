@@ -36,6 +36,9 @@ LABELS = {
     "judge": "trying repairs",
 }
 PLAIN_INTERVAL_S = 5.0
+# Seconds from which on a plan says what would shorten it, and what is tried for that.
+LONG = 3600.0
+FEWER_WINDOWS = (128, 64, 32, 16, 8)
 
 
 def list_plan(plan: "MemoryPlan", no_checkpoint: str | None = None) -> list[str]:
@@ -67,9 +70,23 @@ def list_plan(plan: "MemoryPlan", no_checkpoint: str | None = None) -> list[str]
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
+    advice = advise_on_time(plan)
+    lines += [advice] if advice else []
     if no_checkpoint:
         lines.append(f"no checkpoint will be written: {no_checkpoint}")
     return lines
+
+
+def advise_on_time(plan: "MemoryPlan") -> str:
+    """For a plan that takes long, how many windows would bring it under LONG; empty where it does
+    not, or where even the fewest would not."""
+    windows = max((stage.windows for stage in plan.stages if stage.stage != "search"), default=0)
+    fewer = [count for count in FEWER_WINDOWS if count < windows]
+    if plan.seconds <= LONG or not fewer:
+        return ""
+    fits = [count for count in fewer if plan.with_windows(count) <= LONG]
+    count = fits[0] if fits else fewer[-1]
+    return f"--windows {count}: about {write_duration(plan.with_windows(count))}"
 
 
 def show_plan(plan: "MemoryPlan", no_checkpoint: str | None = None) -> None:

@@ -41,6 +41,16 @@ class MemoryPlan(Part):
     seconds: float = Field(description="How long all stages take.")
     stages: Sequence[StagePlan] = Field(description="The stages that there are, in order.")
 
+    def with_windows(self, windows: int) -> float:
+        """About how many seconds it would take with fewer windows of text to measure: the search
+        alone does not read them."""
+        return sum(
+            stage.seconds * (1 if stage.stage == "search" else windows / max(1, stage.windows))
+            if stage.windows
+            else stage.seconds
+            for stage in self.stages
+        )
+
     def stage(self, name: str) -> StagePlan:
         """The plan of one stage. LookupError where there is none."""
         for stage in self.stages:

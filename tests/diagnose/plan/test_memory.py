@@ -51,11 +51,34 @@ LARGE = Shape(
 )
 TEXTS = Flow((128, 512), (128, 2048), 20_000)
 RATES = Rates(1e12, 1e9, 2e9)
+FAST = Rates(1e15, 1e12, 2e9)
 STREAMS = {"sweep_streams": 242, "exact_streams": 40}
 
 
 def machine(budget: int, **changes: object) -> Machine:
     return replace(Machine(budget, 600 * MIB, RATES), **changes)
+
+
+def test_a_long_plan_says_what_would_shorten_it() -> None:
+    plan = plan_run(LARGE, TEXTS, machine(64 * GIB), **STREAMS)
+    assert plan.seconds > 3600
+    # Even the fewest windows take a 70B model longer on a machine of 1 TFLOP/s.
+    assert list_plan(plan)[-1].startswith("--windows 8: about ")
+    search = plan.stage("search").seconds
+    rest = plan.seconds - search - plan.stage("requantize").seconds
+    expected = search + plan.stage("requantize").seconds + rest * 32 / 128
+    assert plan.with_windows(32) == pytest.approx(expected)
+    quick = plan_run(LARGE, TEXTS, replace(machine(64 * GIB), rates=FAST), **STREAMS)
+    [*_, advice] = list_plan(quick)
+    count = int(advice.split()[1].rstrip(":"))
+    assert quick.with_windows(count) <= 3600 < quick.with_windows(2 * count)
+    short = Flow((8, 512), (8, 2048), 20_000)
+    assert (
+        "--windows"
+        not in list_plan(plan_run(LARGE, short, replace(machine(64 * GIB), rates=FAST), **STREAMS))[
+            -1
+        ]
+    )
 
 
 def test_a_large_model_in_numbers() -> None:
