@@ -35,6 +35,7 @@ from awqscope.mixedprec.models.ends import Head
 # Of smaller vocabularies, and for fewer branches, the full product is as fast.
 FEWEST_ROWS = 16384
 FEWEST_BRANCHES = 8
+ROWS_AT_ONCE = 4096
 # Positions that share the rows that are read for them.
 GROUP = 2
 LEAST = 1e-5
@@ -51,16 +52,17 @@ Scores = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class LinearHead:
-    """A head whose logits are one product with its input. head: all of it. weight: [V, d], with
-    what it is multiplied by. spread: |W_v − W̄|² of each row relative to their mean, [V]."""
+    """A head whose logits are one product with its input. head: all of it. weight: [V, d]. factor:
+    what logits are multiplied by. spread: |W_v − W̄|² of each row relative to their mean, [V]."""
 
     head: Head
     weight: Tensor
+    factor: float
     spread: Tensor
 
     def states(self, hidden: Tensor) -> Tensor:
-        """The input of the product [..., d] for final states."""
-        return self.head.normed(hidden)
+        """The input of the product [..., d] for final states, multiplied by the factor."""
+        return self.factor * self.head.normed(hidden).float()
 
 
 def take_apart(head: Head, hidden: Tensor) -> LinearHead | None:
@@ -75,10 +77,11 @@ def take_apart(head: Head, hidden: Tensor) -> LinearHead | None:
     if not off < LINEARITY:
         return None
     # A factor of 1 up to rounding is none.
-    if (factor - 1).abs() > LINEARITY:
-        weight = weight * factor
-    spread = (weight - weight.mean(0)).square().sum(1)
-    return LinearHead(head, weight, spread / spread.mean())
+    is_one = (factor - 1).abs() <= LINEARITY
+    middle = weight.mean(0)
+    # A part at a time: a large head is not held twice.
+    spread = torch.cat([(rows - middle).square().sum(1) for rows in weight.split(ROWS_AT_ONCE)])
+    return LinearHead(head, weight, 1.0 if is_one else factor.item(), spread / spread.mean())
 
 
 @dataclass
@@ -141,7 +144,7 @@ def prepare_trunk(
     its logits and the reference's. kl: KL of the reference to it [n]."""
     mean = found.probabilities @ head.weight
     expected = mean if found is reference else reference.probabilities @ head.weight
-    return Trunk(head, head.states(hidden)[0].float(), found, mean, expected, kl)
+    return Trunk(head, head.states(hidden)[0], found, mean, expected, kl)
 
 
 @dataclass(frozen=True)
@@ -203,7 +206,7 @@ def score_branches(
             continue
         trunk, finals = trunks[trunk_name], torch.cat(list(hidden.values()))
         head = trunk.head
-        delta = head.states(finals).float() - trunk.states
+        delta = head.states(finals) - trunk.states
         mean = (delta * trunk.mean).sum(-1)
         growth, doubtful, best = _sum_up(trunk, trunk_name, groups, delta, mean)
         of_target = (delta * head.weight[targets]).sum(-1)
