@@ -5,7 +5,7 @@ growing parts of the tokens instead, and those that cannot win any more drop out
 winner is the one that autoawq finds by judging all of them on everything.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -80,8 +80,7 @@ class _Judge:
         self._linears, self._inputs, self._reference, self._run = linears, inputs, reference, run
         self._scalings, self._scheme, self._size = scalings, scheme, size
         self._originals = [linear.weight.data for linear in linears]
-        elements = len(scalings) * sum(weight.numel() for weight in self._originals)
-        self._keeps = elements <= KEPT_ELEMENTS
+        self._most = KEPT_ELEMENTS // sum(weight.numel() for weight in self._originals)
         self._trials: dict[int, list[Tensor]] = {}
 
     def __enter__(self) -> "_Judge":
@@ -91,6 +90,10 @@ class _Judge:
         for linear, weight in zip(self._linears, self._originals, strict=True):
             linear.weight.data = weight
 
+    def keep(self, scalings: Collection[int]) -> None:
+        """Drop the weights of all other scalings: they will not be tried again."""
+        self._trials = {n: trial for n, trial in self._trials.items() if n in scalings}
+
     def losses(self, scaling: int, rows: Tensor) -> Tensor:
         """The loss of a scaling on these rows of the inputs, part by part, float64."""
         scales = self._scalings[scaling]
@@ -98,7 +101,7 @@ class _Judge:
             scaled_round_trip(weight.float(), scales, self._scheme).to(weight.dtype)
             for weight in self._originals
         ]
-        if self._keeps:
+        if len(self._trials) < self._most:
             self._trials[scaling] = trial
         for linear, weight in zip(self._linears, trial, strict=True):
             linear.weight.data = weight
@@ -172,6 +175,7 @@ def _race(judge: _Judge, heaviest: Tensor, rows: Tensor, count: int, mixes_token
         seen, end = end, min(len(rows), max(end + 1, int(end * RACE_GROWTH)))
         kept = survivors(heavy, losses, seen / len(rows), RACE_ERRORS[mixes_tokens])
         alive, heavy, losses = [alive[index] for index in kept], heavy[kept], losses[kept]
+        judge.keep(alive)
     if not alive:
         raise FloatingPointError(NONE_FINITE)
     return alive[least_at((heavy + losses.sum(1)).tolist())]
@@ -221,6 +225,7 @@ def _search_nearly(
             if favourite in alive:
                 kept = sorted({*kept, alive.index(favourite)})
             alive, heavy, losses = [alive[i] for i in kept], heavy[kept], losses[kept]
+            judge.keep(alive)
             if len(alive) == 1 or end == len(rows):
                 break
         totals = (heavy + losses.sum(1) / share).tolist()
