@@ -132,10 +132,6 @@ def show_run(run: RunDirectory, console: Console) -> None:
         )
     if isinstance(record, Record) and record.serving is not None:
         parts.append(Text(f"checkpoint: {write_serving(record.serving.to_json())}"))
-    offers = list_offers(record, run.path)
-    if offers:
-        parts.append(Text(write_offers(offers)))
-        parts += [Text(f"  {each.command}") for each in offers]
     largest = write_range(record)
     if largest:
         parts.append(Text(f"largest activation: {largest}"))
@@ -152,6 +148,12 @@ def show_run(run: RunDirectory, console: Console) -> None:
         where += f"   checkpoint: {run.checkpoint}"
     parts.append(Text(where, style="dim"))
     console.print(Group(*parts))
+    offers = list_offers(record, run.path)
+    if offers:
+        console.print(Text(write_offers(offers)))
+        # Whole, so that they can be copied from a narrow terminal too.
+        for each in offers:
+            console.print(Text(f"  {each.command}"), soft_wrap=True)
 
 
 def _show_made(run: RunDirectory, record: Record, recipe: Recipe | None) -> list[Any]:

@@ -152,7 +152,7 @@ class RunSpec(Spec):
         Field(description="32, 64, 128, or -1 for one group a row."),
         Shown(
             label="Group size",
-            hint="Input channels that share a scale.",
+            hint="Input channels that share a scale. Left empty: 128, or the next that divides.",
             metavar="N",
             group=WIDTHS,
             unit="input channels",

@@ -13,9 +13,11 @@ import pytest
 
 from awqscope.app import store as store_module
 from awqscope.app.store import Store, UnknownRunError
+from awqscope.app.words.verdict import write_verdict
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import AnyRecord
 from awqscope.mixedprec.errors import InputError
+from tests.help.root import ROOT
 from tests.help.runs import SAMPLE, change_record, make_tokens, write_run, write_tokens
 
 
@@ -405,3 +407,19 @@ def test_arrays_by_name(tmp_path: Path) -> None:
     assert edges.shape == (770,)
     assert store.array("sample", "histogram_edges") is edges
     assert store.array("sample", "no.such") is None
+
+
+@pytest.mark.parametrize("name", ["sample", "sample-smollm2"])
+def test_the_committed_runs_open(name: str) -> None:
+    """On every page that shows a run, and in no case with a path of whoever made it."""
+    folder = ROOT / "reports" / name
+    store = Store(folder.parent)
+    record = store.summary(name).record
+    assert record is not None and record.state == "done"
+    blocks = [row for row in store.table(name, "blocks") if row["view"] == "isolated"]
+    assert len(blocks) == record.source.blocks
+    assert str(record.measured.flagged[0]) in write_verdict(record, ["0.qkv"])
+    index = store.token_index(name)
+    assert index is not None and len(index.windows) == record.ppl_definition.windows
+    said = "".join(path.read_text() for path in folder.glob("*.json*"))
+    assert '"/' not in said

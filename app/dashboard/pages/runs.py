@@ -73,9 +73,9 @@ COLUMNS: list[dict[str, Any]] = [
         "width": 122,
     },
     {"field": "reference", "headerName": "PPL 16-bit", **_number(PPL, 76)},
-    {"field": "quantized", "headerName": "PPL quantized", **_number(PPL, 88)},
+    {"field": "quantized", "headerName": "PPL quantized", **_number(PPL, 106)},
     {"field": "mixed", "headerName": "PPL mixed", **_number(PPL, 76)},
-    {"field": "kl", "headerName": "KL quantized", **_number("'.4f'", 88)},
+    {"field": "kl", "headerName": "KL quantized", **_number("'.4f'", 106)},
     {"field": "kl_mixed", "headerName": "KL mixed", **_number("'.4f'", 74)},
     {"field": "size", "headerName": "MB", **_number(SIZE, 72)},
     {

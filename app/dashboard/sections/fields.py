@@ -65,7 +65,7 @@ def form_field(option: Option, value: Any, kept: str) -> Any:
                 {"value": str(n), "label": choice_label(option, n)} for n in option.shown.choices
             ],
             value=str(shown),
-            allowDeselect=False,
+            allowDeselect=option.default is None,
             **words,
         )
     if key in LINES:
