@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from awqscope.diagnose.inputs.load import settle_groups
+from awqscope.diagnose.inputs.load import describe, load_inputs, settle_groups
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.pipeline import plan_pipeline, settle
@@ -54,3 +54,24 @@ def test_the_run_has_its_groups_and_goes_on_with_them(
     assert plan_pipeline(settled, run.path)
     with pytest.raises(InputError, match="another run"):
         plan_pipeline(spec.change(group_size=32), run.path)
+
+
+@pytest.mark.parametrize(
+    ("family", "search", "read"),
+    [("llama", "fast", 5), ("llama", "exact", 10), ("mixtral", "fast", 10)],
+)
+def test_a_fast_search_reads_a_part_of_the_text_but_of_a_mixture(
+    make_model: Callable[..., Path],
+    text_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    search: str,
+    read: int,
+) -> None:
+    monkeypatch.setattr("awqscope.mixedprec.awq.search.ENOUGH_TOKENS", 5 * 64)
+    spec = spec_of(make_model(family), text_file, calib_windows=10, calib_seq_len=64, windows=2)
+    spec = settle(spec.change(search=search))[0]
+    inputs = load_inputs(spec)
+    assert len(inputs.search_windows) == read
+    calibration = describe(spec, inputs).calibration
+    assert (calibration.windows, calibration.searched) == (10, read)
