@@ -165,9 +165,12 @@ def _choose_rows(trunks: Mapping[str, Trunk], spread: Tensor, first: int) -> lis
     chosen = []
     for start in range(0, len(likely), GROUP):
         here = slice(start, start + GROUP)
-        largest = likely[here].amax(0)
-        rows = (largest > LEAST).nonzero().flatten()
-        left = torch.where(largest > LEAST, 0, likely[here].sum(0)).double()
+        is_exact = likely[here].amax(0) > LEAST
+        # Of a flat distribution too, the likeliest token is to be found.
+        for trunk in trunks.values():
+            is_exact[trunk.found.top[here]] = True
+        rows = is_exact.nonzero().flatten()
+        left = torch.where(is_exact, 0, likely[here].sum(0)).double()
         total = left.cumsum(0)
         offset = (0.5 + (first + start) // GROUP * GOLDEN) % 1
         steps = torch.arange(SAMPLES, dtype=torch.float64, device=left.device) + offset

@@ -133,6 +133,19 @@ def test_the_sample_has_no_bias(head: PlainHead, monkeypatch: pytest.MonkeyPatch
     assert by_position.mean().abs() < 4 * by_position.std() / POSITIONS**0.5
 
 
+def test_a_flat_distribution_is_scored_too(
+    head: PlainHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no row that stands out: what there is of KL is found by the sample alone."""
+    head.weight *= 1e-3
+    monkeypatch.setattr(likely_rows, "LEAST", 1.0)
+    found, whole, _ = run_both(head, {"one": (REFERENCE, 0.5), "other": (UNIFORM, 0.5)})
+    for name, (nll, kl, agree) in found.items():
+        torch.testing.assert_close(nll, whole[name][0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(kl, whole[name][1], rtol=0.1, atol=1e-7)
+        assert agree.shape == whole[name][2].shape
+
+
 def test_what_is_doubtful_is_scored_in_full(
     head: PlainHead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
