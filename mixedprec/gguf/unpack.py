@@ -105,7 +105,9 @@ def _unpack(path: Path, folder: Path) -> None:
             kinds = _count_types(path)
             config = AutoConfig.from_pretrained(**where)
             find_family(config.model_type)
-            read = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+            read = AutoModelForCausalLM.from_pretrained(
+                **where, dtype=torch.float32, use_safetensors=True
+            )
             tokenizer = AutoTokenizer.from_pretrained(**where)
         except (InputError, MemoryError):
             raise

@@ -202,7 +202,7 @@ def test_directories_stay_private_and_names_stay_text(subject: CardSubject) -> N
     assert write_card(replace(subject, record=record, base_model=None), card) == card
     command = run_command(replace(subject, record=record))
     assert command.startswith("awqscope run org/model --calib calib.txt ")
-    assert " --symmetric --seq-len 256 --windows 7 " in command
+    assert " --symmetric --search exact --seq-len 256 --windows 7 " in command
     assert command.endswith(" --keep-fp16 1.o")
     assert "--bits" not in command
     texts = record.changed(spec=spec.change(valid=("/home/me/a.txt", "wikitext2")))
