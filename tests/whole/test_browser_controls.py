@@ -48,7 +48,8 @@ FIELDS = (
     *("Times the median", "ΔPPL above", "Worst blocks", "Device", "Workers", "Memory", "Seed"),
 )
 RUN_FIELDS = (
-    *("Model", "Calibration text", "Bits", "Bits of promoted units", "Group size"),
+    *("Model", "Revision", "Calibration text", "Bits", "Bits of promoted units", "Group size"),
+    *("Search", "Bits a weight", "Least recovery"),
     *("Calibration windows", "Tokens in a calibration window", "Units kept at # bits"),
     *("Units measured exactly", "Type of the checkpoint"),
 )
