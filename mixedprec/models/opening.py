@@ -57,9 +57,11 @@ def resolve_path(
     """The directory of a model: `name` itself, or the download of a hub id (no pickles, and code
     only where it is trusted). revision: of a hub id."""
     path = Path(name)
+    if path.exists() and revision is not None:
+        raise InputError(
+            f"{name} is no id on the hub, and has no revisions", "leave out --revision"
+        )
     if path.is_dir():
-        if revision is not None:
-            raise InputError(f"{name} is a directory", "--revision is of an id on the hub")
         return path
     if path.exists():
         raise InputError(f"{name} is a file", "give the directory that holds config.json")

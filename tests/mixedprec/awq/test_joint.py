@@ -5,16 +5,18 @@ import pytest
 import torch
 
 from awqscope.mixedprec.awq.joint import judge_jointly, survivors
-from awqscope.mixedprec.awq.losses import FINE_RATIOS, list_scalings, scaled_round_trip
+from awqscope.mixedprec.awq.losses import FINE_RATIOS, RATIOS, list_scalings, scaled_round_trip
 from awqscope.mixedprec.scheme import Scheme
 
 
-@pytest.mark.parametrize("mixes_tokens", [False, True])
-@pytest.mark.parametrize("seed", range(4))
-def test_a_race_ends_where_judging_everyone_does(seed: int, mixes_tokens: bool) -> None:
+def race(
+    seed: int, mixes_tokens: bool, windows: int, ratios: int, exact: bool
+) -> tuple[int, list[float], float]:
+    """The scaling that is chosen for the first linear of a small MLP; the loss of every scaling on
+    every token; and the share of scalings by tokens that was looked at for the choice."""
     torch.manual_seed(seed)
     scheme = Scheme(4, 32, False)
-    inputs = torch.randn(24, 128, 64) * torch.exp(torch.randn(64))
+    inputs = torch.randn(windows, 128, 64) * torch.exp(torch.randn(64))
     first, second = torch.nn.Linear(64, 96), torch.nn.Linear(96, 64)
     shown = 0
 
@@ -24,7 +26,7 @@ def test_a_race_ends_where_judging_everyone_does(seed: int, mixes_tokens: bool) 
         hidden = torch.nn.functional.silu(first(batch))
         return second(hidden.cumsum(1) if mixes_tokens else hidden)
 
-    scalings = list_scalings(inputs.abs().mean((0, 1)), torch.rand(64) + 0.1)
+    scalings = list_scalings(inputs.abs().mean((0, 1)), torch.rand(64) + 0.1, ratios)
     with torch.no_grad():
         reference = run(inputs)
         original, losses = first.weight.data, []
@@ -33,12 +35,18 @@ def test_a_race_ends_where_judging_everyone_does(seed: int, mixes_tokens: bool) 
             losses.append((run(inputs) - reference).square().mean().item())
         first.weight.data = original
         shown = 0
-        best = judge_jointly(
-            [first], inputs, reference, run, scalings, scheme, mixes_tokens=mixes_tokens
-        )
-    assert best == losses.index(min(losses))
+        given = ([first], inputs, reference, run, scalings, scheme)
+        best = judge_jointly(*given, mixes_tokens=mixes_tokens, exact=exact)
     assert torch.equal(first.weight.data, original)
-    assert shown < 0.8 * len(scalings) * 24 * 128
+    return best, losses, shown / (len(scalings) * windows * 128)
+
+
+@pytest.mark.parametrize("mixes_tokens", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_race_ends_where_judging_everyone_does(seed: int, mixes_tokens: bool) -> None:
+    best, losses, looked_at = race(seed, mixes_tokens, 24, RATIOS, exact=True)
+    assert best == losses.index(min(losses))
+    assert looked_at < 0.8
 
 
 @pytest.mark.parametrize("mixes_tokens", [False, True])
@@ -46,41 +54,10 @@ def test_a_race_ends_where_judging_everyone_does(seed: int, mixes_tokens: bool) 
 def test_a_search_that_need_not_be_exact_loses_next_to_nothing(
     seed: int, mixes_tokens: bool
 ) -> None:
-    """Against judging every scaling on every token; it sees few of them."""
-    torch.manual_seed(seed)
-    scheme = Scheme(4, 32, False)
-    inputs = torch.randn(64, 128, 64) * torch.exp(torch.randn(64))
-    first, second = torch.nn.Linear(64, 96), torch.nn.Linear(96, 64)
-    shown = 0
-
-    def run(batch: torch.Tensor) -> torch.Tensor:
-        nonlocal shown
-        shown += batch.shape[0] * batch.shape[1]
-        hidden = torch.nn.functional.silu(first(batch))
-        return second(hidden.cumsum(1) if mixes_tokens else hidden)
-
-    scalings = list_scalings(inputs.abs().mean((0, 1)), torch.rand(64) + 0.1, FINE_RATIOS)
-    with torch.no_grad():
-        reference = run(inputs)
-        original, losses = first.weight.data, []
-        for scales in scalings:
-            first.weight.data = scaled_round_trip(original, scales, scheme)
-            losses.append((run(inputs) - reference).square().mean().item())
-        first.weight.data = original
-        shown = 0
-        best = judge_jointly(
-            [first],
-            inputs,
-            reference,
-            run,
-            scalings,
-            scheme,
-            mixes_tokens=mixes_tokens,
-            exact=False,
-        )
+    """Against the best of autoawq's ratios on every token; it sees few of them."""
+    best, losses, looked_at = race(seed, mixes_tokens, 64, FINE_RATIOS, exact=False)
     assert losses[best] <= 1.02 * min(losses[::2])
-    assert torch.equal(first.weight.data, original)
-    assert shown < 0.25 * len(scalings) * 64 * 128
+    assert looked_at < 0.25
 
 
 def test_a_search_that_need_not_be_exact_refuses_what_is_not_finite() -> None:

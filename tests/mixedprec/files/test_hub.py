@@ -153,3 +153,12 @@ def test_a_cache_that_was_filled_in_part_is_refused(
         "and run it again: whole files that have come are kept"
     )
     assert ask("org/model").startswith("came")
+
+
+def test_what_lies_here_has_no_revisions(
+    ask: Callable[..., str], make_model: Callable[..., Path]
+) -> None:
+    path = make_model("llama")
+    for name in (path, path / "model.safetensors"):
+        said = f"{name} is no id on the hub, and has no revisions: leave out --revision"
+        assert ask(str(name), "v2", program=OPEN) == said
