@@ -37,7 +37,6 @@ from awqscope.diagnose.gate.shares import Cost, read_block_costs
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import AnyRecord
 from awqscope.diagnose.runs.scores import read_scores, read_squared_errors
-from awqscope.diagnose.runs.tables import WORST_WINDOWS
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.untrusted import read_json
 from awqscope.mixedprec.recipes.baselines import Contestant, read_contest
@@ -234,17 +233,12 @@ class Store:
     def block_tokens(self, name: str, block: int) -> list[dict[str, Any]]:
         """The tokens that suffer most from one block alone, of the windows that know it: rows of
         window, position, text, kl (of all blocks together), block_kl. Worst first."""
-        index = self.token_index(name)
-        if index is None:
-            return []
         path = self.find(name).path / "tokens.parquet"
-        worst = [row["window"] for row in index.windows[:WORST_WINDOWS]]
         columns = ["window", "position", "text", "kl_uniform", "block_kl"]
 
         def read() -> pa.Table:
-            only = [("window", "in", worst)]
-            table = pq.read_table(path, columns=columns, filters=only, partitioning=None)
-            known = table.filter(pc.is_valid(table["block_kl"]))
+            only = pc.field("block_kl").is_valid()
+            known = pq.read_table(path, columns=columns, filters=only, partitioning=None)
             found = known.set_column(4, "block_kl", pc.list_element(known["block_kl"], block))
             found = found.rename_columns(["window", "position", "text", "kl", "block_kl"])
             return found.sort_by([("block_kl", "descending")]).slice(0, WORST_OF_BLOCK)

@@ -19,7 +19,7 @@ from awqscope.diagnose.runs.directory import OnProgress
 from awqscope.mixedprec.words import write_duration, write_memory, write_share
 
 if TYPE_CHECKING:
-    from awqscope.diagnose.entries.plan import MemoryPlan
+    from awqscope.diagnose.entries.plan import MemoryPlan, StagePlan
 
 LABELS = {
     "search": "AWQ search",
@@ -41,6 +41,12 @@ LONG = 3600.0
 FEWER_WINDOWS = (128, 64, 32, 16, 8)
 
 
+def _write_windows(stage: "StagePlan") -> str:
+    """The windows that a stage takes; of how many, where not all streams go through all."""
+    total = stage.windows + stage.beside
+    return f"{stage.windows} of {total}" if stage.beside else str(total or "")
+
+
 def list_plan(plan: "MemoryPlan", no_checkpoint: str | None = None) -> list[str]:
     """A plan in lines: what every stage takes, and why it ends without a checkpoint, if it does."""
     budget, minimum = map(write_memory, (plan.budget, plan.minimum))
@@ -55,7 +61,7 @@ def list_plan(plan: "MemoryPlan", no_checkpoint: str | None = None) -> list[str]
                 write_memory(stage.peak_bytes),
                 str(stage.streams) if stage.streams else "",
                 write_memory(stage.spilled_bytes) if stage.spilled_bytes else "",
-                str(stage.windows) if stage.windows else "",
+                _write_windows(stage),
                 str(stage.chunks),
                 str(stage.passes),
                 write_memory(stage.read_bytes),
@@ -80,7 +86,8 @@ def list_plan(plan: "MemoryPlan", no_checkpoint: str | None = None) -> list[str]
 def advise_on_time(plan: "MemoryPlan") -> str:
     """For a plan that takes long, how many windows would bring it under LONG; empty where it does
     not, or where even the fewest would not."""
-    windows = max((stage.windows for stage in plan.stages if stage.stage != "search"), default=0)
+    measuring = [stage for stage in plan.stages if stage.stage != "search"]
+    windows = max((stage.windows + stage.beside for stage in measuring), default=0)
     fewer = [count for count in FEWER_WINDOWS if count < windows]
     if plan.seconds <= LONG or not fewer:
         return ""

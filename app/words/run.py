@@ -39,6 +39,10 @@ LITTLE, MOST = 0.2, 0.8
 Row = Mapping[str, Any]
 
 
+# From how many times narrower an interval is worth a word.
+SOME_NARROWER = 1.1
+
+
 class Tile(NamedTuple):
     """A headline number. tone: `good` or none."""
 
@@ -334,7 +338,10 @@ def token_summary(row: Row) -> str:
         if alone[worst] <= 0:
             return "No block alone moves this token."
         return f"Block {worst} alone moves it most: KL {write_number(alone[worst])}."
-    return "Blame by block is kept for the eight worst windows only; this is not one of them."
+    return (
+        "Blame by block is kept for the eight worst windows of those that blocks were measured "
+        "on; this is not one of them."
+    )
 
 
 def measured_points(record: Record, promotions: Sequence[Row]) -> list[dict[str, Any]]:
@@ -421,8 +428,27 @@ def provenance_facts(record: AnyRecord) -> dict[str, str]:
         **_name_made(record),
         "Versions": ", ".join(f"{name} {v}" for name, v in record.versions.items()),
         "Control": f"a block swapped with itself: KL {control}",
+        **_name_sample(record),
         **_name_check(record),
     }
+
+
+def _name_sample(record: AnyRecord) -> dict[str, str]:
+    """On how many windows blocks were measured, where not on all."""
+    sweep = record.sweep
+    if sweep is None or sweep.looks is None:
+        return {}
+    first, last = sweep.looks[0], sweep.looks[-1]
+    count = f"{last:,}" if first == last else f"{first:,} to {last:,}"
+    said = f"measured on {count} of {record.ppl_definition.windows:,} windows, drawn at random"
+    said += "" if record.spec.sweep_windows == last else ", until every flag was sure"
+    if sweep.isolated_error is not None:
+        known = write_share(sweep.isolated_error)
+        said += f"; what all cost alone, together, is known to ±{known}"
+        if sweep.narrowed is not None and sweep.narrowed >= SOME_NARROWER:
+            times = write_number(sweep.narrowed, ".1f")
+            said += f", {times} times narrower by the uniform KL of every window"
+    return {"Blocks": said}
 
 
 def _name_check(record: AnyRecord) -> dict[str, str]:

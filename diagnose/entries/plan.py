@@ -12,6 +12,11 @@ class StagePlan(Part):
 
     stage: str = Field(description="Its name. `exact` is planned as if one block were flagged.")
     windows: int = Field(description="Windows of text that it takes.")
+    beside: int = Field(
+        default=0,
+        description="Windows besides, that only the reference and the uniform model go through.",
+    )
+    beside_seconds: float = Field(default=0.0, description="How long these take, of `seconds`.")
     chunk_windows: int = Field(description="Windows that are worked on at a time.")
     chunks: int = Field(description="How many times that is.")
     passes: int = Field(description="How often all weights are read.")
@@ -25,6 +30,13 @@ class StagePlan(Part):
     read_bytes: int = Field(description="Of weights that are read, in all.")
     flops: float = Field(description="Floating-point operations.")
     seconds: float = Field(description="How long it takes.")
+
+    def with_windows(self, windows: int) -> float:
+        """About how many seconds it would take with fewer windows of text."""
+        most = self.seconds - self.beside_seconds
+        taken = most * min(1.0, windows / self.windows) if self.windows else most
+        left = max(0, windows - self.windows)
+        return taken + (self.beside_seconds * left / self.beside if self.beside else 0.0)
 
 
 class MemoryPlan(Part):
@@ -45,9 +57,7 @@ class MemoryPlan(Part):
         """About how many seconds it would take with fewer windows of text to measure: the search
         alone does not read them."""
         return sum(
-            stage.seconds * (1 if stage.stage == "search" else windows / max(1, stage.windows))
-            if stage.windows
-            else stage.seconds
+            stage.seconds if stage.stage == "search" else stage.with_windows(windows)
             for stage in self.stages
         )
 

@@ -42,6 +42,20 @@ class SweepPlan(Part):
     streams: int | None = Field(default=None, description="Streams alive at its end.")
     chunk_windows: int | None = Field(default=None, description="Windows in a chunk of the text.")
     control_kl: float = Field(description="KL of a block swapped with itself: 0.")
+    looks: list[int] | None = Field(
+        default=None,
+        description="After how many windows it was told which blocks must be measured on more; "
+        "null where they were measured on every window.",
+    )
+    isolated_error: float | None = Field(
+        default=None,
+        description="Half the 95% interval of the isolated KL of all blocks, relative to it, for "
+        "the rest of this text.",
+    )
+    narrowed: float | None = Field(
+        default=None,
+        description="How many times narrower the uniform model's KL by window made that interval.",
+    )
     head_positions: int | None = Field(
         default=None,
         description="Positions at which all logits of every branch were made too; null where they "

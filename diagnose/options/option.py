@@ -50,7 +50,7 @@ LONGEST_SHOWN = 40
 ORDER = (
     *("model", "reference", "candidate", "revision", "calib", "valid"),
     *("bits", "rescue_bits", "group_size", "symmetric", "search"),
-    *("seq_len", "windows", "calib_windows", "calib_seq_len"),
+    *("seq_len", "windows", "sweep", "sweep_windows", "calib_windows", "calib_seq_len"),
     *("z", "ratio", "delta_ppl", "top_k", "whole_blocks", "target_bits", "min_recovery"),
     *("keep_fp16", "verify_units"),
     *("out", "seed", "device", "workers", "ray", "max_memory", "chunk_windows", "plan"),

@@ -1,9 +1,10 @@
 """The options that runs and comparisons share: what is measured, and what is flagged."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationInfo
 
 from awqscope.diagnose.options.amounts import read_bytes
 from awqscope.diagnose.options.option import (
@@ -54,6 +55,30 @@ def write_texts(texts: tuple[str, ...]) -> str | list[str]:
 Texts = Annotated[tuple[str, ...], BeforeValidator(read_texts)]
 
 
+FAST, EXACT = "fast", "exact"
+WAYS = (FAST, EXACT)
+
+
+def check_sweep(how: str) -> None:
+    """Raise InputError for a way to sweep that there is none of."""
+    if how not in WAYS:
+        raise InputError(f"--sweep {how} is not known", f"give {' or '.join(WAYS)}")
+
+
+def check_most(most: int | None, how: str) -> None:
+    """Raise InputError for a bound on the windows of a sweep that takes all."""
+    if most is not None and how == EXACT:
+        raise InputError(
+            f"--sweep-windows {most} is none of --sweep exact, which takes every window",
+            "give one of them",
+        )
+
+
+def _check_most(most: int | None, info: ValidationInfo) -> int | None:
+    check_with(partial(check_most, how=info.data.get("sweep", FAST)))(most)
+    return most
+
+
 class Spec(Options):
     """The options that runs and comparisons share. COMMAND: what starts one. NAMED_AFTER: the
     option with the model that it is named after. BEFORE: what held in versions that lacked an
@@ -61,7 +86,7 @@ class Spec(Options):
 
     COMMAND: ClassVar[str]
     NAMED_AFTER: ClassVar[str]
-    BEFORE: ClassVar[Mapping[str, Any]] = {}
+    BEFORE: ClassVar[Mapping[str, Any]] = {"sweep": EXACT}
 
     valid: Annotated[
         Texts,
@@ -96,6 +121,34 @@ class Spec(Options):
             metavar="N",
             group=TEXTS,
             unset="all",
+            unit="windows",
+        ),
+    ] = None
+    sweep: Annotated[
+        str,
+        AfterValidator(check_with(check_sweep)),
+        Field(
+            description="How blocks are measured: fast, on as many windows as make every flag "
+            "sure, or exact, on every window."
+        ),
+        Shown(
+            label="Sweep",
+            hint="fast, or exact: every block on every window.",
+            metavar="HOW",
+            group=TEXTS,
+            choices=WAYS,
+        ),
+    ] = FAST
+    sweep_windows: Annotated[
+        int | None,
+        Field(ge=2, le=MOST, description="Windows that blocks are measured on, at most."),
+        AfterValidator(_check_most),
+        Shown(
+            label="Windows of the sweep",
+            hint="That blocks are measured on, at most. Left empty: all that flags take.",
+            metavar="N",
+            group=TEXTS,
+            unset="as many as make every flag sure",
             unit="windows",
         ),
     ] = None
@@ -183,6 +236,11 @@ class Spec(Options):
         ),
         Shown(group=MACHINE, flags=("--trust-remote-code",)),
     ] = False
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether blocks are measured on no more windows than make every flag sure."""
+        return self.sweep == FAST
 
     @property
     def thresholds(self) -> Thresholds:

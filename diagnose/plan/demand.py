@@ -11,7 +11,7 @@ from awqscope.mixedprec.awq.losses import RATIOS
 from awqscope.mixedprec.checkpoints.writer import SHARD_BYTES
 from awqscope.mixedprec.models.streams import FLOAT_BYTES, batch_size
 
-SEARCH, PROOF = "search", "proof"
+SEARCH, SWEEP, PROOF = "search", "sweep", "proof"
 # Effective weights and the codes that they come from, a weight; copies of a linear at work.
 MIX_BYTES = 5
 LINEAR_COPIES = 4
@@ -95,6 +95,8 @@ class Flow:
     valid: tuple[int, int]
     # Distinct tokens of both.
     distinct: int
+    # Windows of validation that the views of blocks, and units, are measured on.
+    sampled: int
     # Whether the search makes autoawq's very choices.
     exact: bool = True
 
@@ -107,6 +109,9 @@ class Demand:
     # Windows that flow through it, and the tokens of each.
     windows: int
     length: int
+    # Windows besides, that its trunks alone flow through, and the FLOP for one.
+    beside: int = 0
+    beside_flops: float = 0.0
     # Streams that it keeps at once.
     streams: int
     # Bytes where blocks compute, entrance and head counted.
@@ -173,7 +178,7 @@ def list_demands(shape: Shape, texts: Flow, sweep_streams: int, exact_streams: i
     the sweep and the exact measurement of units keep at once."""
     return [
         demand_search(shape, texts),
-        demand_sweep("sweep", shape, texts, sweep_streams),
+        demand_sweep(SWEEP, shape, texts, sweep_streams),
         demand_estimate(shape, texts),
         demand_sweep("exact", shape, texts, exact_streams),
         demand_requantize(shape, texts),
@@ -221,10 +226,15 @@ def count_scored(shape: Shape, streams: int) -> float:
     return 2 * TRUNKS + (streams - TRUNKS) * (LIKELY_SHARE if near else 1)
 
 
+def count_end_flops(shape: Shape, length: int) -> int:
+    """FLOP of a token from one end of the model to the other, in windows of `length` tokens."""
+    return shape.count_token_flops(length) * shape.blocks + shape.count_head_flops()
+
+
 def demand_sweep(stage: str, shape: Shape, texts: Flow, streams: int) -> Demand:
     """What a pass with `streams` streams asks: two of them go through every block, the others
     through half on average, from the block that they differ at."""
-    windows, length = texts.valid
+    windows, length = texts.sampled, texts.valid[1]
     forward = count_activations(shape, length, FORWARD)
     halves = shape.blocks / 2
     forwards = TRUNKS * shape.blocks + (streams - TRUNKS) * halves
@@ -233,6 +243,8 @@ def demand_sweep(stage: str, shape: Shape, texts: Flow, streams: int) -> Demand:
         stage=stage,
         windows=windows,
         length=length,
+        beside=texts.valid[0] - windows if stage == SWEEP else 0,
+        beside_flops=TRUNKS * length * count_end_flops(shape, length),
         streams=streams,
         working=max(
             count_entrance(shape, texts), count_head(shape), count_mixes(shape, 2) + forward
@@ -248,7 +260,7 @@ def demand_sweep(stage: str, shape: Shape, texts: Flow, streams: int) -> Demand:
 def demand_estimate(shape: Shape, texts: Flow) -> Demand:
     """What the estimator asks: a gradient at each width through every block, and a stream before
     each of them kept for it."""
-    windows, length = texts.valid
+    windows, length = texts.sampled, texts.valid[1]
     backward = count_activations(shape, length, BACKWARD)
     gradients = WIDTHS * FORWARDS_A_GRADIENT * shape.blocks
     return Demand(
@@ -296,9 +308,7 @@ def demand_proof(shape: Shape, texts: Flow) -> Demand:
         streams=PROOF_STREAMS,
         working=max(count_entrance(shape, texts), count_proof(shape, length)),
         passes=PROOF_STREAMS,
-        flops=length
-        * PROOF_STREAMS
-        * (shape.count_token_flops(length) * shape.blocks + shape.count_head_flops()),
+        flops=length * PROOF_STREAMS * count_end_flops(shape, length),
         # Simulated once, and decoded once.
         weights=2 * shape.count_linears(),
         traffic=2 * shape.blocks,

@@ -125,7 +125,7 @@ def plan_stage(
 ) -> StagePlan:
     """A stage's plan. fixed_chunk: windows a chunk where that was decided before; most: where more
     are not wanted."""
-    tokens = demand.windows * demand.length
+    tokens = (demand.windows + demand.beside) * demand.length
     # With a device the host reads a block, and holds what enters the first.
     on_device = machine.on_device and demand.stage in SHARED
     working = FLOAT_BYTES * shape.block if on_device else demand.working
@@ -154,10 +154,13 @@ def plan_stage(
     spilled = max(0, streams + scores - room)
     passes = demand.passes * chunks
     read = passes * shape.stored
-    flops = demand.flops * demand.windows + demand.pass_flops * chunks
+    flops = demand.flops * demand.windows + demand.beside_flops * demand.beside
+    flops += demand.pass_flops * chunks
     moved = (
         demand.traffic * per_window * demand.windows * (min(1, spilled / streams) if streams else 0)
     )
+    shared = machine.workers if demand.stage in SHARED else 1
+    aside = demand.beside_flops * demand.beside / machine.rates.flops
     seconds = (
         flops / machine.rates.flops
         + demand.weights * chunks / machine.rates.weights
@@ -166,6 +169,8 @@ def plan_stage(
     return StagePlan(
         stage=demand.stage,
         windows=demand.windows,
+        beside=demand.beside,
+        beside_seconds=round(aside / shared, 1),
         chunk_windows=chunk,
         chunks=chunks,
         passes=passes,
@@ -178,7 +183,7 @@ def plan_stage(
         device_bytes=with_slack(computing, 0) if on_device else 0,
         read_bytes=read,
         flops=flops,
-        seconds=round(seconds / (machine.workers if demand.stage in SHARED else 1), 1),
+        seconds=round(seconds / shared, 1),
     )
 
 

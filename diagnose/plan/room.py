@@ -135,19 +135,21 @@ def plan_work(
     budget: int,
     most_windows: int | None,
     sweep: Sequence[Branch],
+    sampled: int,
     calib: Tensor | None = None,
     exact: bool = True,
     verified: int = 0,
 ) -> MemoryPlan:
     """The plan of `stages` of a run in the directory `out`. chunks: windows a chunk by stage, where
     they are decided; most_windows: the most that are wanted. calib: windows that the search reads;
-    exact: whether it makes autoawq's very choices. sweep: the branches of the sweep.
-    verified: units that are measured exactly. InputError for too small a budget."""
+    exact: whether it makes autoawq's very choices. sweep: the branches of the sweep, which are
+    measured on `sampled` windows at first. verified: units that are measured exactly. InputError
+    for too small a budget."""
     machine = describe_machine(model, budget, out, workers)
     calib = windows if calib is None else calib
     distinct = max(len(windows.unique()), len(calib.unique()))
     (calib_count, calib_length), (count, length) = calib.shape, windows.shape
-    texts = Flow((calib_count, calib_length), (count, length), distinct, exact)
+    texts = Flow((calib_count, calib_length), (count, length), distinct, sampled, exact)
     kinds = len(model.family.units)
     return plan_run(
         read_shape(model),

@@ -18,7 +18,7 @@ from awqscope.diagnose.options.option import (
     check_with,
     refuse,
 )
-from awqscope.diagnose.options.shared import Spec, Texts
+from awqscope.diagnose.options.shared import EXACT, FAST, WAYS, Spec, Texts
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.dtypes import AUTO, LARGEST, check_dtype
 from awqscope.mixedprec.scheme import (
@@ -29,9 +29,6 @@ from awqscope.mixedprec.scheme import (
     SERVED_WIDTHS,
     Scheme,
 )
-
-FAST, EXACT = "fast", "exact"
-SEARCHES = (FAST, EXACT)
 
 
 def check_bits(bits: int) -> None:
@@ -68,8 +65,8 @@ def check_one_budget(share: float | None, given: Sequence[object]) -> None:
 
 def check_search(how: str) -> None:
     """Raise InputError for a way to search that there is none of."""
-    if how not in SEARCHES:
-        raise InputError(f"--search {how} is not known", f"give {' or '.join(SEARCHES)}")
+    if how not in WAYS:
+        raise InputError(f"--search {how} is not known", f"give {' or '.join(WAYS)}")
 
 
 def check_above(rescue: int, bits: int) -> None:
@@ -90,7 +87,7 @@ class RunSpec(Spec):
 
     COMMAND = "run"
     NAMED_AFTER = "model"
-    BEFORE: ClassVar[Mapping[str, Any]] = {"search": EXACT}
+    BEFORE: ClassVar[Mapping[str, Any]] = {**Spec.BEFORE, "search": EXACT}
 
     model: Annotated[
         str,
@@ -177,7 +174,7 @@ class RunSpec(Spec):
             hint="fast, or exact: autoawq's very choices, in many times the time.",
             metavar="HOW",
             group=WIDTHS,
-            choices=SEARCHES,
+            choices=WAYS,
         ),
     ] = FAST
     calib_windows: Annotated[

@@ -22,6 +22,7 @@ BLOCKS = pa.schema(
         ("view", pa.string()),
         *_INTERVALS,
         ("top1_agreement", pa.float64()),
+        ("windows", pa.int32()),
         ("flagged", pa.bool_()),
         ("z", pa.float64()),
         ("reason", pa.string()),

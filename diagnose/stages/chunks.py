@@ -38,6 +38,12 @@ class Options(Protocol):
     @property
     def thresholds(self) -> Thresholds: ...
 
+    @property
+    def is_sampled(self) -> bool: ...
+
+    @property
+    def sweep_windows(self) -> int | None: ...
+
 
 class Subject(Protocol):
     """What a sweep works on."""
@@ -66,15 +72,17 @@ def build_sweep(
     )
 
 
-def count_work(model: SourceModel, sweep: Sweepable, length: int) -> tuple[int, ...]:
+def count_work(
+    model: SourceModel, sweep: Sweepable, length: int, trunks: int = TRUNKS
+) -> tuple[int, ...]:
     """The work of a sweep up to each block, and up to the end of the head, in forwards of a block.
 
-    length: tokens of a window. A stream goes through every block from the one that its branch
-    begins at; the head takes the streams at its end."""
+    length: tokens of a window. trunks: how many there are. A stream goes through every block from
+    the one that its branch begins at; the head takes the streams at its end."""
     shape = read_shape(model)
     unique = {each for each in share_streams(sweep, model).values() if isinstance(each, Branch)}
     alive = [
-        TRUNKS + sum(branch.block <= number for branch in unique) for number in range(model.blocks)
+        trunks + sum(branch.block <= number for branch in unique) for number in range(model.blocks)
     ]
     head = shape.count_head_flops() / shape.count_token_flops(length)
     scored = count_scored(shape, TRUNKS + len(unique)) * head
@@ -91,13 +99,14 @@ def choose_size(count: int, length: int, most: int, workers: int) -> int:
     return count if size >= count else max(1, size // batch) * batch
 
 
-def fix_chunks(at: Setting, name: str, windows: Tensor) -> list[slice]:
-    """The chunks of `windows` [n, length] of the stage `name`, fixed in run.json when they are
-    first asked for."""
+def fix_chunks(at: Setting, name: str, windows: Tensor, most: int | None = None) -> list[slice]:
+    """The chunks of `windows` [n, length] that the stage, or the part of one, `name` goes through,
+    fixed in run.json when they are first asked for. most: windows a chunk; None for as many as are
+    planned."""
     sizes = dict(at.run.read().chunks)
     if name not in sizes:
         count, length = windows.shape
-        most = at.plan.stage(name).chunk_windows
+        most = most or at.plan.stage(name).chunk_windows
         sizes[name] = choose_size(count, length, most, at.workers.count)
         at.run.update(chunks=sizes)
     return list_slices(len(windows), sizes[name])
@@ -128,6 +137,7 @@ class _ChunkSweep:
     reduce: Callable[[dict[str, TokenScores]], dict[str, Tensor]]
     # The size of a weight group for a number of inputs, where what flows is watched too.
     group: Callable[[int], int] | None
+    with_uniform: bool
     # Whether weights are watched too: they are the same for every chunk.
     is_first: bool
     # The work of all blocks up to each, and of the head as the last, in block-forwards.
@@ -147,7 +157,8 @@ class _ChunkSweep:
             inspect=weights.observe if group and self.is_first else None,
             ranges=ranges,
             log=head,
-            on_block=lambda done: on_step(self.work[done - 1]),
+            with_uniform=self.with_uniform,
+            on_block=lambda done: on_step(self.work[done - 1] * len(self.windows)),
             device=device,
             space=self.room.open(),
         )
@@ -162,46 +173,76 @@ class _ChunkSweep:
         self.run.write_arrays(self.file, self.reduce(scores) | state)
 
 
-def swept_chunks(
-    name: str,
-    inputs: Subject,
-    at: Setting,
-    sweep: Sweepable,
-    reduce: Callable[[dict[str, TokenScores]], dict[str, Tensor]],
-    *,
-    group: Callable[[int], int] | None = None,
-) -> list[dict[str, Tensor]]:
-    """Run the sweep chunk by chunk, keeping each chunk's result in work/ until the run is done.
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """A sweep over some windows, chunk by chunk.
 
-    group: gives the size of the weight groups for a number of inputs. Where it is given,
-    `activations.…` and `ranges.…` of every chunk are kept too, and `weights.…`, which are the same
-    for all, of the first. `group`, `reduce` and the sweep are pickled on their way to other
-    processes, so they must be functions of modules.
+    name: of its files, and of the size of its chunks. model, windows [n, length], sweep: what is
+    swept. reduce: from the scores by model to the arrays that are kept of them. group: gives the
+    size of the weight groups for a number of inputs, where `activations.…` and `ranges.…` of every
+    chunk are kept too; with_weights: whether `weights.…` are, which are the same for all, of the
+    first. with_uniform: whether the uniform model is scored too. most: windows a chunk, None for as
+    many as the stage of this name has by the plan. `group`, `reduce`
+    and the sweep are pickled on their way to other processes, so they must be functions of modules.
     """
-    model, windows, run = inputs.model, inputs.windows, at.run
-    chunks, room = fix_chunks(at, name, windows), at.room_for(name)
-    files = [f"work/{name}-{number:04d}.safetensors" for number in range(len(chunks))]
-    work_done = count_work(model, sweep, windows.shape[1])
-    steps = work_done[-1]
+
+    name: str
+    model: SourceModel
+    windows: Tensor
+    sweep: Sweepable
+    reduce: Callable[[dict[str, TokenScores]], dict[str, Tensor]]
+    group: Callable[[int], int] | None = None
+    with_weights: bool = False
+    with_uniform: bool = True
+    most: int | None = None
+
+
+def list_tasks(each: Pass, at: Setting, room: Room) -> list[Task]:
+    """A task a chunk."""
+    trunks = TRUNKS if each.with_uniform else 1
+    work_done = count_work(each.model, each.sweep, each.windows.shape[1], trunks)
     tasks = []
-    for number, (file, chunk) in enumerate(zip(files, chunks, strict=True)):
+    for number, chunk in enumerate(fix_chunks(at, each.name, each.windows, each.most)):
+        file = f"work/{each.name}-{number:04d}.safetensors"
         work = _ChunkSweep(
-            run=run,
+            run=at.run,
             file=file,
-            model=model,
+            model=each.model,
             # A copy: a view would take the whole text along.
-            windows=windows[chunk].clone(),
-            sweep=sweep,
-            reduce=reduce,
-            group=group,
-            is_first=number == 0,
+            windows=each.windows[chunk].clone(),
+            sweep=each.sweep,
+            reduce=each.reduce,
+            group=each.group,
+            with_uniform=each.with_uniform,
+            is_first=each.with_weights and number == 0,
             work=work_done,
             room=room,
         )
-        tasks.append(Task(f"chunk {number} of the {name}", (file,), steps, work))
-    total = len(tasks) * steps
-    finish_tasks(tasks, run, at.workers, lambda done: at.progress(name, done, total))
-    return [read_tensors(run, file) for file in files]
+        steps = work_done[-1] * (chunk.stop - chunk.start)
+        tasks.append(Task(f"chunk {number} of the {each.name}", (file,), steps, work))
+    return tasks
+
+
+class Passes:
+    """The passes of a stage, whose chunks' results are kept in work/ until the run is done."""
+
+    def __init__(self, stage: str, at: Setting):
+        self._stage, self._at, self._done = stage, at, 0
+
+    def carry_out(self, *passes: Pass) -> list[list[dict[str, Tensor]]]:
+        """What the chunks of each pass keep. The chunks of all of them are worked on together."""
+        at, room = self._at, self._at.room_for(self._stage)
+        lists = [list_tasks(each, at, room) for each in passes]
+        tasks = [task for some in lists for task in some]
+        before, total = self._done, self._done + sum(task.steps for task in tasks)
+        finish_tasks(
+            tasks,
+            at.run,
+            at.workers,
+            lambda done: at.progress(self._stage, before + done, total),
+        )
+        self._done = total
+        return [[read_tensors(at.run, task.leaves[0]) for task in some] for some in lists]
 
 
 def read_tensors(run: RunDirectory, name: str) -> dict[str, Tensor]:

@@ -45,9 +45,8 @@ from awqscope.diagnose.runs.tables import ACTIVATIONS, UNITS, WEIGHTS
 from awqscope.diagnose.stages.pipeline import OnNote, OnPlan, Work, conduct, foresee
 from awqscope.diagnose.stages.setting import Setting
 from awqscope.diagnose.stages.sweep import Sweep, list_numbers, sweep_views
-from awqscope.diagnose.statistics.bootstrap import Resampler
+from awqscope.diagnose.stages.views import list_sampled
 from awqscope.diagnose.sweep.branches import REFERENCE, view_name
-from awqscope.diagnose.sweep.results import damage
 from awqscope.diagnose.sweep.whole_blocks import CandidateSweep, build_candidate_sweep
 from awqscope.mixedprec.checkpoints.foreign import Candidate, open_candidate
 from awqscope.mixedprec.checkpoints.padding import write_padding
@@ -152,6 +151,7 @@ def prepare_comparison(spec: CompareSpec) -> Work:
         budget=spec.max_memory,
         most_windows=spec.chunk_windows,
         sweep=compared.sweep.branches,
+        sampled=len(list_sampled(spec, compared.windows)),
     )
     notes = note_weights(compared.model, compared.candidate) + note_padding(compared.candidate)
     return Work(description, {**dict.fromkeys(STAGES, SKIPPED), "sweep": measure}, plan, notes)
@@ -203,13 +203,13 @@ def compare_stage(spec: CompareSpec, compared: Compared, at: Setting) -> None:
     run.write_table("activations", swept.activations.rows(apart), ACTIVATIONS)
     run.write_table("units", unit_rows(candidate), UNITS)
     run.write_table("weights", weight_rows(compared, swept), WEIGHTS)
-    places = weigh_places(sweep.places, swept, spec.seed)
+    places = weigh_places(sweep.places, swept)
     sizes: dict[str, int] = {
         REFERENCE: reference_bytes(model),
         CANDIDATE: candidate.catalogue.bytes,
     }
     isolated = swept.isolated_kl + sum(place.kl for place in places)
-    headline = ComparedHeadline(**list_numbers(swept, spec.seed, CANDIDATE, sizes, isolated))
+    headline = ComparedHeadline(**list_numbers(swept, CANDIDATE, sizes, isolated))
     dtype = read_dtype(candidate.config) or model.dtype
     kind = describe_type(name_dtype(dtype), headline.find_largest())
     serving = run.read().serving or Serving(notes=[])
@@ -221,14 +221,13 @@ def weight_group(inputs: int) -> int:
     return inputs if inputs % WEIGHT_GROUP else WEIGHT_GROUP
 
 
-def weigh_places(places: tuple[str, ...], swept: Sweep, seed: int) -> list[entries.Place]:
+def weigh_places(places: tuple[str, ...], swept: Sweep) -> list[entries.Place]:
     """What each place outside the blocks costs."""
-    resampler = Resampler(len(swept.scores["kl.uniform"]), seed)
     return [
         entries.Place(
             place=place,
-            **damage(swept.scores, view_name("isolated", place), resampler),
-            restored_kl=float(swept.scores[f"kl.{view_name('restored', place)}"].mean()),
+            **swept.surveys.damage(view_name("isolated", place)),
+            restored_kl=swept.surveys.kl(view_name("restored", place)),
         )
         for place in places
     ]

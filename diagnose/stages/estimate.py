@@ -17,7 +17,7 @@ from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.runs.tables import LINEARS, UNITS
 from awqscope.diagnose.stages.chunks import finish_tasks, fix_chunks, read_tensors
 from awqscope.diagnose.stages.setting import Setting
-from awqscope.diagnose.statistics.bootstrap import Resampler
+from awqscope.diagnose.stages.views import read_sample
 from awqscope.diagnose.sweep.estimator import estimate_units, sampling_error
 from awqscope.mixedprec.families.table import Unit, list_units
 from awqscope.mixedprec.models.source import SourceModel
@@ -53,9 +53,9 @@ class _ChunkEstimate:
     run: RunDirectory
     file: str
     model: SourceModel
-    # The chunk's windows [n, length], and the number of the first in the whole text.
+    # The chunk's windows [n, length], and their numbers in the whole text.
     windows: Tensor
-    first: int
+    numbers: tuple[int, ...]
     bits: tuple[int, ...]
     seed: int
     # The number of the sample.
@@ -70,7 +70,7 @@ class _ChunkEstimate:
             self.bits,
             seed=self.seed,
             draw=self.draw,
-            first=self.first,
+            numbers=self.numbers,
             on_block=on_step,
             device=device,
             space=self.room.open(),
@@ -95,10 +95,12 @@ def _join_draw(chunks: Sequence[Mapping[str, Tensor]], part: str) -> Things:
     return joined
 
 
-def _draw_estimates(spec: RunSpec, inputs: Inputs, at: Setting) -> tuple[Things, Things]:
-    """Estimates of units and of linears by window, with as many samples of every token as keep
-    what sampling adds to their error within ESTIMATE_ERROR."""
-    model, windows, run = inputs.model, inputs.windows, at.run
+def _draw_estimates(
+    spec: RunSpec, inputs: Inputs, at: Setting, sampled: Sequence[int]
+) -> tuple[Things, Things]:
+    """Estimates of units and of linears on the windows `sampled`, with as many samples of every
+    token as keep what sampling adds to their error within ESTIMATE_ERROR."""
+    model, windows, run = inputs.model, inputs.windows[sampled], at.run
     widths = (spec.bits, spec.rescue_bits)
     chunks, room = fix_chunks(at, "estimate", windows), at.room_for("estimate")
     steps = 2 * model.blocks
@@ -113,7 +115,7 @@ def _draw_estimates(spec: RunSpec, inputs: Inputs, at: Setting) -> tuple[Things,
                 file=file,
                 model=model,
                 windows=windows[chunk].clone(),
-                first=chunk.start,
+                numbers=tuple(sampled[chunk]),
                 bits=widths,
                 seed=spec.seed,
                 draw=draw,
@@ -147,11 +149,11 @@ def estimate_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
     """Estimate every unit and every linear at both widths, and say what a unit is at 16 bits; write
     units and linears."""
     model = inputs.model
-    resampler = Resampler(len(inputs.windows), spec.seed)
-    by_unit, by_linear = _draw_estimates(spec, inputs, at)
+    sample = read_sample(spec, inputs.windows, at.run)
+    by_unit, by_linear = _draw_estimates(spec, inputs, at, sample.windows)
 
     def estimated(by_window: Tensor) -> dict[str, float]:
-        estimate = resampler.mean(by_window.double().numpy())
+        estimate = sample.mean(by_window)
         values = (estimate.value, estimate.low, estimate.high)
         return dict(zip(ESTIMATED, values, strict=True))
 

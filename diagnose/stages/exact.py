@@ -8,9 +8,9 @@ from awqscope.diagnose.inputs.load import Inputs
 from awqscope.diagnose.inputs.sizes import unit_bytes
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.runs.tables import PROMOTIONS, UNITS
-from awqscope.diagnose.stages.chunks import build_sweep, swept_chunks
+from awqscope.diagnose.stages.chunks import Pass, Passes, build_sweep
 from awqscope.diagnose.stages.setting import Setting
-from awqscope.diagnose.statistics.bootstrap import Resampler
+from awqscope.diagnose.stages.views import read_sample
 from awqscope.diagnose.statistics.likelihood import TokenScores
 from awqscope.diagnose.sweep.branches import UNIFORM
 from awqscope.diagnose.sweep.promotions import (
@@ -54,20 +54,23 @@ def exact_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
     }
     branches = [unit_branch(model, units[name], bits) for name, bits in measured]
     sweep = build_sweep(spec, model, run, (*branches, *promotions))
-    chunks = swept_chunks("exact", inputs, at, sweep, kl_by_window)
-    by_window = {name: torch.cat([c[name] for c in chunks]).numpy() for name in chunks[0]}
-    resampler = Resampler(len(inputs.windows), spec.seed)
+    sample = read_sample(spec, inputs.windows, run)
+    windows = inputs.windows[sample.windows]
+    [chunks] = Passes("exact", at).carry_out(
+        Pass(name="exact", model=model, windows=windows, sweep=sweep, reduce=kl_by_window)
+    )
+    by_window = {name: torch.cat([c[name] for c in chunks]) for name in chunks[0]}
     index = {(row["unit"], row["bits"]): row for row in rows}
     for name, bits in measured:
-        estimate = resampler.mean(by_window[f"kl.unit.{name}.{bits}"])
+        estimate = sample.mean(by_window[f"kl.unit.{name}.{bits}"])
         index[name, bits] |= {
             "exact_kl": estimate.value,
             "exact_kl_low": estimate.low,
             "exact_kl_high": estimate.high,
         }
-    uniform_kl = float(by_window[f"kl.{UNIFORM}"].mean())
+    uniform_kl = sample.mean(by_window[f"kl.{UNIFORM}"]).value
     found = [
-        Promotion(block, names, float(by_window[f"kl.{branch.name}"].mean()))
+        Promotion(block, names, sample.mean(by_window[f"kl.{branch.name}"]).value)
         for branch, (block, names) in promotions.items()
     ]
     extra = {

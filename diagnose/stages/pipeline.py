@@ -54,6 +54,7 @@ from awqscope.diagnose.stages.resume import repeat_damaged
 from awqscope.diagnose.stages.search import search_stage
 from awqscope.diagnose.stages.setting import Setting
 from awqscope.diagnose.stages.sweep import sweep_stage
+from awqscope.diagnose.stages.views import list_sampled
 from awqscope.diagnose.sweep.branches import block_branches
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.shortage import explain_shortage
@@ -121,6 +122,7 @@ def prepare_run(
         calib=inputs.search_windows,
         exact=spec.is_exact,
         sweep=block_branches(inputs.model, spec.bits, frozenset(spec.keep_fp16)),
+        sampled=len(list_sampled(spec, inputs.windows)),
         verified=spec.verify_units,
     )
     return Work(describe(spec, inputs), stages, plan, (*notes, *note_weights(inputs.model)))

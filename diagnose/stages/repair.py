@@ -19,7 +19,8 @@ from awqscope.diagnose.runs.scores import score_units
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.chunks import read_tensors
 from awqscope.diagnose.stages.setting import Setting
-from awqscope.diagnose.stages.sweep import PAIRED, read_sweep, token_texts
+from awqscope.diagnose.stages.sweep import PAIRED, token_texts
+from awqscope.diagnose.stages.views import read_sweep
 from awqscope.diagnose.sweep.results import TOKENS_A_ROW_GROUP, token_table
 from awqscope.diagnose.sweep.swappable import uniform_bits
 from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,19 +15,12 @@ from awqscope.diagnose.inputs.load import Inputs
 from awqscope.diagnose.inputs.sizes import model_bytes
 from awqscope.diagnose.inside.activations import ActivationLog
 from awqscope.diagnose.inside.weights import weight_rows
-from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import MIXED
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.runs.tables import ACTIVATIONS, BLOCKS, RANGES, WEIGHTS
-from awqscope.diagnose.stages.chunks import (
-    Options,
-    Subject,
-    build_sweep,
-    read_tensors,
-    swept_chunks,
-)
+from awqscope.diagnose.stages.chunks import Options, Subject, build_sweep
 from awqscope.diagnose.stages.setting import Setting
-from awqscope.diagnose.statistics.bootstrap import Resampler
+from awqscope.diagnose.stages.views import describe_looks, measure_views
 from awqscope.diagnose.sweep.branches import (
     CONTROL,
     REFERENCE,
@@ -42,10 +34,9 @@ from awqscope.diagnose.sweep.ranges import join_ranges
 from awqscope.diagnose.sweep.results import (
     TOKENS_A_ROW_GROUP,
     block_rows,
-    join_chunks,
-    reduce_chunk,
     token_table,
 )
+from awqscope.diagnose.sweep.surveys import Surveys
 
 # Entries of the headline that uniform and mixed both have, and all that tell models apart.
 PAIRED = ("ppl", "delta_ppl", "kl", "kl_interval", "kl_p99", "kl_p999", "top1_agreement")
@@ -59,11 +50,6 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> list[str
     return texts + [""] * (vocabulary - known)
 
 
-def read_sweep(run: RunDirectory) -> dict[str, Tensor]:
-    """The joined results of the sweep, kept until the run is done."""
-    return read_tensors(run, "work/sweep.safetensors")
-
-
 def _part(chunk: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """What a chunk holds under names that begin with `prefix`, without it."""
     return {k.removeprefix(prefix): v for k, v in chunk.items() if k.startswith(prefix)}
@@ -71,10 +57,12 @@ def _part(chunk: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep found: the joined scores, the rows of blocks.parquet, what flowed, the errors of
-    the weights, and the headline's `range`, None where a chunk did not keep it."""
+    """What a sweep found: the scores by window and their means, the rows of blocks.parquet, what
+    flowed, the errors of the weights, and the headline's `range`, None where a chunk did not keep
+    it."""
 
     scores: dict[str, Tensor]
+    surveys: Surveys
     rows: list[dict[str, Any]]
     activations: ActivationLog
     weights: dict[str, Tensor]
@@ -98,24 +86,20 @@ def sweep_views(
     group: inputs of a linear -> inputs of a weight group.
     """
     model, run = inputs.model, at.run
-    chunks = swept_chunks(
-        "sweep", inputs, at, sweep, partial(reduce_chunk, blocks=model.blocks), group=group
-    )
-    log = ActivationLog()
-    for chunk in chunks:
-        log.merge(_part(chunk, "activations."))
-    ranges, largest = join_ranges([_part(chunk, "ranges.") for chunk in chunks])
-    checked = join_errors([_part(chunk, "head.") for chunk in chunks])
-    logged = ("activations.", "weights.", "ranges.", "head.")
-    scores = join_chunks(
-        [{k: v for k, v in chunk.items() if not k.startswith(logged)} for chunk in chunks]
-    )
+    found = measure_views(spec, inputs, at, sweep, group)
+    scores, log = found.scores, ActivationLog()
+    for _, kept in found.logs:
+        log.merge(_part(kept, "activations."))
+    flowed = [(numbers, _part(kept, "ranges.")) for numbers, kept in found.logs if numbers]
+    ranges, largest = join_ranges(flowed)
+    checked = join_errors([_part(kept, "head.") for _, kept in found.logs])
     control = float(scores[f"kl.{CONTROL}"].abs().max())
     if control != 0.0:
         raise AssertionError(f"a block swapped with itself gives KL {control:.2e}, not 0")
     run.write_arrays("work/sweep.safetensors", scores)
     run.write_arrays("activations.safetensors", log.arrays())
-    rows = block_rows(scores, model.blocks, spec.thresholds, spec.seed)
+    surveys = Surveys(scores, spec.seed)
+    rows = block_rows(surveys, model.blocks, spec.thresholds)
     run.write_table("blocks", rows, BLOCKS)
     run.write_table("ranges", ranges, RANGES)
     texts = token_texts(inputs.tokenizer, model.config.vocab_size)
@@ -129,9 +113,11 @@ def sweep_views(
             control_kl=control,
             head_positions=None if checked is None else checked[0],
             head_error=None if checked is None else checked[1],
+            **describe_looks(found, surveys, sweep.branches),
         )
     )
-    return Sweep(scores, rows, log, _part(chunks[0], "weights."), largest)
+    weights = _part(found.logs[0][1], "weights.")
+    return Sweep(scores, surveys, rows, log, weights, largest)
 
 
 def sweep_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
@@ -143,7 +129,7 @@ def sweep_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
     run.write_table("weights", weight_rows(model, spec.bits, kept, swept.weights), WEIGHTS)
     low_bytes, reference = model_bytes(model, spec, {})
     sizes: dict[str, int] = {REFERENCE: reference, UNIFORM: low_bytes}
-    found = list_numbers(swept, spec.seed, UNIFORM, sizes, swept.isolated_kl)
+    found = list_numbers(swept, UNIFORM, sizes, swept.isolated_kl)
     found |= {entry: {**found[entry], MIXED: None} for entry in MEASURED_OF_MIXED}
     found["recovered"] = None
     # Where the sweep is repeated, what later stages have found stays.
@@ -153,7 +139,7 @@ def sweep_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
 
 
 def list_numbers(
-    swept: Sweep, seed: int, quantized: str, sizes: Mapping[str, int], isolated_kl: float
+    swept: Sweep, quantized: str, sizes: Mapping[str, int], isolated_kl: float
 ) -> dict[str, Any]:
     """The headline's entries that a sweep finds, of the reference and the model that its blocks
     were taken from.
@@ -166,7 +152,7 @@ def list_numbers(
     uniform = scores[f"nll.{UNIFORM}"].numpy()
     kl = scores[f"kl.{UNIFORM}"].numpy()
     token_kl = scores["token.kl_uniform"].numpy()
-    resampler = Resampler(len(kl), seed)
+    resampler = swept.surveys.resampler
     delta, spread = resampler.ppl_difference(reference, uniform), resampler.mean(kl)
     largest = None
     if swept.range is not None:

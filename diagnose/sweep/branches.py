@@ -1,7 +1,7 @@
 """What is swept: models that differ from the reference, or from the uniform model, in one block."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -49,6 +49,10 @@ class Sweepable(Protocol):
     @property
     def outside(self) -> SourceModel | None: ...
 
+    def only(self, branches: tuple[Branch, ...]) -> "Sweepable":
+        """The same with these branches alone."""
+        ...
+
     def uniform(self, model: SourceModel, block: int) -> LinearWidths:
         """The widths that are block `block` of the uniform model."""
         ...
@@ -72,6 +76,10 @@ class Sweep:
     searches: Path
     branches: tuple[Branch, ...]
     outside: SourceModel | None = None
+
+    def only(self, branches: tuple[Branch, ...]) -> "Sweep":
+        """The same with these branches alone."""
+        return replace(self, branches=branches)
 
     def uniform(self, model: SourceModel, block: int) -> LinearWidths:
         """Linear -> bits of block `block` of the uniform model."""

@@ -11,7 +11,7 @@ from saved block inputs, so that one block is in memory at a time.
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,16 +121,16 @@ def estimate_units(
     *,
     seed: int,
     draw: int = 0,
-    first: int = 0,
+    numbers: Sequence[int] | None = None,
     on_block: Callable[[int], None] = lambda done: None,
     device: torch.device = CPU,
     space: StreamSpace | None = None,
 ) -> Estimates:
     """The estimates from one sample of every token.
 
-    windows: token ids [n, length], of which the first is number `first` of the whole text's. The
-    sampled tokens depend on `seed`, `draw` and that number alone. device: what computes. space:
-    where streams are kept; None for memory.
+    windows: token ids [n, length]; numbers: theirs in the whole text, where they are not its
+    first. The sampled tokens depend on `seed`, `draw` and that number alone. device: what computes.
+    space: where streams are kept; None for memory.
     """
     space = space or in_memory()
     with torch.no_grad():
@@ -144,7 +144,7 @@ def estimate_units(
         model.read_head(device),
         hidden,
         model.config.vocab_size,
-        lambda window: window_seed(seed, draw, first + window),
+        lambda window: window_seed(seed, draw, numbers[window] if numbers else window),
         device,
     )
     estimates = Estimates({}, {})

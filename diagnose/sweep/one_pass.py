@@ -79,8 +79,9 @@ def _advance_trunks(
     if observe is None and ranges is None:
         swappable.use({})
         advance(swappable.block, trunks[REFERENCE], kwargs)
-        swappable.use(quantized)
-        advance(swappable.block, trunks[UNIFORM], kwargs)
+        if UNIFORM in trunks:
+            swappable.use(quantized)
+            advance(swappable.block, trunks[UNIFORM], kwargs)
         return
     capture = _Capture(swappable, model)
     watch = RangeWatch(swappable.block) if ranges else None
@@ -140,6 +141,7 @@ def run_sweep(
     inspect: Inspector | None = None,
     ranges: RangeLog | None = None,
     log: HeadLog | None = None,
+    with_uniform: bool = True,
     on_block: Callable[[int], None] = lambda done: None,
     device: torch.device = CPU,
     space: StreamSpace | None = None,
@@ -151,7 +153,8 @@ def run_sweep(
     both trunks at each unit's input and each block's output. inspect(block, linear, reference,
     effective): called with both weights [N, K] of each linear that the uniform model quantizes.
     ranges: takes in the largest values of both trunks, of the uniform one as it is served. log:
-    takes in how exact the branches' scores are.
+    takes in how exact the branches' scores are. with_uniform: whether the uniform model is scored;
+    branches alone that it is no part of do without it.
     on_block: told the blocks done; the head counts as one more. device: what computes. space: where
     streams are kept; None for memory. InputError for activations that are not finite.
     """
@@ -159,13 +162,15 @@ def run_sweep(
     space = space or in_memory()
     reference, all_kwargs = enter_blocks(model, windows, space)
     outside = sweep.outside
-    uniform = enter_blocks(outside, windows, space)[0] if outside else space.copy(reference)
-    trunks: dict[str, Stream] = {REFERENCE: reference, UNIFORM: uniform}
+    trunks: dict[str, Stream] = {REFERENCE: reference}
+    if with_uniform:
+        entered = enter_blocks(outside, windows, space)[0] if outside else space.copy(reference)
+        trunks[UNIFORM] = entered
     if ranges:
         for trunk, stream in trunks.items():
             for part in list_batches(stream):
-                entered = {(EMBEDDINGS, OUTPUT): largest(stream.read(part)).amax(1)}
-                ranges.note(OUTSIDE, trunk, part, entered)
+                seen = {(EMBEDDINGS, OUTPUT): largest(stream.read(part)).amax(1)}
+                ranges.note(OUTSIDE, trunk, part, seen)
     unique = dict.fromkeys(s for s in shared.values() if isinstance(s, Branch))
     streams: dict[Branch, Stream] = {}
     for number in range(model.blocks):
@@ -196,7 +201,9 @@ def run_sweep(
             ranges,
             device,
         )
-        for trunk, weights in ((REFERENCE, {}), (UNIFORM, quantized)):
+        for trunk, weights in {REFERENCE: {}, UNIFORM: quantized}.items():
+            if trunk not in trunks:
+                continue
             check_finite(trunks[trunk], f"the output of {model.prefix(number)} ({trunk})")
             swappable.use(weights)
             for branch, stream in streams.items():
@@ -247,10 +254,11 @@ def _score_all(
 ) -> dict[str, TokenScores]:
     """Scores of every final stream, with the head of the trunk that it ended on."""
     head, heads = model.read_head(device), {}
+    trunks = [trunk for trunk in (REFERENCE, UNIFORM) if trunk in finals]
     if sweep.outside is not None:
         other = sweep.outside.read_head(device)
         after = {branch.name: branch.suffix for branch in sweep.branches} | {UNIFORM: UNIFORM}
-        heads = {name: other for name, suffix in after.items() if suffix == UNIFORM}
+        heads = {name: other for name in finals if after.get(name) == UNIFORM}
     if ranges:
         for trunk in (REFERENCE, UNIFORM):
             last = heads.get(trunk, head)
@@ -260,9 +268,9 @@ def _score_all(
         windows,
         finals,
         model.config.vocab_size,
-        ranked=(REFERENCE, UNIFORM),
+        ranked=trunks,
         heads=heads,
-        trunks=(REFERENCE, UNIFORM),
+        trunks=trunks,
         log=log,
         device=device,
     )

@@ -118,14 +118,15 @@ class RangeLog:
 
 
 def join_ranges(
-    chunks: Sequence[Mapping[str, Tensor]],
+    chunks: Sequence[tuple[Sequence[int], Mapping[str, Tensor]]],
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-    """The rows of ranges.parquet, and the `range` of the headline, of chunks that follow one
-    another; none of either where a chunk did not keep them."""
-    if not all(chunks):
+    """The rows of ranges.parquet, and the `range` of the headline, of chunks that are all windows
+    of a text together, each with the numbers of its own; none of either where a chunk did not keep
+    them."""
+    if not all(chunk for _, chunk in chunks):
         return [], None
     values: dict[str, float] = {}
-    for chunk in chunks:
+    for _, chunk in chunks:
         for key, value in chunk.items():
             if key.startswith("origin."):
                 values[key] = max(values.get(key, 0.0), float(value))
@@ -135,9 +136,11 @@ def join_ranges(
         number = None if int(block) == OUTSIDE else int(block)
         rows.append({"block": number, "site": site, "part": part, "model": model, "largest": most})
     found = {}
+    numbers = torch.tensor([number for some, _ in chunks for number in some])
     for model in dict.fromkeys(row["model"] for row in rows):
         worst = max((row for row in rows if row["model"] == model), key=lambda row: row["largest"])
-        windows = torch.cat([chunk[f"windows.{model}"] for chunk in chunks])
+        windows = torch.empty(len(numbers))
+        windows[numbers] = torch.cat([chunk[f"windows.{model}"] for _, chunk in chunks])
         found[model] = {
             **{key: worst[key] for key in ("largest", "block", "site", "part")},
             "window": int(windows.argmax()),

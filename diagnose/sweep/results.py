@@ -2,7 +2,7 @@
 all chunks. What is flagged is decided in `statistics/spikes.py`, what is promoted in
 `promotions.py`; here is bookkeeping."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,28 +11,40 @@ import torch
 from torch import Tensor
 
 from awqscope.diagnose.runs.tables import LIKELIEST, TOKENS, WORST_WINDOWS
-from awqscope.diagnose.statistics.bootstrap import Resampler
 from awqscope.diagnose.statistics.likelihood import TOP_TOKENS, TokenScores
 from awqscope.diagnose.statistics.spikes import BlockDamage, Thresholds, flag_blocks
 from awqscope.diagnose.sweep.branches import REFERENCE, UNIFORM, view_name
+from awqscope.diagnose.sweep.surveys import Surveys
 
 VIEWS = ("isolated", "cumulative", "restored")
 TOKENS_A_ROW_GROUP = 16384
+
+
+def reduce_views(scores: dict[str, TokenScores]) -> dict[str, Tensor]:
+    """What a chunk keeps of every model: means over its windows' tokens."""
+    kept = {}
+    for view, found in scores.items():
+        kept[f"kl.{view}"] = found.kl.double().mean(1)
+        kept[f"nll.{view}"] = found.nll.double().mean(1)
+        kept[f"agree.{view}"] = found.agree.double().mean(1)
+    return kept
+
+
+def reduce_trunks(scores: dict[str, TokenScores]) -> dict[str, Tensor]:
+    """What a chunk keeps of every model, and of the trunks' tokens."""
+    return reduce_views(scores) | {
+        "token.nll_reference": scores[REFERENCE].nll,
+        "token.nll_uniform": scores[UNIFORM].nll,
+        "token.kl_uniform": scores[UNIFORM].kl,
+        "token.agree_uniform": scores[UNIFORM].agree,
+    }
 
 
 def reduce_chunk(scores: dict[str, TokenScores], blocks: int) -> dict[str, Tensor]:
     """What a chunk keeps: window means of every view, tokens of the trunks, and the worst windows'
     indices in the chunk, with isolated and restored KL [k, tokens, blocks] and the trunks'
     likeliest tokens [k, tokens, TOP_TOKENS]."""
-    kept = {}
-    for view, found in scores.items():
-        kept[f"kl.{view}"] = found.kl.double().mean(1)
-        kept[f"nll.{view}"] = found.nll.double().mean(1)
-        kept[f"agree.{view}"] = found.agree.double().mean(1)
-    kept["token.nll_reference"] = scores[REFERENCE].nll
-    kept["token.nll_uniform"] = scores[UNIFORM].nll
-    kept["token.kl_uniform"] = scores[UNIFORM].kl
-    kept["token.agree_uniform"] = scores[UNIFORM].agree
+    kept = reduce_trunks(scores)
     count = min(WORST_WINDOWS, len(scores[UNIFORM].kl))
     # In the order of `join_chunks`, so that how the text is cut into chunks changes nothing.
     worst = kept[f"kl.{UNIFORM}"].argsort(descending=True, stable=True)[:count]
@@ -53,6 +65,8 @@ def join_chunks(chunks: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         return torch.cat([chunk[name] for chunk in chunks])
 
     joined = {name: join(name) for name in chunks[0] if not name.startswith("worst")}
+    if "worst" not in chunks[0]:
+        return joined
     offsets = np.cumsum([0] + [len(chunk[f"kl.{UNIFORM}"]) for chunk in chunks])
     indices = torch.cat([c["worst"] + int(o) for c, o in zip(chunks, offsets, strict=False)])
     order = joined[f"kl.{UNIFORM}"][indices].argsort(descending=True, stable=True)[:WORST_WINDOWS]
@@ -60,43 +74,28 @@ def join_chunks(chunks: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {**joined, "worst": indices[order], **worst}
 
 
-def damage(scores: dict[str, Tensor], name: str, resampler: Resampler) -> dict[str, float]:
-    """delta_nll, delta_ppl and kl of one model against the reference, with their bounds, and
-    top1_agreement."""
-    reference, nll = scores[f"nll.{REFERENCE}"].numpy(), scores[f"nll.{name}"].numpy()
-    estimates = {
-        "delta_nll": resampler.mean(nll - reference),
-        "delta_ppl": resampler.ppl_difference(reference, nll),
-        "kl": resampler.mean(scores[f"kl.{name}"].numpy()),
-    }
-    row = {}
-    for column, estimate in estimates.items():
-        row[column] = estimate.value
-        row[f"{column}_low"] = estimate.low
-        row[f"{column}_high"] = estimate.high
-    return row | {"top1_agreement": float(scores[f"agree.{name}"].mean())}
-
-
-def block_rows(
-    scores: dict[str, Tensor], blocks: int, thresholds: Thresholds, seed: int
-) -> list[dict[str, Any]]:
+def block_rows(surveys: Surveys, blocks: int, thresholds: Thresholds) -> list[dict[str, Any]]:
     """Rows of blocks.parquet: every block and view with intervals, and whether it is flagged."""
-    resampler = Resampler(len(scores[f"kl.{UNIFORM}"]), seed)
     rows: list[dict[str, Any]] = []
     for block in range(blocks):
         for view in VIEWS:
-            found = damage(scores, view_name(view, block), resampler)
-            rows.append({"block": block, "view": view, **found})
-    damages = [
-        BlockDamage(row["block"], row["kl"], row["kl_low"], row["delta_ppl"])
-        for row in rows
-        if row["view"] == "isolated"
-    ]
-    verdicts = flag_blocks(damages, thresholds)
+            name = view_name(view, block)
+            found = surveys.damage(name)
+            rows.append({"block": block, "view": view, **found, "windows": surveys.of(name).count})
+    verdicts = flag_blocks(list_damages(rows), thresholds)
     for row in rows:
         verdict = verdicts[row["block"]]
         row |= {"flagged": verdict.flagged, "z": verdict.z, "reason": verdict.reason}
     return rows
+
+
+def list_damages(rows: Sequence[Mapping[str, Any]]) -> list[BlockDamage]:
+    """What flags are told from, of the rows of blocks.parquet."""
+    return [
+        BlockDamage(row["block"], row["kl"], row["kl_low"], row["delta_ppl"])
+        for row in rows
+        if row["view"] == "isolated"
+    ]
 
 
 def token_table(

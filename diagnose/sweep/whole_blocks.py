@@ -5,7 +5,7 @@ folded into norms and linears inside of them.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +80,10 @@ class CandidateSweep:
     @property
     def outside(self) -> SourceModel | None:
         return self.candidate if self.places else None
+
+    def only(self, branches: tuple[Branch, ...]) -> "CandidateSweep":
+        """The same with these branches alone."""
+        return replace(self, branches=branches)
 
     def uniform(self, model: SourceModel, block: int) -> LinearWidths:
         """Every block is the candidate's, whole."""

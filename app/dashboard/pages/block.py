@@ -248,7 +248,7 @@ def tokens_card(rows: Sequence[Row], run: str, block: int) -> Any:
                 for row in rows
             ],
         ),
-        summary="Of the windows with the largest KL, the tokens whose prediction "
+        summary="Of the worst windows that blocks were measured on, the tokens whose prediction "
         f"moves most when block {block} alone is quantized.",
     )
 

@@ -34,14 +34,16 @@ SHOWN: Mapping[type[AnySpec], Groups] = {
         ("Texts", ("valid", "windows", "seq_len")),
     ),
 }
+SWEPT = ("How blocks are measured", ("sweep", "sweep_windows"))
 FOLDED: Mapping[type[AnySpec], Groups] = {
     RunSpec: (
+        SWEPT,
         ("Calibration", ("calib_windows", "calib_seq_len")),
         FLAGGING,
         ("What is repaired", REPAIRED),
         CARRYING_OUT,
     ),
-    CompareSpec: (FLAGGING, CARRYING_OUT),
+    CompareSpec: (SWEPT, FLAGGING, CARRYING_OUT),
 }
 HINTS = {
     "Texts": "Each is wikitext2[:SPLIT], a .txt, .jsonl or .parquet file on this machine, or "

@@ -49,7 +49,7 @@ LARGE = Shape(
     widest=28672,
     stored=141 * 10**9,
 )
-TEXTS = Flow((128, 512), (128, 2048), 20_000)
+TEXTS = Flow((128, 512), (128, 2048), 20_000, 128)
 RATES = Rates(1e12, 1e9, 2e9)
 FAST = Rates(1e15, 1e12, 2e9)
 STREAMS = {"sweep_streams": 242, "exact_streams": 40}
@@ -72,7 +72,7 @@ def test_a_long_plan_says_what_would_shorten_it() -> None:
     [*_, advice] = list_plan(quick)
     count = int(advice.split()[1].rstrip(":"))
     assert quick.with_windows(count) <= 3600 < quick.with_windows(2 * count)
-    short = Flow((8, 512), (8, 2048), 20_000)
+    short = Flow((8, 512), (8, 2048), 20_000, 8)
     assert (
         "--windows"
         not in list_plan(plan_run(LARGE, short, replace(machine(64 * GIB), rates=FAST), **STREAMS))[
@@ -109,7 +109,7 @@ def test_a_large_model_in_numbers() -> None:
 def test_what_a_plan_promises(
     budget: int, windows: int, length: int, workers: int, disk: int
 ) -> None:
-    texts = replace(TEXTS, valid=(windows, length))
+    texts = replace(TEXTS, valid=(windows, length), sampled=windows)
     sharing = workers if workers > 1 else 0
     here = machine(budget * GIB, workers=workers, sharing=sharing, disk=disk)
     try:
@@ -212,7 +212,7 @@ def test_experts_are_never_loaded_whole(make_model: Callable[..., Path]) -> None
 def test_the_chunks_that_run_are_those_planned(
     windows: int, length: int, workers: int, wanted: int | None
 ) -> None:
-    texts = replace(TEXTS, valid=(windows, length))
+    texts = replace(TEXTS, valid=(windows, length), sampled=windows)
     here = machine(400 * GIB, workers=workers, sharing=workers if workers > 1 else 0)
     plan = plan_run(LARGE, texts, here, most_windows=wanted, **STREAMS)
     for name in ("sweep", "estimate", "exact"):

@@ -79,7 +79,7 @@ def test_draws_are_samples_of_their_own(setup: Setup) -> None:
     assert torch.equal(first, again)
     assert len({tuple(each.tolist()) for each in (first, other, seeded)}) == 3
     # A window's samples are its own, whichever windows are with it.
-    alone = estimate_units(model, windows[1:2], searches, (4,), seed=0, first=1)
+    alone = estimate_units(model, windows[1:2], searches, (4,), seed=0, numbers=[1])
     assert alone.units["0.qkv", 4] == pytest.approx(first[1:].numpy(), rel=1e-5)
 
 

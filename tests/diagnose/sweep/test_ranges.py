@@ -59,7 +59,7 @@ def test_ranges_are_those_of_transformers_own_models(
     write_checkpoint(tmp_path / "out", model, recipe, tmp_path / "awq", {4: SCHEME})
     sweep, log = Sweep(4, (4,), frozenset(), tmp_path / "awq", ()), RangeLog(len(windows))
     run_sweep(model, windows, sweep, ranges=log)
-    rows, found = join_ranges([log.state()])
+    rows, found = join_ranges([(range(len(windows)), log.state())])
     assert found is not None
     for name, directory in (("reference", path), ("uniform", tmp_path / "out")):
         expected = watch_whole(directory, windows)
@@ -93,8 +93,8 @@ def test_chunks_are_merged_by_the_largest(
         log = RangeLog(len(part))
         run_sweep(model, part, sweep, ranges=log)
         states.append(log.state())
-    rows, found = join_ranges(states[:1])
-    merged, joined = join_ranges(states[1:])
+    rows, found = join_ranges([(range(5), states[0])])
+    merged, joined = join_ranges([([0, 1], states[1]), ([2, 3, 4], states[2])])
     assert [r["site"] for r in rows] == [r["site"] for r in merged]
     assert [r["largest"] for r in rows] == pytest.approx([r["largest"] for r in merged], rel=1e-5)
     assert found is not None
@@ -104,7 +104,7 @@ def test_chunks_are_merged_by_the_largest(
             k: v for k, v in joined[name].items() if k != "largest"
         }
     # A chunk that an earlier version left does not make the rest pass for all.
-    assert join_ranges([states[1], {}]) == ([], None)
+    assert join_ranges([([0, 1], states[1]), ([2], {})]) == ([], None)
 
 
 def test_experts_are_watched_together_and_windows_apart() -> None:
@@ -113,7 +113,7 @@ def test_experts_are_watched_together_and_windows_apart() -> None:
     log.note(1, "uniform", slice(0, 2), {("mlp.experts.7.up", "input"): torch.tensor([9.0])})
     log.note(1, "uniform", slice(2, 3), {("mlp", "input"): torch.tensor([7.0])})
     log.note(1, "uniform", slice(0, 2), {("mlp", "input"): torch.tensor([1.0, 8.0])})
-    rows, found = join_ranges([log.state()])
+    rows, found = join_ranges([(range(3), log.state())])
     assert [(row["site"], row["largest"]) for row in rows] == [("mlp.experts.up", 9), ("mlp", 8)]
     assert found is not None
     # Which window an expert's token is of is not known.

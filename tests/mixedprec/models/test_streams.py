@@ -179,7 +179,7 @@ def test_estimates_depend_neither_on_where_streams_are_nor_on_chunks(
             searches,
             BITS,
             seed=1,
-            first=chunk.start,
+            numbers=range(chunk.start, chunk.stop),
             space=on_disk(tmp_path),
         )
         for chunk in list_slices(len(windows), BATCH)
