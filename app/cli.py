@@ -23,6 +23,7 @@ from awqscope.app.commands.report import report
 from awqscope.app.commands.requantize import requantize
 from awqscope.app.commands.run import demo, run
 from awqscope.app.commands.show import show
+from awqscope.diagnose.machine.threads import wait_passively
 
 COMMANDS: dict[str, Any] = {
     "run": run,
@@ -81,6 +82,7 @@ for name, command in COMMANDS.items():
 
 def main() -> None:
     """Entry point of the `awqscope` command."""
+    wait_passively()
     with interruptible(until_exit=True):
         app()
 

@@ -107,6 +107,16 @@ def write_output(path: Path, text: str) -> None:
         raise InputError(f"{path} cannot be written ({reason})", "give another file") from error
 
 
+def begin_computing() -> None:
+    """Have torch compute with as many threads as the machine lets this process have, in a command
+    that continues no run, which has its own number of them."""
+    import torch
+
+    from awqscope.diagnose.machine.threads import choose_threads, read_cores
+
+    torch.set_num_threads(choose_threads(read_cores()).alone)
+
+
 def read_placement(device: str, workers: int | None, ray: str | None) -> "Placement":
     """Where the options say that tasks are carried out. InputError for a device that is not there,
     and for options that mean nothing together."""

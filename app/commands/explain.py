@@ -9,6 +9,7 @@ import typer
 
 from awqscope.app.command_line.common import (
     STDOUT,
+    begin_computing,
     check_output,
     examples,
     warn_of_type,
@@ -76,6 +77,7 @@ def explain(
         check_output(out)
     budget = parse_bytes(max_memory)
     return_freed_tensors()
+    begin_computing()
     asked = [prompt] if prompt is not None else read_prompts(Path(str(prompts)))
     opened = open_run(RunDirectory(path), model)
     if not fits_in_memory(opened.model, budget):

@@ -11,6 +11,7 @@ import typer
 
 from awqscope.app.command_line.common import (
     STDOUT,
+    begin_computing,
     check_output,
     examples,
     warn_of_type,
@@ -168,6 +169,7 @@ def recipe(
         if refine or verify:
             from awqscope.diagnose.trials.contest import better, hold_contest, open_course
 
+            begin_computing()
             course = open_course(run, model)
         if refine:
             chosen = better(course, scores, chosen, room, on_progress)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from awqscope.app.command_line.common import examples
+from awqscope.app.command_line.common import begin_computing, examples
 from awqscope.app.command_line.options import MovedModelOption, RunArgument
 from awqscope.diagnose.options.amounts import parse_bytes
 from awqscope.mixedprec.errors import InputError
@@ -104,6 +104,7 @@ def requantize(
             f"use the widths {spec.bits}, {spec.rescue_bits} and {FP16_BITS}",
         )
     proof = None
+    begin_computing()
     with show_progress() as on_progress:
         written = write_checkpoint(
             out,

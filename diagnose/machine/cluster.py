@@ -38,11 +38,12 @@ CHECK_SECONDS, CHECK_HERE_SECONDS = 180, 3600
 
 
 @contextlib.contextmanager
-def open_cluster(placement: Placement, run: RunDirectory) -> Iterator["Cluster"]:
-    """The cluster at an address, or one started on this machine and ended with the block."""
+def open_cluster(placement: Placement, run: RunDirectory, threads: int) -> Iterator["Cluster"]:
+    """The cluster at an address, or one started on this machine and ended with the block. threads:
+    of a task."""
     assert placement.ray is not None
     wished = placement.devices[0].partition(":")[0]
-    with connected(placement.ray, wished, placement.workers) as threads:
+    with connected(placement.ray, wished, placement.workers, threads):
         there = import_ray().nodes()
         kind = choose_kind(there, wished, threads)
         nodes = usable_nodes(there, kind, threads)

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from awqscope.diagnose.machine.signals import kept
-from awqscope.diagnose.machine.tasks import CPU, TRIES, count_cores, named_threads, share_threads
+from awqscope.diagnose.machine.tasks import CPU, TRIES
+from awqscope.diagnose.machine.threads import read_cores
 from awqscope.mixedprec.errors import InputError
 
 LOCAL = "local"
@@ -56,15 +57,15 @@ def _set_default(variables: Mapping[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def connected(address: str, kind: str, workers: int | None) -> Iterator[int]:
-    """Connected to Ray, with the threads of a task. Who has connected already stays connected."""
+def connected(address: str, kind: str, workers: int | None, threads: int) -> Iterator[None]:
+    """Connected to Ray. threads: of a task. Who has connected already stays connected."""
     if address != LOCAL:
         ray = import_ray()
         joined = not ray.is_initialized()
         if joined:
             _join(address)
         try:
-            yield named_threads() or 1
+            yield
         finally:
             if joined:
                 ray.shutdown()
@@ -72,18 +73,17 @@ def connected(address: str, kind: str, workers: int | None) -> Iterator[int]:
     token = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
     _set_default({**LOOPBACK, **FEW_TRIES, **PATIENT, **token})
     ray = import_ray()
-    threads = share_threads(workers) if workers else named_threads() or 1
     # Sockets live in it, whose paths may not be long.
     folder = tempfile.mkdtemp(prefix="awqscope-ray-", dir="/tmp")
     try:
         # Ray would end the process by SIGTERM in its own way.
         with kept():
             _start(
-                num_cpus=threads * workers if workers else max(threads, count_cores()),
+                num_cpus=threads * workers if workers else max(threads, read_cores().whole),
                 num_gpus=0 if kind == CPU else torch.cuda.device_count(),
                 _temp_dir=folder,
             )
-        yield threads
+        yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)

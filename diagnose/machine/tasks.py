@@ -5,9 +5,10 @@ twice, it leaves the same. Who carries it out decides where, never what: this pr
 device, or a Ray cluster.
 """
 
+import contextlib
 import os
 import pickle
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -107,23 +108,16 @@ def list_devices(placement: Placement) -> Sequence[str]:
     return [CPU] * (placement.workers or 1) if placement.devices == (CPU,) else placement.devices
 
 
-def share_threads(workers: int) -> int:
-    """Threads of each of `workers` on this machine: OMP_NUM_THREADS where that is set, else an
-    equal share of the cores. Sums on the CPU depend on it in their last bits."""
-    return named_threads() or max(1, count_cores() // workers)
-
-
-def named_threads() -> int | None:
-    """OMP_NUM_THREADS, where it says one."""
-    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    return int(first) if first.isdecimal() and int(first) > 0 else None
-
-
-def count_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+@contextlib.contextmanager
+def computing_with(threads: int) -> Iterator[None]:
+    """torch computes with so many threads until the block ends. Sums on the CPU depend on it in
+    their last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def carry_out(pickled: bytes, directory: str, device: str, threads: int) -> None:

@@ -36,6 +36,7 @@ from awqscope.diagnose.machine.memory import (
     return_freed_tensors,
 )
 from awqscope.diagnose.machine.signals import leave_to_parent
+from awqscope.diagnose.machine.threads import choose_threads, read_cores
 from awqscope.diagnose.plan.demand import count_proof, count_whole_proof
 from awqscope.diagnose.plan.memory import MIB, with_slack
 from awqscope.diagnose.plan.room import loads_whole, read_shape
@@ -366,6 +367,9 @@ def main() -> None:
     budget = {"budget": given.max_memory, "resting": given.resting}
     return_freed_tensors()
     try:
+        # A run's own proof goes on with the run; what is proved later is not bound to it.
+        begun = None if any(other) else run.read().threads
+        torch.set_num_threads((begun or choose_threads(read_cores())).alone)
         if any(other):
             prove_other(run, Subject(*other[:3], given.dtype), given.out, **budget)
         else:

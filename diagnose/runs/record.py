@@ -27,6 +27,7 @@ from awqscope.diagnose.entries.plan import MemoryPlan
 from awqscope.diagnose.entries.served_type import Serving
 from awqscope.diagnose.entries.source import Candidate, CutText, Place, PplDefinition, Source
 from awqscope.diagnose.entries.stages import Estimator, Fault, Stage, SweepPlan
+from awqscope.diagnose.entries.threads import Threads
 from awqscope.diagnose.runs.earlier import SCHEMA, bring_up
 from awqscope.diagnose.runs.spec import CompareSpec, RunSpec
 from awqscope.mixedprec.errors import InputError
@@ -81,6 +82,9 @@ class Begun(Part):
     versions: Mapping[str, str] = Field(description="Of every library that decides a number.")
     device: str | None = Field(
         default=None, description="The kind of device that computed: `cpu` or `cuda`."
+    )
+    threads: Threads | None = Field(
+        default=None, description="How many threads compute. Earlier versions lack it."
     )
     stages: Mapping[str, Stage] = Field(description="How far each stage is, by name.")
     error: Fault | None = Field(default=None, description="Why it failed; null where it did not.")

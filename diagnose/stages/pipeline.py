@@ -41,8 +41,15 @@ from awqscope.diagnose.machine.memory import (
     return_freed_tensors,
 )
 from awqscope.diagnose.machine.signals import asked_to_end
-from awqscope.diagnose.machine.tasks import HERE, Placement, ThisProcess, Workers
-from awqscope.diagnose.machine.workers import open_workers
+from awqscope.diagnose.machine.tasks import (
+    HERE,
+    Placement,
+    ThisProcess,
+    Workers,
+    computing_with,
+)
+from awqscope.diagnose.machine.threads import write_threads
+from awqscope.diagnose.machine.workers import count_sharing, open_workers, settle_threads
 from awqscope.diagnose.plan.room import plan_work
 from awqscope.diagnose.runs.directory import STAGES, OnProgress, ProgressLog, RunDirectory, now
 from awqscope.diagnose.runs.record import AnyRecord
@@ -150,7 +157,8 @@ def run_pipeline(
     """Carry out `spec` in the directory `out`, continuing where an earlier process stopped.
 
     on_progress(stage, done, total). placement: where its tasks are carried out. on_plan: told the
-    plan before it starts; on_note: before that, what a user should know of the inputs.
+    plan before it starts; on_note: before that, what a user should know of the inputs, and with how
+    many threads it computes.
     InputError for unusable input, another run in `out`, a process that already works on it, or a
     full disk. Errors of the stages are recorded in run.json too.
     """
@@ -167,7 +175,8 @@ def plan_pipeline(
     on_note: OnNote = lambda note: None,
 ) -> MemoryPlan:
     """The plan by which `run_pipeline` would begin or continue in `out`. on_note: told what a user
-    should know of the inputs. InputError for unusable input, and for another run in `out`."""
+    should know of the inputs, and the threads. InputError for unusable input, and for another run
+    in `out`."""
     settled, prepare = settle(spec)
     return foresee(settled, prepare, out, placement, on_note)
 
@@ -180,15 +189,16 @@ def foresee(
     on_note: OnNote = lambda note: None,
 ) -> MemoryPlan:
     """The plan by which `conduct` would begin or continue in `out`. on_note: told what a user
-    should know of the inputs. InputError for unusable input, and where `out` holds anything but
-    this run."""
+    should know of the inputs, and the threads. InputError for unusable input, and where `out` holds
+    anything but this run."""
     return_freed_tensors()
     run = RunDirectory(out)
     chunks = _read_chunks(run, spec)
+    threads = settle_threads(run, placement)
     work = prepare()
-    for note in work.notes:
+    for note in (*work.notes, write_threads(threads, count_sharing(placement))):
         on_note(note)
-    with open_workers(placement, run) as workers:
+    with open_workers(placement, run, threads) as workers:
         return work.plan(out, workers, chunks)
 
 
@@ -218,27 +228,30 @@ def conduct(
     return_freed_tensors()
     run = RunDirectory(out)
     chunks = _read_chunks(run, spec)
+    # Now: preparing is work too, which the load would count.
+    threads = settle_threads(run, placement)
     work = prepare()
     if run.exists() and run.read().state == "done":
         with run.lock():
             _check_unchanged(run, work.description, named)
         return run
     # The plan depends on the workers: they are opened first, and closed before the proof.
-    with contextlib.ExitStack() as opened:
-        workers = opened.enter_context(open_workers(placement, run))
+    with computing_with(threads.alone), contextlib.ExitStack() as opened:
+        workers = opened.enter_context(open_workers(placement, run, threads))
         plan = work.plan(out, workers, chunks)
         # Another kind of device rounds otherwise.
-        description = work.description.changed(device=workers.kind)
+        description = work.description.changed(device=workers.kind, threads=threads)
         with run.lock():
             if not run.exists():
                 run.create(description)
             done = run.read().state == "done"
             _check_unchanged(run, description, named if done else {**named, **MEANS})
             if not done:
-                for note in work.notes:
+                for note in (*work.notes, write_threads(threads, count_sharing(placement))):
                     on_note(note)
                 on_plan(plan)
-                run.update(memory_plan=plan)
+                # Earlier versions did not say with how many threads they began.
+                run.update(memory_plan=plan, threads=run.read().threads or threads)
                 setting = Setting(run, workers, plan, ProgressLog(run, on_progress))
                 _carry_out(work, setting, opened.close)
     return run

@@ -21,7 +21,8 @@ import torch
 from awqscope.app.demo import find_demo
 from awqscope.diagnose.machine.cluster import open_cluster
 from awqscope.diagnose.machine.processes import open_processes
-from awqscope.diagnose.machine.tasks import Placement, Task, Workers, count_cores
+from awqscope.diagnose.machine.tasks import Placement, Task, Workers
+from awqscope.diagnose.machine.threads import read_cores
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.pipeline import prepare_run
@@ -48,7 +49,7 @@ def open_pair(kind: str, run: RunDirectory) -> Iterator[Pair]:
         with open_processes(["cpu"], 1) as one, open_processes(["cpu"] * 2, 1) as two:
             yield {1: one, 2: two}
         return
-    with open_cluster(Placement(workers=2, ray="local"), run) as two:
+    with open_cluster(Placement(workers=2, ray="local"), run, 1) as two:
         yield {1: two.limited(1), 2: two}
 
 
@@ -85,7 +86,7 @@ def main() -> None:
             calib_windows=4,
             calib_seq_len=256,
         )
-        print(f"{count_cores()} cores, one thread a worker")
+        print(f"{read_cores().whole} cores, one thread a worker")
         for kind in kinds:
             with open_pair(kind, RunDirectory(folder)) as pair:
                 for workers in pair.values():

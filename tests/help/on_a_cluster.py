@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
 from awqscope.diagnose.machine import cluster as cluster_module
 from awqscope.diagnose.machine.cluster import Cluster, open_cluster
@@ -26,10 +25,8 @@ from tests.help.whole_runs import assert_equal_runs, measuring_spec
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     """A cluster of two workers with a thread each, away from any other."""
     placement = Placement(workers=2, ray="local")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        with open_cluster(placement, RunDirectory(tmp_path_factory.mktemp("ray"))) as found:
-            yield found
+    with open_cluster(placement, RunDirectory(tmp_path_factory.mktemp("ray")), 1) as found:
+        yield found
 
 
 def test_a_worker_that_is_killed_costs_its_task_alone(
@@ -41,10 +38,8 @@ def test_a_worker_that_is_killed_costs_its_task_alone(
 ) -> None:
     assert (cluster.count, cluster.sharing, cluster.here) == (2, 2, False)
     spec = measuring_spec(make_model, text_file)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     alone = run_pipeline(spec, tmp_path / "alone", lambda *event: None)
-    torch.set_num_threads(threads)
     log, victim = tmp_path / "log", "chunk 1 of the sweep"
     counted = Counted(cluster, log, victim)
     monkeypatch.setattr(
@@ -85,19 +80,22 @@ def test_a_node_must_see_the_run_and_hold_the_same_libraries(
 ) -> None:
     """Joined a second time, through the connection that there is."""
     placement, run = Placement(ray="auto"), RunDirectory(tmp_path)
-    with open_cluster(placement, run) as joined:
+    with open_cluster(placement, run, 1) as joined:
         assert joined.count == 2
     assert not run.work.exists()
     with monkeypatch.context() as patch:
         patch.setattr(cluster_module, "write_text", lambda path, text: None)
-        with pytest.raises(InputError, match="does not see"), open_cluster(placement, run):
+        with pytest.raises(InputError, match="does not see"), open_cluster(placement, run, 1):
             pass
     with monkeypatch.context() as patch:
         patch.setattr(cluster_module, "CHECK_SECONDS", 0)
-        with pytest.raises(InputError, match="did not answer"), open_cluster(placement, run):
+        with pytest.raises(InputError, match="did not answer"), open_cluster(placement, run, 1):
             pass
     monkeypatch.setattr(cluster_module, "describe_versions", lambda: {"torch": "1.0"})
-    with pytest.raises(InputError, match=r"has torch .*, not 1\.0"), open_cluster(placement, run):
+    with (
+        pytest.raises(InputError, match=r"has torch .*, not 1\.0"),
+        open_cluster(placement, run, 1),
+    ):
         pass
 
 
@@ -105,6 +103,6 @@ def test_a_cluster_without_room_is_refused(cluster: Cluster, tmp_path: Path) -> 
     placement = Placement(("cuda:0",), ray="auto")
     with (
         pytest.raises(InputError, match="no node of the Ray cluster auto has a GPU"),
-        open_cluster(placement, RunDirectory(tmp_path)),
+        open_cluster(placement, RunDirectory(tmp_path), 1),
     ):
         pass

@@ -25,6 +25,7 @@ OF = {
     "error": ["Fault"],
     "sweep": ["SweepPlan"],
     "estimator": ["Estimator"],
+    "threads": ["Threads"],
     "memory_plan": ["MemoryPlan"],
     "stages of memory_plan": ["StagePlan"],
     "serving": ["Serving"],

@@ -29,7 +29,7 @@ from awqscope.diagnose.machine.tasks import Placement
 from tests.help.counted import small_task, write_file
 
 folder = Path(sys.argv[1])
-with open_cluster(Placement(workers=1, ray="local"), RunDirectory(folder)) as cluster:
+with open_cluster(Placement(workers=1, ray="local"), RunDirectory(folder), 1) as cluster:
     (server,) = [p for p in psutil.Process().children() if p.name() == "gcs_server"]
     server.send_signal(signal.SIGSTOP)
     time.sleep(75)

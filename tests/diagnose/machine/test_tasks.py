@@ -38,7 +38,6 @@ from awqscope.diagnose.machine.tasks import (
     Task,
     ThisProcess,
     list_missing,
-    share_threads,
 )
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
@@ -61,10 +60,9 @@ def spec(make_model: MakeModel, text_file: Path) -> RunSpec:
 @pytest.fixture(scope="module")
 def alone(spec: RunSpec, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunDirectory]:
     """A run in this process, with as many threads as a worker has."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield run_pipeline(spec, tmp_path_factory.mktemp("alone") / "run", lambda *event: None)
-    torch.set_num_threads(threads)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield run_pipeline(spec, tmp_path_factory.mktemp("alone") / "run", lambda *event: None)
 
 
 @pytest.fixture(scope="module")
@@ -224,15 +222,6 @@ def test_workers_end_with_a_killed_driver_and_a_resume_repeats_nothing(
     assert_equal_runs(run, alone)
 
 
-def test_cores_are_shared_unless_threads_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks_module, "count_cores", lambda: 7)
-    for named, wanted in (("", 3), ("no", 3), ("0", 3), ("4", 4), ("2,1", 2)):
-        monkeypatch.setenv("OMP_NUM_THREADS", named)
-        assert share_threads(2) == wanted
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    assert share_threads(99) == 1
-
-
 def test_nodes_take_as_many_tasks_as_fit() -> None:
     def node(name: str, alive: bool = True, **resources: float) -> dict:
         return {"NodeID": name, "Alive": alive, "Resources": resources}
@@ -282,7 +271,7 @@ def test_ray_that_is_missing_or_does_not_answer(
         placement = Placement(ray=address)
         with (
             pytest.raises(InputError, match=f"joined at {address} .*refused.*ray start --head"),
-            open_cluster(placement, RunDirectory(tmp_path)),
+            open_cluster(placement, RunDirectory(tmp_path), 1),
         ):
             pass
 

@@ -68,15 +68,16 @@ def test_a_run_says_what_it_leaves_aside(strayed: Path, text_file: Path, tmp_pat
 
     with pytest.raises(KeyboardInterrupt):
         run_pipeline(spec, tmp_path / "run", stop, on_note=said.append)
-    assert said == [f"{strayed}: {ASIDE}"]
+    # The last note is of the threads.
+    assert said[:-1] == [f"{strayed}: {ASIDE}"]
     assert RunDirectory(tmp_path / "run").read().source.left_aside == ["model_ema.safetensors"]
     plan_pipeline(spec, tmp_path / "other", on_note=said.append)
-    assert said == [f"{strayed}: {ASIDE}"] * 2
+    assert said[::2] == [f"{strayed}: {ASIDE}"] * 2
     # It goes on whether or not the file is still there.
     (strayed / "model_ema.safetensors").unlink()
     with pytest.raises(KeyboardInterrupt):
         run_pipeline(spec, tmp_path / "run", stop, on_note=said.append)
-    assert len(said) == 2
+    assert sum(ASIDE in note for note in said) == 2
 
 
 def test_a_run_of_an_earlier_version_goes_on(
