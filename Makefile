@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TARGETS := .venv-targets
 SERVING := .venv-serving
 
-.PHONY: demo demo-llm test check lint schema bench bench-llm bench-others soak test-slow test-browser
+.PHONY: demo demo-llm test check lint schema bench bench-llm bench-gpu bench-others soak test-slow test-browser
 .PHONY: test-faults test-targets test-serving test-ray clean
 
 demo: $(READY)
@@ -43,6 +43,10 @@ bench: $(READY)
 
 bench-llm: $(READY)
 	$(BIN)/python -m examples.benchmarks.llm
+
+# Needs an NVIDIA GPU; less than eight minutes.
+bench-gpu: $(READY)
+	$(BIN)/python -m examples.benchmarks.gpu
 
 bench-others: $(READY) $(TARGETS)/.ready
 	$(BIN)/awqscope demo --out reports/.benchmarks/demo

@@ -87,6 +87,8 @@ def write_page(title_lines: Mapping[str, Sequence[Measured]], command: str) -> s
         "",
         "Ratios are of times taken in one process, one after the other. Above 1x, ours is the",
         "faster one. Behind each line is the load average as it began.",
+        "",
+        "What only a GPU can show is measured by `make bench-gpu`. It never ran on a GPU so far.",
     ]
     for title, lines in title_lines.items():
         page += ["", f"## {title}", ""]
