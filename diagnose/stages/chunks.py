@@ -20,7 +20,13 @@ from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.setting import Setting
 from awqscope.diagnose.statistics.likelihood import TokenScores
 from awqscope.diagnose.statistics.spikes import Thresholds
-from awqscope.diagnose.sweep.branches import Branch, Sweep, Sweepable, share_streams
+from awqscope.diagnose.sweep.branches import (
+    Branch,
+    Sweep,
+    Sweepable,
+    follows_uniform,
+    share_streams,
+)
 from awqscope.diagnose.sweep.likely_rows import HeadLog
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.diagnose.sweep.ranges import RangeLog
@@ -81,9 +87,8 @@ def count_work(
     the one that its branch begins at; the head takes the streams at its end."""
     shape = read_shape(model)
     unique = {each for each in share_streams(sweep, model).values() if isinstance(each, Branch)}
-    alive = [
-        trunks + sum(branch.block <= number for branch in unique) for number in range(model.blocks)
-    ]
+    begins = [branch.block + follows_uniform(sweep, model, branch) for branch in unique]
+    alive = [trunks + sum(begin <= number for begin in begins) for number in range(model.blocks)]
     head = shape.count_head_flops() / shape.count_token_flops(length)
     scored = count_scored(shape, TRUNKS + len(unique)) * head
     return (*itertools.accumulate(alive), sum(alive) + max(1, round(scored)))

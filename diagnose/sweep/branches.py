@@ -149,6 +149,12 @@ def share_streams(sweep: Sweepable, model: SourceModel) -> dict[str, Branch | Tr
     return shared
 
 
+def follows_uniform(sweep: Sweepable, model: SourceModel, branch: Branch) -> bool:
+    """Whether a branch is the uniform trunk up to and with its block."""
+    same = dict(branch.widths) == sweep.uniform(model, branch.block)
+    return branch.prefix == UNIFORM and same and not branch.is_control
+
+
 def count_streams(model: SourceModel, sweep: Sweepable) -> int:
     """Streams alive at the end of the sweep."""
     unique = set(share_streams(sweep, model).values()) - {REFERENCE, UNIFORM}

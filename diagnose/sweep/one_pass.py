@@ -20,6 +20,7 @@ from awqscope.diagnose.sweep.branches import (
     UNIFORM,
     Branch,
     Sweepable,
+    follows_uniform,
     share_streams,
 )
 from awqscope.diagnose.sweep.likely_rows import HeadLog
@@ -177,8 +178,11 @@ def run_sweep(
         swappable = sweep.read(model, number, device)
         kwargs = move(all_kwargs[number], device)
         low = sweep.uniform(model, number)
+        here = [branch for branch in unique if branch.block == number]
+        # What the uniform trunk is after this block, and need not go through it again.
+        alike = [branch for branch in here if follows_uniform(sweep, model, branch)]
         born = _begin_branches(
-            [branch for branch in unique if branch.block == number],
+            [branch for branch in here if branch not in alike],
             trunks,
             swappable,
             low,
@@ -201,6 +205,7 @@ def run_sweep(
             ranges,
             device,
         )
+        born |= {branch: space.copy(trunks[UNIFORM]) for branch in alike}
         for trunk, weights in {REFERENCE: {}, UNIFORM: quantized}.items():
             if trunk not in trunks:
                 continue
