@@ -13,9 +13,13 @@ from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import Record
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages import pipeline, views
+from awqscope.diagnose.stages.chunks import count_work
 from awqscope.diagnose.stages.pipeline import run_pipeline
 from awqscope.diagnose.statistics import looks
+from awqscope.diagnose.statistics.looks import list_looks
+from awqscope.diagnose.sweep.branches import Sweep, block_branches
 from awqscope.diagnose.sweep.surveys import where_measured
+from awqscope.mixedprec.models.opening import open_model
 from tests.help.whole_runs import assert_equal_runs, measuring_spec
 
 MakeModel = Callable[..., Path]
@@ -155,3 +159,17 @@ def test_a_run_that_goes_on_ends_with_the_same_numbers(
     again, found = carry_out(spec, stopped, monkeypatch)
     assert seen and all(torch.equal(found[name], values) for name, values in expected.items())
     assert_equal_runs(whole, again)
+
+
+def test_the_work_grows_with_depth_to_the_power_of_one_and_a_half(make_model: MakeModel) -> None:
+    """Eight times as many blocks, on the usual text: 141 windows of WikiText-2's test set."""
+    work = []
+    for blocks in (8, 64):
+        model = open_model(str(make_model("llama", num_hidden_layers=blocks)))
+        sweep = Sweep(
+            4, (4,), frozenset(), Path(), block_branches(model, 4, frozenset()), outside=None
+        )
+        first = list_looks(141, 2048)[0]
+        views, trunks = (count_work(model, s, 2048)[-1] for s in (sweep, sweep.only(())))
+        work.append(first * views + (141 - first) * trunks)
+    assert work[1] / work[0] <= 8**1.5
