@@ -78,9 +78,10 @@ def damage(scores: dict[str, Tensor], name: str, resampler: Resampler) -> dict[s
 
 
 def block_rows(
-    scores: dict[str, Tensor], blocks: int, thresholds: Thresholds, seed: int
+    scores: dict[str, Tensor], blocks: int, thresholds: Thresholds, seed: int, floor: float = 0.0
 ) -> list[dict[str, Any]]:
-    """Rows of blocks.parquet: every block and view with intervals, and whether it is flagged."""
+    """Rows of blocks.parquet: every block and view with intervals, and whether it is flagged.
+    floor: the KL up to which damage is noise."""
     resampler = Resampler(len(scores[f"kl.{UNIFORM}"]), seed)
     rows: list[dict[str, Any]] = []
     for block in range(blocks):
@@ -92,7 +93,7 @@ def block_rows(
         for row in rows
         if row["view"] == "isolated"
     ]
-    verdicts = flag_blocks(damages, thresholds)
+    verdicts = flag_blocks(damages, thresholds, floor)
     for row in rows:
         verdict = verdicts[row["block"]]
         row |= {"flagged": verdict.flagged, "z": verdict.z, "reason": verdict.reason}
