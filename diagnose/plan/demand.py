@@ -3,6 +3,7 @@ says. Pure: sizes in, sizes out."""
 
 from dataclasses import dataclass
 
+from awqscope.diagnose.inside.noise import MOST_WINDOWS
 from awqscope.diagnose.statistics.likelihood import tokens_a_chunk
 from awqscope.diagnose.sweep.likely_rows import FEWEST_BRANCHES, FEWEST_ROWS
 from awqscope.mixedprec.awq.clipping import CLIP_LEVELS, CLIP_TOKENS
@@ -145,6 +146,14 @@ def count_mixes(shape: Shape, mixes: int) -> int:
     return FLOAT_BYTES * (shape.block + making) + MIX_BYTES * mixes * shape.block
 
 
+def count_noise(shape: Shape, texts: Flow) -> int:
+    """Bytes of measuring the noise floor of float32: a block and a few windows in both types."""
+    windows, length = texts.valid
+    both = 3 * FLOAT_BYTES
+    stream = min(windows, MOST_WINDOWS) * length * shape.channels
+    return both * (shape.block + stream) + 2 * count_activations(shape, length, FORWARD)
+
+
 def count_search(shape: Shape, texts: Flow) -> int:
     """Bytes of the search of a block, streams left out."""
     windows, length = texts.calib
@@ -235,7 +244,10 @@ def demand_sweep(stage: str, shape: Shape, texts: Flow, streams: int) -> Demand:
         length=length,
         streams=streams,
         working=max(
-            count_entrance(shape, texts), count_head(shape), count_mixes(shape, 2) + forward
+            count_entrance(shape, texts),
+            count_head(shape),
+            count_mixes(shape, 2) + forward,
+            count_noise(shape, texts),
         ),
         passes=1,
         flops=length

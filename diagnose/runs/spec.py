@@ -90,7 +90,7 @@ class RunSpec(Spec):
 
     COMMAND = "run"
     NAMED_AFTER = "model"
-    BEFORE: ClassVar[Mapping[str, Any]] = {"search": EXACT}
+    BEFORE: ClassVar[Mapping[str, Any]] = {**Spec.BEFORE, "search": EXACT}
 
     model: Annotated[
         str,

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from awqscope.diagnose.inside.activations import ActivationLog
 from awqscope.diagnose.inside.weights import WeightLog
+from awqscope.diagnose.machine.precision import InPrecision
 from awqscope.diagnose.machine.tasks import CHUNKS_A_WORKER, OnStep, Task, Workers, list_missing
 from awqscope.diagnose.plan.demand import TRUNKS, count_scored
 from awqscope.diagnose.plan.room import Room, read_shape
@@ -182,7 +183,7 @@ def swept_chunks(
     chunks, room = fix_chunks(at, name, windows), at.room_for(name)
     files = [f"work/{name}-{number:04d}.safetensors" for number in range(len(chunks))]
     work_done = count_work(model, sweep, windows.shape[1])
-    steps = work_done[-1]
+    steps, precision = work_done[-1], at.precision
     tasks = []
     for number, (file, chunk) in enumerate(zip(files, chunks, strict=True)):
         work = _ChunkSweep(
@@ -198,7 +199,8 @@ def swept_chunks(
             work=work_done,
             room=room,
         )
-        tasks.append(Task(f"chunk {number} of the {name}", (file,), steps, work))
+        computing = InPrecision(work, precision)
+        tasks.append(Task(f"chunk {number} of the {name}", (file,), steps, computing))
     total = len(tasks) * steps
     finish_tasks(tasks, run, at.workers, lambda done: at.progress(name, done, total))
     return [read_tensors(run, file) for file in files]

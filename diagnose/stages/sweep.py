@@ -27,6 +27,7 @@ from awqscope.diagnose.stages.chunks import (
     read_tensors,
     swept_chunks,
 )
+from awqscope.diagnose.stages.noise import find_floor
 from awqscope.diagnose.stages.setting import Setting
 from awqscope.diagnose.statistics.bootstrap import Resampler
 from awqscope.diagnose.sweep.branches import (
@@ -97,7 +98,7 @@ def sweep_views(
 
     group: inputs of a linear -> inputs of a weight group.
     """
-    model, run = inputs.model, at.run
+    model, run, floor = inputs.model, at.run, find_floor(inputs, at)
     chunks = swept_chunks(
         "sweep", inputs, at, sweep, partial(reduce_chunk, blocks=model.blocks), group=group
     )
@@ -115,7 +116,7 @@ def sweep_views(
         raise AssertionError(f"a block swapped with itself gives KL {control:.2e}, not 0")
     run.write_arrays("work/sweep.safetensors", scores)
     run.write_arrays("activations.safetensors", log.arrays())
-    rows = block_rows(scores, model.blocks, spec.thresholds, spec.seed)
+    rows = block_rows(scores, model.blocks, spec.thresholds, spec.seed, floor.kl)
     run.write_table("blocks", rows, BLOCKS)
     run.write_table("ranges", ranges, RANGES)
     texts = token_texts(inputs.tokenizer, model.config.vocab_size)
@@ -129,6 +130,7 @@ def sweep_views(
             control_kl=control,
             head_positions=None if checked is None else checked[0],
             head_error=None if checked is None else checked[1],
+            noise_floor=floor,
         )
     )
     return Sweep(scores, rows, log, _part(chunks[0], "weights."), largest)

@@ -24,6 +24,7 @@ OF = {
     "stages": ["Stage"],
     "error": ["Fault"],
     "sweep": ["SweepPlan"],
+    "noise_floor": ["NoiseFloor"],
     "estimator": ["Estimator"],
     "memory_plan": ["MemoryPlan"],
     "stages of memory_plan": ["StagePlan"],
