@@ -114,8 +114,9 @@ class Demand:
     working: int
     # Passes over the weights for a chunk of the windows.
     passes: int
-    # FLOP for a window, and for a pass whatever the windows.
+    # FLOP for a window, those of them that are of the head, and for a pass whatever the windows.
     flops: float = 0.0
+    head_flops: float = 0.0
     pass_flops: float = 0.0
     # Weights that are quantized in a pass.
     weights: float
@@ -252,6 +253,7 @@ def demand_sweep(stage: str, shape: Shape, texts: Flow, streams: int) -> Demand:
         passes=1,
         flops=length
         * (shape.count_token_flops(length) * forwards + shape.count_head_flops() * scored),
+        head_flops=length * shape.count_head_flops() * scored,
         weights=WIDTHS * shape.count_linears(),
         traffic=2 * halves,
     )
@@ -277,6 +279,7 @@ def demand_estimate(shape: Shape, texts: Flow) -> Demand:
             shape.count_token_flops(length) * gradients
             + FORWARDS_A_GRADIENT * shape.count_head_flops()
         ),
+        head_flops=length * FORWARDS_A_GRADIENT * shape.count_head_flops(),
         weights=WIDTHS * shape.count_linears(),
         traffic=2,
     )

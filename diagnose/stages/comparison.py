@@ -153,6 +153,7 @@ def prepare_comparison(spec: CompareSpec) -> Work:
         budget=spec.max_memory,
         most_windows=spec.chunk_windows,
         sweep=compared.sweep.branches,
+        precision=spec.precision,
     )
     notes = note_weights(compared.model, compared.candidate) + note_padding(compared.candidate)
     return Work(description, {**dict.fromkeys(STAGES, SKIPPED), "sweep": measure}, plan, notes)

@@ -123,6 +123,7 @@ def prepare_run(
         exact=spec.is_exact,
         sweep=block_branches(inputs.model, spec.bits, frozenset(spec.keep_fp16)),
         verified=spec.verify_units,
+        precision=spec.precision,
     )
     return Work(describe(spec, inputs), stages, plan, (*notes, *note_weights(inputs.model)))
 
