@@ -5,6 +5,7 @@ from typing import Any
 
 from awqscope.diagnose.runs.record import AnyRecord
 from awqscope.diagnose.statistics.spikes import is_noise
+from awqscope.mixedprec.models.dtypes import AUTO, FLOAT32
 from awqscope.mixedprec.words import write_ranges
 
 NOISE = "noise"
@@ -14,6 +15,13 @@ def find_floor(record: AnyRecord | None) -> float | None:
     """The KL below which a run calls damage noise; None of runs that did not measure it."""
     sweep = None if record is None else record.sweep
     return None if sweep is None or sweep.noise_floor is None else sweep.noise_floor.kl
+
+
+def name_precision(record: AnyRecord) -> str:
+    """What the blocks of a run computed in. Where that was left to a cluster, the floor says."""
+    floor = None if record.sweep is None else record.sweep.noise_floor
+    asked = record.spec.precision
+    return floor.precision if floor is not None else FLOAT32 if asked == AUTO else asked
 
 
 def write_floor(record: AnyRecord) -> str:

@@ -10,7 +10,13 @@ from awqscope.app.dashboard.pages.run import profile_card
 from awqscope.app.report.contents import read_findings
 from awqscope.app.report.damage import profile_charts
 from awqscope.app.terminal.run import show_run
-from awqscope.app.words.noise import find_floor, list_noise, write_floor, write_noise
+from awqscope.app.words.noise import (
+    find_floor,
+    list_noise,
+    name_precision,
+    write_floor,
+    write_noise,
+)
 from awqscope.app.words.run import profile_rows, profile_summary, provenance_facts, worst_blocks
 from awqscope.app.words.verdict import write_verdict
 from awqscope.diagnose.runs.directory import RunDirectory
@@ -52,6 +58,15 @@ def test_a_run_says_its_floor_everywhere(tmp_path: Path) -> None:
     assert [line["block"] for line in lines if line["verdict"] == "noise"] == below
     assert said in str(profile_card(rows, "run", "kl", "log", 0.001))
     assert all(said in chart.summary for chart in profile_charts(read_findings(run.path)))
+
+
+def test_the_precision_is_as_it_was_used() -> None:
+    sample = read_sample()
+    assert name_precision(parse_run(sample)) == "float32"
+    assert name_precision(parse_run(sample | {"plan": with_floor()})) == "bfloat16"
+    for asked, used in (("auto", "float32"), ("tf32", "tf32")):
+        spec = {**sample["spec"], "precision": asked}
+        assert name_precision(parse_run(sample | {"spec": spec})) == used
 
 
 def test_a_run_without_a_floor_says_nothing_of_one(tmp_path: Path) -> None:
