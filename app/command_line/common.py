@@ -189,9 +189,10 @@ def warn_of_code(trusted: bool, model: str) -> None:
 
 def warn_of_type(record: "AnyRecord") -> None:
     """Say on stderr what serving in the run's type is known to come to, if anything is against it:
-    what is measured is in float32."""
+    what is measured is in the run's precision."""
+    from awqscope.app.words.noise import name_precision
     from awqscope.app.words.verdict import write_run_type
 
     said = write_run_type(record)
     if said:
-        sys.stderr.write(f"awqscope: measured in float32. {said}\n")
+        sys.stderr.write(f"awqscope: measured in {name_precision(record)}. {said}\n")

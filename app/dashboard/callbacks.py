@@ -13,6 +13,7 @@ from awqscope.app.dashboard.pages import block, recipe, run, runs, tokens, two_r
 from awqscope.app.dashboard.sections.recipe_points import best_at_size
 from awqscope.app.dashboard.urls import METRICS, Page, link, query, read_address
 from awqscope.app.store import Store, UnknownRunError
+from awqscope.app.words.noise import find_floor
 from awqscope.app.words.predict import predict, unit_table, widths_of, write_changes
 from awqscope.diagnose.runs.record import Record
 from awqscope.mixedprec.errors import InputError
@@ -53,8 +54,9 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
     @while_it_lasts
     def redraw_profile(metric: str, scale: str, path: str) -> Any:
         page = read_address(path, query("run", metric=metric, scale=scale))
-        rows = store.table(page.run, "blocks")
-        return run.profile_card(rows, page.run, page.option("metric"), page.option("scale"))
+        rows, floor = store.table(page.run, "blocks"), find_floor(store.summary(page.run).record)
+        shown = (page.option("metric"), page.option("scale"), floor)
+        return run.profile_card(rows, page.run, *shown)
 
     @app.callback(
         Output("site-cards", "children"),

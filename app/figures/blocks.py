@@ -24,12 +24,15 @@ from awqscope.app.words.predict import unit_kl
 from awqscope.mixedprec.words import write_interval, write_number
 
 
-def draw_profile(rows: Sequence[Row], metric: str, scale: str) -> go.Figure:
+def draw_profile(
+    rows: Sequence[Row], metric: str, scale: str, floor: float | None = None
+) -> go.Figure:
     """The profile of the damage: isolated by block, lines for cumulative and restored.
 
     rows: of blocks.parquet. metric: `kl` or `delta_ppl`. scale: `linear`, with a bar a block from
     zero, or `log`, where nothing is at zero for a bar to stand on: a dot with its interval, and a
-    scale that has a place for what is not above zero.
+    scale that has a place for what is not above zero. floor: the KL below which damage is noise,
+    drawn where the scale shows it.
     """
     views = {
         view: [row for row in rows if row["view"] == view]
@@ -72,6 +75,8 @@ def draw_profile(rows: Sequence[Row], metric: str, scale: str) -> go.Figure:
             ("restored", "all but this one", GREY, "dot", "diamond"),
         )
     ]
+    if metric == "kl" and floor and _shows_floor(rows, floor, is_log=is_log):
+        lines.append(_draw_floor(project(floor), floor, len(isolated)))
     figure = make_figure([alone, *lines], "block", METRIC_NAMES[metric], 400)
     if log:
         log.set_axis(figure)
@@ -92,6 +97,26 @@ def draw_profile(rows: Sequence[Row], metric: str, scale: str) -> go.Figure:
     edges = [-0.6, len(isolated) - 0.4]
     figure.update_xaxes(tickmode="linear", dtick=max(1, len(isolated) // 16), range=edges)
     return figure
+
+
+def _shows_floor(rows: Sequence[Row], floor: float, *, is_log: bool) -> bool:
+    """Whether a scale that is made for these rows has a place for the floor."""
+    above = [row["kl"] for row in rows if row["kl"] > 0]
+    return bool(above) and floor >= (min(above) / 10 if is_log else max(above) / 100)
+
+
+def _draw_floor(at: float, floor: float, blocks: int) -> go.Scatter:
+    """The noise floor, a line across all blocks with its name on it. at: where it is on the
+    axis."""
+    return go.Scatter(
+        name=f"noise floor: KL {floor:.2g}",
+        x=[-0.5, blocks - 0.5],
+        y=[at, at],
+        text=["noise floor", ""],
+        textposition="top right",
+        mode="lines+text",
+        line={"color": GREY, "dash": "dash", "width": 1.5},
+    )
 
 
 def write_notes(views: Mapping[str, Sequence[Row]], metric: str) -> dict[int, str]:

@@ -7,6 +7,7 @@ from awqscope.app.figures.blocks import draw_profile, draw_units
 from awqscope.app.report.contents import Findings
 from awqscope.app.report.pieces import Chart, Row, Table
 from awqscope.app.words.comparison import ABOUT_PLACES, NO_UNITS, label_models
+from awqscope.app.words.noise import find_floor
 from awqscope.app.words.numbers import show_token
 from awqscope.app.words.run import (
     METRICS,
@@ -47,18 +48,20 @@ class FlaggedBlock:
 
 def profile_charts(found: Findings) -> list[Chart]:
     """The profile of the damage in KL, then in ΔPPL."""
-    return [_profile_chart(found.blocks, metric) for metric in METRICS] if found.blocks else []
+    floor = find_floor(found.record)
+    charts = [_profile_chart(found.blocks, metric, floor) for metric in METRICS]
+    return charts if found.blocks else []
 
 
-def _profile_chart(rows: Sequence[Row], metric: str) -> Chart:
+def _profile_chart(rows: Sequence[Row], metric: str, floor: float | None) -> Chart:
     name = METRICS[metric]
-    figure = draw_profile(rows, metric, "linear")
+    figure = draw_profile(rows, metric, "linear", floor)
     figure.update_layout(height=PROFILE_HEIGHT)
     return Chart(
         key=f"profile-{metric.replace('_', '-')}",
         title=f"{name} by block",
         figure=figure,
-        summary=profile_summary(worst_blocks(rows, metric), metric),
+        summary=profile_summary(worst_blocks(rows, metric), metric, floor),
         table=Table(
             {
                 "block": "Block",
@@ -68,7 +71,7 @@ def _profile_chart(rows: Sequence[Row], metric: str) -> Chart:
                 "restored": "If restored",
                 "verdict": "Verdict",
             },
-            [row | {"block": str(row["block"])} for row in profile_rows(rows, metric)],
+            [row | {"block": str(row["block"])} for row in profile_rows(rows, metric, floor)],
             f"{name} by block",
         ),
     )

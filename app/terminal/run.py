@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from awqscope.app.words.comparison import list_facts, name_kind
+from awqscope.app.words.noise import NOISE, find_floor, write_floor, write_noise
 from awqscope.app.words.offers import list_offers, write_offers
 from awqscope.app.words.predict import quantized_units, unit_kl
 from awqscope.app.words.run import promoted_units
@@ -19,6 +20,7 @@ from awqscope.diagnose.entries.served_type import write_measured_type
 from awqscope.diagnose.entries.uncalibrated import write_uncalibrated
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import Comparison, Record
+from awqscope.diagnose.statistics.spikes import is_noise
 from awqscope.mixedprec.checkpoints.serving import write_serving
 from awqscope.mixedprec.models.weight_files import write_aside
 from awqscope.mixedprec.ranking import as_cost
@@ -56,8 +58,9 @@ def headline_table(headline: Headline | ComparedHeadline, quantized: str) -> Tab
     return table
 
 
-def blocks_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """A line a block: isolated KL with its interval, ΔPPL, and what restoring it gives back."""
+def blocks_table(rows: Sequence[Mapping[str, Any]], floor: float | None = None) -> Table:
+    """A line a block: isolated KL with its interval, ΔPPL, and what restoring it gives back. floor:
+    the KL below which damage is noise, where that was measured."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
     table.add_column("block", justify="right")
     for name in ("KL alone [95%]", "", "ΔPPL alone", "KL up to here", "KL if restored"):
@@ -73,6 +76,7 @@ def blocks_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         drawn = largest > 0 and math.isfinite(row["kl"])
         bar = "█" * max(row["kl"] > 0, round(12 * row["kl"] / largest)) if drawn else ""
         style = "bold" if row["flagged"] else ""
+        placed = NOISE if is_noise(row["kl"], floor) else f"z = {write_number(row['z'], '.1f')}"
         table.add_row(
             str(block),
             f"{_kl(row['kl'])} [{_kl(row['kl_low'])}, {_kl(row['kl_high'])}]",
@@ -80,9 +84,7 @@ def blocks_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             write_number(row["delta_ppl"], "+.3f"),
             _kl(views[block, "cumulative"]["kl"]),
             _kl(views[block, "restored"]["kl"]),
-            f"▲ flagged: {row['reason']}"
-            if row["flagged"]
-            else f"z = {write_number(row['z'], '.1f')}",
+            f"▲ flagged: {row['reason']}" if row["flagged"] else placed,
             style=style,
         )
     return table
@@ -121,7 +123,8 @@ def show_run(run: RunDirectory, console: Console) -> None:
     compared = isinstance(record, Comparison)
     named = f"candidate: {kind}" if compared and kind != "the candidate" else kind
     parts: list[Any] = [headline_table(headline, named)]
-    parts.append(blocks_table(run.read_table("blocks").to_pylist()))
+    blocks, floor = run.read_table("blocks").to_pylist(), find_floor(record)
+    parts.append(blocks_table(blocks, floor))
     if isinstance(record, Comparison):
         parts += [Text(f"{name.lower()}: {fact}") for name, fact in list_facts(record).items()]
     else:
@@ -132,6 +135,9 @@ def show_run(run: RunDirectory, console: Console) -> None:
         )
     if isinstance(record, Record) and record.serving is not None:
         parts.append(Text(f"checkpoint: {write_serving(record.serving.to_json())}"))
+    if floor is not None:
+        said = f"noise floor: {write_floor(record)}. {write_noise(blocks, floor)}"
+        parts.append(Text(said.removesuffix(". ")))
     largest = write_range(record)
     if largest:
         parts.append(Text(f"largest activation: {largest}"))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from awqscope.app.words.comparison import list_facts, name_briefly
+from awqscope.app.words.noise import NOISE, list_noise, write_floor, write_noise
 from awqscope.app.words.predict import quantized_units, unit_bounds, unit_kl, unit_table
 from awqscope.app.words.verdict import write_range
 from awqscope.diagnose.entries.headline import Headline
@@ -136,8 +137,9 @@ def worst_blocks(rows: Sequence[Row], metric: str) -> list[Row]:
     return sorted(isolated, key=lambda row: -as_cost(row[metric]))
 
 
-def profile_summary(isolated: Sequence[Row], metric: str) -> str:
-    """The profile in words. isolated: rows, worst first."""
+def profile_summary(isolated: Sequence[Row], metric: str, floor: float | None = None) -> str:
+    """The profile in words. isolated: rows, worst first. floor: the KL below which damage is
+    noise, where that was measured."""
     worst = isolated[0]
     flagged = [str(row["block"]) for row in isolated if row["flagged"]]
     said = (
@@ -148,17 +150,25 @@ def profile_summary(isolated: Sequence[Row], metric: str) -> str:
     if len(isolated) > 1:
         median = statistics.median(row[metric] for row in isolated[1:])
         said += f" The other blocks' median is {write_number(median)}."
+    noise = write_noise(isolated, floor)
+    said += f" {noise}" if noise else ""
     return said + (f" Flagged: {', '.join(sorted(flagged, key=int))}." if flagged else "")
 
 
-def profile_rows(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
-    """The profile as lines of a table; `block` is its number."""
+def profile_rows(
+    rows: Sequence[Row], metric: str, floor: float | None = None
+) -> list[dict[str, Any]]:
+    """The profile as lines of a table; `block` is its number. floor: the KL below which damage is
+    noise, where that was measured."""
+    noise = list_noise(rows, floor)
     views = {(row["block"], row["view"]): row for row in rows}
     form = ".5f" if metric == "kl" else "+.4f"
     return [
         {
             "block": row["block"],
-            "verdict": f"▲ flagged: {row['reason']}" if row["flagged"] else "",
+            "verdict": f"▲ flagged: {row['reason']}"
+            if row["flagged"]
+            else NOISE * (row["block"] in noise),
             "value": write_number(row[metric], form),
             "interval": write_interval((row[f"{metric}_low"], row[f"{metric}_high"]), form),
             "cumulative": write_number(views[row["block"], "cumulative"][metric], form),
@@ -416,6 +426,7 @@ def provenance_facts(record: AnyRecord) -> dict[str, str]:
     definition, source = record.ppl_definition, record.source
     aside = write_aside(source.left_aside)
     control = 0 if record.sweep is None else record.sweep.control_kl
+    floor = write_floor(record)
     return {
         "Perplexity": f"{definition.sentence} ({definition.scored_tokens:,} tokens scored)",
         "Measured on": f"{definition.text}  sha256 {definition.text_sha256[:16]}…",
@@ -429,6 +440,7 @@ def provenance_facts(record: AnyRecord) -> dict[str, str]:
         "Versions": ", ".join(f"{name} {v}" for name, v in record.versions.items()),
         "Control": f"a block swapped with itself: KL {control}",
         **_name_sample(record),
+        **({"Noise floor": floor} if floor else {}),
         **_name_check(record),
     }
 

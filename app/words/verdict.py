@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from awqscope.app.words.comparison import name_candidate, name_kind, write_places
+from awqscope.app.words.noise import find_floor
 from awqscope.app.words.numbers import begin_sentence
 from awqscope.diagnose.entries.headline import Headline
 from awqscope.diagnose.entries.served_type import (
@@ -17,6 +18,7 @@ from awqscope.diagnose.entries.served_type import (
 from awqscope.diagnose.entries.source import write_quantized_before
 from awqscope.diagnose.entries.stages import Fault
 from awqscope.diagnose.runs.record import AnyRecord, Comparison, Record
+from awqscope.diagnose.statistics.spikes import is_noise
 from awqscope.mixedprec.models.dtypes import LARGEST, write_type
 from awqscope.mixedprec.words import write_number, write_share
 
@@ -75,6 +77,8 @@ def _write_spread(record: AnyRecord, subject: str) -> str:
     model."""
     if record.measured.kl.quantized <= 0:
         return f"{subject} changes nothing that was measured."
+    if is_noise(record.measured.kl.quantized, find_floor(record)):
+        return "That is below the noise floor: it may be rounding alone."
     if record.measured.flagged:
         return ""
     if record.source.blocks < LEAST_BLOCKS:

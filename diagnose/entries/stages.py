@@ -1,5 +1,6 @@
 """How far a run is, and how its stages were carried out."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -36,6 +37,20 @@ class Fault(Part):
     remedy: str = Field(default="", description="What mends it; empty where that is not known.")
 
 
+class NoiseFloor(Part):
+    """What rounding alone does to the reference: the reference as the sweep computes it against
+    itself at higher precision, on a few windows. Damage below it is called noise."""
+
+    precision: str = Field(description="What blocks computed in: `float32`, `tf32` or `bfloat16`.")
+    against: str = Field(description="The higher precision: `float32`, or `float64` of float32.")
+    kl: float = Field(description="Mean KL(reference there ‖ reference of the sweep).")
+    nll_difference: float = Field(
+        description="By how much the NLL of a token differs, as a mean of absolute values."
+    )
+    windows: Sequence[int] = Field(description="The windows, spread over the text.")
+    tokens: int = Field(description="Tokens that were scored in them.")
+
+
 class SweepPlan(Part):
     """How the sweep was carried out."""
 
@@ -64,6 +79,9 @@ class SweepPlan(Part):
     head_error: float | None = Field(
         default=None,
         description="Largest error there of a branch's mean KL, relative to it.",
+    )
+    noise_floor: NoiseFloor | None = Field(
+        default=None, description="What rounding alone does. Earlier versions lack it."
     )
 
 

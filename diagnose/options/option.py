@@ -54,7 +54,7 @@ ORDER = (
     *("z", "ratio", "delta_ppl", "top_k", "whole_blocks", "target_bits", "min_recovery"),
     *("keep_fp16", "verify_units"),
     *("out", "seed", "device", "workers", "ray", "max_memory", "chunk_windows", "plan"),
-    *("trust_remote_code", "dtype", "as_json"),
+    *("precision", "trust_remote_code", "dtype", "as_json"),
 )
 
 

@@ -23,6 +23,7 @@ from awqscope.diagnose.options.option import (
 )
 from awqscope.diagnose.statistics.spikes import Thresholds
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.models.dtypes import AUTO, FLOAT32, PRECISIONS, check_precision
 from awqscope.mixedprec.words import GIB
 
 DEFAULT_SEQ_LEN = 2048
@@ -86,7 +87,7 @@ class Spec(Options):
 
     COMMAND: ClassVar[str]
     NAMED_AFTER: ClassVar[str]
-    BEFORE: ClassVar[Mapping[str, Any]] = {"sweep": EXACT}
+    BEFORE: ClassVar[Mapping[str, Any]] = {"sweep": EXACT, "precision": FLOAT32}
 
     valid: Annotated[
         Texts,
@@ -229,6 +230,21 @@ class Spec(Options):
             is_binding=False,
         ),
     ] = None
+    precision: Annotated[
+        str,
+        AfterValidator(check_with(check_precision)),
+        Field(
+            description="What blocks compute their products in while they are measured: float32, "
+            "tf32 (CUDA) or bfloat16. auto is tf32 on CUDA and float32 on the CPU."
+        ),
+        Shown(
+            label="Precision",
+            hint="Of products in blocks; auto is tf32 on CUDA and float32 on the CPU.",
+            metavar="TYPE",
+            group=MACHINE,
+            choices=(AUTO, *PRECISIONS),
+        ),
+    ] = AUTO
     trust_remote_code: Annotated[
         bool,
         Field(

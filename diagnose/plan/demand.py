@@ -3,6 +3,7 @@ says. Pure: sizes in, sizes out."""
 
 from dataclasses import dataclass
 
+from awqscope.diagnose.inside.noise import MOST_WINDOWS
 from awqscope.diagnose.statistics.likelihood import tokens_a_chunk
 from awqscope.diagnose.sweep.likely_rows import FEWEST_BRANCHES, FEWEST_ROWS
 from awqscope.mixedprec.awq.clipping import CLIP_LEVELS, CLIP_TOKENS
@@ -118,8 +119,9 @@ class Demand:
     working: int
     # Passes over the weights for a chunk of the windows.
     passes: int
-    # FLOP for a window, and for a pass whatever the windows.
+    # FLOP for a window, those of them that are of the head, and for a pass whatever the windows.
     flops: float = 0.0
+    head_flops: float = 0.0
     pass_flops: float = 0.0
     # Weights that are quantized in a pass.
     weights: float
@@ -148,6 +150,14 @@ def count_mixes(shape: Shape, mixes: int) -> int:
     """Bytes of a block, of `mixes` sets of effective weights, and of making them."""
     making = LINEAR_COPIES * shape.linear
     return FLOAT_BYTES * (shape.block + making) + MIX_BYTES * mixes * shape.block
+
+
+def count_noise(shape: Shape, texts: Flow) -> int:
+    """Bytes of measuring the noise floor of float32: a block and a few windows in both types."""
+    windows, length = texts.valid
+    both = 3 * FLOAT_BYTES
+    stream = min(windows, MOST_WINDOWS) * length * shape.channels
+    return both * (shape.block + stream) + 2 * count_activations(shape, length, FORWARD)
 
 
 def count_search(shape: Shape, texts: Flow) -> int:
@@ -247,11 +257,15 @@ def demand_sweep(stage: str, shape: Shape, texts: Flow, streams: int) -> Demand:
         beside_flops=TRUNKS * length * count_end_flops(shape, length),
         streams=streams,
         working=max(
-            count_entrance(shape, texts), count_head(shape), count_mixes(shape, 2) + forward
+            count_entrance(shape, texts),
+            count_head(shape),
+            count_mixes(shape, 2) + forward,
+            count_noise(shape, texts),
         ),
         passes=1,
         flops=length
         * (shape.count_token_flops(length) * forwards + shape.count_head_flops() * scored),
+        head_flops=length * shape.count_head_flops() * scored,
         weights=WIDTHS * shape.count_linears(),
         traffic=2 * halves,
     )
@@ -277,6 +291,7 @@ def demand_estimate(shape: Shape, texts: Flow) -> Demand:
             shape.count_token_flops(length) * gradients
             + FORWARDS_A_GRADIENT * shape.count_head_flops()
         ),
+        head_flops=length * FORWARDS_A_GRADIENT * shape.count_head_flops(),
         weights=WIDTHS * shape.count_linears(),
         traffic=2,
     )

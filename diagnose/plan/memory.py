@@ -28,6 +28,8 @@ from awqscope.mixedprec.models.streams import FLOAT_BYTES, batch_size
 MIB = 2**20
 # Stages whose tasks several processes share.
 SHARED = (SEARCH, "sweep", "estimate", "exact")
+# Those of them that compute in the run's precision.
+MEASURING = SHARED[1:]
 PLANNED = (*SHARED, "requantize", PROOF)
 # What the allocator, lazily imported modules and a stage's bookkeeping add.
 SLACK_BYTES = 48 * MIB
@@ -41,11 +43,12 @@ DISK_SHARE = 0.5
 @dataclass(frozen=True)
 class Rates:
     """What the machine does in a second: FLOP of float32 products, weights quantized, bytes read
-    and written."""
+    and written; and FLOP of products in the run's precision, None where that is float32."""
 
     flops: float
     weights: float
     bytes: float
+    reduced: float | None = None
 
 
 @dataclass(frozen=True)
@@ -160,9 +163,13 @@ def plan_stage(
         demand.traffic * per_window * demand.windows * (min(1, spilled / streams) if streams else 0)
     )
     shared = machine.workers if demand.stage in SHARED else 1
+    # Blocks alone are in the run's precision, and only where they are measured.
+    faster = demand.stage in MEASURING and machine.rates.reduced is not None
+    exact = demand.head_flops * demand.windows if faster else flops
     aside = demand.beside_flops * demand.beside / machine.rates.flops
     seconds = (
-        flops / machine.rates.flops
+        exact / machine.rates.flops
+        + (flops - exact) / (machine.rates.reduced or machine.rates.flops)
         + demand.weights * chunks / machine.rates.weights
         + (read + moved) / machine.rates.bytes
     )

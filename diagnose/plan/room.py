@@ -31,6 +31,8 @@ from awqscope.diagnose.sweep.branches import Branch
 from awqscope.mixedprec.awq.arithmetic import fake_quantize
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.family import Family
+from awqscope.mixedprec.models.dtypes import AUTO, FLOAT32, choose_precision
+from awqscope.mixedprec.models.forward import products_in
 from awqscope.mixedprec.models.served import served_outside
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import CPU, StreamSpace
@@ -77,11 +79,17 @@ def read_shape(model: SourceModel) -> Shape:
     )
 
 
-def measure_rates(model: SourceModel, device: torch.device = CPU) -> Rates:
+def measure_rates(
+    model: SourceModel, device: torch.device = CPU, precision: str = FLOAT32
+) -> Rates:
     """What this machine does in a second, from a fraction of one. What is read of the disk may be
-    in the system's cache: then reading will be slower than this says."""
+    in the system's cache: then reading will be slower than this says. precision: of the run."""
     one, other = (torch.ones(PROBED_SIZE, PROBED_SIZE, device=device) for _ in range(2))
     products = _repeat(lambda: (one @ other).sum().item())
+    reduced = None
+    if precision != FLOAT32:
+        with products_in(precision, device):
+            reduced = 2 * PROBED_SIZE**3 / _repeat(lambda: (one @ other).sum().item())
     scheme = Scheme(4, 128, False)
     quantized = _repeat(lambda: fake_quantize(one, scheme).sum().item())
     path = max(model.weight_paths, key=lambda path: path.stat().st_size)
@@ -90,7 +98,12 @@ def measure_rates(model: SourceModel, device: torch.device = CPU) -> Rates:
         file.seek(min(PROBED_BYTES, path.stat().st_size // 2))
         read = len(file.read(PROBED_BYTES))
     seconds = max(time.monotonic() - began, 1e-4)
-    return Rates(2 * PROBED_SIZE**3 / products, PROBED_SIZE**2 / quantized, max(1, read) / seconds)
+    return Rates(
+        2 * PROBED_SIZE**3 / products,
+        PROBED_SIZE**2 / quantized,
+        max(1, read) / seconds,
+        reduced,
+    )
 
 
 def _repeat(call: Callable[[], object]) -> float:
@@ -105,10 +118,14 @@ def _repeat(call: Callable[[], object]) -> float:
     return spent / calls
 
 
-def describe_machine(model: SourceModel, budget: int, out: Path, workers: Workers) -> Machine:
-    """What a run in the directory `out` may use."""
+def describe_machine(
+    model: SourceModel, budget: int, out: Path, workers: Workers, precision: str = FLOAT32
+) -> Machine:
+    """What a run in the directory `out` may use, its blocks in a precision."""
     # What a device's libraries take of the host is held once they have been used.
-    rates = measure_rates(model, workers.device)
+    if precision == AUTO:
+        precision = choose_precision(precision, workers.kind)
+    rates = measure_rates(model, workers.device, precision)
     return_freed_heap()
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     return Machine(
@@ -139,13 +156,14 @@ def plan_work(
     calib: Tensor | None = None,
     exact: bool = True,
     verified: int = 0,
+    precision: str = FLOAT32,
 ) -> MemoryPlan:
     """The plan of `stages` of a run in the directory `out`. chunks: windows a chunk by stage, where
     they are decided; most_windows: the most that are wanted. calib: windows that the search reads;
     exact: whether it makes autoawq's very choices. sweep: the branches of the sweep, which are
-    measured on `sampled` windows at first. verified: units that are measured exactly. InputError
-    for too small a budget."""
-    machine = describe_machine(model, budget, out, workers)
+    measured on `sampled` windows at first. verified: units that are measured exactly. precision:
+    what blocks compute in. InputError for too small a budget."""
+    machine = describe_machine(model, budget, out, workers, precision)
     calib = windows if calib is None else calib
     distinct = max(len(windows.unique()), len(calib.unique()))
     (calib_count, calib_length), (count, length) = calib.shape, windows.shape

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from awqscope.diagnose.inside.activations import ActivationLog
 from awqscope.diagnose.inside.weights import WeightLog
+from awqscope.diagnose.machine.precision import InPrecision
 from awqscope.diagnose.machine.tasks import CHUNKS_A_WORKER, OnStep, Task, Workers, list_missing
 from awqscope.diagnose.plan.demand import TRUNKS, count_scored
 from awqscope.diagnose.plan.room import Room, read_shape
@@ -224,7 +225,8 @@ def list_tasks(each: Pass, at: Setting, room: Room) -> list[Task]:
             room=room,
         )
         steps = work_done[-1] * (chunk.stop - chunk.start)
-        tasks.append(Task(f"chunk {number} of the {each.name}", (file,), steps, work))
+        computing = InPrecision(work, at.precision)
+        tasks.append(Task(f"chunk {number} of the {each.name}", (file,), steps, computing))
     return tasks
 
 

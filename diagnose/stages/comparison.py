@@ -36,6 +36,7 @@ from awqscope.diagnose.inputs.load import (
 from awqscope.diagnose.inputs.sizes import reference_bytes
 from awqscope.diagnose.inputs.sources import check_specs
 from awqscope.diagnose.inside.weights import COLUMNS
+from awqscope.diagnose.machine.precision import settle_precision
 from awqscope.diagnose.machine.tasks import HERE, Placement
 from awqscope.diagnose.plan.room import plan_work
 from awqscope.diagnose.runs.directory import STAGES, OnProgress, RunDirectory
@@ -152,6 +153,7 @@ def prepare_comparison(spec: CompareSpec) -> Work:
         most_windows=spec.chunk_windows,
         sweep=compared.sweep.branches,
         sampled=len(list_sampled(spec, compared.windows)),
+        precision=spec.precision,
     )
     notes = note_weights(compared.model, compared.candidate) + note_padding(compared.candidate)
     return Work(description, {**dict.fromkeys(STAGES, SKIPPED), "sweep": measure}, plan, notes)
@@ -172,6 +174,7 @@ def run_comparison(
     for unusable input, another run in `out`, a process that already works on it, or a full disk.
     """
     check_specs(spec.valid)
+    spec = settle_precision(spec, RunDirectory(out), placement)
     named = {
         "source": spec.reference,
         "candidate": spec.candidate,
@@ -190,6 +193,7 @@ def plan_comparison(
     """The plan by which `run_comparison` would begin or continue in `out`. on_note: told what a
     user should know of the inputs. InputError for unusable input, and for another run in `out`."""
     check_specs(spec.valid)
+    spec = settle_precision(spec, RunDirectory(out), placement)
     return foresee(spec, partial(prepare_comparison, spec), out, placement, on_note)
 
 

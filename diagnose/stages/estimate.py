@@ -10,6 +10,7 @@ from torch import Tensor
 from awqscope.diagnose.entries.stages import Estimator
 from awqscope.diagnose.inputs.load import Inputs
 from awqscope.diagnose.inputs.sizes import linear_bytes, unit_bytes
+from awqscope.diagnose.machine.precision import InPrecision
 from awqscope.diagnose.machine.tasks import OnStep, Task
 from awqscope.diagnose.plan.room import Room
 from awqscope.diagnose.runs.directory import RunDirectory
@@ -103,7 +104,7 @@ def _draw_estimates(
     model, windows, run = inputs.model, inputs.windows[sampled], at.run
     widths = (spec.bits, spec.rescue_bits)
     chunks, room = fix_chunks(at, "estimate", windows), at.room_for("estimate")
-    steps = 2 * model.blocks
+    steps, precision = 2 * model.blocks, at.precision
     units: list[Things] = []
     linears: list[Things] = []
     for draw in range(MOST_DRAWS):
@@ -121,7 +122,8 @@ def _draw_estimates(
                 draw=draw,
                 room=room,
             )
-            tasks.append(Task(f"chunk {number} of estimate {draw}", (file,), steps, work))
+            computing = InPrecision(work, precision)
+            tasks.append(Task(f"chunk {number} of estimate {draw}", (file,), steps, computing))
         before, total = draw * len(tasks) * steps, (draw + 1) * len(tasks) * steps
 
         def report(done: int, before: int = before, total: int = total) -> None:

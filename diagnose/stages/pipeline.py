@@ -40,6 +40,7 @@ from awqscope.diagnose.machine.memory import (
     peak_bytes,
     return_freed_tensors,
 )
+from awqscope.diagnose.machine.precision import settle_precision
 from awqscope.diagnose.machine.signals import asked_to_end
 from awqscope.diagnose.machine.tasks import (
     HERE,
@@ -131,6 +132,7 @@ def prepare_run(
         sweep=block_branches(inputs.model, spec.bits, frozenset(spec.keep_fp16)),
         sampled=len(list_sampled(spec, inputs.windows)),
         verified=spec.verify_units,
+        precision=spec.precision,
     )
     return Work(describe(spec, inputs), stages, plan, (*notes, *note_weights(inputs.model)))
 
@@ -162,7 +164,7 @@ def run_pipeline(
     InputError for unusable input, another run in `out`, a process that already works on it, or a
     full disk. Errors of the stages are recorded in run.json too.
     """
-    settled, prepare = settle(spec)
+    settled, prepare = settle(settle_precision(spec, RunDirectory(out), placement))
     texts = " or ".join(spec.valid)
     named = {"source": spec.model, "calibration": spec.calib, "ppl_definition": texts}
     return conduct(settled, prepare, named, out, on_progress, placement, on_plan, on_note)
@@ -177,7 +179,7 @@ def plan_pipeline(
     """The plan by which `run_pipeline` would begin or continue in `out`. on_note: told what a user
     should know of the inputs, and the threads. InputError for unusable input, and for another run
     in `out`."""
-    settled, prepare = settle(spec)
+    settled, prepare = settle(settle_precision(spec, RunDirectory(out), placement))
     return foresee(settled, prepare, out, placement, on_note)
 
 

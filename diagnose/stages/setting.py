@@ -6,6 +6,7 @@ from awqscope.diagnose.entries.plan import MemoryPlan
 from awqscope.diagnose.machine.tasks import Workers
 from awqscope.diagnose.plan.room import Room, room_for
 from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
+from awqscope.mixedprec.models.dtypes import choose_precision
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,11 @@ class Setting:
     plan: MemoryPlan
     # Told (stage, steps done, steps in all).
     progress: OnProgress
+
+    @property
+    def precision(self) -> str:
+        """What blocks compute in while they are measured."""
+        return choose_precision(self.run.read().spec.precision, self.workers.kind)
 
     def room_for(self, stage: str) -> Room:
         """The memory for the streams of a stage's tasks."""

@@ -19,6 +19,7 @@ from awqscope.diagnose.runs.record import MIXED
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.runs.tables import ACTIVATIONS, BLOCKS, RANGES, WEIGHTS
 from awqscope.diagnose.stages.chunks import Options, Subject, build_sweep
+from awqscope.diagnose.stages.noise import find_floor
 from awqscope.diagnose.stages.setting import Setting
 from awqscope.diagnose.stages.views import describe_looks, measure_views
 from awqscope.diagnose.sweep.branches import (
@@ -85,8 +86,8 @@ def sweep_views(
 
     group: inputs of a linear -> inputs of a weight group.
     """
-    model, run = inputs.model, at.run
-    found = measure_views(spec, inputs, at, sweep, group)
+    model, run, floor = inputs.model, at.run, find_floor(inputs, at)
+    found = measure_views(spec, inputs, at, sweep, group, floor.kl)
     scores, log = found.scores, ActivationLog()
     for _, kept in found.logs:
         log.merge(_part(kept, "activations."))
@@ -99,7 +100,7 @@ def sweep_views(
     run.write_arrays("work/sweep.safetensors", scores)
     run.write_arrays("activations.safetensors", log.arrays())
     surveys = Surveys(scores, spec.seed)
-    rows = block_rows(surveys, model.blocks, spec.thresholds)
+    rows = block_rows(surveys, model.blocks, spec.thresholds, floor.kl)
     run.write_table("blocks", rows, BLOCKS)
     run.write_table("ranges", ranges, RANGES)
     texts = token_texts(inputs.tokenizer, model.config.vocab_size)
@@ -113,6 +114,7 @@ def sweep_views(
             control_kl=control,
             head_positions=None if checked is None else checked[0],
             head_error=None if checked is None else checked[1],
+            noise_floor=floor,
             **describe_looks(found, surveys, sweep.branches),
         )
     )

@@ -110,8 +110,10 @@ def measure_views(
     at: Setting,
     sweep: Sweepable,
     group: Callable[[int], int],
+    floor: float,
 ) -> Found:
-    """Carry out the sweep. group: inputs of a linear -> inputs of a weight group."""
+    """Carry out the sweep. group: inputs of a linear -> inputs of a weight group. floor: the KL up
+    to which damage is noise."""
     model, windows = inputs.model, inputs.windows
     count, length = windows.shape
     order = draw_order(count, spec.seed)
@@ -152,7 +154,9 @@ def measure_views(
     taken = [looks[0]]
     for number, (before, after) in enumerate(itertools.pairwise(looks)):
         surveys = Surveys(text.arrays(), spec.seed)
-        unsure = list_unsure(surveys, sweep.branches, model.blocks, spec.thresholds, len(looks))
+        unsure = list_unsure(
+            surveys, sweep.branches, model.blocks, spec.thresholds, floor, len(looks)
+        )
         if not unsure:
             break
         numbers = sorted(order[before:after].tolist())
@@ -179,15 +183,16 @@ def list_unsure(
     branches: Sequence[Branch],
     blocks: int,
     thresholds: Thresholds,
+    floor: float,
     looks: int,
 ) -> tuple[Branch, ...]:
     """The isolated views that must be measured on more windows."""
     isolated = {b.name: b for b in branches if b.name.startswith(ISOLATED)}
     if not is_known(*sum_isolated(surveys, list(isolated))):
         return tuple(isolated.values())
-    damages = list_damages(block_rows(surveys, blocks, thresholds))
+    damages = list_damages(block_rows(surveys, blocks, thresholds, floor))
     drawn = {block: draw_damage(surveys, view_name("isolated", block)) for block in range(blocks)}
-    unsure = find_unsure(damages, drawn, thresholds, looks)
+    unsure = find_unsure(damages, drawn, thresholds, looks, floor)
     return tuple(isolated[view_name("isolated", block)] for block in unsure)
 
 

@@ -56,11 +56,13 @@ def find_unsure(
     drawn: Mapping[int, Drawn],
     thresholds: Thresholds,
     looks: int,
+    floor: float = 0.0,
 ) -> list[int]:
     """The blocks whose flag is not settled at one of so many looks: in more than their share of the
-    draws, by block, it is not what it is by what was measured."""
+    draws, by block, it is not what it is by what was measured. floor: the KL up to which damage is
+    noise."""
     by_block = {damage.block: damage for damage in damages}
-    flags = [verdict.flagged for verdict in flag_blocks(damages, thresholds)]
+    flags = [verdict.flagged for verdict in flag_blocks(damages, thresholds, floor)]
     differing = np.zeros(len(damages))
     count = min(DRAWS, *(len(each.kl) for each in drawn.values()))
     for draw in range(count):
@@ -73,7 +75,7 @@ def find_unsure(
             )
             for block, damage in by_block.items()
         ]
-        found = [verdict.flagged for verdict in flag_blocks(moved, thresholds)]
+        found = [verdict.flagged for verdict in flag_blocks(moved, thresholds, floor)]
         differing += np.not_equal(found, flags)
     settled = differing / count <= ERROR / looks
     return [damage.block for damage, sure in zip(damages, settled, strict=True) if not sure]

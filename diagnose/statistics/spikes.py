@@ -50,23 +50,38 @@ class Verdict:
     reason: str
 
 
-def flag_blocks(damages: Sequence[BlockDamage], thresholds: Thresholds) -> list[Verdict]:
+def is_noise(kl: float, floor: float | None) -> bool:
+    """Whether a block's KL could be of rounding alone. floor: the KL of the reference against
+    itself at higher precision; None where that was not measured."""
+    return floor is not None and 0 < kl < floor
+
+
+def flag_blocks(
+    damages: Sequence[BlockDamage], thresholds: Thresholds, floor: float = 0.0
+) -> list[Verdict]:
     """A verdict for every block, in the order given. Of blocks with equal KL the earlier ranks
-    higher."""
+    higher. floor: the KL below which damage is noise: it is never flagged, and no block stands out
+    that is not so many times the floor, too."""
     ranks = sorted(range(len(damages)), key=lambda i: -as_cost(damages[i].kl))
     return [
-        _judge(damage, [d for d in damages if d is not damage], ranks.index(i), thresholds)
+        _judge(damage, [d for d in damages if d is not damage], ranks.index(i), thresholds, floor)
         for i, damage in enumerate(damages)
     ]
 
 
 def _judge(
-    damage: BlockDamage, peers: Sequence[BlockDamage], rank: int, thresholds: Thresholds
+    damage: BlockDamage,
+    peers: Sequence[BlockDamage],
+    rank: int,
+    thresholds: Thresholds,
+    floor: float,
 ) -> Verdict:
     def verdict(flagged: bool, reason: str) -> Verdict:
         return Verdict(damage.block, flagged, z, reason)
 
     z, typical = _robust_z(damage.kl, [peer.kl for peer in peers if not math.isnan(peer.kl)])
+    if is_noise(damage.kl, floor):
+        return verdict(False, f"KL {damage.kl:.2g} is below the noise floor of {floor:.2g}")
     if thresholds.top_k is not None:
         flagged = rank < thresholds.top_k
         return verdict(flagged, f"rank {rank + 1} by KL; the {thresholds.top_k} worst are flagged")
@@ -80,14 +95,19 @@ def _judge(
         return verdict(False, "no damage measured")
     if typical <= 0:
         return verdict(True, "the only kind of block with measured damage")
+    # What peers lose below the floor nobody knows: their rounding must not make others stand out.
+    measure = "noise floor" if floor > typical else "other blocks' median"
+    typical = max(typical, floor)
     times = damage.kl / typical
-    described = f"KL {times:.1f}× the other blocks' median (z = {z:.1f})"
+    described = f"KL {times:.1f}× the {measure} (z = {z:.1f})"
     if z < thresholds.z:
         return verdict(False, f"{described}: below z = {thresholds.z:g}")
     if times < thresholds.ratio:
         return verdict(False, f"{described}: below {thresholds.ratio:g}×")
     if damage.kl_low <= typical:
-        return verdict(False, f"{described}, but its interval reaches down to that median")
+        return verdict(
+            False, f"{described}, but its interval reaches down to that {measure.split()[-1]}"
+        )
     return verdict(True, described)
 
 

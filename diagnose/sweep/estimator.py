@@ -23,8 +23,17 @@ from awqscope.diagnose.machine.memory import return_freed_heap
 from awqscope.diagnose.statistics.likelihood import tokens_a_chunk
 from awqscope.diagnose.sweep.swappable import SwappableBlock, list_linears, read_swappable
 from awqscope.mixedprec.families.experts import seen_rows
+from awqscope.mixedprec.models.dtypes import FLOAT32, TF32
 from awqscope.mixedprec.models.ends import Head
-from awqscope.mixedprec.models.forward import advance, device_of, enter_blocks, move, run_block
+from awqscope.mixedprec.models.forward import (
+    advance,
+    current_precision,
+    device_of,
+    enter_blocks,
+    move,
+    products_in,
+    run_block,
+)
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import CPU, Stream, StreamSpace, in_memory, list_batches
 
@@ -91,9 +100,14 @@ class _Products:
         ]
 
     def _watch(self, linear: str, inputs: Tensor, output: Tensor) -> None:
+        # A device's gradients come in a thread of their own, which knows of no precision.
+        precision = current_precision()
+
         def receive(gradient: Tensor) -> None:
             for bits, delta in self._deltas[linear].items():
-                self.found[linear, bits] = ((gradient @ delta) * inputs).sum(-1)
+                with products_in(precision, gradient.device):
+                    change = gradient @ delta
+                self.found[linear, bits] = (change.float() * inputs.float()).sum(-1)
 
         output.register_hook(receive)
 
@@ -180,7 +194,9 @@ def _go_back(
         states = inputs.read(part).to(device).detach().requires_grad_(True)
         products.found = {}
         output = run_block(swappable.block, states, kwargs)
-        output.backward(gradient.read(part).to(device))
+        # The way back is in the types of the way there. Only tf32, which is no type, is lost.
+        with products_in(TF32 if current_precision() == TF32 else FLOAT32, device):
+            output.backward(gradient.read(part).to(device))
         assert states.grad is not None
         gradient.write(part, states.grad)
         for width in bits:

@@ -53,7 +53,8 @@ class _Capture:
         self.inputs: dict[str, Tensor] = {}
         self._handles = [
             swappable.block.get_submodule(kind.observed).register_forward_pre_hook(
-                lambda _, args, name=kind.name: self.inputs.__setitem__(name, args[0])
+                # Of products in bfloat16 it may be of that type.
+                lambda _, args, name=kind.name: self.inputs.__setitem__(name, args[0].float())
             )
             for kind in model.family.units
         ]

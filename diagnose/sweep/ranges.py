@@ -43,7 +43,7 @@ def largest(values: Tensor) -> Tensor:
     """The largest |value| by window and channel, [windows, channels] of [windows, length,
     channels]; of any other shape by channel, [1, channels]."""
     flat = values if values.ndim == 3 else values.reshape(1, -1, values.shape[-1])
-    return torch.maximum(flat.amax(1), -flat.amin(1)).cpu()
+    return torch.maximum(flat.amax(1), -flat.amin(1)).float().cpu()
 
 
 class RangeWatch:

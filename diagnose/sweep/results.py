@@ -74,15 +74,18 @@ def join_chunks(chunks: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {**joined, "worst": indices[order], **worst}
 
 
-def block_rows(surveys: Surveys, blocks: int, thresholds: Thresholds) -> list[dict[str, Any]]:
-    """Rows of blocks.parquet: every block and view with intervals, and whether it is flagged."""
+def block_rows(
+    surveys: Surveys, blocks: int, thresholds: Thresholds, floor: float = 0.0
+) -> list[dict[str, Any]]:
+    """Rows of blocks.parquet: every block and view with intervals, and whether it is flagged.
+    floor: the KL up to which damage is noise."""
     rows: list[dict[str, Any]] = []
     for block in range(blocks):
         for view in VIEWS:
             name = view_name(view, block)
             found = surveys.damage(name)
             rows.append({"block": block, "view": view, **found, "windows": surveys.of(name).count})
-    verdicts = flag_blocks(list_damages(rows), thresholds)
+    verdicts = flag_blocks(list_damages(rows), thresholds, floor)
     for row in rows:
         verdict = verdicts[row["block"]]
         row |= {"flagged": verdict.flagged, "z": verdict.z, "reason": verdict.reason}

@@ -1,4 +1,5 @@
-"""The 16-bit types that a model can be served in, by the names that config.json and servers use."""
+"""The 16-bit types that a model can be served in, by the names that config.json and servers use;
+and what blocks can compute their products in while they are measured."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,13 @@ LARGEST: Mapping[str, float] = {"float16": 65504.0, "bfloat16": 2.0**128 - 2.0**
 WIDE = "bfloat16"
 # How many times below the largest number of a type the largest activation should be.
 SCANT_MARGIN = 2
+# tf32 rounds the factors of a product to 10 bits of mantissa, bfloat16 to 7; float32 has 23. All
+# sum in float32.
+FLOAT32, TF32, BFLOAT16 = "float32", "tf32", "bfloat16"
+PRECISIONS = (FLOAT32, TF32, BFLOAT16)
+FLOAT64 = "float64"
+# What the rounding of each is measured against.
+HIGHER: Mapping[str, str] = {FLOAT32: FLOAT64, TF32: FLOAT32, BFLOAT16: FLOAT32}
 
 
 def check_dtype(asked: str) -> None:
@@ -40,3 +48,24 @@ def write_type(served: Mapping[str, Any] | None) -> str:
         held = "" if served["finite"] is None else ", though the windows measured in it are finite"
         return f"In {dtype}, the type that it names, {reach}, past its {most:,.0f}{held}{use}"
     return f"In {dtype}, {reach}, only {most / largest:.1f} times below its {most:,.0f}"
+
+
+def check_precision(asked: str) -> None:
+    """Raise InputError for a precision that there is none of."""
+    if asked not in (AUTO, *PRECISIONS):
+        raise InputError(
+            f"--precision {asked} is not known", f"give {', '.join((AUTO, *PRECISIONS))}"
+        )
+
+
+def choose_precision(asked: str, kind: str) -> str:
+    """The precision of blocks on a kind of device, `cpu` or `cuda`. InputError where there is no
+    such thing on it."""
+    if asked == AUTO:
+        return TF32 if kind == "cuda" else FLOAT32
+    if asked == TF32 and kind != "cuda":
+        raise InputError(
+            f"--precision {TF32} is of CUDA devices, and blocks compute on {kind} here",
+            f"give --precision {FLOAT32} or {BFLOAT16}",
+        )
+    return asked

@@ -1,10 +1,15 @@
-"""Streams on their way through a model's blocks, on whatever device a block is."""
+"""Streams on their way through a model's blocks, on whatever device a block is, in the precision
+that is asked for."""
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from awqscope.mixedprec.models.dtypes import BFLOAT16, FLOAT32, TF32
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import (
     Stream,
@@ -15,6 +20,42 @@ from awqscope.mixedprec.models.streams import (
     list_batches,
     list_slices,
 )
+
+_precision: ContextVar[str] = ContextVar("precision", default=FLOAT32)
+
+
+@contextlib.contextmanager
+def computing_in(precision: str) -> Iterator[None]:
+    """Until this ends, `run_block` computes a block's products in a precision. What enters and
+    leaves a block stays as it is, and nothing outside of blocks changes."""
+    before = _precision.set(precision)
+    try:
+        yield
+    finally:
+        _precision.reset(before)
+
+
+def current_precision() -> str:
+    """What `run_block` computes in here."""
+    return _precision.get()
+
+
+@contextlib.contextmanager
+def products_in(precision: str, device: torch.device) -> Iterator[None]:
+    """Until this ends, products of float32 matrices on a device are computed in a precision. What
+    tf32 changes is the whole process's, and is put back."""
+    if precision == BFLOAT16:
+        with torch.autocast(device.type, torch.bfloat16):
+            yield
+    elif precision == TF32:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+    else:
+        yield
 
 
 def get_linear(block: nn.Module, name: str) -> nn.Linear:
@@ -70,9 +111,14 @@ def advance(block: nn.Module, stream: Stream | Tensor, kwargs: dict[str, Any]) -
 
 
 def run_block(block: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
-    """A block's output for a stream [n, length, d]."""
-    output = block(hidden, **fit_kwargs(kwargs, len(hidden)))
-    return output[0] if isinstance(output, tuple) else output
+    """A block's output for a stream [n, length, d], its products in the precision that
+    `computing_in` asked for."""
+    precision = current_precision()
+    with products_in(precision, hidden.device):
+        output = block(hidden, **fit_kwargs(kwargs, len(hidden)))
+    output = output[0] if isinstance(output, tuple) else output
+    # A block that ends with a product gives it in the type of that.
+    return output if precision == FLOAT32 else output.to(hidden.dtype)
 
 
 def fit_kwargs(kwargs: dict[str, Any], count: int) -> dict[str, Any]:

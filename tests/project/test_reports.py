@@ -24,6 +24,7 @@ OF = {
     "stages": ["Stage"],
     "error": ["Fault"],
     "sweep": ["SweepPlan"],
+    "noise_floor": ["NoiseFloor"],
     "estimator": ["Estimator"],
     "threads": ["Threads"],
     "memory_plan": ["MemoryPlan"],

@@ -45,7 +45,8 @@ NEW = {("link", name) for name in ("Runs", "A model to quantize", "A checkpoint 
 NEW |= {("button", "Start"), ("button", "What it will take"), ("summary", "More options")}
 FIELDS = (
     *("Name of the run", "Validation texts", "Windows", "Tokens in a window", "Robust z-score"),
-    *("Times the median", "ΔPPL above", "Worst blocks", "Device", "Workers", "Memory", "Seed"),
+    *("Times the median", "ΔPPL above", "Worst blocks", "Device", "Precision", "Workers"),
+    *("Memory", "Seed"),
 )
 RUN_FIELDS = (
     *("Model", "Revision", "Calibration text", "Bits", "Bits of promoted units", "Group size"),

@@ -33,6 +33,7 @@ from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.figures.blocks import draw_profile, draw_units
 from awqscope.app.store import Progress, RunSummary, Store
 from awqscope.app.words.comparison import ABOUT_PLACES, NO_RECIPE, NO_UNITS, write_note
+from awqscope.app.words.noise import find_floor
 from awqscope.app.words.offers import COLUMNS, list_offers, offer_rows, write_offers
 from awqscope.app.words.run import (
     METRICS,
@@ -95,11 +96,19 @@ def block_chart(name: str, figure: go.Figure, label: str) -> Any:
     return chart(figure, label, id={"type": "to-block", "chart": name})
 
 
-def profile_card(rows: Sequence[Mapping[str, Any]], run: str, metric: str, scale: str) -> Any:
-    """The profile with its summary and table."""
+def profile_card(
+    rows: Sequence[Mapping[str, Any]],
+    run: str,
+    metric: str,
+    scale: str,
+    floor: float | None = None,
+) -> Any:
+    """The profile with its summary and table. floor: the KL below which damage is noise, where that
+    was measured."""
+    figure = draw_profile(rows, metric, scale, floor)
     return card(
         "Where the damage is",
-        block_chart("profile", draw_profile(rows, metric, scale), "Damage by block, see the table"),
+        block_chart("profile", figure, "Damage by block, see the table"),
         as_table(
             {
                 "block": "Block",
@@ -111,10 +120,10 @@ def profile_card(rows: Sequence[Mapping[str, Any]], run: str, metric: str, scale
             },
             [
                 row | {"block": go_to(f"Block {row['block']}", link("block", run, row["block"]))}
-                for row in profile_rows(rows, metric)
+                for row in profile_rows(rows, metric, floor)
             ],
         ),
-        summary=profile_summary(worst_blocks(rows, metric), metric),
+        summary=profile_summary(worst_blocks(rows, metric), metric, floor),
         beside=html.Div(
             [
                 switch("metric", "Measure", METRICS, metric),
@@ -287,12 +296,8 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     blocks, units = store.table(run.name, "blocks"), store.table(run.name, "units")
     parts.append(tiles(*(tile(*fact) for fact in headline_tiles(run.record))))
     if blocks:
-        parts.append(
-            html.Div(
-                profile_card(blocks, run.name, page.option("metric"), page.option("scale")),
-                id="profile-card",
-            )
-        )
+        shown = (page.option("metric"), page.option("scale"), find_floor(run.record))
+        parts.append(html.Div(profile_card(blocks, run.name, *shown), id="profile-card"))
     if isinstance(run.record, Comparison) and run.record.places:
         parts.append(places_card(run.record.places))
     if units and isinstance(run.record, Record):

@@ -21,7 +21,7 @@ REPAIRED = (
     *("whole_blocks", "target_bits", "min_recovery"),
     *("keep_fp16", "verify_units", "dtype"),
 )
-CARRYING_OUT = ("How it is carried out", ("device", "workers", "max_memory", "seed"))
+CARRYING_OUT = ("How it is carried out", ("device", "precision", "workers", "max_memory", "seed"))
 # By what is to be started: what is shown at once, and what is folded away.
 SHOWN: Mapping[type[AnySpec], Groups] = {
     RunSpec: (

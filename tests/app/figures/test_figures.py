@@ -69,6 +69,31 @@ def test_flagged_blocks_are_marked_by_word_and_colour() -> None:
     assert [at for at, c in enumerate(figure.data[0].marker.color) if c == ORANGE] == [5]
 
 
+@pytest.mark.parametrize(
+    ("scale", "floor", "is_seen"),
+    [
+        ("linear", 0.05, True),
+        ("linear", 1e-3, False),
+        ("log", 1e-3, True),
+        ("log", 1e-10, False),
+        ("log", None, False),
+    ],
+)
+def test_the_noise_floor_is_a_line_where_the_scale_shows_it(
+    scale: str, floor: float | None, is_seen: bool
+) -> None:
+    rows = read("blocks")
+    figure = draw_profile(rows, "kl", scale, floor)
+    named = {trace.name: trace for trace in figure.data}
+    assert len(named) == 3 + is_seen
+    if is_seen:
+        line = named[f"noise floor: KL {floor:.2g}"]
+        assert list(line.y) == [floor, floor] and line.text[0] == "noise floor"
+        assert (line.x[0], line.x[1]) == (-0.5, 7.5)
+    assert len(draw_profile(rows, "delta_ppl", scale, floor).data) == 3
+    is_writable(figure)
+
+
 @pytest.mark.parametrize("scale", ["linear", "log"])
 def test_profile_of_one_block_without_damage(scale: str) -> None:
     rows = [block_row(0, view, kl=0.0, kl_low=0.0, kl_high=0.0) for view in VIEWS]

@@ -26,7 +26,8 @@ def test_the_sample_of_an_earlier_version_is_read_and_written_in_its_order() -> 
     assert spec.valid == (SAMPLE["valid"],)
     # What an earlier version did not know is as by default, but for what it did otherwise.
     bare = RunSpec.from_json({"model": "m", "calib": "c", "valid": ["a", "b"], "keep_fp16": []})
-    assert bare == RunSpec(model="m", calib="c", valid=("a", "b"), search="exact", sweep="exact")
+    before = {"search": "exact", "sweep": "exact", "precision": "float32"}
+    assert bare == RunSpec(model="m", calib="c", valid=("a", "b"), **before)
     assert bare.thresholds == Thresholds()
 
 

@@ -236,10 +236,10 @@ def test_a_plan_is_made_for_the_device(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[torch.device] = []
+    asked: list[tuple[torch.device, str]] = []
 
-    def measure(model: SourceModel, device: torch.device) -> Rates:
-        asked.append(device)
+    def measure(model: SourceModel, device: torch.device, precision: str) -> Rates:
+        asked.append((device, precision))
         return RATES
 
     monkeypatch.setattr(room_module, "measure_rates", measure)
@@ -247,7 +247,8 @@ def test_a_plan_is_made_for_the_device(
     work = prepare_run(spec_of(make_model("llama"), text_file))
     workers = ThisProcess("cuda:1")
     assert work.plan(tmp_path / "run", workers, {}).stage("sweep").device_bytes
-    assert asked == [torch.device("cuda:1")]
+    # What is left open is settled by the device.
+    assert asked == [(torch.device("cuda:1"), "tf32")]
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (MIB, GIB))
     with pytest.raises(InputError, match="a device has 1MiB free"):
         work.plan(tmp_path / "run", workers, {})
@@ -261,6 +262,27 @@ def test_a_machine_that_stalls_is_measured(
     monkeypatch.setattr(room_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     rates = measure_rates(open_model(str(make_model("llama"))))
     assert rates.flops == 2 * PROBED_SIZE**3 / 5
+    assert rates.reduced is None
+    assert measure_rates(open_model(str(make_model("llama"))), precision="bfloat16").reduced
+
+
+def test_a_lower_precision_hastens_the_blocks_that_are_measured() -> None:
+    """The search stays in float32, and so do the head and what is read and quantized."""
+    rates = replace(RATES, reduced=4 * RATES.flops)
+    plans = [
+        plan_run(LARGE, TEXTS, replace(machine(64 * GIB), rates=each), **STREAMS)
+        for each in (RATES, rates)
+    ]
+    for name in ("search", "requantize", "proof"):
+        before, after = (plan.stage(name).seconds for plan in plans)
+        assert after == before, name
+    for name in ("sweep", "estimate", "exact"):
+        before, after = (plan.stage(name).seconds for plan in plans)
+        assert before / 4 < after < before / 2, name
+    before, after = (plan.stage("sweep") for plan in plans)
+    logits = 2048 * 128 * (4 + 240 / 6) * 2 * 128_256 * 8192
+    saved = (before.flops - logits) / RATES.flops * 3 / 4
+    assert before.seconds - after.seconds == pytest.approx(saved, rel=1e-6)
 
 
 def test_a_proof_asks_for_all_that_it_needs(make_model: Callable[..., Path]) -> None:

@@ -203,7 +203,8 @@ def test_directories_stay_private_and_names_stay_text(subject: CardSubject) -> N
     command = run_command(replace(subject, record=record))
     assert command.startswith("awqscope run org/model --calib calib.txt ")
     assert " --symmetric --search exact --seq-len 256 --windows 7 " in command
-    assert command.endswith(" --keep-fp16 1.o")
+    # What auto comes to is another thing on another device.
+    assert command.endswith(" --keep-fp16 1.o --precision float32")
     assert "--bits" not in command
     texts = record.changed(spec=spec.change(valid=("/home/me/a.txt", "wikitext2")))
     assert " --valid a.txt --valid wikitext2 " in run_command(replace(subject, record=texts))

@@ -79,3 +79,36 @@ def test_every_block_gets_a_verdict_with_a_reason(kls: list[float]) -> None:
     assert all(verdict.reason for verdict in verdicts)
     # Never most of the blocks: outliers are few by definition.
     assert sum(verdict.flagged for verdict in verdicts) <= len(kls) / 2
+
+
+def test_what_is_below_the_noise_floor_is_never_flagged() -> None:
+    found = damages(1e-6, 1.1e-6, 9e-7, 1e-6, 5e-5, 1e-6)
+    assert flagged(found) == [4]
+    for asked in (DEFAULT, Thresholds(delta_ppl=1e-4), Thresholds(top_k=1)):
+        verdicts = flag_blocks(found, asked, floor=1e-4)
+        assert not any(verdict.flagged for verdict in verdicts)
+        assert verdicts[4].reason == "KL 5e-05 is below the noise floor of 0.0001"
+    # What computes no number does not lose it to rounding.
+    spoiled = flag_blocks(damages(1e-6, math.nan, 1e-6, 1e-6), DEFAULT, floor=1e-4)
+    assert [verdict.flagged for verdict in spoiled] == [False, True, False, False]
+    nothing = flag_blocks(damages(0.0, 1e-6, 1e-6, 1e-6), DEFAULT, floor=1e-4)
+    assert nothing[0].reason == "no damage measured"
+
+
+def test_noise_of_the_others_lets_no_block_stand_out() -> None:
+    """Their KL is known to be below the floor, and no more."""
+    found = damages(1e-6, 1.1e-6, 9e-7, 1e-6, 2e-4, 1e-6)
+    assert "200.0×" in flag_blocks(found, DEFAULT)[4].reason
+    above = flag_blocks(found, DEFAULT, floor=1e-4)[4]
+    assert not above.flagged and "KL 2.0× the noise floor" in above.reason
+    noisy = flag_blocks(damages(*[1e-6] * 5, 4e-4, low=0.2), DEFAULT, floor=1e-4)[5]
+    assert noisy.reason.endswith("but its interval reaches down to that floor")
+    assert flag_blocks(damages(*HEALTHY[:5], 0.2), DEFAULT, floor=1e-3)[5].flagged
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0, 1))
+def test_a_floor_only_takes_flags_away(kls: list[float], floor: float) -> None:
+    found = damages(*kls)
+    with_floor = {v.block for v in flag_blocks(found, DEFAULT, floor) if v.flagged}
+    assert with_floor <= set(flagged(found))
+    assert all(kls[block] >= floor for block in with_floor)
