@@ -104,6 +104,72 @@ def _only_logs(chunk: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: values for name, values in chunk.items() if name.startswith(LOGGED)}
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A pass over windows of these numbers."""
+
+    numbers: list[int]
+    carry: Pass
+
+
+def _plan_first(
+    spec: Options, inputs: Subject, at: Setting, sweep: Sweepable, group: Callable[[int], int]
+) -> list[_Part]:
+    """The passes before the first look: of everything over the first windows, and of the trunks
+    over all others."""
+    model, windows = inputs.model, inputs.windows
+    first = list_sampled(spec, windows)
+    rest = sorted(set(range(len(windows))).difference(first))
+    views = Pass(
+        name=STAGE,
+        model=model,
+        windows=windows[first],
+        sweep=sweep,
+        reduce=partial(reduce_chunk, blocks=model.blocks),
+        group=group,
+        with_weights=True,
+    )
+    if not rest:
+        return [_Part(first, views)]
+    trunks = Pass(
+        name="sweep-trunks",
+        model=model,
+        windows=windows[rest],
+        sweep=sweep.only(()),
+        reduce=reduce_trunks,
+        group=group,
+        most=_count_windows(at, sweep, inputs, TRUNKS),
+    )
+    return [_Part(first, views), _Part(rest, trunks)]
+
+
+def _plan_more(
+    look: int,
+    numbers: list[int],
+    unsure: tuple[Branch, ...],
+    inputs: Subject,
+    at: Setting,
+    sweep: Sweepable,
+) -> _Part:
+    """The pass before a later look, over windows of these numbers."""
+    carry = Pass(
+        name=f"sweep-{look}",
+        model=inputs.model,
+        windows=inputs.windows[numbers],
+        sweep=sweep.only(unsure),
+        reduce=reduce_views,
+        with_uniform=any(UNIFORM in (branch.prefix, branch.suffix) for branch in unsure),
+        most=_count_windows(at, sweep, inputs, TRUNKS + len(unsure)),
+    )
+    return _Part(numbers, carry)
+
+
+def _count_windows(at: Setting, sweep: Sweepable, inputs: Subject, streams: int) -> int:
+    """Windows a chunk where so many streams flow: more than in the sweep as fewer streams do."""
+    planned, most = at.plan.stage(STAGE).chunk_windows, count_streams(inputs.model, sweep)
+    return planned * max(1, most // streams)
+
+
 def measure_views(
     spec: Options,
     inputs: Subject,
@@ -114,65 +180,32 @@ def measure_views(
 ) -> Found:
     """Carry out the sweep. group: inputs of a linear -> inputs of a weight group. floor: the KL up
     to which damage is noise."""
-    model, windows = inputs.model, inputs.windows
-    count, length = windows.shape
-    order = draw_order(count, spec.seed)
+    count, length = inputs.windows.shape
     looks = list_looks(count, length, spec.sweep_windows) if spec.is_sampled else (count,)
-    first, rest = list_sampled(spec, windows), sorted(order[looks[0] :].tolist())
+    order = draw_order(count, spec.seed)
     passes, text = Passes(STAGE, at), TextScores(count)
-    views = Pass(
-        name=STAGE,
-        model=model,
-        windows=windows[first],
-        sweep=sweep,
-        reduce=partial(reduce_chunk, blocks=model.blocks),
-        group=group,
-        with_weights=True,
-    )
-    begun = [(views, first)]
-    # Where fewer streams flow, as many more windows go through at once.
-    planned, streams = at.plan.stage(STAGE).chunk_windows, count_streams(model, sweep)
-    if rest:
-        trunks = Pass(
-            name="sweep-trunks",
-            model=model,
-            windows=windows[rest],
-            sweep=sweep.only(()),
-            reduce=reduce_trunks,
-            group=group,
-            most=planned * max(1, streams // TRUNKS),
-        )
-        begun.append((trunks, rest))
     logs: list[tuple[list[int], dict[str, Tensor]]] = []
-    results = passes.carry_out(*(each for each, _ in begun))
-    for chunks, numbers in zip(results, (numbers for _, numbers in begun), strict=True):
-        text.put(join_chunks([_without_logs(chunk) for chunk in chunks]), numbers)
-        left = iter(numbers)
+    parts = _plan_first(spec, inputs, at, sweep, group)
+    results = passes.carry_out(*(part.carry for part in parts))
+    for part, chunks in zip(parts, results, strict=True):
+        text.put(join_chunks([_without_logs(chunk) for chunk in chunks]), part.numbers)
+        left = iter(part.numbers)
         for chunk in chunks:
-            size = len(chunk[f"kl.{UNIFORM}"])
-            logs.append((list(itertools.islice(left, size)), _only_logs(chunk)))
+            some = list(itertools.islice(left, len(chunk[f"kl.{UNIFORM}"])))
+            logs.append((some, _only_logs(chunk)))
     taken = [looks[0]]
-    for number, (before, after) in enumerate(itertools.pairwise(looks)):
+    for look, (before, after) in enumerate(itertools.pairwise(looks), start=2):
         surveys = Surveys(text.arrays(), spec.seed)
-        unsure = list_unsure(
-            surveys, sweep.branches, model.blocks, spec.thresholds, floor, len(looks)
-        )
+        judged = (inputs.model.blocks, spec.thresholds, floor, len(looks))
+        unsure = list_unsure(surveys, sweep.branches, *judged)
         if not unsure:
             break
-        numbers = sorted(order[before:after].tolist())
-        more = Pass(
-            name=f"sweep-{number + 2}",
-            model=model,
-            windows=windows[numbers],
-            sweep=sweep.only(unsure),
-            reduce=reduce_views,
-            with_uniform=any(UNIFORM in (branch.prefix, branch.suffix) for branch in unsure),
-            most=planned * max(1, streams // (1 + len(unsure))),
-        )
-        [chunks] = passes.carry_out(more)
+        part = _plan_more(look, sorted(order[before:after].tolist()), unsure, inputs, at, sweep)
+        [chunks] = passes.carry_out(part.carry)
         joined = join_chunks([_without_logs(chunk) for chunk in chunks])
+        # The trunks are known there already.
         known = tuple(f".{trunk}" for trunk in (REFERENCE, UNIFORM))
-        text.put({n: v for n, v in joined.items() if not n.endswith(known)}, numbers)
+        text.put({n: v for n, v in joined.items() if not n.endswith(known)}, part.numbers)
         logs += [([], _only_logs(chunk)) for chunk in chunks]
         taken.append(after)
     return Found(text.arrays(), logs, taken)
