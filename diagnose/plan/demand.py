@@ -26,7 +26,7 @@ LOGIT_COPIES = 8
 # The share of the tokens that an AWQ scaling is tried on before it drops out, on average.
 RACED_SHARE = 0.3
 # Tokens of a unit that the scalings of a search that need not be exact are raced on, all together.
-NEARLY_TOKENS = 30_000
+NEARLY_TOKENS = 25_000
 # The share of the head's rows that most streams of a sweep are scored by, where they are many.
 LIKELY_SHARE = 1 / 6
 # Bit widths that a run searches and estimates at: its own, and the one that units may be promoted

@@ -27,7 +27,7 @@ SEGMENT = 64
 # whether rows are whole sequences; how much worse than the best the winner may be, and by how many
 # standard errors that must hold. Where it does not hold on the most rows, further ones are read
 # while the winner may be LOOSE worse.
-NEARLY_ROWS = {True: (1, 8), False: (512, 4096)}
+NEARLY_ROWS = {True: (1, 8), False: (256, 2048)}
 TOLERANCE, LOOSE = 5e-3, 1e-2
 NEARLY_ERRORS = 3.0
 KEPT_ELEMENTS = 2**24

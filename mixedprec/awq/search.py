@@ -66,7 +66,7 @@ MOST_CHOICES = 0.9
 # The width from which on the scales of a smaller one are as good.
 ALIKE = 8
 # Calibration tokens that a search reads which need not be exact.
-ENOUGH_TOKENS = 16384
+ENOUGH_TOKENS = 8192
 # Of 4,096 tokens at once an expert of 128, eight a token, sees 256.
 MIXTURE_BATCHES = 16
 

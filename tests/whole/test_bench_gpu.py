@@ -36,7 +36,7 @@ SEARCHED = {
     "blocks": 32,
     "measured_blocks": 1,
     "tokens": 65536,
-    "read_tokens": 16384,
+    "read_tokens": 8192,
     "seconds": 3.0,
     "exact_seconds": 9.0,
     "stock_seconds": 16.0,
