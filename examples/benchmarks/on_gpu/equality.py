@@ -2,25 +2,22 @@
 
 import shutil
 import time
-from functools import partial
 from typing import Any
 
 import torch
 
 from awqscope.app.demo import demo_spec, find_demo
 from awqscope.diagnose.inputs.load import load_inputs
+from awqscope.diagnose.inside import noise
 from awqscope.diagnose.machine.tasks import Placement
+from awqscope.diagnose.options.shared import EXACT
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.pipeline import run_pipeline
-from awqscope.diagnose.statistics.likelihood import prepare_reference, score, tokens_a_chunk
-from awqscope.diagnose.sweep.branches import REFERENCE, UNIFORM, Sweep, block_branches
+from awqscope.diagnose.sweep.branches import UNIFORM, Sweep, block_branches
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.mixedprec.awq.choices import load_search, search_path
-from awqscope.mixedprec.models.forward import advance, enter_blocks, move
-from awqscope.mixedprec.models.source import SourceModel
-from awqscope.mixedprec.models.streams import list_slices
-from examples.benchmarks.on_gpu.precision import BFLOAT16, FLOAT32, TF32, computing_in
+from awqscope.mixedprec.models.dtypes import FLOAT32, PRECISIONS
 from examples.benchmarks.on_gpu.process import Note
 from examples.benchmarks.on_gpu.setting import Setting
 from examples.benchmarks.random_llama import save_random_llama
@@ -38,7 +35,7 @@ LEAST_KL = 1e-6
 
 def choose_spec(setting: Setting) -> RunSpec:
     """A small run of the bundled model, or of a tiny one with its tokenizer."""
-    spec = demo_spec(0).change(group_size=128)
+    spec = demo_spec(0).change(group_size=128, precision=FLOAT32, sweep=EXACT)
     if not setting.is_dry:
         return spec.change(**SMALL)
     folder, demo = setting.folder / "tiny", find_demo()
@@ -111,50 +108,14 @@ def measure_equality(setting: Setting, note: Note) -> None:
     note("kl_control", scores["control"].kl.abs().max().item())
 
 
-@torch.no_grad()
-def run_reference(
-    model: SourceModel, windows: torch.Tensor, device: torch.device, precision: str
-) -> torch.Tensor:
-    """The reference's final states, its blocks in a precision."""
-    stream, all_kwargs = enter_blocks(model, windows)
-    for number in range(model.blocks):
-        block = model.read_block(number, device)
-        with computing_in(precision, device):
-            advance(block, stream, move(all_kwargs[number], device))
-    return stream.read(slice(None))
-
-
-@torch.no_grad()
-def mean_kl(
-    model: SourceModel,
-    windows: torch.Tensor,
-    expected: torch.Tensor,
-    found: torch.Tensor,
-    device: torch.device,
-) -> float:
-    """KL, nats a token, of final states to others; the head is in float32."""
-    head, total = model.read_head(device), 0.0
-    count, length = windows.shape
-    for window in range(count):
-        for part in list_slices(length - 1, tokens_a_chunk(model.config.vocab_size)):
-            targets = windows[window, part.start + 1 : part.stop + 1].to(device)
-            logits = (head(x[None, window, part].to(device))[0] for x in (expected, found))
-            reference, other = map(torch.Tensor.float, logits)
-            total += score(prepare_reference(reference), other, targets)[1].double().sum().item()
-    return total / (count * (length - 1))
-
-
 def measure_noise(setting: Setting, note: Note) -> None:
-    """The reference against itself, its blocks in a lower precision: below that KL, damage cannot
-    be told from rounding."""
+    """The noise floors, as runs measure them: of float32 against float64, of the others against
+    float32."""
     inputs, device = load_inputs(choose_spec(setting)), torch.device(setting.device)
-    run = partial(run_reference, inputs.model, inputs.windows, device)
-    expected = run(FLOAT32)
     note("tokens", inputs.windows.numel())
-    note(REFERENCE, mean_kl(inputs.model, inputs.windows, expected, run(FLOAT32), device))
-    for precision in (TF32, BFLOAT16):
-        found = run(precision)
-        note(precision, mean_kl(inputs.model, inputs.windows, expected, found, device))
+    for precision in PRECISIONS:
+        found = noise.measure_noise(inputs.model, inputs.windows, precision, device=device)
+        note(precision, found["kl"].double().mean().item())
 
 
 def describe_served(run: RunDirectory) -> tuple[list[int], float]:

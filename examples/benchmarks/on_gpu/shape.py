@@ -60,7 +60,8 @@ def plan_bytes(
     valid: windows that the sweep measures, and the tokens of each. streams: of the sweep."""
     tokens = max(calib.numel(), valid[0] * valid[1])
     shape = read_shape(model)
-    flow = Flow((len(calib), calib.shape[1]), valid, min(shape.vocabulary, tokens), exact=False)
+    distinct = min(shape.vocabulary, tokens)
+    flow = Flow((len(calib), calib.shape[1]), valid, distinct, sampled=valid[0], exact=False)
     # A machine that has enough of everything: what a device holds does not hang on the rest.
     machine = Machine(2**62, 0, Rates(1.0, 1.0, 1.0), on_device=True)
     plan = plan_run(shape, flow, machine, sweep_streams=streams, exact_streams=0, stages=(stage,))

@@ -21,9 +21,10 @@ from awqscope.diagnose.machine.memory import device_peak_bytes, forget_peak
 from awqscope.diagnose.sweep.branches import Branch, Sweep, block_branches, share_streams
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.mixedprec.awq.choices import BlockSearch, save_search, search_path
+from awqscope.mixedprec.models.dtypes import AUTO, TF32, choose_precision
+from awqscope.mixedprec.models.forward import computing_in
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import FLOAT_BYTES
-from examples.benchmarks.on_gpu.precision import DEFAULT, TF32, computing_in
 from examples.benchmarks.on_gpu.process import Note
 from examples.benchmarks.on_gpu.setting import Setting
 from examples.benchmarks.on_gpu.shape import (
@@ -99,9 +100,10 @@ def measure_sweep(name: str, setting: Setting, note: Note) -> None:
     note("windows", whole.validation[0])
     note("length", whole.validation[1])
     note("planned_bytes", planned)
-    note("default", DEFAULT)
-    for precision in dict.fromkeys((DEFAULT, TF32)):
-        with computing_in(precision, device):
+    usual = choose_precision(AUTO, device.type)
+    note("default", usual)
+    for precision in dict.fromkeys((usual, TF32)):
+        with computing_in(precision):
             note(precision, sweep_part(model, sweep, whole, part, device))
 
 
