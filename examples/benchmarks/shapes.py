@@ -112,8 +112,9 @@ def block_operations(shape: Shape) -> float:
 def count_forwards(blocks: int) -> int:
     """Block-forwards of a sweep of all three views of two blocks or more."""
     # Each block's three streams run from it to the end, but for those that equal another: one of
-    # the first block, and two of the last. Then both trunks all the way, and the control half.
-    views = 3 * blocks * (blocks + 1) // 2 - blocks - 2
+    # the first block, and two of the last. The cumulative ones begin behind their block, where they
+    # are the uniform trunk. Then both trunks all the way, and the control half.
+    views = 3 * blocks * (blocks + 1) // 2 - blocks - 2 - (blocks - 2)
     return views + 2 * blocks + blocks - blocks // 2
 
 

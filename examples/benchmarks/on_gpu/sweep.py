@@ -18,7 +18,13 @@ import psutil
 import torch
 
 from awqscope.diagnose.machine.memory import device_peak_bytes, forget_peak
-from awqscope.diagnose.sweep.branches import Branch, Sweep, block_branches, share_streams
+from awqscope.diagnose.sweep.branches import (
+    Branch,
+    Sweep,
+    block_branches,
+    follows_uniform,
+    share_streams,
+)
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.mixedprec.awq.choices import BlockSearch, save_search, search_path
 from awqscope.mixedprec.models.dtypes import AUTO, TF32, choose_precision
@@ -54,7 +60,8 @@ STREAM_SHARE = 0.5
 def count_passing(model: SourceModel, sweep: Sweep) -> list[int]:
     """How many streams go through each block."""
     unique = {s for s in share_streams(sweep, model).values() if isinstance(s, Branch)}
-    return [2 + sum(branch.block <= number for branch in unique) for number in range(model.blocks)]
+    begins = [branch.block + follows_uniform(sweep, model, branch) for branch in unique]
+    return [2 + sum(begin <= number for begin in begins) for number in range(model.blocks)]
 
 
 def fit_line(forwards: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
