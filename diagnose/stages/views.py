@@ -241,9 +241,14 @@ def draw_damage(surveys: Surveys, name: str) -> Drawn:
 
 
 def sum_isolated(surveys: Surveys, names: Sequence[str]) -> tuple[float, Floats]:
-    """The isolated KL of all these views together, and what it may be on the whole text."""
-    control = surveys.values("kl", UNIFORM)
-    found = [surveys.of(name).of_text(surveys.values("kl", name), control) for name in names]
+    """The isolated KL of all these views together, and what it may be on the whole text. Those that
+    were measured on the same windows are summed first: together they follow the uniform KL more
+    closely than one by one."""
+    control, sums = surveys.values("kl", UNIFORM), dict[Survey, Floats]()
+    for name in names:
+        survey = surveys.of(name)
+        sums[survey] = sums.get(survey, 0.0) + surveys.values("kl", name)
+    found = [survey.of_text(summed, control) for survey, summed in sums.items()]
     return sum(value for value, _ in found), np.sum([drawn for _, drawn in found], axis=0)
 
 

@@ -102,12 +102,11 @@ class HeadLog:
         """What a chunk keeps of it; nothing where nothing was checked."""
         if not self.positions:
             return {}
-        # In an order of their own: which trunk a branch is nearest to differs from chunk to chunk.
-        sums = [[self.found[name], self.whole[name]] for name in sorted(self.found)]
-        return {
-            "positions": torch.tensor([self.positions]),
-            "kl": torch.tensor(sums, dtype=torch.float64),
+        sums = {
+            f"kl.{name}": torch.tensor([found, self.whole[name]], dtype=torch.float64)
+            for name, found in self.found.items()
         }
+        return {"positions": torch.tensor([self.positions]), **sums}
 
 
 def join_errors(states: Sequence[Mapping[str, Tensor]]) -> tuple[int, float] | None:
@@ -117,7 +116,12 @@ def join_errors(states: Sequence[Mapping[str, Tensor]]) -> tuple[int, float] | N
     if not checked:
         return None
     positions = sum(int(state["positions"]) for state in checked)
-    found, whole = torch.stack([state["kl"] for state in checked]).sum(0).unbind(1)
+    sums: dict[str, Tensor] = {}
+    for state in checked:
+        for name, values in state.items():
+            if name != "positions":
+                sums[name] = sums.get(name, 0.0) + values
+    found, whole = torch.stack(list(sums.values())).unbind(1)
     errors = (found - whole).abs() / whole.abs().clamp(min=LEAST_KL * positions)
     return positions, errors.max().item()
 
