@@ -1,9 +1,10 @@
-"""The search and the head of the sweep on a real language model, SmolLM2-135M, against the ways
-that take everything in: `python -m examples.benchmarks.llm`.
+"""The search and the sweep on a real language model, SmolLM2-135M, against the ways that take
+everything in: `python -m examples.benchmarks.llm`.
 
 Both sides of a ratio are timed in one process, in turns. The search is that of the first blocks at
 both widths, on up to 128 calibration windows of 512 tokens of the bundled text. The head scores the
-three views of every block, rounded to nearest without AWQ, on one window.
+three views of every block, rounded to nearest without AWQ, on one window. The sweep's time is the
+processor's.
 """
 
 import statistics
@@ -18,10 +19,23 @@ from torch import Tensor, nn
 from awqscope.app.demo import find_demo
 from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
 from awqscope.diagnose.statistics.likelihood import TokenScores
-from awqscope.diagnose.sweep.branches import REFERENCE, UNIFORM, view_name
+from awqscope.diagnose.statistics.looks import list_looks
+from awqscope.diagnose.sweep.branches import (
+    REFERENCE,
+    UNIFORM,
+    Sweep,
+    block_branches,
+    view_name,
+)
+from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.diagnose.sweep.scoring import score_streams
 from awqscope.mixedprec.awq.arithmetic import fake_quantize
-from awqscope.mixedprec.awq.choices import load_search, search_path
+from awqscope.mixedprec.awq.choices import (
+    BlockSearch,
+    load_search,
+    save_search,
+    search_path,
+)
 from awqscope.mixedprec.awq.search import search_from, take_enough
 from awqscope.mixedprec.models.forward import advance, enter_blocks
 from awqscope.mixedprec.models.opening import open_model
@@ -34,6 +48,8 @@ SCHEMES = [Scheme(4, 64, False), Scheme(8, 64, True)]
 CALIB, SEARCHED_BLOCKS = (128, 512), 2
 LENGTH = 256
 TRUNKS = (REFERENCE, UNIFORM)
+# Windows of a text that is swept.
+SWEPT = 64
 
 
 def compare_searches(model: SourceModel) -> str:
@@ -123,11 +139,39 @@ def compare_heads(model: SourceModel) -> str:
     )
 
 
+def compare_sweeps(model: SourceModel) -> str:
+    """The time of every view on every window of a text of SWEPT over that of a sweep whose first
+    look is its last, told from one window of either kind."""
+    corpus = load_corpus(str(find_demo() / "valid.txt"))
+    windows = cut_windows(corpus, load_tokenizer(model.path), CALIB[1], 1)
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(model.blocks):
+            # Nothing scaled and nothing clipped: the sweep takes as long whatever was chosen.
+            path = search_path(Path(folder), number, SCHEMES[0].bits)
+            save_search(path, BlockSearch(SCHEMES[0], (), {}))
+        bits, kept = SCHEMES[0].bits, frozenset[str]()
+        views = block_branches(model, bits, kept)
+        sweep = Sweep(bits, (bits,), kept, Path(folder), views)
+        seconds = []
+        for each in (sweep.only(()), sweep):
+            began = time.process_time()
+            run_sweep(model, windows, each)
+            seconds.append(time.process_time() - began)
+    trunks, everything = seconds
+    first = list_looks(SWEPT, CALIB[1])[0]
+    ratio = SWEPT * everything / (first * everything + (SWEPT - first) * trunks)
+    return (
+        f"sweep, {SWEPT} windows of {CALIB[1]}: every window / the {first} of the first look "
+        f"{ratio:.1f}x; a window of all views / of the trunks {everything / trunks:.1f}x"
+    )
+
+
 def list_pieces() -> Iterator[Piece]:
-    """The search, then the head."""
+    """The search, the head, then the sweep."""
     ways: dict[str, Callable[[SourceModel], str]] = {
         "search": compare_searches,
         "head": compare_heads,
+        "sweep": compare_sweeps,
     }
     model = open_model(str(fetch()))
     for name, measure in ways.items():

@@ -236,3 +236,15 @@ def test_few_streams_and_small_vocabularies_are_scored_whole(head: PlainHead) ->
     assert torch.equal(few["branch"].kl, whole["branch"].kl)
     assert take_apart(PlainHead(torch.randn(1000, CHANNELS)), finals[REFERENCE]) is None
     assert isinstance(take_apart(head, finals[REFERENCE]), LinearHead)
+
+
+def test_checks_of_different_branches_are_joined_by_name() -> None:
+    first, second = HeadLog(), HeadLog()
+    for log, names in ((first, "ab"), (second, "b")):
+        log.positions = 10
+        for name in names:
+            log.note(name, torch.full((10,), 1.1 if name == "b" else 2.0), torch.full((10,), 1.0))
+    second.note("b", torch.full((10,), 0.5), torch.full((10,), 1.0))
+    assert join_errors([first.state(), second.state()]) == (20, pytest.approx(1.0))
+    only = join_errors([{k: v for k, v in first.state().items() if k != "kl.a"}, second.state()])
+    assert only == (20, pytest.approx(1 - (11 + 11 + 5) / 30))
