@@ -2,8 +2,8 @@
 
 `python -m examples.benchmarks.scoring RUN [...]`, where those tools are installed (see
 `make test-targets`). For every finished run, at 4.5 and 5 bits per weight, scales and zero
-points counted: each tool scores the run's model on the run's windows and chooses between the run's
-two widths, fused linears together; its choice is then realised with the run's own AWQ searches, as
+points counted: each tool scores the run's model on the run's windows, ours as a run does on those
+of its first look, and chooses between the run's two widths, fused linears together; its choice is then realised with the run's own AWQ searches, as
 ours is, and measured. Times are of scoring and choosing alone, ours without reading what a run
 keeps; each tool's just after ours in one process.
 """
@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from awqscope import Option, ScoredUnit, Scores, recipe_of, solve
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.scores import read_scores
+from awqscope.diagnose.stages.views import list_sampled
 from awqscope.diagnose.sweep.estimator import estimate_units
 from awqscope.diagnose.trials.contest import Course, open_course
 from awqscope.diagnose.trials.race import measure_kl
@@ -45,8 +46,9 @@ def by_unit(scores: Scores, chosen: Callable[[str], int]) -> Bits:
 def choose_by_awqscope(course: Course, scores: Scores, target: float) -> Bits:
     """Scored anew by the one-pass estimator: no exact measurement in it."""
     spec, inputs = course.spec, course.inputs
+    windows = inputs.windows[list_sampled(spec, inputs.windows)]
     found = estimate_units(
-        inputs.model, inputs.windows, course.run.searches, tuple(spec.schemes), seed=1
+        inputs.model, windows, course.run.searches, tuple(spec.schemes), seed=1
     ).units
 
     def score(unit: ScoredUnit) -> ScoredUnit:
