@@ -3,9 +3,9 @@
 `python -m examples.benchmarks.scoring RUN [...]`, where those tools are installed (see
 `make test-targets`). For every finished run, at 4.5 and 5 bits per weight, scales and zero
 points counted: each tool scores the run's model on the run's windows, ours as a run does on those
-of its first look, and chooses between the run's two widths, fused linears together; its choice is then realised with the run's own AWQ searches, as
-ours is, and measured. Times are of scoring and choosing alone, ours without reading what a run
-keeps; each tool's just after ours in one process.
+of its first look, and chooses between the run's two widths, fused linears together; its choice is
+then realised with the run's own AWQ searches, as ours is, and measured. Times are of scoring and
+choosing alone, ours without reading what a run keeps; each tool's just after ours in one process.
 """
 
 import json
