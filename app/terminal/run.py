@@ -14,6 +14,7 @@ from awqscope.app.words.noise import NOISE, find_floor, write_floor, write_noise
 from awqscope.app.words.offers import list_offers, write_offers
 from awqscope.app.words.predict import quantized_units, unit_kl
 from awqscope.app.words.run import promoted_units
+from awqscope.app.words.texts import write_sample
 from awqscope.app.words.verdict import write_kl, write_range, write_verdict
 from awqscope.diagnose.entries.headline import ComparedHeadline, Headline
 from awqscope.diagnose.entries.served_type import write_measured_type
@@ -133,6 +134,9 @@ def show_run(run: RunDirectory, console: Console) -> None:
         parts.append(
             Text(f"additivity: the blocks' KL add up to {headline.additivity:.2f} of the whole's")
         )
+    sample = write_sample(record)
+    if sample:
+        parts.append(Text(f"blocks: {sample}"))
     if isinstance(record, Record) and record.serving is not None:
         parts.append(Text(f"checkpoint: {write_serving(record.serving.to_json())}"))
     if floor is not None:

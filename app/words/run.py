@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from awqscope.app.words.comparison import list_facts, name_briefly
 from awqscope.app.words.noise import NOISE, list_noise, write_floor, write_noise
 from awqscope.app.words.predict import quantized_units, unit_bounds, unit_kl, unit_table
+from awqscope.app.words.texts import write_sample
 from awqscope.app.words.verdict import write_range
 from awqscope.diagnose.entries.headline import Headline
 from awqscope.diagnose.entries.part import Bounded, Interval
@@ -38,10 +39,6 @@ SMALLEST_KL = 1e-6
 LITTLE, MOST = 0.2, 0.8
 
 Row = Mapping[str, Any]
-
-
-# From how many times narrower an interval is worth a word.
-SOME_NARROWER = 1.1
 
 
 class Tile(NamedTuple):
@@ -426,6 +423,7 @@ def provenance_facts(record: AnyRecord) -> dict[str, str]:
     definition, source = record.ppl_definition, record.source
     aside = write_aside(source.left_aside)
     control = 0 if record.sweep is None else record.sweep.control_kl
+    sample = write_sample(record)
     floor = write_floor(record)
     return {
         "Perplexity": f"{definition.sentence} ({definition.scored_tokens:,} tokens scored)",
@@ -439,28 +437,10 @@ def provenance_facts(record: AnyRecord) -> dict[str, str]:
         **_name_made(record),
         "Versions": ", ".join(f"{name} {v}" for name, v in record.versions.items()),
         "Control": f"a block swapped with itself: KL {control}",
-        **_name_sample(record),
+        **({"Blocks": sample} if sample else {}),
         **({"Noise floor": floor} if floor else {}),
         **_name_check(record),
     }
-
-
-def _name_sample(record: AnyRecord) -> dict[str, str]:
-    """On how many windows blocks were measured, where not on all."""
-    sweep = record.sweep
-    if sweep is None or sweep.looks is None:
-        return {}
-    first, last = sweep.looks[0], sweep.looks[-1]
-    count = f"{last:,}" if first == last else f"{first:,} to {last:,}"
-    said = f"measured on {count} of {record.ppl_definition.windows:,} windows, drawn at random"
-    said += "" if record.spec.sweep_windows == last else ", until every flag was sure"
-    if sweep.isolated_error is not None:
-        known = write_share(sweep.isolated_error)
-        said += f"; what all cost alone, together, is known to ±{known}"
-        if sweep.narrowed is not None and sweep.narrowed >= SOME_NARROWER:
-            times = write_number(sweep.narrowed, ".1f")
-            said += f", {times} times narrower by the uniform KL of every window"
-    return {"Blocks": said}
 
 
 def _name_check(record: AnyRecord) -> dict[str, str]:

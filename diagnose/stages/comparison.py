@@ -38,15 +38,15 @@ from awqscope.diagnose.inputs.sources import check_specs
 from awqscope.diagnose.inside.weights import COLUMNS
 from awqscope.diagnose.machine.precision import settle_precision
 from awqscope.diagnose.machine.tasks import HERE, Placement
+from awqscope.diagnose.passes.setting import Setting
+from awqscope.diagnose.passes.views import list_sampled
 from awqscope.diagnose.plan.room import plan_work
 from awqscope.diagnose.runs.directory import STAGES, OnProgress, RunDirectory
 from awqscope.diagnose.runs.record import CANDIDATE, Comparison
 from awqscope.diagnose.runs.spec import CompareSpec
 from awqscope.diagnose.runs.tables import ACTIVATIONS, UNITS, WEIGHTS
 from awqscope.diagnose.stages.pipeline import OnNote, OnPlan, Work, conduct, foresee
-from awqscope.diagnose.stages.setting import Setting
 from awqscope.diagnose.stages.sweep import Sweep, list_numbers, sweep_views
-from awqscope.diagnose.stages.views import list_sampled
 from awqscope.diagnose.sweep.branches import REFERENCE, view_name
 from awqscope.diagnose.sweep.whole_blocks import CandidateSweep, build_candidate_sweep
 from awqscope.mixedprec.checkpoints.foreign import Candidate, open_candidate

@@ -12,13 +12,13 @@ from awqscope.diagnose.inputs.load import Inputs
 from awqscope.diagnose.inputs.sizes import linear_bytes, unit_bytes
 from awqscope.diagnose.machine.precision import InPrecision
 from awqscope.diagnose.machine.tasks import OnStep, Task
+from awqscope.diagnose.passes.chunks import finish_tasks, fix_chunks, read_tensors
+from awqscope.diagnose.passes.setting import Setting
+from awqscope.diagnose.passes.views import read_sample
 from awqscope.diagnose.plan.room import Room
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.runs.tables import LINEARS, UNITS
-from awqscope.diagnose.stages.chunks import finish_tasks, fix_chunks, read_tensors
-from awqscope.diagnose.stages.setting import Setting
-from awqscope.diagnose.stages.views import read_sample
 from awqscope.diagnose.sweep.estimator import estimate_units, sampling_error
 from awqscope.mixedprec.families.table import Unit, list_units
 from awqscope.mixedprec.models.source import SourceModel

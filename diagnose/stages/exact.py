@@ -6,11 +6,11 @@ from torch import Tensor
 from awqscope.diagnose.entries.stages import Estimator
 from awqscope.diagnose.inputs.load import Inputs
 from awqscope.diagnose.inputs.sizes import unit_bytes
+from awqscope.diagnose.passes.chunks import Pass, Passes, build_sweep
+from awqscope.diagnose.passes.setting import Setting
+from awqscope.diagnose.passes.views import read_sample
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.runs.tables import PROMOTIONS, UNITS
-from awqscope.diagnose.stages.chunks import Pass, Passes, build_sweep
-from awqscope.diagnose.stages.setting import Setting
-from awqscope.diagnose.stages.views import read_sample
 from awqscope.diagnose.statistics.likelihood import TokenScores
 from awqscope.diagnose.sweep.branches import UNIFORM
 from awqscope.diagnose.sweep.promotions import (

@@ -8,9 +8,9 @@ from torch import Tensor
 from awqscope.diagnose.entries.stages import NoiseFloor
 from awqscope.diagnose.inside.noise import choose_windows, measure_noise
 from awqscope.diagnose.machine.tasks import OnStep, Task
+from awqscope.diagnose.passes.chunks import Subject, finish_tasks, read_tensors
+from awqscope.diagnose.passes.setting import Setting
 from awqscope.diagnose.runs.directory import RunDirectory
-from awqscope.diagnose.stages.chunks import Subject, finish_tasks, read_tensors
-from awqscope.diagnose.stages.setting import Setting
 from awqscope.mixedprec.models.dtypes import HIGHER
 from awqscope.mixedprec.models.source import SourceModel
 

@@ -51,6 +51,8 @@ from awqscope.diagnose.machine.tasks import (
 )
 from awqscope.diagnose.machine.threads import write_threads
 from awqscope.diagnose.machine.workers import count_sharing, open_workers, settle_threads
+from awqscope.diagnose.passes.setting import Setting
+from awqscope.diagnose.passes.views import list_sampled
 from awqscope.diagnose.plan.room import plan_work
 from awqscope.diagnose.runs.directory import STAGES, OnProgress, ProgressLog, RunDirectory, now
 from awqscope.diagnose.runs.record import AnyRecord
@@ -60,9 +62,7 @@ from awqscope.diagnose.stages.exact import exact_stage
 from awqscope.diagnose.stages.repair import proof_stage, recipe_stage, requantize_stage
 from awqscope.diagnose.stages.resume import repeat_damaged
 from awqscope.diagnose.stages.search import search_stage
-from awqscope.diagnose.stages.setting import Setting
 from awqscope.diagnose.stages.sweep import sweep_stage
-from awqscope.diagnose.stages.views import list_sampled
 from awqscope.diagnose.sweep.branches import block_branches
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.shortage import explain_shortage

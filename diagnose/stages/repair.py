@@ -12,15 +12,15 @@ from typing import Any
 from awqscope.diagnose.entries.served_type import UNLIKE, Serving, describe_type
 from awqscope.diagnose.inputs.load import Inputs
 from awqscope.diagnose.machine.memory import private_bytes, return_freed_heap
+from awqscope.diagnose.passes.chunks import read_tensors
+from awqscope.diagnose.passes.setting import Setting
+from awqscope.diagnose.passes.views import read_sweep
 from awqscope.diagnose.proof.card import CardSubject, write_card
 from awqscope.diagnose.proof.prove import INPUT_ERROR, Subject
 from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
 from awqscope.diagnose.runs.scores import score_units
 from awqscope.diagnose.runs.spec import RunSpec
-from awqscope.diagnose.stages.chunks import read_tensors
-from awqscope.diagnose.stages.setting import Setting
 from awqscope.diagnose.stages.sweep import PAIRED, token_texts
-from awqscope.diagnose.stages.views import read_sweep
 from awqscope.diagnose.sweep.results import TOKENS_A_ROW_GROUP, token_table
 from awqscope.diagnose.sweep.swappable import uniform_bits
 from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes

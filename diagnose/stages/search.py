@@ -10,9 +10,9 @@ import torch
 
 from awqscope.diagnose.inputs.load import Inputs
 from awqscope.diagnose.machine.tasks import OnStep, Task
+from awqscope.diagnose.passes.setting import Setting
 from awqscope.diagnose.plan.room import Room
 from awqscope.diagnose.runs.spec import RunSpec
-from awqscope.diagnose.stages.setting import Setting
 from awqscope.mixedprec.awq.choices import is_complete, read_uncalibrated, search_path
 from awqscope.mixedprec.awq.search import missing_blocks, search_from, search_model, stream_inputs
 from awqscope.mixedprec.models.source import SourceModel

@@ -15,13 +15,13 @@ from awqscope.diagnose.inputs.load import Inputs
 from awqscope.diagnose.inputs.sizes import model_bytes
 from awqscope.diagnose.inside.activations import ActivationLog
 from awqscope.diagnose.inside.weights import weight_rows
+from awqscope.diagnose.passes.chunks import Options, Subject, build_sweep
+from awqscope.diagnose.passes.setting import Setting
+from awqscope.diagnose.passes.views import describe_looks, measure_views
 from awqscope.diagnose.runs.record import MIXED
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.runs.tables import ACTIVATIONS, BLOCKS, RANGES, WEIGHTS
-from awqscope.diagnose.stages.chunks import Options, Subject, build_sweep
 from awqscope.diagnose.stages.noise import find_floor
-from awqscope.diagnose.stages.setting import Setting
-from awqscope.diagnose.stages.views import describe_looks, measure_views
 from awqscope.diagnose.sweep.branches import (
     CONTROL,
     REFERENCE,

@@ -21,9 +21,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from awqscope import Option, ScoredUnit, Scores, recipe_of, solve
+from awqscope.diagnose.passes.views import list_sampled
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.scores import read_scores
-from awqscope.diagnose.stages.views import list_sampled
 from awqscope.diagnose.sweep.estimator import estimate_units
 from awqscope.diagnose.trials.contest import Course, open_course
 from awqscope.diagnose.trials.race import measure_kl

@@ -23,10 +23,10 @@ from awqscope.diagnose.machine.cluster import open_cluster
 from awqscope.diagnose.machine.processes import open_processes
 from awqscope.diagnose.machine.tasks import Placement, Task, Workers
 from awqscope.diagnose.machine.threads import read_cores
+from awqscope.diagnose.passes.setting import Setting
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.pipeline import prepare_run
-from awqscope.diagnose.stages.setting import Setting
 from examples.benchmarks.random_llama import save_random_llama
 from examples.benchmarks.resting import rest
 from examples.train_model import train_tokenizer

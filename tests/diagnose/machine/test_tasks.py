@@ -39,10 +39,10 @@ from awqscope.diagnose.machine.tasks import (
     ThisProcess,
     list_missing,
 )
+from awqscope.diagnose.passes.chunks import choose_size
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages import pipeline as pipeline_module
-from awqscope.diagnose.stages.chunks import choose_size
 from awqscope.diagnose.stages.pipeline import run_pipeline
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.streams import batch_size, list_slices

@@ -18,6 +18,7 @@ from awqscope.app.terminal.progress import list_plan
 from awqscope.diagnose.machine.cluster import Cluster
 from awqscope.diagnose.machine.memory import held_bytes
 from awqscope.diagnose.machine.tasks import ThisProcess
+from awqscope.diagnose.passes.chunks import choose_size
 from awqscope.diagnose.plan import room as room_module
 from awqscope.diagnose.plan.demand import Flow, Shape
 from awqscope.diagnose.plan.memory import MIB, SLACK_BYTES, Machine, Rates, plan_run
@@ -26,7 +27,6 @@ from awqscope.diagnose.proof.prove import choose_loading
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages import pipeline
-from awqscope.diagnose.stages.chunks import choose_size
 from awqscope.diagnose.stages.pipeline import plan_pipeline, prepare_run, run_pipeline
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.opening import open_model

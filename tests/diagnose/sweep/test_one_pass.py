@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
-from awqscope.diagnose.stages.chunks import count_work
+from awqscope.diagnose.passes.chunks import count_work
 from awqscope.diagnose.statistics.likelihood import prepare_reference, score
 from awqscope.diagnose.sweep.branches import (
     CONTROL,

@@ -9,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from awqscope.diagnose.passes import views
+from awqscope.diagnose.passes.chunks import count_work
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import Record
 from awqscope.diagnose.runs.spec import RunSpec
-from awqscope.diagnose.stages import pipeline, views
-from awqscope.diagnose.stages.chunks import count_work
+from awqscope.diagnose.stages import pipeline
 from awqscope.diagnose.stages.pipeline import run_pipeline
 from awqscope.diagnose.statistics import looks
 from awqscope.diagnose.statistics.looks import list_looks

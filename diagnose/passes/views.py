@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from awqscope.diagnose.passes.chunks import Options, Pass, Passes, Subject, read_tensors
+from awqscope.diagnose.passes.setting import Setting
 from awqscope.diagnose.plan.demand import TRUNKS
 from awqscope.diagnose.runs.directory import RunDirectory
-from awqscope.diagnose.stages.chunks import Options, Pass, Passes, Subject, read_tensors
-from awqscope.diagnose.stages.setting import Setting
 from awqscope.diagnose.statistics.bootstrap import Estimate, Floats
 from awqscope.diagnose.statistics.looks import Drawn, draw_order, find_unsure, is_known, list_looks
 from awqscope.diagnose.statistics.spikes import Thresholds

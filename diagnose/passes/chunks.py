@@ -14,11 +14,11 @@ from awqscope.diagnose.inside.activations import ActivationLog
 from awqscope.diagnose.inside.weights import WeightLog
 from awqscope.diagnose.machine.precision import InPrecision
 from awqscope.diagnose.machine.tasks import CHUNKS_A_WORKER, OnStep, Task, Workers, list_missing
+from awqscope.diagnose.passes.setting import Setting
 from awqscope.diagnose.plan.demand import TRUNKS, count_scored
 from awqscope.diagnose.plan.room import Room, read_shape
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
-from awqscope.diagnose.stages.setting import Setting
 from awqscope.diagnose.statistics.likelihood import TokenScores
 from awqscope.diagnose.statistics.spikes import Thresholds
 from awqscope.diagnose.sweep.branches import (
