@@ -46,7 +46,7 @@ NEW |= {("button", "Start"), ("button", "What it will take"), ("summary", "More 
 FIELDS = (
     *("Name of the run", "Validation texts", "Windows", "Tokens in a window", "Robust z-score"),
     *("Times the median", "ΔPPL above", "Worst blocks", "Device", "Precision", "Workers"),
-    *("Memory", "Seed"),
+    *("Memory", "Seed", "Sweep", "Windows of the sweep"),
 )
 RUN_FIELDS = (
     *("Model", "Revision", "Calibration text", "Bits", "Bits of promoted units", "Group size"),
@@ -350,9 +350,9 @@ def test_every_control_is_there_and_does_something(
     order = sorted(used, key=lambda each: (each[0] == "radio", each))
     for control in order:
         if control[0] == "radio" and find(page, control).is_checked():
-            others = page.locator("main").get_by_role("radio", checked=False).all()
-            group = find(page, control).get_attribute("name")
-            press(page, next(one for one in others if one.get_attribute("name") == group))
+            # From the control itself: a group that is drawn anew has another name.
+            group = find(page, control).locator("xpath=ancestor::*[@role='radiogroup'][1]")
+            press(page, group.get_by_role("radio", checked=False).first)
         use(page, name, control)
         if control[0] != "radio":
             open_page(page, name)
