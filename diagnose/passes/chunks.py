@@ -188,8 +188,8 @@ class Pass:
     size of the weight groups for a number of inputs, where `activations.…` and `ranges.…` of every
     chunk are kept too; with_weights: whether `weights.…` are, which are the same for all, of the
     first. with_uniform: whether the uniform model is scored too. most: windows a chunk, None for as
-    many as the stage of this name has by the plan. `group`, `reduce`
-    and the sweep are pickled on their way to other processes, so they must be functions of modules.
+    many as the stage of this name has by the plan. `group`, `reduce` and the sweep are pickled on
+    their way to other processes, so they must be functions of modules.
     """
 
     name: str

@@ -82,6 +82,7 @@ def find_unsure(
 
 
 def is_known(value: float, drawn: Floats) -> bool:
-    """Whether a sum is known to SUM_ERROR, by what it may be on the whole text."""
+    """Whether a sum is known to SUM_ERROR, by what it may be on the whole text; so is one that is
+    no number, which no more windows make one."""
     half = float(np.subtract(*np.quantile(drawn, [0.975, 0.025]))) / 2
-    return half <= SUM_ERROR * abs(value)
+    return not half > SUM_ERROR * abs(value)

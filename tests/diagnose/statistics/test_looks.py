@@ -131,3 +131,4 @@ def test_when_a_sum_is_known() -> None:
     assert is_known(1.0, 1 + SUM_ERROR * 0.97 * draws)
     assert not is_known(1.0, 1 + SUM_ERROR * 1.03 * draws)
     assert is_known(0.0, np.zeros(5))
+    assert is_known(np.nan, np.full(5, np.nan))
