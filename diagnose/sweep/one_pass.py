@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from awqscope.diagnose.machine.memory import return_freed_heap
-from awqscope.diagnose.statistics.likelihood import TokenScores, tokens_a_chunk
+from awqscope.diagnose.statistics.likelihood import TokenScores
 from awqscope.diagnose.sweep.branches import (
     REFERENCE,
     UNIFORM,
@@ -24,12 +24,18 @@ from awqscope.diagnose.sweep.branches import (
     share_streams,
 )
 from awqscope.diagnose.sweep.likely_rows import HeadLog
-from awqscope.diagnose.sweep.ranges import OUTPUT, OUTSIDE, RangeLog, RangeWatch, largest
+from awqscope.diagnose.sweep.ranges import (
+    OUTPUT,
+    OUTSIDE,
+    EndWatch,
+    RangeLog,
+    RangeWatch,
+    largest,
+)
 from awqscope.diagnose.sweep.scoring import score_streams
 from awqscope.diagnose.sweep.swappable import Bases, Swappable
 from awqscope.mixedprec.awq.search import check_finite
 from awqscope.mixedprec.checkpoints.differences import EMBEDDINGS
-from awqscope.mixedprec.models.ends import Head
 from awqscope.mixedprec.models.forward import advance, enter_blocks, move, run_block
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import (
@@ -38,7 +44,6 @@ from awqscope.mixedprec.models.streams import (
     StreamSpace,
     in_memory,
     list_batches,
-    list_slices,
 )
 from awqscope.mixedprec.scheme import LinearWidths
 
@@ -109,28 +114,6 @@ def _advance_trunks(
     capture.remove()
     if watch:
         watch.remove()
-
-
-def _note_ends(
-    ranges: RangeLog,
-    trunk: str,
-    model: SourceModel,
-    head: Head,
-    stream: Stream,
-    device: torch.device,
-) -> None:
-    """Note what a trunk's final states give in the final norm and in the head."""
-    watch = RangeWatch(head.module)
-    norm, vocabulary = model.family.norm, model.config.vocab_size
-    stands = f"{norm.rpartition('.')[0]}.norm"
-    count, length, _ = stream.shape
-    for window in list_slices(count, 1):
-        for here in list_slices(length, tokens_a_chunk(vocabulary)):
-            head(stream.read(window, here).to(device))
-            seen = watch.take({})
-            named = {(norm if n == stands else n, part): v for (n, part), v in seen.items()}
-            ranges.note(OUTSIDE, trunk, window, named)
-    watch.remove()
 
 
 @torch.no_grad()
@@ -265,10 +248,6 @@ def _score_all(
         other = sweep.outside.read_head(device)
         after = {branch.name: branch.suffix for branch in sweep.branches} | {UNIFORM: UNIFORM}
         heads = {name: other for name in finals if after.get(name) == UNIFORM}
-    if ranges:
-        for trunk in (REFERENCE, UNIFORM):
-            last = heads.get(trunk, head)
-            _note_ends(ranges, trunk, model, last, finals[trunk], device)
     return score_streams(
         head,
         windows,
@@ -278,5 +257,6 @@ def _score_all(
         heads=heads,
         trunks=trunks,
         log=log,
+        ends=EndWatch(ranges, model.family.norm) if ranges else None,
         device=device,
     )

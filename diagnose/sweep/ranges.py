@@ -8,8 +8,10 @@ of what is scaled back. Only inputs and outputs of modules are seen, so the logi
 not.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from awqscope.diagnose.sweep.swappable import Bases
+from awqscope.mixedprec.models.ends import Head
 
 # The block number of what is outside the blocks.
 OUTSIDE = -1
@@ -115,6 +118,30 @@ class RangeLog:
             for origin, value in self._values.items()
         }
         return state | {f"windows.{model}": values for model, values in self._windows.items()}
+
+
+@dataclass(frozen=True)
+class EndWatch:
+    """Notes what the final norm and the head take and give while a trunk's logits are made.
+
+    log: takes that in. norm: the full name of the final norm.
+    """
+
+    log: RangeLog
+    norm: str
+
+    @contextlib.contextmanager
+    def watching(self, trunks: Sequence[str], head: Head, window: int) -> Iterator[None]:
+        """Note what `head` makes of a window's states, which are those of `trunks`."""
+        watch = RangeWatch(head.module)
+        try:
+            yield
+        finally:
+            watch.remove()
+        stands, seen = f"{self.norm.rpartition('.')[0]}.norm", watch.take({})
+        named = {(self.norm if n == stands else n, part): v for (n, part), v in seen.items()}
+        for trunk in trunks:
+            self.log.note(OUTSIDE, trunk, slice(window, window + 1), named)
 
 
 def join_ranges(

@@ -4,7 +4,8 @@ Where many streams are close to a few trunks and the vocabulary is large, only t
 their logits made (`likely_rows.py`).
 """
 
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,7 @@ from awqscope.diagnose.sweep.likely_rows import (
     score_branches,
     take_apart,
 )
+from awqscope.diagnose.sweep.ranges import EndWatch
 from awqscope.mixedprec.models.ends import Head
 from awqscope.mixedprec.models.streams import CPU, Stream, are_equal, as_stream
 from awqscope.mixedprec.ranking import least_at
@@ -49,11 +51,14 @@ class _Positions:
 
 @dataclass(frozen=True)
 class _Finals:
-    """Final streams by name, and the head of each."""
+    """Final streams by name, and the head of each. ends: watches while the logits of those in
+    `watched` are made, which are the streams of the trunks that it names."""
 
     streams: Mapping[str, Stream]
     heads: Mapping[str, Head]
     device: torch.device
+    ends: EndWatch | None
+    watched: Mapping[str, Sequence[str]]
 
     def read(self, name: str, at: _Positions) -> Tensor:
         """Final states [1, n, d]."""
@@ -61,7 +66,13 @@ class _Finals:
 
     def logits(self, name: str, at: _Positions) -> Tensor:
         """Logits [n, vocabulary]."""
-        return self.heads[name](self.read(name, at))[0].float()
+        with self._watching(name, at.window):
+            return self.heads[name](self.read(name, at))[0].float()
+
+    def _watching(self, name: str, window: int) -> contextlib.AbstractContextManager[None]:
+        if self.ends is None or name not in self.watched:
+            return contextlib.nullcontext()
+        return self.ends.watching(self.watched[name], self.heads[name], window)
 
 
 @torch.no_grad()
@@ -75,13 +86,15 @@ def score_streams(
     heads: Mapping[str, Head] = {},
     trunks: Collection[str] = (),
     log: HeadLog | None = None,
+    ends: EndWatch | None = None,
     device: torch.device = CPU,
 ) -> dict[str, TokenScores]:
     """Scores of final hidden states [n, length, d] by name, against the one named "reference".
     Those named in `ranked` come with their likeliest tokens; those in `heads` have that head. The
     heads are on `device`, the scores on the CPU. trunks: the streams, the reference among them,
     that all others are close to; where none are named, every stream is scored in full. log: takes
-    in how exact the scores of the others are, by the first positions of the first window.
+    in how exact the scores of the others are, by the first positions of the first window. ends:
+    watches the head of the trunks at every position, that after which nothing is scored included.
 
     Streams that are one object under several names are scored once a head; so is one that equals
     the reference's to the last bit (the control should).
@@ -98,7 +111,10 @@ def score_streams(
     top = {owners[keys[name]] for name in ranked}
     names = list(dict.fromkeys(owners.values()))
     scores = {name: empty_scores(count, length, TOP_TOKENS if name in top else 0) for name in names}
-    final = _Finals(streams, used, device)
+    watched: dict[str, list[str]] = {}
+    for name in trunks if ends else ():
+        watched.setdefault(owners[keys[name]], []).append(name)
+    final = _Finals(streams, used, device, ends, watched)
     apart = _take_apart(final, {owners[keys[name]] for name in trunks}, len(names))
     near = [name for name in names if apart and name not in apart.keys() | top]
     whole = [name for name in names if name not in near]
@@ -130,6 +146,8 @@ def score_streams(
                     log.note(name, found[1], whole_scores[1])
             if log is not None and near and not (window or start):
                 log.positions += len(targets)
+        for name in watched:
+            final.logits(name, _Positions(window, slice(length - 1, length), windows[window, :0]))
     return {name: scores[owners[key]] for name, key in keys.items()}
 
 
