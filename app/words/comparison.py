@@ -5,8 +5,8 @@ from pathlib import PurePath
 
 from awqscope.diagnose.entries.source import Place
 from awqscope.diagnose.runs.record import CANDIDATE, MIXED, UNIFORM, AnyRecord, Comparison
-from awqscope.mixedprec.checkpoints.padding import write_padding
 from awqscope.mixedprec.checkpoints.serving import write_serving
+from awqscope.mixedprec.foreign.padding import write_padding
 from awqscope.mixedprec.models.weight_files import write_aside
 from awqscope.mixedprec.scheme import FP16_BITS
 

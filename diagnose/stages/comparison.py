@@ -49,11 +49,11 @@ from awqscope.diagnose.stages.pipeline import OnNote, OnPlan, Work, conduct, for
 from awqscope.diagnose.stages.sweep import Sweep, list_numbers, sweep_views
 from awqscope.diagnose.sweep.branches import REFERENCE, view_name
 from awqscope.diagnose.sweep.whole_blocks import CandidateSweep, build_candidate_sweep
-from awqscope.mixedprec.checkpoints.foreign import Candidate, open_candidate
-from awqscope.mixedprec.checkpoints.padding import write_padding
 from awqscope.mixedprec.checkpoints.writer import examine_serving
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import list_units
+from awqscope.mixedprec.foreign.candidate import Candidate, open_candidate
+from awqscope.mixedprec.foreign.padding import write_padding
 from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.served import name_dtype, read_dtype
 from awqscope.mixedprec.models.source import SourceModel

@@ -35,7 +35,7 @@ from awqscope.diagnose.sweep.ranges import (
 from awqscope.diagnose.sweep.scoring import score_streams
 from awqscope.diagnose.sweep.swappable import Bases, Swappable
 from awqscope.mixedprec.awq.search import check_finite
-from awqscope.mixedprec.checkpoints.differences import EMBEDDINGS
+from awqscope.mixedprec.foreign.differences import EMBEDDINGS
 from awqscope.mixedprec.models.forward import advance, enter_blocks, move, run_block
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import (

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from awqscope.diagnose.sweep.branches import REFERENCE, UNIFORM, Branch, view_branches, view_name
 from awqscope.diagnose.sweep.swappable import Bases, Swappable
-from awqscope.mixedprec.checkpoints.differences import (
+from awqscope.mixedprec.foreign.candidate import Candidate
+from awqscope.mixedprec.foreign.differences import (
     EMBEDDINGS,
     HEAD,
     differing_places,
     rebased_blocks,
 )
-from awqscope.mixedprec.checkpoints.foreign import Candidate
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import CPU
 from awqscope.mixedprec.scheme import LinearWidths

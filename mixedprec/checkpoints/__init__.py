@@ -1,2 +1,1 @@
-"""Checkpoints: written from a recipe, read back, checked against the rules of servers; and
-checkpoints that other tools made, opened and decoded."""
+"""Checkpoints: written from a recipe, read back, checked against the rules of servers."""

@@ -33,7 +33,6 @@ from awqscope.diagnose.runs.directory import RunDirectory, reads_run
 from awqscope.diagnose.runs.scores import read_scores
 from awqscope.mixedprec.awq.arithmetic import quantize
 from awqscope.mixedprec.awq.choices import load_search
-from awqscope.mixedprec.checkpoints.foreign import open_candidate
 from awqscope.mixedprec.checkpoints.packing import (
     from_compressed_tensors,
     from_gemm,
@@ -45,6 +44,7 @@ from awqscope.mixedprec.checkpoints.writer import examine_serving
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import FAMILIES
 from awqscope.mixedprec.files.header import read_header
+from awqscope.mixedprec.foreign.candidate import open_candidate
 from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.recipes.recipe import (
     check_fits,

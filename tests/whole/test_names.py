@@ -14,13 +14,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from awqscope.diagnose.stages.comparison import describe_candidate, note_padding
-from awqscope.mixedprec.checkpoints.differences import differing_places
-from awqscope.mixedprec.checkpoints.foreign import open_candidate
-from awqscope.mixedprec.checkpoints.padding import count_padding
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.foreign.candidate import open_candidate
+from awqscope.mixedprec.foreign.differences import differing_places
+from awqscope.mixedprec.foreign.padding import count_padding
 from awqscope.mixedprec.models.lacking import WRAPPERS
 from awqscope.mixedprec.models.opening import open_model
-from tests.mixedprec.checkpoints.test_foreign import change_config, forward, forward_transformers
+from tests.mixedprec.foreign.test_candidate import change_config, forward, forward_transformers
 
 MakeModel = Callable[..., Path]
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"

@@ -33,15 +33,15 @@ from awqscope.diagnose.sweep.branches import REFERENCE, UNIFORM, Sweep, block_br
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.diagnose.sweep.whole_blocks import build_candidate_sweep
 from awqscope.mixedprec.awq.search import search_model
-from awqscope.mixedprec.checkpoints.foreign import open_candidate
 from awqscope.mixedprec.checkpoints.writer import write_checkpoint
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.foreign.candidate import open_candidate
 from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.recipes.recipe import make_recipe
 from awqscope.mixedprec.scheme import Scheme
 from tests.app.dashboard.test_server import find_type, make_client, read_text, show
-from tests.mixedprec.checkpoints.test_foreign import change_config, change_tensors, copy_model
+from tests.mixedprec.foreign.test_candidate import change_config, change_tensors, copy_model
 
 MakeModel = Callable[..., Path]
 Swept = tuple[SourceModel, Path, dict[str, TokenScores]]

@@ -15,13 +15,13 @@ from awqscope.app.demo import find_demo
 from awqscope.diagnose.proof.load import load_checkpoint
 from awqscope.diagnose.proof.on_disk import check_tensors
 from awqscope.mixedprec.awq.search import search_model
-from awqscope.mixedprec.checkpoints.foreign import open_candidate
 from awqscope.mixedprec.checkpoints.reader import open_checkpoint
 from awqscope.mixedprec.checkpoints.writer import examine_serving, write_checkpoint
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.experts import find_part
 from awqscope.mixedprec.families.table import find_family
 from awqscope.mixedprec.files.header import Header, read_header
+from awqscope.mixedprec.foreign.candidate import open_candidate
 from awqscope.mixedprec.models import catalogue, weights
 from awqscope.mixedprec.models.catalogue import find_stored, open_catalogue
 from awqscope.mixedprec.models.opening import open_model

@@ -18,11 +18,11 @@ from awqscope.diagnose.runs.spec import CompareSpec, RunSpec
 from awqscope.diagnose.stages.comparison import prepare_comparison
 from awqscope.diagnose.stages.pipeline import FREE, plan_pipeline, run_pipeline
 from awqscope.diagnose.trials.finished import open_source
-from awqscope.mixedprec.checkpoints.foreign import open_candidate
 from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes, open_checkpoint
 from awqscope.mixedprec.checkpoints.serving import LOADS, SGLANG, TRANSFORMERS, VLLM, WRONG
 from awqscope.mixedprec.checkpoints.writer import examine_serving, write_checkpoint
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.foreign.candidate import open_candidate
 from awqscope.mixedprec.models.catalogue import open_catalogue
 from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.recipes.recipe import load_recipe

@@ -6,7 +6,7 @@ linear of such a checkpoint cannot be compared with the reference's.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from awqscope.mixedprec.checkpoints.layouts import LAYOUTS, Coding, Layout
-from awqscope.mixedprec.checkpoints.padding import count_padding
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.header import FLOATS
 from awqscope.mixedprec.files.untrusted import read_json
+from awqscope.mixedprec.foreign.padding import count_padding
+from awqscope.mixedprec.layouts.layout import Coding, Layout
+from awqscope.mixedprec.layouts.table import LAYOUTS
 from awqscope.mixedprec.models.catalogue import (
     Stored,
     name_fully,
@@ -59,8 +60,8 @@ BUFFERS = (".inv_freq", ".masked_bias", ".attention.bias")
 @dataclass(frozen=True)
 class Candidate(SourceModel):
     """A checkpoint of the reference's architecture. method: of LAYOUTS, or `plain`. codings: full
-    name of every packed linear -> how it is coded. padding: tokens at the end of its vocabulary
-    that the reference does not have, and that are left out."""
+    name of every packed linear or embedding -> how it is coded. padding: tokens at the end of its
+    vocabulary that the reference does not have, and that are left out."""
 
     method: str
     codings: Mapping[str, Coding]
@@ -87,6 +88,12 @@ class Candidate(SourceModel):
                 weight = weight[: -self.padding].clone()
             found[name] = weight if dtype is None else weight.to(dtype)
         return found
+
+    def read_rows(self, name: str, rows: Tensor) -> Tensor:
+        """These rows of a matrix, float32 [rows, columns]; a packed one is unpacked whole first."""
+        if name.removesuffix(".weight") not in self.codings:
+            return super().read_rows(name, rows)
+        return self.read([name], torch.float32)[name][rows]
 
     @property
     def padded(self) -> tuple[str, ...]:
@@ -199,8 +206,8 @@ def open_candidate(name: str, reference: SourceModel) -> Candidate:
     if quantization is not None:
         layout = LAYOUTS[method]
         try:
-            said = layout.read(quantization)
-            codings = _describe_linears(layout, said, reference, path, tensors)
+            said = layout.read(quantization, path)
+            codings = _describe_modules(layout, said, reference, path, tensors)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise InputError(
                 f"the candidate's quantization_config cannot be used ({error!r})",
@@ -223,38 +230,55 @@ def open_candidate(name: str, reference: SourceModel) -> Candidate:
     return candidate
 
 
-def _describe_linears(
+def _describe_modules(
     layout: Layout,
     said: Any,
     reference: SourceModel,
     path: Path,
     tensors: Mapping[str, Stored],
 ) -> dict[str, Coding]:
-    """The coding of every packed linear, checked against the shapes and types of its tensors.
-    said: what the layout has read of the quantization_config."""
-    parts: dict[str, dict[str, list[int]]] = defaultdict(dict)
-    for name, stored in tensors.items():
-        parts[name.rpartition(".")[0]][name.rpartition(".")[2]] = list(stored.shape)
+    """The coding of every packed linear and embedding, checked against the shapes and types of its
+    tensors. said: what the layout has read of the quantization_config."""
+    modules = {
+        name: module
+        for name, module in reference.shell.named_modules()
+        if isinstance(module, nn.Linear | nn.Embedding)
+    }
     codings = {}
-    for name, linear in reference.shell.named_modules():
-        found = parts[name]
-        if not isinstance(linear, nn.Linear) or layout.probe not in found:
+    for name, found in _group_tensors(modules, tensors).items():
+        if not layout.is_packed({part: stored.dtype for part, stored in found.items()}):
             continue
-        coding = layout.describe(said, name, linear, found)
+        shapes = {part: list(stored.shape) for part, stored in found.items()}
+        coding = layout.describe(said, name, modules[name], shapes)
         missing = coding.shapes.keys() - found.keys() - set(layout.optional)
         if missing:
             raise InputError(f"{path} has no tensor {name}.{min(missing)}", WRONG_CONFIG)
         for part, shape in coding.shapes.items():
-            if part in found and found[part] != shape:
-                raise _misshapen(f"{name}.{part}", found[part], shape)
-            if part in found and tensors[f"{name}.{part}"].dtype not in layout.types[part]:
+            if part in found and shapes[part] != shape:
+                raise _misshapen(f"{name}.{part}", shapes[part], shape)
+            if part in found and found[part].dtype not in layout.types[part]:
                 raise _mistyped(
                     f"{name}.{part}",
-                    tensors[f"{name}.{part}"].dtype,
+                    found[part].dtype,
                     f"compare one that stores it as {' or '.join(layout.types[part])}",
                 )
         codings[name] = coding
     return codings
+
+
+def _group_tensors(
+    modules: Container[str], tensors: Mapping[str, Stored]
+) -> dict[str, dict[str, Stored]]:
+    """The tensors of each of the modules, by what their names have after the module's."""
+    found: dict[str, dict[str, Stored]] = defaultdict(dict)
+    for name, stored in tensors.items():
+        words = name.split(".")
+        for cut in range(len(words) - 1, 0, -1):
+            module = ".".join(words[:cut])
+            if module in modules:
+                found[module][".".join(words[cut:])] = stored
+                break
+    return found
 
 
 def _misshapen(name: str, found: list[int], wanted: list[int]) -> InputError:

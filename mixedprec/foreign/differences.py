@@ -4,7 +4,7 @@ blocks, and in the other parameters inside one, such as norms and biases."""
 import torch
 from torch import nn
 
-from awqscope.mixedprec.checkpoints.foreign import Candidate
+from awqscope.mixedprec.foreign.candidate import Candidate
 from awqscope.mixedprec.models.catalogue import stored_name
 from awqscope.mixedprec.models.source import SourceModel
 

@@ -16,17 +16,17 @@ from transformers import AutoModelForCausalLM
 
 from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
 from awqscope.mixedprec.awq.search import search_model
-from awqscope.mixedprec.checkpoints.differences import differing_places, rebased_blocks
-from awqscope.mixedprec.checkpoints.foreign import open_candidate
 from awqscope.mixedprec.checkpoints.writer import realise_block, write_checkpoint
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import list_units
+from awqscope.mixedprec.foreign.candidate import open_candidate
+from awqscope.mixedprec.foreign.differences import differing_places, rebased_blocks
 from awqscope.mixedprec.models.forward import enter_blocks, run_block
 from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.recipes.recipe import make_recipe
 from awqscope.mixedprec.scheme import FP16_BITS, Scheme
-from tests.mixedprec.checkpoints.test_layouts import GROUP, make_gptq
+from tests.mixedprec.layouts.test_layouts import GROUP, make_gptq
 
 SCHEMES = {4: Scheme(4, 64, False), 8: Scheme(8, 64, True)}
 MakeModel = Callable[..., Path]

@@ -1,5 +1,6 @@
 """Packed linears of other tools against the integers that were packed, bit by bit."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ from compressed_tensors.quantization import QuantizationArgs
 from compressed_tensors.quantization.lifecycle.forward import dequantize
 from torch import Tensor, nn
 
-from awqscope.mixedprec.checkpoints.layouts import LAYOUTS
 from awqscope.mixedprec.checkpoints.packing import unpack_stream
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.layouts.table import LAYOUTS
 
 ROWS, COLUMNS, GROUP = 64, 128, 32
 LINEAR = nn.Linear(COLUMNS, ROWS, bias=False)
@@ -32,7 +33,7 @@ def pack_bits(codes: np.ndarray, bits: int) -> Tensor:
 
 def decode(method: str, config: dict[str, Any], parts: dict[str, Tensor]) -> Tensor:
     layout = LAYOUTS[method]
-    said = layout.read(config)
+    said = layout.read(config, Path())
     found = {suffix: list(tensor.shape) for suffix, tensor in parts.items()}
     coding = layout.describe(said, NAME, LINEAR, found)
     assert found.items() <= coding.shapes.items()
@@ -173,7 +174,7 @@ def compressed(**changes: Any) -> dict[str, Any]:
 )
 def test_variants_that_are_not_read(method: str, config: dict[str, Any], wanted: str) -> None:
     with pytest.raises(InputError, match=wanted):
-        LAYOUTS[method].read(config)
+        LAYOUTS[method].read(config, Path())
 
 
 def test_a_linear_goes_by_its_name_before_a_pattern_before_its_class() -> None:
@@ -184,7 +185,7 @@ def test_a_linear_goes_by_its_name_before_a_pattern_before_its_class() -> None:
 
     def width(name: str) -> int:
         layout = LAYOUTS["compressed-tensors"]
-        return layout.describe(layout.read(config), name, LINEAR, {}).bits
+        return layout.describe(layout.read(config, Path()), name, LINEAR, {}).bits
 
     config = {"config_groups": groups, "format": "pack-quantized"}
     assert width(NAME) == 4

@@ -1,0 +1,14 @@
+"""The layouts that are read, by the quantization method that config.json names."""
+
+from collections.abc import Mapping
+
+from awqscope.mixedprec.layouts.awq import AWQ
+from awqscope.mixedprec.layouts.compressed import COMPRESSED
+from awqscope.mixedprec.layouts.gptq import GPTQ
+from awqscope.mixedprec.layouts.layout import Layout
+
+LAYOUTS: Mapping[str, Layout] = {
+    "awq": AWQ,
+    "gptq": GPTQ,
+    "compressed-tensors": COMPRESSED,
+}
