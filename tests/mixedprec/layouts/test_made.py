@@ -30,7 +30,7 @@ NAMES |= {torch.uint32: "U32", torch.float8_e4m3fn: "F8_E4M3", torch.bool: "BOOL
 def read_made(path: Path) -> tuple[dict[str, Tensor], Tensor, dict[str, Any]]:
     """The stored tensors by suffix, the expected weight, and the metadata of a file."""
     with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
         about = dict(file.metadata())
     stored = {n.removeprefix("stored."): t for n, t in tensors.items() if n != "expected"}
     read = {key: json.loads(about[key]) for key in ("config", "files") if key in about}
