@@ -154,7 +154,8 @@ class _ChunkSweep:
         group = self.group
         activations, weights = ActivationLog(), WeightLog(group or int)
         ranges = RangeLog(len(self.windows)) if group else None
-        head = HeadLog()
+        log = HeadLog()
+        blocks, head = self.work[-2], self.work[-1] - self.work[-2]
         scores = run_sweep(
             self.model,
             self.windows,
@@ -162,19 +163,20 @@ class _ChunkSweep:
             observe=activations.observe if group else None,
             inspect=weights.observe if group and self.is_first else None,
             ranges=ranges,
-            log=head,
+            log=log,
             with_uniform=self.with_uniform,
             on_block=lambda done: on_step(self.work[done - 1] * len(self.windows)),
+            on_head=lambda done: on_step(blocks * len(self.windows) + head * done),
             device=device,
             space=self.room.open(),
         )
         logs: dict[str, ActivationLog | WeightLog | RangeLog | HeadLog | None]
-        logs = {"activations": activations, "weights": weights, "ranges": ranges, "head": head}
+        logs = {"activations": activations, "weights": weights, "ranges": ranges, "head": log}
         state = {
             f"{name}.{key}": values
-            for name, log in logs.items()
-            if log is not None
-            for key, values in log.state().items()
+            for name, kept in logs.items()
+            if kept is not None
+            for key, values in kept.state().items()
         }
         self.run.write_arrays(self.file, self.reduce(scores) | state)
 

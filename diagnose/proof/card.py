@@ -21,6 +21,7 @@ from awqscope.diagnose.entries.uncalibrated import write_uncalibrated
 from awqscope.diagnose.options.option import list_options
 from awqscope.diagnose.runs.record import Record
 from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.mixedprec.checkpoints.destinations import Kind, list_destinations
 from awqscope.mixedprec.checkpoints.serving import write_serving
 from awqscope.mixedprec.families.family import EXPERTS
 from awqscope.mixedprec.recipes.recipe import Recipe
@@ -52,7 +53,8 @@ class CardSubject:
     proved. bytes: of all its tensors. serving: what servers make of it, with its `type`. fmt:
     compressed-tensors or awq. dtype: what `requantize` was asked for, None for the run's type.
     base_model: hub id of the source, None for a directory, whose path is private.
-    requantized: made after the run, by `awqscope requantize`.
+    requantized: made after the run, by `awqscope requantize`. kind: what decides who loads it, None
+    where that is not known.
     """
 
     record: Record
@@ -64,6 +66,7 @@ class CardSubject:
     dtype: str | None = None
     base_model: str | None = None
     requantized: bool = False
+    kind: Kind | None = None
 
 
 def write_card(subject: CardSubject, existing: str) -> str:
@@ -291,7 +294,7 @@ def _write_proof(proof: Mapping[str, Any]) -> str:
 
 def _write_loading(subject: CardSubject) -> str:
     has_8_bit = any(entry.bits == 8 for entry in subject.recipe.units)
-    served = "vLLM (8-bit units need a GPU of SM 7.5 or newer)" if has_8_bit else "vLLM"
+    served = "vLLM, on a GPU of SM 7.5 (Marlin) or newer" if has_8_bit else "vLLM"
     checked, kind = "", None
     if subject.serving is not None:
         said = _plain(write_serving(subject.serving))
@@ -315,7 +318,19 @@ With {served}:
 
 ```
 vllm serve path/to/this/checkpoint{option}
-```{checked}"""
+```{checked}{_write_destinations(subject.kind)}"""
+
+
+def _write_destinations(kind: Kind | None) -> str:
+    """Who loads a checkpoint of this kind, as a table."""
+    if kind is None:
+        return ""
+    rows = [
+        [row.reader, f"`{row.package_and_versions}`", row.outcome, row.remedy]
+        for row in list_destinations(kind)
+    ]
+    table = _write_table(("reader", "with", "", "what to do"), rows)
+    return f"\n\nWhere it goes (`awqscope check` looks at what is installed):\n\n{table}"
 
 
 def _write_making(subject: CardSubject) -> str:

@@ -23,6 +23,7 @@ from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.sweep import PAIRED, token_texts
 from awqscope.diagnose.sweep.results import TOKENS_A_ROW_GROUP, token_table
 from awqscope.diagnose.sweep.swappable import uniform_bits
+from awqscope.mixedprec.checkpoints.destinations import read_kind
 from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes
 from awqscope.mixedprec.checkpoints.writer import write_checkpoint
 from awqscope.mixedprec.errors import InputError
@@ -225,6 +226,7 @@ def write_model_card(
         dtype=dtype,
         base_model=model.hub_id,
         requantized=requantized,
+        kind=read_kind(checkpoint),
     )
     cards = [folder / "README.md" for folder in (checkpoint, model.path)]
     existing = next((card for card in cards if card.is_file()), None)

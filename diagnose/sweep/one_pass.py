@@ -128,6 +128,7 @@ def run_sweep(
     log: HeadLog | None = None,
     with_uniform: bool = True,
     on_block: Callable[[int], None] = lambda done: None,
+    on_head: Callable[[int], None] = lambda done: None,
     device: torch.device = CPU,
     space: StreamSpace | None = None,
 ) -> dict[str, TokenScores]:
@@ -140,8 +141,9 @@ def run_sweep(
     ranges: takes in the largest values of both trunks, of the uniform one as it is served. log:
     takes in how exact the branches' scores are. with_uniform: whether the uniform model is scored;
     branches alone that it is no part of do without it.
-    on_block: told the blocks done; the head counts as one more. device: what computes. space: where
-    streams are kept; None for memory. InputError for activations that are not finite.
+    on_block: told the blocks done. on_head: told, after all blocks, the windows scored. device:
+    what computes. space: where streams are kept; None for memory. InputError for activations that
+    are not finite.
     """
     shared = share_streams(sweep, model)
     space = space or in_memory()
@@ -206,9 +208,7 @@ def run_sweep(
         name: trunks[source] if isinstance(source, str) else streams[source]
         for name, source in shared.items()
     }
-    scores = _score_all(model, sweep, windows, finals, ranges, log, device)
-    on_block(model.blocks + 1)
-    return scores
+    return _score_all(model, sweep, windows, finals, ranges, log, on_head, device)
 
 
 def _begin_branches(
@@ -239,6 +239,7 @@ def _score_all(
     finals: Mapping[str, Stream],
     ranges: RangeLog | None,
     log: HeadLog | None,
+    on_head: Callable[[int], None],
     device: torch.device,
 ) -> dict[str, TokenScores]:
     """Scores of every final stream, with the head of the trunk that it ended on."""
@@ -258,5 +259,6 @@ def _score_all(
         trunks=trunks,
         log=log,
         ends=EndWatch(ranges, model.family.norm) if ranges else None,
+        on_window=on_head,
         device=device,
     )

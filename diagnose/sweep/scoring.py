@@ -5,7 +5,7 @@ their logits made (`likely_rows.py`).
 """
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,6 +87,7 @@ def score_streams(
     trunks: Collection[str] = (),
     log: HeadLog | None = None,
     ends: EndWatch | None = None,
+    on_window: Callable[[int], None] = lambda done: None,
     device: torch.device = CPU,
 ) -> dict[str, TokenScores]:
     """Scores of final hidden states [n, length, d] by name, against the one named "reference".
@@ -95,6 +96,7 @@ def score_streams(
     that all others are close to; where none are named, every stream is scored in full. log: takes
     in how exact the scores of the others are, by the first positions of the first window. ends:
     watches the head of the trunks at every position, that after which nothing is scored included.
+    on_window: told the windows scored.
 
     Streams that are one object under several names are scored once a head; so is one that equals
     the reference's to the last bit (the control should).
@@ -148,6 +150,7 @@ def score_streams(
                 log.positions += len(targets)
         for name in watched:
             final.logits(name, _Positions(window, slice(length - 1, length), windows[window, :0]))
+        on_window(window + 1)
     return {name: scores[owners[key]] for name, key in keys.items()}
 
 

@@ -40,6 +40,8 @@ VERBS = {
 VLLM, TRANSFORMERS, SGLANG = "vLLM", "transformers", "SGLang"
 CONSUMERS = (VLLM, SGLANG, TRANSFORMERS)
 PACKED, SCALE, ZEROS = "weight_packed", "weight_scale", "weight_zero_point"
+# compressed-tensors 0.17.1 imports psutil and does not ask for it.
+OLD_ENOUGH = 'pip install "compressed-tensors~=0.17.1" psutil'
 MARLIN_WIDTHS, MARLIN_GROUPS = (4, 8), (-1, 32, 64, 128)
 
 Shapes = Mapping[str, Sequence[int]]
@@ -157,6 +159,7 @@ def check_serving(quantization: Mapping[str, Any], shapes: Shapes, served: Serve
         *_check_servers(groups, shapes, served),
         *_check_transformers(groups, shapes, served),
         *_check_groups(groups, served),
+        *_check_versions(groups),
     ]
     # How SGLang reads experts is not among the rules here.
     mixture = any(layer.kind == EXPERTS for layer in served.layers)
@@ -347,6 +350,13 @@ def _check_groups(groups: Groups, served: Served) -> Iterator[_Seen]:
         else:
             continue
         yield _Seen("", "", reason, declared.group)
+
+
+def _check_versions(groups: Groups) -> Iterator[_Seen]:
+    """A note where transformers loads a checkpoint only beside some versions of its library."""
+    if any(not declared.symmetric for declared in groups.targets.values()):
+        on = "transformers takes its zero points with compressed-tensors below 0.18 alone"
+        yield _Seen("", "", OLD_ENOUGH, on)
 
 
 def _check_gemm(quantization: Mapping[str, Any], shapes: Shapes, served: Served) -> Iterator[_Seen]:

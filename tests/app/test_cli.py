@@ -24,6 +24,7 @@ from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.naming import default_out
 from awqscope.diagnose.stages.repair import PROOF
 from awqscope.mixedprec.checkpoints import writer
+from awqscope.mixedprec.checkpoints.serving import OLD_ENOUGH
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.recipes.recipe import load_recipe
 
@@ -170,7 +171,7 @@ def test_run_show_and_requantize(options: list[str], make_model: MakeModel, tmp_
     assert "▲ flagged" in shown
     loading = "vLLM, SGLang and transformers load it"
     assert f"checkpoint: {loading}" in shown
-    assert provenance_facts(RunDirectory(out).read())["Checkpoint"] == loading
+    assert provenance_facts(RunDirectory(out).read())["Checkpoint"].startswith(f"{loading}. ")
     recipe = load_recipe(out / "recipe.json")
     entries = json.loads((out / "recipe.json").read_text())
     for entry in entries["units"]:
@@ -334,7 +335,8 @@ def test_requantize_says_that_the_proof_failed(
     assert result.exit_code == 1, result.output
     size, serving, numbers, of_type, verdict = result.stdout.splitlines()
     assert size.startswith(f"{out}: ")
-    assert serving == "held against their rules: vLLM, SGLang and transformers load it"
+    assert serving.startswith("held against their rules: vLLM, SGLang and transformers load it. ")
+    assert serving.endswith(OLD_ENOUGH)
     assert numbers.startswith("PPL ")
     assert ", KL " in numbers
     assert ", recovered " in numbers

@@ -136,6 +136,7 @@ def sweep_part(
 
     forget_peak()
     run_sweep(model, tokens, sweep, on_block=on_block, device=device)
+    on_block(part.blocks + 1)
     *blocks, head = np.diff(ends).tolist()
     measured = replace(part, validation=(windows, length))
     forwards = count_passing(model, sweep)

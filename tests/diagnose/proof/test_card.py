@@ -19,6 +19,7 @@ from awqscope.diagnose.proof.card import (
     split_card,
     write_card,
 )
+from awqscope.mixedprec.checkpoints.destinations import Kind
 from awqscope.mixedprec.recipes.recipe import Recipe, RecipeUnit
 from awqscope.mixedprec.recipes.widths import list_changed, list_widths
 from awqscope.mixedprec.words import write_ranges
@@ -104,6 +105,21 @@ def test_rewriting_replaces_the_section_and_keeps_the_rest(subject: CardSubject)
     assert "7.00 MB" in again and "5.06 MB" not in again
     assert again.index("Mine, before.") < again.index(BEGIN)
     assert again.index(END) < again.index("Made with care.")
+
+
+def test_who_loads_it_is_a_table(subject: CardSubject) -> None:
+    assert "Where it goes" not in write_card(subject, "")
+    with_zeros = Kind("compressed-tensors", zero_points=True, several=True)
+    card = write_card(replace(subject, kind=with_zeros), "")
+    lines = [line for line in card.splitlines() if line.startswith("| transformers")]
+    assert [line.split(" | ")[1:3] for line in lines] == [
+        ["`compressed-tensors >=0.15,<0.18`", "loads"],
+        ["`compressed-tensors >=0.18`", "refuses"],
+        ["`compressed-tensors <0.15`", "refuses"],
+    ]
+    assert 'pip install "compressed-tensors~=0.17.1" psutil' in lines[1]
+    rows = table_rows(card, "reader")
+    assert rows["MLX"][1] == "refuses" and "awqscope dequantize" in rows["MLX"][2]
 
 
 @pytest.mark.parametrize(

@@ -188,5 +188,7 @@ def test_progress_counts_work(setup: Setup) -> None:
     assert len(work) == model.blocks + 1
     assert alive == sorted(alive) and alive[0] < alive[-1] <= count_streams(model, sweep)
     told: list[int] = []
-    run_sweep(model, windows, sweep, on_block=told.append)
-    assert told == list(range(1, len(work) + 1))
+    scored: list[int] = []
+    run_sweep(model, windows, sweep, on_block=told.append, on_head=scored.append)
+    assert told == list(range(1, model.blocks + 1))
+    assert scored == list(range(1, len(windows) + 1))

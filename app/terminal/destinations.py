@@ -1,0 +1,34 @@
+"""Where a checkpoint goes, in the terminal."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from awqscope.mixedprec.checkpoints.destinations import Destination, Kind
+from awqscope.mixedprec.checkpoints.serving import VERBS
+
+
+def write_destinations(
+    checkpoint: Path,
+    kind: Kind,
+    here: Sequence[tuple[Destination, str]],
+    everywhere: Sequence[Destination],
+) -> Iterator[str]:
+    """The lines of `awqscope check`: the kind, what is installed, and every other reader. here:
+    with the version of each package that is installed."""
+    yield f"{checkpoint}: {kind}"
+    yield ""
+    yield "Installed here:" if here else "No reader of it is installed here."
+    for row, version in here:
+        yield from _write_row(row, f"{row.package} {version}")
+    yield ""
+    yield "Elsewhere:"
+    shown = {row for row, _ in here}
+    for row in everywhere:
+        if row not in shown:
+            yield from _write_row(row, row.package_and_versions)
+
+
+def _write_row(row: Destination, package: str) -> Iterator[str]:
+    yield f"  {row.reader} {VERBS[row.outcome][0]} ({package}): {row.why}"
+    if row.remedy:
+        yield f"    {row.remedy}"
