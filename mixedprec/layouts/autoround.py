@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from awqscope.mixedprec.checkpoints.packing import unpack_gemm
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.layouts.awq import shape_gemm
 from awqscope.mixedprec.layouts.gptq import ALL_BITS, GPTQ, Packing, decode_gptq, describe_gptq
 from awqscope.mixedprec.layouts.layout import (
     Coding,
@@ -67,8 +68,7 @@ def _describe_autoround(
             f"{columns} inputs and {rows} outputs",
             "download the checkpoint again",
         )
-    shapes = {"qweight": [columns, words], "qzeros": [groups, words], "scales": [groups, rows]}
-    return Coding(bits, shapes)
+    return Coding(bits, shape_gemm(rows, columns, groups, bits))
 
 
 def _decode_autoround(parts: Parts, coding: Coding) -> Tensor:

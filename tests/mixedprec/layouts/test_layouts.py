@@ -165,6 +165,22 @@ def test_words_of_no_width(packing: str) -> None:
         decode("auto-round", {"packing_format": packing}, parts)
 
 
+@pytest.mark.parametrize("bits", [2, 3, 5, 6, 7, 8])
+def test_awq_at_other_widths_is_a_stream(bits: int) -> None:
+    """As GPTQModel writes it: in no order but the outputs' own."""
+    rng = np.random.default_rng(bits)
+    codes = rng.integers(0, 2**bits, (COLUMNS, ROWS))
+    zeros = rng.integers(0, 2**bits, (4, ROWS))
+    scales = rng.uniform(0.001, 0.1, (4, ROWS)).astype(np.float32)
+    words = {"qweight": pack_bits(codes.T, bits), "qzeros": pack_bits(zeros.T, bits)}
+    parts = {name: values.T.contiguous() for name, values in words.items()}
+    spread = np.repeat(np.arange(4), GROUP)
+    weight = (codes - zeros[spread]).astype(np.float32) * scales[spread]
+    config = {"bits": bits, "group_size": GROUP}
+    found = decode("awq", config, parts | {"scales": torch.from_numpy(scales)})
+    assert torch.equal(found, torch.from_numpy(weight.T.copy()))
+
+
 def test_awq_words_that_are_of_another_version() -> None:
     """As one says gemv_fast of int32 words, or does not pack a linear of this size."""
     padded = torch.zeros(32, ROWS)
@@ -230,8 +246,9 @@ def compressed(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("method", "config", "wanted"),
     [
-        ("awq", {"version": "marlin"}, "gemm, gemv, gemv_fast, llm-awq are read at 4"),
-        ("awq", {"bits": 3}, "gemm at 3 bits"),
+        ("awq", {"version": "marlin"}, "gemm, gemv, gemv_fast, llm-awq are read at 4 bits"),
+        ("awq", {"version": "gemv", "bits": 3}, "gemv at 3 bits"),
+        ("awq", {"bits": 1}, "gemm at 1 bits"),
         ("gptq", {"checkpoint_format": "marlin"}, "gptq, gptq_v2, gptq_p are read"),
         ("auto-round", {"packing_format": "auto_round:llm_compressor"}, "auto_round:auto_awq"),
         ("auto-round", {"extra_config": {"a.b": {"data_type": "mx_fp"}}}, "of a.b is mx_fp"),
