@@ -7,7 +7,7 @@ TARGETS := .venv-targets
 SERVING := .venv-serving
 
 .PHONY: demo demo-llm test check lint schema bench bench-llm bench-gpu bench-others soak test-slow test-browser
-.PHONY: test-faults test-targets test-serving test-ray clean
+.PHONY: test-faults test-targets test-serving test-makers test-ray clean
 
 demo: $(READY)
 	$(BIN)/awqscope demo
@@ -73,8 +73,12 @@ test-targets: $(TARGETS)/.ready
 test-serving: $(SERVING)/.ready
 	OMP_NUM_THREADS=1 $(SERVING)/bin/python -m pytest -m serving
 
+# Each tool in an environment of its own, in .venv-makers. ARGS: tools and options; all of them else.
+test-makers: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m examples.makers $(ARGS)
+
 clean:
-	rm -rf $(VENV) $(TARGETS) $(SERVING) build dist *.egg-info
+	rm -rf $(VENV) $(TARGETS) $(SERVING) .venv-makers build dist *.egg-info
 
 # torch first, by itself: a machine that offers a CPU build of the pinned version then keeps it.
 $(READY): pyproject.toml constraints.txt

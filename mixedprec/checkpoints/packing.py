@@ -3,7 +3,8 @@
 compressed-tensors `pack-quantized`: element k of a row sits in word k // (32 // bits), at bit
 bits · (k mod (32 // bits)). Widths that do not divide 32 leave the top bits of each word empty.
 AutoAWQ GEMM: the transposed matrix, eight 4-bit codes a word in the order 0 2 4 6 1 3 5 7.
-GPTQ, which is only read: the transposed matrix, packed down its columns as a stream of bits.
+Only read: GPTQ, the transposed matrix, packed down its columns as a stream of bits, or as planes of
+them; AutoAWQ GEMV-fast, int16 words of four rows.
 """
 
 import torch
@@ -128,14 +129,15 @@ def _check_grid(codes: Tensor, scales: Tensor, zeros: Tensor, scheme: Scheme) ->
         raise ValueError(f"zero points {list(zeros.shape)} do not fit scales {list(scales.shape)}")
 
 
-def unpack_gemm(words: Tensor) -> Tensor:
-    """AutoAWQ's int32 words [R, C / 8] to uint8 codes [C, R]: the transpose, in order. ValueError
-    for words that are not an int32 matrix."""
+def unpack_gemm(words: Tensor, bits: int = 4) -> Tensor:
+    """AutoAWQ's int32 words [R, C · bits / 32] to uint8 codes [C, R]: the transpose, in order.
+    AutoRound has the same at other widths, where codes straddle words. ValueError for words that
+    are not an int32 matrix."""
     _check_words(words)
     order = torch.argsort(torch.tensor(GEMM_ORDER))
-    codes = unpack(words, 4, words.shape[1] * 8)
-    rows, columns = codes.shape
-    return codes.view(rows, columns // 8, 8)[:, :, order].reshape(rows, columns).T.contiguous()
+    codes = unpack_stream(words.T.contiguous(), bits, words.shape[1] * 32 // bits)
+    columns, rows = codes.shape
+    return codes.view(columns // 8, 8, rows)[:, order].reshape(columns, rows)
 
 
 def unpack_stream(words: Tensor, bits: int, rows: int) -> Tensor:
@@ -157,3 +159,42 @@ def unpack_stream(words: Tensor, bits: int, rows: int) -> Tensor:
             found |= grouped[:, word + 1] << (32 - shift)
         codes[:, position] = found & (2**bits - 1)
     return codes.view(groups * 32, columns)[:rows]
+
+
+def unpack_planes(words: Tensor, bits: int, rows: int) -> Tensor:
+    """GPTQModel's int32 words [W, C] to uint8 codes [rows, C], where the bits of 32 codes are cut
+    into planes whose widths are powers of two, the widest and lowest first: at 7 bits four words
+    hold the low four bits of each, two the next two, one the highest. ValueError for words that are
+    not int32, or do not hold 32 codes at a time."""
+    _check_words(words)
+    count, columns = words.shape
+    if count % bits:
+        raise ValueError(f"{count} words do not hold planes of {bits} bits")
+    blocks = words.view(count // bits, bits, columns)
+    codes = torch.zeros(count // bits, 32, columns, dtype=torch.uint8)
+    at = 0
+    for width in (8, 4, 2, 1):
+        if not bits & width:
+            continue
+        shifts = torch.arange(0, 32, width, dtype=torch.int32)[:, None]
+        plane = (blocks[:, at : at + width, None] >> shifts) & (2**width - 1)
+        codes |= (plane.reshape(codes.shape) << at).to(torch.uint8)
+        at += width
+    return codes.view(-1, columns)[:rows]
+
+
+def unpack_fast(words: Tensor) -> Tensor:
+    """AutoAWQ GEMV-fast's int16 words [N / 4, K] to uint8 codes [N, K].
+
+    64 words in a row hold 64 codes of each of four rows, row after row, a code a nibble. Of 32
+    codes of a row, one whose number is 8a + 2b + c stands at 8b + 4c + a. ValueError for words that
+    are not an int16 matrix, or no multiple of 64 wide.
+    """
+    if words.dtype != torch.int16 or words.ndim != 2 or words.shape[1] % 64:
+        raise ValueError(f"packed words are {words.dtype} {list(words.shape)}, not int16 in 64s")
+    fours, columns = words.shape
+    shifts = torch.arange(0, 16, 4, dtype=torch.int32)
+    codes = (words.int()[:, :, None] >> shifts) & 15
+    by_row = codes.view(fours, columns // 64, 4, 64).transpose(1, 2)
+    ordered = by_row.reshape(-1, 4, 2, 4).permute(0, 3, 1, 2)
+    return ordered.reshape(4 * fours, columns).to(torch.uint8)

@@ -1,16 +1,18 @@
-"""AutoGPTQ's and GPTQModel's words, at 2, 3, 4 and 8 bits: qweight [K·b/32, N], qzeros [G, N·b/32],
-scales [G, N], g_idx [K], the group of each input.
+"""AutoGPTQ's and GPTQModel's words: qweight [K·b/32, N], qzeros [G, N·b/32], scales [G, N], g_idx
+[K], the group of each input.
 
-Zero points are stored less one, but in checkpoint_format gptq_v2.
+At 2, 3, 4 and 8 bits in checkpoint_format gptq and gptq_v2, a stream of bits; at 2 to 8 bits in
+GPTQModel's gptq_p, planes of them. Zero points are stored less one in gptq alone.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from awqscope.mixedprec.checkpoints.packing import unpack_stream
+from awqscope.mixedprec.checkpoints.packing import unpack_planes, unpack_stream
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.layouts.layout import (
     INDEX,
@@ -26,16 +28,32 @@ from awqscope.mixedprec.layouts.layout import (
     refuse,
 )
 
-# At other widths GPTQModel packs by planes.
-GPTQ_BITS = (2, 3, 4, 8)
+STREAM_BITS, ALL_BITS = (2, 3, 4, 8), (2, 3, 4, 5, 6, 7, 8)
 
 
-def _read_gptq(config: Mapping[str, Any], folder: Path) -> bool:
-    """Whether its zero points are stored one too small."""
+@dataclass(frozen=True)
+class Packing:
+    """How GPTQ's words are packed. less_one: zero points are stored one too small. planes: as
+    planes of bits, not a stream. bits: widths that are written so."""
+
+    less_one: bool
+    planes: bool = False
+    bits: tuple[int, ...] = STREAM_BITS
+
+
+PACKINGS: Mapping[str, Packing] = {
+    "gptq": Packing(less_one=True),
+    "gptq_v2": Packing(less_one=False),
+    "gptq_p": Packing(less_one=False, planes=True, bits=ALL_BITS),
+}
+
+
+def _read_gptq(config: Mapping[str, Any], folder: Path) -> Packing:
+    """How its words are packed."""
     stored = "marlin" if config.get("is_marlin_format") else _gptq_format(config)
-    if stored not in ("gptq", "gptq_v2"):
-        refuse(f"GPTQ checkpoint_format is {stored}", "gptq and gptq_v2 are read")
-    return stored == "gptq"
+    if stored not in PACKINGS:
+        refuse(f"GPTQ checkpoint_format is {stored}", f"{', '.join(PACKINGS)} are read")
+    return PACKINGS[stored]
 
 
 def _gptq_format(config: Mapping[str, Any]) -> str:
@@ -43,12 +61,13 @@ def _gptq_format(config: Mapping[str, Any]) -> str:
     return str(config.get("checkpoint_format") or config.get("format") or "gptq")
 
 
-def _describe_gptq(plus_one: bool, name: str, module: nn.Module, found: Shapes) -> Coding:
+def describe_gptq(packing: Packing, name: str, module: nn.Module, found: Shapes) -> Coding:
+    """The coding of a module by the shapes of its words."""
     # GPTQModel's `dynamic` gives linears widths and groups of their own: the shapes tell both.
     rows, columns = measure(module)
     words = found["qweight"][0] if found["qweight"] else 0
     bits, rest = divmod(words * 32, columns)
-    if rest or bits not in GPTQ_BITS:
+    if rest or bits not in packing.bits:
         raise InputError(
             f"{name}.qweight has {words} rows of words, which is no width for {columns} inputs",
             "download the checkpoint again",
@@ -65,20 +84,23 @@ def _describe_gptq(plus_one: bool, name: str, module: nn.Module, found: Shapes) 
         "scales": [groups, rows],
         "g_idx": [columns],
     }
-    return Coding(bits, shapes, facts=plus_one)
+    return Coding(bits, shapes, facts=packing)
 
 
-def _decode_gptq(parts: Parts, coding: Coding) -> Tensor:
+def decode_gptq(parts: Parts, coding: Coding) -> Tensor:
+    """The weight that GPTQ's words stand for."""
+    packing: Packing = coding.facts
+    unpack = unpack_planes if packing.planes else unpack_stream
     groups, rows = coding.shapes["scales"]
     (columns,) = coding.shapes["g_idx"]
-    codes = unpack_stream(parts["qweight"], coding.bits, columns).T.contiguous()
+    codes = unpack(parts["qweight"], coding.bits, columns).T.contiguous()
     words = parts["qzeros"].T.contiguous()
-    if coding.facts and 32 % coding.bits == 0:
+    if packing.less_one and 32 % coding.bits == 0:
         # GPTQModel takes the ones off whole words, so that below a zero point of 0 the next one is
         # borrowed from; only adding them back to whole words gives what it was made with.
         words = words + sum(1 << position for position in range(0, 32, coding.bits))
-    zeros = unpack_stream(words, coding.bits, rows)
-    if coding.facts and 32 % coding.bits:
+    zeros = unpack(words, coding.bits, rows)
+    if packing.less_one and 32 % coding.bits:
         zeros = (zeros + 1) & (2**coding.bits - 1)
     index = group_index(parts, "g_idx", groups)
     return dequantize(codes, zeros, parts["scales"].T, index)
@@ -89,6 +111,6 @@ GPTQ = Layout(
     ("g_idx",),
     {"qweight": WORDS, "qzeros": WORDS, "scales": SCALES, "g_idx": INDEX},
     _read_gptq,
-    _describe_gptq,
-    _decode_gptq,
+    describe_gptq,
+    decode_gptq,
 )

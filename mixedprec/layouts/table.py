@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from awqscope.mixedprec.layouts.autoround import AUTOROUND
 from awqscope.mixedprec.layouts.awq import AWQ
 from awqscope.mixedprec.layouts.compressed import COMPRESSED
 from awqscope.mixedprec.layouts.gptq import GPTQ
@@ -10,5 +11,6 @@ from awqscope.mixedprec.layouts.layout import Layout
 LAYOUTS: Mapping[str, Layout] = {
     "awq": AWQ,
     "gptq": GPTQ,
+    "auto-round": AUTOROUND,
     "compressed-tensors": COMPRESSED,
 }

@@ -280,7 +280,7 @@ def test_damage_inside_a_tensor_is_named_when_it_is_read(
         ({"rope_theta": 5.0, "rope_parameters": None}, "rope_parameters is"),
         ({"model_type": "mistral"}, "model_type is mistral, the reference's llama"),
         ({"model_type": "mamba"}, "'mamba' is not supported"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "'fp8' is not read: .*awq, gptq, comp"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "'fp8' is not read: .*awq, gptq, auto"),
         ({"quantization_config": {"bits": 4}}, "'unknown' is not read"),
         ({"quantization_config": [4]}, "config.json cannot be used"),
     ],

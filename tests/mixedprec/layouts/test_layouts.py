@@ -11,7 +11,7 @@ from compressed_tensors.quantization import QuantizationArgs
 from compressed_tensors.quantization.lifecycle.forward import dequantize
 from torch import Tensor, nn
 
-from awqscope.mixedprec.checkpoints.packing import unpack_stream
+from awqscope.mixedprec.checkpoints.packing import unpack_planes, unpack_stream
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.layouts.table import LAYOUTS
 
@@ -106,6 +106,96 @@ def test_streams_of_any_length(bits: int) -> None:
         assert found.tolist() == codes.tolist()
 
 
+def pack_planes(codes: np.ndarray, bits: int) -> Tensor:
+    """Codes [R, C] as GPTQModel's planes: each 32 codes of a column cut into runs of bits, and
+    each run packed as if it were a code of its own."""
+    runs = [width for width in (8, 4, 2, 1) if bits & width]
+    blocks = []
+    for start in range(0, len(codes), 32):
+        block, low = codes[start : start + 32], 0
+        for width in runs:
+            blocks.append(pack_bits(block >> low & (2**width - 1), width))
+            low += width
+    return torch.cat(blocks)
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_planes_are_what_was_packed(bits: int) -> None:
+    codes = np.random.default_rng(bits).integers(0, 2**bits, (96, 5))
+    assert unpack_planes(pack_planes(codes, bits), bits, 96).tolist() == codes.tolist()
+
+
+def test_planes_that_are_cut_off() -> None:
+    with pytest.raises(ValueError, match="do not hold planes of 5 bits"):
+        unpack_planes(torch.zeros(6, 2, dtype=torch.int32), 5, 32)
+
+
+@pytest.mark.parametrize("bits", [4, 5, 6, 7])
+@pytest.mark.parametrize("packing", ["auto_round:auto_awq", "auto_round:auto_gptq", "auto_round"])
+def test_autoround_is_what_was_packed(bits: int, packing: str) -> None:
+    """AWQ's order is within eight codes, whatever the width."""
+    rng = np.random.default_rng(bits)
+    groups, order = COLUMNS // GROUP, np.array([0, 2, 4, 6, 1, 3, 5, 7])
+    codes = rng.integers(0, 2**bits, (COLUMNS, ROWS))
+    zeros = rng.integers(1, 2**bits, (groups, ROWS))
+    scales = rng.uniform(0.001, 0.1, (groups, ROWS)).astype(np.float16)
+    spread = np.repeat(np.arange(groups), GROUP)
+    weight = (codes - zeros[spread]).astype(np.float32) * scales[spread].astype(np.float32)
+
+    def pack_rows(values: np.ndarray) -> Tensor:
+        mixed = values.reshape(len(values), -1, 8)[:, :, order].reshape(values.shape)
+        return pack_bits(mixed.T, bits).T.contiguous()
+
+    if packing == "auto_round:auto_awq":
+        parts = {"qweight": pack_rows(codes), "qzeros": pack_rows(zeros)}
+    else:
+        stored = zeros - (packing == "auto_round:auto_gptq")
+        parts = {"qweight": pack_bits(codes, bits), "qzeros": pack_bits(stored.T, bits).T}
+        parts["qzeros"] = parts["qzeros"].contiguous()
+    parts["scales"] = torch.from_numpy(scales)
+    found = decode("auto-round", {"packing_format": packing}, parts)
+    assert torch.equal(found, torch.from_numpy(weight.T.copy()))
+
+
+@pytest.mark.parametrize("packing", ["auto_round:auto_awq", "auto_round:auto_gptq"])
+def test_words_of_no_width(packing: str) -> None:
+    words = torch.zeros(COLUMNS, 3, dtype=torch.int32)
+    parts = {"qweight": words, "qzeros": words[:4], "scales": torch.ones(4, ROWS)}
+    with pytest.raises(InputError, match="which is no width for 128 inputs"):
+        decode("auto-round", {"packing_format": packing}, parts)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 5, 6, 7, 8])
+def test_awq_at_other_widths_is_a_stream(bits: int) -> None:
+    """As GPTQModel writes it: in no order but the outputs' own."""
+    rng = np.random.default_rng(bits)
+    codes = rng.integers(0, 2**bits, (COLUMNS, ROWS))
+    zeros = rng.integers(0, 2**bits, (4, ROWS))
+    scales = rng.uniform(0.001, 0.1, (4, ROWS)).astype(np.float32)
+    words = {"qweight": pack_bits(codes.T, bits), "qzeros": pack_bits(zeros.T, bits)}
+    parts = {name: values.T.contiguous() for name, values in words.items()}
+    spread = np.repeat(np.arange(4), GROUP)
+    weight = (codes - zeros[spread]).astype(np.float32) * scales[spread]
+    config = {"bits": bits, "group_size": GROUP}
+    found = decode("awq", config, parts | {"scales": torch.from_numpy(scales)})
+    assert torch.equal(found, torch.from_numpy(weight.T.copy()))
+
+
+def test_awq_words_that_are_of_another_version() -> None:
+    """As one says gemv_fast of int32 words, or does not pack a linear of this size."""
+    padded = torch.zeros(32, ROWS)
+    parts = {"qweight": torch.zeros(ROWS // 4, COLUMNS, dtype=torch.int32), "scales": padded}
+    config = {"version": "gemv_fast", "group_size": GROUP}
+    with pytest.raises(ValueError, match=r"packed words are torch\.int32"):
+        decode("awq", config, parts | {"qzeros": padded})
+    words = parts | {"qweight": parts["qweight"].to(torch.int16), "qzeros": padded.int()}
+    with pytest.raises(ValueError, match="qzeros are"):
+        decode("awq", config, words)
+    odd, layout = nn.Linear(96, ROWS, bias=False), LAYOUTS["awq"]
+    with pytest.raises(InputError, match="96 inputs, which AWQ's gemv_fast does not pack"):
+        layout.describe(layout.read(config, Path()), NAME, odd, {})
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("ordered", [False, True])
@@ -156,9 +246,14 @@ def compressed(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("method", "config", "wanted"),
     [
-        ("awq", {"version": "gemv"}, "4-bit GEMM is read"),
-        ("awq", {"bits": 3}, "4-bit GEMM is read"),
-        ("gptq", {"checkpoint_format": "marlin"}, "gptq and gptq_v2 are read"),
+        ("awq", {"version": "marlin"}, "gemm, gemv, gemv_fast, llm-awq are read at 4 bits"),
+        ("awq", {"version": "gemv", "bits": 3}, "gemv at 3 bits"),
+        ("awq", {"bits": 1}, "gemm at 1 bits"),
+        ("gptq", {"checkpoint_format": "marlin"}, "gptq, gptq_v2, gptq_p are read"),
+        ("auto-round", {"packing_format": "auto_round:llm_compressor"}, "auto_round:auto_awq"),
+        ("auto-round", {"extra_config": {"a.b": {"data_type": "mx_fp"}}}, "of a.b is mx_fp"),
+        ("auto-round", {"act_bits": 8}, "activations are quantized too"),
+        ("auto-round", {"rotation_config": {"block_size": 32}}, "inputs are rotated"),
         ("gptq", {"is_marlin_format": True}, "is marlin"),
         ("compressed-tensors", {}, "no config_groups"),
         ("compressed-tensors", compressed(format="int-quantized"), "pack-quantized is read"),

@@ -22,7 +22,13 @@ from awqscope.mixedprec.layouts.layout import PLAIN
 from awqscope.mixedprec.layouts.table import LAYOUTS
 
 MADE = sorted((Path(__file__).parent / "made").glob("*.safetensors"))
-NAMES = {torch.int32: "I32", torch.int8: "I8", torch.uint8: "U8", torch.int64: "I64"}
+NAMES = {
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.int64: "I64",
+}
 NAMES |= {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
 NAMES |= {torch.uint32: "U32", torch.float8_e4m3fn: "F8_E4M3", torch.bool: "BOOL"}
 

@@ -1,0 +1,117 @@
+"""What the makers' scripts say, held against what was measured: the parts without environments."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from examples.makers import __main__ as driver
+from examples.makers.table import (
+    HEADINGS,
+    Measured,
+    Row,
+    Said,
+    from_json,
+    judge,
+    list_cells,
+    read_last,
+    read_measured,
+    to_json,
+    write_page,
+)
+from tests.help.root import ROOT
+
+SAID = Said("tool 1.2", "sym", "gptq", math.log(70), "loaded by transformers")
+MEASURED = Measured(60.0, 70.05, 0.1, {"4": 50, "8": 4, "16": 2})
+MAKERS = ROOT / "examples" / "makers"
+SCRIPTS = sorted(path.with_suffix(".py") for path in MAKERS.glob("*.txt"))
+
+
+def test_the_last_line_is_what_a_script_says() -> None:
+    line = {"maker": "tool 1.2", "variant": "sym", "format": "gptq", "nll": math.log(70)}
+    line |= {"how": "loaded by transformers", "seconds": 3}
+    assert read_last(f"loading\n{json.dumps(line)}\n\n") == SAID
+    assert read_last(json.dumps(line | {"nll": None, "unable": "GPU only"})).unable == "GPU only"
+
+
+@pytest.mark.parametrize(
+    ("output", "wanted"),
+    [
+        ("", "no JSON object"),
+        ("done\n", "Expecting value"),
+        ("[1]", "no JSON object"),
+        ('{"maker": "tool 1.2"}', "lacks entries"),
+        ('{"maker": "t", "variant": "v", "format": "f", "nll": NaN}', "likelihood is nan"),
+    ],
+)
+def test_a_last_line_that_says_nothing(output: str, wanted: str) -> None:
+    with pytest.raises(ValueError, match=wanted):
+        read_last(output)
+
+
+def test_perplexities_are_held_to_how_they_were_taken() -> None:
+    assert judge(SAID, MEASURED).fault is None
+    apart = Measured(60.0, 70.4, 0.1)
+    assert judge(SAID, apart).fault == "0.57% apart, 0.20% allowed"
+    assert judge(Said("t", "v", "f", math.log(70), "in memory before export"), apart).fault is None
+    assert judge(Said("t", "v", "f", math.log(70), "guessed"), Measured(60, 71, 0.1)).fault
+    assert judge(Said("t", "v", "f"), apart).fault is None
+
+
+def test_measured_is_read_from_a_record() -> None:
+    headline = {"ppl": {"reference": 60.0, "candidate": 70.05}, "kl": {"candidate": 0.1}}
+    record = {"headline": headline, "candidate": {"bits": {"4": 50, "8": 4, "16": 2}}}
+    assert read_measured(record) == MEASURED
+
+
+def test_rows_are_kept_as_they_are() -> None:
+    for row in (judge(SAID, MEASURED), Row(SAID, fault="it broke")):
+        assert from_json(json.loads(json.dumps(to_json(row)))) == row
+
+
+def test_the_page_has_a_line_a_row() -> None:
+    unable = Said("tool 1.2", "gemv", "awq", unable="needs a | GPU")
+    rows = [judge(SAID, MEASURED), Row(unable), Row(SAID, fault="compare: two\nlines")]
+    lines = [line for line in write_page(rows, ["today"]).splitlines() if line.startswith("|")]
+    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
+    assert {len(found) for found in cells} == {len(HEADINGS)}
+    assert [found[-1].strip() for found in cells[2:]] == [
+        "agrees",
+        "needs a \\| GPU",
+        "compare: two lines",
+    ]
+    assert list_cells(rows[0])[3:8] == ["4/8/16", "60.000", "70.050", "0.10000", "70.000"]
+
+
+def test_kept_rows_are_true_until_their_script_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "HERE", tmp_path)
+    monkeypatch.setattr(driver, "KEPT", tmp_path / "kept")
+    for suffix in ("py", "txt"):
+        (tmp_path / f"tool.{suffix}").touch()
+    (tmp_path / "notes.txt").touch()
+    assert driver.list_tools() == ["tool"]
+    assert driver.read_kept("tool", "sym") is None
+    kept = tmp_path / "kept" / "tool" / "sym" / "row.json"
+    kept.parent.mkdir(parents=True)
+    row = judge(SAID, MEASURED)
+    kept.write_text(json.dumps(to_json(row)))
+    assert driver.list_rows() == [row]
+    later = kept.stat().st_mtime + 1
+    (tmp_path / "tool.txt").write_text("tool==2")
+    driver.os.utime(tmp_path / "tool.txt", (later, later))
+    assert driver.list_rows() == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_stand_alone_and_pin_what_they_need(script: Path) -> None:
+    """A tool's environment has nothing of ours; its own torch would be another one."""
+    text = script.read_text(encoding="utf-8")
+    assert not re.search(r"^\s*(from|import) (awqscope|examples|tests)\b", text, re.MULTILINE)
+    lines = script.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert pins[0].startswith("torch==")
+    assert all("==" in pin for pin in pins)
