@@ -15,6 +15,7 @@ from awqscope.app.command_line.interruption import interruptible
 from awqscope.app.command_line.parser import Command, Group
 from awqscope.app.commands.compare import compare
 from awqscope.app.commands.dashboard import dashboard
+from awqscope.app.commands.dequantize import dequantize
 from awqscope.app.commands.explain import explain
 from awqscope.app.commands.gate import gate
 from awqscope.app.commands.list import list_runs
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Any] = {
     "report": report,
     "gate": gate,
     "compare": compare,
+    "dequantize": dequantize,
 }
 
 # What its numbers depend on besides.

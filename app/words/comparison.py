@@ -10,7 +10,7 @@ from awqscope.mixedprec.foreign.padding import write_padding
 from awqscope.mixedprec.models.weight_files import write_aside
 from awqscope.mixedprec.scheme import FP16_BITS
 
-FORMATS = {"awq": "AWQ", "gptq": "GPTQ", "compressed-tensors": "compressed-tensors"}
+FORMATS = {"awq": "AWQ", "gptq": "GPTQ", "compressed-tensors": "compressed-tensors", "gguf": "GGUF"}
 NO_UNITS = "Units have no KL of their own here: the candidate's blocks are swapped whole."
 ABOUT_PLACES = (
     "The candidate's are not the reference's; “up to here” above begins with its embeddings, and "
@@ -33,7 +33,12 @@ def name_kind(record: AnyRecord) -> str:
     candidate = record.candidate
     if candidate.format not in FORMATS:
         return "the candidate"
-    return f"{name_widths(candidate.bits)} {FORMATS[candidate.format]}"
+    return name_packed(candidate.format, candidate.bits)
+
+
+def name_packed(method: str, bits: Mapping[str, int]) -> str:
+    """A checkpoint's widths and format: "4/16-bit GPTQ"."""
+    return f"{name_widths(bits)} {FORMATS.get(method, method)}"
 
 
 def name_briefly(record: AnyRecord) -> str:
