@@ -5,6 +5,7 @@ Blocks are read whole, norms and biases included: AWQ folds its scales into norm
 linear of such a checkpoint cannot be compared with the reference's.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -51,6 +52,8 @@ WITHOUT_EFFECT = {
     "transformers_version",
     "use_cache",
 }
+# Of a setting, where it was stored in float32.
+ROUNDING = 1e-6
 FIRST = ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
 # autoawq's ScaledActivation, in families whose MLP has one linear before its activation.
 ACTIVATION_SCALES = ("mlp.act.scales", "mlp.gelu_impl.scales", "ffn.act.scales")
@@ -169,6 +172,14 @@ def _read_quantization(path: Path, raw: Mapping[str, Any]) -> Mapping[str, Any] 
     return found
 
 
+def agree(one: Any, other: Any) -> bool:
+    """Whether two settings are the same; a GGUF file and what comes of it rounds them to
+    float32."""
+    if isinstance(one, float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=ROUNDING)
+    return bool(one == other)
+
+
 def check_architecture(reference: PretrainedConfig, candidate: PretrainedConfig) -> None:
     """Raise InputError, naming the first entry of config.json by which candidate and reference
     would compute different functions even with equal weights."""
@@ -181,7 +192,7 @@ def check_architecture(reference: PretrainedConfig, candidate: PretrainedConfig)
             continue
         if entry == "vocab_size" and _count_padding(reference, candidate):
             continue
-        if ours.get(entry) != theirs.get(entry):
+        if not agree(ours.get(entry), theirs.get(entry)):
             remedy = "compare a checkpoint with the model it was made from"
             if entry == "vocab_size":
                 remedy += (

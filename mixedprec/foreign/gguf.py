@@ -2,7 +2,6 @@
 llama.cpp's package says that its blocks stand for."""
 
 import copy
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -13,7 +12,7 @@ import torch
 from transformers import PretrainedConfig
 
 from awqscope.mixedprec.errors import InputError
-from awqscope.mixedprec.foreign.candidate import Candidate, fit_candidate
+from awqscope.mixedprec.foreign.candidate import Candidate, agree, fit_candidate
 from awqscope.mixedprec.foreign.padding import count_padding
 from awqscope.mixedprec.gguf.origin import Origin, find_width, read_whole_origin
 from awqscope.mixedprec.gguf.unpack import check_scaling, unpack_gguf
@@ -26,8 +25,6 @@ EXPERT = re.compile(r"(.+\.experts)\.\d+\.(\w+)")
 ALIKE = {"mistral": "llama"}
 # What it states, but not in the form or place in which transformers keeps it, or for a tokenizer.
 ELSEWHERE = {"model_type", "tie_word_embeddings", "rope_theta", "vocab_size"}
-# It stores floating-point settings as float32.
-ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -102,16 +99,11 @@ def check_stated(stated: Mapping[str, Any], reference: PretrainedConfig) -> None
     for name in sorted(wanted.keys() & stated.keys()):
         if name.endswith("_token_id") or name.startswith("_") or wanted[name] is None:
             continue
-        if not _agree(stated[name], wanted[name]):
+        if not agree(stated[name], wanted[name]):
             raise _differing(name, stated[name], wanted[name])
     tokens = stated.get("vocab_size", reference.vocab_size)
     if tokens != reference.vocab_size and not count_padding(reference.vocab_size, tokens):
         raise _differing("vocab_size", tokens, reference.vocab_size)
-
-
-def _agree(one: Any, other: Any) -> bool:
-    numbers = isinstance(one, int | float) and isinstance(other, int | float)
-    return math.isclose(one, other, rel_tol=ROUNDING) if numbers else bool(one == other)
 
 
 def _differing(entry: str, theirs: Any, ours: Any) -> InputError:

@@ -29,7 +29,7 @@ from awqscope.mixedprec.families.table import find_family
 from awqscope.mixedprec.files.atomic import report_full_disk
 from awqscope.mixedprec.files.untrusted import read_json
 from awqscope.mixedprec.gguf.contents import name_tensors, read_contents, read_stated
-from awqscope.mixedprec.gguf.origin import ORIGIN, read_whole_origin
+from awqscope.mixedprec.gguf.origin import ORIGIN
 
 MAGIC = b"GGUF"
 REMEDY = "give the 16-bit model that it was made from, as safetensors"
@@ -55,7 +55,8 @@ def unpack_gguf(path: Path, dtype: torch.dtype = torch.float16) -> Path:
 def check_scaling(path: Path, folder: Path) -> None:
     """Raise InputError where a GGUF file, unpacked in `folder`, scales its rotary embeddings:
     transformers does not read that, and its model would compute something else."""
-    scaled = read_whole_origin(folder).scaled
+    # Earlier versions did not say it.
+    scaled = read_json(folder / ORIGIN).get("scaled")
     if scaled:
         raise InputError(
             f"{path} scales its rotary embeddings ({scaled[0]}), which transformers does not read",
@@ -72,9 +73,8 @@ def find_cache() -> Path:
 def _is_whole(folder: Path) -> bool:
     """Whether everything is there that was written, as far as names tell."""
     try:
-        found = read_json(folder / ORIGIN)
-        # Earlier versions did not say what a file scales.
-        return "scaled" in found and all((folder / name).is_file() for name in found["files"])
+        names = read_json(folder / ORIGIN)["files"]
+        return all((folder / name).is_file() for name in names)
     except (OSError, LookupError, TypeError, ValueError):
         return False
 
