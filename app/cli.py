@@ -16,6 +16,7 @@ from awqscope.app.command_line.parser import Command, Group
 from awqscope.app.commands.check import check
 from awqscope.app.commands.compare import compare
 from awqscope.app.commands.dashboard import dashboard
+from awqscope.app.commands.dequantize import dequantize
 from awqscope.app.commands.explain import explain
 from awqscope.app.commands.gate import gate
 from awqscope.app.commands.list import list_runs
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Any] = {
     "gate": gate,
     "compare": compare,
     "check": check,
+    "dequantize": dequantize,
 }
 
 # What its numbers depend on besides.

@@ -1,12 +1,13 @@
 """`awqscope requantize`: the checkpoint of a recipe, from a run's search results."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from awqscope.app.command_line.common import begin_computing, examples
+from awqscope.app.command_line.common import begin_computing, examples, read_devices, refuse_run
 from awqscope.app.command_line.options import MovedModelOption, RunArgument
 from awqscope.diagnose.options.amounts import parse_bytes
 from awqscope.mixedprec.errors import InputError
@@ -16,18 +17,28 @@ from awqscope.mixedprec.words import write_size
 @examples(
     "awqscope requantize reports/my-model --recipe best.json --out ./mixed --prove",
     "awqscope requantize reports/my-model --recipe best.json --out ./a --format awq",
+    "awqscope requantize reports/my-model --weights ./my-model-with-lora --out ./b",
 )
 def requantize(
     path: RunArgument,
-    recipe: Annotated[
-        Path, typer.Option(metavar="FILE", help="Recipe file (JSON), such as RUN/recipe.json.")
-    ],
     out: Annotated[
         Path,
         typer.Option(
             "--out", "-o", metavar="DIR", help="Directory for the checkpoint; must not exist."
         ),
     ],
+    recipe: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Recipe file (JSON). [default: RUN/recipe.json]"),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Another model of the same architecture to quantize in place of the run's, such "
+            "as one with a LoRA merged into it: directory or hub id. It is searched anew.",
+        ),
+    ] = None,
     fmt: Annotated[
         str,
         typer.Option(
@@ -52,21 +63,34 @@ def requantize(
             metavar="SIZE", help="What the proof may take, like 8GiB. [default: as much as the run]"
         ),
     ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="DEVICE", help="With --weights, what searches: auto, cpu, cuda or cuda:N."
+        ),
+    ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Write the checkpoint of a recipe, without searching again.
+    """Write the checkpoint of a recipe, without searching again unless for other weights.
 
     It is checked, from config.json and the files' headers, against the rules by which vLLM, SGLang
     and transformers load it. With --prove it is then measured from disk on the run's text, in
     another process, and every tensor compared with what recipe and searches say;
     OUT/awqscope-proof.json holds the result. OUT/README.md is its model card.
+
+    With --weights the model given there is searched on the run's calibration text, with the run's
+    options, and quantized by the recipe. Its widths are then those that another model's damage
+    chose: `awqscope compare` measures what they come to.
     """
+    import torch
+
     from awqscope.app.terminal.progress import show_progress
     from awqscope.app.words.verdict import write_proof
     from awqscope.diagnose.entries.served_type import describe_type
     from awqscope.diagnose.proof.prove import Subject
     from awqscope.diagnose.runs.directory import RunDirectory
     from awqscope.diagnose.stages.repair import PROOF_NAME, prove_checkpoint, write_model_card
+    from awqscope.diagnose.trials.another import open_another, search_another
     from awqscope.diagnose.trials.finished import open_source
     from awqscope.mixedprec.checkpoints.serving import write_serving
     from awqscope.mixedprec.checkpoints.writer import served_dtype, write_checkpoint
@@ -81,7 +105,15 @@ def requantize(
         raise InputError(f"{path} has not finished its AWQ search", found.how_to_finish())
     if out.exists():
         raise InputError(f"{out} exists already", "choose another --out")
+    recipe = recipe or path / "recipe.json"
     wanted = load_recipe(recipe)
+    if weights is not None:
+        refuse_run(weights)
+        if prove:
+            raise InputError(
+                "--prove measures against the run's own model",
+                f"leave it out, and give awqscope compare {weights} {out} then",
+            )
     if prove:
         if fmt == "awq":
             raise InputError(
@@ -91,13 +123,15 @@ def requantize(
         if not recipe.is_file():
             raise InputError(f"{recipe} can be read only once", "give --prove a file")
         found.read_table("tokens")
-    source = open_source(found, model, dtype)
+    another = None if weights is None else open_another(found, weights, model, dtype)
+    source = open_source(found, model, dtype) if another is None else another.model
     if fmt == "awq" and dtype == "bfloat16":
         raise InputError(
             "autoawq's GEMM format stores float16", "leave out --dtype bfloat16 or --format awq"
         )
     check_fits(wanted, source.family, source.blocks)
-    missing = {entry.bits for entry in wanted.units} - set(spec.schemes) - {FP16_BITS}
+    widths = {entry.bits for entry in wanted.units} - {FP16_BITS}
+    missing = widths - set(spec.schemes)
     if missing:
         raise InputError(
             f"{path} holds no search at {min(missing)} bits",
@@ -105,12 +139,22 @@ def requantize(
         )
     proof = None
     begin_computing()
+    searches, uncalibrated = found.searches, None
     with show_progress() as on_progress:
+        if another is not None:
+            searches = out.with_name(f".{out.name}.searches")
+            uncalibrated = search_another(
+                another,
+                sorted(widths),
+                searches,
+                lambda done: on_progress("search", done, source.blocks),
+                torch.device(read_devices(device)[0]),
+            )
         written = write_checkpoint(
             out,
             source,
             wanted,
-            found.searches,
+            searches,
             spec.schemes,
             fmt=fmt,
             on_block=lambda done: on_progress("writing", done, source.blocks),
@@ -118,7 +162,7 @@ def requantize(
         if prove:
             subject = Subject(str(source.path), recipe, out, dtype)
             proof = prove_checkpoint(found, subject, on_progress, budget)
-        headline = found.read_searched().headline
+        headline = None if another is not None else found.read_searched().headline
         largest = None if headline is None else headline.find_largest()
         kind = describe_type(name_dtype(served_dtype(source, fmt)), largest, proof).to_json()
         served = {**written.serving.to_json(), "type": kind}
@@ -133,7 +177,11 @@ def requantize(
             fmt=fmt,
             dtype=dtype,
             requantized=True,
+            weights=weights,
+            uncalibrated=uncalibrated,
         )
+        if another is not None:
+            shutil.rmtree(searches, ignore_errors=True)
     if as_json:
         measured = proof and {
             **{key: proof[key] for key in ("passed", "reasons", "served", "instead")},

@@ -15,6 +15,7 @@ FORMATS = {
     "gptq": "GPTQ",
     "auto-round": "AutoRound",
     "compressed-tensors": "compressed-tensors",
+    "gguf": "GGUF",
 }
 NO_UNITS = "Units have no KL of their own here: the candidate's blocks are swapped whole."
 ABOUT_PLACES = (
@@ -38,7 +39,12 @@ def name_kind(record: AnyRecord) -> str:
     candidate = record.candidate
     if candidate.format not in FORMATS:
         return "the candidate"
-    return f"{name_widths(candidate.bits)} {FORMATS[candidate.format]}"
+    return name_packed(candidate.format, candidate.bits)
+
+
+def name_packed(method: str, bits: Mapping[str, int]) -> str:
+    """A checkpoint's widths and format: "4/16-bit GPTQ"."""
+    return f"{name_widths(bits)} {FORMATS.get(method, method)}"
 
 
 def name_briefly(record: AnyRecord) -> str:

@@ -45,7 +45,7 @@ class Candidate(Part):
     """A checkpoint that was made elsewhere."""
 
     path: str = Field(description="As it was given.")
-    format: str = Field(description="`awq`, `gptq`, `compressed-tensors` or `plain`.")
+    format: str = Field(description="`awq`, `gptq`, `compressed-tensors`, `gguf` or `plain`.")
     bits: Mapping[str, int] = Field(
         description="Width -> linears of the blocks that have it; 16 is not quantized."
     )

@@ -111,9 +111,7 @@ def load_inputs(spec: RunSpec, model: SourceModel | None = None) -> Inputs:
     check_tokens(model, calib_windows, windows)
     check_range(model)
     slices = tuple(len(part) for part in parts)
-    # Of a few tokens an expert that is seldom chosen sees next to none.
-    reads_all = spec.is_exact or model.family.experts is not None
-    search_windows = calib_windows if reads_all else take_enough(calib_windows)
+    search_windows = choose_searched(spec, model, calib_windows)
     return Inputs(
         model=model,
         tokenizer=tokenizer,
@@ -124,6 +122,13 @@ def load_inputs(spec: RunSpec, model: SourceModel | None = None) -> Inputs:
         windows=windows,
         slices=slices,
     )
+
+
+def choose_searched(spec: RunSpec, model: SourceModel, windows: Tensor) -> Tensor:
+    """Those of the calibration windows that the search reads."""
+    # Of a few tokens an expert that is seldom chosen sees next to none.
+    reads_all = spec.is_exact or model.family.experts is not None
+    return windows if reads_all else take_enough(windows)
 
 
 def choose_length(model: SourceModel, asked: int | None) -> tuple[int, int]:

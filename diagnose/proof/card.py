@@ -37,6 +37,12 @@ LOADERS = {
     "compressed-tensors": "transformers and compressed-tensors 0.15 to 0.17",
     "awq": "transformers and gptqmodel",
 }
+# By whether the run was of other weights.
+HOW_TO_MEASURE: Mapping[bool, str] = {
+    False: "`awqscope requantize --prove` measures it from disk and writes the numbers here.",
+    True: "`awqscope compare MODEL CHECKPOINT` measures it. Its widths were chosen by what they "
+    "cost another model of the same architecture.",
+}
 # Options of `awqscope run` that the card's command leaves out even if they are not as by default.
 LEFT_OUT: Mapping[str, str] = {
     "max_memory": "it decides no number, and is another elsewhere",
@@ -54,7 +60,8 @@ class CardSubject:
     compressed-tensors or awq. dtype: what `requantize` was asked for, None for the run's type.
     base_model: hub id of the source, None for a directory, whose path is private.
     requantized: made after the run, by `awqscope requantize`. kind: what decides who loads it, None
-    where that is not known.
+    where that is not known. weights: the model that was quantized in place of the run's, as it was
+    given; None for the run's own.
     """
 
     record: Record
@@ -67,6 +74,7 @@ class CardSubject:
     base_model: str | None = None
     requantized: bool = False
     kind: Kind | None = None
+    weights: str | None = None
 
 
 def write_card(subject: CardSubject, existing: str) -> str:
@@ -140,8 +148,12 @@ def name_text(spec: Any) -> str:
 
 def _name_source(subject: CardSubject) -> str:
     """What the source is called: its hub id, or the last part of its directory."""
-    model = subject.record.model
-    return subject.base_model or model.rstrip("/").rpartition("/")[2] or model
+    return subject.base_model or _name_end(subject.weights or subject.record.model)
+
+
+def _name_end(model: str) -> str:
+    """The last part of a directory."""
+    return model.rstrip("/").rpartition("/")[2] or model
 
 
 def _write_section(subject: CardSubject) -> str:
@@ -211,10 +223,7 @@ def _write_widths(subject: CardSubject) -> str:
 def _write_measured(subject: CardSubject) -> str:
     """The numbers of 16-bit, uniform and this checkpoint, or that there are none."""
     if subject.proof is None:
-        return (
-            "This checkpoint was not measured. `awqscope requantize --prove` measures it from disk "
-            "and writes the numbers here."
-        )
+        return "This checkpoint was not measured. " + HOW_TO_MEASURE[subject.weights is not None]
     headline, mine = subject.record.headline, subject.proof["measured"]
     low = subject.record.spec.bits
     head, rows = ["", "this checkpoint"], []
@@ -340,6 +349,8 @@ def _write_making(subject: CardSubject) -> str:
     lines = [run_command(subject)]
     if subject.requantized:
         lines.append("awqscope requantize RUN --recipe RECIPE --out CHECKPOINT")
+        if subject.weights is not None:
+            lines[-1] += f" --weights {_plain(shlex.quote(_name_source(subject)))}"
         if subject.proof is not None:
             lines[-1] += " --prove"
         if subject.fmt != "compressed-tensors":
@@ -364,7 +375,8 @@ def _write_making(subject: CardSubject) -> str:
 def run_command(subject: CardSubject) -> str:
     """The `awqscope run` that made it, defaults and directories left out."""
     spec = subject.record.spec
-    words = ["awqscope", "run", _name_source(subject)]
+    model = _name_source(subject) if subject.weights is None else name_text(subject.record.model)
+    words = ["awqscope", "run", model]
     for name, option in list_options(RunSpec).items():
         value = getattr(spec, name)
         if option.is_argument or name in LEFT_OUT or value == option.default:

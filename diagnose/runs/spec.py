@@ -343,10 +343,10 @@ class CompareSpec(Spec):
     ]
     candidate: Annotated[
         str,
-        Field(description="The checkpoint: directory or hub id."),
+        Field(description="The checkpoint: directory, GGUF file, or hub id."),
         Shown(
             label="Candidate",
-            hint="The checkpoint made from it: a directory, or an id on the hub.",
+            hint="The checkpoint made from it: a directory, a GGUF file, or an id on the hub.",
             metavar="CANDIDATE",
         ),
     ]

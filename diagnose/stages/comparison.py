@@ -52,13 +52,16 @@ from awqscope.diagnose.sweep.whole_blocks import CandidateSweep, build_candidate
 from awqscope.mixedprec.checkpoints.writer import examine_serving
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import list_units
-from awqscope.mixedprec.foreign.candidate import Candidate, open_candidate
+from awqscope.mixedprec.foreign.candidate import Candidate
+from awqscope.mixedprec.foreign.gguf import GgufCandidate
+from awqscope.mixedprec.foreign.opening import open_beside
 from awqscope.mixedprec.foreign.padding import write_padding
 from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.served import name_dtype, read_dtype
 from awqscope.mixedprec.models.source import SourceModel
 
 SKIPPED = "the checkpoint was made elsewhere: there are no searches to choose widths from"
+FOR_LLAMA_CPP = "A GGUF file is for llama.cpp and its kin, whose rules are not known here"
 # Runs of a weight's inputs whose errors are ranked, whatever groups the candidate has.
 WEIGHT_GROUP = 128
 
@@ -81,7 +84,7 @@ def load_compared(spec: CompareSpec) -> Compared:
     """Open both models and the text. InputError for anything that could not be compared."""
     check_specs(spec.valid)
     model = open_model(spec.reference, trust_remote_code=spec.trust_remote_code)
-    candidate = open_candidate(spec.candidate, model)
+    candidate = open_beside(spec.candidate, model)
     tokenizer = load_tokenizer(model.path, trust_remote_code=spec.trust_remote_code)
     valid = tuple(load_corpus(text) for text in spec.valid)
     length, _ = choose_length(model, spec.seq_len)
@@ -90,10 +93,13 @@ def load_compared(spec: CompareSpec) -> Compared:
     check_tokens(model, windows)
     if has_tokenizer(candidate.path):
         theirs = load_tokenizer(candidate.path, trust_remote_code=spec.trust_remote_code)
-        same = theirs.get_vocab() == tokenizer.get_vocab()
-        if not same or not torch.equal(
-            torch.cat(cut_slices(valid, theirs, length, spec.windows)), windows
-        ):
+        if isinstance(candidate, GgufCandidate):
+            alike = shares_tokens(tokenizer, theirs)
+        else:
+            alike = theirs.get_vocab() == tokenizer.get_vocab() and torch.equal(
+                torch.cat(cut_slices(valid, theirs, length, spec.windows)), windows
+            )
+        if not alike:
             raise InputError(
                 f"the tokenizer of {spec.candidate} reads the text as other tokens than that of "
                 f"{spec.reference}",
@@ -104,22 +110,34 @@ def load_compared(spec: CompareSpec) -> Compared:
     return Compared(model, candidate, tokenizer, valid, windows, slices, sweep)
 
 
+def shares_tokens(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer that transformers made of a GGUF file has the reference's tokens.
+
+    It adds some of its own, llama.cpp's converter rewrites special ones, and how a text is split
+    is for llama.cpp to say: only the ids of the other tokens are the file's."""
+    special = ours.get_added_vocab()
+    found = theirs.get_vocab()
+    return all(found.get(t) == i for t, i in ours.get_vocab().items() if t not in special)
+
+
 def describe_candidate(candidate: Candidate) -> entries.Candidate:
     """The candidate, as it was found."""
-    widths = Counter(
-        candidate.width(f"{candidate.prefix(unit.block)}.{linear}")
-        for unit in list_units(candidate.family, candidate.blocks)
-        for linear in unit.linears
-    )
     return entries.Candidate(
         path=candidate.name,
         format=candidate.method,
-        bits={str(bits): widths[bits] for bits in sorted(widths)},
+        bits={str(bits): count for bits, count in candidate.count_widths().items()},
         tokenizer=has_tokenizer(candidate.path),
         hashes=candidate.hash(),
         left_aside=list(candidate.aside),
         padding=candidate.padding,
     )
+
+
+def describe_serving(candidate: Candidate) -> Serving:
+    """What servers make of the candidate; of a GGUF file, which is for others, nothing is known."""
+    if isinstance(candidate, GgufCandidate):
+        return Serving(notes=[FOR_LLAMA_CPP])
+    return Serving(**examine_serving(candidate.catalogue, candidate).to_json())
 
 
 def note_padding(candidate: Candidate) -> tuple[str, ...]:
@@ -132,14 +150,14 @@ def note_padding(candidate: Candidate) -> tuple[str, ...]:
 def prepare_comparison(spec: CompareSpec) -> Work:
     """The work of `awqscope compare`."""
     compared = load_compared(spec)
-    serving = examine_serving(compared.candidate.catalogue, compared.candidate)
+    serving = describe_serving(compared.candidate)
     description = Comparison(
         **begin(spec.reference),
         kind="compare",
         spec=spec,
         source=describe_source(compared.model),
         candidate=describe_candidate(compared.candidate),
-        serving=Serving(**serving.to_json()),
+        serving=serving,
         ppl_definition=describe_text(compared.valid, compared.slices, compared.windows),
         headline=None,
     )
@@ -210,12 +228,14 @@ def compare_stage(spec: CompareSpec, compared: Compared, at: Setting) -> None:
     places = weigh_places(sweep.places, swept)
     sizes: dict[str, int] = {
         REFERENCE: reference_bytes(model),
-        CANDIDATE: candidate.catalogue.bytes,
+        CANDIDATE: candidate.bytes,
     }
     isolated = swept.isolated_kl + sum(place.kl for place in places)
     headline = ComparedHeadline(**list_numbers(swept, CANDIDATE, sizes, isolated))
-    dtype = read_dtype(candidate.config) or model.dtype
-    kind = describe_type(name_dtype(dtype), headline.find_largest())
+    kind = None
+    if not isinstance(candidate, GgufCandidate):
+        dtype = read_dtype(candidate.config) or model.dtype
+        kind = describe_type(name_dtype(dtype), headline.find_largest())
     serving = run.read().serving or Serving(notes=[])
     run.update(headline=headline, places=places, serving=serving.changed(type=kind))
 

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -211,13 +212,18 @@ def write_model_card(
     fmt: str = "compressed-tensors",
     dtype: str | None = None,
     requantized: bool = False,
+    weights: str | None = None,
+    uncalibrated: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Write the checkpoint's README.md: awqscope's part of it, with the rest of the card that is
     there, else of the source model's. size: bytes of its tensors. proof: None if it was not proved.
     serving: what servers make of the checkpoint, None where that is not known. fmt, dtype,
-    requantized: of `CardSubject`."""
+    requantized, weights: of `CardSubject`. uncalibrated: of the search of other weights."""
+    record = run.read_searched()
+    if weights is not None:
+        record = record.changed(uncalibrated=uncalibrated or {})
     subject = CardSubject(
-        record=run.read_searched(),
+        record=record,
         recipe=recipe,
         proof=proof,
         serving=serving,
@@ -227,6 +233,7 @@ def write_model_card(
         base_model=model.hub_id,
         requantized=requantized,
         kind=read_kind(checkpoint),
+        weights=weights,
     )
     cards = [folder / "README.md" for folder in (checkpoint, model.path)]
     existing = next((card for card in cards if card.is_file()), None)

@@ -5,10 +5,8 @@ vLLM and SGLang; autoawq's GEMM format holds uniform 4 bits. Before a checkpoint
 checked that servers will read it as it was meant (`serving.py`).
 """
 
-import contextlib
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -23,16 +21,14 @@ from awqscope.mixedprec.checkpoints.config import check_format, quantization_con
 from awqscope.mixedprec.checkpoints.packing import to_compressed_tensors, to_gemm
 from awqscope.mixedprec.checkpoints.served_files import check_files
 from awqscope.mixedprec.checkpoints.serving import Serving, check_serving, describe_served
-from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.atomic import (
-    FULL,
     claim_memory,
     replace_file,
     report_full_disk,
     write_json,
 )
-from awqscope.mixedprec.files.locks import take_lock
-from awqscope.mixedprec.files.untrusted import list_visible, read_json
+from awqscope.mixedprec.files.folders import copy_companions, hold_folder
+from awqscope.mixedprec.files.untrusted import read_json
 from awqscope.mixedprec.models.catalogue import Catalogue, open_catalogue
 from awqscope.mixedprec.models.served import name_dtype
 from awqscope.mixedprec.models.source import CODE, SourceModel
@@ -41,17 +37,6 @@ from awqscope.mixedprec.recipes.recipe import Recipe
 from awqscope.mixedprec.scheme import FP16_BITS, Scheme
 
 SHARD_BYTES = 128 * 2**20
-COPIED = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
 
 
 @dataclass(frozen=True)
@@ -132,42 +117,6 @@ class _ShardWriter:
         )
 
 
-@contextlib.contextmanager
-def _hold_folder(partial: Path, out: Path) -> Iterator[None]:
-    """Make the directory `partial` for what will be `out`, without what a killed process left in
-    it, and keep it for this process alone; in the end it is gone. InputError where it cannot be
-    made, or another process is writing it."""
-    busy = InputError(
-        f"{out} is being written by another process", "wait for it, or choose another"
-    )
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        held = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError as error:
-        if error.errno in FULL:
-            raise
-        raise InputError(
-            f"{out} cannot be made ({error.strerror})", "choose another directory"
-        ) from error
-    try:
-        try:
-            take_lock(held)
-        except BlockingIOError as error:
-            raise busy from error
-        # Whoever held it until now may have renamed it since it was opened.
-        if not partial.exists() or not os.path.samestat(os.stat(partial), os.fstat(held)):
-            raise busy
-        try:
-            for path in partial.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            yield
-        finally:
-            if partial.exists() and os.path.samestat(os.stat(partial), os.fstat(held)):
-                shutil.rmtree(partial, ignore_errors=True)
-    finally:
-        os.close(held)
-
-
 @torch.no_grad()
 def write_checkpoint(
     out: Path,
@@ -187,7 +136,7 @@ def write_checkpoint(
     check_format(fmt, model.family, recipe, schemes)
     dtype = served_dtype(model, fmt)
     partial = out.with_name(f".{out.name}.partial")
-    with report_full_disk(out), _hold_folder(partial, out):
+    with report_full_disk(out), hold_folder(partial, out):
         writer = _ShardWriter(partial)
         for name in model.other_tensors():
             writer.add(model.read([name], dtype))
@@ -210,10 +159,7 @@ def write_checkpoint(
         serving = examine_serving(catalogue, model)
         if serving.faults:
             raise RuntimeError("\n".join(serving.notes))
-        code = list_visible(model.path, CODE) if model.trust_remote_code else ()
-        for name in (*COPIED, *(path.name for path in code)):
-            if (model.path / name).exists():
-                shutil.copyfile(model.path / name, partial / name)
+        copy_companions(model.path, partial, CODE if model.trust_remote_code else None)
         if out.exists():
             shutil.rmtree(out)
         partial.rename(out)

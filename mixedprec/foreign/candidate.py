@@ -5,7 +5,8 @@ Blocks are read whole, norms and biases included: AWQ folds its scales into norm
 linear of such a checkpoint cannot be compared with the reference's.
 """
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.families.table import list_units
 from awqscope.mixedprec.files.header import FLOATS
 from awqscope.mixedprec.files.untrusted import read_json
 from awqscope.mixedprec.foreign.padding import count_padding
@@ -50,6 +52,8 @@ WITHOUT_EFFECT = {
     "transformers_version",
     "use_cache",
 }
+# Of a setting, where it was stored in float32.
+ROUNDING = 1e-6
 FIRST = ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
 # autoawq's ScaledActivation, in families whose MLP has one linear before its activation.
 ACTIVATION_SCALES = ("mlp.act.scales", "mlp.gelu_impl.scales", "ffn.act.scales")
@@ -130,6 +134,21 @@ class Candidate(SourceModel):
         """Bits of a linear, by its full name; 16 for one that is not packed."""
         return self.codings[linear].bits if linear in self.codings else FP16_BITS
 
+    def count_widths(self) -> dict[int, int]:
+        """Linears of the blocks by width, ascending."""
+        units = list_units(self.family, self.blocks)
+        found = Counter(
+            self.width(f"{self.prefix(unit.block)}.{linear}")
+            for unit in units
+            for linear in unit.linears
+        )
+        return {bits: found[bits] for bits in sorted(found)}
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all its tensors."""
+        return self.catalogue.bytes
+
     def linear_bytes(self, linear: str) -> int:
         """Bytes on disk of a linear's weight, with scales and zero points."""
         coding = self.codings.get(linear)
@@ -153,6 +172,14 @@ def _read_quantization(path: Path, raw: Mapping[str, Any]) -> Mapping[str, Any] 
     return found
 
 
+def agree(one: Any, other: Any) -> bool:
+    """Whether two settings are the same; a GGUF file and what comes of it rounds them to
+    float32."""
+    if isinstance(one, float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=ROUNDING)
+    return bool(one == other)
+
+
 def check_architecture(reference: PretrainedConfig, candidate: PretrainedConfig) -> None:
     """Raise InputError, naming the first entry of config.json by which candidate and reference
     would compute different functions even with equal weights."""
@@ -165,7 +192,7 @@ def check_architecture(reference: PretrainedConfig, candidate: PretrainedConfig)
             continue
         if entry == "vocab_size" and _count_padding(reference, candidate):
             continue
-        if ours.get(entry) != theirs.get(entry):
+        if not agree(ours.get(entry), theirs.get(entry)):
             remedy = "compare a checkpoint with the model it was made from"
             if entry == "vocab_size":
                 remedy += (
@@ -192,6 +219,18 @@ def open_candidate(name: str, reference: SourceModel) -> Candidate:
     path = resolve_path(name)
     raw, config = read_config(path, trust_remote_code=reference.trust_remote_code)
     check_architecture(reference.config, config)
+    return fit_candidate(name, path, raw, config, reference)
+
+
+def fit_candidate(
+    name: str,
+    path: Path,
+    raw: Mapping[str, Any],
+    config: PretrainedConfig,
+    reference: SourceModel,
+) -> Candidate:
+    """A checkpoint whose config.json, as it stands (`raw`) and as transformers reads it, is known
+    to be of the architecture of `reference`. Errors are those of `open_candidate`."""
     quantization = _read_quantization(path, raw)
     method = PLAIN if quantization is None else str(quantization.get("quant_method", "unknown"))
     if method != PLAIN and method not in LAYOUTS:

@@ -1,9 +1,12 @@
 """A GGUF file unpacked into a model directory, so that it can be read like any other.
 
 transformers reads the file: it knows the names of llama.cpp's tensors and undoes llama's reordering
-of query and key rows, and the package gguf undoes their quantization. What comes out is stored in
-float16 with a tokenizer and `origin.json`, which says how the weights were stored: they have lost
-precision already, and whoever reports what quantizing them again costs must say so.
+of query and key rows, and the package gguf undoes their quantization. What comes out is stored with
+a tokenizer and `origin.json`, which says how the weights were stored: they have lost precision
+already, and whoever reports what quantizing them again costs must say so.
+
+As a model to quantize it is stored in float16; as a checkpoint to measure in float32, which holds
+exactly what the file stands for.
 """
 
 import contextlib
@@ -25,26 +28,40 @@ from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import find_family
 from awqscope.mixedprec.files.atomic import report_full_disk
 from awqscope.mixedprec.files.untrusted import read_json
+from awqscope.mixedprec.gguf.contents import name_tensors, read_contents, read_stated
 from awqscope.mixedprec.gguf.origin import ORIGIN
 
 MAGIC = b"GGUF"
 REMEDY = "give the 16-bit model that it was made from, as safetensors"
 
 
-def unpack_gguf(path: Path) -> Path:
-    """The model directory made from a GGUF file: unpacked once, kept in the user's cache under the
-    file's SHA-256, made again where it is gone.
+def unpack_gguf(path: Path, dtype: torch.dtype = torch.float16) -> Path:
+    """The model directory made from a GGUF file, in float16 or float32: unpacked once, kept in the
+    user's cache under the file's SHA-256, made again where it is gone.
 
     Holds the whole model in memory in float32 while it unpacks. InputError where the file is no
     GGUF, or of an architecture that transformers or awqscope does not read.
     """
     _check_magic(path)
-    folder = find_cache() / "gguf" / _hash_file(path)[:32]
+    exact = "-float32" if dtype == torch.float32 else ""
+    folder = find_cache() / "gguf" / f"{_hash_file(path)[:32]}{exact}"
     if not _is_whole(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _appearing(folder) as temporary, report_full_disk(folder):
-            _unpack(path, temporary)
+            _unpack(path, temporary, dtype)
     return folder
+
+
+def check_scaling(path: Path, folder: Path) -> None:
+    """Raise InputError where a GGUF file, unpacked in `folder`, scales its rotary embeddings:
+    transformers does not read that, and its model would compute something else."""
+    # Earlier versions did not say it.
+    scaled = read_json(folder / ORIGIN).get("scaled")
+    if scaled:
+        raise InputError(
+            f"{path} scales its rotary embeddings ({scaled[0]}), which transformers does not read",
+            REMEDY,
+        )
 
 
 def find_cache() -> Path:
@@ -92,7 +109,7 @@ def _appearing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _unpack(path: Path, folder: Path) -> None:
+def _unpack(path: Path, folder: Path, dtype: torch.dtype) -> None:
     """Write what a GGUF file holds as a model directory."""
     where: dict[str, Any] = {
         "pretrained_model_name_or_path": path.parent,
@@ -102,13 +119,14 @@ def _unpack(path: Path, folder: Path) -> None:
     }
     with _quiet():
         try:
-            kinds = _count_types(path)
+            stated, contents = read_stated(path), read_contents(path)
             config = AutoConfig.from_pretrained(**where)
             find_family(config.model_type)
             read = AutoModelForCausalLM.from_pretrained(
                 **where, dtype=torch.float32, use_safetensors=True
             )
             tokenizer = AutoTokenizer.from_pretrained(**where)
+            names = name_tensors(read, contents.tensors)
         except (InputError, MemoryError):
             raise
         except Exception as error:
@@ -119,22 +137,20 @@ def _unpack(path: Path, folder: Path) -> None:
         entries.pop("quantization_config", None)
         model = type(read)._from_config(type(read.config)(**entries), dtype=torch.float32)
         model.load_state_dict(read.state_dict())
-        model.half().save_pretrained(folder)
+        model.to(dtype).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    tensors = contents.tensors
     origin = {
         "file": path.name,
         "sha256": _hash_file(path),
-        "tensors": dict(kinds),
+        "tensors": dict(Counter(kind for kind, _ in tensors.values())),
+        "stored": {names[name]: held for name, held in tensors.items() if name in names},
+        "bytes": sum(size for _, size in tensors.values()),
+        "stated": stated,
+        "scaled": contents.scaled,
         "files": sorted(written.name for written in folder.iterdir()),
     }
     (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
-
-
-def _count_types(path: Path) -> Counter[str]:
-    """How many tensors of each type a GGUF file holds."""
-    from gguf import GGUFReader
-
-    return Counter(tensor.tensor_type.name for tensor in GGUFReader(path).tensors)
 
 
 @contextlib.contextmanager

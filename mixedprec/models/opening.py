@@ -19,7 +19,7 @@ from awqscope.mixedprec.files.untrusted import (
     read_json,
 )
 from awqscope.mixedprec.gguf.origin import is_gguf
-from awqscope.mixedprec.gguf.unpack import unpack_gguf
+from awqscope.mixedprec.gguf.unpack import check_scaling, unpack_gguf
 from awqscope.mixedprec.models.catalogue import (
     HEADS,
     Stored,
@@ -176,6 +176,66 @@ def read_config(
         raise InputError(f"{source} cannot be used ({reason})", "repair it") from error
 
 
+def frame_model(
+    name: str,
+    path: Path,
+    config: PretrainedConfig,
+    *,
+    plain: bool = True,
+    trust_remote_code: bool = False,
+    dtype: str = AUTO,
+) -> SourceModel:
+    """The model that a directory's config.json means, with a catalogue of what its files hold.
+    InputError where they do not make a model.
+
+    plain: whether every parameter has to be stored as it is used; where it may be packed, whoever
+    reads it has to check it. The other arguments are those of `open_model`."""
+    # Making a shell changes what the configuration says.
+    said = read_dtype(config)
+    family = fit_family(find_family(config.model_type), config, name)
+    catalogue = open_catalogue(path)
+    tied = config.tie_word_embeddings
+    tensors = name_fully(catalogue.tensors, family, tied)
+    embedding = family.embedding + ".weight"
+    if plain and embedding not in tensors:
+        raise explain_lacking(path, embedding, tensors, family, tied)
+    check_blocks(path, family.blocks, config.num_hidden_layers, tensors)
+    if family.experts is not None:
+        _check_experts(path, getattr(config, family.experts.count), tensors)
+
+    def check_shapes(shell: Any) -> None:
+        if plain:
+            _check_shapes(path, shell, family, tensors, tied)
+
+    try:
+        if not trust_remote_code:
+            # What is computed beside the weights is measured before it takes memory.
+            with torch.device("meta"):
+                outline = make_shell(config, family, name)
+            _check_buffers(path, outline)
+            check_shapes(outline)
+        shell = make_shell(config, family, name, trust_remote_code=trust_remote_code)
+    except UNBUILDABLE as error:
+        raise InputError(
+            f"{path / 'config.json'} does not describe a model ({error})",
+            "use the config.json that came with these weights",
+        ) from error
+    if trust_remote_code:
+        check_shapes(shell)
+    kind = choose_dtype(dtype, said, family, shell, tensors) if plain else said or torch.float16
+    return SourceModel(
+        name,
+        path,
+        config,
+        family,
+        kind,
+        catalogue,
+        tensors,
+        shell,
+        trust_remote_code=trust_remote_code,
+    )
+
+
 def open_model(
     name: str,
     *,
@@ -193,46 +253,10 @@ def open_model(
     check_dtype(dtype)
     if is_gguf(Path(name)) and revision is None:
         path = unpack_gguf(Path(name))
+        check_scaling(Path(name), path)
     else:
         path = resolve_path(name, revision=revision, trust_remote_code=trust_remote_code)
     raw, config = read_config(path, trust_remote_code=trust_remote_code)
-    # Making a shell changes what the configuration says.
-    said = read_dtype(config)
-    family = fit_family(find_family(config.model_type), config, name)
     if raw.get("quantization_config"):
         raise InputError(f"{name} is already quantized", "give the FP16 or BF16 model it came from")
-    catalogue = open_catalogue(path)
-    tied = config.tie_word_embeddings
-    tensors = name_fully(catalogue.tensors, family, tied)
-    embedding = family.embedding + ".weight"
-    if embedding not in tensors:
-        raise explain_lacking(path, embedding, tensors, family, tied)
-    check_blocks(path, family.blocks, config.num_hidden_layers, tensors)
-    if family.experts is not None:
-        _check_experts(path, getattr(config, family.experts.count), tensors)
-    try:
-        if not trust_remote_code:
-            # What is computed beside the weights is measured before it takes memory.
-            with torch.device("meta"):
-                outline = make_shell(config, family, name)
-            _check_buffers(path, outline)
-            _check_shapes(path, outline, family, tensors, tied)
-        shell = make_shell(config, family, name, trust_remote_code=trust_remote_code)
-    except UNBUILDABLE as error:
-        raise InputError(
-            f"{path / 'config.json'} does not describe a model ({error})",
-            "use the config.json that came with these weights",
-        ) from error
-    if trust_remote_code:
-        _check_shapes(path, shell, family, tensors, tied)
-    return SourceModel(
-        name,
-        path,
-        config,
-        family,
-        choose_dtype(dtype, said, family, shell, tensors),
-        catalogue,
-        tensors,
-        shell,
-        trust_remote_code=trust_remote_code,
-    )
+    return frame_model(name, path, config, trust_remote_code=trust_remote_code, dtype=dtype)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gguf import GGMLQuantizationType
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -41,6 +42,7 @@ from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.recipes.recipe import make_recipe
 from awqscope.mixedprec.scheme import Scheme
 from tests.app.dashboard.test_server import find_type, make_client, read_text, show
+from tests.help.packed import write_gguf
 from tests.mixedprec.foreign.test_candidate import change_config, change_tensors, copy_model
 
 MakeModel = Callable[..., Path]
@@ -371,6 +373,41 @@ def test_command_line(spec: CompareSpec, reference: Path, tmp_path: Path) -> Non
         "'hqq' is not read: compare a checkpoint of awq, gptq, compressed-tensors" in result.stderr
     )
     assert not out.exists()
+
+
+def test_a_gguf_file_is_a_candidate(
+    spec: CompareSpec, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the model that is unpacked from it compares, with the file's widths and bytes."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path, out = tmp_path / "tiny.Q4_1.gguf", tmp_path / "run"
+    q4, q8 = GGMLQuantizationType.Q4_1, GGMLQuantizationType.Q8_0
+    write_gguf(path, reference, q4, q8)
+    options = ["--valid", spec.valid[0], "--seq-len", "64", "--windows", "4"]
+    command = ["compare", str(reference), str(path), *options, "--out", str(out)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "candidate" in result.stdout and "quantized before" not in result.output
+    record = RunDirectory(out).read()
+    assert isinstance(record, Comparison) and record.headline is not None
+    assert (record.candidate.format, record.candidate.bits) == ("gguf", {"4": 7 * BLOCKS})
+    assert [place.place for place in record.places] == ["embeddings", "head"]
+    assert record.headline.bytes.candidate < path.stat().st_size
+    assert "4-bit GGUF" in CliRunner().invoke(app, ["show", str(out)]).stdout
+    plain = tmp_path / "plain"
+    result = CliRunner().invoke(
+        app, ["dequantize", str(path), "--out", str(plain), "--dtype", "float32"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "(float32), the plain model of a 4-bit GGUF" in result.stdout
+    # transformers' reader of GGUF tokenizers adds a token of its own.
+    for tokenizer in plain.glob("tokenizer*"):
+        tokenizer.unlink()
+    other = compare(spec.change(windows=4), plain, tmp_path / "other")
+    assert compared_headline(other).kl.candidate == record.headline.kl.candidate
+    facts = list_facts(record)
+    assert facts["Candidate"] == f"{path}: GGUF, {7 * BLOCKS} linears at 4 bits"
+    assert facts["Served"].startswith("unknown. A GGUF file is for llama.cpp")
 
 
 @pytest.fixture(scope="module")

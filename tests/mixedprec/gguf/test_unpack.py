@@ -37,7 +37,7 @@ def test_it_holds_what_the_package_reads(
     model = open_model(str(path))
     assert model.name == str(path) and model.path.parent == cache
     stored = load_file(model.path / "model.safetensors")
-    assert len(expected) == 14
+    assert len([name for name in expected if ".layers." in name]) == 14
     for name, weight in expected.items():
         assert torch.equal(stored[name], torch.from_numpy(weight).half()), name
     said = None if kind is GGMLQuantizationType.F16 else f"GGUF {kind.name}"

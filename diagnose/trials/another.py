@@ -1,0 +1,117 @@
+"""A run's recipe on another model of the same architecture, such as the same model with a LoRA
+merged into it: searched anew, on the run's calibration text and with its options."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
+from awqscope.diagnose.inputs.load import (
+    check_tokens,
+    choose_length,
+    choose_searched,
+    hash_tokens,
+)
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.trials.finished import open_source
+from awqscope.mixedprec.awq.choices import read_uncalibrated, search_path
+from awqscope.mixedprec.awq.search import search_model
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.files.atomic import write_json
+from awqscope.mixedprec.files.untrusted import read_json
+from awqscope.mixedprec.foreign.candidate import check_architecture
+from awqscope.mixedprec.models.opening import open_model
+from awqscope.mixedprec.models.served import check_range
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.models.streams import CPU
+
+# What the searches in a folder are of.
+STAMP = "searched.json"
+
+
+@dataclass(frozen=True)
+class Another:
+    """A model to search as a run's was. windows: the calibration windows that its search reads."""
+
+    run: RunDirectory
+    model: SourceModel
+    windows: Tensor
+
+
+def open_another(
+    run: RunDirectory, weights: str, model_name: str | None = None, dtype: str | None = None
+) -> Another:
+    """Open another model beside a run's, and the run's calibration text.
+
+    model_name: where the run's model is, if it has moved. dtype: to serve it in, None for the run's
+    own type. InputError for another architecture, for weights that cannot be used, and for a text
+    that has changed since the run."""
+    record = run.read_searched()
+    spec = record.spec
+    source = open_source(run, model_name)
+    model = open_model(
+        weights, trust_remote_code=spec.trust_remote_code, dtype=dtype or record.source.dtype
+    )
+    try:
+        check_architecture(source.config, model.config)
+    except InputError as error:
+        what = error.what.replace("the candidate's", f"{weights} is of another architecture: its")
+        raise InputError(
+            what.replace("the reference's", "the run's model's"),
+            f"give a model that was made from {spec.model}",
+        ) from error
+    tokenizer = load_tokenizer(source.path, trust_remote_code=spec.trust_remote_code)
+    _, limit = choose_length(source, None)
+    length = min(spec.calib_seq_len, limit)
+    windows = cut_windows(load_corpus(spec.calib), tokenizer, length, spec.calib_windows)
+    # Earlier versions did not keep what the tokens were.
+    if record.calibration.tokens_sha256 not in (None, hash_tokens(windows)):
+        raise InputError(
+            f"{spec.calib} has changed since {run.path} was made", "put back what it was"
+        )
+    check_tokens(model, windows)
+    check_range(model)
+    return Another(run, model, choose_searched(spec, model, windows))
+
+
+def search_another(
+    another: Another,
+    widths: Sequence[int],
+    folder: Path,
+    on_block: Callable[[int], None] = lambda done: None,
+    device: torch.device = CPU,
+) -> dict[str, list[str]]:
+    """Search every block at some of the run's widths, into `folder`, going on where an earlier
+    process stopped; what is there of anything else is removed. Gives the experts that no token
+    reached, by block."""
+    spec, model = another.run.read_searched().spec, another.model
+    stamp = {
+        "hashes": model.hash(),
+        "tokens_sha256": hash_tokens(another.windows),
+        "schemes": [str(spec.schemes[bits]) for bits in widths],
+        "search": spec.search,
+    }
+    if _read_stamp(folder) != stamp:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_json(folder / STAMP, stamp)
+    schemes = [spec.schemes[bits] for bits in widths]
+    search_model(
+        model, another.windows, schemes, folder, on_block, exact=spec.is_exact, device=device
+    )
+    found = {
+        str(number): read_uncalibrated(search_path(folder, number, min(widths)))
+        for number in range(model.blocks if widths else 0)
+    }
+    return {number: list(experts) for number, experts in found.items() if experts}
+
+
+def _read_stamp(folder: Path) -> object:
+    try:
+        return read_json(folder / STAMP)
+    except (OSError, ValueError):
+        return None
