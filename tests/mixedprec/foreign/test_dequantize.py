@@ -99,6 +99,22 @@ def test_types(dtype: str, kind: str, write_ours: Callable, tmp_path: Path) -> N
     assert loaded.dtype == wanted
 
 
+def test_an_adapter_can_be_merged_into_it(write_ours: Callable, tmp_path: Path) -> None:
+    """A packed linear has no weight to add to; the plain one's has, and what is saved is a model
+    again."""
+    *_, packed = write_ours("llama")
+    plain = dequantize(open_alone(str(packed)), tmp_path / "plain", "float32")
+    loaded = AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32)
+    name = "model.layers.1.mlp.up_proj"
+    added = torch.randn(256, 4) @ torch.randn(4, 128)
+    wanted = open_model(str(plain)).read([f"{name}.weight"])[f"{name}.weight"] + added
+    with torch.no_grad():
+        loaded.get_submodule(name).weight += added
+    loaded.save_pretrained(tmp_path / "merged")
+    merged = open_model(str(tmp_path / "merged"))
+    assert torch.equal(merged.read([f"{name}.weight"])[f"{name}.weight"], wanted)
+
+
 def test_scales_of_autoawq_after_an_activation(write_ours: Callable, tmp_path: Path) -> None:
     *_, packed = write_ours("starcoder2", "awq")
     tensors = load_file(packed / "model.safetensors")
