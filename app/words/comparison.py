@@ -6,6 +6,7 @@ from pathlib import PurePath
 from awqscope.diagnose.entries.source import Place
 from awqscope.diagnose.runs.record import CANDIDATE, MIXED, UNIFORM, AnyRecord, Comparison
 from awqscope.mixedprec.checkpoints.serving import write_serving
+from awqscope.mixedprec.foreign.activations import WEIGHTS_ALONE
 from awqscope.mixedprec.foreign.padding import write_padding
 from awqscope.mixedprec.models.weight_files import write_aside
 from awqscope.mixedprec.scheme import FP16_BITS
@@ -16,6 +17,8 @@ FORMATS = {
     "auto-round": "AutoRound",
     "compressed-tensors": "compressed-tensors",
     "gguf": "GGUF",
+    "modelopt": "ModelOpt",
+    "quark": "Quark",
 }
 NO_UNITS = "Units have no KL of their own here: the candidate's blocks are swapped whole."
 ABOUT_PLACES = (
@@ -107,6 +110,7 @@ def list_facts(record: Comparison) -> dict[str, str]:
             "the same in both" if has else "the candidate has none: the reference's was used"
         ),
         **({"Candidate's files": aside} if aside else {}),
+        **({"Activations": WEIGHTS_ALONE} if candidate.weights_alone else {}),
         **({"Vocabulary": write_padding(padding)} if padding else {}),
         "Served": write_serving(serving),
     }

@@ -45,7 +45,9 @@ class Candidate(Part):
     """A checkpoint that was made elsewhere."""
 
     path: str = Field(description="As it was given.")
-    format: str = Field(description="`awq`, `gptq`, `compressed-tensors`, `gguf` or `plain`.")
+    format: str = Field(
+        description="`plain`, `gguf`, or the quantization method its config.json names."
+    )
     bits: Mapping[str, int] = Field(
         description="Width -> linears of the blocks that have it; 16 is not quantized."
     )
@@ -58,6 +60,11 @@ class Candidate(Part):
         default=0,
         description="Tokens by which its vocabulary was rounded up, which are left out: its "
         "probabilities are over the reference's tokens. Earlier versions lack it.",
+    )
+    weights_alone: bool = Field(
+        default=False,
+        description="Whether its activations are quantized too when it is served, and its weights "
+        "alone were measured. Earlier versions lack it.",
     )
 
 

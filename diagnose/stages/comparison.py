@@ -52,6 +52,7 @@ from awqscope.diagnose.sweep.whole_blocks import CandidateSweep, build_candidate
 from awqscope.mixedprec.checkpoints.writer import examine_serving
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import list_units
+from awqscope.mixedprec.foreign.activations import WEIGHTS_ALONE
 from awqscope.mixedprec.foreign.candidate import Candidate
 from awqscope.mixedprec.foreign.gguf import GgufCandidate
 from awqscope.mixedprec.foreign.opening import open_beside
@@ -130,6 +131,7 @@ def describe_candidate(candidate: Candidate) -> entries.Candidate:
         hashes=candidate.hash(),
         left_aside=list(candidate.aside),
         padding=candidate.padding,
+        weights_alone=candidate.quantizes_inputs,
     )
 
 
@@ -145,6 +147,11 @@ def note_padding(candidate: Candidate) -> tuple[str, ...]:
     if not candidate.padding:
         return ()
     return (f"{candidate.path}: {write_padding(candidate.padding)}",)
+
+
+def note_activations(candidate: Candidate) -> tuple[str, ...]:
+    """A note, shown before a comparison, where the candidate's activations are quantized too."""
+    return (f"{candidate.path}: {WEIGHTS_ALONE}",) if candidate.quantizes_inputs else ()
 
 
 def prepare_comparison(spec: CompareSpec) -> Work:
@@ -173,7 +180,11 @@ def prepare_comparison(spec: CompareSpec) -> Work:
         sampled=len(list_sampled(spec, compared.windows)),
         precision=spec.precision,
     )
-    notes = note_weights(compared.model, compared.candidate) + note_padding(compared.candidate)
+    notes = (
+        *note_weights(compared.model, compared.candidate),
+        *note_padding(compared.candidate),
+        *note_activations(compared.candidate),
+    )
     return Work(description, {**dict.fromkeys(STAGES, SKIPPED), "sweep": measure}, plan, notes)
 
 

@@ -151,6 +151,8 @@ def check_serving(quantization: Mapping[str, Any], shapes: Shapes, served: Serve
     try:
         if method == "awq":
             return Serving(tuple(_join(_check_gemm(quantization, shapes, served))), judged)
+        if any(group.get("input_activations") for group in quantization["config_groups"].values()):
+            return Serving((), ())
         groups = read_groups(quantization)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         what = f"config.json's quantization_config cannot be read ({error!r})"

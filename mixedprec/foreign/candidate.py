@@ -36,6 +36,8 @@ from awqscope.mixedprec.models.weights import is_finite
 from awqscope.mixedprec.scheme import FP16_BITS
 
 PLAIN = "plain"
+# Files of old versions of AutoGPTQ and of ModelOpt, which wrote nothing into config.json.
+INSTEAD = {"quantize_config.json": "gptq", "hf_quant_config.json": "modelopt"}
 # Entries of config.json that decide no number of a forward without a cache.
 WITHOUT_EFFECT = {
     "architectures",
@@ -130,6 +132,11 @@ class Candidate(SourceModel):
         names = (f"{block}.{name}" for name in ACTIVATION_SCALES)
         return next((name for name in names if name in self.tensors), None)
 
+    @property
+    def quantizes_inputs(self) -> bool:
+        """Whether servers quantize activations too, which is not measured here."""
+        return any(coding.quantizes_inputs for coding in self.codings.values())
+
     def width(self, linear: str) -> int:
         """Bits of a linear, by its full name; 16 for one that is not packed."""
         return self.codings[linear].bits if linear in self.codings else FP16_BITS
@@ -158,15 +165,17 @@ class Candidate(SourceModel):
 
 
 def _read_quantization(path: Path, raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What the checkpoint says of its quantization: an entry of config.json, or the file that old
-    versions of AutoGPTQ wrote instead."""
+    """What the checkpoint says of its quantization: an entry of config.json, or a file that its
+    maker wrote instead."""
     found = raw.get("quantization_config") or raw.get("compression_config")
-    old = path / "quantize_config.json"
-    if found is None and old.exists():
-        try:
-            found = {"quant_method": "gptq", **read_json(old)}
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{old} cannot be read", "download the checkpoint again") from error
+    for name, method in INSTEAD.items():
+        if found is None and (path / name).exists():
+            try:
+                found = {"quant_method": method, **read_json(path / name)}
+            except (OSError, ValueError, TypeError) as error:
+                raise InputError(
+                    f"{path / name} cannot be read", "download the checkpoint again"
+                ) from error
     if found is not None and not isinstance(found, dict):
         raise InputError(f"the quantization of {path} is no JSON object", "repair its config.json")
     return found

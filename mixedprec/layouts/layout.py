@@ -24,11 +24,13 @@ PLAIN = "weight"
 @dataclass(frozen=True)
 class Coding:
     """How one packed weight is coded. bits: of a code. shapes: of every tensor it consists of, by
-    suffix. facts: what else its layout has to know to decode it."""
+    suffix. facts: what else its layout has to know to decode it. quantizes_inputs: whether servers
+    quantize what flows into the linear too, which nothing here does."""
 
     bits: int
     shapes: Shapes
     facts: Any = None
+    quantizes_inputs: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,22 @@ def dequantize(codes: Tensor, zeros: Tensor, scales: Tensor, groups: Tensor | No
         return codes.float().sub_(zeros[:, at]).mul_(scales[:, at])
     grouped = codes.view(rows, scales.shape[1], -1).float()
     return grouped.sub_(zeros[:, :, None]).mul_(scales[:, :, None]).view(rows, columns)
+
+
+def dequantize_blocks(
+    codes: Tensor, zeros: Tensor | None, scales: Tensor, block: tuple[int, int]
+) -> Tensor:
+    """(codes − zeros) · scales in float32 [N, K], where each `block` of rows and columns shares a
+    scale, down to what is left at the edges. zeros, scales: one for each block, in any shape."""
+    rows, columns = codes.shape
+    down, along = -(-rows // block[0]), -(-columns // block[1])
+
+    def spread(values: Tensor) -> Tensor:
+        tall = values.float().reshape(down, along).repeat_interleave(block[0], 0)[:rows]
+        return tall if along == 1 else tall.repeat_interleave(block[1], 1)[:, :columns]
+
+    centred = codes.float() if zeros is None else codes.float() - spread(zeros)
+    return centred * spread(scales)
 
 
 def group_index(parts: Parts, suffix: str, groups: int) -> Tensor | None:

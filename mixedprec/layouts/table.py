@@ -7,10 +7,14 @@ from awqscope.mixedprec.layouts.awq import AWQ
 from awqscope.mixedprec.layouts.compressed import COMPRESSED
 from awqscope.mixedprec.layouts.gptq import GPTQ
 from awqscope.mixedprec.layouts.layout import Layout
+from awqscope.mixedprec.layouts.modelopt import MODELOPT
+from awqscope.mixedprec.layouts.quark import QUARK
 
 LAYOUTS: Mapping[str, Layout] = {
     "awq": AWQ,
     "gptq": GPTQ,
     "auto-round": AUTOROUND,
     "compressed-tensors": COMPRESSED,
+    "modelopt": MODELOPT,
+    "quark": QUARK,
 }

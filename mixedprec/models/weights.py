@@ -117,7 +117,9 @@ def too_large(name: str, largest: float | None = None) -> InputError:
 
 def is_finite(values: Tensor) -> bool:
     """Whether no value is NaN or infinite. The sum tells, but for large values that overflow it,
-    and takes no memory."""
+    and takes no memory but for floats of eight bits, which torch cannot add."""
+    if values.is_floating_point() and values.element_size() == 1:
+        values = values.bfloat16()
     return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from awqscope.diagnose.stages.comparison import describe_candidate, note_padding
+from awqscope.diagnose.stages.comparison import describe_candidate, note_activations, note_padding
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.foreign.candidate import open_candidate
 from awqscope.mixedprec.foreign.differences import differing_places
@@ -167,6 +167,7 @@ def test_candidates_with_a_padded_vocabulary(
     torch.testing.assert_close(found, expected[..., :384], rtol=1e-4, atol=1e-4)
     assert differing_places(reference, candidate) == ()
     assert describe_candidate(candidate).padding == 64
+    assert note_activations(candidate) == ()
     assert note_padding(candidate) == (
         f"{path}: its vocabulary has 64 tokens that the reference lacks, which are left out",
     )

@@ -224,6 +224,61 @@ def test_old_gptq_says_so_in_a_file_of_its_own(
     assert open_candidate(str(path), model).codings.keys() == weights.keys()
 
 
+def test_modelopt_says_so_in_a_file_of_its_own(make_model: MakeModel, tmp_path: Path) -> None:
+    """INT8 weights of servers that quantize activations too, with a factor for each input."""
+    model = open_model(str(make_model("llama")))
+    path = copy_model(model.path, tmp_path)
+    tensors, weights = load_file(path / "model.safetensors"), {}
+    for name, linear in linears_of(model):
+        codes = torch.randint(-128, 128, linear.weight.shape).to(torch.int8)
+        scales, factors = torch.rand(linear.out_features), torch.rand(linear.in_features)
+        parts = {"weight": codes, "weight_scale": scales, "pre_quant_scale": factors}
+        tensors |= {f"{name}.{part}": each for part, each in parts.items()}
+        tensors[f"{name}.input_scale"] = torch.tensor(0.5)
+        weights[name] = codes.float() * scales[:, None] * factors
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    said = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "W8A8_SQ_PER_CHANNEL"}}
+    (path / "hf_quant_config.json").write_text(json.dumps(said), encoding="utf-8")
+    candidate = open_candidate(str(path), model)
+    assert candidate.method == "modelopt"
+    assert candidate.quantizes_inputs
+    for name, weight in weights.items():
+        found = candidate.read([f"{name}.weight"])[f"{name}.weight"]
+        torch.testing.assert_close(found, weight)
+        assert candidate.width(name) == 8
+
+
+@pytest.mark.parametrize("strategy", ["tensor", "channel"])
+def test_eight_bit_floats_of_compressed_tensors(
+    strategy: str, make_model: MakeModel, tmp_path: Path
+) -> None:
+    model = open_model(str(make_model("llama")))
+    path = copy_model(model.path, tmp_path)
+    tensors, weights = load_file(path / "model.safetensors"), {}
+    for name, linear in linears_of(model):
+        values = torch.randn(linear.weight.shape).to(torch.float8_e4m3fn)
+        scales = torch.rand(1 if strategy == "tensor" else (linear.out_features, 1))
+        tensors |= {f"{name}.weight": values, f"{name}.weight_scale": scales}
+        weights[name] = values.float() * scales
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    group = {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "float"}}
+    group["weights"] |= {"strategy": strategy, "symmetric": True}
+    quantization = {"quant_method": "compressed-tensors", "format": "naive-quantized"}
+    quantization |= {"config_groups": {"group_0": group}, "ignore": ["lm_head"]}
+    change_config(path, quantization_config=quantization)
+    candidate = open_candidate(str(path), model)
+    assert not candidate.quantizes_inputs
+    for name, weight in weights.items():
+        assert torch.equal(candidate.read([f"{name}.weight"])[f"{name}.weight"], weight)
+    windows = torch.randint(0, 300, (1, 16))
+    assert forward(candidate, windows).isfinite().all()
+    name = next(iter(weights))
+    tensors[f"{name}.weight"].view(torch.uint8)[0, 0] = 0x7F
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="NaN or infinity"):
+        open_candidate(str(path), model).read([f"{name}.weight"])
+
+
 LINEAR = "model.layers.1.mlp.up_proj"
 
 

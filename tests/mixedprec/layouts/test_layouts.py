@@ -236,6 +236,87 @@ def test_compressed_tensors_is_what_its_library_says(
     torch.testing.assert_close(decode("compressed-tensors", config, parts), expected)
 
 
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "tensor": {},
+    "channel": {},
+    "group": {"group_size": GROUP},
+    "block": {"block_structure": [48, 80]},
+}
+GRIDS = {"tensor": (1,), "channel": (ROWS, 1), "group": (ROWS, COLUMNS // GROUP), "block": (2, 2)}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("kind", "symmetric"), [("int", False), ("int", True), ("float", True)])
+def test_bytes_are_what_the_library_says(strategy: str, kind: str, symmetric: bool) -> None:
+    """Blocks do not tile the weight here."""
+    generator = torch.Generator().manual_seed(3)
+    codes = torch.randint(-128, 128, (ROWS, COLUMNS), generator=generator).to(torch.int8)
+    if kind == "float":
+        codes = torch.randn(ROWS, COLUMNS, generator=generator).to(torch.float8_e4m3fn)
+    scales = 0.01 + torch.rand(GRIDS[strategy], generator=generator)
+    parts = {"weight": codes, "weight_scale": scales, "input_scale": torch.ones(1)}
+    if not symmetric:
+        zeros = torch.randint(-9, 9, GRIDS[strategy], generator=generator)
+        parts["weight_zero_point"] = zeros.to(torch.int8)
+    weights = {"num_bits": 8, "type": kind, "symmetric": symmetric, "strategy": strategy}
+    config = compressed(
+        format=f"{kind}-quantized",
+        weights=weights | STRATEGIES[strategy],
+        input_activations={"num_bits": 8},
+    )
+    # The library pads weights to whole blocks before.
+    padded = (
+        torch.nn.functional.pad(codes.float(), (0, 32, 0, 32)) if strategy == "block" else codes
+    )
+    expected = dequantize(
+        padded.float(),
+        scales,
+        parts.get("weight_zero_point", torch.zeros(GRIDS[strategy])).float(),
+        QuantizationArgs(**weights, **STRATEGIES[strategy]),
+    )[:ROWS, :COLUMNS]
+    torch.testing.assert_close(decode("compressed-tensors", config, parts), expected)
+
+
+def test_activation_order_of_bytes() -> None:
+    generator = torch.Generator().manual_seed(3)
+    groups = COLUMNS // GROUP
+    codes = torch.randint(-128, 128, (ROWS, COLUMNS), generator=generator).to(torch.int8)
+    scales, index = torch.rand(ROWS, groups, generator=generator), torch.arange(COLUMNS) % groups
+    parts = {"weight": codes, "weight_scale": scales, "weight_g_idx": index.int()}
+    weights = {"num_bits": 8, "strategy": "group", "group_size": GROUP}
+    config = compressed(format="naive-quantized", weights=weights)
+    found = decode("compressed-tensors", config, parts)
+    torch.testing.assert_close(found, codes.float() * scales[:, index])
+
+
+@pytest.mark.parametrize("bits", [3, 5, 6, 7])
+def test_codes_that_straddle_words(bits: int) -> None:
+    """As compressed-tensors packs them since 0.18, in rows; until then words held whole codes."""
+    rng = np.random.default_rng(bits)
+    codes, zeros = rng.integers(0, 2**bits, (ROWS, COLUMNS)), rng.integers(0, 2**bits, (ROWS, 1))
+    scales = rng.uniform(0.01, 0.1, (ROWS, 1)).astype(np.float32)
+    parts = {
+        "weight_packed": pack_bits(codes.T, bits).T.contiguous(),
+        "weight_scale": torch.from_numpy(scales),
+        "weight_zero_point": pack_bits(zeros, bits),
+        "weight_shape": torch.tensor([ROWS, COLUMNS]),
+    }
+    weights = {"num_bits": bits, "symmetric": False, "strategy": "channel"}
+    found = decode("compressed-tensors", compressed(weights=weights), parts)
+    expected = (codes - zeros).astype(np.float32) * scales
+    torch.testing.assert_close(found, torch.from_numpy(expected))
+
+
+def test_where_servers_quantize_activations_too() -> None:
+    layout = LAYOUTS["compressed-tensors"]
+    shapes = {"weight": [ROWS, COLUMNS], "weight_scale": [ROWS, 1]}
+    for inputs in ({}, {"input_activations": {"num_bits": 8, "dynamic": True}}):
+        weights = {"num_bits": 8, "type": "int", "strategy": "channel"}
+        said = layout.read(compressed(format="int-quantized", weights=weights, **inputs), Path())
+        coding = layout.describe(said, NAME, LINEAR, shapes)
+        assert coding.quantizes_inputs == bool(inputs)
+
+
 def compressed(**changes: Any) -> dict[str, Any]:
     """A quantization_config with `changes` to its one group."""
     weights = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group"}
@@ -256,15 +337,24 @@ def compressed(**changes: Any) -> dict[str, Any]:
         ("auto-round", {"rotation_config": {"block_size": 32}}, "inputs are rotated"),
         ("gptq", {"is_marlin_format": True}, "is marlin"),
         ("compressed-tensors", {}, "no config_groups"),
-        ("compressed-tensors", compressed(format="int-quantized"), "pack-quantized is read"),
-        ("compressed-tensors", compressed(input_activations={"num_bits": 8}), "activations"),
+        ("compressed-tensors", compressed(format="nvfp4-pack-quantized"), "int-quantized, .* read"),
+        ("compressed-tensors", compressed(format="float-quantized"), "int of 4 bits"),
         ("compressed-tensors", compressed(weights={"num_bits": 8, "type": "float"}), "float of 8"),
         (
             "compressed-tensors",
             compressed(weights={"num_bits": 4, "strategy": "tensor"}),
-            "group and channel are read",
+            "group and channel are read of pack-quantized",
         ),
         ("compressed-tensors", {**compressed(), "kv_cache_scheme": {"num_bits": 8}}, "kv_cache"),
+        ("modelopt", {}, "algorithm is None"),
+        ("modelopt", {"quant_algo": "MXFP8"}, "MXFP8: W4A16_AWQ, .* are read"),
+        ("modelopt", {"quant_algo": "MIXED_PRECISION"}, "algorithm is MIXED_PRECISION"),
+        (
+            "modelopt",
+            {"quant_algo": "MIXED_PRECISION", "quantized_layers": {"a": {"quant_algo": "X"}}},
+            "algorithm is X",
+        ),
+        ("modelopt", {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}, "cache is quantized"),
     ],
 )
 def test_variants_that_are_not_read(method: str, config: dict[str, Any], wanted: str) -> None:
