@@ -55,12 +55,7 @@ VARIANTS: Mapping[str, Variant] = {
 def configure(variant: Variant, size: int) -> QConfig:
     """Quark's configuration of a variant, for a llama."""
     eight = Int8PerChannelSpec(
-        observer_method="min_max",
-        symmetric=True,
-        scale_type="float",
-        round_method="half_even",
-        ch_axis=0,
-        is_dynamic=False,
+        symmetric=True, scale_type="float", round_method="half_even", ch_axis=0, is_dynamic=False
     ).to_quantization_spec()
     LLMTemplate.register_scheme(EIGHT, config=QLayerConfig(weight=eight))
     return LLMTemplate.get("llama").get_config(
