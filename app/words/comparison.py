@@ -10,7 +10,15 @@ from awqscope.mixedprec.foreign.padding import write_padding
 from awqscope.mixedprec.models.weight_files import write_aside
 from awqscope.mixedprec.scheme import FP16_BITS
 
-FORMATS = {"awq": "AWQ", "gptq": "GPTQ", "compressed-tensors": "compressed-tensors"}
+FORMATS = {
+    "awq": "AWQ",
+    "gptq": "GPTQ",
+    "compressed-tensors": "compressed-tensors",
+    "bitsandbytes": "bitsandbytes",
+    "mlx": "MLX",
+    "hqq": "HQQ",
+    "torchao": "torchao",
+}
 NO_UNITS = "Units have no KL of their own here: the candidate's blocks are swapped whole."
 ABOUT_PLACES = (
     "The candidate's are not the reference's; “up to here” above begins with its embeddings, and "

@@ -53,6 +53,8 @@ WITHOUT_EFFECT = {
 FIRST = ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
 # autoawq's ScaledActivation, in families whose MLP has one linear before its activation.
 ACTIVATION_SCALES = ("mlp.act.scales", "mlp.gelu_impl.scales", "ffn.act.scales")
+# hqq's own saving names no method in config.json.
+HQQ_CODES = ".W_q"
 # Tensors of older checkpoints that hold no parameter.
 BUFFERS = (".inv_freq", ".masked_bias", ".attention.bias")
 
@@ -140,8 +142,11 @@ class Candidate(SourceModel):
 
 def _read_quantization(path: Path, raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """What the checkpoint says of its quantization: an entry of config.json, or the file that old
-    versions of AutoGPTQ wrote instead."""
+    versions of AutoGPTQ wrote instead. MLX's entry has a name of its own, and may have a copy."""
     found = raw.get("quantization_config") or raw.get("compression_config")
+    mlx = raw.get("quantization")
+    if isinstance(mlx, dict) and found in (None, mlx) and "quant_method" not in mlx:
+        return {**mlx, "quant_method": "mlx"}
     old = path / "quantize_config.json"
     if found is None and old.exists():
         try:
@@ -192,7 +197,10 @@ def open_candidate(name: str, reference: SourceModel) -> Candidate:
     path = resolve_path(name)
     raw, config = read_config(path, trust_remote_code=reference.trust_remote_code)
     check_architecture(reference.config, config)
+    catalogue = open_catalogue(path)
     quantization = _read_quantization(path, raw)
+    if quantization is None and any(name.endswith(HQQ_CODES) for name in catalogue.tensors):
+        quantization = {"quant_method": "hqq"}
     method = PLAIN if quantization is None else str(quantization.get("quant_method", "unknown"))
     if method != PLAIN and method not in LAYOUTS:
         raise InputError(
@@ -200,11 +208,11 @@ def open_candidate(name: str, reference: SourceModel) -> Candidate:
             f"compare a checkpoint of {', '.join(LAYOUTS)}, or one that is not quantized",
         )
     tied = config.tie_word_embeddings
-    catalogue = open_catalogue(path)
     tensors = name_fully(catalogue.tensors, reference.family, tied)
     codings: dict[str, Coding] = {}
     if quantization is not None:
         layout = LAYOUTS[method]
+        _check_names(layout, tensors)
         try:
             said = layout.read(quantization, path)
             codings = _describe_modules(layout, said, reference, path, tensors)
@@ -228,6 +236,16 @@ def open_candidate(name: str, reference: SourceModel) -> Candidate:
     )
     _check_tensors(candidate)
     return candidate
+
+
+def _check_names(layout: Layout, names: Iterable[str]) -> None:
+    """Raise InputError for a tensor that the maker of a checkpoint has renamed."""
+    for name in names:
+        if any(mark in name for mark in layout.renamed):
+            raise InputError(
+                f"the candidate's tensor {name} was renamed or stacked by its maker",
+                "compare a checkpoint whose tensors have transformers' names",
+            )
 
 
 def _describe_modules(

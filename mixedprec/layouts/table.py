@@ -3,12 +3,20 @@
 from collections.abc import Mapping
 
 from awqscope.mixedprec.layouts.awq import AWQ
+from awqscope.mixedprec.layouts.bitsandbytes import BITSANDBYTES
 from awqscope.mixedprec.layouts.compressed import COMPRESSED
 from awqscope.mixedprec.layouts.gptq import GPTQ
+from awqscope.mixedprec.layouts.hqq import HQQ
 from awqscope.mixedprec.layouts.layout import Layout
+from awqscope.mixedprec.layouts.mlx import MLX
+from awqscope.mixedprec.layouts.torchao import TORCHAO
 
 LAYOUTS: Mapping[str, Layout] = {
     "awq": AWQ,
     "gptq": GPTQ,
     "compressed-tensors": COMPRESSED,
+    "bitsandbytes": BITSANDBYTES,
+    "mlx": MLX,
+    "hqq": HQQ,
+    "torchao": TORCHAO,
 }
