@@ -19,6 +19,11 @@ FORMATS = {
     "gguf": "GGUF",
     "modelopt": "ModelOpt",
     "quark": "Quark",
+    "compressed-tensors": "compressed-tensors",
+    "bitsandbytes": "bitsandbytes",
+    "mlx": "MLX",
+    "hqq": "HQQ",
+    "torchao": "torchao",
 }
 NO_UNITS = "Units have no KL of their own here: the candidate's blocks are swapped whole."
 ABOUT_PLACES = (

@@ -59,6 +59,8 @@ ROUNDING = 1e-6
 FIRST = ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
 # autoawq's ScaledActivation, in families whose MLP has one linear before its activation.
 ACTIVATION_SCALES = ("mlp.act.scales", "mlp.gelu_impl.scales", "ffn.act.scales")
+# hqq's own saving names no method in config.json.
+HQQ_CODES = ".W_q"
 # Tensors of older checkpoints that hold no parameter.
 BUFFERS = (".inv_freq", ".masked_bias", ".attention.bias")
 
@@ -176,6 +178,18 @@ def _read_quantization(path: Path, raw: Mapping[str, Any]) -> Mapping[str, Any] 
                 raise InputError(
                     f"{path / name} cannot be read", "download the checkpoint again"
                 ) from error
+    """What the checkpoint says of its quantization: an entry of config.json, or the file that old
+    versions of AutoGPTQ wrote instead. MLX's entry has a name of its own, and may have a copy."""
+    found = raw.get("quantization_config") or raw.get("compression_config")
+    mlx = raw.get("quantization")
+    if isinstance(mlx, dict) and found in (None, mlx) and "quant_method" not in mlx:
+        return {**mlx, "quant_method": "mlx"}
+    old = path / "quantize_config.json"
+    if found is None and old.exists():
+        try:
+            found = {"quant_method": "gptq", **read_json(old)}
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{old} cannot be read", "download the checkpoint again") from error
     if found is not None and not isinstance(found, dict):
         raise InputError(f"the quantization of {path} is no JSON object", "repair its config.json")
     return found
@@ -240,7 +254,10 @@ def fit_candidate(
 ) -> Candidate:
     """A checkpoint whose config.json, as it stands (`raw`) and as transformers reads it, is known
     to be of the architecture of `reference`. Errors are those of `open_candidate`."""
+    catalogue = open_catalogue(path)
     quantization = _read_quantization(path, raw)
+    if quantization is None and any(name.endswith(HQQ_CODES) for name in catalogue.tensors):
+        quantization = {"quant_method": "hqq"}
     method = PLAIN if quantization is None else str(quantization.get("quant_method", "unknown"))
     if method != PLAIN and method not in LAYOUTS:
         raise InputError(
@@ -248,11 +265,11 @@ def fit_candidate(
             f"compare a checkpoint of {', '.join(LAYOUTS)}, or one that is not quantized",
         )
     tied = config.tie_word_embeddings
-    catalogue = open_catalogue(path)
     tensors = name_fully(catalogue.tensors, reference.family, tied)
     codings: dict[str, Coding] = {}
     if quantization is not None:
         layout = LAYOUTS[method]
+        _check_names(layout, tensors)
         try:
             said = layout.read(quantization, path)
             codings = _describe_modules(layout, said, reference, path, tensors)
@@ -276,6 +293,16 @@ def fit_candidate(
     )
     _check_tensors(candidate)
     return candidate
+
+
+def _check_names(layout: Layout, names: Iterable[str]) -> None:
+    """Raise InputError for a tensor that the maker of a checkpoint has renamed."""
+    for name in names:
+        if any(mark in name for mark in layout.renamed):
+            raise InputError(
+                f"the candidate's tensor {name} was renamed or stacked by its maker",
+                "compare a checkpoint whose tensors have transformers' names",
+            )
 
 
 def _describe_modules(

@@ -44,6 +44,8 @@ class Layout:
     beside it; InputError for a variant that is not read. describe(said, name, module, found): the
     coding of a linear or an embedding by what was read and the shapes that were found; InputError
     where they do not fit. decode(parts, coding): its weight, float32 [N, K].
+    renamed: what stands in the names of tensors that its maker renames or stacks, so that they are
+    not transformers'.
     """
 
     probes: tuple[str, ...]
@@ -52,6 +54,7 @@ class Layout:
     read: Callable[[Mapping[str, Any], Path], Any]
     describe: Callable[[Any, str, nn.Module, Shapes], Coding]
     decode: Callable[[Parts, Coding], Tensor]
+    renamed: tuple[str, ...] = ()
 
     def is_packed(self, types: Mapping[str, str]) -> bool:
         """Whether a module is packed. types: safetensors' type of each of its tensors, by

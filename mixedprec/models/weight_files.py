@@ -26,6 +26,8 @@ SHARD = re.compile(r"(.+)-[0-9]{5}-of-[0-9]{5}\.safetensors")
 # Each process of a distributed training saves such a file, and transformers looks for them first.
 DISTRIBUTED = re.compile(r"shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+# transformers does not read what hqq saves by itself.
+HQQ_PICKLE = "qmodel.pt"
 # Files that hold weights, of this model or another.
 HOLDING = (
     "*" + SAFETENSORS,
@@ -154,9 +156,12 @@ def _explain_none(folder: Path, names: Iterable[str]) -> InputError:
             f"if {which} the model's weights, name it {SINGLE}",
         )
     if pickled:
+        remedy = "transformers: from_pretrained, then save_pretrained"
+        if HQQ_PICKLE in pickled:
+            remedy = "hqq: AutoHQQHFModel.from_quantized, then the model's save_pretrained"
         return InputError(
             f"{folder} holds its weights as a pickle, which is never loaded ({list_some(pickled)})",
-            "convert it to safetensors first (transformers: from_pretrained, then save_pretrained)",
+            f"convert it to safetensors first ({remedy})",
         )
     return InputError(
         f"{folder} holds no safetensors file",

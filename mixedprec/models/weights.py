@@ -29,6 +29,7 @@ TYPES: Mapping[str, torch.dtype] = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
     "I32": torch.int32,
+    "U32": torch.uint32,
     "F32": torch.float32,
     "I64": torch.int64,
     "F64": torch.float64,

@@ -510,3 +510,66 @@ def test_a_bias_of_another_type_is_not_idle(searched: Callable, tmp_path: Path) 
     save_file(tensors, path / "model.safetensors")
     with pytest.raises(InputError, match=f"{bias} belongs to no parameter"):
         open_candidate(str(path), model)
+
+
+def pack_mlx(weight: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """A weight as MLX stores it, at 4 bits in groups of 32, and what that stands for."""
+    grouped = weight.float().view(len(weight), -1, 32)
+    low, high = grouped.amin(-1, keepdim=True), grouped.amax(-1, keepdim=True)
+    # A padding token's row is zeros.
+    scales = ((high - low) / 15).clamp(min=1e-6)
+    codes = ((grouped - low) / scales).round().clamp(0, 15)
+    nibbles = codes.view(len(weight), -1, 8).long() << torch.arange(0, 32, 4)
+    words = nibbles.sum(-1).to(torch.uint32)
+    parts = {"weight": words, "scales": scales[..., 0], "biases": low[..., 0]}
+    return parts, (codes * scales + low).view_as(weight)
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_mlx_is_known_without_a_method(copied: bool, make_model: MakeModel, tmp_path: Path) -> None:
+    """Its entry of config.json is `quantization`; newer versions copy it to quantization_config.
+    One module is left as it was, and the embedding is packed."""
+    model = open_model(str(make_model("llama")))
+    path = copy_model(model.path, tmp_path)
+    tensors, weights = load_file(path / "model.safetensors"), {}
+    names = [name for name, _ in linears_of(model)]
+    for name in ["model.embed_tokens", *names[1:]]:
+        parts, weights[name] = pack_mlx(tensors.pop(f"{name}.weight"))
+        tensors |= {f"{name}.{part}": values.contiguous() for part, values in parts.items()}
+    save_file(tensors, path / "model.safetensors", metadata={"format": "mlx"})
+    said = {"group_size": 64, "bits": 8, "mode": "affine", names[0]: False}
+    said |= {name: {"group_size": 32, "bits": 4} for name in weights}
+    change_config(path, quantization=said, **({"quantization_config": said} if copied else {}))
+    candidate = open_candidate(str(path), model)
+    assert candidate.method == "mlx"
+    assert candidate.codings.keys() == weights.keys()
+    for name, weight in weights.items():
+        torch.testing.assert_close(candidate.read([f"{name}.weight"])[f"{name}.weight"], weight)
+    tensors["model.layers.0.mlp.switch_mlp.up_proj.weight"] = torch.zeros(2, 4, 4)
+    save_file(tensors, path / "model.safetensors")
+    with pytest.raises(InputError, match=r"switch_mlp\.up_proj\.weight was renamed or stacked"):
+        open_candidate(str(path), model)
+
+
+def test_hqq_is_known_by_its_tensors(make_model: MakeModel, tmp_path: Path) -> None:
+    """What hqq saves by itself says nothing of quantization in config.json."""
+    model = open_model(str(make_model("llama")))
+    path = copy_model(model.path, tmp_path)
+    tensors = load_file(path / "model.safetensors")
+    name, linear = next(iter(linears_of(model)))
+    del tensors[f"{name}.weight"]
+    rows, columns = linear.weight.shape
+    groups = rows * columns // 64
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 16, (groups, 64), generator=generator)
+    scale, zero = (torch.rand(groups, 1, generator=generator) for _ in range(2))
+    high, low = codes.byte().chunk(2)
+    stored = {"W_q": high * 16 + low, "scale": scale, "zero": zero}
+    stored |= {"axis": torch.tensor(1, dtype=torch.int32), "shape": torch.tensor([rows, columns])}
+    stored["packing"] = torch.tensor(list(b"4bit_u8"), dtype=torch.uint8)
+    tensors |= {f"{name}.{part}": values for part, values in stored.items()}
+    save_file(tensors, path / "model.safetensors")
+    candidate = open_candidate(str(path), model)
+    assert candidate.method == "hqq" and candidate.width(name) == 4
+    found = candidate.read([f"{name}.weight"])[f"{name}.weight"]
+    assert torch.equal(found, ((codes - zero) * scale).view(rows, columns))

@@ -324,6 +324,14 @@ def compressed(**changes: Any) -> dict[str, Any]:
     return {"format": "pack-quantized", "config_groups": {"group_0": group}}
 
 
+OPAQUE = {"_data": "OPAQUE_TORCHAO_AUTO", "_type": "IntxPackingFormat"}
+
+
+def torchao(kind: str, **data: Any) -> dict[str, Any]:
+    """A quantization_config of one configuration of torchao for all linears."""
+    return {"quant_type": {"default": {"_type": kind, "_data": data}}}
+
+
 @pytest.mark.parametrize(
     ("method", "config", "wanted"),
     [
@@ -359,6 +367,14 @@ def compressed(**changes: Any) -> dict[str, Any]:
             "algorithm is X",
         ),
         ("modelopt", {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}, "cache is quantized"),
+        ("mlx", {"mode": "mxfp4", "bits": 4, "group_size": 32}, "MLX mode is mxfp4"),
+        ("mlx", {"bits": 7, "group_size": 32}, "of 7 bits in groups of 32"),
+        ("mlx", {"bits": 4, "group_size": 64, NAME: {"mode": "nvfp4"}}, "MLX mode is nvfp4"),
+        ("hqq", {"quant_config": {"scale_quant_params": {"nbits": 8}}}, "are quantized too"),
+        ("torchao", {"quant_type": "int4_weight_only"}, "quant_type is int4_weight_only"),
+        ("torchao", torchao("Int4WeightOnlyConfig"), "by Int4WeightOnlyConfig"),
+        ("torchao", torchao("Int8DynamicActivationInt8WeightConfig"), "Config and IntxWeightOnly"),
+        ("torchao", torchao("IntxWeightOnlyConfig", intx_packing_format=OPAQUE), "OPAQUE"),
     ],
 )
 def test_variants_that_are_not_read(method: str, config: dict[str, Any], wanted: str) -> None:
@@ -386,6 +402,27 @@ def test_a_linear_goes_by_its_name_before_a_pattern_before_its_class() -> None:
     groups["again"] = {"targets": [NAME], "weights": {"num_bits": 8, "strategy": "channel"}}
     with pytest.raises(InputError, match="say different things of"):
         width(NAME)
+
+
+def test_a_linear_goes_by_torchaos_order() -> None:
+    def plain(bits: int) -> dict[str, Any]:
+        data = {"weight_dtype": {"_data": f"int{bits}"}}
+        packing = {"intx_packing_format": {"_data": "UNPACKED_TO_INT8"}}
+        return {"_type": "IntxWeightOnlyConfig", "_data": data | packing}
+
+    def width(name: str) -> int:
+        layout = LAYOUTS["torchao"]
+        said = layout.read({"quant_type": {"default": chosen}}, Path())
+        return layout.describe(said, name, LINEAR, {}).bits
+
+    named = {"_default": plain(8), "re:.*proj": plain(3), "re:.*q_proj": plain(2), NAME: plain(4)}
+    chosen = {"_type": "FqnToConfig", "_data": {"fqn_to_config": named}}
+    assert width(NAME) == 4
+    assert width("model.layers.1.self_attn.q_proj") == 3
+    assert width("lm_head") == 8
+    del named["_default"]
+    with pytest.raises(InputError, match="says nothing of lm_head"):
+        width("lm_head")
 
 
 def test_words_of_another_type_are_refused() -> None:

@@ -10,6 +10,7 @@ weight: 0 where both compute in float32). `examples/makers` made them.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,49 @@ def test_a_weight_in_floating_point_is_not_packed() -> None:
     for layout in LAYOUTS.values():
         assert not layout.is_packed({PLAIN: "F16"})
         assert layout.is_packed({layout.probes[0]: "I32"})
+
+
+def damage(
+    stored: dict[str, Tensor], suffix: str, change: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """The tensors with another in place of one."""
+    return {**stored, suffix: change(stored[suffix])}
+
+
+def rewrite(before: str, after: str) -> Callable[[Tensor], Tensor]:
+    """A change of a text that is stored as bytes."""
+    return lambda values: torch.tensor(
+        list(bytes(values.tolist()).replace(before.encode(), after.encode())), dtype=torch.uint8
+    )
+
+
+STATE = "weight.quant_state.bitsandbytes__nf4"
+
+
+@pytest.mark.parametrize(
+    ("made", "suffix", "change", "wanted"),
+    [
+        ("bitsandbytes-nf4", STATE, rewrite("[64, 128]", "[128, 64]"), "says shape"),
+        ("bitsandbytes-nf4", STATE, rewrite("nf4", "fp4"), "says quant_type fp4"),
+        ("bitsandbytes-nf4", STATE, rewrite("{", "["), "Expecting"),
+        ("bitsandbytes-nf4", STATE, rewrite(": 64,", ": 32,"), "128 maxima of torch.float32"),
+        ("bitsandbytes-nf4", "weight.absmax", Tensor.byte, "maxima of torch.uint8"),
+        ("bitsandbytes-nf4", "weight", Tensor.half, "16384 bytes|8192 bytes|bytes hold"),
+        ("bitsandbytes-nf4-double", STATE, rewrite("_offset", "_other"), "their offset None"),
+        ("bitsandbytes-nf4-double", STATE, rewrite(": 256", ": 128"), "nested_blocksize 128"),
+        ("hqq-4-bit", "packing", rewrite("4bit", "8bit"), "packing 8bit_u8"),
+        ("hqq-4-bit", "axis", torch.zeros_like, "axis 0"),
+        ("hqq-3-bit", "W_q", Tensor.byte, "words are torch.uint8"),
+    ],
+)
+def test_what_a_matrix_says_of_itself_is_checked(
+    made: str, suffix: str, change: Callable[[Tensor], Tensor], wanted: str
+) -> None:
+    stored, expected, about = read_made(Path(__file__).parent / "made" / f"{made}.safetensors")
+    layout = LAYOUTS[about["method"]]
+    linear = nn.Linear(expected.shape[1], expected.shape[0], bias=False)
+    shapes = {part: list(values.shape) for part, values in stored.items()}
+    said = layout.read(about["config"], Path())
+    coding = layout.describe(said, about["name"], linear, shapes)
+    with pytest.raises(ValueError, match=wanted):
+        layout.decode(damage(stored, suffix, change), coding)
