@@ -19,7 +19,6 @@ FORMATS = {
     "gguf": "GGUF",
     "modelopt": "ModelOpt",
     "quark": "Quark",
-    "compressed-tensors": "compressed-tensors",
     "bitsandbytes": "bitsandbytes",
     "mlx": "MLX",
     "hqq": "HQQ",

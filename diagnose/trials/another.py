@@ -23,7 +23,7 @@ from awqscope.mixedprec.awq.search import search_model
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.atomic import write_json
 from awqscope.mixedprec.files.untrusted import read_json
-from awqscope.mixedprec.foreign.candidate import check_architecture
+from awqscope.mixedprec.foreign.architecture import check_architecture
 from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.served import check_range
 from awqscope.mixedprec.models.source import SourceModel

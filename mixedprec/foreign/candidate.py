@@ -5,7 +5,6 @@ Blocks are read whole, norms and biases included: AWQ folds its scales into norm
 linear of such a checkpoint cannot be compared with the reference's.
 """
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,10 +18,9 @@ from transformers import PretrainedConfig
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import list_units
 from awqscope.mixedprec.files.header import FLOATS
-from awqscope.mixedprec.files.untrusted import read_json
-from awqscope.mixedprec.foreign.padding import count_padding
+from awqscope.mixedprec.foreign.architecture import check_architecture, count_added
+from awqscope.mixedprec.foreign.method import LAYOUTS, PLAIN, read_quantization
 from awqscope.mixedprec.layouts.layout import Coding, Layout
-from awqscope.mixedprec.layouts.table import LAYOUTS
 from awqscope.mixedprec.models.catalogue import (
     Stored,
     name_fully,
@@ -35,32 +33,8 @@ from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.weights import is_finite
 from awqscope.mixedprec.scheme import FP16_BITS
 
-PLAIN = "plain"
-# Files of old versions of AutoGPTQ and of ModelOpt, which wrote nothing into config.json.
-INSTEAD = {"quantize_config.json": "gptq", "hf_quant_config.json": "modelopt"}
-# Entries of config.json that decide no number of a forward without a cache.
-WITHOUT_EFFECT = {
-    "architectures",
-    "bos_token_id",
-    "chunk_size_feed_forward",
-    "dtype",
-    "eos_token_id",
-    "initializer_range",
-    "name_or_path",
-    "pad_token_id",
-    "pretraining_tp",
-    "tie_word_embeddings",
-    "torch_dtype",
-    "transformers_version",
-    "use_cache",
-}
-# Of a setting, where it was stored in float32.
-ROUNDING = 1e-6
-FIRST = ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
 # autoawq's ScaledActivation, in families whose MLP has one linear before its activation.
 ACTIVATION_SCALES = ("mlp.act.scales", "mlp.gelu_impl.scales", "ffn.act.scales")
-# hqq's own saving names no method in config.json.
-HQQ_CODES = ".W_q"
 # Tensors of older checkpoints that hold no parameter.
 BUFFERS = (".inv_freq", ".masked_bias", ".attention.bias")
 
@@ -166,73 +140,6 @@ class Candidate(SourceModel):
         return sum(self.tensors[name].size for name in names if name in self.tensors)
 
 
-def _read_quantization(path: Path, raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What the checkpoint says of its quantization: an entry of config.json, or a file that its
-    maker wrote instead."""
-    found = raw.get("quantization_config") or raw.get("compression_config")
-    for name, method in INSTEAD.items():
-        if found is None and (path / name).exists():
-            try:
-                found = {"quant_method": method, **read_json(path / name)}
-            except (OSError, ValueError, TypeError) as error:
-                raise InputError(
-                    f"{path / name} cannot be read", "download the checkpoint again"
-                ) from error
-    """What the checkpoint says of its quantization: an entry of config.json, or the file that old
-    versions of AutoGPTQ wrote instead. MLX's entry has a name of its own, and may have a copy."""
-    found = raw.get("quantization_config") or raw.get("compression_config")
-    mlx = raw.get("quantization")
-    if isinstance(mlx, dict) and found in (None, mlx) and "quant_method" not in mlx:
-        return {**mlx, "quant_method": "mlx"}
-    old = path / "quantize_config.json"
-    if found is None and old.exists():
-        try:
-            found = {"quant_method": "gptq", **read_json(old)}
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{old} cannot be read", "download the checkpoint again") from error
-    if found is not None and not isinstance(found, dict):
-        raise InputError(f"the quantization of {path} is no JSON object", "repair its config.json")
-    return found
-
-
-def agree(one: Any, other: Any) -> bool:
-    """Whether two settings are the same; a GGUF file and what comes of it rounds them to
-    float32."""
-    if isinstance(one, float) and isinstance(other, int | float):
-        return math.isclose(one, other, rel_tol=ROUNDING)
-    return bool(one == other)
-
-
-def check_architecture(reference: PretrainedConfig, candidate: PretrainedConfig) -> None:
-    """Raise InputError, naming the first entry of config.json by which candidate and reference
-    would compute different functions even with equal weights."""
-    ours, theirs = reference.to_dict(), candidate.to_dict()
-    # Tools leave notes of their own in config.json: what the architecture does not know is one.
-    known = set(type(reference)().to_dict())
-    entries = [*FIRST, *sorted(known - WITHOUT_EFFECT - set(FIRST))]
-    for entry in entries:
-        if entry.startswith("_") or "dropout" in entry:
-            continue
-        if entry == "vocab_size" and _count_padding(reference, candidate):
-            continue
-        if not agree(ours.get(entry), theirs.get(entry)):
-            remedy = "compare a checkpoint with the model it was made from"
-            if entry == "vocab_size":
-                remedy += (
-                    ", or give it that vocabulary first (transformers: "
-                    f"resize_token_embeddings({reference.vocab_size}), then save_pretrained)"
-                )
-            raise InputError(
-                f"the candidate's {entry} is {theirs.get(entry)}, "
-                f"the reference's {ours.get(entry)}",
-                remedy,
-            )
-
-
-def _count_padding(reference: PretrainedConfig, candidate: PretrainedConfig) -> int:
-    return count_padding(reference.vocab_size, candidate.vocab_size)
-
-
 def open_candidate(name: str, reference: SourceModel) -> Candidate:
     """Open a checkpoint by hub id or path, of the architecture of `reference`; reads headers only.
 
@@ -255,10 +162,7 @@ def fit_candidate(
     """A checkpoint whose config.json, as it stands (`raw`) and as transformers reads it, is known
     to be of the architecture of `reference`. Errors are those of `open_candidate`."""
     catalogue = open_catalogue(path)
-    quantization = _read_quantization(path, raw)
-    if quantization is None and any(name.endswith(HQQ_CODES) for name in catalogue.tensors):
-        quantization = {"quant_method": "hqq"}
-    method = PLAIN if quantization is None else str(quantization.get("quant_method", "unknown"))
+    method, quantization = read_quantization(path, raw, catalogue.tensors)
     if method != PLAIN and method not in LAYOUTS:
         raise InputError(
             f"the candidate's quantization method {method!r} is not read",
@@ -267,7 +171,7 @@ def fit_candidate(
     tied = config.tie_word_embeddings
     tensors = name_fully(catalogue.tensors, reference.family, tied)
     codings: dict[str, Coding] = {}
-    if quantization is not None:
+    if method != PLAIN:
         layout = LAYOUTS[method]
         _check_names(layout, tensors)
         try:
@@ -289,7 +193,7 @@ def fit_candidate(
         reference.shell,
         method,
         codings,
-        padding=_count_padding(reference.config, config),
+        padding=count_added(reference.config, config),
     )
     _check_tensors(candidate)
     return candidate

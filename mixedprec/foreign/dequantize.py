@@ -13,8 +13,9 @@ from awqscope.mixedprec.files.atomic import report_full_disk, write_json, write_
 from awqscope.mixedprec.files.folders import copy_companions, hold_folder
 from awqscope.mixedprec.files.shards import SHARD_BYTES, Planned, write_shards
 from awqscope.mixedprec.files.untrusted import read_json
-from awqscope.mixedprec.foreign.candidate import PLAIN, Candidate
+from awqscope.mixedprec.foreign.candidate import Candidate
 from awqscope.mixedprec.foreign.gguf import GgufCandidate
+from awqscope.mixedprec.foreign.method import PLAIN
 from awqscope.mixedprec.models.catalogue import stored_name
 from awqscope.mixedprec.models.dtypes import AUTO
 from awqscope.mixedprec.models.opening import open_model

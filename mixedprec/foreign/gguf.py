@@ -12,7 +12,8 @@ import torch
 from transformers import PretrainedConfig
 
 from awqscope.mixedprec.errors import InputError
-from awqscope.mixedprec.foreign.candidate import Candidate, agree, fit_candidate
+from awqscope.mixedprec.foreign.architecture import agree
+from awqscope.mixedprec.foreign.candidate import Candidate, fit_candidate
 from awqscope.mixedprec.foreign.padding import count_padding
 from awqscope.mixedprec.gguf.origin import Origin, find_width, read_whole_origin
 from awqscope.mixedprec.gguf.unpack import check_scaling, unpack_gguf

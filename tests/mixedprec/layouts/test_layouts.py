@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from awqscope.mixedprec.checkpoints.packing import unpack_planes, unpack_stream
 from awqscope.mixedprec.errors import InputError
-from awqscope.mixedprec.layouts.table import LAYOUTS
+from awqscope.mixedprec.foreign.method import LAYOUTS
 
 ROWS, COLUMNS, GROUP = 64, 128, 32
 LINEAR = nn.Linear(COLUMNS, ROWS, bias=False)

@@ -19,8 +19,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from awqscope.mixedprec.foreign.method import LAYOUTS
 from awqscope.mixedprec.layouts.layout import PLAIN
-from awqscope.mixedprec.layouts.table import LAYOUTS
 
 MADE = sorted((Path(__file__).parent / "made").glob("*.safetensors"))
 NAMES = {
