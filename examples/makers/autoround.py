@@ -80,25 +80,14 @@ def write_fixture(path: Path, made: Path, linear: str, expected: Tensor, maker: 
     save_file(tensors, path, about | {"config": json.dumps(config), "tolerance": "1e-3"})
 
 
-def main() -> None:
-    """Quantize, measure, save."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("variant", choices=VARIANTS)
-    parser.add_argument("model")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--calib", type=Path, required=True)
-    parser.add_argument("--windows", type=Path, required=True)
-    parser.add_argument("--group", type=int, default=128, help="inputs that share a scale")
-    parser.add_argument("--iters", type=int, default=10, help="steps of the search a block")
-    parser.add_argument("--fixture", nargs=2, metavar=("FILE", "LINEAR"))
-    given = parser.parse_args()
+def prepare(given: argparse.Namespace, variant: Variant) -> Any:
+    """The tool, with the model and all that it is asked for."""
     from auto_round import AutoRound
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    variant, calib = VARIANTS[given.variant], read_tokens(given.calib)
-    model = AutoModelForCausalLM.from_pretrained(given.model)
-    rounding = AutoRound(
-        model,
+    calib = read_tokens(given.calib)
+    return AutoRound(
+        AutoModelForCausalLM.from_pretrained(given.model),
         AutoTokenizer.from_pretrained(given.model),
         bits=variant.bits,
         group_size=given.group,
@@ -112,17 +101,31 @@ def main() -> None:
         iters=given.iters,
         device_map="cpu",
         enable_torch_compile=False,
-        # Else layers are packed, and leave memory, before what they were rounded to is measured.
-        low_cpu_mem_usage=False,
     )
-    rounded, _ = rounding.quantize()
-    # Layers hold what they are rounded to until they are packed.
+
+
+def main() -> None:
+    """Quantize, measure, save."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("variant", choices=VARIANTS)
+    parser.add_argument("model")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--calib", type=Path, required=True)
+    parser.add_argument("--windows", type=Path, required=True)
+    parser.add_argument("--group", type=int, default=128, help="inputs that share a scale")
+    parser.add_argument("--iters", type=int, default=10, help="steps of the search a block")
+    parser.add_argument("--fixture", nargs=2, metavar=("FILE", "LINEAR"))
+    given = parser.parse_args()
+    variant = VARIANTS[given.variant]
+    # Layers that are to be saved are packed, and leave memory, block by block: what they are
+    # rounded to is measured on another model, rounded with the same seed.
+    rounded, _ = prepare(given, variant).quantize()
     nll = measure(rounded, read_tokens(given.windows))
     kept = None
     if given.fixture:
         kept = rounded.get_submodule(given.fixture[1]).weight.detach().float().clone()
     with tempfile.TemporaryDirectory(dir=given.out.parent) as folder:
-        rounding.save_quantized(folder, format=variant.format, inplace=True)
+        prepare(given, variant).quantize_and_save(folder, format=variant.format)
         written = next(Path(folder).rglob("config.json")).parent
         shutil.copytree(written, given.out)
     maker = f"auto-round {version('auto-round')}"

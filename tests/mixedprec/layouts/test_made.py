@@ -66,6 +66,18 @@ def test_what_a_maker_wrote_is_what_it_means(path: Path, tmp_path: Path) -> None
     torch.testing.assert_close(found, expected, rtol=0, atol=allowed)
 
 
+def test_llm_awq_has_the_words_of_gemv_fast() -> None:
+    """GPTQModel packs both by one class, which calls one tensor by two names; only a GPU runs it."""
+    stored, expected, about = read_made(next(path for path in MADE if path.stem.endswith("v-fast")))
+    stored["scaled_zeros"] = stored.pop("qzeros")
+    layout, linear = LAYOUTS["awq"], nn.Linear(expected.shape[1], expected.shape[0], bias=False)
+    said = layout.read(about["config"] | {"version": "llm-awq"}, Path())
+    shapes = {part: list(values.shape) for part, values in stored.items()}
+    coding = layout.describe(said, about["name"], linear, shapes)
+    assert coding.shapes == shapes
+    torch.testing.assert_close(layout.decode(stored, coding), expected, rtol=0, atol=1e-3)
+
+
 def test_a_weight_in_floating_point_is_not_packed() -> None:
     for layout in LAYOUTS.values():
         assert not layout.is_packed({PLAIN: "F16"})
