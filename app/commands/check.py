@@ -19,10 +19,11 @@ def check(
 ) -> None:
     """Say who loads a checkpoint: what is installed beside awqscope, and other readers.
 
-    It is for checkpoints that awqscope writes, and others of their two formats. Nothing is loaded:
-    config.json says of what kind the checkpoint is, and a table of what was seen says which reader
-    takes that kind in which versions. The exit code is 1 where a reader that is installed here
-    refuses the checkpoint or spoils it.
+    It is for checkpoints that awqscope writes, and others of their two formats. No weights are
+    read: config.json and the files' headers are held against the rules by which vLLM, SGLang and
+    transformers match and fuse linears, and a table of what was seen says which reader takes
+    checkpoints of this kind in which versions. The exit code is 1 where the checkpoint breaks a
+    rule, or a reader that is installed here refuses it or spoils it.
     """
     from awqscope.app.terminal.destinations import write_destinations
     from awqscope.mixedprec.checkpoints.destinations import (
@@ -32,8 +33,12 @@ def check(
         read_kind,
     )
     from awqscope.mixedprec.checkpoints.serving import LOADS
+    from awqscope.mixedprec.checkpoints.writer import examine_serving
+    from awqscope.mixedprec.foreign.opening import open_alone
 
     kind = read_kind(checkpoint)
+    candidate = open_alone(str(checkpoint))
+    serving = examine_serving(candidate.catalogue, candidate)
     versions = {}
     for package in {row.package for row in DESTINATIONS}:
         try:
@@ -46,11 +51,13 @@ def check(
         found = {
             "checkpoint": str(checkpoint),
             "kind": kind.to_json(),
+            "serving": serving.to_json(),
             "installed": [{**row.to_json(), "version": number} for row, number in here],
             "readers": [row.to_json() for row in everywhere],
         }
         print(json.dumps(found, indent=2))
     else:
-        print("\n".join(write_destinations(checkpoint, kind, here, everywhere)))
-    if any(row.outcome != LOADS for row, _ in here):
+        print("\n".join(write_destinations(checkpoint, kind, serving, here, everywhere)))
+    broken = any(remark.effect for remark in serving.remarks)
+    if broken or any(row.outcome != LOADS for row, _ in here):
         raise typer.Exit(1)

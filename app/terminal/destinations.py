@@ -4,18 +4,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from awqscope.mixedprec.checkpoints.destinations import Destination, Kind
-from awqscope.mixedprec.checkpoints.serving import VERBS
+from awqscope.mixedprec.checkpoints.serving import VERBS, Serving, write_serving
 
 
 def write_destinations(
     checkpoint: Path,
     kind: Kind,
+    serving: Serving,
     here: Sequence[tuple[Destination, str]],
     everywhere: Sequence[Destination],
 ) -> Iterator[str]:
-    """The lines of `awqscope check`: the kind, what is installed, and every other reader. here:
-    with the version of each package that is installed."""
+    """The lines of `awqscope check`: the kind, what servers' rules say of its content, what is
+    installed, and every other reader. here: with the version of each package that is installed."""
     yield f"{checkpoint}: {kind}"
+    yield f"held against their rules: {write_serving(serving.to_json())}"
     yield ""
     yield "Installed here:" if here else "No reader of it is installed here."
     for row, version in here:

@@ -32,6 +32,7 @@ MIXED = Kind("compressed-tensors", zero_points=True, several=True)
 SYMMETRIC = Kind("compressed-tensors", zero_points=False, several=True)
 UNIFORM = Kind("compressed-tensors", zero_points=True, several=False)
 GEMM = Kind("awq", zero_points=True, several=False)
+WINDOWS = torch.randint(0, 300, (2, 32), generator=torch.Generator().manual_seed(0))
 KINDS = (MIXED, SYMMETRIC, UNIFORM, GEMM)
 
 
@@ -75,42 +76,51 @@ def test_a_gemm_checkpoint_goes_elsewhere() -> None:
     assert outcome(MIXED, "mlx-lm", "0.32.2") == REFUSES
 
 
+def write_mixed(path: Path, folder: Path, symmetric: bool) -> Path:
+    """A mixed checkpoint of the model in `path`."""
+    model, schemes = open_model(str(path)), {4: Scheme(4, 64, symmetric), 8: Scheme(8, 64, True)}
+    search_model(model, WINDOWS, list(schemes.values()), folder / "awq")
+    recipe = make_recipe("", model.family, model.blocks, 4, changed={"0.o": 8})
+    write_checkpoint(folder / "out", model, recipe, folder / "awq", schemes)
+    return folder / "out"
+
+
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_our_checkpoints_are_of_the_kind_they_are_and_load_here(
     symmetric: bool, make_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path = make_model("llama")
-    model, schemes = open_model(str(path)), {4: Scheme(4, 64, symmetric), 8: Scheme(8, 64, True)}
-    windows = torch.randint(0, 300, (2, 32))
-    search_model(model, windows, list(schemes.values()), tmp_path / "awq")
-    recipe = make_recipe("", model.family, model.blocks, 4, changed={"0.o": 8})
-    out = tmp_path / "out"
-    write_checkpoint(out, model, recipe, tmp_path / "awq", schemes)
+    out = write_mixed(make_model("llama"), tmp_path, symmetric)
     assert read_kind(out) == Kind("compressed-tensors", not symmetric, True)
-    assert AutoModelForCausalLM.from_pretrained(out)(windows).logits.isfinite().all()
+    assert AutoModelForCausalLM.from_pretrained(out)(WINDOWS).logits.isfinite().all()
     result = CliRunner().invoke(app, ["check", str(out), "--json"])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     (here,) = [row for row in found["installed"] if row["reader"] == "transformers"]
     assert (here["outcome"], here["version"]) == (LOADS, version("compressed-tensors"))
+    assert found["serving"]["vllm"] == LOADS
     shown = CliRunner().invoke(app, ["check", str(out)]).stdout
     assert f"transformers loads it (compressed-tensors {version('compressed-tensors')})" in shown
 
 
 def test_an_installed_reader_that_refuses_gives_exit_code_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights = {"num_bits": 4, "symmetric": False, "strategy": "group", "group_size": 64}
-    group = {"targets": ["Linear"], "weights": weights}
-    quantization = {"quant_method": "compressed-tensors", "format": "pack-quantized"}
-    quantization |= {"config_groups": {"group_0": group}}
-    config = {"model_type": "llama", "quantization_config": quantization}
-    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    out = write_mixed(make_model("llama"), tmp_path, symmetric=False)
     monkeypatch.setattr("awqscope.app.commands.check.version", lambda name: "0.20.1")
-    result = CliRunner().invoke(app, ["check", str(tmp_path)])
+    result = CliRunner().invoke(app, ["check", str(out)])
     assert result.exit_code == 1
     assert "transformers refuses it (compressed-tensors 0.20.1)" in result.stdout
     assert 'pip install "compressed-tensors~=0.17.1" psutil' in result.stdout
+
+
+def test_a_broken_rule_gives_exit_code_1(make_model: Callable[..., Path], tmp_path: Path) -> None:
+    out = write_mixed(make_model("llama"), tmp_path, symmetric=True)
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"]["ignore"].append("re:.*layers.0.self_attn.q_proj$")
+    (out / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    result = CliRunner().invoke(app, ["check", str(out)])
+    assert result.exit_code == 1
+    assert "Refused by vLLM" in result.stdout
 
 
 def test_what_is_no_checkpoint_of_ours(tmp_path: Path) -> None:
