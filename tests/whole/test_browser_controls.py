@@ -75,6 +75,7 @@ CONTROLS: dict[str, set[Control]] = {
     | {
         ("link", "Block #"),
         ("summary", "Hashes of the model's files"),
+        ("summary", "Where the checkpoint goes"),
         ("link", "New run like this one"),
     },
     "block": RUN

@@ -27,6 +27,7 @@ from awqscope.app.dashboard.parts import (
     tile,
     tiles,
 )
+from awqscope.app.dashboard.sections.destinations import destinations_table
 from awqscope.app.dashboard.sections.gate_card import gate_card
 from awqscope.app.dashboard.sections.starting import log_details, pending_parts, stop_button
 from awqscope.app.dashboard.urls import Page, link
@@ -58,6 +59,7 @@ from awqscope.diagnose.entries.source import Place
 from awqscope.diagnose.entries.stages import Fault
 from awqscope.diagnose.runs.directory import STAGES
 from awqscope.diagnose.runs.record import AnyRecord, Comparison, Record
+from awqscope.mixedprec.recipes.recipe import Recipe
 from awqscope.mixedprec.words import write_duration
 
 SCALES = {"linear": "linear", "log": "log"}
@@ -232,8 +234,11 @@ def cancel_button(run: RunSummary, jobs: Jobs | None) -> Any:
     return stop_button(run.name, jobs) if run.state == "running" else None
 
 
-def provenance_card(record: AnyRecord) -> Any:
-    """How perplexity was defined, on what, with what."""
+def provenance_card(record: AnyRecord, recipe: Recipe | None) -> Any:
+    """How perplexity was defined, on what, with what, and where the checkpoint of `recipe` goes."""
+    goes = None
+    if isinstance(record, Record) and record.serving is not None and recipe is not None:
+        goes = destinations_table(record, recipe)
     return card(
         "What these numbers are",
         html.Dl(
@@ -244,6 +249,7 @@ def provenance_card(record: AnyRecord) -> Any:
             ],
             className="facts",
         ),
+        goes,
         html.Details(
             [
                 html.Summary("Hashes of the model's files"),
@@ -309,7 +315,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         parts.append(gate_card(store, run))
         again = shlex.join(["awqscope", "show", str(store.find(run.name).path)])
         parts.append(html.P(["In the terminal: ", command(again)], className="hint"))
-    parts.append(provenance_card(run.record))
+    parts.append(provenance_card(run.record, store.recipe(run.name)))
     if jobs is not None:
         like = go_to("New run like this one", link("new", like=run.name))
         parts.append(html.P(like, className="hint"))
