@@ -7,12 +7,11 @@ import pytest
 
 from awqscope.app.dashboard.sections.destinations import destinations_table, find_kind
 from awqscope.diagnose.runs.record import Record
-from awqscope.diagnose.runs.earlier import parse_run
 from awqscope.mixedprec.checkpoints.destinations import Kind
 from awqscope.mixedprec.recipes.recipe import Recipe, RecipeUnit
-from tests.help.root import ROOT
+from tests.help.runs import parse_run, read_sample
 
-SAMPLE = json.loads((ROOT / "reports/sample/run.json").read_text(encoding="utf-8"))
+SAMPLE = read_sample()
 
 
 def make_record(**spec: Any) -> Record:
