@@ -20,10 +20,11 @@ from awqscope.diagnose.runs.spec import CompareSpec
 def compare(**given: Any) -> None:
     """Measure a checkpoint that was made elsewhere, block by block.
 
-    REFERENCE is the 16-bit model that CANDIDATE was made from. CANDIDATE is a checkpoint of autoawq,
-    GPTQModel, AutoRound, compressed-tensors, ModelOpt, Quark, bitsandbytes, MLX, HQQ or torchao, a
-    GGUF file, or a model that is not quantized but has other weights. The result is a run directory like that of `run`, without a recipe. Run again with the
-    same options, a stopped comparison goes on where it was.
+    REFERENCE is the 16-bit model that CANDIDATE was made from. CANDIDATE is a GGUF file, a
+    checkpoint of autoawq, GPTQModel, AutoRound, compressed-tensors, ModelOpt, Quark, bitsandbytes,
+    MLX, HQQ or torchao, or a model that is not quantized but has other weights. The result is a run
+    directory like that of `run`, without a recipe. Run again with the same options, a stopped
+    comparison goes on where it was.
 
     SPEC is wikitext2[:SPLIT], a .txt, .jsonl or .parquet file by its name as it stands, or
     hub:NAME[:CONFIG]:SPLIT:COLUMN. SIZE is like 8GiB or 500MB.
