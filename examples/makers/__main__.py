@@ -94,6 +94,8 @@ def run_script(python: Path, tool: str, *arguments: str | Path) -> str:
     done = subprocess.run(
         [python, HERE / f"{tool}.py", *arguments],
         env=clean,
+        # Some leave logs where they are started.
+        cwd=KEPT,
         capture_output=True,
         text=True,
         timeout=LONGEST,
@@ -197,7 +199,7 @@ def main() -> int:
         "again: `make test-makers`",
     )
     failed = 0
-    for row in take_rows(given.tools or list_tools(), given.model, given.fresh):
+    for row in take_rows(given.tools or list_tools(), given.model.resolve(), given.fresh):
         print(" | ".join(list_cells(row)), flush=True)
         failed += row.fault is not None
         given.out.write_text(write_page(list_rows(), about), encoding="utf-8")
