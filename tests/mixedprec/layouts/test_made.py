@@ -67,7 +67,7 @@ def test_what_a_maker_wrote_is_what_it_means(path: Path, tmp_path: Path) -> None
 
 
 def test_llm_awq_has_the_words_of_gemv_fast() -> None:
-    """GPTQModel packs both by one class, which calls one tensor by two names; only a GPU runs it."""
+    """GPTQModel packs both by one class, which names one tensor twice; only a GPU runs it."""
     stored, expected, about = read_made(next(path for path in MADE if path.stem.endswith("v-fast")))
     stored["scaled_zeros"] = stored.pop("qzeros")
     layout, linear = LAYOUTS["awq"], nn.Linear(expected.shape[1], expected.shape[0], bias=False)
