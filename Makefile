@@ -74,8 +74,11 @@ test-serving: $(SERVING)/.ready
 	OMP_NUM_THREADS=1 $(SERVING)/bin/python -m pytest -m serving
 
 # Each tool in an environment of its own, in .venv-makers. ARGS: tools and options; all of them else.
+# Both are run, whether or not the first one fails.
 test-makers: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m examples.makers $(ARGS)
+	failed=0; export OMP_NUM_THREADS=1; \
+	$(BIN)/python -m examples.makers $(ARGS) || failed=1; \
+	$(BIN)/python -m examples.makers.emitted || failed=1; exit $$failed
 
 clean:
 	rm -rf $(VENV) $(TARGETS) $(SERVING) .venv-makers build dist *.egg-info

@@ -2,13 +2,14 @@
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from examples.makers import __main__ as driver
-from examples.makers.table import (
+from examples.makers.shared.table import (
     HEADINGS,
     Measured,
     Row,
@@ -19,7 +20,7 @@ from examples.makers.table import (
     read_last,
     read_measured,
     to_json,
-    write_page,
+    write_part,
 )
 from tests.help.root import ROOT
 
@@ -74,7 +75,7 @@ def test_rows_are_kept_as_they_are() -> None:
 def test_the_page_has_a_line_a_row() -> None:
     unable = Said("tool 1.2", "gemv", "awq", unable="needs a | GPU")
     rows = [judge(SAID, MEASURED), Row(unable), Row(SAID, fault="compare: two\nlines")]
-    lines = [line for line in write_page(rows, ["today"]).splitlines() if line.startswith("|")]
+    lines = [line for line in write_part(rows, ["today"]).splitlines() if line.startswith("|")]
     cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
     assert {len(found) for found in cells} == {len(HEADINGS)}
     assert [found[-1].strip() for found in cells[2:]] == [
@@ -102,7 +103,7 @@ def test_kept_rows_are_true_until_their_script_changes(
     assert driver.list_rows() == [row]
     later = kept.stat().st_mtime + 1
     (tmp_path / "tool.txt").write_text("tool==2")
-    driver.os.utime(tmp_path / "tool.txt", (later, later))
+    os.utime(tmp_path / "tool.txt", (later, later))
     assert driver.list_rows() == []
 
 

@@ -1,10 +1,13 @@
-"""What a maker says of a checkpoint, held against what `compare` measured, and the page."""
+"""What a maker says of a checkpoint, held against what `compare` measured, and the
+table of both."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from examples.makers.shared.page import TITLE, make_table
 
 # How far the two perplexities may be apart, relative to the tool's own, by how that was taken: a
 # model loaded from disk is the same weights, one in memory is rounded once more as it is written.
@@ -114,15 +117,14 @@ def list_cells(row: Row) -> list[str]:
     if measured and said.nll is None:
         agrees = "read; nothing to hold it to"
     verdict = row.fault or said.unable or agrees
-    cells = [said.maker, said.variant, said.format, *numbers, own, said.how or "–", verdict]
-    return [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
+    return [said.maker, said.variant, said.format, *numbers, own, said.how or "–", verdict]
 
 
-def write_page(rows: Sequence[Row], about: Sequence[str]) -> str:
-    """The page: what it is about, in lines, and a table of the rows."""
+def write_part(rows: Sequence[Row], about: Sequence[str]) -> str:
+    """The part of the page: what it is about, in lines, and a table of the rows."""
     limits = ", ".join(f"{how}: {allowed:.1%}" for how, allowed in TOLERANCES.items())
     lines = [
-        "# Checkpoints as their makers write them",
+        TITLE,
         "",
         *[f"- {line}" for line in about],
         "",
@@ -130,9 +132,7 @@ def write_page(rows: Sequence[Row], about: Sequence[str]) -> str:
         "its own model on the windows, and left a checkpoint, which `awqscope compare` measured.",
         f"The two may be apart by ({limits}, otherwise {OTHERWISE:.1%}).",
         "",
-        "| " + " | ".join(HEADINGS) + " |",
-        "|" + "---|" * len(HEADINGS),
-        *["| " + " | ".join(list_cells(row)) + " |" for row in rows],
+        *make_table(HEADINGS, map(list_cells, rows)),
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,0 +1,1 @@
+"""Recipes carried out by the tools that they are emitted for, in one command."""

@@ -1,0 +1,1 @@
+"""What the commands on other tools share: their environments, their texts, and the page."""
