@@ -22,7 +22,7 @@ FORWARD, BACKWARD = (8, 4), (20, 10)
 # Tokens that clipping is judged on, at most: every n-th, as long as CLIP_TOKENS are left.
 SAMPLED = 2 * CLIP_TOKENS - 1
 # Vocabulary-wide float32 rows a position that scoring holds.
-LOGIT_COPIES = 8
+LOGIT_COPIES = 12
 # The share of the tokens that an AWQ scaling is tried on before it drops out, on average.
 RACED_SHARE = 0.3
 # Tokens of a unit that the scalings of a search that need not be exact are raced on, all together.

@@ -221,14 +221,23 @@ def score_branches(
         nll = trunk.found.log_sum + mean + growth - logit - of_target
         kl = trunk.kl + (delta * (trunk.mean - trunk.expected)).sum(-1) + growth
         scores = nll, kl, best == base.top
-        at = doubtful.nonzero(as_tuple=True)
-        if len(at[0]):
-            logits = head.head(finals[at][None])[0].float()
-            there = Reference(*(getattr(base, each.name)[at[1]] for each in fields(base)))
-            for part, value in zip(scores, score(there, logits, targets[at[1]]), strict=True):
-                part[at] = value
+        _score_doubtful(scores, doubtful.nonzero(), head.head, finals, base, targets)
         found |= {name: (*each,) for name, *each in zip(hidden, *scores, strict=True)}
     return found
+
+
+def _score_doubtful(
+    scores: Scores, doubtful: Tensor, head: Head, finals: Tensor, base: Reference, targets: Tensor
+) -> None:
+    """Score branches in full where the likely rows say too little. scores: of every branch and
+    position. doubtful: which of both [pairs, 2]. finals: the branches' final states."""
+    # They may be many: as many at once as take half of what the trunks' own logits do.
+    for pairs in doubtful.split(max(1, len(targets) // 2)) if len(doubtful) else ():
+        at, positions = pairs.unbind(1), pairs[:, 1]
+        logits = head(finals[at][None])[0].float()
+        there = Reference(*(getattr(base, each.name)[positions] for each in fields(base)))
+        for part, value in zip(scores, score(there, logits, targets[positions]), strict=True):
+            part[at] = value
 
 
 def _sum_up(
