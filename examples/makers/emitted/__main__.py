@@ -68,8 +68,8 @@ RUNS = {
 # Target -> its tool, by its pins, where that has another name.
 TOOLS = {"llm-compressor": "llmcompressor", "mlx-lm": "mlx"}
 UNABLE = {
-    "llama.cpp": "not run here: llama-quantize is a program that is built from source, and no "
-    "package of pip's brings it; `make test-targets` runs the script where there is one",
+    "llama.cpp": "not run here: llama-quantize is a program and no Python package; "
+    "`make test-targets` runs the script where one is on the PATH",
 }
 
 
@@ -184,8 +184,8 @@ def main() -> int:
             parser.error(UNABLE.get(target, f"no {target}: there are {', '.join(RUNS)}"))
     about = (
         *describe_place(),
-        f"{WINDOWS} windows of {LENGTH} tokens of the bundled model's held-out text; {PLAIN_UNIT} "
-        "kept at 16 bits",
+        f"{WINDOWS} windows of {LENGTH} tokens of the bundled model's held-out text; "
+        f"unit {PLAIN_UNIT} kept at 16 bits",
         "again: `make test-makers`",
     )
     failed = 0
