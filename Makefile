@@ -7,7 +7,7 @@ TARGETS := .venv-targets
 SERVING := .venv-serving
 
 .PHONY: demo demo-llm test check lint schema bench bench-llm bench-gpu bench-others soak test-slow test-browser
-.PHONY: test-faults test-targets test-serving test-makers test-ray clean
+.PHONY: test-faults test-targets test-serving test-makers test-ray findings clean
 
 demo: $(READY)
 	$(BIN)/awqscope demo
@@ -79,6 +79,13 @@ test-makers: $(READY)
 	failed=0; export OMP_NUM_THREADS=1; \
 	$(BIN)/python -m examples.makers $(ARGS) || failed=1; \
 	$(BIN)/python -m examples.makers.emitted || failed=1; exit $$failed
+
+# Each script installs what it needs in a temporary folder. All of them run, whichever fails.
+findings:
+	@failed=""; for script in findings/*.sh; do \
+	  echo "$$script"; bash "$$script" || failed="$$failed $$script"; \
+	done; \
+	test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 clean:
 	rm -rf $(VENV) $(TARGETS) $(SERVING) .venv-makers build dist *.egg-info
