@@ -22,6 +22,7 @@ from awqscope.mixedprec.layouts.layout import (
     measure,
     refuse,
 )
+from awqscope.mixedprec.scheme import FP16_BITS
 
 GEMM_BITS = (4, 5, 6, 7)
 LESS_ONE, AS_IS = Packing(less_one=True, bits=ALL_BITS), Packing(less_one=False, bits=ALL_BITS)
@@ -46,9 +47,10 @@ def _read_autoround(config: Mapping[str, Any], folder: Path) -> Packing | None:
         refuse("inputs are rotated", "compare one whose rotations are folded into its weights")
     for layer, entry in {"": config, **(config.get("extra_config") or {})}.items():
         of = f" of {layer}" if layer else ""
-        if entry.get("data_type", "int") != "int":
+        # Layers that are left at 16 bits are listed as `float`.
+        if entry.get("data_type", "int") != "int" and (entry.get("bits") or 0) < FP16_BITS:
             refuse(f"AutoRound data_type{of} is {entry['data_type']}", "int is read")
-        if (entry.get("act_bits") or 16) < 16:
+        if (entry.get("act_bits") or FP16_BITS) < FP16_BITS:
             refuse("activations are quantized too", "compare one whose weights alone are")
     return PACKINGS[said]
 

@@ -157,6 +157,12 @@ def test_autoround_is_what_was_packed(bits: int, packing: str) -> None:
     assert torch.equal(found, torch.from_numpy(weight.T.copy()))
 
 
+def test_autoround_lists_what_it_leaves_at_16_bits_as_floats() -> None:
+    plain = {"a.down_proj": {"bits": 16, "data_type": "float"}, "a.o_proj": {"bits": 8}}
+    config = {"packing_format": "auto_round", "extra_config": plain}
+    assert LAYOUTS["auto-round"].read(config, Path()) is not None
+
+
 @pytest.mark.parametrize("packing", ["auto_round:auto_awq", "auto_round:auto_gptq"])
 def test_words_of_no_width(packing: str) -> None:
     words = torch.zeros(COLUMNS, 3, dtype=torch.int32)
