@@ -1,8 +1,8 @@
 """compressed-tensors.
 
 pack-quantized: weight_packed [N, K/(32/b)], weight_scale [N, G], weight_zero_point [N/(32/b), G]
-unless symmetric, weight_shape [2], weight_g_idx [K] with activation order. Newer versions, 0.19
-among them, let codes straddle words: at widths that do not divide 32 there are K·b/32 words a row.
+unless symmetric, weight_shape [2], weight_g_idx [K] with activation order. From 0.18 on
+codes straddle words: at widths that do not divide 32 there are K·b/32 words a row.
 
 int-quantized, float-quantized and naive-quantized: weight [N, K], a byte a value, whatever its
 width; weight_scale and weight_zero_point one a tensor, a row, a group or a block.
