@@ -49,6 +49,7 @@ MakeModel = Callable[..., Path]
 Swept = tuple[SourceModel, Path, dict[str, TokenScores]]
 SCHEMES = {4: Scheme(4, 64, False)}
 BLOCKS = 3
+CHUNK = 4
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def spec(reference: Path, text_file: Path) -> CompareSpec:
         valid=str(text_file),
         seq_len=64,
         windows=6,
-        chunk_windows=4,
+        chunk_windows=CHUNK,
     )
 
 
@@ -273,8 +274,8 @@ def test_a_stopped_comparison_goes_on_to_the_same_numbers(
 
     def stop(stage: str, done: int, total: int) -> None:
         steps.append(done)
-        # In the second chunk.
-        if len(steps) == BLOCKS + 3:
+        # In the second chunk: the first has a step a block, and one a window in the head.
+        if len(steps) == BLOCKS + CHUNK + 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -364,13 +365,14 @@ def test_command_line(spec: CompareSpec, reference: Path, tmp_path: Path) -> Non
     result = CliRunner().invoke(app, [*command, "--windows", "1"])
     assert result.exit_code == 2
     assert "--windows 1 is too small" in result.stderr
-    change_config(candidate, quantization_config={"quant_method": "hqq"})
+    change_config(candidate, quantization_config={"quant_method": "eetq"})
     shutil.rmtree(out)
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert (
-        "'hqq' is not read: compare a checkpoint of awq, gptq, compressed-tensors" in result.stderr
+        "'eetq' is not read: compare a checkpoint of awq, gptq, auto-round, compressed"
+        in result.stderr
     )
     assert not out.exists()
 

@@ -162,29 +162,43 @@ def test_a_favourite_is_beaten_by_a_margin_alone() -> None:
         choose_favoured([3, 4], [math.nan, math.inf], None)
 
 
+def measure_kl(
+    path: Path, text: Path, folder: Path, exact: bool, schemes: Sequence[Scheme]
+) -> list[float]:
+    """KL of the model in `path`, quantized whole by the scales of a search, by scheme."""
+    model, windows = open_model(str(path)), calibration(path, text)
+    search_model(model, windows, schemes, folder, exact=exact)
+    found = []
+    with torch.no_grad():
+        expected = load_float(path)(windows).logits.log_softmax(-1)
+        for scheme in schemes:
+            whole = load_float(path)
+            for number in range(model.blocks):
+                mixed = read_swappable(model, number, folder, (scheme.bits,))
+                mixed.use(mixed.weights(uniform_widths(model, scheme.bits, frozenset(), number)))
+                block = whole.get_submodule(model.prefix(number))
+                block.load_state_dict(mixed.block.state_dict())
+            other = whole(windows).logits.log_softmax(-1)
+            found.append((expected.exp() * (expected - other)).sum(-1).mean().item())
+    return found
+
+
 def test_scales_that_need_not_be_exact_are_as_good(
     make_model: MakeModel, text_file: Path, tmp_path: Path
 ) -> None:
-    """Over the whole model, measured: no more KL at 4 bits. At 8 bits, where scales are those of 4
-    bits and clipping is its own, hardly more beside what 8 bits give back."""
-    path = make_model("llama", num_hidden_layers=3)
-    model, windows = open_model(str(path)), calibration(path, text_file)
-    schemes, kl = [Scheme(4, 64, False), Scheme(8, 64, True)], {}
-    with torch.no_grad():
-        expected = load_float(path)(windows).logits.log_softmax(-1)
-    for exact in (True, False):
-        folder = tmp_path / str(exact)
-        search_model(model, windows, schemes, folder, exact=exact)
-        for bits in (4, 8):
-            whole = load_float(path)
-            for number in range(model.blocks):
-                mixed = read_swappable(model, number, folder, (bits,))
-                mixed.use(mixed.weights(uniform_widths(model, bits, frozenset(), number)))
-                block = whole.get_submodule(model.prefix(number))
-                block.load_state_dict(mixed.block.state_dict())
-            with torch.no_grad():
-                other = whole(windows).logits.log_softmax(-1)
-            kl[exact, bits] = (expected.exp() * (expected - other)).sum(-1).mean().item()
+    """Over whole models, measured: no more KL at 4 bits. At 8 bits, where scales are those of 4
+    bits and clipping is its own, hardly more beside what 8 bits give back. Of one model this small
+    either way may be ahead by a tenth, by the last digits of a machine's sums: of three together
+    it may not."""
+    schemes = [Scheme(4, 64, False), Scheme(8, 64, True)]
+    kl = dict.fromkeys([(exact, bits) for exact in (True, False) for bits in (4, 8)], 0.0)
+    for blocks in (2, 4, 3):
+        path = make_model("llama", num_hidden_layers=blocks)
+        for exact in (True, False):
+            folder = tmp_path / (str(exact) if blocks == 3 else f"{exact} {blocks}")
+            values = measure_kl(path, text_file, folder, exact, schemes)
+            for scheme, value in zip(schemes, values, strict=True):
+                kl[exact, scheme.bits] += value
     assert kl[False, 4] <= 1.05 * kl[True, 4], kl
     assert kl[False, 8] <= kl[True, 8] + 0.005 * kl[True, 4], kl
     four, eight = (load_search(search_path(tmp_path / "False", 0, bits)) for bits in (4, 8))
