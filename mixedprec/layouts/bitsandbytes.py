@@ -4,8 +4,7 @@ their maxima perhaps quantized once more, and the rows of LLM.int8.
 4 bits: weight bytes [N·K/2, 1], the first value in the high half, in words of any type;
 weight.absmax [blocks]; weight.quant_map [16]; weight.quant_state.bitsandbytes__nf4, JSON. With
 double quantization weight.nested_absmax and weight.nested_quant_map [256] as well. 8 bits: weight
-int8 [N, K], SCB [N]. That LLM.int8 rounds the inputs too is no part of a checkpoint, and not looked
-at.
+int8 [N, K], SCB [N]; LLM.int8 rounds the inputs too.
 """
 
 from collections.abc import Mapping
@@ -51,7 +50,8 @@ def _read_bitsandbytes(config: Mapping[str, Any], folder: Path) -> None:
 def _describe_bitsandbytes(said: None, name: str, module: nn.Module, found: Shapes) -> Coding:
     rows, columns = measure(module)
     if ROW_MAXIMA in found:
-        return Coding(8, {PLAIN: [rows, columns], ROW_MAXIMA: [rows], ORDER: []})
+        shapes = {PLAIN: [rows, columns], ROW_MAXIMA: [rows], ORDER: []}
+        return Coding(8, shapes, quantizes_inputs=True)
     state = next((state for state in STATES if state in found), None)
     if state is None:
         raise InputError(

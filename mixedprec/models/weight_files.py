@@ -158,7 +158,10 @@ def _explain_none(folder: Path, names: Iterable[str]) -> InputError:
     if pickled:
         remedy = "transformers: from_pretrained, then save_pretrained"
         if HQQ_PICKLE in pickled:
-            remedy = "hqq: AutoHQQHFModel.from_quantized, then the model's save_pretrained"
+            remedy = (
+                'hqq: AutoHQQHFModel.from_quantized(DIR, device="cpu"), then the model\'s '
+                "save_pretrained"
+            )
         return InputError(
             f"{folder} holds its weights as a pickle, which is never loaded ({list_some(pickled)})",
             f"convert it to safetensors first ({remedy})",

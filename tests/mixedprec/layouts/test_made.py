@@ -128,3 +128,12 @@ def test_what_a_matrix_says_of_itself_is_checked(
     coding = layout.describe(said, about["name"], linear, shapes)
     with pytest.raises(ValueError, match=wanted):
         layout.decode(damage(stored, suffix, change), coding)
+
+
+@pytest.mark.parametrize(("variant", "rounds"), [("int8", True), ("nf4", False)])
+def test_llm_int8_rounds_inputs_too(variant: str, rounds: bool, tmp_path: Path) -> None:
+    stored, expected, about = read_made(MADE[0].parent / f"bitsandbytes-{variant}.safetensors")
+    layout, linear = LAYOUTS["bitsandbytes"], nn.Linear(expected.shape[1], expected.shape[0])
+    shapes = {part: list(values.shape) for part, values in stored.items()}
+    said = layout.read(about["config"], tmp_path)
+    assert layout.describe(said, about["name"], linear, shapes).quantizes_inputs == rounds

@@ -448,3 +448,9 @@ class Recorded(RunDirectory):
 
     def read(self) -> AnyRecord:
         return self._record
+
+
+def test_what_hqq_saves_by_itself_has_a_remedy_of_its_own(made: Directory) -> None:
+    (made.folder / "qmodel.pt").write_bytes(b"never read")
+    with pytest.raises(InputError, match=r'from_quantized\(DIR, device="cpu"\)'):
+        find_weight_files(made.folder)
