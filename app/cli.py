@@ -13,6 +13,7 @@ import typer
 from awqscope.app.command_line.common import reports_errors
 from awqscope.app.command_line.interruption import interruptible
 from awqscope.app.command_line.parser import Command, Group
+from awqscope.app.commands.activations import activations
 from awqscope.app.commands.check import check
 from awqscope.app.commands.compare import compare
 from awqscope.app.commands.dashboard import dashboard
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Any] = {
     "show": show,
     "dashboard": dashboard,
     "explain": explain,
+    "activations": activations,
     "recipe": recipe,
     "requantize": requantize,
     "report": report,

@@ -19,7 +19,8 @@ Bases = Mapping[str, tuple[Tensor, Tensor]]
 
 
 class Swappable(Protocol):
-    """A block that the sweep gives one set of weights after another, by name."""
+    """A block that the sweep gives one set of weights after another, by name. What becomes of the
+    inputs of its linears may go with the weights."""
 
     block: nn.Module
 

@@ -36,7 +36,7 @@ KINDS: Mapping[str, StudyKind] = {
         StudyKind("probe", of_block=True),
         StudyKind("calibrate"),
         StudyKind("alternatives"),
-        StudyKind("activations"),
+        StudyKind("activations", options={"method": "--method", "windows": "--windows"}),
     )
 }
 
