@@ -4,7 +4,10 @@
 where none is given) every linear and every unit measured exactly, alone; how the one-pass estimates
 rank and add up against that, and in what share of the time. Then, at 4.5 and 5 bits per weight, the
 share of the uniform model's KL that recipes give back, all measured: solved from the run's scores,
-solved from the exhaustive measurement, bettered by swaps, and baselines.
+solved from the exhaustive measurement, bettered by swaps, and baselines; and, where units may be in
+smaller groups too, how many times what the best recipe in one size of groups gives back.
+
+`--groups` before the runs leaves all but the last out.
 """
 
 import sys
@@ -16,22 +19,26 @@ from pathlib import Path
 import numpy as np
 from pandas import Series
 
-from awqscope import Option, Scores, recipe_of, solve
+from awqscope import Grouped, Option, Scores, limit_widths, recipe_of, solve
 from awqscope.app.demo import demo_spec
 from awqscope.diagnose.inputs.load import Inputs, load_inputs
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.scores import read_scores, read_squared_errors
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.pipeline import run_pipeline
+from awqscope.diagnose.statistics.bootstrap import Resampler
 from awqscope.diagnose.sweep.branches import REFERENCE, Branch, Sweep
 from awqscope.diagnose.sweep.estimator import estimate_units
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.diagnose.sweep.promotions import unit_branch
-from awqscope.diagnose.trials.contest import Course, better
+from awqscope.diagnose.trials.contest import better
+from awqscope.diagnose.trials.course import Course
+from awqscope.diagnose.trials.groups import score_groups
 from awqscope.diagnose.trials.race import measure_kl
+from awqscope.mixedprec.awq.search import list_columns
 from awqscope.mixedprec.families.table import list_units
 from awqscope.mixedprec.recipes.baselines import list_baselines
-from awqscope.mixedprec.scheme import FP16_BITS
+from awqscope.mixedprec.scheme import FP16_BITS, GROUP_SIZES
 
 TARGETS = (4.5, 5.0)
 
@@ -149,10 +156,47 @@ def race(
     print(f"    this recipe / exhaustive {shares['this recipe'] / shares['exhaustive']:.4f}")
 
 
+def race_groups(inputs: Inputs, spec: RunSpec, run: RunDirectory) -> None:
+    """Print what recipes over the run's widths give back without and with smaller groups."""
+    course, largest = Course(run, spec, inputs), max(list_columns(inputs.model).values())
+    own = spec.low.group(largest)
+    smaller = [
+        Grouped(spec.bits, size)
+        for size in GROUP_SIZES
+        if 0 < size < own and all(n % size == 0 for n in list_columns(inputs.model).values())
+    ]
+    began = time.perf_counter()
+    score_groups(course, smaller, lambda stage, done, total: None)
+    listed = ", ".join(map(str, smaller))
+    print(f"  options {listed} scored in {time.perf_counter() - began:.0f} s")
+    every = read_scores(run.path, groups=smaller)
+    scores = limit_widths(every, (*spec.schemes, *smaller))
+    plain = limit_widths(every, tuple(spec.schemes))
+    for target in TARGETS:
+        chosen = {
+            "one size": solve(plain, target_bits=target),
+            "several sizes": solve(scores, target_bits=target),
+        }
+        found = measure_kl(inputs.model, inputs.windows, run.searches, chosen, spec.max_memory)
+        back = {name: 1 - kl / scores.uniform_kl for name, kl in found.items()}
+        means = {name: float(np.mean(share)) for name, share in back.items()}
+        ratio = Resampler(len(inputs.windows), spec.seed).ratio(*list(back.values())[::-1])
+        predicted = [scores.predict(recipe.widths) for recipe in chosen.values()]
+        assert predicted[1].bytes <= target * scores.weights / 8 + scores.fixed_bytes
+        print(
+            f"  {target} bits per weight: one size of groups gives back {means['one size']:.2%} "
+            f"(predicted {predicted[0].recovered:.2%}), several {means['several sizes']:.2%} "
+            f"(predicted {predicted[1].recovered:.2%}): {ratio.value:.3f} times "
+            f"({ratio.low:.3f} to {ratio.high:.3f})",
+            flush=True,
+        )
+
+
 def main() -> None:
     """Every run in turn; one of the bundled model where none is given."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = list(map(Path, sys.argv[1:]))
+        only_groups = "--groups" in sys.argv[1:2]
+        paths = list(map(Path, sys.argv[1 + only_groups :]))
         if not paths:
             run_pipeline(demo_spec(0), Path(folder) / "run", lambda *event: None)
             paths = [Path(folder) / "run"]
@@ -161,10 +205,12 @@ def main() -> None:
             spec = run.read_searched().spec
             inputs = load_inputs(spec)
             print(f"{spec.model}: uniform KL {scores.uniform_kl:.5f}")
-            judge_estimates(inputs, spec, run)
-            exact = measure_exactly(inputs, spec, run, scores)
-            for target in TARGETS:
-                race(inputs, spec, run, scores, exact, target)
+            if not only_groups:
+                judge_estimates(inputs, spec, run)
+                exact = measure_exactly(inputs, spec, run, scores)
+                for target in TARGETS:
+                    race(inputs, spec, run, scores, exact, target)
+            race_groups(inputs, spec, run)
 
 
 if __name__ == "__main__":
