@@ -52,7 +52,7 @@ def unit_table(rows: Sequence[Row], groups: Sequence[Row] = ()) -> dict[str, dic
     for row in rows:
         found.setdefault(row["unit"], {})[row["bits"]] = row
     for row in groups:
-        own = found[row["unit"]].get(row["bits"])
+        own = found.get(row["unit"], {}).get(row["bits"])
         if own is not None:
             factor = change_by_groups(row)
             low, high = (None if end is None else end * factor for end in unit_bounds(own))

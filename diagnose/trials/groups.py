@@ -67,38 +67,33 @@ def search_groups(course: Course, groups: Sequence[Grouped], progress: OnProgres
 
 def _estimate(course: Course, groups: Sequence[Grouped], progress: OnProgress) -> ByWindow:
     """The estimates by window of every unit at these widths and at their bits in the run's own
-    groups, on the windows and from as many samples of each token as the run's own."""
+    groups, on the windows of the run's own estimates. One sample of each token will do: it is the
+    same for both, so that what sampling adds to them mostly cancels in their ratio."""
     spec, inputs = course.spec, course.inputs
     model, sampled = inputs.model, list_sampled(spec, inputs.windows)
     windows = inputs.windows[sampled]
     widths: tuple[Width, ...] = (*dict.fromkeys(width.bits for width in groups), *groups)
-    estimator = course.run.read_searched().estimator
-    draws = (estimator and estimator.draws) or 1
     # The inputs of every block are kept for the way back.
     held = windows.shape[1] * model.config.hidden_size * 4 * (model.blocks + 2)
     chunks = list_slices(len(windows), max(1, int(spec.max_memory * STREAM_SHARE) // held))
     steps = 2 * model.blocks
     parts: dict[tuple[str, Width], list[Tensor]] = defaultdict(list)
     for number, chunk in enumerate(chunks):
-        drawn = []
-        for draw in range(draws):
 
-            def report(done: int, before: int = (number * draws + draw) * steps) -> None:
-                progress("estimating groups", before + done, len(chunks) * draws * steps)
+        def report(done: int, before: int = number * steps) -> None:
+            progress("estimating groups", before + done, len(chunks) * steps)
 
-            estimates = estimate_units(
-                model,
-                windows[chunk],
-                course.run.searches,
-                widths,
-                seed=spec.seed,
-                draw=draw,
-                numbers=tuple(sampled[chunk]),
-                on_block=report,
-            )
-            drawn.append(estimates.units)
-        for key in drawn[0]:
-            parts[key].append(torch.stack([found[key] for found in drawn]).mean(0))
+        estimates = estimate_units(
+            model,
+            windows[chunk],
+            course.run.searches,
+            widths,
+            seed=spec.seed,
+            numbers=tuple(sampled[chunk]),
+            on_block=report,
+        )
+        for key, kl in estimates.units.items():
+            parts[key].append(kl)
     return {key: torch.cat(found) for key, found in parts.items()}
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from pandas import Series
 
-from awqscope import Grouped, Option, Scores, limit_widths, recipe_of, solve
+from awqscope import Grouped, Option, Recipe, Scores, limit_widths, load_recipe, recipe_of, solve
 from awqscope.app.demo import demo_spec
 from awqscope.diagnose.inputs.load import Inputs, load_inputs
 from awqscope.diagnose.runs.directory import RunDirectory
@@ -156,40 +156,65 @@ def race(
     print(f"    this recipe / exhaustive {shares['this recipe'] / shares['exhaustive']:.4f}")
 
 
+def list_smaller(spec: RunSpec, inputs: Inputs) -> list[Grouped]:
+    """The run's low width in every smaller size of groups that tiles all linears."""
+    columns = list_columns(inputs.model).values()
+    own = spec.low.group(max(columns))
+    tiling = [size for size in GROUP_SIZES if size > 0 and not any(n % size for n in columns)]
+    return [Grouped(spec.bits, size) for size in tiling if size < own]
+
+
+def hold_promoted(scores: Scores, own: Recipe) -> Scores:
+    """The scores with the units that the run's own recipe promotes fixed as it has them."""
+    widths, low = own.widths, scores.uniform
+    return replace(
+        scores,
+        units=tuple(
+            unit
+            if widths[unit.name] == low[unit.name]
+            else replace(unit, options=(unit.option(widths[unit.name]),))
+            for unit in scores.units
+        ),
+    )
+
+
 def race_groups(inputs: Inputs, spec: RunSpec, run: RunDirectory) -> None:
-    """Print what recipes over the run's widths give back without and with smaller groups."""
-    course, largest = Course(run, spec, inputs), max(list_columns(inputs.model).values())
-    own = spec.low.group(largest)
-    smaller = [
-        Grouped(spec.bits, size)
-        for size in GROUP_SIZES
-        if 0 < size < own and all(n % size == 0 for n in list_columns(inputs.model).values())
-    ]
+    """Print how many times the KL that the best recipe in one size of groups gives back recipes in
+    several give back: of the whole model's, and of what the run's own recipe leaves."""
+    smaller, own = list_smaller(spec, inputs), load_recipe(run.path / "recipe.json")
     began = time.perf_counter()
-    score_groups(course, smaller, lambda stage, done, total: None)
+    score_groups(Course(run, spec, inputs), smaller, lambda stage, done, total: None)
     listed = ", ".join(map(str, smaller))
-    print(f"  options {listed} scored in {time.perf_counter() - began:.0f} s")
-    every = read_scores(run.path, groups=smaller)
-    scores = limit_widths(every, (*spec.schemes, *smaller))
-    plain = limit_widths(every, tuple(spec.schemes))
-    for target in TARGETS:
-        chosen = {
-            "one size": solve(plain, target_bits=target),
-            "several sizes": solve(scores, target_bits=target),
-        }
-        found = measure_kl(inputs.model, inputs.windows, run.searches, chosen, spec.max_memory)
-        back = {name: 1 - kl / scores.uniform_kl for name, kl in found.items()}
-        means = {name: float(np.mean(share)) for name, share in back.items()}
-        ratio = Resampler(len(inputs.windows), spec.seed).ratio(*list(back.values())[::-1])
-        predicted = [scores.predict(recipe.widths) for recipe in chosen.values()]
-        assert predicted[1].bytes <= target * scores.weights / 8 + scores.fixed_bytes
-        print(
-            f"  {target} bits per weight: one size of groups gives back {means['one size']:.2%} "
-            f"(predicted {predicted[0].recovered:.2%}), several {means['several sizes']:.2%} "
-            f"(predicted {predicted[1].recovered:.2%}): {ratio.value:.3f} times "
-            f"({ratio.low:.3f} to {ratio.high:.3f})",
-            flush=True,
+    print(f"  options {listed} scored in {time.perf_counter() - began:.0f} s", flush=True)
+    scores = read_scores(run.path, groups=smaller)
+    several = limit_widths(scores, (*spec.schemes, *smaller))
+    one = limit_widths(scores, tuple(spec.schemes))
+    resampler = Resampler(len(inputs.windows), spec.seed)
+    starts = {"the whole": (one, several, recipe_of(scores, scores.uniform, kind="uniform"))}
+    if own.widths != scores.uniform:
+        starts["what its own recipe leaves"] = (
+            hold_promoted(one, own),
+            hold_promoted(several, own),
+            own,
         )
+    for target in TARGETS:
+        for name, (plain, grouped, start) in starts.items():
+            recipes = {
+                "start": start,
+                "one": solve(plain, target_bits=target),
+                "several": solve(grouped, target_bits=target),
+            }
+            found = measure_kl(inputs.model, inputs.windows, run.searches, recipes, spec.max_memory)
+            back = [found["start"] - found[size] for size in ("several", "one")]
+            shares = [each.mean() / found["start"].mean() for each in back]
+            ratio = resampler.ratio(*back)
+            bits = [8 * scores.unit_bytes(r.widths) / scores.weights for r in recipes.values()]
+            print(
+                f"  {target} bits per weight ({bits[1]:.3f}, {bits[2]:.3f} used), of {name}: one "
+                f"size of groups gives back {shares[1]:.2%}, several {shares[0]:.2%}: "
+                f"{ratio.value:.3f} times ({ratio.low:.3f} to {ratio.high:.3f})",
+                flush=True,
+            )
 
 
 def main() -> None:
