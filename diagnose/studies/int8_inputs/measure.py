@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from awqscope.diagnose.inputs.load import Inputs, hash_tokens, load_inputs
+from awqscope.diagnose.inputs.load import Inputs, hash_tokens
 from awqscope.diagnose.passes.chunks import choose_size, count_work
 from awqscope.diagnose.passes.views import list_sampled
 from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
@@ -34,6 +34,7 @@ from awqscope.diagnose.sweep.branches import CONTROL, UNIFORM, block_branches, c
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.diagnose.sweep.results import VIEWS, block_rows, join_chunks, reduce_views
 from awqscope.diagnose.sweep.surveys import Surveys, TextScores
+from awqscope.diagnose.trials.course import STREAM_SHARE, load_again
 from awqscope.diagnose.trials.finished import OpenedRun
 from awqscope.mixedprec.awq.search import stream_inputs
 from awqscope.mixedprec.errors import InputError
@@ -42,8 +43,6 @@ from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import CPU, FLOAT_BYTES, StreamSpace, list_slices
 
 NAME = name_study("activations")
-# Half of the run's memory budget is for streams.
-STREAM_SHARE = 0.5
 OUTLIERS = "outliers."
 
 
@@ -107,17 +106,10 @@ def list_spread(numbers: Sequence[int], most: int | None) -> list[int]:
 
 def load_measured(opened: OpenedRun) -> Inputs:
     """The texts of a run. InputError where they are not what it measured."""
-    record = opened.run.read_searched()
-    try:
-        inputs = load_inputs(opened.spec, opened.model)
-    except InputError as error:
-        began = record.directory
-        where = f"give the command in {began}, where the run was begun" if began else error.remedy
-        raise InputError(error.what, where) from error
-    if hash_tokens(inputs.windows) != record.ppl_definition.tokens_sha256:
+    inputs, text = load_again(opened.run, opened.model), opened.run.read().ppl_definition
+    if hash_tokens(inputs.windows) != text.tokens_sha256:
         raise InputError(
-            f"{record.ppl_definition.text} has changed since {opened.run.path} was made",
-            "put back what it was",
+            f"{text.text} has changed since {opened.run.path} was made", "put back what it was"
         )
     return inputs
 
