@@ -91,9 +91,10 @@ def _draw_views(found: Measured, run: str) -> list[Any]:
     """The three views of a method by block, and what it decided of units."""
     name, units = NAMES[found.method], unit_columns(found)
     rows = _link_blocks(view_rows(found), run)
-    parts = [table(VIEW_COLUMNS, rows, folded=f"{name}: alone, up to here, if restored")]
+    views, by_unit = f"{name}: alone, up to here, if restored", f"{name}: unit by unit"
+    parts = [table(VIEW_COLUMNS, rows, views, folded=views)]
     if units:
-        parts.append(table(units, list_units(found), folded=f"{name}: unit by unit"))
+        parts.append(table(units, list_units(found), by_unit, folded=by_unit))
     return parts
 
 
