@@ -20,6 +20,7 @@ from awqscope.app.commands.dequantize import dequantize
 from awqscope.app.commands.explain import explain
 from awqscope.app.commands.gate import gate
 from awqscope.app.commands.list import list_runs
+from awqscope.app.commands.probe import probe
 from awqscope.app.commands.recipe import recipe
 from awqscope.app.commands.report import report
 from awqscope.app.commands.requantize import requantize
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Any] = {
     "show": show,
     "dashboard": dashboard,
     "explain": explain,
+    "probe": probe,
     "recipe": recipe,
     "requantize": requantize,
     "report": report,

@@ -33,7 +33,11 @@ KINDS: Mapping[str, StudyKind] = {
     kind.name: kind
     for kind in (
         StudyKind("why", of_block=True),
-        StudyKind("probe", of_block=True),
+        StudyKind(
+            "probe",
+            of_block=True,
+            options={"windows": "--windows", "calib_also": "--calib-also"},
+        ),
         StudyKind("calibrate"),
         StudyKind("alternatives"),
         StudyKind("activations"),

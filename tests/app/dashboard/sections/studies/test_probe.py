@@ -1,0 +1,63 @@
+"""The card of what would help a block."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from awqscope.app.dashboard.jobs.studies import KINDS, look_at_study
+from awqscope.app.dashboard.sections.studies.probe import draw_answer, list_fields, probe_card
+from awqscope.app.dashboard.urls import link, read_address
+from awqscope.app.figures.probes import draw_probe
+from awqscope.app.store import Store
+from awqscope.diagnose.runs.directory import RunDirectory
+from tests.help.probed import keep_probe, make_probe
+from tests.help.runs import write_run
+
+
+def drawn(part: Any) -> str:
+    """A part of a page as the browser gets it."""
+    return json.dumps(part, default=lambda each: each.to_plotly_json(), ensure_ascii=False)
+
+
+def test_its_fields_are_those_of_the_command() -> None:
+    names = {field.name for field in list_fields()}
+    assert names == KINDS["probe"].options.keys()
+
+
+def test_a_recipe_is_one_click_away(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    keep_probe(RunDirectory(path), make_probe(5))
+    store = Store(tmp_path)
+    page = read_address(f"/run/{path.name}/block/5", "")
+    state = look_at_study(store, path.name, KINDS["probe"], 5)
+    text = drawn(probe_card(state, store, page, None))
+    # The run's recipe has 5.qkv and 5.o at 8 bits.
+    assert link("recipe", path.name, bits="5.qkv:4") in text
+    assert link("recipe", path.name, bits="5.gate_up:8,5.down:8") in text
+    assert text.count("Make a recipe") == 2
+    assert "awqscope run --group-size 32" in text and "no option of a run" in text
+
+
+def test_a_run_without_a_recipe_has_none_to_make(tmp_path: Path) -> None:
+    answer = make_probe(5).to_json()
+    assert "Make a recipe" not in drawn(draw_answer(answer, run="sample", own=None))
+
+
+def test_an_answer_of_another_version_is_told() -> None:
+    [said] = draw_answer({"block": 5}, run="sample", own=None)
+    assert "another version" in drawn(said)
+
+
+def test_the_chart_has_every_alternative_with_its_interval() -> None:
+    answer = make_probe(5).to_json()
+    parts = draw_answer(answer, run="sample", own=None)
+    assert len(parts) == 5
+    figure = draw_probe(
+        [
+            {"name": "a", "bytes": 10, "gain": 1, "gain_low": 0, "gain_high": 3, "verdict": v}
+            for v in ("helps", "worse")
+        ]
+    )
+    assert [trace.name for trace in figure.data] == ["helps", "worse than nothing"]
+    [high], [low] = figure.data[0].error_y.array, figure.data[0].error_y.arrayminus
+    assert (high, low) == (2, 1)
