@@ -98,7 +98,7 @@ def probe(
     if as_json:
         write_output(STDOUT, json.dumps(text, indent=2, ensure_ascii=False) + "\n")
     elif out != STDOUT:
-        console = PlainConsole(width=None if sys.stdout.isatty() else 130, highlight=False)
+        console = PlainConsole(width=None if sys.stdout.isatty() else 140, highlight=False)
         for each in found:
             show_probe(each, console)
     if apply is not None:

@@ -29,7 +29,8 @@ def show_probe(probe: BlockProbe, console: Console) -> None:
 def alternatives_table(probe: BlockProbe) -> Table:
     """A line an alternative, named as `--apply` takes it."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    columns = {"name": COLUMNS["what"], **{k: v for k, v in COLUMNS.items() if k != "what"}}
+    rest = {key: heading for key, heading in COLUMNS.items() if key != "what"}
+    columns = {"name": COLUMNS["what"], **rest, "bits": "Bits"}
     for key, heading in columns.items():
         table.add_column(heading, justify="left" if key in LEFT else "right")
     for row, each in zip(probe_rows(probe), probe.alternatives, strict=True):

@@ -20,10 +20,11 @@ COLUMNS = {
     "restored": "KL given back [95%]",
     "isolated": "Alone [95%]",
     "bytes": "Bytes",
-    "bits": "Bits",
+    "bits": "Bits a weight",
     "price": "KL a MB",
     "verdict": "",
 }
+NAMED = "Named in the chart is what gives back more than anything of fewer bytes."
 VERDICTS = {HELPS: "● helps", UNSURE: "○ not sure", WORSE: "✕ worse than nothing"}
 
 

@@ -17,6 +17,7 @@ from awqscope.app.store import Store
 from awqscope.app.words.predict import write_changes
 from awqscope.app.words.studies.probe import (
     COLUMNS,
+    NAMED,
     SUMMARY,
     TITLE,
     probe_rows,
@@ -80,7 +81,7 @@ def draw_answer(answer: Mapping[str, Any], *, run: str, own: Recipe | None) -> l
         line | {"recipe": _link_recipe(each, run, own)}
         for line, each in zip(probe_rows(probe), probe.alternatives, strict=True)
     ]
-    said = [*write_refused(probe), write_windows(probe)]
+    said = [NAMED, *write_refused(probe), write_windows(probe)]
     return [
         html.P(write_finding(probe), className="summary"),
         chart(draw_probe(list_points(probe)), "KL given back against bytes, see the table"),

@@ -4,13 +4,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from awqscope.app.dashboard.jobs.studies import KINDS, look_at_study
-from awqscope.app.dashboard.sections.studies.probe import draw_answer, list_fields, probe_card
+from awqscope.app.dashboard.sections.studies.probe import (
+    draw_answer,
+    list_fields,
+    list_points,
+    probe_card,
+)
 from awqscope.app.dashboard.urls import link, read_address
-from awqscope.app.figures.probes import draw_probe
+from awqscope.app.figures.probes import draw_probe, find_unbeaten
 from awqscope.app.store import Store
 from awqscope.diagnose.runs.directory import RunDirectory
-from tests.help.probed import keep_probe, make_probe
+from tests.help.probed import keep_probe, make_measured, make_probe
 from tests.help.runs import write_run
 
 
@@ -49,15 +56,27 @@ def test_an_answer_of_another_version_is_told() -> None:
 
 
 def test_the_chart_has_every_alternative_with_its_interval() -> None:
-    answer = make_probe(5).to_json()
-    parts = draw_answer(answer, run="sample", own=None)
-    assert len(parts) == 5
-    figure = draw_probe(
-        [
-            {"name": "a", "bytes": 10, "gain": 1, "gain_low": 0, "gain_high": 3, "verdict": v}
-            for v in ("helps", "worse")
-        ]
+    probe = make_probe(5)
+    figure = draw_probe(list_points(probe))
+    assert [trace.name for trace in figure.data] == ["helps", "not sure", "worse than nothing"]
+    assert sum(len(trace.x) for trace in figure.data) == len(probe.alternatives)
+    for trace in figure.data:
+        assert trace.error_y.array == pytest.approx([0.001] * len(trace.x))
+        assert trace.error_y.arrayminus == pytest.approx([0.001] * len(trace.x))
+    # Groups of 32 cost fewer bytes than o at 8 bits; half the calibration costs none.
+    named = [text for trace in figure.data for text in trace.text if text]
+    assert sorted(named) == ["block-8", "groups-32", "half-calibration", "o-8"]
+
+
+def test_what_is_beaten_has_no_name() -> None:
+    points = list_points(
+        make_probe(
+            5,
+            alternatives=[
+                make_measured("best", 0.2, 100),
+                make_measured("dearer", 0.1, 200),
+                make_measured("unsure", 0.0005, 0),
+            ],
+        )
     )
-    assert [trace.name for trace in figure.data] == ["helps", "worse than nothing"]
-    [high], [low] = figure.data[0].error_y.array, figure.data[0].error_y.arrayminus
-    assert (high, low) == (2, 1)
+    assert find_unbeaten(points) == {"best"}
