@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus
+from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, pick_windows, tile_windows
 from awqscope.diagnose.inputs.load import Inputs, check_tokens, choose_searched
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.studies.probes.alternatives import OWN, Alternative, Calibration
@@ -78,13 +78,23 @@ def cut_calibration(calibration: Calibration, spec: RunSpec, inputs: Inputs) -> 
         # Spread as by `take_enough`.
         chosen = torch.arange(count) * len(inputs.calib_windows) // count
         return inputs.calib_windows[chosen]
-    found = cut_windows(inputs.calib, inputs.tokenizer, length, count)
-    if len(found) < count:
+    return _add_windows(inputs, count)
+
+
+def _add_windows(inputs: Inputs, count: int) -> Tensor:
+    """A run's calibration windows [n, length] and others of the text between them, `count` in all.
+    InputError for a text that has too few."""
+    own = inputs.calib_windows
+    tiled = tile_windows(inputs.calib, inputs.tokenizer, own.shape[1])
+    if len(tiled) < count:
         raise InputError(
-            f"the calibration text has {len(found)} windows of {length}, not {count}",
+            f"the calibration text has {len(tiled)} windows of {own.shape[1]}, not {count}",
             "give a longer one",
         )
-    return found
+    # A run's own are those that `pick_windows` takes.
+    free = torch.ones(len(tiled), dtype=torch.bool)
+    free[pick_windows(torch.arange(len(tiled)), len(own))] = False
+    return torch.cat([own, pick_windows(tiled[free], count - len(own))])
 
 
 @torch.no_grad()
