@@ -49,11 +49,11 @@ def make_measured(name: str, gain: float, extra: int, **changes: Any) -> Measure
 
 def make_probe(block: int = 5, **changes: Any) -> BlockProbe:
     """A probe in which o at 8 bits helps most a byte, and half the calibration for no bytes."""
-    low = {f"{block}.{kind}": 4 for kind in KINDS}
+    low = {f"{block}.{kind}": "4" for kind in KINDS}
     alternatives = [
-        make_measured("groups-32", 0.05, 20_000, options="--group-size 32"),
-        make_measured("o-8", 0.15, 30_000, widths={**low, f"{block}.o": 8}),
-        make_measured("block-8", 0.2, 400_000, widths=dict.fromkeys(low, 8)),
+        make_measured("groups-32", 0.05, 20_000, widths=dict.fromkeys(low, "4x32")),
+        make_measured("o-8", 0.15, 30_000, widths={**low, f"{block}.o": "8"}),
+        make_measured("block-8", 0.2, 400_000, widths=dict.fromkeys(low, "8")),
         make_measured("half-calibration", 0.01, 0, options="--calib-windows 8"),
         make_measured("no-clipping", 0.0002, 0),
         make_measured("symmetric", -0.02, -10_000, options="--symmetric"),

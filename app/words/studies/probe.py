@@ -117,3 +117,8 @@ def write_windows(probe: BlockProbe) -> str:
 def write_way(each: Measured) -> str:
     """What makes an alternative of a model, where no recipe holds it."""
     return f"awqscope run {each.options}" if each.options else "no option of a run"
+
+
+def write_applying(probe: BlockProbe, each: Measured) -> str:
+    """The command that makes a recipe of an alternative."""
+    return f"awqscope probe RUN {probe.block} --apply {each.name}"

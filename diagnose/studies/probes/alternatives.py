@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from awqscope.diagnose.runs.record import Record
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.mixedprec.awq.search import ENOUGH_TOKENS
-from awqscope.mixedprec.scheme import FP16_BITS, GROUP_SIZES, Scheme
+from awqscope.mixedprec.scheme import FP16_BITS, GROUP_SIZES, Grouped, Scheme, Width
 
 TWICE, HALF = 2.0, 0.5
 
@@ -28,15 +28,14 @@ OWN = Calibration()
 class Alternative:
     """What stands in place of a block at the run's low width, and how it differs.
 
-    name: as `--apply` takes it; what: the same in words. widths: kind of unit -> bits, of those
-    that are not at the low width. group_size, symmetric: of the low width, None for the run's.
-    scaled, clipped: whether AWQ's scales and clipping are used. options: those of `awqscope run`
-    that make it of every block; none where there are none."""
+    name: as `--apply` takes it; what: the same in words. widths: kind of unit -> width, of those
+    that are not at the low width. symmetric: whether the low width has no zero points, None for as
+    the run has it. scaled, clipped: whether AWQ's scales and clipping are used. options: those of
+    `awqscope run` that make it of every block; none where there are none."""
 
     name: str
     what: str
-    widths: Mapping[str, int] = field(default_factory=dict)
-    group_size: int | None = None
+    widths: Mapping[str, Width] = field(default_factory=dict)
     symmetric: bool | None = None
     scaled: bool = True
     clipped: bool = True
@@ -44,10 +43,15 @@ class Alternative:
     options: str = ""
 
     @property
+    def groups(self) -> Grouped | None:
+        """The width in groups of another size, where it has one."""
+        return next((each for each in self.widths.values() if isinstance(each, Grouped)), None)
+
+    @property
     def is_searched(self) -> bool:
         """Whether its scales and clipping are searched anew, not those of the run."""
-        changes_scheme = self.group_size is not None or self.symmetric is not None
-        return changes_scheme or self.calibration != OWN
+        is_other = self.groups is not None or self.symmetric is not None
+        return is_other or self.calibration != OWN
 
     @property
     def is_recipe(self) -> bool:
@@ -55,14 +59,15 @@ class Alternative:
         return bool(self.widths)
 
     def change(self, spec: RunSpec) -> RunSpec:
-        """The run's options with its scheme at the low width."""
-        given = {"group_size": self.group_size, "symmetric": self.symmetric}
-        changes = {name: value for name, value in given.items() if value is not None}
-        return spec.change(**changes) if changes else spec
+        """The run's options with its zero points."""
+        return spec if self.symmetric is None else spec.change(symmetric=self.symmetric)
 
     def scheme(self, spec: RunSpec) -> Scheme:
-        """Its scheme at the low width."""
-        return self.change(spec).low
+        """The scheme that it is searched at."""
+        changed = self.change(spec)
+        return (
+            changed.low if self.groups is None else changed.schemes_at([self.groups])[self.groups]
+        )
 
 
 def list_alternatives(record: Record, block: int, also: Sequence[str]) -> tuple[Alternative, ...]:
@@ -70,20 +75,20 @@ def list_alternatives(record: Record, block: int, also: Sequence[str]) -> tuple[
     spec = record.spec
     kept = set(spec.keep_fp16)
     kinds = [kind for kind in record.source.units if f"{block}.{kind}" not in kept]
-    return (*_groups(spec), *_widths(spec, kinds), *_arithmetic(spec), *_texts(record, also))
+    return (*_groups(spec, kinds), *_widths(spec, kinds), *_arithmetic(spec), *_texts(record, also))
 
 
-def _groups(spec: RunSpec) -> list[Alternative]:
+def _groups(spec: RunSpec, kinds: Sequence[str]) -> list[Alternative]:
     """Other sizes of weight groups, the smallest first."""
     return [
         Alternative(
             f"groups-{size}",
             f"groups of {size}",
-            group_size=size,
+            widths=dict.fromkeys(kinds, Grouped(spec.bits, size)),
             options=f"--group-size {size}",
         )
         for size in GROUP_SIZES
-        if size > 0 and size != spec.low.group_size
+        if kinds and size > 0 and size != spec.low.group_size
     ]
 
 
@@ -100,6 +105,7 @@ def _widths(spec: RunSpec, kinds: Sequence[str]) -> list[Alternative]:
             f"block-{bits}", f"the whole block at {bits} bits", widths=dict.fromkeys(kinds, bits)
         )
         for bits in (rescue, FP16_BITS)
+        if kinds
     ]
     return [*units, *whole]
 

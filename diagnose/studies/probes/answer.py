@@ -7,6 +7,7 @@ from pydantic import Field
 
 from awqscope.diagnose.entries.part import Bounded, Part
 from awqscope.mixedprec.ranking import as_cost
+from awqscope.mixedprec.scheme import Width, parse_width
 
 Verdict = Literal["helps", "unsure", "worse"]
 HELPS: Verdict = "helps"
@@ -38,13 +39,19 @@ class Measured(Part):
         description="`helps` or `worse` where all of the interval of `restored_gain` is above or "
         "below zero, else `unsure`."
     )
-    widths: Mapping[str, int] | None = Field(
-        description="unit -> bits, of every unit of the block, where a recipe can hold it."
+    widths: Mapping[str, str] | None = Field(
+        description="unit -> width, as `recipe --options` takes it, of every unit of the block, "
+        "where a recipe can hold it."
     )
     options: str = Field(
         description="The options of `awqscope run` that make it of every block; empty where there "
         "are none."
     )
+
+    @property
+    def unit_widths(self) -> dict[str, Width]:
+        """unit -> width; nothing where no recipe can hold it."""
+        return {unit: parse_width(width) for unit, width in (self.widths or {}).items()}
 
 
 class Refused(Part):

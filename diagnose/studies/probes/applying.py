@@ -9,6 +9,7 @@ from awqscope.diagnose.studies.probes.alternatives import Alternative, list_alte
 from awqscope.diagnose.studies.probes.answer import BlockProbe
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.recipes.recipe import Recipe, change_recipe, load_recipe
+from awqscope.mixedprec.scheme import Width
 
 RECIPE_KIND = "probe"
 
@@ -39,16 +40,18 @@ def write_change(alternative: Alternative) -> str:
 
 def apply_alternative(run: RunDirectory, probes: Sequence[BlockProbe], name: str) -> Recipe:
     """The run's recipe with each probed block as the alternative `name` has it. InputError where
-    `check_applies` has one."""
+    `check_applies` has one, and where the model could not take it."""
     check_applies(run, [probe.block for probe in probes], (), name)
     own, record = load_recipe(run.path / "recipe.json"), run.read_searched()
-    found = [probe.find(name) for probe in probes]
-    widths = {
-        unit: bits
-        for each in found
-        if each is not None and each.widths is not None
-        for unit, bits in each.widths.items()
-    }
+    widths: dict[str, Width] = {}
+    for probe in probes:
+        measured = probe.find(name)
+        if measured is None:
+            why = next((each.why for each in probe.refused if each.name == name), "not measured")
+            raise InputError(
+                f"block {probe.block} cannot have {name} ({why})", "apply another alternative"
+            )
+        widths |= measured.unit_widths
     changed = change_recipe(own, widths)
     provenance = {
         "from": own.kind,

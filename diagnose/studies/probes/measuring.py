@@ -27,7 +27,7 @@ from awqscope.mixedprec.awq.realise import Searches, realise
 from awqscope.mixedprec.models.served import served_outside
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import CPU, StreamSpace, batch_size, list_slices
-from awqscope.mixedprec.scheme import LinearWidths
+from awqscope.mixedprec.scheme import LinearWidths, list_quantized
 
 # The block as the uniform model has it, among the alternatives to it.
 AS_RUN = "as the run has it"
@@ -39,8 +39,8 @@ OnStep = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Tried:
-    """An alternative that is ready to be measured: the searches of its widths, and the bits of each
-    linear of the block."""
+    """An alternative that is ready to be measured: the searches of its widths, and the width of
+    each linear of the block."""
 
     searches: Searches
     widths: LinearWidths
@@ -59,7 +59,7 @@ def make_ready(
     linears: Mapping[str, Sequence[str]],
 ) -> Tried:
     """An alternative with its searches. found: its own at the low width, None where it takes the
-    run's, `own` by width. uniform: linear -> bits of the block in the uniform model. linears: of
+    run's, `own` by width. uniform: linear -> width of the block in the uniform model. linears: of
     each kind of unit."""
     low = found or own[spec.bits]
     if not alternative.clipped:
@@ -67,11 +67,10 @@ def make_ready(
     if not alternative.scaled:
         low = replace(low, scales=(), clips={})
     widths = dict(uniform)
-    for kind, bits in alternative.widths.items():
-        widths |= dict.fromkeys(linears[kind], bits)
-    used = set(widths.values())
-    searches = {**own, spec.bits: low}
-    return Tried({bits: search for bits, search in searches.items() if bits in used}, widths)
+    for kind, width in alternative.widths.items():
+        widths |= dict.fromkeys(linears[kind], width)
+    searches = {**own, alternative.groups or spec.bits: low}
+    return Tried({width: searches[width] for width in list_quantized(widths.values())}, widths)
 
 
 class ProbedBlock(SwappableBlock):
@@ -110,7 +109,7 @@ class ProbeSweep(Sweep):
         if block != self.probed:
             return read_swappable(model, block, self.searches, self.bits, device)
         found = load_searches(self.searches, block, self.bits)
-        own = {bits: search.to(device) for bits, search in found.items()}
+        own = {width: search.to(device) for width, search in found.items()}
         return ProbedBlock(model.read_block(block, device), own, model, self.tried)
 
 

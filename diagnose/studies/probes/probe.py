@@ -93,7 +93,9 @@ def _probe(
     with study.hold():
         space = StreamSpace([(CPU, int(spec.max_memory * STREAM_SHARE))], study.parts)
         searching = partial(progress, f"searching for block {block}")
-        found = search_alternatives(planned, spec, inputs, block, study.parts, space, searching)
+        found = search_alternatives(
+            planned, spec, inputs, block, run.searches, study.parts, space, searching
+        )
         own = load_searches(run.searches, block, tuple(spec.schemes))
         low = uniform_widths(model, spec.bits, frozenset(spec.keep_fp16), block)
         linears = {kind.name: kind.linears for kind in model.family.units}
@@ -123,7 +125,7 @@ def _describe(
     chosen: Sequence[int],
     block: int,
 ) -> BlockProbe:
-    """The answer. low: linear -> bits of the block in the uniform model."""
+    """The answer. low: linear -> width of the block in the uniform model."""
     record, sizes = opened.run.read_searched(), BlockSizes(opened.model, opened.spec, block)
     measured = [
         weigh_alternative(each, tried[each.name].widths, views, sizes, low)

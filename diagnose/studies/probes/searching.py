@@ -18,9 +18,16 @@ from awqscope.diagnose.inputs.load import Inputs, check_tokens, choose_searched
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.studies.probes.alternatives import OWN, Alternative, Calibration
 from awqscope.diagnose.studies.probes.answer import Refused
-from awqscope.mixedprec.awq.choices import BlockSearch, is_complete, load_search, search_path
+from awqscope.mixedprec.awq.choices import (
+    BlockSearch,
+    is_complete,
+    load_search,
+    search_folder,
+    search_path,
+)
 from awqscope.mixedprec.awq.search import list_columns, search_from, stream_inputs
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import Stream, StreamSpace
 
 OnStep = Callable[[int, int], None]
@@ -40,13 +47,11 @@ class Planned:
 def plan_searches(alternatives: Sequence[Alternative], spec: RunSpec, inputs: Inputs) -> Planned:
     """What of the alternatives can be searched on this model and its texts. InputError for another
     text that cannot be used: it was asked for by name."""
-    columns = list_columns(inputs.model)
     windows: dict[Calibration, Tensor] = {}
     refused: list[Refused] = []
     for each in alternatives:
         try:
-            for linear, count in columns.items():
-                each.scheme(spec).check_divides(count, linear)
+            _check_groups(each, spec, inputs.model)
             if each.is_searched and each.calibration not in windows:
                 windows[each.calibration] = cut_calibration(each.calibration, spec, inputs)
         except InputError as error:
@@ -59,6 +64,16 @@ def plan_searches(alternatives: Sequence[Alternative], spec: RunSpec, inputs: In
     pool, rows = torch.unique(torch.cat(list(windows.values())), dim=0, return_inverse=True)
     parts = rows.split([len(each) for each in windows.values()])
     return Planned(taken, tuple(refused), pool, dict(zip(windows, parts, strict=True)))
+
+
+def _check_groups(alternative: Alternative, spec: RunSpec, model: SourceModel) -> None:
+    """Raise InputError unless an alternative's groups tile the inputs of what has them."""
+    if alternative.groups is None:
+        return
+    scheme, columns = alternative.scheme(spec), list_columns(model)
+    for kind in model.family.units:
+        for linear in kind.linears if kind.name in alternative.widths else ():
+            scheme.check_divides(columns[linear], linear)
 
 
 def cut_calibration(calibration: Calibration, spec: RunSpec, inputs: Inputs) -> Tensor:
@@ -103,16 +118,22 @@ def search_alternatives(
     spec: RunSpec,
     inputs: Inputs,
     block: int,
+    own: Path,
     folder: Path,
     space: StreamSpace,
     on_step: OnStep = lambda done, total: None,
 ) -> dict[str, BlockSearch]:
-    """The searches of those alternatives that are searched anew, by name. What an earlier process
-    left in `folder` is not searched again. space: where streams are kept. on_step: told the blocks
-    and searches done, and how many there are. InputError for activations that are not finite."""
+    """The searches of those alternatives that are searched anew, by name. own: the folder of the
+    run's searches, which takes in those in other groups: recipes may hold them. folder: that takes
+    the others. What is there is not searched again. space: where streams are kept. on_step: told
+    the blocks and searches done, and how many there are. InputError for activations that are not
+    finite."""
     wanted = [each for each in planned.taken if each.is_searched]
     # By number: a name may hold a path.
-    folders = {each.name: folder / f"search-{n:02d}" for n, each in enumerate(wanted)}
+    folders = {
+        each.name: search_folder(own, each.groups) if each.groups else folder / f"search-{n:02d}"
+        for n, each in enumerate(wanted)
+    }
     paths = {name: search_path(path, block, spec.bits) for name, path in folders.items()}
     missing = [each for each in wanted if not is_complete(paths[each.name])]
     if missing:

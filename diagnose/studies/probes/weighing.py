@@ -81,23 +81,24 @@ class BlockSizes:
         return sum(get_linear(shell, name).weight.numel() for name in linears)
 
     def count(self, widths: LinearWidths, alternative: Alternative | None = None) -> int:
-        """Bytes at these widths (linear -> bits), as the run or as an alternative stores them."""
+        """Bytes at these widths of linears, as the run or as an alternative stores them."""
         spec = self.spec if alternative is None else alternative.change(self.spec)
         return sum(
-            linear_bytes(self.model, self.block, linear, bits, spec)
-            for linear, bits in widths.items()
+            linear_bytes(self.model, self.block, linear, width, spec)
+            for linear, width in widths.items()
         )
 
 
 def weigh_alternative(
     each: Alternative, widths: LinearWidths, views: Views, sizes: BlockSizes, low: LinearWidths
 ) -> Measured:
-    """What an alternative with these widths (linear -> bits) gives back and costs. low: the widths
-    of the block in the uniform model."""
+    """What an alternative with these widths of linears gives back and costs. low: the widths of the
+    block in the uniform model."""
     size = sizes.count(widths, each)
     extra, gain = size - sizes.count(low), views.gain("restored", each.name)
     units = {
-        f"{sizes.block}.{kind.name}": widths[kind.linears[0]] for kind in sizes.model.family.units
+        f"{sizes.block}.{kind.name}": str(widths[kind.linears[0]])
+        for kind in sizes.model.family.units
     }
     return Measured(
         name=each.name,

@@ -1,6 +1,7 @@
 """What would help a block, on its page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,13 +15,14 @@ from awqscope.app.dashboard.sections.studies.asking import study_card
 from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.figures.probes import draw_probe
 from awqscope.app.store import Store
-from awqscope.app.words.predict import write_changes
+from awqscope.app.words.predict import unit_table, widths_of, write_changes
 from awqscope.app.words.studies.probe import (
     COLUMNS,
     NAMED,
     SUMMARY,
     TITLE,
     probe_rows,
+    write_applying,
     write_finding,
     write_refused,
     write_way,
@@ -28,18 +30,35 @@ from awqscope.app.words.studies.probe import (
 )
 from awqscope.diagnose.studies.probes.answer import BlockProbe, Measured
 from awqscope.mixedprec.recipes.recipe import Recipe
+from awqscope.mixedprec.scheme import Width
 
-MAKE = "Make a recipe"
+MAKE, AS_OWN = "Make a recipe", "as the run's recipe"
+
+
+@dataclass(frozen=True)
+class Editable:
+    """What the recipe page begins with: the run's recipe, and the widths that it offers."""
+
+    own: Recipe
+    allowed: Sequence[Width]
+
+
+def find_editable(store: Store, run: str) -> Editable | None:
+    """What the recipe page of a run begins with; None where there is none yet."""
+    own, units = store.recipe(run), store.table(run, "units")
+    if own is None or not units:
+        return None
+    return Editable(own, widths_of(unit_table(units, store.table(run, "groups"))))
 
 
 def probe_card(state: StudyState, store: Store, page: Page, location: ModelLocation | None) -> Any:
     """The study on the page of its block."""
-    own = store.recipe(page.run)
+    editable = find_editable(store, page.run)
     return study_card(
         state,
         TITLE,
         SUMMARY,
-        partial(draw_answer, run=page.run, own=own),
+        partial(draw_answer, run=page.run, editable=editable),
         button="Try what would help",
         fields=list_fields(),
         location=location,
@@ -70,7 +89,7 @@ def list_fields() -> list[Any]:
     ]
 
 
-def draw_answer(answer: Mapping[str, Any], *, run: str, own: Recipe | None) -> list[Any]:
+def draw_answer(answer: Mapping[str, Any], *, run: str, editable: Editable | None) -> list[Any]:
     """The finding, KL given back against bytes, and a line an alternative."""
     try:
         probe = BlockProbe.model_validate(answer)
@@ -78,7 +97,7 @@ def draw_answer(answer: Mapping[str, Any], *, run: str, own: Recipe | None) -> l
         return [notice("This answer is of another version", html.P("Measure it again."))]
     columns = {**COLUMNS, "recipe": ""}
     rows = [
-        line | {"recipe": _link_recipe(each, run, own)}
+        line | {"recipe": _link_recipe(each, probe, run, editable)}
         for line, each in zip(probe_rows(probe), probe.alternatives, strict=True)
     ]
     said = [NAMED, *write_refused(probe), write_windows(probe)]
@@ -105,11 +124,13 @@ def list_points(probe: BlockProbe) -> list[dict[str, Any]]:
     ]
 
 
-def _link_recipe(each: Measured, run: str, own: Recipe | None) -> Any:
+def _link_recipe(each: Measured, probe: BlockProbe, run: str, editable: Editable | None) -> Any:
     """A way to the recipe page with an alternative's widths, or what else makes it."""
     if each.widths is None:
         return write_way(each)
-    if own is None or not each.widths.keys() <= own.bits.keys():
+    if editable is None or not each.widths.keys() <= editable.own.widths.keys():
         return ""
-    changes = write_changes(each.widths, own.bits)
-    return go_to(MAKE, link("recipe", run, bits=changes)) if changes else "as the run's recipe"
+    if not set(each.unit_widths.values()) <= set(editable.allowed):
+        return write_applying(probe, each)
+    changes = write_changes(each.unit_widths, editable.own.widths)
+    return go_to(MAKE, link("recipe", run, bits=changes)) if changes else AS_OWN

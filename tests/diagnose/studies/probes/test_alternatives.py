@@ -30,6 +30,7 @@ def test_what_follows_from_the_runs_own_options() -> None:
     kept = listed(keep_fp16=("0.o", "1.down"), rescue_bits=6)
     assert "o-6" not in kept and {"down-6", "block-6"} < kept.keys()
     assert kept["block-16"].widths == {"qkv": 16, "gate_up": 16, "down": 16}
+    assert kept["groups-32"].widths.keys() == {"qkv", "gate_up", "down"}
 
 
 def test_one_unit_is_the_whole_block() -> None:

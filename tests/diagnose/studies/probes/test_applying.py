@@ -6,9 +6,11 @@ import pytest
 
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.studies.probes.applying import apply_alternative, check_applies
+from awqscope.diagnose.studies.probes.answer import Refused
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import find_family
 from awqscope.mixedprec.recipes.recipe import check_fits, diff_recipes, load_recipe
+from awqscope.mixedprec.scheme import Grouped
 from tests.help.probed import make_probe
 from tests.help.runs import write_run
 
@@ -26,6 +28,10 @@ def test_the_runs_recipe_with_the_block_as_it_was_measured(run: RunDirectory) ->
     assert changes == {"5.qkv": 4}
     assert (made.kind, made.provenance["alternative"]) == ("probe", "o-8")
     check_fits(made, find_family("llama"), 8)
+    grouped = apply_alternative(run, [make_probe(5)], "groups-32")
+    assert {u for u, width in grouped.widths.items() if width == Grouped(4, 32)} == {
+        f"5.{kind}" for kind in ("qkv", "o", "gate_up", "down")
+    }
     both = apply_alternative(run, [make_probe(5), make_probe(2)], "block-8")
     assert {u for u, bits in both.bits.items() if bits == 8} == {
         f"{block}.{kind}" for block in (2, 5) for kind in ("qkv", "o", "gate_up", "down")
@@ -35,15 +41,22 @@ def test_the_runs_recipe_with_the_block_as_it_was_measured(run: RunDirectory) ->
 @pytest.mark.parametrize(
     ("name", "what", "remedy"),
     [
-        ("groups-32", "no recipe holds groups-32", "`awqscope run --group-size 32` makes it"),
+        ("symmetric", "no recipe holds symmetric", "`awqscope run --symmetric` makes it of every"),
         ("rtn", "no recipe holds rtn", "no option of `awqscope run` makes it"),
-        ("o-9", "block 5 has no alternative 'o-9'", "choose from groups-32"),
+        ("o-9", "block 5 has no alternative 'o-9'", "choose from groups-"),
     ],
 )
 def test_what_no_recipe_holds(run: RunDirectory, name: str, what: str, remedy: str) -> None:
     with pytest.raises(InputError) as caught:
         check_applies(run, [5], (), name)
     assert what in caught.value.what and remedy in caught.value.remedy
+
+
+def test_what_the_model_could_not_take(run: RunDirectory) -> None:
+    refused = Refused(name="groups-64", what="groups of 64", why="64 does not divide 96")
+    probe = make_probe(5, refused=[refused])
+    with pytest.raises(InputError, match=r"block 5 cannot have groups-64 \(64 does not divide 96"):
+        apply_alternative(run, [probe], "groups-64")
 
 
 def test_a_run_without_a_recipe(run: RunDirectory) -> None:

@@ -15,18 +15,20 @@ from transformers import PreTrainedModel
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.studies.probes.alternatives import Alternative, list_alternatives
 from awqscope.diagnose.studies.probes.answer import BlockProbe
+from awqscope.diagnose.studies.probes.applying import apply_alternative
 from awqscope.diagnose.studies.probes.asked import choose_blocks
 from awqscope.diagnose.studies.probes.measuring import Tried, make_ready
 from awqscope.diagnose.studies.probes.probe import load_measured, probe_blocks
 from awqscope.diagnose.studies.probes.searching import plan_searches, search_alternatives
 from awqscope.diagnose.studies.probes.weighing import BlockSizes
 from awqscope.diagnose.sweep.swappable import uniform_widths
-from awqscope.diagnose.trials.finished import OpenedRun, open_run
+from awqscope.diagnose.trials.finished import OpenedRun, list_unsearched, open_run
 from awqscope.mixedprec.awq.choices import BlockSearch, load_searches, save_search, search_path
 from awqscope.mixedprec.checkpoints.writer import write_checkpoint
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.streams import in_memory
 from awqscope.mixedprec.recipes.recipe import make_recipe
+from awqscope.mixedprec.scheme import Grouped
 from tests.help.probed import SPOILED, WITH_KEPT, write_spoiled_run
 from tests.help.searched import build_whole
 
@@ -50,7 +52,9 @@ def ready(opened: OpenedRun, block: int, folder: Path) -> dict[str, Tried]:
     """The alternatives to a block with their searches, made again."""
     inputs, spec, model = load_measured(opened), opened.spec, opened.model
     planned = plan_searches(list_alternatives(opened.run.read_searched(), block, ()), spec, inputs)
-    found = search_alternatives(planned, spec, inputs, block, folder, in_memory())
+    found = search_alternatives(
+        planned, spec, inputs, block, folder, folder / "others", in_memory()
+    )
     own = load_searches(opened.run.searches, block, tuple(spec.schemes))
     low = uniform_widths(model, spec.bits, frozenset(spec.keep_fp16), block)
     linears = {kind.name: kind.linears for kind in model.family.units}
@@ -146,6 +150,16 @@ def test_the_planted_cause_is_what_helps_most_a_byte(probe: BlockProbe) -> None:
     assert probe.alternatives[-1].name == "rtn" and probe.alternatives[-1].verdict == "worse"
 
 
+def test_a_recipe_of_groups_needs_no_further_search(opened: OpenedRun, probe: BlockProbe) -> None:
+    run = opened.run
+    recipe = apply_alternative(run, [probe], "groups-32")
+    changed = {unit for unit, width in recipe.widths.items() if width == Grouped(3, 32)}
+    assert changed == {f"{SPOILED}.{kind.name}" for kind in opened.model.family.units}
+    assert list_unsearched(run, opened.spec, recipe.widths) == []
+    elsewhere = recipe.widths | {"3.o": Grouped(3, 32)}
+    assert list_unsearched(run, opened.spec, elsewhere) == [Grouped(3, 32)]
+
+
 def test_rounding_to_nearest_is_numpys(opened: OpenedRun, tmp_path: Path) -> None:
     model = opened.model
     block = model.read_block(SPOILED)
@@ -170,11 +184,11 @@ def test_bytes_are_those_of_a_checkpoint(name: str, opened: OpenedRun, tmp_path:
     record = record.changed(spec=spec)
     alternatives = {each.name: each for each in list_alternatives(record, SPOILED, ())}
     model, each = opened.model, alternatives[name]
-    changed = {f"{SPOILED}.{kind}": bits for kind, bits in each.widths.items()}
-    schemes = each.change(spec).schemes
+    changed = {f"{SPOILED}.{kind}": width for kind, width in each.widths.items()}
+    schemes = each.change(spec).schemes_at([4, *each.widths.values()])
     # Whatever was searched, as many bytes hold it.
-    for block, scheme in itertools.product(range(model.blocks), schemes.values()):
-        save_search(search_path(tmp_path, block, scheme.bits), BlockSearch(scheme, (), {}))
+    for block, (width, scheme) in itertools.product(range(model.blocks), schemes.items()):
+        save_search(search_path(tmp_path, block, width), BlockSearch(scheme, (), {}))
     recipe = make_recipe("m", model.family, model.blocks, 4, changed=changed)
     write_checkpoint(tmp_path / "out", model, recipe, tmp_path, schemes)
     with safe_open(tmp_path / "out" / "model.safetensors", framework="np") as file:
@@ -191,9 +205,11 @@ def test_a_search_anew_of_what_the_run_has_finds_the_same(
     opened: OpenedRun, tmp_path: Path
 ) -> None:
     spec, inputs = opened.spec, load_measured(opened)
-    same = Alternative("same", "as the run", group_size=64)
+    same = Alternative("same", "as the run", symmetric=False)
     planned = plan_searches([same], spec, inputs)
-    found = search_alternatives(planned, spec, inputs, 3, tmp_path, in_memory())["same"]
+    found = search_alternatives(
+        planned, spec, inputs, 3, tmp_path, tmp_path / "others", in_memory()
+    )["same"]
     own = load_searches(opened.run.searches, 3, (3,))[3]
     assert [choice.ratio for choice in found.scales] == [choice.ratio for choice in own.scales]
     for ours, theirs in zip(found.scales, own.scales, strict=True):
@@ -208,7 +224,8 @@ def test_units_that_are_kept_stay_so(opened: OpenedRun, tmp_path: Path) -> None:
     [found] = probe_blocks(opened, [WITH_KEPT], windows=2, calib_also=[str(also)])
     names = {each.name: each for each in found.alternatives}
     assert "o-8" not in names and names["block-8"].widths == {
-        f"{WITH_KEPT}.{kind}": 16 if kind == "o" else 8 for kind in ("qkv", "o", "gate_up", "down")
+        f"{WITH_KEPT}.{kind}": "16" if kind == "o" else "8"
+        for kind in ("qkv", "o", "gate_up", "down")
     }
     assert (found.flagged, len(found.windows), found.of_windows) == (False, 2, 8)
     assert names[f"calib:{also}"].options == f"--calib {also}"

@@ -42,16 +42,18 @@ def test_a_recipe_is_one_click_away(tmp_path: Path) -> None:
     assert link("recipe", path.name, bits="5.qkv:4") in text
     assert link("recipe", path.name, bits="5.gate_up:8,5.down:8") in text
     assert text.count("Make a recipe") == 2
-    assert "awqscope run --group-size 32" in text and "no option of a run" in text
+    # The page offers no groups that are not scored.
+    assert "awqscope probe RUN 5 --apply groups-32" in text
+    assert "awqscope run --symmetric" in text and "no option of a run" in text
 
 
 def test_a_run_without_a_recipe_has_none_to_make(tmp_path: Path) -> None:
     answer = make_probe(5).to_json()
-    assert "Make a recipe" not in drawn(draw_answer(answer, run="sample", own=None))
+    assert "Make a recipe" not in drawn(draw_answer(answer, run="sample", editable=None))
 
 
 def test_an_answer_of_another_version_is_told() -> None:
-    [said] = draw_answer({"block": 5}, run="sample", own=None)
+    [said] = draw_answer({"block": 5}, run="sample", editable=None)
     assert "another version" in drawn(said)
 
 
