@@ -12,7 +12,7 @@ from awqscope.mixedprec.models.source import SourceModel
 
 # FLOP that a probe takes unless it is told how many windows to measure on: a minute and a half of
 # two cores. Of few windows hardly anything is sure: some are measured on whatever they take.
-ENOUGH_FLOPS = 8e12
+ENOUGH_FLOPS = 1.1e13
 LEAST_WINDOWS = 4
 
 

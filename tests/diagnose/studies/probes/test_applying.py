@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from awqscope.diagnose.runs.directory import RunDirectory
-from awqscope.diagnose.studies.probes.applying import apply_alternative, check_applies
 from awqscope.diagnose.studies.probes.answer import Refused
+from awqscope.diagnose.studies.probes.applying import apply_alternative, check_applies
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import find_family
 from awqscope.mixedprec.recipes.recipe import check_fits, diff_recipes, load_recipe

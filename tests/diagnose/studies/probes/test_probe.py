@@ -91,11 +91,13 @@ def test_every_alternative_is_what_transformers_computes(
     tried = ready(opened, SPOILED, tmp_path)
     assert {each.name for each in probe.alternatives} == tried.keys()
     assert len(tried) == 12
+    others = {"isolated": {}, "restored": opened.models["uniform"]}
+    wholes = {view: build_whole(model, searches, bits) for view, bits in others.items()}
     for each in probe.alternatives:
         block = model.read_block(SPOILED)
         weights = tried[each.name].weights(block, model.dtype)
-        for bits, found in (({}, each.isolated), (opened.models["uniform"], each.restored)):
-            whole = build_whole(model, searches, bits)
+        for view, whole in wholes.items():
+            found = getattr(each, view)
             put_in(whole, model.prefix(SPOILED), dict(block.named_parameters()))
             put_in(whole, model.prefix(SPOILED), weights)
             assert found[0] == pytest.approx(kl_of(reference, whole, windows), rel=2e-3, abs=1e-7)
@@ -160,10 +162,13 @@ def test_a_recipe_of_groups_needs_no_further_search(opened: OpenedRun, probe: Bl
     assert list_unsearched(run, opened.spec, elsewhere) == [Grouped(3, 32)]
 
 
-def test_rounding_to_nearest_is_numpys(opened: OpenedRun, tmp_path: Path) -> None:
-    model = opened.model
+def test_rounding_to_nearest_is_numpys(opened: OpenedRun) -> None:
+    model, spec = opened.model, opened.spec
     block = model.read_block(SPOILED)
-    weights = ready(opened, SPOILED, tmp_path)["rtn"].weights(block, model.dtype)
+    own = load_searches(opened.run.searches, SPOILED, (spec.bits,))
+    low = uniform_widths(model, spec.bits, frozenset(), SPOILED)
+    rtn = make_ready(Alternative("rtn", "", scaled=False), None, own, spec, low, {})
+    weights = rtn.weights(block, model.dtype)
     assert len(weights) == 7
     for name, found in weights.items():
         weight = block.get_parameter(name).detach().numpy()
