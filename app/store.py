@@ -157,13 +157,14 @@ class Store:
         return self._keep(path / "groups.parquet", "scores", read) or scores
 
     def outline(self, name: str) -> list[Prediction]:
-        """The recipes on the frontier's lower convex hull, the smallest first; empty where nothing
-        is scored."""
-        scores = self.scores(name)
+        """The recipes on the frontier's lower convex hull, over all sizes of groups that were
+        scored, the smallest first; empty where nothing is scored."""
+        scores, path = self.grouped_scores(name), self.find(name).path
         if scores is None:
             return []
-        path = self.find(name).path / "run.json"
-        return self._keep(path, "outline", lambda: predict_outline(scores)) or []
+        grouped = path / "groups.parquet"
+        file = grouped if grouped.exists() else path / "run.json"
+        return self._keep(file, "outline", lambda: predict_outline(scores)) or []
 
     def squared_errors(self, name: str) -> dict[str, float]:
         """‖ΔW‖² of every unit at the low width; empty for a run that did not keep it."""

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -189,7 +190,6 @@ def race_groups(inputs: Inputs, spec: RunSpec, run: RunDirectory) -> None:
     scores = read_scores(run.path, groups=smaller)
     several = limit_widths(scores, (*spec.schemes, *smaller))
     one = limit_widths(scores, tuple(spec.schemes))
-    resampler = Resampler(len(inputs.windows), spec.seed)
     starts = {"the whole": (one, several, recipe_of(scores, scores.uniform, kind="uniform"))}
     if own.widths != scores.uniform:
         starts["what its own recipe leaves"] = (
@@ -197,24 +197,26 @@ def race_groups(inputs: Inputs, spec: RunSpec, run: RunDirectory) -> None:
             hold_promoted(several, own),
             own,
         )
-    for target in TARGETS:
-        for name, (plain, grouped, start) in starts.items():
-            recipes = {
-                "start": start,
-                "one": solve(plain, target_bits=target),
-                "several": solve(grouped, target_bits=target),
-            }
-            found = measure_kl(inputs.model, inputs.windows, run.searches, recipes, spec.max_memory)
-            back = [found["start"] - found[size] for size in ("several", "one")]
-            shares = [each.mean() / found["start"].mean() for each in back]
-            ratio = resampler.ratio(*back)
-            bits = [8 * scores.unit_bytes(r.widths) / scores.weights for r in recipes.values()]
-            print(
-                f"  {target} bits per weight ({bits[1]:.3f}, {bits[2]:.3f} used), of {name}: one "
-                f"size of groups gives back {shares[1]:.2%}, several {shares[0]:.2%}: "
-                f"{ratio.value:.3f} times ({ratio.low:.3f} to {ratio.high:.3f})",
-                flush=True,
-            )
+    recipes: dict[str, Recipe] = {}
+    for name, (plain, grouped, start) in starts.items():
+        recipes[name] = start
+        for target in TARGETS:
+            recipes[f"{name}, one, {target}"] = solve(plain, target_bits=target)
+            recipes[f"{name}, several, {target}"] = solve(grouped, target_bits=target)
+    found = measure_kl(inputs.model, inputs.windows, run.searches, recipes, spec.max_memory)
+    resampler = Resampler(len(inputs.windows), spec.seed)
+    for target, name in product(TARGETS, starts):
+        keys = [f"{name}, {sizes}, {target}" for sizes in ("several", "one")]
+        back = [found[name] - found[key] for key in keys]
+        bits = [8 * scores.unit_bytes(recipes[key].widths) / scores.weights for key in keys]
+        shares = [each.mean() / found[name].mean() for each in back]
+        ratio = resampler.ratio(*back)
+        print(
+            f"  {target} bits per weight, of {name}: one size of groups gives back {shares[1]:.2%} "
+            f"({bits[1]:.3f} bits used), several {shares[0]:.2%} ({bits[0]:.3f}): "
+            f"{ratio.value:.3f} times ({ratio.low:.3f} to {ratio.high:.3f})",
+            flush=True,
+        )
 
 
 def main() -> None:

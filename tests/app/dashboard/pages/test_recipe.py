@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from dash import html
 
@@ -89,3 +90,8 @@ def test_the_best_of_a_size_takes_groups(store: Store) -> None:
     assert FINE in best.values()
     assert scores.predict(best).bytes <= plain.predict(mine).bytes
     assert scores.predict(best).kl < plain.predict(best_at_size(plain, mine)).kl
+    # The frontier's line is over groups too: no recipe lies below it.
+    outline = store.outline("sample")
+    sizes, least = [point.bytes for point in outline], [point.kl for point in outline]
+    found = scores.predict(best)
+    assert found.kl >= np.interp(found.bytes, sizes, least) - 1e-12
