@@ -82,7 +82,7 @@ def list_fields() -> list[Any]:
             id="study-probe-windows",
             name="windows",
             label="Windows",
-            description="Left empty: a minute or two",
+            description="to measure on",
             min=2,
             allowDecimal=False,
         ),
