@@ -1,7 +1,9 @@
 """Probes against transformers' own forward, numpy, checkpoints on disk, and what the run itself
 measured; and against a planted cause."""
 
+import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,15 +14,31 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from awqscope.diagnose.inputs.corpora import Corpus
 from awqscope.diagnose.runs.directory import RunDirectory
-from awqscope.diagnose.studies.probes.alternatives import Alternative, list_alternatives
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.stages.pipeline import run_pipeline
+from awqscope.diagnose.studies.probes import windows
+from awqscope.diagnose.studies.probes.alternatives import (
+    HALF,
+    OWN,
+    TWICE,
+    Alternative,
+    Calibration,
+    list_alternatives,
+)
 from awqscope.diagnose.studies.probes.answer import BlockProbe
 from awqscope.diagnose.studies.probes.applying import apply_alternative
 from awqscope.diagnose.studies.probes.asked import choose_blocks
-from awqscope.diagnose.studies.probes.measuring import Tried, make_ready
+from awqscope.diagnose.studies.probes.measuring import Tried, build_probe_sweep, make_ready
 from awqscope.diagnose.studies.probes.probe import load_measured, probe_blocks
-from awqscope.diagnose.studies.probes.searching import plan_searches, search_alternatives
+from awqscope.diagnose.studies.probes.searching import (
+    cut_calibration,
+    plan_searches,
+    search_alternatives,
+)
 from awqscope.diagnose.studies.probes.weighing import BlockSizes
+from awqscope.diagnose.studies.probes.windows import choose_windows
 from awqscope.diagnose.sweep.swappable import uniform_widths
 from awqscope.diagnose.trials.finished import OpenedRun, list_unsearched, open_run
 from awqscope.mixedprec.awq.choices import BlockSearch, load_searches, save_search, search_path
@@ -85,7 +103,7 @@ def kl_of(reference: PreTrainedModel, other: PreTrainedModel, windows: Tensor) -
 def test_every_alternative_is_what_transformers_computes(
     opened: OpenedRun, probe: BlockProbe, tmp_path: Path
 ) -> None:
-    model, windows = opened.model, load_measured(opened).windows
+    model, text = opened.model, load_measured(opened).windows
     searches = opened.run.searches
     reference = build_whole(model, searches, {})
     tried = ready(opened, SPOILED, tmp_path)
@@ -100,7 +118,7 @@ def test_every_alternative_is_what_transformers_computes(
             found = getattr(each, view)
             put_in(whole, model.prefix(SPOILED), dict(block.named_parameters()))
             put_in(whole, model.prefix(SPOILED), weights)
-            assert found[0] == pytest.approx(kl_of(reference, whole, windows), rel=2e-3, abs=1e-7)
+            assert found[0] == pytest.approx(kl_of(reference, whole, text), rel=2e-3, abs=1e-7)
             assert found[1] <= found[0] <= found[2]
 
 
@@ -238,6 +256,36 @@ def test_units_that_are_kept_stay_so(opened: OpenedRun, tmp_path: Path) -> None:
     assert "does not divide the 192 inputs of mlp.down_proj" in found.refused[0].why
 
 
+def test_how_many_windows(opened: OpenedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, model, inputs = opened.spec, opened.model, load_measured(opened)
+    sweep = build_probe_sweep(spec, model, opened.run, 0, {"rtn": Tried({}, {})})
+
+    def choose(asked: int | None) -> set[int]:
+        calibration = inputs.search_windows
+        return set(choose_windows(spec, model, inputs.windows, sweep, calibration, asked))
+
+    few, more = choose(3), choose(5)
+    assert (len(few), len(more)) == (3, 5) and few < more
+    assert choose(None) == set(range(8))
+    monkeypatch.setattr(windows, "ENOUGH_FLOPS", 0)
+    assert len(choose(None)) == windows.LEAST_WINDOWS
+
+
+def test_half_all_and_twice_as_many_have_windows_in_common(opened: OpenedRun) -> None:
+    inputs = load_measured(opened)
+    half, own, twice = (
+        {tuple(window) for window in cut_calibration(each, opened.spec, inputs).tolist()}
+        for each in (Calibration(share=HALF), OWN, Calibration(share=TWICE))
+    )
+    assert (len(half), len(own), len(twice)) == (2, 4, 8) and half < own < twice
+    short = dataclasses.replace(inputs, calib=Corpus("short", "a few words " * 20, ""))
+    with pytest.raises(InputError, match=r"the calibration text has \d windows of 64, not 8"):
+        cut_calibration(Calibration(share=TWICE), opened.spec, short)
+    one = dataclasses.replace(inputs, search_windows=inputs.search_windows[:1])
+    with pytest.raises(InputError, match="reads one window"):
+        cut_calibration(Calibration(share=HALF), opened.spec, one)
+
+
 class StoppedError(Exception):
     """A process that ends in the middle."""
 
@@ -297,3 +345,33 @@ def test_a_text_that_changed_or_is_gone_is_refused(opened: OpenedRun) -> None:
             load_measured(opened)
     finally:
         text.write_text(before, encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["mixtral", "gpt_neox", "phi3", "gemma2", "opt"])
+def test_other_families(
+    family: str, make_model: Callable[..., Path], text_file: Path, tmp_path: Path
+) -> None:
+    """In float32 on disk, so that the checkpoint stores other embeddings than the reference has."""
+    spec = RunSpec(
+        model=str(make_model(family, torch.float32)),
+        calib=str(text_file),
+        valid=str(text_file),
+        bits=3,
+        group_size=64,
+        seq_len=64,
+        windows=8,
+        calib_windows=4,
+        calib_seq_len=64,
+        verify_units=2,
+    )
+    run = run_pipeline(spec, tmp_path / "run", lambda *event: None)
+    [found] = probe_blocks(open_run(run, None), [1], windows=8)
+    rows = run.read_table("blocks").to_pylist()
+    views = {row["view"]: row["kl"] for row in rows if row["block"] == 1}
+    assert found.isolated[0] == pytest.approx(views["isolated"], rel=1e-4)
+    whole = found.find("block-16")
+    assert whole is not None
+    assert whole.restored[0] == pytest.approx(views["restored"], rel=1e-2)
+    assert all(math.isfinite(value) for each in found.alternatives for value in each.restored)
+    assert whole.restored_gain[0] == max(each.restored_gain[0] for each in found.alternatives)

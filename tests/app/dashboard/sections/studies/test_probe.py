@@ -8,6 +8,7 @@ import pytest
 
 from awqscope.app.dashboard.jobs.studies import KINDS, look_at_study
 from awqscope.app.dashboard.sections.studies.probe import (
+    Editable,
     draw_answer,
     list_fields,
     list_points,
@@ -17,6 +18,8 @@ from awqscope.app.dashboard.urls import link, read_address
 from awqscope.app.figures.probes import draw_probe, find_unbeaten
 from awqscope.app.store import Store
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.mixedprec.recipes.recipe import load_recipe
+from awqscope.mixedprec.scheme import Grouped
 from tests.help.probed import keep_probe, make_measured, make_probe
 from tests.help.runs import write_run
 
@@ -45,6 +48,14 @@ def test_a_recipe_is_one_click_away(tmp_path: Path) -> None:
     # The page offers no groups that are not scored.
     assert "awqscope probe RUN 5 --apply groups-32" in text
     assert "awqscope run --symmetric" in text and "no option of a run" in text
+
+
+def test_groups_that_are_scored_are_one_click_away_too(tmp_path: Path) -> None:
+    own = load_recipe(write_run(tmp_path) / "recipe.json")
+    editable = Editable(own, [4, Grouped(4, 32), 8, 16])
+    text = drawn(draw_answer(make_probe(5).to_json(), run="sample", editable=editable))
+    widths = ",".join(f"5.{kind}:4x32" for kind in ("qkv", "o", "gate_up", "down"))
+    assert link("recipe", "sample", bits=widths) in text
 
 
 def test_a_run_without_a_recipe_has_none_to_make(tmp_path: Path) -> None:
