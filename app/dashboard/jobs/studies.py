@@ -34,7 +34,14 @@ KINDS: Mapping[str, StudyKind] = {
     for kind in (
         StudyKind("why", of_block=True),
         StudyKind("probe", of_block=True),
-        StudyKind("calibrate"),
+        StudyKind(
+            "calibrate",
+            options={
+                "counts": "--counts",
+                "calib_also": "--calib-also",
+                "valid_also": "--valid-also",
+            },
+        ),
         StudyKind("alternatives"),
         StudyKind("activations"),
     )
