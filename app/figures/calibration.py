@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
 import numpy as np
 import plotly.graph_objects as go
 
 from awqscope.app.figures.frame import BLUE, GREEN, GREY, ORANGE, escape, make_figure
-from awqscope.diagnose.studies.calibration.answer import Beside, Calibrated
+from awqscope.diagnose.studies.calibration.answer import Beside, Calibrated, Cell
 from awqscope.mixedprec.words import write_bounded, write_number, write_share
 
 # How the calibrations of a role look: colour, symbol, and what they are called together.
@@ -17,9 +18,16 @@ LOOKS = {
     "draw": (GREY, "diamond-open", "other draws of as many"),
     "half": (GREEN, "triangle-up-open", "halves of the run's"),
 }
-# The colours of damage given back and added, in the middle what is the same as the run's own.
-HEAT = [[0.0, "#1d7874"], [0.5, "#f2efe6"], [1.0, "#b5541c"]]
+# The colours of damage given back and added, on the page's own ground: words on them take their
+# colour from the page, light or dark.
+HEAT = [
+    [0.0, "rgba(58, 157, 139, 0.35)"],
+    [0.5, "rgba(138, 148, 163, 0.1)"],
+    [1.0, "rgba(217, 123, 31, 0.35)"],
+]
+# What is as far from the run's own has the full colour where nothing is further.
 LEAST_HEAT = 0.02
+LABEL_WIDTH = 16
 
 
 def draw_curve(calibrations: Sequence[Calibrated]) -> go.Figure:
@@ -75,17 +83,11 @@ def draw_matrix(calibrations: Sequence[tuple[str, Calibrated]], texts: Sequence[
     """Calibrations, each with its name, against validation texts: KL in words, and in colour how
     much more it is than that of the first, which is the run's own."""
     added = np.array([[-cell.gain[0] for cell in each.cells] for _, each in calibrations])
-    words = [
-        [
-            f"{write_number(cell.kl[0], '.4f')}<br>{write_share(-cell.gain[0], '+.1%')}"
-            for cell in each.cells
-        ]
-        for _, each in calibrations
-    ]
+    words = [[_write_cell(each, cell) for cell in each.cells] for _, each in calibrations]
     most = max(LEAST_HEAT, float(np.abs(added).max()))
     heat = go.Heatmap(
         x=[escape(text) for text in texts],
-        y=[escape(name) for name, _ in calibrations],
+        y=["<br>".join(wrap(escape(name), LABEL_WIDTH)) for name, _ in calibrations],
         z=added,
         text=words,
         texttemplate="%{text}",
@@ -95,17 +97,18 @@ def draw_matrix(calibrations: Sequence[tuple[str, Calibrated]], texts: Sequence[
         zmax=most,
         xgap=2,
         ygap=2,
-        colorbar={
-            "title": {"text": "more KL", "side": "top"},
-            "tickformat": "+.0%",
-            "thickness": 12,
-            "outlinewidth": 0,
-        },
+        showscale=False,
     )
     figure = make_figure([heat], "measured on", "", 140 + 64 * len(calibrations))
     figure.update_yaxes(showgrid=False, autorange="reversed", type="category")
     figure.update_xaxes(type="category")
     return figure
+
+
+def _write_cell(each: Calibrated, cell: Cell) -> str:
+    """KL, and how much more it is than the run's own."""
+    more = "" if each.role == "run" else f"<br>{write_share(-cell.gain[0], '+.1%')}"
+    return f"{write_number(cell.kl[0], '.4f')}{more}"
 
 
 def draw_agreement(pairs: Sequence[Beside], names: Mapping[tuple[str, str], str]) -> go.Figure:

@@ -57,7 +57,7 @@ def draw_answer(answer: Mapping[str, Any]) -> list[Any]:
         return [notice("This answer cannot be read", html.P("Measure it again."))]
     names = name_texts(advice)
     parts: list[Any] = [
-        html.Ul([html.Li(sentence) for sentence in write_advice(advice)], className="summary"),
+        html.Ul([html.Li(sentence) for sentence in write_advice(advice)], className="claims"),
         html.P(write_how(advice), className="hint"),
         html.H3("More and fewer windows"),
         chart(draw_curve(advice.calibrations), "Damage over calibration windows, see the table"),
@@ -90,7 +90,7 @@ def draw_answer(answer: Mapping[str, Any]) -> list[Any]:
 def _list_fields() -> list[Any]:
     """What can be asked."""
     lines = {"autosize": True, "minRows": 1, "spellCheck": False}
-    return [
+    fields = [
         dmc.TextInput(
             name="counts",
             label="Calibration windows",
@@ -110,3 +110,4 @@ def _list_fields() -> list[Any]:
             **lines,
         ),
     ]
+    return [dmc.Stack(fields, gap="sm")]
