@@ -13,6 +13,7 @@ import typer
 from awqscope.app.command_line.common import reports_errors
 from awqscope.app.command_line.interruption import interruptible
 from awqscope.app.command_line.parser import Command, Group
+from awqscope.app.commands.calibrate import calibrate
 from awqscope.app.commands.check import check
 from awqscope.app.commands.compare import compare
 from awqscope.app.commands.dashboard import dashboard
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Any] = {
     "explain": explain,
     "probe": probe,
     "recipe": recipe,
+    "calibrate": calibrate,
     "requantize": requantize,
     "report": report,
     "gate": gate,

@@ -38,7 +38,14 @@ KINDS: Mapping[str, StudyKind] = {
             of_block=True,
             options={"windows": "--windows", "calib_also": "--calib-also"},
         ),
-        StudyKind("calibrate"),
+        StudyKind(
+            "calibrate",
+            options={
+                "counts": "--counts",
+                "calib_also": "--calib-also",
+                "valid_also": "--valid-also",
+            },
+        ),
         StudyKind("alternatives"),
         StudyKind("activations"),
     )
