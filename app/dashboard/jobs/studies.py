@@ -35,7 +35,7 @@ KINDS: Mapping[str, StudyKind] = {
         StudyKind("why", of_block=True),
         StudyKind("probe", of_block=True),
         StudyKind("calibrate"),
-        StudyKind("alternatives"),
+        StudyKind("alternatives", options={"add": "--add", "by_block": "--by-block"}),
         StudyKind("activations"),
     )
 }
