@@ -13,6 +13,7 @@ import typer
 from awqscope.app.command_line.common import reports_errors
 from awqscope.app.command_line.interruption import interruptible
 from awqscope.app.command_line.parser import Command, Group
+from awqscope.app.commands.alternatives import alternatives
 from awqscope.app.commands.calibrate import calibrate
 from awqscope.app.commands.check import check
 from awqscope.app.commands.compare import compare
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Any] = {
     "requantize": requantize,
     "report": report,
     "gate": gate,
+    "alternatives": alternatives,
     "compare": compare,
     "check": check,
     "dequantize": dequantize,

@@ -46,7 +46,7 @@ KINDS: Mapping[str, StudyKind] = {
                 "valid_also": "--valid-also",
             },
         ),
-        StudyKind("alternatives"),
+        StudyKind("alternatives", options={"add": "--add", "by_block": "--by-block"}),
         StudyKind("activations"),
     )
 }
