@@ -13,6 +13,7 @@ import typer
 from awqscope.app.command_line.common import reports_errors
 from awqscope.app.command_line.interruption import interruptible
 from awqscope.app.command_line.parser import Command, Group
+from awqscope.app.commands.activations import activations
 from awqscope.app.commands.alternatives import alternatives
 from awqscope.app.commands.calibrate import calibrate
 from awqscope.app.commands.check import check
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Any] = {
     "dashboard": dashboard,
     "explain": explain,
     "probe": probe,
+    "activations": activations,
     "recipe": recipe,
     "calibrate": calibrate,
     "requantize": requantize,

@@ -47,7 +47,7 @@ KINDS: Mapping[str, StudyKind] = {
             },
         ),
         StudyKind("alternatives", options={"add": "--add", "by_block": "--by-block"}),
-        StudyKind("activations"),
+        StudyKind("activations", options={"method": "--method", "windows": "--windows"}),
     )
 }
 

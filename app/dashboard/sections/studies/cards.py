@@ -6,6 +6,7 @@ from typing import Any
 from awqscope.app.dashboard.jobs.moved import ModelLocation, find_model
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.jobs.studies import StudyState
+from awqscope.app.dashboard.sections.studies.activations import activations_card
 from awqscope.app.dashboard.sections.studies.alternatives import alternatives_card
 from awqscope.app.dashboard.sections.studies.asking import follow_studies, list_states
 from awqscope.app.dashboard.sections.studies.calibration import calibration_card
@@ -21,6 +22,7 @@ CARDS: Mapping[str, DrawCard] = {
     "probe": probe_card,
     "calibrate": calibration_card,
     "alternatives": alternatives_card,
+    "activations": activations_card,
 }
 
 
