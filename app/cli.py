@@ -25,6 +25,7 @@ from awqscope.app.commands.report import report
 from awqscope.app.commands.requantize import requantize
 from awqscope.app.commands.run import demo, run
 from awqscope.app.commands.show import show
+from awqscope.app.commands.why import why
 from awqscope.diagnose.machine.threads import wait_passively
 
 COMMANDS: dict[str, Any] = {
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Any] = {
     "show": show,
     "dashboard": dashboard,
     "explain": explain,
+    "why": why,
     "recipe": recipe,
     "requantize": requantize,
     "report": report,

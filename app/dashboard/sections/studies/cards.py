@@ -6,6 +6,7 @@ from typing import Any
 from awqscope.app.dashboard.jobs.moved import ModelLocation, find_model
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.jobs.studies import StudyState
+from awqscope.app.dashboard.sections.studies import why
 from awqscope.app.dashboard.sections.studies.asking import follow_studies, list_states
 from awqscope.app.dashboard.urls import Page
 from awqscope.app.store import Store
@@ -14,7 +15,7 @@ from awqscope.diagnose.runs.record import Record
 # location: where the run's model is; None where nothing can be started.
 DrawCard = Callable[[StudyState, Store, Page, ModelLocation | None], Any]
 
-CARDS: Mapping[str, DrawCard] = {}
+CARDS: Mapping[str, DrawCard] = {"why": why.draw_card}
 
 
 def study_cards(store: Store, page: Page, jobs: Jobs | None) -> list[Any]:
