@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
+from awqscope.app.figures.activations import log_axis
 from awqscope.app.figures.frame import (
     BLUE,
-    DECADES,
     FROM_ZERO,
     GREEN,
     GREY,
@@ -91,12 +92,14 @@ def draw_heads(causes: Causes) -> go.Figure:
     """What each head's rows or columns, quantized alone, bring of the error of the block's output:
     a group of bars a head, a bar a role."""
     bars = []
+    is_shared = causes.kv_heads != causes.heads
     for role, (colour, pattern) in ROLE_LOOKS.items():
         parts = [part for linear in causes.linears for part in linear.heads if part.role == role]
         if parts:
+            of_groups = " (key-value heads)" * (role in "kv" and is_shared)
             bars.append(
                 go.Bar(
-                    name=ROLE_NAMES[role],
+                    name=ROLE_NAMES[role] + of_groups,
                     x=[part.head for part in parts],
                     y=[part.arrived for part in parts],
                     marker={"color": colour, "pattern": {"shape": pattern}},
@@ -140,69 +143,67 @@ def draw_attention(heads: Sequence[HeadAttention]) -> go.Figure:
 
 def draw_columns(linear: LinearCauses) -> go.Figure:
     """A linear's input channels, sorted by the size of their activations: activations, weights and
-    AWQ's scale, each relative to its median; below, what of the error falls on each, and what share
-    of its weights the clip cuts."""
+    AWQ's scale, each relative to its median; below, what of the error falls on each; and last, what
+    share of its weights the clip cuts."""
     channels = sorted(linear.channels, key=lambda channel: channel.activation)
-    places = list(range(len(channels)))
     numbers = [channel.channel for channel in channels]
-    lines: list[tuple[str, Sequence[float], str, str]] = [
-        ("activation, mean |x|", [c.activation for c in channels], BLUE, "solid"),
-        ("on calibration", [c.calibrated for c in channels], BLUE, "dot"),
-        ("weight, mean |w|", [c.weight for c in channels], GREEN, "dash"),
+    sizes: list[tuple[str, Sequence[float], dict[str, Any]]] = [
+        ("activation, mean |x|", [c.activation for c in channels], _line(BLUE, "solid")),
+        ("on calibration", [c.calibrated for c in channels], _line(BLUE, "dot")),
+        ("weight, mean |w|", [c.weight for c in channels], _dots(GREEN, "circle-open")),
     ]
     if channels and channels[0].scale is not None:
-        lines.append(("AWQ's scale", [c.scale or 0.0 for c in channels], ORANGE, "solid"))
+        scales = [channel.scale or 0.0 for channel in channels]
+        sizes.append(("AWQ's scale", scales, _dots(ORANGE, "diamond")))
     traces: list[Any] = []
-    for name, values, colour, dash in lines:
+    relative: list[float] = []
+    for name, values, look in sizes:
         middle = median(values) or 1.0
+        # A channel that is always zero has no place on a logarithmic axis.
+        shown = [value / middle if value > 0 else None for value in values]
+        relative += [value for value in shown if value is not None]
         traces.append(
             go.Scatter(
                 name=name,
-                x=places,
-                # A channel that is always zero has no place on a logarithmic axis.
-                y=[value / middle if value > 0 else None for value in values],
-                mode="lines",
-                line={"color": colour, "dash": dash, "width": 1.6},
+                y=shown,
                 customdata=list(zip(numbers, values, strict=True)),
                 hovertemplate=(
                     f"channel %{{customdata[0]}}<br>{name} %{{customdata[1]:.3g}}, "
                     "%{y:.3g} of the median<extra></extra>"
                 ),
+                **look,
             )
         )
-    for name, parts, colour, pattern in (
-        ("part of the error", [c.error for c in channels], GREY, ""),
-        ("clipped", [c.clipped for c in channels], ORANGE, "/"),
+    for name, parts, colour, axis in (
+        ("part of the error", [c.error for c in channels], GREY, "y2"),
+        ("clipped", [c.clipped for c in channels], ORANGE, "y3"),
     ):
         traces.append(
             go.Bar(
                 name=name,
-                x=places,
                 y=parts,
-                yaxis="y2",
-                marker={"color": colour, "pattern": {"shape": pattern}},
+                yaxis=axis,
+                marker={"color": colour},
                 customdata=numbers,
                 hovertemplate=f"channel %{{customdata}}<br>{name} %{{y:.2%}}<extra></extra>",
+                showlegend=False,
             )
         )
-    figure = make_figure(
-        traces,
-        "input channels, by the size of their activations",
-        "of the median",
-        420,
-        barmode="overlay",
-        bargap=0,
-    )
-    figure.update_xaxes(showticklabels=False)
+    title = "input channels, by the size of their activations"
+    figure = make_figure(traces, title, "of the median", 460, bargap=0)
+    figure.update_xaxes(showticklabels=False, anchor="y3")
+    figure.update_yaxes(**log_axis(np.array(relative)), domain=[0.5, 1])
+    below = {"tickformat": ".0%", "automargin": True, "nticks": 4, "title_standoff": 12}
     figure.update_layout(
-        yaxis={**DECADES, "domain": [0.42, 1]},
-        yaxis2={
-            "domain": [0, 0.32],
-            "title_text": "share",
-            "tickformat": ".0%",
-            "automargin": True,
-            "zeroline": True,
-            "anchor": "x",
-        },
+        yaxis2={**below, "domain": [0.26, 0.42], "title_text": "of the error"},
+        yaxis3={**below, "domain": [0, 0.18], "title_text": "clipped", "rangemode": "tozero"},
     )
     return figure
+
+
+def _line(colour: str, dash: str) -> dict[str, Any]:
+    return {"mode": "lines", "line": {"color": colour, "dash": dash, "width": 1.6}}
+
+
+def _dots(colour: str, symbol: str) -> dict[str, Any]:
+    return {"mode": "markers", "marker": {"color": colour, "symbol": symbol, "size": 4}}

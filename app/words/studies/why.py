@@ -321,7 +321,7 @@ def write_carriers(causes: Causes) -> str:
         if not linear.carriers:
             continue
         top = linear.carriers[0]
-        kinds = join_words(dict.fromkeys(write_kind(c) for c in linear.carriers))
+        kinds = join_words(list(dict.fromkeys(write_kind(c) for c in linear.carriers)))
         heavy = [share for share in linear.tokens if share.error >= HEAVY and share.kind != "word"]
         also = "".join(
             f" {KIND_NAMES[share.kind].capitalize()} are {write_share(share.tokens)} of the tokens "

@@ -67,7 +67,8 @@ class LinearErrors:
 
     def _note_inputs(self, inputs: Tensor) -> None:
         absolute = inputs.abs()
-        self.peaks.append(tuple(absolute.max(1)))
+        peaks, channels = absolute.max(1)
+        self.peaks.append((peaks, channels))
         most, where = absolute.max(0)
         where = where + self.count
         total = absolute.sum(0, dtype=torch.float64)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
@@ -46,7 +47,11 @@ def study_of(run: RunDirectory, block: int, windows: int | None) -> Study:
 def read_causes(run: RunDirectory, block: int, windows: int | None = None) -> Causes | None:
     """The answer that a run keeps to this question, if it does."""
     kept = study_of(run, block, windows).read()
-    return None if kept is None else Causes.model_validate(kept)
+    try:
+        return None if kept is None else Causes.model_validate(kept)
+    except ValidationError:
+        # Of another version, or changed: it is measured again.
+        return None
 
 
 def find_causes(

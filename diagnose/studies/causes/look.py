@@ -1,6 +1,7 @@
 """A look inside a block: how each linear's output errs and by which step, head, channel and token;
 how the error grows on its way; what the heads attend to; and what of all that is suspicious."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -181,10 +182,8 @@ def _run(subject: Subject, stream: Stream) -> Iterator[Inputs]:
     block, kwargs = subject.swappable.block, stream.all_kwargs[subject.number]
     subject.swappable.use({})
     for part in list_batches(as_stream(stream.hidden)):
-        hidden = stream.hidden[part]
-        yield capture_inputs(
-            block, subject.linears, lambda hidden=hidden: run_block(block, hidden, kwargs)
-        )
+        forward = functools.partial(run_block, block, stream.hidden[part], kwargs)
+        yield capture_inputs(block, subject.linears, forward)
 
 
 def _name_part(part: HeadPart) -> str:

@@ -53,7 +53,7 @@ def test_a_point_without_an_error_has_a_place() -> None:
 def test_heads_are_bars_by_role() -> None:
     figure = draw_heads(CAUSES)
     [values] = figure.data
-    assert values.name == "values"
+    assert values.name == "values (key-value heads)"
     assert (list(values.x), list(values.y)) == ([0, 1], [0.1, 0.2])
     is_writable(figure)
 
