@@ -36,7 +36,12 @@ from awqscope.diagnose.gate.paired import Pair, Side, read_pair
 from awqscope.diagnose.gate.shares import Cost, read_block_costs
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import AnyRecord
-from awqscope.diagnose.runs.scores import read_scores, read_squared_errors
+from awqscope.diagnose.runs.scores import (
+    add_groups,
+    list_scored,
+    read_scores,
+    read_squared_errors,
+)
 from awqscope.diagnose.studies.study import read_answer, studies_of
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.untrusted import read_json
@@ -141,14 +146,25 @@ class Store:
         # Tables are there before the recipe is; what run.json says of the stages changes last.
         return self._keep(path / "run.json", "scores", read)
 
+    def grouped_scores(self, name: str) -> Scores | None:
+        """The scores with every other size of groups that units were scored in besides."""
+        scores, path = self.scores(name), self.find(name).path
+
+        def read() -> Scores | None:
+            run = RunDirectory(path)
+            return None if scores is None else add_groups(run, scores, list_scored(run))
+
+        return self._keep(path / "groups.parquet", "scores", read) or scores
+
     def outline(self, name: str) -> list[Prediction]:
-        """The recipes on the frontier's lower convex hull, the smallest first; empty where nothing
-        is scored."""
-        scores = self.scores(name)
+        """The recipes on the frontier's lower convex hull, over all sizes of groups that were
+        scored, the smallest first; empty where nothing is scored."""
+        scores, path = self.grouped_scores(name), self.find(name).path
         if scores is None:
             return []
-        path = self.find(name).path / "run.json"
-        return self._keep(path, "outline", lambda: predict_outline(scores)) or []
+        grouped = path / "groups.parquet"
+        file = grouped if grouped.exists() else path / "run.json"
+        return self._keep(file, "outline", lambda: predict_outline(scores)) or []
 
     def squared_errors(self, name: str) -> dict[str, float]:
         """‖ΔW‖² of every unit at the low width; empty for a run that did not keep it."""

@@ -15,7 +15,7 @@ def main(run: str, out: str) -> None:
     small = solve(scores, target_bits=4.5)
     large = solve(scores, min_recovery=0.95)
     for name, recipe in (("4.5 bits", small), ("95% recovered", large)):
-        predicted = scores.predict(recipe.bits)
+        predicted = scores.predict(recipe.widths)
         print(f"{name}: {predicted.bytes:,} bytes, {predicted.recovered:.1%} given back")
     for change in diff_recipes(small, large):
         print(f"  {change.unit}: {change.before} -> {change.after}")

@@ -5,7 +5,7 @@ first asked for. With the scores of a finished run (examples/script_a_recipe.py 
 
     scores = awqscope.read_scores("reports/my-model")
     recipe = awqscope.solve(scores, target_bits=4.5)
-    scores.predict(recipe.bits).recovered
+    scores.predict(recipe.widths).recovered
     awqscope.save_recipe("mine.json", awqscope.change_recipe(recipe, {"3.down": 8}))
 
 None of these imports torch.
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         recipe_of,
         solve,
     )
+    from awqscope.mixedprec.scheme import Grouped
 
 # Module -> the public names that it makes.
 _MADE_BY = {
@@ -56,12 +57,14 @@ _MADE_BY = {
         "recipe_of",
         "solve",
     ),
+    "mixedprec.scheme": ("Grouped",),
 }
 _HOMES = {name: module for module, names in _MADE_BY.items() for name in names}
 
 __all__ = [
     "Change",
     "FrontierPoint",
+    "Grouped",
     "InputError",
     "Option",
     "Prediction",

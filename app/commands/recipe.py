@@ -21,9 +21,12 @@ from awqscope.app.command_line.options import BUDGET, MovedModelOption, RunArgum
 from awqscope.diagnose.options.amounts import parse_bytes, parse_share
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.recipes.baselines import Contestant, predict_contest
+from awqscope.mixedprec.scheme import Grouped, Width, in_own_groups, parse_width, sort_widths
 
 if TYPE_CHECKING:
     from awqscope.diagnose.runs.directory import RunDirectory
+    from awqscope.diagnose.runs.spec import RunSpec
+    from awqscope.diagnose.trials.course import Course
     from awqscope.mixedprec.recipes.recipe import Recipe
     from awqscope.mixedprec.recipes.scores import Scores
 
@@ -36,6 +39,7 @@ READERS = {"gguf": "llama.cpp", "mlx": "mlx-lm", "vllm": "llm-compressor", "gptq
     "awqscope recipe reports/my-model --target-bits 4.5 -o best.json",
     "awqscope recipe reports/my-model --max-bytes 4.2GB --verify",
     "awqscope recipe reports/my-model --min-recovery 95% --emit llm-compressor",
+    "awqscope recipe reports/my-model --options 4,4x64,4x32,8 --target-bits 4.5 --verify",
 )
 def recipe(
     path: RunArgument,
@@ -71,10 +75,14 @@ def recipe(
             help="Least size that gives back this share of the lost KL: 95% or 0.95.",
         ),
     ] = None,
-    widths: Annotated[
+    options: Annotated[
         str | None,
         typer.Option(
-            metavar="N,N", help="Widths to choose from, such as 4,8. [default: all scored]"
+            "--options",
+            "--widths",
+            metavar="N,NxG",
+            help="What a unit may be: bits, or bits in groups of another size, such as "
+            "4,4x64,4x32,8. Groups are searched and scored once. [default: all widths of the run]",
         ),
     ] = None,
     split_fused: Annotated[
@@ -115,11 +123,15 @@ def recipe(
     recipe. Prints what is predicted and how cheap recipes of equal bytes compare; -o keeps the
     recipe for `requantize`. With --verify all are measured on the run's text (and kept in
     RUN/races/); with --refine alone nothing is kept in RUN.
+
+    Groups of other sizes than the run's are searched and estimated when --options first names them
+    (kept in RUN/awq/gN/ and RUN/groups.parquet). With --verify the best recipe in one size of
+    groups is measured beside one in several, and given instead where it does better.
     """
     from awqscope.app.terminal.progress import show_progress
     from awqscope.app.terminal.recipe import print_recipe
     from awqscope.diagnose.runs.directory import RunDirectory
-    from awqscope.diagnose.runs.scores import read_scores, read_squared_errors
+    from awqscope.diagnose.runs.scores import add_groups, read_scores, read_squared_errors
     from awqscope.mixedprec.recipes.baselines import list_baselines
     from awqscope.mixedprec.recipes.recipe import recipe_json, save_recipe
     from awqscope.mixedprec.recipes.solver import limit_widths, unit_room
@@ -145,8 +157,8 @@ def recipe(
         raise InputError(
             "--refine betters a recipe within a size", "give --target-bits or --max-bytes with it"
         )
-    if widths is not None and not asked:
-        raise InputError("--widths is for a budget", "give --target-bits or another with it")
+    if options is not None and not asked:
+        raise InputError("--options is for a budget", "give --target-bits or another with it")
     run = RunDirectory(path)
     record = run.read_searched()
     spec, family = record.spec, record.source.architecture
@@ -155,29 +167,37 @@ def recipe(
 
         check_family(emit, family, spec.schemes.values())
     scores = read_scores(path, split_fused=split_fused)
-    allowed = None if widths is None else _parse_widths(widths)
+    allowed = None if options is None else _parse_options(options, spec)
+    groups = [width for width in allowed or () if isinstance(width, Grouped)]
+    if groups and split_fused:
+        raise InputError(
+            "linears on their own are not scored in other groups", "leave out --split-fused"
+        )
     if allowed is not None:
-        scores = limit_widths(scores, allowed)
+        scores = limit_widths(scores, [width for width in allowed if width not in groups])
     if verify:
         _check_races(run)
+    course = _score(run, groups, model)
+    scores = add_groups(run, scores, groups)
     chosen = _choose(run, scores, asked)
-    room = scores.unit_bytes(chosen.bits)
+    room = scores.unit_bytes(chosen.widths)
     if min_recovery is None and asked:
         room = unit_room(scores, **asked)
     contestants: list[Contestant] = []
     with show_progress() as on_progress:
         if refine or verify:
-            from awqscope.diagnose.trials.contest import better, hold_contest, open_course
+            from awqscope.diagnose.trials.contest import better, hold_contest
+            from awqscope.diagnose.trials.course import open_course
 
             begin_computing()
-            course = open_course(run, model)
-        if refine:
+            course = course or open_course(run, model)
+        if course and refine:
             chosen = better(course, scores, chosen, room, on_progress)
         baselines = list_baselines(scores, room, read_squared_errors(path, scores))
-        if verify:
-            contestants = hold_contest(course, scores, chosen, baselines, room, on_progress)
+        if course and verify:
+            chosen, contestants = hold_contest(course, scores, chosen, baselines, room, on_progress)
     if not contestants:
-        contestants = predict_contest(scores, chosen.bits, baselines)
+        contestants = predict_contest(scores, chosen.widths, baselines)
     chosen = replace(
         chosen,
         provenance={
@@ -198,7 +218,7 @@ def recipe(
     if emit:
         from awqscope.mixedprec.recipes.emitters import emit as write_dialect
 
-        text = write_dialect(emit, chosen, spec.schemes, family)
+        text = write_dialect(emit, chosen, spec.schemes_at(chosen.widths.values()), family)
     text = text.rstrip("\n") + "\n"
     if out not in (None, STDOUT):
         write_output(out, text)
@@ -241,6 +261,24 @@ def _check_races(run: "RunDirectory") -> None:
         ) from error
 
 
+def _score(run: "RunDirectory", groups: list[Grouped], model: str | None) -> "Course | None":
+    """Score units at those of `groups` that the run has no scores of; what was opened for it."""
+    from awqscope.app.terminal.progress import show_progress
+    from awqscope.diagnose.runs.scores import find_unscored
+
+    unscored = find_unscored(run, groups)
+    if not unscored:
+        return None
+    from awqscope.diagnose.trials.course import open_course
+    from awqscope.diagnose.trials.groups import score_groups
+
+    begin_computing()
+    course = open_course(run, model)
+    with show_progress() as on_progress:
+        score_groups(course, unscored, on_progress)
+    return course
+
+
 def _choose(run: "RunDirectory", scores: "Scores", asked: dict[str, Any]) -> "Recipe":
     """The recipe for what was asked; the run's own where nothing was."""
     from awqscope.mixedprec.recipes.recipe import load_recipe
@@ -249,13 +287,20 @@ def _choose(run: "RunDirectory", scores: "Scores", asked: dict[str, Any]) -> "Re
     if asked:
         return solve(scores, **asked)
     own = load_recipe(run.path / "recipe.json")
-    widths = own.linear_widths()
-    bits = {unit.name: widths[unit.linears[0]] for unit in scores.units}
-    return recipe_of(scores, bits, kind=own.kind, provenance=own.provenance)
+    of_linears = own.linear_widths()
+    widths = {unit.name: of_linears[unit.linears[0]] for unit in scores.units}
+    return recipe_of(scores, widths, kind=own.kind, provenance=own.provenance)
 
 
-def _parse_widths(text: str) -> tuple[int, ...]:
+def _parse_options(text: str, spec: "RunSpec") -> list[Width]:
+    """The widths that units may have, as the run has them."""
+    own = spec.low.group_size
     try:
-        return tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError as error:
-        raise InputError(f"{text!r} is no list of widths", "give it like 4,8") from error
+        found = sort_widths(in_own_groups(parse_width(part), own) for part in text.split(","))
+    except InputError as error:
+        raise InputError(
+            f"{text!r} is no list of widths ({error.what})", "give it like 4,8 or 4,4x64,8"
+        ) from error
+    # Refused before anything is searched.
+    spec.schemes_at(width for width in found if isinstance(width, Grouped))
+    return found

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -89,14 +90,16 @@ def requantize(
     from awqscope.diagnose.entries.served_type import describe_type
     from awqscope.diagnose.proof.prove import Subject
     from awqscope.diagnose.runs.directory import RunDirectory
+    from awqscope.diagnose.runs.scores import how_to_score
     from awqscope.diagnose.stages.repair import PROOF_NAME, prove_checkpoint, write_model_card
     from awqscope.diagnose.trials.another import open_another, search_another
-    from awqscope.diagnose.trials.finished import open_source
+    from awqscope.diagnose.trials.finished import list_unsearched, open_source
+    from awqscope.mixedprec.awq.search import check_schemes
     from awqscope.mixedprec.checkpoints.serving import write_serving
     from awqscope.mixedprec.checkpoints.writer import served_dtype, write_checkpoint
     from awqscope.mixedprec.models.served import name_dtype
     from awqscope.mixedprec.recipes.recipe import check_fits, load_recipe
-    from awqscope.mixedprec.scheme import FP16_BITS
+    from awqscope.mixedprec.scheme import write_width
 
     budget = None if max_memory is None else parse_bytes(max_memory)
     found = RunDirectory(path)
@@ -106,7 +109,7 @@ def requantize(
     if out.exists():
         raise InputError(f"{out} exists already", "choose another --out")
     recipe = recipe or path / "recipe.json"
-    wanted = load_recipe(recipe)
+    wanted = load_recipe(recipe).in_own_groups(spec.low.group_size)
     if weights is not None:
         refuse_run(weights)
         if prove:
@@ -130,12 +133,13 @@ def requantize(
             "autoawq's GEMM format stores float16", "leave out --dtype bfloat16 or --format awq"
         )
     check_fits(wanted, source.family, source.blocks)
-    widths = {entry.bits for entry in wanted.units} - {FP16_BITS}
-    missing = widths - set(spec.schemes)
+    schemes = spec.schemes_at(wanted.widths.values())
+    check_schemes(source, list(schemes.values()))
+    missing = list_unsearched(found, spec, wanted.widths) if another is None else []
     if missing:
         raise InputError(
-            f"{path} holds no search at {min(missing)} bits",
-            f"use the widths {spec.bits}, {spec.rescue_bits} and {FP16_BITS}",
+            f"{path} holds no search at {write_width(missing[0])}, which the recipe asks",
+            how_to_score(found, missing),
         )
     proof = None
     begin_computing()
@@ -145,9 +149,9 @@ def requantize(
             searches = out.with_name(f".{out.name}.searches")
             uncalibrated = search_another(
                 another,
-                sorted(widths),
+                schemes,
                 searches,
-                lambda done: on_progress("search", done, source.blocks),
+                partial(on_progress, "search"),
                 torch.device(read_devices(device)[0]),
             )
         written = write_checkpoint(
@@ -155,7 +159,7 @@ def requantize(
             source,
             wanted,
             searches,
-            spec.schemes,
+            schemes,
             fmt=fmt,
             on_block=lambda done: on_progress("writing", done, source.blocks),
         )

@@ -198,12 +198,12 @@ def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
         record, own = store.summary(name).record, store.recipe(name)
         if not isinstance(record, Record) or own is None:
             return no_update, no_update, no_update
-        units = unit_table(store.table(name, "units"))
+        units = unit_table(store.table(name, "units"), store.table(name, "groups"))
         allowed = widths_of(units)
         widths = {
             unit: width
             for unit, width in recipe.grid_widths(rows).items()
-            if unit in units and (width in allowed or width == own.bits[unit])
+            if unit in units and (width in allowed or width == own.widths[unit])
         }
         mine = predict(record, units, widths)
         run = store.summary(name)
@@ -211,9 +211,9 @@ def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
         points = recipe.known_points(store, name, record, made)
         changed = sum(width != record.spec.bits for width in widths.values())
         return (
-            recipe.prediction_tiles(mine, record, changed, widths == own.bits),
+            recipe.prediction_tiles(mine, record, changed, widths == own.widths),
             recipe.chart_card(points, mine),
-            write_changes(widths, own.bits),
+            write_changes(widths, own.widths),
         )
 
     @app.callback(
@@ -225,7 +225,7 @@ def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
     @while_it_lasts
     def reset_grid(_clicks: int, path: str) -> Any:
         own = store.recipe(read_address(path, "").run)
-        return recipe.grid_rows(own, own.bits) if own else no_update
+        return recipe.grid_rows(own, own.widths) if own else no_update
 
     @app.callback(
         Output("units-grid", "rowData", allow_duplicate=True),
@@ -237,10 +237,10 @@ def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
     @while_it_lasts
     def take_best(_clicks: int, rows: Sequence[Mapping[str, Any]], path: str) -> Any:
         name = read_address(path, "").run
-        own, scores = store.recipe(name), store.scores(name)
+        own, scores = store.recipe(name), store.grouped_scores(name)
         if own is None or scores is None:
             return no_update
-        return recipe.grid_rows(own, best_at_size(scores, own.bits | recipe.grid_widths(rows)))
+        return recipe.grid_rows(own, best_at_size(scores, own.widths | recipe.grid_widths(rows)))
 
     @app.callback(
         Output("recipe-file", "data"),

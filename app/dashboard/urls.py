@@ -22,7 +22,7 @@ AMOUNT = re.compile(r"\d{1,6}(?:\.\d{1,9})?")
 NAME = re.compile(r"[^\x00-\x1f]{1,300}")
 # Names on disk that are not UTF-8 have lone surrogates: they are read as they were written.
 ERRORS = "surrogateescape"
-CHANGES = re.compile(r"(?:\d{1,5}\.[a-z_]{1,40}:\d{1,2}(?:,|$))*")
+CHANGES = re.compile(r"(?:\d{1,5}\.[a-z_]{1,40}:\d{1,2}(?:x(?:-1|\d{1,3}))?(?:,|$))*")
 
 # Options of a page's address: the values allowed, the default first; or a pattern, default empty.
 OPTIONS: dict[str, dict[str, tuple[str, ...] | re.Pattern[str]]] = {

@@ -18,6 +18,7 @@ from awqscope.diagnose.options.option import Option, list_options
 from awqscope.diagnose.runs.record import Comparison, Record
 from awqscope.mixedprec.recipes.recipe import Recipe
 from awqscope.mixedprec.recipes.widths import list_changed, list_widths
+from awqscope.mixedprec.scheme import sort_widths
 from awqscope.mixedprec.words import (
     write_interval,
     write_memory,
@@ -53,12 +54,12 @@ def recipe_part(found: Findings) -> RecipePart:
     skipped = record.find_skipped("requantize")
     if skipped is not None:
         sentence += f" No checkpoint was written: {skipped}."
-    widths = sorted(set(recipe.bits.values()))
+    widths = sort_widths(recipe.widths.values())
     points = measured_points(record, found.promotions)
     return RecipePart(
         sentence=sentence,
         widths=Table(
-            {"unit": "Unit"} | {str(bits): f"{bits} bits" for bits in widths},
+            {"unit": "Unit"} | {str(width): f"{width} bits" for width in widths},
             list_widths(recipe),
             "Blocks by unit and width",
         ),
@@ -91,7 +92,7 @@ def _outcome_table(record: Record, recipe: Recipe, units: Sequence[Row]) -> Tabl
     """Size, KL, perplexity and recovered share of the recipe: predicted, and measured from disk.
     units: rows of units.parquet."""
     headline = record.measured
-    mine = predict(record, unit_table(units), recipe.bits)
+    mine = predict(record, unit_table(units), recipe.widths)
     bounds = {
         "kl": write_interval(headline.kl_interval.mixed, ".4f"),
         "recovered": write_interval(headline.recovered_interval, ".1%"),

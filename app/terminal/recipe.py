@@ -11,13 +11,14 @@ from awqscope.app.terminal.console import PlainConsole
 from awqscope.mixedprec.recipes.baselines import Contestant, judge_contest
 from awqscope.mixedprec.recipes.recipe import Recipe
 from awqscope.mixedprec.recipes.scores import Scores
+from awqscope.mixedprec.scheme import Width, sort_widths, write_width
 from awqscope.mixedprec.words import NOTHING, write_bounded, write_number, write_size
 
 
 def print_recipe(scores: Scores, recipe: Recipe, contestants: Sequence[Contestant]) -> None:
     """Print what the recipe raises, what is predicted of it, and how it compares to its rivals."""
     console = PlainConsole(width=None if sys.stdout.isatty() else 120, highlight=False)
-    predicted = scores.predict(recipe.bits)
+    predicted = scores.predict(recipe.widths)
     uniform = scores.predict(scores.uniform)
     console.print(
         Text(
@@ -38,6 +39,8 @@ def print_recipe(scores: Scores, recipe: Recipe, contestants: Sequence[Contestan
             f"Bettered by swaps measured on the run's text: KL {refined['kl_before']:.5f} -> "
             f"{refined['kl']:.5f}, of {refined['measured']} recipes measured."
         )
+    if recipe.provenance.get("fell_back"):
+        console.print("Recipes in several sizes of groups measured worse than this one.")
     console.print(rivals_table(contestants, scores.uniform_kl))
     console.print(judge_contest(contestants))
 
@@ -50,17 +53,17 @@ def _missed(scores: Scores, recipe: Recipe, gap: float) -> str:
 
 
 def _raised(scores: Scores, recipe: Recipe) -> str:
-    """Which units are at more bits than in the uniform model."""
+    """Which units are at another width than in the uniform model."""
     uniform = scores.uniform
-    by_width: dict[int, list[str]] = {}
-    for unit, bits in recipe.bits.items():
-        if bits != uniform[unit]:
-            by_width.setdefault(bits, []).append(unit)
+    by_width: dict[Width, list[str]] = {}
+    for unit, width in recipe.widths.items():
+        if width != uniform[unit]:
+            by_width.setdefault(width, []).append(unit)
     if not by_width:
         return "Every unit stays at its narrowest width."
     return "\n".join(
-        f"At {bits} bits ({len(units)}): {', '.join(units)}"
-        for bits, units in sorted(by_width.items())
+        f"At {write_width(width)} ({len(by_width[width])}): {', '.join(by_width[width])}"
+        for width in sort_widths(by_width)
     )
 
 

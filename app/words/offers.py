@@ -53,7 +53,7 @@ def list_offers(record: AnyRecord, path: Path, called: str | None = None) -> lis
         except InputError:
             # Nothing gives back so much.
             break
-        found = scores.predict({entry.unit: entry.bits for entry in recipe.units})
+        found = scores.predict(recipe.widths)
         more = found.bytes / headline.bytes.uniform - 1
         command = _write_command(called or str(path), recovery)
         offers.append(Offer(found.recovered, more, found.bits_per_weight, command))

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from awqscope.diagnose.runs.record import Record
+from awqscope.diagnose.runs.scores import change_by_groups
 from awqscope.diagnose.runs.spec import RunSpec
-from awqscope.mixedprec.scheme import FP16_BITS
+from awqscope.mixedprec.scheme import FP16_BITS, Grouped, UnitWidths, Width, sort_widths
 
 Row = Mapping[str, Any]
+# unit -> width -> its row, as units.parquet has it.
+Units = Mapping[str, Mapping[Width, Row]]
 
 
 @dataclass(frozen=True)
@@ -42,28 +45,39 @@ def quantized_units(rows: Sequence[Row], spec: RunSpec) -> list[Row]:
     return [row for row in rows if row["bits"] == spec.bits and row["unit"] not in kept]
 
 
-def unit_table(rows: Sequence[Row]) -> dict[str, dict[int, Row]]:
-    """unit -> width -> its row of units.parquet."""
-    found: dict[str, dict[int, Row]] = {}
+def unit_table(rows: Sequence[Row], groups: Sequence[Row] = ()) -> dict[str, dict[Width, Row]]:
+    """unit -> width -> its row of units.parquet; `groups`, rows of groups.parquet, are made like
+    them: what the unit costs at these bits in the run's own groups, changed as the groups do."""
+    found: dict[str, dict[Width, Row]] = {}
     for row in rows:
         found.setdefault(row["unit"], {})[row["bits"]] = row
+    for row in groups:
+        own = found.get(row["unit"], {}).get(row["bits"])
+        if own is not None:
+            factor = change_by_groups(row)
+            low, high = (None if end is None else end * factor for end in unit_bounds(own))
+            found[row["unit"]][Grouped(row["bits"], row["group_size"])] = {
+                **row,
+                "estimated_kl": unit_kl(own) * factor,
+                "estimated_kl_low": low,
+                "estimated_kl_high": high,
+                **dict.fromkeys(("exact_kl", "exact_kl_low", "exact_kl_high")),
+            }
     return found
 
 
-def widths_of(units: Mapping[str, Mapping[int, Row]]) -> list[int]:
-    """The widths that every unit has a row at, ascending."""
-    return sorted(set.intersection(*(set(widths) for widths in units.values())))
+def widths_of(units: Units) -> list[Width]:
+    """The widths that every unit has a row at, as `rank_width` sorts them."""
+    return sort_widths(set.intersection(*(set(widths) for widths in units.values())))
 
 
-def predict(
-    record: Record, units: Mapping[str, Mapping[int, Row]], bits: Mapping[str, int]
-) -> Prediction:
-    """The prediction for a recipe `bits` (unit -> width; the others as in the uniform model)."""
+def predict(record: Record, units: Units, widths: UnitWidths) -> Prediction:
+    """The prediction for a recipe's widths by unit (the others as in the uniform model)."""
     low, headline = record.spec.bits, record.measured
     kept = set(record.spec.keep_fp16)
     total = sum(unit_kl(units[unit][low]) for unit in units if unit not in kept)
     saved, extra = 0.0, 0
-    for unit, width in bits.items():
+    for unit, width in widths.items():
         base = FP16_BITS if unit in kept else low
         # Runs of earlier versions have no rows at 16 bits: their kept units count as still kept.
         if width != base and base in units[unit]:
@@ -80,10 +94,8 @@ def predict(
     )
 
 
-def read_changes(
-    text: str, units: Mapping[str, Mapping[int, Row]], allowed: Sequence[int]
-) -> dict[str, int]:
-    """`3.qkv:8,5.o:16` as unit -> width; what the model does not have is left out."""
+def read_changes(text: str, units: Units, allowed: Sequence[Width]) -> dict[str, Width]:
+    """`3.qkv:8,5.o:4x32` as unit -> width; what the model does not have is left out."""
     found = {}
     known = {str(width): width for width in allowed}
     for part in text.split(","):
@@ -93,6 +105,6 @@ def read_changes(
     return found
 
 
-def write_changes(bits: Mapping[str, int], base: Mapping[str, int]) -> str:
+def write_changes(widths: UnitWidths, base: UnitWidths) -> str:
     """What differs from `base`, as `read_changes` takes it."""
-    return ",".join(f"{unit}:{width}" for unit, width in bits.items() if width != base[unit])
+    return ",".join(f"{unit}:{width}" for unit, width in widths.items() if width != base[unit])

@@ -19,7 +19,7 @@ from awqscope.mixedprec.awq.choices import load_searches
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.served import put_outside, read_ends
 from awqscope.mixedprec.models.source import SourceModel
-from awqscope.mixedprec.scheme import FP16_BITS, UnitWidths
+from awqscope.mixedprec.scheme import UnitWidths, list_quantized
 
 # A block is held beside the model while its weights are quantized, in a few copies.
 BLOCK_COPIES = 4
@@ -71,9 +71,8 @@ def quantize_whole(model: SourceModel, whole: Any, bits: UnitWidths, searches: P
         put_outside(whole, model)
     for number in range(model.blocks):
         mix = dict(block_mix(model, bits, number))
-        widths = tuple(sorted(set(mix.values()) - {FP16_BITS}))
         block = whole.get_submodule(model.prefix(number))
-        loaded = load_searches(searches, number, widths)
+        loaded = load_searches(searches, number, list_quantized(mix.values()))
         swappable = SwappableBlock(block, loaded, model.dtype, list_linears(model.family))
         swappable.use(swappable.weights(mix))
 

@@ -5,19 +5,24 @@ from awqscope.mixedprec.awq.realise import stored_bytes
 from awqscope.mixedprec.families.table import Unit, list_units
 from awqscope.mixedprec.models.forward import get_linear
 from awqscope.mixedprec.models.source import SourceModel
-from awqscope.mixedprec.scheme import FP16_BITS
+from awqscope.mixedprec.scheme import FP16_BITS, Width, bits_of
 
 
-def linear_bytes(model: SourceModel, block: int, linear: str, bits: int, spec: RunSpec) -> int:
-    """Bytes of one linear's weight on disk at `bits`; `linear` is its name inside the block."""
-    scheme = model.family.kind_of(linear).scheme(spec.schemes.get(bits, spec.low))
+def linear_bytes(model: SourceModel, block: int, linear: str, width: Width, spec: RunSpec) -> int:
+    """Bytes of one linear's weight on disk at a width; `linear` is its name inside the block."""
+    scheme = spec.schemes_at([width]).get(width, spec.low)
     module = get_linear(model.block_shell(block), linear)
-    return stored_bytes(module.out_features, module.in_features, bits, scheme)
+    return stored_bytes(
+        module.out_features,
+        module.in_features,
+        bits_of(width),
+        model.family.kind_of(linear).scheme(scheme),
+    )
 
 
-def unit_bytes(model: SourceModel, unit: Unit, bits: int, spec: RunSpec) -> int:
-    """Bytes of a unit's weights on disk at `bits`."""
-    return sum(linear_bytes(model, unit.block, linear, bits, spec) for linear in unit.linears)
+def unit_bytes(model: SourceModel, unit: Unit, width: Width, spec: RunSpec) -> int:
+    """Bytes of a unit's weights on disk at a width."""
+    return sum(linear_bytes(model, unit.block, linear, width, spec) for linear in unit.linears)
 
 
 def reference_bytes(model: SourceModel) -> int:

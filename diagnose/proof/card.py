@@ -25,8 +25,8 @@ from awqscope.mixedprec.checkpoints.destinations import Kind, list_destinations
 from awqscope.mixedprec.checkpoints.serving import write_serving
 from awqscope.mixedprec.families.family import EXPERTS
 from awqscope.mixedprec.recipes.recipe import Recipe
-from awqscope.mixedprec.recipes.widths import list_changed, list_widths
-from awqscope.mixedprec.scheme import FP16_BITS
+from awqscope.mixedprec.recipes.widths import explain_groups, list_changed, list_widths
+from awqscope.mixedprec.scheme import FP16_BITS, sort_widths
 from awqscope.mixedprec.words import join_words, write_bounded, write_size
 
 BEGIN, END = "<!-- awqscope: begin -->", "<!-- awqscope: end -->"
@@ -122,7 +122,7 @@ def card_metadata(subject: CardSubject, source: Mapping[str, Any]) -> dict[str, 
     metadata["library_name"] = "transformers"
     tags = source.get("tags") or []
     own = [str(tag) for tag in (tags if isinstance(tags, list) else [tags])]
-    widths = sorted({entry.bits for entry in subject.recipe.units} - {FP16_BITS})
+    widths = sorted(set(subject.recipe.bits.values()) - {FP16_BITS})
     ours = ["awq", "quantized", *[f"{bits}-bit" for bits in widths], "awqscope"]
     if subject.fmt == "compressed-tensors":
         ours.insert(1, "compressed-tensors")
@@ -185,6 +185,8 @@ def _write_summary(subject: CardSubject) -> str:
         f"{spec.bits} bits, {scheme}, {group}"
     )
     said += f", but {changed} bits." if changed else "."
+    explained = explain_groups(subject.recipe)
+    said += f" {explained}" if explained else ""
     if spec.rescue_bits in widths:
         said += f" Units at {spec.rescue_bits} bits are symmetric."
     if any(entry.unit.endswith(f".{EXPERTS}") for entry in subject.recipe.units):
@@ -209,7 +211,7 @@ def _write_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _write_widths(subject: CardSubject) -> str:
-    widths = [str(bits) for bits in sorted({entry.bits for entry in subject.recipe.units})]
+    widths = [str(width) for width in sort_widths(subject.recipe.widths.values())]
     rows = [
         [f"`{_plain(row['unit'])}`", *[row.get(width, "–") for width in widths]]
         for row in list_widths(subject.recipe)

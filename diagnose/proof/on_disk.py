@@ -14,7 +14,7 @@ from awqscope.mixedprec.checkpoints.writer import block_tensors, realise_block
 from awqscope.mixedprec.models.forward import get_linear
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.recipes.recipe import Recipe
-from awqscope.mixedprec.scheme import FP16_BITS
+from awqscope.mixedprec.scheme import FP16_BITS, Grouped, Width
 
 
 def check_tensors(
@@ -40,9 +40,9 @@ def check_tensors(
         for name, linear in realised.linears.items():
             full = f"{prefix}.{name}"
             on_disk = stored.linear(full)
-            bits = on_disk.scheme.bits if isinstance(on_disk, Quantized) else FP16_BITS
+            width = _read_width(on_disk, widths[full])
             weight = on_disk.dequantize() if isinstance(on_disk, Quantized) else on_disk
-            if bits != widths[full]:
+            if width != widths[full]:
                 wrong_width.append(full)
             if weight is None or not torch.equal(weight.float(), linear.served()):
                 differing.append(full)
@@ -60,3 +60,12 @@ def check_tensors(
         "differing_on_disk": differing,
         "differing_in_transformers": differing_loaded,
     }
+
+
+def _read_width(stored: Quantized | Tensor | None, wanted: Width) -> Width:
+    """The width that a linear on disk has, with its groups where those that are wanted are not the
+    run's own."""
+    if not isinstance(stored, Quantized):
+        return FP16_BITS
+    scheme = stored.scheme
+    return Grouped(scheme.bits, scheme.group_size) if isinstance(wanted, Grouped) else scheme.bits

@@ -69,7 +69,7 @@ from awqscope.mixedprec.models.served import name_dtype, served_outside
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import CPU, Stream, StreamSpace
 from awqscope.mixedprec.recipes.recipe import Recipe, load_recipe
-from awqscope.mixedprec.scheme import FP16_BITS
+from awqscope.mixedprec.scheme import list_quantized
 
 # Float32 sums of a forward in another order, here and on another kind of device; of all tokens the
 # largest, and far below any damage worth speaking of.
@@ -106,8 +106,7 @@ def final_streams(
     mixed = enter_blocks(outside, windows, space)[0] if outside else space.copy(reference)
     for number in range(model.blocks):
         widths = recipe.block_widths(model.prefix(number))
-        bits = tuple(sorted(set(widths.values()) - {FP16_BITS}))
-        swappable = read_swappable(model, number, searches, bits)
+        swappable = read_swappable(model, number, searches, list_quantized(widths.values()))
         advance(swappable.block, reference, all_kwargs[number])
         swappable.use(swappable.weights(widths))
         advance(swappable.block, mixed, all_kwargs[number])
@@ -241,7 +240,7 @@ def examine(
         trust_remote_code=spec.trust_remote_code,
         dtype=subject.dtype or spec.dtype,
     )
-    recipe = load_recipe(subject.recipe)
+    recipe = load_recipe(subject.recipe).in_own_groups(spec.low.group_size)
     tokens = run.read_table("tokens")
     shape = (record.ppl_definition.windows, record.ppl_definition.seq_len)
     windows = torch.tensor(tokens["token"].to_numpy()).long().view(shape)

@@ -1,6 +1,8 @@
 """A run's scores: what its tables say of every unit, as the solver takes it. Imports no torch."""
 
 import math
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +11,30 @@ from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.family import EXPERTS
 from awqscope.mixedprec.recipes.recipe import Recipe, RecipeUnit, load_recipe
 from awqscope.mixedprec.recipes.scores import Option, ScoredUnit, Scores
-from awqscope.mixedprec.scheme import FP16_BITS
+from awqscope.mixedprec.scheme import FP16_BITS, Grouped, Width, rank_width, sort_widths
 
 # A unit's name, its linears, and bits -> option.
 Part = tuple[str, tuple[str, ...], dict[int, Option]]
 
 
-def read_scores(path: Path | str, *, split_fused: bool = False) -> Scores:
+def read_scores(
+    path: Path | str, *, split_fused: bool = False, groups: Collection[Grouped] = ()
+) -> Scores:
     """The scores of the run in directory `path`: exact KL where it was measured, else estimated.
 
+    groups: widths in other sizes of groups than the run's own, which units may have besides once
+    they are scored (`awqscope recipe --options`).
+
     split_fused: every linear of a fused unit is a unit of its own, named BLOCK.LINEAR; experts,
-    which no engine splits, stay together. InputError
+    which no engine splits, stay together, and `groups` are not scored so. InputError
     for a comparison, a run that has not chosen its recipe yet, or that an earlier version made.
     """
     run = RunDirectory(Path(path))
     run.read_searched()
     if not run.is_done("recipe"):
         raise InputError(f"{path} has not scored its units", run.how_to_finish())
-    return score_units(run, load_recipe(run.path / "recipe.json"), split_fused=split_fused)
+    recipe = load_recipe(run.path / "recipe.json")
+    return add_groups(run, score_units(run, recipe, split_fused=split_fused), groups)
 
 
 def score_units(run: RunDirectory, recipe: Recipe, *, split_fused: bool = False) -> Scores:
@@ -71,6 +79,70 @@ def score_units(run: RunDirectory, recipe: Recipe, *, split_fused: bool = False)
         fixed_bytes=headline.bytes.uniform - uniform_bytes,
         uniform_kl=headline.kl.uniform,
     )
+
+
+def read_group_rows(run: RunDirectory) -> list[dict[str, Any]]:
+    """The rows of groups.parquet; none where nothing was scored in other groups than the run's."""
+    if not (run.path / "groups.parquet").exists():
+        return []
+    return run.read_table("groups").to_pylist()
+
+
+def list_scored(run: RunDirectory) -> list[Grouped]:
+    """The widths in other groups than its own that a run has scores of."""
+    rows = read_group_rows(run)
+    return list(dict.fromkeys(Grouped(row["bits"], row["group_size"]) for row in rows))
+
+
+def find_unscored(run: RunDirectory, groups: Collection[Grouped]) -> list[Grouped]:
+    """Those of `groups` that a run has no scores of, in their order."""
+    scored = list_scored(run)
+    return [width for width in groups if width not in scored]
+
+
+def how_to_score(run: RunDirectory, widths: Collection[Width]) -> str:
+    """The remedy where a run has no searches or scores at some widths in groups of other sizes."""
+    listed = ",".join(map(str, sort_widths({run.read_searched().spec.bits, *widths})))
+    return f"make them with awqscope recipe {run.path} --options {listed} --min-recovery 50%"
+
+
+def add_groups(run: RunDirectory, scores: Scores, groups: Collection[Grouped]) -> Scores:
+    """The scores with further options: units in groups of other sizes than the run's own.
+
+    Their KL is what the unit costs in the run's own groups, exact where it was measured, times the
+    ratio of the two estimates, which were made together. InputError where they are not scored.
+    """
+    unscored = find_unscored(run, groups)
+    if unscored:
+        raise InputError(
+            f"{run.path} has no scores of units at {unscored[0]}", how_to_score(run, unscored)
+        )
+    rows = {
+        (row["unit"], Grouped(row["bits"], row["group_size"])): row for row in read_group_rows(run)
+    }
+
+    def add(unit: ScoredUnit) -> ScoredUnit:
+        if len(unit.options) == 1:
+            return unit
+        more = []
+        for width in groups:
+            row, own = rows[unit.name, width], unit.option(width.bits)
+            ratio = change_by_groups(row)
+            if not math.isfinite(ratio):
+                raise InputError(
+                    f"{unit.name} at {width} has no finite KL", "leave it out of the options"
+                )
+            more.append(Option(width, row["bytes"], own.kl * ratio))
+        options = sorted((*unit.options, *more), key=lambda option: rank_width(option.width))
+        return replace(unit, options=tuple(options))
+
+    return replace(scores, units=tuple(map(add, scores.units)))
+
+
+def change_by_groups(row: Mapping[str, Any]) -> float:
+    """What the KL of a unit in the run's own groups is multiplied by, from its row of
+    groups.parquet."""
+    return float(row["estimated_kl"] / row["own_kl"]) if row["own_kl"] > 0 else 1.0
 
 
 def read_squared_errors(path: Path | str, scores: Scores) -> dict[str, float]:

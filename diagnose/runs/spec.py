@@ -1,7 +1,8 @@
 """What a run or a comparison is asked to do: everything that decides its numbers, checked before it
 starts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
@@ -27,7 +28,11 @@ from awqscope.mixedprec.scheme import (
     FP16_BITS,
     GROUP_SIZES,
     SERVED_WIDTHS,
+    Grouped,
     Scheme,
+    Width,
+    bits_of,
+    list_quantized,
 )
 
 
@@ -317,6 +322,22 @@ class RunSpec(Spec):
     def schemes(self) -> dict[int, Scheme]:
         """bits -> scheme."""
         return {scheme.bits: scheme for scheme in (self.low, self.rescue)}
+
+    def schemes_at(self, widths: Iterable[Width]) -> dict[Width, Scheme]:
+        """width -> scheme, of those of `widths` that are quantized: the run's own, and its bits in
+        groups of other sizes. InputError for bits that the run has no scheme for."""
+        found: dict[Width, Scheme] = {}
+        for width in list_quantized(widths):
+            scheme = self.schemes.get(bits_of(width))
+            if scheme is None:
+                raise InputError(
+                    f"the run holds no search at {bits_of(width)} bits",
+                    f"use the widths {self.bits}, {self.rescue_bits} and {FP16_BITS}",
+                )
+            if isinstance(width, Grouped):
+                scheme = replace(scheme, group_size=width.group_size)
+            found[width] = scheme
+        return found
 
     @property
     def no_checkpoint(self) -> str | None:

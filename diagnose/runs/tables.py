@@ -45,6 +45,21 @@ UNITS = pa.schema(
     ]
 )
 
+GROUPS = pa.schema(
+    [
+        ("unit", pa.string()),
+        ("block", pa.int32()),
+        ("kind", pa.string()),
+        ("bits", pa.int32()),
+        ("group_size", pa.int32()),
+        ("bytes", pa.int64()),
+        ("estimated_kl", pa.float64()),
+        ("estimated_kl_low", pa.float64()),
+        ("estimated_kl_high", pa.float64()),
+        ("own_kl", pa.float64()),
+    ]
+)
+
 LINEARS = pa.schema(
     [
         ("linear", pa.string()),
@@ -137,6 +152,7 @@ TOKENS = pa.schema(
 TABLES = {
     "blocks": BLOCKS,
     "units": UNITS,
+    "groups": GROUPS,
     "linears": LINEARS,
     "promotions": PROMOTIONS,
     "weights": WEIGHTS,

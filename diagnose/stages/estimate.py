@@ -22,7 +22,7 @@ from awqscope.diagnose.runs.tables import LINEARS, UNITS
 from awqscope.diagnose.sweep.estimator import estimate_units, sampling_error
 from awqscope.mixedprec.families.table import Unit, list_units
 from awqscope.mixedprec.models.source import SourceModel
-from awqscope.mixedprec.scheme import FP16_BITS
+from awqscope.mixedprec.scheme import FP16_BITS, Width
 
 # What the sampling of tokens may add to the estimates' error (95%), and the most samples for it.
 ESTIMATE_ERROR = 0.1
@@ -43,7 +43,7 @@ def unquantized_row(model: SourceModel, unit: Unit, spec: RunSpec) -> dict[str, 
     }
 
 
-Things = dict[tuple[str, int], Tensor]
+Things = dict[tuple[str, Width], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class _ChunkEstimate:
 
 def _join_draw(chunks: Sequence[Mapping[str, Tensor]], part: str) -> Things:
     """The estimates by window of all chunks: of `units` or of `linears`."""
-    joined = {}
+    joined: Things = {}
     for key in chunks[0]:
         kind, _, rest = key.partition(".")
         name, _, width = rest.rpartition(".")

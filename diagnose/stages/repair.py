@@ -70,7 +70,7 @@ def recipe_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
         found = solve(scores, **spec.budget)
         added = {name: provenance[name] for name in ("run", "flagged", "source_sha256")}
         recipe = replace(found, provenance={**found.provenance, **added})
-        predicted = scores.predict({entry.unit: entry.bits for entry in recipe.units}).recovered
+        predicted = scores.predict(recipe.widths).recovered
         run.update(headline=record.measured.changed(predicted_recovered=min(1.0, predicted)))
     save_recipe(run.path / "recipe.json", recipe)
     at.progress("recipe", 1, 1)
@@ -79,12 +79,13 @@ def recipe_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
 def requantize_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
     """Write the recipe's model to checkpoint/; keep what servers make of it."""
     blocks, run = inputs.model.blocks, at.run
+    recipe = load_recipe(run.path / "recipe.json")
     written = write_checkpoint(
         run.checkpoint,
         inputs.model,
-        load_recipe(run.path / "recipe.json"),
+        recipe,
         run.searches,
-        spec.schemes,
+        spec.schemes_at(recipe.widths.values()),
         on_block=lambda done: at.progress("requantize", done, blocks),
     )
     largest = run.read_searched().measured.find_largest()
@@ -178,7 +179,7 @@ def proof_stage(spec: RunSpec, inputs: Inputs, at: Setting) -> None:
     recipe = load_recipe(run.path / "recipe.json")
     uniform = uniform_bits(inputs.model, spec.bits, spec.keep_fp16)
     measured = proof["measured"]
-    if recipe.bits == uniform and UNLIKE not in proof["reasons"]:
+    if recipe.widths == uniform and UNLIKE not in proof["reasons"]:
         # It is the uniform model, to within float32's rounding as proved: one set of numbers.
         measured |= {name: getattr(headline, name).uniform for name in PAIRED}
         if measured["recovered"] is not None:

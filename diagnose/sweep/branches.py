@@ -7,10 +7,16 @@ from typing import Literal, Protocol
 
 import torch
 
-from awqscope.diagnose.sweep.swappable import Swappable, read_swappable, uniform_widths
+from awqscope.diagnose.sweep.swappable import (
+    Frozen,
+    Swappable,
+    freeze_widths,
+    read_swappable,
+    uniform_widths,
+)
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import CPU
-from awqscope.mixedprec.scheme import LinearWidths
+from awqscope.mixedprec.scheme import LinearWidths, Width
 
 Trunk = Literal["reference", "uniform"]
 REFERENCE: Trunk = "reference"
@@ -30,7 +36,7 @@ class Branch:
     prefix: Trunk
     # The bits of the block's linears. Those that are not named are the reference's, and so is the
     # whole block where none is.
-    widths: tuple[tuple[str, int], ...]
+    widths: Frozen
     # The trunk whose weights come after the block.
     suffix: Trunk
     # Whether the block's parameters are copies of the reference's, as a control.
@@ -71,7 +77,7 @@ class Sweep:
     """
 
     low: int
-    bits: tuple[int, ...]
+    bits: tuple[Width, ...]
     kept: frozenset[str]
     searches: Path
     branches: tuple[Branch, ...]
@@ -96,10 +102,6 @@ def view_name(view: str, place: int | str) -> str:
     return f"{view}.{place}"
 
 
-def _freeze(widths: LinearWidths) -> tuple[tuple[str, int], ...]:
-    return tuple(sorted(widths.items()))
-
-
 def block_branches(model: SourceModel, low: int, kept: frozenset[str]) -> tuple[Branch, ...]:
     """The three views of every block, and the control: a block swapped with itself."""
     return view_branches([uniform_widths(model, low, kept, n) for n in range(model.blocks)])
@@ -110,7 +112,7 @@ def view_branches(uniform: Sequence[LinearWidths]) -> tuple[Branch, ...]:
     widths."""
     branches = []
     for block, widths in enumerate(uniform):
-        quantized = _freeze(widths)
+        quantized = freeze_widths(widths)
         branches += [
             Branch(view_name("isolated", block), block, REFERENCE, quantized, REFERENCE),
             Branch(view_name("cumulative", block), block, UNIFORM, quantized, REFERENCE),
@@ -139,7 +141,7 @@ def share_streams(sweep: Sweepable, model: SourceModel) -> dict[str, Branch | Tr
         if alike and block == last:
             suffix = prefix
         uniform = widths == sweep.uniform(model, block)
-        plain = Branch("", block, prefix, _freeze(widths), suffix)
+        plain = Branch("", block, prefix, freeze_widths(widths), suffix)
         if branch.is_control:
             shared[branch.name] = branch
         elif block == last and prefix == suffix == UNIFORM and uniform:

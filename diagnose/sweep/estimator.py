@@ -36,15 +36,16 @@ from awqscope.mixedprec.models.forward import (
 )
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import CPU, Stream, StreamSpace, in_memory, list_batches
+from awqscope.mixedprec.scheme import Width
 
 
 @dataclass(frozen=True)
 class Estimates:
     """Estimated mean token KL of quantizing one thing alone, by window [n]. units: by unit name and
-    bits; linears: by full module name and bits, each linear alone where a unit has several."""
+    width; linears: by full module name and width, each linear alone where a unit has several."""
 
-    units: dict[tuple[str, int], Tensor]
-    linears: dict[tuple[str, int], Tensor]
+    units: dict[tuple[str, Width], Tensor]
+    linears: dict[tuple[str, Width], Tensor]
 
 
 def window_seed(seed: int, draw: int, window: int) -> int:
@@ -86,8 +87,8 @@ def _head_gradient(
 class _Products:
     """Collects g_t·δ_t of every linear and width while one batch goes backward."""
 
-    def __init__(self, swappable: SwappableBlock, deltas: dict[str, dict[int, Tensor]]) -> None:
-        self.found: dict[tuple[str, int], Tensor] = {}
+    def __init__(self, swappable: SwappableBlock, deltas: dict[str, dict[Width, Tensor]]) -> None:
+        self.found: dict[tuple[str, Width], Tensor] = {}
         self._block = swappable.block
         self._deltas = deltas
         self._handles = [
@@ -111,7 +112,7 @@ class _Products:
 
         output.register_hook(receive)
 
-    def by_token(self, linear: str, bits: int, shape: torch.Size) -> Tensor:
+    def by_token(self, linear: str, bits: Width, shape: torch.Size) -> Tensor:
         """Of one linear at one width, for a batch of `shape` [n, length]; 0 where an expert did not
         see the token."""
         found = self.found.get((linear, bits))
@@ -131,7 +132,7 @@ def estimate_units(
     model: SourceModel,
     windows: Tensor,
     searches: Path,
-    bits: tuple[int, ...],
+    bits: tuple[Width, ...],
     *,
     seed: int,
     draw: int = 0,
@@ -178,7 +179,7 @@ def _go_back(
     model: SourceModel,
     number: int,
     swappable: SwappableBlock,
-    bits: tuple[int, ...],
+    bits: tuple[Width, ...],
     inputs: Stream,
     gradient: Stream,
     kwargs: dict[str, Any],
@@ -188,8 +189,8 @@ def _go_back(
     becomes the one at its input."""
     products = _Products(swappable, _list_deltas(model, swappable, bits))
     scored = inputs.shape[1] - 1
-    units: dict[tuple[str, int], list[Tensor]] = {}
-    linears: dict[tuple[str, int], list[Tensor]] = {}
+    units: dict[tuple[str, Width], list[Tensor]] = {}
+    linears: dict[tuple[str, Width], list[Tensor]] = {}
     for part in list_batches(inputs):
         states = inputs.read(part).to(device).detach().requires_grad_(True)
         products.found = {}
@@ -214,12 +215,12 @@ def _go_back(
 
 
 def _list_deltas(
-    model: SourceModel, swappable: SwappableBlock, bits: tuple[int, ...]
-) -> dict[str, dict[int, Tensor]]:
+    model: SourceModel, swappable: SwappableBlock, bits: tuple[Width, ...]
+) -> dict[str, dict[Width, Tensor]]:
     """What each width adds to the weight [N, K] of each linear of a block, which is left as the
     reference has it."""
     linears = list_linears(model.family)
-    deltas: dict[str, dict[int, Tensor]] = {linear: {} for linear in linears}
+    deltas: dict[str, dict[Width, Tensor]] = {linear: {} for linear in linears}
     for width in bits:
         widths = dict.fromkeys(linears, width)
         # Norms and routers are rounded as they are stored too, but belong to no unit.

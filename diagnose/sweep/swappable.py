@@ -12,10 +12,17 @@ from awqscope.mixedprec.awq.realise import Searches, realise
 from awqscope.mixedprec.families.table import Family, list_units
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import CPU
-from awqscope.mixedprec.scheme import FP16_BITS, LinearWidths
+from awqscope.mixedprec.scheme import FP16_BITS, LinearWidths, Width
 
 # Module -> what is divided out of its input and its output, a channel.
 Bases = Mapping[str, tuple[Tensor, Tensor]]
+# Linears with their widths, in the order of their names.
+Frozen = tuple[tuple[str, Width], ...]
+
+
+def freeze_widths(widths: LinearWidths) -> Frozen:
+    """Widths by linear as a key."""
+    return tuple(sorted(widths.items(), key=lambda item: item[0]))
 
 
 class Swappable(Protocol):
@@ -54,7 +61,7 @@ class SwappableBlock:
     ones: Q(clip(W·s))/s, so that norms and neighbours stay as they are but for what rounding them
     to the served type changes.
 
-    Widths (linear -> bits) of all its `linears` are the block as it is stored, 16 bits included;
+    Widths of all its `linears` are the block as it is stored, 16 bits included;
     of some, these alone with everything else the reference's; of none, the reference."""
 
     def __init__(
@@ -69,15 +76,15 @@ class SwappableBlock:
         self._dtype = dtype
         self._linears = linears
         self._reference: dict[str, Tensor] = {}
-        self._effective: dict[tuple[tuple[str, int], ...], dict[str, Tensor]] = {}
-        self._bases: dict[tuple[tuple[str, int], ...], Bases] = {}
+        self._effective: dict[Frozen, dict[str, Tensor]] = {}
+        self._bases: dict[Frozen, Bases] = {}
 
     def weights(self, widths: LinearWidths) -> dict[str, Tensor]:
         """The parameters that `widths` puts in the reference's place: effective weights of
         quantized linears, and whatever else is not stored as the reference has it."""
         if not widths:
             return {}
-        key = tuple(sorted(widths.items()))
+        key = freeze_widths(widths)
         if key not in self._effective:
             self.use({})
             every = {**dict.fromkeys(self._linears, FP16_BITS), **widths}
@@ -96,7 +103,7 @@ class SwappableBlock:
         """What is divided out of the inputs and outputs of linears and norms where `widths` is
         served."""
         self.weights(widths)
-        return self._bases.get(tuple(sorted(widths.items())), {})
+        return self._bases.get(freeze_widths(widths), {})
 
     def use(self, weights: Mapping[str, Tensor]) -> None:
         """Put these parameters in place, and the reference's everywhere else."""
@@ -109,7 +116,7 @@ class SwappableBlock:
 
     def forget(self, widths: LinearWidths) -> None:
         """Drop the effective weights of one mix."""
-        key = tuple(sorted(widths.items()))
+        key = freeze_widths(widths)
         self._effective.pop(key, None)
         self._bases.pop(key, None)
 
@@ -126,11 +133,11 @@ def read_swappable(
     model: SourceModel,
     number: int,
     searches: Path,
-    bits: tuple[int, ...],
+    widths: tuple[Width, ...],
     device: torch.device = CPU,
 ) -> SwappableBlock:
-    """Block `number` on `device`, with its searches at each of `bits`."""
-    found = load_searches(searches, number, bits)
+    """Block `number` on `device`, with its searches at each of `widths`."""
+    found = load_searches(searches, number, widths)
     loaded = {width: search.to(device) for width, search in found.items()}
     return SwappableBlock(
         model.read_block(number, device), loaded, model.dtype, list_linears(model.family)

@@ -2,8 +2,9 @@
 merged into it: searched anew, on the run's calibration text and with its options."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from awqscope.diagnose.inputs.load import (
 )
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.trials.finished import open_source
-from awqscope.mixedprec.awq.choices import read_uncalibrated, search_path
+from awqscope.mixedprec.awq.choices import read_uncalibrated, search_folder, search_path
 from awqscope.mixedprec.awq.search import search_model
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.atomic import write_json
@@ -28,6 +29,7 @@ from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.served import check_range
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import CPU
+from awqscope.mixedprec.scheme import Scheme, Width
 
 # What the searches in a folder are of.
 STAMP = "searched.json"
@@ -80,34 +82,47 @@ def open_another(
 
 def search_another(
     another: Another,
-    widths: Sequence[int],
+    schemes: Mapping[Width, Scheme],
     folder: Path,
-    on_block: Callable[[int], None] = lambda done: None,
+    on_block: Callable[[int, int], None] = lambda done, total: None,
     device: torch.device = CPU,
 ) -> dict[str, list[str]]:
-    """Search every block at some of the run's widths, into `folder`, going on where an earlier
-    process stopped; what is there of anything else is removed. Gives the experts that no token
-    reached, by block."""
+    """Search every block at each scheme, by width, into `folder`, going on where an
+    earlier process stopped; what is there of anything else is removed. Gives the experts that no
+    token reached, by block."""
     spec, model = another.run.read_searched().spec, another.model
     stamp = {
         "hashes": model.hash(),
         "tokens_sha256": hash_tokens(another.windows),
-        "schemes": [str(spec.schemes[bits]) for bits in widths],
+        "schemes": [str(scheme) for scheme in schemes.values()],
         "search": spec.search,
     }
     if _read_stamp(folder) != stamp:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         write_json(folder / STAMP, stamp)
-    schemes = [spec.schemes[bits] for bits in widths]
-    search_model(
-        model, another.windows, schemes, folder, on_block, exact=spec.is_exact, device=device
-    )
+    folders: dict[Path, list[Scheme]] = {}
+    for width, scheme in schemes.items():
+        folders.setdefault(search_folder(folder, width), []).append(scheme)
+    for done, (each, alike) in enumerate(folders.items()):
+        search_model(
+            model,
+            another.windows,
+            alike,
+            each,
+            partial(_report, on_block, done * model.blocks, len(folders) * model.blocks),
+            exact=spec.is_exact,
+            device=device,
+        )
     found = {
-        str(number): read_uncalibrated(search_path(folder, number, min(widths)))
-        for number in range(model.blocks if widths else 0)
+        str(number): read_uncalibrated(search_path(folder, number, next(iter(schemes))))
+        for number in range(model.blocks if schemes else 0)
     }
     return {number: list(experts) for number, experts in found.items() if experts}
+
+
+def _report(on_block: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    on_block(before + done, total)
 
 
 def _read_stamp(folder: Path) -> object:

@@ -1,50 +1,24 @@
 """A recipe against cheap ones of equal bytes, all measured with a run's own searches and text."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from typing import Any
 
-from awqscope.diagnose.inputs.load import Inputs, load_inputs
+from awqscope.diagnose.inputs.load import Inputs
 from awqscope.diagnose.inputs.sizes import model_bytes
-from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
+from awqscope.diagnose.runs.directory import OnProgress
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.statistics.bootstrap import bounds
-from awqscope.diagnose.trials.finished import open_source
+from awqscope.diagnose.trials.course import STREAM_SHARE, Course
+from awqscope.diagnose.trials.groups import search_groups
 from awqscope.diagnose.trials.race import judge_race, measure_kl
 from awqscope.diagnose.trials.swaps import better_recipe, in_context
-from awqscope.mixedprec.awq.search import search_model
 from awqscope.mixedprec.errors import InputError
-from awqscope.mixedprec.recipes.baselines import RECIPE, Contestant, rank_contest
+from awqscope.mixedprec.recipes.baselines import ONE_SIZE, RECIPE, Contestant, rank_contest
 from awqscope.mixedprec.recipes.recipe import Recipe, make_recipe
 from awqscope.mixedprec.recipes.scores import Scores
-from awqscope.mixedprec.recipes.solver import recipe_of, solve
-from awqscope.mixedprec.scheme import GROUP_SIZES, UnitWidths
-
-# Where recipes are raced, half of the memory budget is for their streams.
-STREAM_SHARE = 0.5
-
-
-@dataclass(frozen=True)
-class Course:
-    """What a contest is measured with: a run, its spec, its model and texts."""
-
-    run: RunDirectory
-    spec: RunSpec
-    inputs: Inputs
-
-
-def open_course(run: RunDirectory, model: str | None) -> Course:
-    """The run's model (at `model` where it has moved) and texts. InputError where they are not what
-    the run measured."""
-    record = run.read_searched()
-    source = open_source(run, model)
-    try:
-        inputs = load_inputs(record.spec, source)
-    except InputError as error:
-        began = record.directory
-        where = f"give the command in {began}, where the run was begun" if began else error.remedy
-        raise InputError(error.what, where) from error
-    return Course(run, record.spec, inputs)
+from awqscope.mixedprec.recipes.solver import recipe_of, solve, without_groups
+from awqscope.mixedprec.scheme import FP16_BITS, GROUP_SIZES, Grouped, UnitWidths
 
 
 def better(
@@ -75,7 +49,10 @@ def better(
             lambda done, total: progress(f"round {calls}", done, total),
         )
 
-    starts = {"summed": recipe.bits, "in context": contextual.bits}
+    starts = {"summed": recipe.widths, "in context": contextual.widths}
+    one_size = _solve_one_size(scores, recipe, room)
+    if one_size is not None:
+        starts[ONE_SIZE] = one_size.widths
     found = better_recipe(shifted, starts, room, measure)
     # The gap to the best sum says nothing of a recipe that is chosen by measuring.
     provenance = {
@@ -98,54 +75,45 @@ def hold_contest(
     baselines: Mapping[str, UnitWidths],
     room: float,
     progress: OnProgress,
-) -> list[Contestant]:
-    """The recipe and its rivals measured in full, the recipe first, then by KL. A rival besides
-    `baselines`: every unit at the low width with the smallest groups that fit in `room` bytes of
-    units, searched anew."""
+) -> tuple[Recipe, list[Contestant]]:
+    """The recipe and its rivals measured in full, the recipe first, then by KL.
+
+    Rivals besides `baselines`: every unit at the low width with the smallest groups that fit in
+    `room` bytes of units; and, of a recipe over several sizes of groups, the best one in the run's
+    own size. Where that measures lower it is the recipe that is given back, with the other as its
+    rival.
+    """
     run, spec, inputs = course.run, course.spec, course.inputs
-    memory = int(spec.max_memory * STREAM_SHARE)
     recipes = {RECIPE: recipe}
     recipes |= {name: recipe_of(scores, bits, kind=name) for name, bits in baselines.items()}
+    one_size = _solve_one_size(scores, recipe, room)
+    if one_size is not None:
+        recipes[ONE_SIZE] = one_size
+    predicted = {name: scores.predict(found.widths) for name, found in recipes.items()}
+    sizes = {name: found.bytes for name, found in predicted.items()}
+    grouped = _smaller_groups(spec, inputs, room + scores.fixed_bytes)
+    if grouped is not None:
+        width = Grouped(spec.bits, grouped.low.group_size)
+        name = f"uniform, {grouped.low.write_groups()}"
+        search_groups(course, [width], progress)
+        kept = dict.fromkeys(spec.keep_fp16, FP16_BITS)
+        family, blocks = inputs.model.family, inputs.model.blocks
+        recipes[name] = make_recipe(recipe.model, family, blocks, width, changed=kept)
+        sizes[name] = model_bytes(inputs.model, grouped, {})[0]
     measured = measure_kl(
         inputs.model,
         inputs.windows,
         run.searches,
         recipes,
-        memory,
+        int(spec.max_memory * STREAM_SHARE),
         lambda done, total: progress("measuring", done, total),
     )
-    predicted = {name: scores.predict(found.bits) for name, found in recipes.items()}
-    sizes = {name: found.bytes for name, found in predicted.items()}
-    grouped = _smaller_groups(spec, inputs, room + scores.fixed_bytes)
-    if grouped is not None:
-        name = f"uniform, groups of {grouped.group_size}"
-        folder = run.path / "races" / f"awq-g{grouped.group_size}"
-        blocks = inputs.model.blocks
-        search_model(
-            inputs.model,
-            inputs.search_windows,
-            [grouped.low],
-            folder,
-            lambda done: progress("searching smaller groups", done, blocks),
-            exact=spec.is_exact,
-        )
-        uniform = make_recipe(
-            recipe.model,
-            inputs.model.family,
-            blocks,
-            spec.bits,
-            changed=dict.fromkeys(spec.keep_fp16, 16),
-        )
-        measured |= measure_kl(
-            inputs.model,
-            inputs.windows,
-            folder,
-            {name: uniform},
-            memory,
-            lambda done, total: progress("measuring smaller groups", done, total),
-        )
-        sizes[name] = model_bytes(inputs.model, grouped, {})[0]
-    return rank_contest(
+    if one_size is not None and measured[ONE_SIZE].mean() < measured[RECIPE].mean():
+        recipe, other = _fall_back(scores, recipe, one_size), "several sizes of groups"
+        by_name: tuple[dict[str, Any], ...] = (measured, predicted, sizes)
+        for found in by_name:
+            found[other], found[RECIPE] = found[RECIPE], found.pop(ONE_SIZE)
+    contestants = [
         Contestant(
             name,
             sizes[name],
@@ -154,7 +122,30 @@ def hold_contest(
             bounds(result.behind),
         )
         for name, result in judge_race(measured, RECIPE, spec.seed).items()
-    )
+    ]
+    return recipe, rank_contest(contestants)
+
+
+def _solve_one_size(scores: Scores, recipe: Recipe, room: float) -> Recipe | None:
+    """The best recipe within `room` bytes of units in the run's own size of groups; None where the
+    recipe has no other size, or nothing fits."""
+    if not any(isinstance(width, Grouped) for width in recipe.widths.values()):
+        return None
+    try:
+        return solve(without_groups(scores), max_bytes=int(room) + scores.fixed_bytes)
+    except InputError:
+        return None
+
+
+def _fall_back(scores: Scores, recipe: Recipe, one_size: Recipe) -> Recipe:
+    """The recipe in one size of groups, as the answer to what the other was the answer to."""
+    provenance = {
+        **{name: value for name, value in recipe.provenance.items() if name != "refined"},
+        "predicted": asdict(scores.predict(one_size.widths)),
+        "gap": one_size.provenance["gap"],
+        "fell_back": True,
+    }
+    return replace(one_size, kind="budget", provenance=provenance)
 
 
 def _smaller_groups(spec: RunSpec, inputs: Inputs, most: float) -> RunSpec | None:

@@ -19,14 +19,22 @@ from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.weight_files import list_some
 from awqscope.mixedprec.recipes.recipe import Recipe, check_fits, load_recipe
-from awqscope.mixedprec.scheme import FP16_BITS, UnitWidths
+from awqscope.mixedprec.scheme import (
+    FP16_BITS,
+    Grouped,
+    UnitWidths,
+    Width,
+    bits_of,
+    sort_widths,
+    write_width,
+)
 
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """A run and what it worked on. models: the bits of every unit by model: `uniform`, `mixed` once
-    there is a recipe, and `reference`, whose mapping is empty. extra_bytes: unit -> bytes that its
-    promotion adds; kept units are not in it."""
+    """A run and what it worked on. models: the width of every unit, by model: `uniform`, `mixed`
+    once there is a recipe, and `reference`, whose mapping is empty. extra_bytes: unit -> bytes that
+    its promotion adds; kept units are not in it."""
 
     run: RunDirectory
     spec: RunSpec
@@ -99,13 +107,15 @@ def open_run(run: RunDirectory, model_name: str | None) -> OpenedRun:
     if (run.path / "recipe.json").exists():
         recipe = load_recipe(run.path / "recipe.json")
         check_fits(recipe, model.family, model.blocks)
-        missing = set(recipe.bits.values()) - set(spec.schemes) - {FP16_BITS}
+        recipe = recipe.in_own_groups(spec.low.group_size)
+        missing = list_unsearched(run, spec, recipe.widths)
         if missing:
             raise InputError(
-                f"{run.path} holds no search at {min(missing)} bits, which its recipe.json wants",
+                f"{run.path} holds no search at {write_width(missing[0])}, which its recipe.json "
+                "wants",
                 "put back the recipe that the run chose",
             )
-        models["mixed"] = recipe.bits
+        models["mixed"] = recipe.widths
     extra = {
         unit.name: unit_bytes(model, unit, spec.rescue_bits, spec)
         - unit_bytes(model, unit, spec.bits, spec)
@@ -114,6 +124,20 @@ def open_run(run: RunDirectory, model_name: str | None) -> OpenedRun:
     }
     tokenizer = load_tokenizer(model.path, trust_remote_code=spec.trust_remote_code)
     return OpenedRun(run, spec, model, tokenizer, models, recipe, extra)
+
+
+def list_unsearched(run: RunDirectory, spec: RunSpec, widths: UnitWidths) -> list[Width]:
+    """The widths that a run holds no search for, where a recipe (unit -> width) has them."""
+    missing: set[Width] = set()
+    for unit, width in widths.items():
+        block = int(unit.partition(".")[0])
+        if bits_of(width) not in (*spec.schemes, FP16_BITS) or (
+            isinstance(width, Grouped)
+            and width not in missing
+            and not is_complete(search_path(run.searches, block, width))
+        ):
+            missing.add(width)
+    return sort_widths(missing)
 
 
 def promote(opened: OpenedRun, units: Iterable[str]) -> UnitWidths:

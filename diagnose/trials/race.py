@@ -17,13 +17,13 @@ from awqscope.diagnose.statistics.bootstrap import Estimate, Resampler
 from awqscope.diagnose.statistics.likelihood import TokenScores
 from awqscope.diagnose.sweep.branches import REFERENCE
 from awqscope.diagnose.sweep.scoring import score_streams
-from awqscope.diagnose.sweep.swappable import read_swappable
+from awqscope.diagnose.sweep.swappable import freeze_widths, read_swappable
 from awqscope.mixedprec.models.forward import advance, enter_blocks
 from awqscope.mixedprec.models.served import served_outside
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import Stream, in_memory, list_slices
 from awqscope.mixedprec.recipes.recipe import Recipe
-from awqscope.mixedprec.scheme import FP16_BITS
+from awqscope.mixedprec.scheme import Width, list_quantized
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ def measure_recipes(
     streams: dict[tuple[str, ...], Stream] = {tuple(recipes): hidden} if recipes else {}
     for number in range(model.blocks):
         widths = {
-            name: tuple(sorted(recipe.block_widths(model.prefix(number)).items()))
+            name: freeze_widths(recipe.block_widths(model.prefix(number)))
             for name, recipe in recipes.items()
         }
-        bits = {bits for chosen in widths.values() for _, bits in chosen if bits != FP16_BITS}
-        swappable = read_swappable(model, number, searches, tuple(sorted(bits)))
+        used = list_quantized(width for chosen in widths.values() for _, width in chosen)
+        swappable = read_swappable(model, number, searches, used)
         parted: dict[tuple[str, ...], Stream] = {}
         for names, stream in streams.items():
-            groups: dict[tuple[tuple[str, int], ...], list[str]] = {}
+            groups: dict[tuple[tuple[str, Width], ...], list[str]] = {}
             for name in names:
                 groups.setdefault(widths[name], []).append(name)
             for i, (chosen, members) in enumerate(groups.items()):

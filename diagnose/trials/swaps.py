@@ -13,13 +13,15 @@ import numpy as np
 
 from awqscope.mixedprec.ranking import as_cost
 from awqscope.mixedprec.recipes.scores import Option, ScoredUnit, Scores
-from awqscope.mixedprec.scheme import UnitWidths
+from awqscope.mixedprec.scheme import UnitWidths, Width
 
 TRIED_A_ROUND = 12
 MOST_ROUNDS = 6
 # Changes of each direction that are paired with each other: those nearest to paying.
 PAIRED = 64
 
+# A unit, the width it is given, and what that adds in bytes and KL.
+Move = tuple[str, Width, int, float]
 # Recipes by name -> mean token KL by window [n] of each.
 Measure = Callable[[Mapping[str, UnitWidths]], Mapping[str, np.ndarray]]
 
@@ -29,7 +31,7 @@ class Betterment:
     """A recipe found by measuring. kl, kl_before: by window, of it and of the first start.
     measured: how many recipes were."""
 
-    bits: dict[str, int]
+    bits: dict[str, Width]
     kl: np.ndarray
     kl_before: np.ndarray
     measured: int
@@ -48,7 +50,7 @@ def in_context(scores: Scores, gains: Mapping[int, float]) -> Scores:
         if gain <= 0 or alone[unit.block] <= 0:
             return unit
         factor = gain / alone[unit.block]
-        options = tuple(Option(o.bits, o.bytes, o.kl * factor) for o in unit.options)
+        options = tuple(Option(o.width, o.bytes, o.kl * factor) for o in unit.options)
         return replace(unit, options=options)
 
     return replace(scores, units=tuple(map(bring, scores.units)))
@@ -79,17 +81,17 @@ def better_recipe(
     return Betterment(bits, kl, before, len(tried), rounds)
 
 
-def _key(bits: UnitWidths) -> tuple[tuple[str, int], ...]:
-    return tuple(sorted(bits.items()))
+def _key(bits: UnitWidths) -> tuple[tuple[str, Width], ...]:
+    return tuple(sorted(bits.items(), key=lambda item: item[0]))
 
 
-def _neighbours(scores: Scores, bits: UnitWidths, room: float) -> list[dict[str, int]]:
+def _neighbours(scores: Scores, bits: UnitWidths, room: float) -> list[dict[str, Width]]:
     """Recipes one change or one exchange away that fit, the best by the scores first."""
     used = scores.unit_bytes(bits)
     every = list(_moves(scores, bits))
     moves = nsmallest(PAIRED, (move for move in every if move[2] > 0), key=_price)
     moves += nsmallest(PAIRED, (move for move in every if move[2] <= 0), key=lambda m: -_price(m))
-    ranked: list[tuple[float, tuple[tuple[str, int], ...]]] = []
+    ranked: list[tuple[float, tuple[tuple[str, Width], ...]]] = []
     for i, (unit, width, size, kl) in enumerate(moves):
         if used + size <= room:
             ranked.append((kl, ((unit, width),)))
@@ -97,19 +99,20 @@ def _neighbours(scores: Scores, bits: UnitWidths, room: float) -> list[dict[str,
             fits = used + size + other_size <= room
             if other != unit and fits and min(size, other_size) < 0 < max(size, other_size):
                 ranked.append((kl + other_kl, ((unit, width), (other, other_width))))
-    return [{**bits, **dict(change)} for _, change in nsmallest(4 * TRIED_A_ROUND, ranked)]
+    found = nsmallest(4 * TRIED_A_ROUND, ranked, key=lambda each: each[0])
+    return [{**bits, **dict(change)} for _, change in found]
 
 
-def _price(move: tuple[str, int, int, float]) -> float:
+def _price(move: Move) -> float:
     """KL that a change adds for a byte it adds."""
     _, _, size, kl = move
     return kl / size if size else kl
 
 
-def _moves(scores: Scores, bits: UnitWidths) -> Iterator[tuple[str, int, int, float]]:
+def _moves(scores: Scores, bits: UnitWidths) -> Iterator[Move]:
     """Every change of one unit's width: unit, width, and what it adds in bytes and KL."""
     for unit in scores.units:
         now = unit.option(bits[unit.name])
         for option in unit.options:
-            if option.bits != now.bits:
-                yield unit.name, option.bits, option.bytes - now.bytes, option.kl - now.kl
+            if option.width != now.width:
+                yield unit.name, option.width, option.bytes - now.bytes, option.kl - now.kl

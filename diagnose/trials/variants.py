@@ -17,28 +17,28 @@ from awqscope.mixedprec.awq.search import check_finite
 from awqscope.mixedprec.models.forward import advance
 from awqscope.mixedprec.models.served import Ends
 from awqscope.mixedprec.models.source import SourceModel
-from awqscope.mixedprec.scheme import FP16_BITS, UnitWidths
+from awqscope.mixedprec.scheme import UnitWidths, Width, list_quantized
 
-Mix = tuple[tuple[str, int], ...]
+Mix = tuple[tuple[str, Width], ...]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A model on a text. tokens: ids. bits: of units by name; those not named are the reference's.
-    stored: whether embeddings, final norm and head are as a checkpoint stores them."""
+    """A model on a text. tokens: ids. bits: widths of units by name; those not named are the
+    reference's. stored: whether embeddings, final norm and head are as a checkpoint stores them."""
 
     tokens: tuple[int, ...]
     bits: UnitWidths
     stored: bool
 
 
-def block_mix(model: SourceModel, bits: UnitWidths, number: int) -> Mix:
-    """(linear, bits) inside block `number`, of the units that `bits` names."""
+def block_mix(model: SourceModel, widths: UnitWidths, number: int) -> Mix:
+    """(linear, width) inside block `number`, of the units that `widths` names."""
     return tuple(
-        (linear, bits[f"{number}.{kind.name}"])
+        (linear, widths[f"{number}.{kind.name}"])
         for kind in model.family.units
         for linear in kind.linears
-        if f"{number}.{kind.name}" in bits
+        if f"{number}.{kind.name}" in widths
     )
 
 
@@ -60,7 +60,7 @@ def run_variants(
     kwargs = {length: ends.entrances[False].block_kwargs(length) for length in lengths}
     streams = [ends.entrances[stored].enter(torch.tensor([text])) for text, stored in numbers]
     owners = [numbers[start] for start in starts]
-    widths = tuple(sorted({b for v in variants for b in v.bits.values()} - {FP16_BITS}))
+    widths = list_quantized(w for variant in variants for w in variant.bits.values())
     for number in range(model.blocks):
         swappable = read_swappable(model, number, searches, widths)
         mixes = [block_mix(model, variant.bits, number) for variant in variants]

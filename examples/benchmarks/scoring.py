@@ -25,7 +25,7 @@ from awqscope.diagnose.passes.views import list_sampled
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.scores import read_scores
 from awqscope.diagnose.sweep.estimator import estimate_units
-from awqscope.diagnose.trials.contest import Course, open_course
+from awqscope.diagnose.trials.course import Course, open_course
 from awqscope.diagnose.trials.race import measure_kl
 from examples.benchmarks.pieces import Piece, print_all
 

@@ -1,5 +1,6 @@
 """What the AWQ search of a block chooses, and the files that it is kept in: one safetensors a block
-and width, `block-0003.w4.safetensors`."""
+and width, `block-0003.w4.safetensors`, and `g64/block-0003.w4.safetensors` for groups of 64 where
+those are not the run's own."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +15,7 @@ from awqscope.mixedprec.files.atomic import replace_file
 from awqscope.mixedprec.files.sealed import load_sealed, save_sealed
 from awqscope.mixedprec.files.untrusted import parse_json
 from awqscope.mixedprec.models.streams import CPU
-from awqscope.mixedprec.scheme import Scheme
+from awqscope.mixedprec.scheme import Grouped, Scheme, Width, bits_of
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,14 @@ class BlockSearch:
         return scales
 
 
-def search_path(folder: Path, block: int, bits: int) -> Path:
-    """Where the search of `block` at `bits` is kept."""
-    return folder / f"block-{block:04d}.w{bits}.safetensors"
+def search_folder(folder: Path, width: Width) -> Path:
+    """Where the searches at a width are kept, of a run whose own are in `folder`."""
+    return folder / f"g{width.group_size}" if isinstance(width, Grouped) else folder
+
+
+def search_path(folder: Path, block: int, width: Width) -> Path:
+    """Where the search of `block` at a width is kept, of a run whose own are in `folder`."""
+    return search_folder(folder, width) / f"block-{block:04d}.w{bits_of(width)}.safetensors"
 
 
 def save_search(path: Path, search: BlockSearch) -> None:
@@ -115,9 +121,9 @@ def load_search(path: Path) -> BlockSearch:
     return BlockSearch(scheme, tuple(choices), clips, symmetric, uncalibrated)
 
 
-def load_searches(folder: Path, block: int, widths: tuple[int, ...]) -> dict[int, BlockSearch]:
+def load_searches(folder: Path, block: int, widths: tuple[Width, ...]) -> dict[Width, BlockSearch]:
     """The searches of one block at each of `widths`. InputError where one is missing or damaged."""
-    return {bits: load_search(search_path(folder, block, bits)) for bits in widths}
+    return {width: load_search(search_path(folder, block, width)) for width in widths}
 
 
 def is_complete(path: Path) -> bool:

@@ -17,9 +17,9 @@ from awqscope.mixedprec.awq.arithmetic import Quantized, quantize
 from awqscope.mixedprec.awq.choices import BlockSearch, ScaleChoice
 from awqscope.mixedprec.models.served import cast
 from awqscope.mixedprec.models.weights import too_large
-from awqscope.mixedprec.scheme import FP16_BITS, LinearWidths, Scheme
+from awqscope.mixedprec.scheme import FP16_BITS, LinearWidths, Scheme, Width, list_quantized
 
-Searches = Mapping[int, BlockSearch]
+Searches = Mapping[Width, BlockSearch]
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,10 @@ class RealisedBlock:
         return bases | {name: (torch.ones(1), scales) for name, scales in self.norms.items()}
 
 
-def _source(group_widths: list[int], searches: Searches) -> BlockSearch | None:
+def _source(group_widths: list[Width], searches: Searches) -> BlockSearch | None:
     """Whose scales a group takes: those searched at its narrowest quantized width."""
-    quantized = [bits for bits in group_widths if bits < FP16_BITS]
-    return searches[min(quantized)] if quantized else None
+    quantized = list_quantized(group_widths)
+    return searches[quantized[0]] if quantized else None
 
 
 def norm_offset(norm: nn.Module) -> float:
@@ -130,8 +130,8 @@ def realise(
 ) -> RealisedBlock:
     """What is stored of `block` (float32 reference weights) when each linear gets its width.
 
-    searches: bits -> search, for every width below 16 in use, on the block's device. widths:
-    linear -> bits, 16 to keep it. dtype: the 16-bit type that scales, norms and kept weights are
+    searches: width -> search, for every width below 16 in use, on the block's device. widths:
+    by linear, 16 to keep it. dtype: the 16-bit type that scales, norms and kept weights are
     stored in.
     """
     linears = {name: m for name, m in block.named_modules() if name in widths}
@@ -175,20 +175,20 @@ def realise(
             compensated.append(weight)
 
     def finish(name: str, linear: nn.Linear) -> RealisedLinear:
-        bits = widths[name]
+        width = widths[name]
         weight: Tensor = linear.weight.float() * inputs[name]
         bias: Tensor | None = linear.bias
         if bias is not None:
             bias = cast(f"{name}.bias", bias.float() / outputs[name], dtype)
             effective[f"{name}.bias"] = bias.float() * outputs[name]
-        if bits == FP16_BITS:
+        if width == FP16_BITS:
             kept = cast(f"{name}.weight", weight / outputs[name][:, None], dtype)
             found = RealisedLinear(None, kept, bias, inputs[name], outputs[name])
             rounded = found.effective()
             if not torch.equal(rounded, linear.weight):
                 effective[f"{name}.weight"] = rounded
             return found
-        search = searches[bits]
+        search = searches[width]
         weight.div_(outputs[name][:, None])
         clip = search.clips.get(name)
         # A clip was searched under its own width's input scales: under others it does not apply.

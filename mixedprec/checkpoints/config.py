@@ -4,25 +4,36 @@ What each server insists on: disjoint anchored targets that list the fused names
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import Family, UnitKind
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.recipes.recipe import Recipe
-from awqscope.mixedprec.scheme import FP16_BITS, SERVED_WIDTHS, Scheme
+from awqscope.mixedprec.scheme import (
+    FP16_BITS,
+    SERVED_WIDTHS,
+    Scheme,
+    Width,
+    bits_of,
+    list_quantized,
+    sort_widths,
+)
 
 FORMATS = ("compressed-tensors", "awq")
 
 
-def check_format(fmt: str, family: Family, recipe: Recipe, schemes: dict[int, Scheme]) -> None:
+def check_format(fmt: str, family: Family, recipe: Recipe, schemes: Mapping[Width, Scheme]) -> None:
+    """Raise InputError unless a format, and the servers that read it, hold a recipe's widths."""
     if fmt not in FORMATS:
         raise InputError(f"unknown format {fmt!r}", f"choose from {', '.join(FORMATS)}")
-    widths = {entry.bits for entry in recipe.units}
-    if fmt == "awq" and not widths <= {4, FP16_BITS}:
+    widths = sort_widths(recipe.widths.values())
+    if fmt == "awq" and not set(widths) <= {4, FP16_BITS}:
+        asked = ", ".join(map(str, widths))
         raise InputError(
-            f"autoawq's GEMM format holds 4 and 16 bits, the recipe asks {sorted(widths)}",
+            f"autoawq's GEMM format holds 4 and 16 bits in groups of one size, the recipe asks "
+            f"{asked}",
             "write it as compressed-tensors",
         )
     if fmt == "awq" and (family.experts or (4 in schemes and schemes[4].symmetric)):
@@ -35,23 +46,25 @@ def check_format(fmt: str, family: Family, recipe: Recipe, schemes: dict[int, Sc
             "autoawq's GEMM format is served in groups, this run has one group a row",
             "write it as compressed-tensors",
         )
-    odd = [bits for bits in widths if bits not in (*SERVED_WIDTHS, FP16_BITS)]
+    odd = [width for width in widths if bits_of(width) not in (*SERVED_WIDTHS, FP16_BITS)]
     if odd:
         raise InputError(
-            f"no server loads {odd[0]}-bit layers in compressed-tensors",
+            f"no server loads {bits_of(odd[0])}-bit layers in compressed-tensors",
             "measure them, but make checkpoints of 4, 8 and 16 bits",
         )
 
 
-def _targets(family: Family, recipe: Recipe, kinds: Collection[UnitKind], bits: int) -> list[str]:
-    """Anchored patterns of the linears of `kinds` at `bits`, one a kind, fused names included."""
+def _targets(
+    family: Family, recipe: Recipe, kinds: Collection[UnitKind], width: Width
+) -> list[str]:
+    """Anchored patterns of the linears of `kinds` at a width, one a kind, fused names included."""
     layers = re.escape(family.blocks.rpartition(".")[2])
     targets = []
     for kind in kinds:
         blocks = [
             entry.unit.split(".")[0]
             for entry in recipe.units
-            if entry.bits == bits and entry.unit.split(".")[1] == kind.name
+            if entry.width == width and entry.unit.split(".")[1] == kind.name
         ]
         if blocks:
             names = kind.pattern or "|".join(
@@ -83,7 +96,7 @@ def _kept_names(family: Family, recipe: Recipe) -> list[str]:
 
 
 def quantization_config(
-    model: SourceModel, recipe: Recipe, schemes: dict[int, Scheme], fmt: str
+    model: SourceModel, recipe: Recipe, schemes: Mapping[Width, Scheme], fmt: str
 ) -> dict[str, Any]:
     """The `quantization_config` of config.json."""
     heads = ["lm_head", "embed_out"] if "embed_out.weight" in model.tensors else ["lm_head"]
@@ -98,12 +111,12 @@ def quantization_config(
             "modules_to_not_convert": kept or None,
         }
     groups: dict[str, Any] = {}
-    kinds: dict[Scheme, list[UnitKind]] = {}
-    for bits in sorted({entry.bits for entry in recipe.units} - {FP16_BITS}):
+    targeted: dict[Scheme, list[str]] = {}
+    for width in list_quantized(recipe.widths.values()):
         for kind in model.family.units:
-            kinds.setdefault(kind.scheme(schemes[bits]), []).append(kind)
-    for scheme, of_scheme in kinds.items():
-        targets = _targets(model.family, recipe, of_scheme, scheme.bits)
+            targets = _targets(model.family, recipe, [kind], width)
+            targeted.setdefault(kind.scheme(schemes[width]), []).extend(targets)
+    for scheme, targets in targeted.items():
         if not targets:
             continue
         channel = scheme.group_size == -1

@@ -6,7 +6,7 @@ checked that servers will read it as it was meant (`serving.py`).
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -34,7 +34,7 @@ from awqscope.mixedprec.models.served import name_dtype
 from awqscope.mixedprec.models.source import CODE, SourceModel
 from awqscope.mixedprec.models.weight_files import NAMED
 from awqscope.mixedprec.recipes.recipe import Recipe
-from awqscope.mixedprec.scheme import FP16_BITS, Scheme
+from awqscope.mixedprec.scheme import Scheme, Width, list_quantized
 
 SHARD_BYTES = 128 * 2**20
 
@@ -123,7 +123,7 @@ def write_checkpoint(
     model: SourceModel,
     recipe: Recipe,
     searches: Path,
-    schemes: dict[int, Scheme],
+    schemes: Mapping[Width, Scheme],
     *,
     fmt: str = "compressed-tensors",
     on_block: Callable[[int], None] = lambda block: None,
@@ -131,7 +131,7 @@ def write_checkpoint(
     """Write the recipe's model to the directory `out`, which appears only when it is whole and no
     server would refuse it or load it wrongly.
 
-    searches: folder of the AWQ searches for every width in the recipe. schemes: bits -> scheme.
+    searches: folder of the AWQ searches for every width in the recipe. schemes: by width.
     """
     check_format(fmt, model.family, recipe, schemes)
     dtype = served_dtype(model, fmt)
@@ -198,6 +198,5 @@ def realise_block(
 ) -> RealisedBlock:
     """One block as the recipe's model stores it, by `realise`."""
     widths = recipe.block_widths(model.prefix(number))
-    quantized = tuple(sorted(set(widths.values()) - {FP16_BITS}))
-    loaded = load_searches(searches, number, quantized)
+    loaded = load_searches(searches, number, list_quantized(widths.values()))
     return realise(model.read_block(number), loaded, widths, dtype)

@@ -9,9 +9,13 @@ from typing import Any
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.ranking import as_cost
 from awqscope.mixedprec.recipes.scores import ScoredUnit, Scores
+from awqscope.mixedprec.recipes.solver import without_groups
+from awqscope.mixedprec.scheme import UnitWidths, Width
 
 SEEDS = (0, 1, 2, 3, 4)
 RECIPE = "this recipe"
+# The best recipe of the same bytes whose units are all in groups of the run's own size.
+ONE_SIZE = "one size of groups"
 
 # A value and the bounds of its interval.
 Bounded = tuple[float, float, float]
@@ -40,11 +44,11 @@ def rank_contest(contestants: Iterable[Contestant]) -> list[Contestant]:
 
 
 def predict_contest(
-    scores: Scores, recipe: Mapping[str, int], baselines: Mapping[str, Mapping[str, int]]
+    scores: Scores, recipe: UnitWidths, baselines: Mapping[str, UnitWidths]
 ) -> list[Contestant]:
     """A contest by what the scores predict, before anything is measured."""
     found = {RECIPE: recipe, **baselines}
-    predicted = {name: scores.predict(bits) for name, bits in found.items()}
+    predicted = {name: scores.predict(widths) for name, widths in found.items()}
     return rank_contest(
         Contestant(name, each.bytes, each.kl, None, None) for name, each in predicted.items()
     )
@@ -93,13 +97,15 @@ def judge_contest(contestants: Sequence[Contestant]) -> str:
 
 def list_baselines(
     scores: Scores, room: float, squared_errors: Mapping[str, float] = {}
-) -> dict[str, dict[str, int]]:
-    """Name -> a recipe (unit -> bits) that raises units in some order while they fit in `room`
-    bytes of units: all to their next width first, then, where room is left, to the one after.
+) -> dict[str, dict[str, Width]]:
+    """Name -> a recipe (unit -> width) that raises units in some order while they fit in `room`
+    bytes of units: all to their next width first, then, where room is left, to the one after. They
+    know of the run's own size of groups alone.
 
     squared_errors: ‖ΔW‖² by unit, at the first width; without them there is no baseline by weight
     error. Its order is by error taken away for a byte, which is kinder to it than by error alone.
     """
+    scores = without_groups(scores)
     units = [unit for unit in scores.units if len(unit.options) > 1]
     orders: dict[str, Sequence[ScoredUnit]] = {
         "first blocks": units,
@@ -120,7 +126,7 @@ def _extra(unit: ScoredUnit, step: int) -> int:
     return unit.options[step].bytes - unit.options[step - 1].bytes
 
 
-def _fill(scores: Scores, order: Sequence[ScoredUnit], room: float) -> dict[str, int]:
+def _fill(scores: Scores, order: Sequence[ScoredUnit], room: float) -> dict[str, Width]:
     """Units of `order` raised one by one; those that no longer fit are passed."""
     steps = dict.fromkeys(scores.uniform, 0)
     left = room - scores.unit_bytes(scores.uniform)
@@ -130,4 +136,4 @@ def _fill(scores: Scores, order: Sequence[ScoredUnit], room: float) -> dict[str,
             if fits and steps[unit.name] == step - 1:
                 steps[unit.name] = step
                 left -= _extra(unit, step)
-    return {unit.name: unit.options[steps[unit.name]].bits for unit in scores.units}
+    return {unit.name: unit.options[steps[unit.name]].width for unit in scores.units}

@@ -1,10 +1,10 @@
 """What a solver needs to know of a model: every unit's size and damage at every width."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.scheme import UnitWidths, Width, bits_of
 
 
 @dataclass(frozen=True)
@@ -12,15 +12,21 @@ class Option:
     """A unit at a width. bytes: its weights on disk, scales and zero points included. kl: nats a
     token that it costs when all others are the reference's."""
 
-    bits: int
+    width: Width
     bytes: int
     kl: float
+
+    @property
+    def bits(self) -> int:
+        """The bits of each weight, whatever its groups."""
+        return bits_of(self.width)
 
 
 @dataclass(frozen=True)
 class ScoredUnit:
     """A unit and what it may be. linears: full module names. weights: how many it has. options: by
-    width, ascending; a unit that is kept has one."""
+    width, as `rank_width` sorts them; the first is the uniform model's. A unit that is kept has
+    one."""
 
     name: str
     linears: tuple[str, ...]
@@ -35,13 +41,13 @@ class ScoredUnit:
     def kind(self) -> str:
         return self.name.partition(".")[2]
 
-    def option(self, bits: int) -> Option:
-        """The unit at `bits`. InputError where it was not scored there."""
+    def option(self, width: Width) -> Option:
+        """The unit at a width. InputError where it was not scored there."""
         for option in self.options:
-            if option.bits == bits:
+            if option.width == width:
                 return option
-        scored = ", ".join(str(option.bits) for option in self.options)
-        raise InputError(f"unit {self.name} was not scored at {bits} bits", f"use {scored}")
+        scored = ", ".join(str(option.width) for option in self.options)
+        raise InputError(f"unit {self.name} was not scored at {width} bits", f"use {scored}")
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,9 @@ class Scores:
     uniform_kl: float
 
     @property
-    def uniform(self) -> dict[str, int]:
-        """unit -> its first, narrowest width."""
-        return {unit.name: unit.options[0].bits for unit in self.units}
+    def uniform(self) -> dict[str, Width]:
+        """unit -> its first width, the uniform model's."""
+        return {unit.name: unit.options[0].width for unit in self.units}
 
     @cached_property
     def weights(self) -> int:
@@ -72,16 +78,16 @@ class Scores:
         """Σ KL of all units at their first width, each alone: what predictions are scaled by."""
         return sum(unit.options[0].kl for unit in self.units)
 
-    def unit_bytes(self, bits: Mapping[str, int]) -> int:
-        """Bytes of all units at these widths (unit -> bits)."""
-        return sum(unit.option(bits[unit.name]).bytes for unit in self.units)
+    def unit_bytes(self, widths: UnitWidths) -> int:
+        """Bytes of all units at these widths."""
+        return sum(unit.option(widths[unit.name]).bytes for unit in self.units)
 
-    def predict(self, bits: Mapping[str, int]) -> "Prediction":
-        """Size and damage that are predicted of a recipe (unit -> bits). Units' damage nearly adds
+    def predict(self, widths: UnitWidths) -> "Prediction":
+        """Size and damage that are predicted of a recipe (unit -> width). Units' damage nearly adds
         up, so the KL is taken as the uniform model's times the share of the units' summed KL that
         is left."""
-        damage = sum(unit.option(bits[unit.name]).kl for unit in self.units)
-        return self.predict_sums(self.unit_bytes(bits), damage)
+        damage = sum(unit.option(widths[unit.name]).kl for unit in self.units)
+        return self.predict_sums(self.unit_bytes(widths), damage)
 
     def predict_sums(self, size: int, damage: float) -> "Prediction":
         """What is predicted of a recipe whose units take `size` bytes and cost `damage` nats, each

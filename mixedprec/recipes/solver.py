@@ -6,7 +6,7 @@ be off.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from awqscope.mixedprec.recipes.frontier import outline_frontier, trace_frontier
 from awqscope.mixedprec.recipes.knapsack import Choice, choose_options
 from awqscope.mixedprec.recipes.recipe import Recipe, RecipeUnit
 from awqscope.mixedprec.recipes.scores import Prediction, ScoredUnit, Scores
+from awqscope.mixedprec.scheme import Grouped, UnitWidths, Width, sort_widths
 from awqscope.mixedprec.words import write_size
 
 # Of a limit that comes from sums of fractions: what rounding may take from it.
@@ -25,7 +26,7 @@ ROUNDING = 1e-12
 class FrontierPoint:
     """A recipe that no other beats in both size and damage, as predicted."""
 
-    bits: dict[str, int]
+    bits: dict[str, Width]
     predicted: Prediction
 
 
@@ -58,17 +59,17 @@ def solve(
         said = f"{max_bytes} bytes" if target_bits is None else f"{target_bits} bits per weight"
         room = unit_room(scores, target_bits=target_bits, max_bytes=max_bytes)
         choice = _least_damage(scores, room, said)
-    bits = {
-        unit.name: unit.options[option].bits
+    widths = {
+        unit.name: unit.options[option].width
         for unit, option in zip(scores.units, choice.options, strict=True)
     }
     provenance = {
         "budget": asked,
-        "predicted": asdict(scores.predict(bits)),
-        "widths": sorted({option.bits for unit in scores.units for option in unit.options}),
+        "predicted": asdict(scores.predict(widths)),
+        "widths": [w if isinstance(w, int) else str(w) for w in list_options(scores)],
         "gap": choice.gap,
     }
-    return recipe_of(scores, bits, kind="budget", provenance=provenance)
+    return recipe_of(scores, widths, kind="budget", provenance=provenance)
 
 
 def unit_room(
@@ -83,10 +84,10 @@ def unit_room(
 
 
 def recipe_of(
-    scores: Scores, bits: Mapping[str, int], *, kind: str, provenance: Mapping[str, Any] = {}
+    scores: Scores, widths: UnitWidths, *, kind: str, provenance: Mapping[str, Any] = {}
 ) -> Recipe:
-    """The recipe with these widths (unit -> bits) for the scored model."""
-    units = tuple(RecipeUnit(unit.name, unit.linears, bits[unit.name]) for unit in scores.units)
+    """The recipe with these widths, by unit, for the scored model."""
+    units = tuple(RecipeUnit(unit.name, unit.linears, widths[unit.name]) for unit in scores.units)
     return Recipe(scores.model, kind, units, provenance)
 
 
@@ -97,7 +98,7 @@ def list_frontier(scores: Scores, most: int | None = None) -> list[FrontierPoint
     return [
         FrontierPoint(
             {
-                unit.name: unit.options[option].bits
+                unit.name: unit.options[option].width
                 for unit, option in zip(scores.units, options, strict=True)
             },
             scores.predict_sums(round(size), kl),
@@ -122,22 +123,33 @@ def predict_outline(scores: Scores) -> list[Prediction]:
     ]
 
 
-def limit_widths(scores: Scores, widths: tuple[int, ...]) -> Scores:
+def list_options(scores: Scores) -> list[Width]:
+    """Every width that some unit may have, as `rank_width` sorts them."""
+    return sort_widths(option.width for unit in scores.units for option in unit.options)
+
+
+def without_groups(scores: Scores) -> Scores:
+    """The scores with only the run's own sizes of groups to choose from."""
+    plain = tuple(width for width in list_options(scores) if not isinstance(width, Grouped))
+    return limit_widths(scores, plain)
+
+
+def limit_widths(scores: Scores, widths: Sequence[Width]) -> Scores:
     """The scores with these widths to choose from; a unit that is kept stays so.
 
     InputError for a width that was not scored, and where the uniform model's width is not among
     them: what a recipe gives back is counted from the uniform model's damage.
     """
-    scored = sorted({option.bits for unit in scores.units for option in unit.options})
-    unknown = sorted(set(widths) - set(scored))
+    scored = list_options(scores)
+    unknown = sort_widths(set(widths) - set(scored))
     if unknown:
         known = ", ".join(map(str, scored))
         raise InputError(f"no unit was scored at {unknown[0]} bits", f"choose from {known}")
 
     def limit(unit: ScoredUnit) -> ScoredUnit:
-        options = tuple(option for option in unit.options if option.bits in widths)
+        options = tuple(option for option in unit.options if option.width in widths)
         if unit.options[0] not in options and len(unit.options) > 1:
-            least = unit.options[0].bits
+            least = unit.options[0].width
             raise InputError(
                 f"the widths leave out {least} bits, those of the uniform model", f"add {least}"
             )
@@ -159,7 +171,7 @@ def _least_damage(scores: Scores, room: float, said: str) -> Choice:
         raise InputError(f"{said} is no size", "give a number")
     choice = choose_options(_damages(scores), _sizes(scores), room)
     if choice is None:
-        lightest = {u.name: min(u.options, key=lambda o: o.bytes).bits for u in scores.units}
+        lightest = {u.name: min(u.options, key=lambda o: o.bytes).width for u in scores.units}
         least = scores.predict(lightest)
         # Rounded up: what it says is met when it is asked for.
         bits = math.ceil(least.bits_per_weight * 1000) / 1000
@@ -177,7 +189,7 @@ def _least_bytes(scores: Scores, recovery: float) -> Choice:
     allowed = (1 - recovery + ROUNDING) * scores.uniform_sum
     choice = choose_options(_sizes(scores), _damages(scores), allowed)
     if choice is None:
-        best = {u.name: min(u.options, key=lambda o: o.kl).bits for u in scores.units}
+        best = {u.name: min(u.options, key=lambda o: o.kl).width for u in scores.units}
         most = math.floor(scores.predict(best).recovered * 1e4 + ROUNDING) / 1e4
         raise InputError(
             f"no recipe gives back {recovery:.2%} of the lost KL",

@@ -10,18 +10,19 @@ from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_toke
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.sweep.swappable import read_swappable
+from awqscope.mixedprec.awq.choices import search_folder
 from awqscope.mixedprec.awq.search import search_model
 from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.recipes.recipe import make_recipe, save_recipe
-from awqscope.mixedprec.scheme import FP16_BITS
+from awqscope.mixedprec.scheme import FP16_BITS, Grouped, UnitWidths
 from tests.help.runs import make_record
 
 DONE = {"state": "done"}
 
 
 def write_searched_run(
-    path: Path, model_path: Path, text: Path, *, bits: int = 4, changed: Mapping[str, int] = {}
+    path: Path, model_path: Path, text: Path, *, bits: int = 4, changed: UnitWidths = {}
 ) -> RunDirectory:
     """A run of `model_path` after search and sweep, with a recipe that changes some units."""
     model, run = open_model(str(model_path)), RunDirectory(path)
@@ -34,6 +35,9 @@ def write_searched_run(
     source |= {"architecture": model.config.model_type, "parameters": 1, "dtype": "float16"}
     run.create(make_record(spec, source=source, stages={"search": DONE, "sweep": DONE}))
     search_model(model, windows, list(spec.schemes.values()), run.searches)
+    for width, scheme in spec.schemes_at(changed.values()).items():
+        if isinstance(width, Grouped):
+            search_model(model, windows, [scheme], search_folder(run.searches, width))
     kind = "flagged" if changed else "uniform"
     recipe = make_recipe(spec.model, model.family, model.blocks, bits, changed=changed, kind=kind)
     save_recipe(path / "recipe.json", recipe)

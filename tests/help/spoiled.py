@@ -18,6 +18,7 @@ from awqscope.mixedprec.checkpoints.writer import write_checkpoint
 from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.recipes.recipe import load_recipe
+from awqscope.mixedprec.scheme import Width
 from tests.help.searched import write_searched_run
 
 Tensors = dict[str, torch.Tensor]
@@ -149,14 +150,15 @@ def meaning(tensors: Tensors) -> Tensors:
     return found
 
 
-def write_sound(out: Path, model_path: Path, text: Path, **changed: int) -> SourceModel:
+def write_sound(out: Path, model_path: Path, text: Path, **changed: Width) -> SourceModel:
     """A checkpoint of a tiny model with 4, 8 and 16 bits, and the model. changed: other widths."""
     model = open_model(str(model_path))
     first, *_, last = (kind.name for kind in model.family.units)
-    bits = {f"1.{first}": 8, f"1.{model.family.units[-2].name}": 8, f"0.{last}": 16, **changed}
-    run = write_searched_run(out.with_name("run"), model_path, text, changed=bits)
+    second = model.family.units[-2].name
+    widths = {f"1.{first}": 8, f"1.{second}": 8, f"0.{last}": 16, **changed}
+    run = write_searched_run(out.with_name("run"), model_path, text, changed=widths)
     recipe = load_recipe(run.path / "recipe.json")
-    schemes = run.read_searched().spec.schemes
+    schemes = run.read_searched().spec.schemes_at(recipe.widths.values())
     write_checkpoint(out, model, recipe, run.searches, schemes)
     return model
 

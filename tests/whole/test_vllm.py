@@ -35,6 +35,7 @@ from awqscope.mixedprec.checkpoints.writer import examine_serving
 from awqscope.mixedprec.models.catalogue import open_catalogue
 from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.scheme import Grouped
 from tests.help.grouped import LAYERS, quantizations
 from tests.help.root import ROOT
 from tests.help.spoiled import FAULTS, Opened, at, meaning, spoil, write_sound
@@ -149,6 +150,27 @@ def test_every_way_of_fusing_is_held_as_stored(
     tmp_path: Path,
 ) -> None:
     model = write_sound(tmp_path / "out", make_model(family), text_file)
+    assert compare_held(load_in_vllm(tmp_path / "out"), tmp_path / "out", model) == LOADS
+
+
+@pytest.mark.parametrize("family", SHAPES)
+def test_groups_of_several_sizes_are_held_as_stored(
+    family: str,
+    make_model: Callable[..., Path],
+    text_file: Path,
+    load_in_vllm: Callable[[Path], Held],
+    tmp_path: Path,
+) -> None:
+    """4 bits in groups of 64 and of 32, 8 and 16 bits, each kind of unit in both sizes."""
+    path = make_model(family)
+    kinds = [kind.name for kind in open_model(str(path)).family.units]
+    fine = {f"{number % 2}.{kind}": Grouped(4, 32) for number, kind in enumerate(kinds)}
+    model = write_sound(tmp_path / "out", path, text_file, **fine)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    groups = [group["weights"]["group_size"] for group in config["config_groups"].values()]
+    assert sorted(set(groups)) == [32, 64]
+    found = examine_serving(open_catalogue(tmp_path / "out"), model)
+    assert found.outcome(VLLM) == LOADS
     assert compare_held(load_in_vllm(tmp_path / "out"), tmp_path / "out", model) == LOADS
 
 

@@ -86,10 +86,12 @@ components.WidthSelect = (props) =>
     {
       value: props.value,
       "aria-label": `Bits of ${props.data.block}.${props.colDef.field}`,
-      onChange: (event) => props.node.setDataValue(props.colDef.field, Number(event.target.value)),
+      // Bits are numbers; bits in groups of another size, such as 4x32, are not.
+      onChange: ({ target: { value } }) =>
+        props.node.setDataValue(props.colDef.field, isNaN(value) ? value : Number(value)),
     },
     [...new Set([...props.widths, props.value])].map((bits) =>
-      React.createElement("option", { key: bits, value: bits }, `${bits} bit`),
+      React.createElement("option", { key: bits, value: bits }, isNaN(bits) ? bits : `${bits} bit`),
     ),
   );
 

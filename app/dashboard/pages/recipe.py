@@ -41,6 +41,7 @@ from awqscope.diagnose.runs.record import Comparison, Record
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.dtypes import write_type
 from awqscope.mixedprec.recipes.recipe import Recipe, change_recipe, load_recipe, recipe_json
+from awqscope.mixedprec.scheme import Grouped, UnitWidths, Width, parse_width, write_width
 from awqscope.mixedprec.words import NOTHING, write_bounded, write_number, write_share, write_size
 
 TICK = 1500
@@ -100,7 +101,7 @@ def prediction_tiles(mine: Prediction, record: Record, changed: int, is_own: boo
     )
 
 
-def unit_grid(recipe: Recipe, widths: Mapping[str, int], allowed: Sequence[int]) -> Any:
+def unit_grid(recipe: Recipe, widths: UnitWidths, allowed: Sequence[Width]) -> Any:
     """Blocks by unit kinds; each cell a width to choose."""
     kinds = list(dict.fromkeys(entry.unit.partition(".")[2] for entry in recipe.units))
     rows = grid_rows(recipe, widths)
@@ -114,11 +115,11 @@ def unit_grid(recipe: Recipe, widths: Mapping[str, int], allowed: Sequence[int])
             "flex": 1,
             "minWidth": 92,
             "cellRenderer": "WidthSelect",
-            "cellRendererParams": {"widths": list(allowed)},
+            "cellRendererParams": {"widths": list(map(_write_cell, allowed))},
             # The arrow keys are the list's own while it has the focus.
             "suppressKeyboardEvent": {"function": "params.event.target.tagName == 'SELECT'"},
             "cellClassRules": {
-                "promoted": f"params.value > {min(allowed)} && params.value < 16",
+                "promoted": f"params.value != {allowed[0]} && params.value != 16",
                 "kept": "params.value == 16",
             },
         }
@@ -141,19 +142,25 @@ def unit_grid(recipe: Recipe, widths: Mapping[str, int], allowed: Sequence[int])
     )
 
 
-def grid_rows(recipe: Recipe, widths: Mapping[str, int]) -> list[dict[str, Any]]:
+def _write_cell(width: Width) -> int | str:
+    """A width as the grid holds it."""
+    return width if isinstance(width, int) else str(width)
+
+
+def grid_rows(recipe: Recipe, widths: UnitWidths) -> list[dict[str, Any]]:
     """A line a block: `block`, and the width of every kind of unit."""
     rows: dict[int, dict[str, Any]] = {}
     for entry in recipe.units:
         block, _, kind = entry.unit.partition(".")
-        rows.setdefault(int(block), {"block": int(block)})[kind] = widths[entry.unit]
+        rows.setdefault(int(block), {"block": int(block)})
+        rows[int(block)][kind] = _write_cell(widths[entry.unit])
     return [rows[block] for block in sorted(rows)]
 
 
-def grid_widths(rows: Sequence[Row]) -> dict[str, int]:
+def grid_widths(rows: Sequence[Row]) -> dict[str, Width]:
     """unit -> width, out of the grid."""
     return {
-        f"{row['block']}.{kind}": int(width)
+        f"{row['block']}.{kind}": parse_width(str(width))
         for row in rows
         for kind, width in row.items()
         if kind != "block"
@@ -163,12 +170,12 @@ def grid_widths(rows: Sequence[Row]) -> dict[str, int]:
 def made_recipes(store: Store, jobs: Jobs, run: RunSummary) -> list[Made]:
     """What was requantized from this page, newest first, each with what it should come to (None
     where that cannot be told any more)."""
-    units = unit_table(store.table(run.name, "units"))
+    units = unit_table(store.table(run.name, "units"), store.table(run.name, "groups"))
     found: list[Made] = []
     for job in jobs.requantizations(run.name):
         try:
             recipe = load_recipe(store.find(run.name).path / "recipes" / f"{job.name}.json")
-            found.append((job, predict(store.find(run.name).read_searched(), units, recipe.bits)))
+            found.append((job, predict(store.find(run.name).read_searched(), units, recipe.widths)))
         except (InputError, KeyError):
             found.append((job, None))
     return found
@@ -268,10 +275,10 @@ def editor(
     store: Store, run: RunSummary, record: Record, recipe: Recipe, page: Page, jobs: Jobs | None
 ) -> Any:
     """The grid, what it should come to, and what to do with it."""
-    units = unit_table(store.table(run.name, "units"))
+    units = unit_table(store.table(run.name, "units"), store.table(run.name, "groups"))
     allowed = widths_of(units)
     changes = read_changes(page.option("bits"), units, allowed)
-    widths = recipe.bits | changes
+    widths = recipe.widths | changes
     mine = predict(record, units, widths)
     made = made_recipes(store, jobs, run) if jobs is not None else []
     points = known_points(store, run.name, record, made)
@@ -305,7 +312,7 @@ def editor(
         [
             fell_back(f"There is no {', '.join(unknown)}", "the rest") if unknown else None,
             html.Div(
-                prediction_tiles(mine, record, changed, widths == recipe.bits),
+                prediction_tiles(mine, record, changed, widths == recipe.widths),
                 id="recipe-tiles",
             ),
             html.Div(chart_card(points, mine), id="recipe-chart"),
@@ -319,10 +326,16 @@ def editor(
                 dcc.Download(id="recipe-file"),
                 dcc.Store(id="recipe-changes"),
                 summary="Choose a width for any unit; linears that a server fuses change "
-                "together. The numbers above follow at once.",
+                "together. The numbers above follow at once." + _explain_widths(allowed),
             ),
         ]
     )
+
+
+def _explain_widths(allowed: Sequence[Width]) -> str:
+    """What "4x32" means, where it can be chosen."""
+    found = [width for width in allowed if isinstance(width, Grouped)]
+    return f" {found[0]} is {write_width(found[0])}." if found else ""
 
 
 def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:

@@ -8,6 +8,7 @@ from awqscope.app.store import Race, Store
 from awqscope.mixedprec.recipes.baselines import RECIPE, list_baselines
 from awqscope.mixedprec.recipes.scores import Prediction, Scores
 from awqscope.mixedprec.recipes.solver import solve
+from awqscope.mixedprec.scheme import UnitWidths, Width
 from awqscope.mixedprec.words import write_size
 
 # Of the uniform model's KL: what is not worth drawing, and how far the line goes at least.
@@ -37,7 +38,7 @@ def frontier_points(store: Store, name: str) -> list[dict[str, Any]]:
     scores, own = store.scores(name), store.recipe(name)
     if scores is None or own is None:
         return points
-    room = scores.unit_bytes(own.bits)
+    room = scores.unit_bytes(own.widths)
     for rival, bits in list_baselines(scores, room, store.squared_errors(name)).items():
         points.append({"name": rival, **_locate(scores.predict(bits)), "kind": "rival"})
     return points
@@ -70,12 +71,12 @@ def list_points(points: Sequence[Row]) -> list[Row]:
     ]
 
 
-def best_at_size(scores: Scores, mine: Mapping[str, int]) -> dict[str, int]:
-    """The best recipe of no more bytes than `mine` (unit -> bits). Units that the run kept were not
-    scored at other widths: they stay as `mine` has them."""
-    kept = {unit.name: unit.options[0].bits for unit in scores.units if len(unit.options) == 1}
+def best_at_size(scores: Scores, mine: UnitWidths) -> dict[str, Width]:
+    """The best recipe of no more bytes than `mine` (unit -> width). Units that the run kept were
+    not scored at other widths: they stay as `mine` has them."""
+    kept = {unit.name: unit.options[0].width for unit in scores.units if len(unit.options) == 1}
     size = scores.predict({**mine, **kept}).bytes
-    return solve(scores, max_bytes=size).bits | {unit: mine[unit] for unit in kept}
+    return solve(scores, max_bytes=size).widths | {unit: mine[unit] for unit in kept}
 
 
 def _locate(predicted: Prediction) -> dict[str, Any]:
@@ -114,6 +115,7 @@ def name_race(provenance: Mapping[str, Any]) -> str:
         for word, is_so in (
             ("split", provenance.get("split_fused")),
             ("refined", "refined" in provenance),
+            ("in groups", any("x" in str(width) for width in provenance.get("widths", ()))),
         )
         if is_so
     ]

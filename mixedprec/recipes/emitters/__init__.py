@@ -45,7 +45,7 @@ from awqscope.mixedprec.recipes.emitters.emitter import (
 )
 from awqscope.mixedprec.recipes.emitters.selectors import check_selectors, find_split
 from awqscope.mixedprec.recipes.recipe import Recipe
-from awqscope.mixedprec.scheme import FP16_BITS, Scheme
+from awqscope.mixedprec.scheme import FP16_BITS, LinearWidths, Scheme, Width, sort_widths
 
 __all__ = ["EMITTERS", "Emitter", "check_family", "check_selectors", "emit"]
 
@@ -56,11 +56,11 @@ EMITTERS: dict[str, Emitter] = {
 
 
 def emit(
-    target: str, recipe: Recipe, schemes: Mapping[int, Scheme], family: str | None = None
+    target: str, recipe: Recipe, schemes: Mapping[Width, Scheme], family: str | None = None
 ) -> str:
     """The recipe as text for `target` (a key of EMITTERS).
 
-    schemes: bits -> scheme, for every width of the recipe but 16. family: the `model_type` of the
+    schemes: by width, for every one of the recipe but 16. family: the `model_type` of the
     model; None takes it from the linears' names where only one family has such. InputError for an
     unknown target, a family that it does not take, a width without a scheme, a scheme that the
     target cannot hold, fused linears of different widths where the target's servers fuse, linears
@@ -113,17 +113,17 @@ def _check_experts(recipe: Recipe) -> None:
         )
 
 
-def _check_widths(emitter: Emitter, recipe: Recipe, schemes: Mapping[int, Scheme]) -> None:
-    quantized = [entry for entry in recipe.units if entry.bits != FP16_BITS]
+def _check_widths(emitter: Emitter, recipe: Recipe, schemes: Mapping[Width, Scheme]) -> None:
+    quantized = [entry for entry in recipe.units if entry.width != FP16_BITS]
     if not quantized:
         raise InputError("the recipe keeps every unit at 16 bits", "there is nothing to emit")
     for entry in quantized:
-        if entry.bits not in schemes:
+        if entry.width not in schemes:
             raise InputError(
-                f"unit {entry.unit} is at {entry.bits} bits, for which no scheme is given",
-                f"use {', '.join(map(str, sorted(schemes)))} or 16 bits",
+                f"unit {entry.unit} is at {entry.width} bits, for which no scheme is given",
+                f"use {', '.join(map(str, sort_widths(schemes)))} or 16 bits",
             )
-        scheme = schemes[entry.bits]
+        scheme = schemes[entry.width]
         if scheme not in emitter.holds:
             able = [name for name, other in EMITTERS.items() if scheme in other.holds]
             near = replace(scheme, symmetric=True) in emitter.holds
@@ -148,7 +148,7 @@ def _check_fused(emitter: Emitter, recipe: Recipe) -> None:
 
 
 def _check_shared(
-    emitter: Emitter, recipe: Recipe, used: Mapping[int, Scheme], family: str | None
+    emitter: Emitter, recipe: Recipe, used: Mapping[Width, Scheme], family: str | None
 ) -> None:
     apart = _find_apart(emitter, recipe, used, family)
     if apart:
@@ -166,14 +166,14 @@ def _check_shared(
 
 
 def _find_apart(
-    emitter: Emitter, recipe: Recipe, used: Mapping[int, Scheme], family: str | None
+    emitter: Emitter, recipe: Recipe, used: Mapping[Width, Scheme], family: str | None
 ) -> tuple[str, str] | None:
     """Two linears that read one input and are not as alike as the tool needs, or None."""
     widths = recipe.linear_widths()
-    values: dict[str, Mapping[str, int]] = {
+    values: dict[str, LinearWidths] = {
         "": {},
         "width": widths,
-        "group size": {n: used[bits].group_size for n, bits in widths.items() if bits in used},
+        "group size": {n: used[width].group_size for n, width in widths.items() if width in used},
     }
     return find_split(values[emitter.alike], [find_shared(family)])
 

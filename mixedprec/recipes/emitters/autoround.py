@@ -24,13 +24,13 @@ from awqscope.mixedprec.recipes.emitters.emitter import (
 )
 from awqscope.mixedprec.recipes.emitters.selectors import Selector, check_selectors
 from awqscope.mixedprec.recipes.recipe import Recipe
-from awqscope.mixedprec.scheme import FP16_BITS, Scheme
+from awqscope.mixedprec.scheme import FP16_BITS, Scheme, Width
 
 
-def write(recipe: Recipe, schemes: Mapping[int, Scheme], family: str | None) -> str:
+def write(recipe: Recipe, schemes: Mapping[Width, Scheme], family: str | None) -> str:
     """The recipe as arguments of AutoRound."""
     widths = recipe.linear_widths()
-    check_selectors([Selector(n, "exact", (n,), bits) for n, bits in widths.items()], widths)
+    check_selectors([Selector(n, "exact", (n,), width) for n, width in widths.items()], widths)
     base = next(iter(quantized_widths(recipe, schemes).values()))
     note = [
         describe_source(recipe),
@@ -42,9 +42,9 @@ def write(recipe: Recipe, schemes: Mapping[int, Scheme], family: str | None) -> 
         "scheme": {**_settings(base), "act_bits": 16},
         "layer_config": {
             name: {"bits": FP16_BITS, "data_type": "float"}
-            if bits == FP16_BITS
-            else _settings(schemes[bits])
-            for name, bits in widths.items()
+            if width == FP16_BITS
+            else _settings(schemes[width])
+            for name, width in widths.items()
         },
     }
     return to_json(arguments) + "\n"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 
 from awqscope.mixedprec.recipes.recipe import Recipe
-from awqscope.mixedprec.scheme import GROUP_SIZES, Scheme
+from awqscope.mixedprec.scheme import GROUP_SIZES, Scheme, Width, sort_widths
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Emitter:
     """A tool that a recipe can be written for.
 
     name: as on the command line. purpose: one line for a person. suffix: of the file, with its dot.
-    write: recipe, bits -> scheme and family (None if not known) to the file's text; only `emit`
+    write: recipe, width -> scheme and family (None if not known) to the file's text; only `emit`
     calls it, after its checks. holds: the schemes that the tool can be given; 16 bits can be given
     to every tool. fused_by: servers of its checkpoints that fuse q/k/v and gate/up, empty where
     none does. alike: what linears that read one input must have in common, "" where nothing.
@@ -26,7 +26,7 @@ class Emitter:
     name: str
     purpose: str
     suffix: str
-    write: Callable[[Recipe, Mapping[int, Scheme], str | None], str]
+    write: Callable[[Recipe, Mapping[Width, Scheme], str | None], str]
     holds: frozenset[Scheme]
     fused_by: tuple[str, ...]
     alike: Literal["", "width", "group size"] = ""
@@ -41,10 +41,10 @@ def combine(
     return frozenset(Scheme(*values) for values in product(bits, group_sizes, symmetric))
 
 
-def quantized_widths(recipe: Recipe, schemes: Mapping[int, Scheme]) -> dict[int, Scheme]:
+def quantized_widths(recipe: Recipe, schemes: Mapping[Width, Scheme]) -> dict[Width, Scheme]:
     """The schemes that the recipe uses, narrowest first; 16 bits left out."""
-    used = {entry.bits for entry in recipe.units}
-    return {bits: schemes[bits] for bits in sorted(schemes) if bits in used}
+    used = set(recipe.widths.values())
+    return {width: schemes[width] for width in sort_widths(schemes) if width in used}
 
 
 def describe_source(recipe: Recipe) -> str:

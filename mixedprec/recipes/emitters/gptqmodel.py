@@ -22,18 +22,18 @@ from awqscope.mixedprec.recipes.emitters.emitter import (
 )
 from awqscope.mixedprec.recipes.emitters.selectors import check_selectors, make_patterns
 from awqscope.mixedprec.recipes.recipe import Recipe
-from awqscope.mixedprec.scheme import FP16_BITS, Scheme
+from awqscope.mixedprec.scheme import FP16_BITS, Scheme, Width
 
 
-def write(recipe: Recipe, schemes: Mapping[int, Scheme], family: str | None) -> str:
+def write(recipe: Recipe, schemes: Mapping[Width, Scheme], family: str | None) -> str:
     """The recipe as arguments of GPTQModel's QuantizeConfig."""
     widths = recipe.linear_widths()
     selectors = make_patterns(widths, fused=True)
     check_selectors(selectors, widths)
     base = next(iter(quantized_widths(recipe, schemes).values()))
     dynamic = {
-        f"{'-' if selector.bits == FP16_BITS else '+'}:{selector.pattern}": (
-            {} if selector.bits == FP16_BITS else _arguments(schemes[selector.bits])
+        f"{'-' if selector.width == FP16_BITS else '+'}:{selector.pattern}": (
+            {} if selector.width == FP16_BITS else _arguments(schemes[selector.width])
         )
         for selector in selectors
     }

@@ -32,11 +32,12 @@ from awqscope.mixedprec.recipes.emitters.selectors import (
     split_linear,
 )
 from awqscope.mixedprec.recipes.recipe import Recipe
-from awqscope.mixedprec.scheme import Scheme
+from awqscope.mixedprec.scheme import Grouped, Scheme, Width, bits_of
 
 TYPES = {2: "q2_K", 3: "q3_K", 4: "q4_K", 5: "q5_K", 6: "q6_K", 8: "q8_0", 16: "f16"}
 # The whole model's type, for a command to close with: it rules no tensor that is named.
 MODEL_TYPES = {2: "Q2_K", 3: "Q3_K_S", 4: "Q4_K_S", 5: "Q5_K_S", 6: "Q6_K", 8: "Q8_0"}
+LOST_GROUPS = "The recipe's sizes of groups are lost: GGUF's types of a width have one."
 BLOCKS = ("model.layers", "gpt_neox.layers", "transformer.h", "transformer.blocks")
 TENSORS = {
     "self_attn.q_proj": "attn_q",
@@ -69,12 +70,14 @@ TENSORS = {
 }
 
 
-def write(recipe: Recipe, schemes: Mapping[int, Scheme], family: str | None) -> str:
+def write(recipe: Recipe, schemes: Mapping[Width, Scheme], family: str | None) -> str:
     """The recipe as a script around llama-quantize."""
-    widths = rename(recipe.linear_widths(), _tensor)
+    used = quantized_widths(recipe, schemes)
+    # GGUF's types have groups of their own.
+    widths = rename({n: bits_of(width) for n, width in recipe.linear_widths().items()}, _tensor)
     selectors = [replace(s, rule="search") for s in make_patterns(widths, fused=False)]
     check_selectors(selectors, widths)
-    model_type = MODEL_TYPES[min(quantized_widths(recipe, schemes))]
+    model_type = MODEL_TYPES[min(map(bits_of, used))]
     text = "#!/bin/sh\n" + comment(
         [
             describe_source(recipe),
@@ -82,12 +85,14 @@ def write(recipe: Recipe, schemes: Mapping[int, Scheme], family: str | None) -> 
             "GGUF's types are other formats than AWQ's, with groups and offsets of their own:",
             "the widths are the recipe's, the damage will differ; measure what comes out.",
             "Rows that are no multiple of 256 weights fall back to a wider type, with a warning.",
+            *[LOST_GROUPS] * any(isinstance(width, Grouped) for width in used),
         ]
     )
     text += 'exec "${LLAMA_QUANTIZE:-llama-quantize}" \\\n'
     text += "  --token-embedding-type f16 \\\n  --output-tensor-type f16 \\\n"
     for selector in selectors:
-        text += f"  --tensor-type {shlex.quote(f'{selector.pattern}={TYPES[selector.bits]}')} \\\n"
+        chosen = f"{selector.pattern}={TYPES[bits_of(selector.width)]}"
+        text += f"  --tensor-type {shlex.quote(chosen)} \\\n"
     return text + f'  "$1" "$2" {model_type}\n'
 
 

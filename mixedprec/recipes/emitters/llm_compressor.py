@@ -33,7 +33,7 @@ from awqscope.mixedprec.recipes.emitters.selectors import (
     make_patterns,
 )
 from awqscope.mixedprec.recipes.recipe import Recipe
-from awqscope.mixedprec.scheme import FP16_BITS, Scheme
+from awqscope.mixedprec.scheme import FP16_BITS, Scheme, Width
 
 _QKV = ("q_proj", "k_proj", "v_proj")
 # Family -> what takes the inverse scales (the end of its name, a regular expression) -> the linears
@@ -79,7 +79,7 @@ MAPPINGS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-def write(recipe: Recipe, schemes: Mapping[int, Scheme], family: str | None) -> str:
+def write(recipe: Recipe, schemes: Mapping[Width, Scheme], family: str | None) -> str:
     """The recipe as llm-compressor's YAML."""
     widths = recipe.linear_widths()
     selectors = make_patterns(widths, fused=True)
@@ -90,10 +90,10 @@ def write(recipe: Recipe, schemes: Mapping[int, Scheme], family: str | None) -> 
         scaling["mappings"] = mappings
     groups = {
         f"group_{number}": {
-            "targets": _list_targets(selectors, bits),
+            "targets": _list_targets(selectors, width),
             "weights": _describe_weights(scheme),
         }
-        for number, (bits, scheme) in enumerate(used.items())
+        for number, (width, scheme) in enumerate(used.items())
     }
     quantization = {"config_groups": groups, "ignore": _list_targets(selectors, FP16_BITS)}
     modifiers = {"AWQModifier": scaling, "QuantizationModifier": quantization}
@@ -125,9 +125,9 @@ def _list_mappings(family: str | None) -> list[dict[str, Any]]:
     ]
 
 
-def _list_targets(selectors: Iterable[Selector], bits: int) -> list[str]:
+def _list_targets(selectors: Iterable[Selector], width: Width) -> list[str]:
     """The targets of one width."""
-    return [f"re:{selector.pattern}" for selector in selectors if selector.bits == bits]
+    return [f"re:{selector.pattern}" for selector in selectors if selector.width == width]
 
 
 EMITTER = Emitter(

@@ -26,26 +26,27 @@ from awqscope.mixedprec.recipes.emitters.emitter import (
 )
 from awqscope.mixedprec.recipes.emitters.selectors import Selector, check_selectors, rename
 from awqscope.mixedprec.recipes.recipe import Recipe
-from awqscope.mixedprec.scheme import FP16_BITS, Scheme
+from awqscope.mixedprec.scheme import Scheme, Width, bits_of
 
 # Family -> how transformers' names of its modules begin, and how mlx-lm's do where that differs.
 RENAMED = {"gpt_neox": ("gpt_neox.layers.", "model.h."), "gptj": ("transformer.h.", "model.h.")}
 
 
-def write(recipe: Recipe, schemes: Mapping[int, Scheme], family: str | None) -> str:
+def write(recipe: Recipe, schemes: Mapping[Width, Scheme], family: str | None) -> str:
     """The recipe as mlx-lm's `quantization`, with a note beside it."""
     before, after = RENAMED.get(family or "", ("", ""))
     widths = rename(recipe.linear_widths(), lambda linear: after + linear.removeprefix(before))
-    check_selectors([Selector(n, "exact", (n,), bits) for n, bits in widths.items()], widths)
+    check_selectors([Selector(n, "exact", (n,), width) for n, width in widths.items()], widths)
     used = quantized_widths(recipe, schemes)
     quantization: dict[str, object] = {
         "group_size": min(scheme.group_size for scheme in used.values()),
-        "bits": min(used),
+        "bits": min(map(bits_of, used)),
         "mode": "affine",
     }
-    for name, bits in widths.items():
+    for name, width in widths.items():
+        scheme = used.get(width)
         quantization[name] = (
-            False if bits == FP16_BITS else {"group_size": used[bits].group_size, "bits": bits}
+            {"group_size": scheme.group_size, "bits": scheme.bits} if scheme else False
         )
     note = [
         describe_source(recipe),

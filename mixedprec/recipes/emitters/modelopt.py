@@ -31,20 +31,20 @@ from awqscope.mixedprec.recipes.emitters.emitter import (
 )
 from awqscope.mixedprec.recipes.emitters.selectors import Selector, check_selectors
 from awqscope.mixedprec.recipes.recipe import Recipe
-from awqscope.mixedprec.scheme import FP16_BITS, GROUP_SIZES, Scheme
+from awqscope.mixedprec.scheme import FP16_BITS, GROUP_SIZES, Scheme, Width
 
 QUANTIZER = ".weight_quantizer"
 EXPORTED_8 = Scheme(8, -1, True)
 
 
-def write(recipe: Recipe, schemes: Mapping[int, Scheme], family: str | None) -> str:
+def write(recipe: Recipe, schemes: Mapping[Width, Scheme], family: str | None) -> str:
     """The recipe as ModelOpt's quantization configuration."""
-    widths = {name + QUANTIZER: bits for name, bits in recipe.linear_widths().items()}
-    check_selectors([Selector(n, "glob", (n,), bits) for n, bits in widths.items()], widths)
+    widths = {name + QUANTIZER: width for name, width in recipe.linear_widths().items()}
+    check_selectors([Selector(n, "glob", (n,), width) for n, width in widths.items()], widths)
     used = quantized_widths(recipe, schemes)
     entries = [OneLine(quantizer_name="*", enable=False)]
-    for name, bits in widths.items():
-        setting = {"enable": False} if bits == FP16_BITS else {"cfg": _attributes(used[bits])}
+    for name, width in widths.items():
+        setting = {"enable": False} if width == FP16_BITS else {"cfg": _attributes(used[width])}
         entries.append(OneLine(quantizer_name=name, **setting))
     comments = [
         describe_source(recipe),
@@ -63,12 +63,12 @@ def _attributes(scheme: Scheme) -> dict[str, Any]:
     return {"num_bits": scheme.bits, "block_sizes": {-1: scheme.group_size, "type": "static"}}
 
 
-def _differences(used: Mapping[int, Scheme]) -> list[str]:
+def _differences(used: Mapping[Width, Scheme]) -> list[str]:
     """Lines on every scheme that ModelOpt's format changes."""
     lines = []
-    for bits, scheme in used.items():
-        groups = EXPORTED_8.group_size if bits == EXPORTED_8.bits else scheme.group_size
-        written = Scheme(bits, groups, True)
+    for scheme in used.values():
+        groups = EXPORTED_8.group_size if scheme.bits == EXPORTED_8.bits else scheme.group_size
+        written = Scheme(scheme.bits, groups, True)
         if written != scheme:
             lines.append(
                 f"The recipe's {describe_scheme(scheme)} become {describe_scheme(written)}."

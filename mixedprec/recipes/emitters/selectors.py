@@ -7,12 +7,13 @@ both ends, so that all four rules read it alike, and states which linears it mea
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import FAMILIES
+from awqscope.mixedprec.scheme import LinearWidths, Width
 
 # How the tools match a pattern to a name.
 RULES: dict[str, Callable[[str, str], bool]] = {
@@ -35,13 +36,13 @@ FUSED = {
 class Selector:
     """A pattern as a tool reads it, with what it is to find.
 
-    rule: a key of RULES. means: names in the tool's own naming. bits: the width it gives them.
+    rule: a key of RULES. means: names in the tool's own naming. width: what it gives them.
     """
 
     pattern: str
     rule: str
     means: tuple[str, ...]
-    bits: int
+    width: Width
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,14 @@ def check_selectors(selectors: Sequence[Selector], linears: Iterable[str]) -> No
         raise InputError(f"no selector finds {missed[0]}", "check the recipe's names")
 
 
-def make_patterns(widths: Mapping[str, int], *, fused: bool) -> list[Selector]:
-    """Anchored regular expressions for linears (name -> bits), few and readable: one for each
+def make_patterns(widths: LinearWidths, *, fused: bool) -> list[Selector]:
+    """Anchored regular expressions for linears (name -> width), few and readable: one for each
     width and kind of unit, listing its blocks. Read alike by match and search.
 
     fused: where a whole fused unit has one width, its pattern also lists the name that a server
     gives it, because servers look the fused linear up.
     """
-    grouped: dict[tuple[int, str, tuple[str, ...]], list[int]] = {}
+    grouped: dict[tuple[Width, str, tuple[str, ...]], list[int]] = {}
     single: list[Selector] = []
     for block, linears in _by_block(widths).items():
         if block is None:
@@ -114,9 +115,9 @@ def make_patterns(widths: Mapping[str, int], *, fused: bool) -> list[Selector]:
             rf"^{re.escape(blocks)}\.({'|'.join(map(str, numbers))})\.{_any_of(tails, fused)}$",
             "match",
             tuple(f"{blocks}.{number}.{tail}" for number in numbers for tail in tails),
-            bits,
+            width,
         )
-        for (bits, blocks, tails), numbers in grouped.items()
+        for (width, blocks, tails), numbers in grouped.items()
     ]
 
 
@@ -130,16 +131,16 @@ def _by_block(names: Iterable[str]) -> dict[tuple[str, int] | None, dict[str, st
     return found
 
 
-def _bundles(tails: Mapping[str, int]) -> list[tuple[str, ...]]:
-    """The linears of a block (tail -> bits) by fused unit where that has one width, else one by
+def _bundles(tails: LinearWidths) -> list[tuple[str, ...]]:
+    """The linears of a block (tail -> width) by fused unit where that has one width, else one by
     one."""
     bundles: dict[tuple[str, ...], None] = {}
-    for tail, bits in tails.items():
+    for tail, width in tails.items():
         whole = next(
             (
                 unit
                 for unit in FUSED
-                if tail in unit and all(tails.get(other) == bits for other in unit)
+                if tail in unit and all(tails.get(other) == width for other in unit)
             ),
             (tail,),
         )
@@ -156,19 +157,19 @@ def _any_of(tails: tuple[str, ...], fused: bool) -> str:
     return re.escape(module) + f"({'|'.join(re.escape(n.removeprefix(module)) for n in names)})"
 
 
-def rename(widths: Mapping[str, int], name_of: Callable[[str], str]) -> dict[str, int]:
+def rename(widths: LinearWidths, name_of: Callable[[str], str]) -> dict[str, Width]:
     """Widths by a tool's own names. InputError where two linears would have one name."""
-    renamed: dict[str, int] = {}
-    for linear, bits in widths.items():
+    renamed: dict[str, Width] = {}
+    for linear, width in widths.items():
         name = name_of(linear)
         if name in renamed:
             raise InputError(f"two linears of the recipe are {name} there", "check its names")
-        renamed[name] = bits
+        renamed[name] = width
     return renamed
 
 
 def find_split(
-    widths: Mapping[str, int], together: Iterable[tuple[str, ...]] = FUSED
+    widths: LinearWidths, together: Iterable[tuple[str, ...]] = FUSED
 ) -> tuple[str, str] | None:
     """Two linears of one block that have different widths and belong together, or None. together:
     names inside a block of linears that do, by default those of each fused unit."""

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from awqscope import Grouped, change_recipe, load_recipe, save_recipe
 from awqscope.app.cli import app
 from awqscope.diagnose.runs.directory import RunDirectory
 from tests.mixedprec.foreign.test_candidate import change_config, change_tensors, copy_model
@@ -79,6 +80,27 @@ def test_it_is_what_a_run_of_those_weights_stores(
     assert f"--weights {model.name}" in card
     assert "cost another model of the same architecture" in " ".join(card.split())
     assert str(tmp_path) not in card
+
+
+def test_groups_of_other_sizes_are_searched_anew_too(
+    made: tuple[Path, list[str]], make_model: MakeModel, tmp_path: Path
+) -> None:
+    """On the run's own weights they are what the run finds itself."""
+    run = tmp_path / "run"
+    shutil.copytree(made[0], run)
+    fine = change_recipe(load_recipe(run / "recipe.json"), {"0.o": Grouped(4, 32)})
+    save_recipe(tmp_path / "fine.json", fine)
+    write = ["requantize", str(run), "--recipe", str(tmp_path / "fine.json"), "--out"]
+    again = [*write, str(tmp_path / "again"), "--weights", str(make_model("llama"))]
+    score = ["recipe", str(run), "--options", "4,4x32", "--min-recovery", "0"]
+    for arguments in ([*again, "--device", "cpu"], score, [*write, str(tmp_path / "own")]):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+    found, wanted = (load_file(tmp_path / each / "model.safetensors") for each in ("again", "own"))
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    scales = "model.layers.0.self_attn.o_proj.weight_scale"
+    assert wanted[scales].shape[1] == 2 * wanted[scales.replace("0", "1")].shape[1]
 
 
 def test_a_stopped_search_goes_on(

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,10 +11,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pandas import Series
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner, Result
 
-from awqscope import InputError, load_recipe, read_scores, recipe_of, solve
+from awqscope import (
+    Grouped,
+    InputError,
+    change_recipe,
+    load_recipe,
+    read_scores,
+    recipe_of,
+    save_recipe,
+    solve,
+)
 from awqscope.app.cli import app
 from awqscope.diagnose.inputs.load import load_inputs
 from awqscope.diagnose.runs.directory import RunDirectory
@@ -21,8 +32,12 @@ from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.pipeline import run_pipeline
 from awqscope.diagnose.sweep.swappable import read_swappable
 from awqscope.diagnose.trials.race import judge_race, measure_kl
+from awqscope.mixedprec.awq.choices import load_search, save_search, search_path
 from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes
 from awqscope.mixedprec.recipes.emitters import EMITTERS
+from awqscope.mixedprec.scheme import FP16_BITS
+
+FINE = Grouped(4, 32)
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +160,99 @@ def test_a_contest_is_measured_and_kept(run: RunDirectory) -> None:
     assert refined["kl"] == pytest.approx(rivals[0]["kl"][0])
 
 
+def test_groups_are_searched_and_scored_once(run: RunDirectory) -> None:
+    """Estimates against units measured alone, by whole models whose other units are at 16 bits."""
+    asked = ("--options", "4x64,4x32,8", "--target-bits", 5.5, "--json")
+    printed = json.loads(call(run.path, *asked).stdout)
+    assert printed["provenance"]["widths"] == [4, "4x32", 8, 16]
+    searches = sorted((run.searches / "g32").iterdir())
+    assert [path.name for path in searches] == [f"block-{n:04d}.w4.safetensors" for n in range(3)]
+    made = [path.stat().st_mtime_ns for path in (*searches, run.path / "groups.parquet")]
+    assert json.loads(call(run.path, *asked).stdout) == printed
+    assert made == [p.stat().st_mtime_ns for p in (*searches, run.path / "groups.parquet")]
+    scores = read_scores(run.path, groups=[FINE])
+    plain = {unit.name: FP16_BITS for unit in scores.units}
+    scored = {unit.name: unit for unit in scores.units if len(unit.options) > 1}
+    recipes = {name: recipe_of(scores, {**plain, name: FINE}, kind="test") for name in scored}
+    inputs = load_inputs(run.read_searched().spec)
+    found = measure_kl(inputs.model, inputs.windows, run.searches, recipes, 2**30)
+    exact, said = (
+        Series({name: value(unit) for name, unit in scored.items()})
+        for value in (
+            lambda unit: found[unit.name].mean(),
+            lambda unit: unit.option(FINE).kl,
+        )
+    )
+    # The attention of a random model is what 280 tokens say least of.
+    assert said.sum() == pytest.approx(exact.sum(), rel=0.2)
+    assert said.rank().corr(exact.rank()) > 0.75
+    rows = run.read_table("groups").to_pylist()
+    assert len(rows) == 12 and all(row["estimated_kl_low"] <= row["estimated_kl"] for row in rows)
+    kept = next(unit for unit in scores.units if unit.name == "2.o")
+    assert [option.width for option in kept.options] == [16]
+    with pytest.raises(InputError, match=r"no scores of units at 8x32: .* --options 4,8x32"):
+        read_scores(run.path, groups=[Grouped(8, 32)])
+
+
+def test_a_recipe_over_groups_is_raced_written_and_proved(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    out = tmp_path / "fine.json"
+    asked = ("--options", "4,4x32,8", "--target-bits", 5.3)
+    assert call(run.path, *asked, "--verify", "-o", out).exit_code == 0
+    recipe = load_recipe(out)
+    assert FINE in recipe.widths.values()
+    rivals = {rival["name"]: rival for rival in recipe.provenance["rivals"]}
+    assert rivals["one size of groups"]["kl"][0] > rivals["this recipe"]["kl"][0] > 0
+    races = load_recipe(run.path / "races" / "target_bits-5.3-widths-4-4x32-8.json")
+    assert races == recipe
+    command = ["requantize", run.path, "--recipe", out, "--out", tmp_path / "c", "--prove"]
+    made = CliRunner().invoke(app, [*map(str, command), "--json"])
+    assert made.exit_code == 0, made.output
+    told = json.loads(made.stdout)
+    assert told["proof"]["passed"]
+    assert told["bytes"] == recipe.provenance["predicted"]["bytes"]
+    assert told["proof"]["kl"] == pytest.approx(rivals["this recipe"]["kl"][0], rel=1e-3)
+    card = (tmp_path / "c" / "README.md").read_text()
+    assert "4x32 is 4 bits in groups of 32." in card and "| 4x32 bits |" in card
+
+
+def test_a_recipe_over_groups_that_measures_worse_is_not_given(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    """Its searches are spoiled after they were scored: clips at a fifth of what they were."""
+    path = tmp_path / "spoiled"
+    shutil.copytree(run.path, path, symlinks=True)
+    searches = RunDirectory(path).searches
+    call(path, "--options", "4,4x32,8", "--target-bits", 5.3)
+    for number in range(3):
+        file = search_path(searches, number, FINE)
+        search = load_search(file)
+        tight = {name: clip / 5 for name, clip in search.clips.items()}
+        save_search(file, replace(search, clips=tight))
+    result = call(path, "--options", "4,4x32,8", "--target-bits", 5.3, "--verify")
+    assert result.exit_code == 0, result.output
+    assert "Recipes in several sizes of groups measured worse" in result.stdout
+    kept = load_recipe(path / "races" / "target_bits-5.3-widths-4-4x32-8.json")
+    assert FINE not in kept.widths.values() and kept.provenance["fell_back"]
+    assert kept.widths == solve(read_scores(path), target_bits=5.3).widths
+    rivals = {rival["name"]: rival for rival in kept.provenance["rivals"]}
+    assert rivals["several sizes of groups"]["behind"][0] > 0
+
+
+def test_groups_that_the_run_has_no_search_for(run: RunDirectory, tmp_path: Path) -> None:
+    own = load_recipe(run.path / "recipe.json")
+    save_recipe(tmp_path / "r.json", change_recipe(own, {"0.o": Grouped(4, 128)}))
+    command = ["requantize", run.path, "--recipe", tmp_path / "r.json", "--out", tmp_path / "c"]
+    refused = CliRunner().invoke(app, [*map(str, command)])
+    assert refused.exit_code == 2 and not (tmp_path / "c").exists()
+    assert "no search at 4 bits in groups of 128" in refused.output
+    assert "--options 4,4x128" in refused.output
+    # What has the run's own size is the run's own, however it is written.
+    save_recipe(tmp_path / "r.json", change_recipe(own, {"0.o": Grouped(4, 64)}))
+    assert CliRunner().invoke(app, [*map(str, command)]).exit_code == 0
+
+
 def test_a_run_that_cannot_keep_a_contest_is_told_before_it(
     run: RunDirectory, tmp_path: Path
 ) -> None:
@@ -219,7 +327,11 @@ def test_outputs_agree(run: RunDirectory, tmp_path: Path) -> None:
         (("--target-bits", "5", "--max-bytes", "1GB"), "one budget"),
         (("--refine",), "within a size"),
         (("--widths", "4,x", "--target-bits", "5"), "no list of widths"),
-        (("--widths", "4,8"), "--widths is for a budget"),
+        (("--options", "4,4x48", "--target-bits", "5"), "no list of widths"),
+        (("--options", "4,3x32", "--target-bits", "5"), "no search at 3 bits"),
+        (("--options", "4x32,8", "--target-bits", "5"), "leave out 4 bits"),
+        (("--options", "4,4x32", "--target-bits", "5", "--split-fused"), "not scored in other"),
+        (("--widths", "4,8"), "--options is for a budget"),
         (("--widths", "4,5", "--target-bits", "5"), "no unit was scored at 5 bits"),
         (("--widths", "8,16", "--target-bits", "9"), "leave out 4 bits"),
         (("--target-bits", "inf"), "no budget"),

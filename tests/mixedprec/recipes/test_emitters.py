@@ -26,7 +26,7 @@ from awqscope.mixedprec.families.table import FAMILIES
 from awqscope.mixedprec.recipes.emitters import EMITTERS, check_selectors, emit
 from awqscope.mixedprec.recipes.emitters.selectors import Selector
 from awqscope.mixedprec.recipes.recipe import Recipe, RecipeUnit, make_recipe
-from awqscope.mixedprec.scheme import Scheme
+from awqscope.mixedprec.scheme import Grouped, Scheme
 from tests.help.root import ROOT
 from tests.help.tiny import tiny_config
 
@@ -198,6 +198,30 @@ def test_texts_read_back_as_the_recipe(target: str, data: st.DataObject) -> None
         assert read(text, other) in (None, 16)
 
 
+@pytest.mark.parametrize("target", EMITTERS)
+def test_groups_of_several_sizes(target: str) -> None:
+    """Said for each linear where the tool can; llama.cpp's text says that they are lost."""
+    fine, symmetric = Grouped(4, 32), target in ("gptqmodel", "modelopt")
+    changed = {"0.qkv": fine, "1.gate_up": 8, "1.down": fine, "2.o": 16}
+    recipe = make_recipe("m", LLAMA, 3, 4, changed=changed)
+    schemes = dict(SYMMETRIC if symmetric else SCHEMES)
+    schemes = {**schemes, fine: replace(schemes[4], group_size=32)}
+    text = emit(target, recipe, schemes)
+    for name, width in recipe.linear_widths().items():
+        wanted = 16 if width == 16 else expected(target, schemes[width])
+        assert READERS[target](text, name) == wanted, name
+    assert ("sizes of groups are lost" in text) == (target == "llama.cpp")
+
+
+def test_groups_that_a_tool_cannot_hold_are_refused() -> None:
+    recipe = make_recipe("m", LLAMA, 1, 4, changed={"0.o": Grouped(4, -1)})
+    schemes = {**SCHEMES, Grouped(4, -1): Scheme(4, -1, False)}
+    with pytest.raises(InputError, match=r"mlx-lm cannot hold unit 0\.o \(4 bits, asymmetric, one"):
+        emit("mlx-lm", recipe, schemes)
+    with pytest.raises(InputError, match=r"0\.o is at 4x-1 bits, for which no scheme is given"):
+        emit("mlx-lm", recipe, SCHEMES)
+
+
 @pytest.mark.parametrize("target", ["llm-compressor", "gptqmodel"])
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
@@ -357,7 +381,7 @@ def test_recipes_that_cannot_be_emitted() -> None:
     empty = replace(recipe, units=(replace(recipe.units[0], linears=()), *recipe.units[1:]))
     with pytest.raises(InputError, match=r"unit 0\.qkv of the recipe holds no linear"):
         emit("llm-compressor", empty, SCHEMES)
-    again = replace(recipe.units[0], unit="0.again", bits=8)
+    again = replace(recipe.units[0], unit="0.again", width=8)
     with pytest.raises(InputError, match=r"names model\.layers\.0\.self_attn\.q_proj twice"):
         emit("llm-compressor", replace(recipe, units=(*recipe.units, again)), SCHEMES)
     other = replace(recipe, units=(RecipeUnit("0.x", ("model.layers.0.mixer.x",), 4),))
@@ -384,7 +408,7 @@ def test_check_selectors() -> None:
     names = ["layers.1.v_proj", "layers.11.v_proj", "layers.1.qkv_proj"]
 
     def check(*selectors: tuple[str, str, tuple[str, ...]]) -> None:
-        check_selectors([Selector(*entry, bits=4) for entry in selectors], names)
+        check_selectors([Selector(*entry, width=4) for entry in selectors], names)
 
     exact = [(name, "exact", (name,)) for name in names]
     check(*exact)

@@ -1,13 +1,22 @@
 """Recipes on disk, and what is refused."""
 
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import FAMILIES
-from awqscope.mixedprec.recipes.recipe import check_fits, load_recipe, make_recipe, save_recipe
+from awqscope.mixedprec.recipes.recipe import (
+    change_recipe,
+    check_fits,
+    diff_recipes,
+    load_recipe,
+    make_recipe,
+    save_recipe,
+)
+from awqscope.mixedprec.scheme import Grouped, parse_width, sort_widths
 
 LLAMA = FAMILIES["llama"]
 
@@ -57,6 +66,58 @@ def test_impossible_widths(saved: Path) -> None:
     units[0]["bits"] = 12
     with pytest.raises(InputError, match=r"gives 0\.qkv an impossible width"):
         load_recipe(change(saved, units=units))
+
+
+def test_groups_are_kept_and_plain_recipes_are_as_before(saved: Path) -> None:
+    plain = load_recipe(saved)
+    assert json.loads(saved.read_text())["schema"] == 1
+    assert "group_size" not in saved.read_text()
+    fine = change_recipe(plain, {"0.o": Grouped(4, 32), "1.down": Grouped(8, -1)})
+    save_recipe(saved, fine)
+    assert load_recipe(saved) == fine
+    written = json.loads(saved.read_text())
+    # Of another schema: versions without groups refuse it, where they would pass over the sizes.
+    assert written["schema"] == 2
+    units = {unit["unit"]: unit for unit in written["units"]}
+    assert (units["0.o"]["bits"], units["0.o"]["group_size"]) == (4, 32)
+    assert "group_size" not in units["0.qkv"]
+    assert fine.bits["0.o"] == 4 and fine.widths["0.o"] == Grouped(4, 32)
+    assert fine.block_widths("model.layers.0")["self_attn.o_proj"] == Grouped(4, 32)
+    assert [(c.unit, c.before, c.after) for c in diff_recipes(plain, fine)] == [
+        ("0.o", 4, Grouped(4, 32)),
+        ("1.down", 4, Grouped(8, -1)),
+    ]
+    # A run whose own groups are of that size has no other for it.
+    assert fine.in_own_groups(32).widths["0.o"] == 4
+    assert fine.in_own_groups(64) == fine
+
+
+def test_groups_that_nothing_is_quantized_in(saved: Path) -> None:
+    written = json.loads(saved.read_text())
+    for bits, size in ((4, 48), (16, 64), (4, 0)):
+        units = deepcopy(written["units"])
+        units[1] |= {"bits": bits, "group_size": size}
+        with pytest.raises(InputError, match=f"gives 0.o {bits} bits in groups of {size}"):
+            load_recipe(change(saved, units=units))
+    units[1]["group_size"] = "64"
+    with pytest.raises(InputError, match="is not a recipe"):
+        load_recipe(change(saved, units=units))
+
+
+def test_widths_as_people_write_them() -> None:
+    assert [parse_width(text) for text in ("4", " 8 ", "4x64", "4x-1", "16")] == [
+        4,
+        8,
+        Grouped(4, 64),
+        Grouped(4, -1),
+        16,
+    ]
+    assert all(parse_width(str(width)) == width for width in (4, Grouped(8, 32), 16))
+    every = [Grouped(8, 32), 16, Grouped(4, 32), 8, Grouped(4, 128), Grouped(4, -1), 4]
+    assert list(map(str, sort_widths(every))) == ["4", "4x-1", "4x128", "4x32", "8", "8x32", "16"]
+    for text in ("", "x64", "4x", "4x48", "9", "16x64", "4.5", "4x64x2"):
+        with pytest.raises(InputError):
+            parse_width(text)
 
 
 def test_recipes_of_another_model_and_split_units(saved: Path) -> None:

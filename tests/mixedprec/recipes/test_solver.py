@@ -1,12 +1,15 @@
 """Recipes for a budget: sizes and predictions by hand, every budget, what no recipe can meet."""
 
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from awqscope import (
     InputError,
@@ -29,7 +32,8 @@ from awqscope.mixedprec.recipes.baselines import (
     rank_contest,
 )
 from awqscope.mixedprec.recipes.baselines import Contestant as Rival
-from awqscope.mixedprec.recipes.solver import predict_outline
+from awqscope.mixedprec.recipes.solver import predict_outline, without_groups
+from awqscope.mixedprec.scheme import Grouped
 
 KL = {"0.qkv": 0.04, "0.down": 0.01, "1.qkv": 0.02, "1.down": 0.03}
 
@@ -172,6 +176,65 @@ def test_recipes_are_edited_saved_and_compared(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "mine.json").read_text())["kind"] == "by hand"
     with pytest.raises(InputError, match=r"no unit '7\.down'"):
         change_recipe(recipe, {"7.down": 8})
+
+
+@st.composite
+def grouped_scores(draw: st.DrawFn) -> Scores:
+    """A few units that may be at 4 bits, at 4 in smaller groups, and at 8."""
+    units = []
+    for number in range(draw(st.integers(1, 4))):
+        size = draw(st.integers(10, 40))
+        fine = [draw(st.integers(1, 8)) for _ in range(2)]
+        kl = [draw(st.integers(0, 40)) / 100 for _ in range(4)]
+        options = (
+            Option(4, size, kl[0]),
+            Option(Grouped(4, 64), size + fine[0], kl[1]),
+            Option(Grouped(4, 32), size + sum(fine), kl[2]),
+            Option(8, 2 * size, kl[3]),
+        )
+        units.append(ScoredUnit(f"{number}.o", (f"layers.{number}.o",), 2 * size, options))
+    return Scores("m", tuple(units), 100, 1.0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(grouped_scores(), st.floats(0, 1))
+def test_more_options_never_predict_less(scores: Scores, share: float) -> None:
+    """And what is found is the best there is, against enumeration."""
+    least, most = (
+        sum(pick(option.bytes for option in unit.options) for unit in scores.units)
+        for pick in (min, max)
+    )
+    room = scores.fixed_bytes + least + round(share * (most - least))
+    every = [
+        scores.predict(dict(zip(scores.uniform, widths, strict=True)))
+        for widths in product(*[[o.width for o in unit.options] for unit in scores.units])
+    ]
+    best = min(each.kl for each in every if each.bytes <= room)
+    found = scores.predict(solve(scores, max_bytes=room).widths)
+    assert found.bytes <= room and found.kl == pytest.approx(best, abs=1e-12)
+    plain = without_groups(scores)
+    alone = plain.predict(solve(plain, max_bytes=room).widths)
+    assert found.kl <= alone.kl + 1e-12
+    kl = scores.predict_sums(0, sum(unit.options[0].kl for unit in scores.units)).kl
+    assert found.kl <= kl + 1e-12
+
+
+def test_options_in_groups_are_named_and_limited() -> None:
+    fine = Grouped(4, 64)
+    units = tuple(
+        replace(unit, options=(unit.options[0], Option(fine, unit.options[0].bytes + 20, 0.001)))
+        for unit in SCORES.units
+    )
+    scores = replace(SCORES, units=units)
+    recipe = solve(scores, max_bytes=2200 + 45)
+    assert recipe.provenance["widths"] == [4, "4x64"]
+    assert [unit for unit, width in recipe.widths.items() if width == fine] == ["0.qkv", "1.down"]
+    assert set(recipe.bits.values()) == {4}
+    assert solve(limit_widths(scores, (4,)), max_bytes=2300).widths == scores.uniform
+    # Cheap choices know of one size of groups.
+    assert set(list_baselines(scores, 9999)["first blocks"].values()) == {4}
+    with pytest.raises(InputError, match="no unit was scored at 4x32 bits: choose from 4, 4x64"):
+        limit_widths(scores, (4, Grouped(4, 32)))
 
 
 def test_baselines_keep_within_the_room_and_to_their_rule() -> None:
