@@ -29,6 +29,7 @@ from awqscope.app.commands.report import report
 from awqscope.app.commands.requantize import requantize
 from awqscope.app.commands.run import demo, run
 from awqscope.app.commands.show import show
+from awqscope.app.commands.why import why
 from awqscope.diagnose.machine.threads import wait_passively
 
 COMMANDS: dict[str, Any] = {
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Any] = {
     "explain": explain,
     "probe": probe,
     "activations": activations,
+    "why": why,
     "recipe": recipe,
     "calibrate": calibrate,
     "requantize": requantize,

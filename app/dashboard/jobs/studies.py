@@ -32,7 +32,7 @@ class StudyKind:
 KINDS: Mapping[str, StudyKind] = {
     kind.name: kind
     for kind in (
-        StudyKind("why", of_block=True),
+        StudyKind("why", of_block=True, options={"windows": "--windows"}),
         StudyKind(
             "probe",
             of_block=True,

@@ -11,6 +11,7 @@ from awqscope.app.dashboard.sections.studies.alternatives import alternatives_ca
 from awqscope.app.dashboard.sections.studies.asking import follow_studies, list_states
 from awqscope.app.dashboard.sections.studies.calibration import calibration_card
 from awqscope.app.dashboard.sections.studies.probe import probe_card
+from awqscope.app.dashboard.sections.studies.why import why_card
 from awqscope.app.dashboard.urls import Page
 from awqscope.app.store import Store
 from awqscope.diagnose.runs.record import Record
@@ -19,6 +20,7 @@ from awqscope.diagnose.runs.record import Record
 DrawCard = Callable[[StudyState, Store, Page, ModelLocation | None], Any]
 
 CARDS: Mapping[str, DrawCard] = {
+    "why": why_card,
     "probe": probe_card,
     "calibrate": calibration_card,
     "alternatives": alternatives_card,
