@@ -26,6 +26,7 @@ from awqscope.app.words.studies.activations import (
     unit_columns,
     view_rows,
     write_answer,
+    write_sample,
 )
 from awqscope.diagnose.studies.int8_inputs.answer import Activations, Measured, parse_answer
 
@@ -82,6 +83,7 @@ def draw_answer(answer: Activations, run: str) -> list[Any]:
     return [
         *(html.P(said) for said in write_answer(answer)),
         chart(draw_inputs(answer), "KL of each block alone by method, see the table"),
+        html.P(f"{write_sample(answer)}.", className="hint"),
         as_table(list_columns(answer), _link_blocks(list_rows(answer), run)),
         *(part for found in answer.methods for part in _draw_views(found, run)),
     ]
