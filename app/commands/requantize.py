@@ -60,7 +60,9 @@ def requantize(
     max_memory: Annotated[
         str | None,
         typer.Option(
-            metavar="SIZE", help="What the proof may take, like 8GiB. [default: as much as the run]"
+            metavar="SIZE",
+            help="What the proof, and the search of --weights, may take, like 8GiB. [default: as "
+            "much as the run]",
         ),
     ] = None,
     device: Annotated[
@@ -149,6 +151,7 @@ def requantize(
                 searches,
                 lambda done: on_progress("search", done, source.blocks),
                 torch.device(read_devices(device)[0]),
+                budget,
             )
         written = write_checkpoint(
             out,
