@@ -11,6 +11,7 @@ from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import Family, UnitKind
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.recipes.recipe import Recipe
+from awqscope.mixedprec.recipes.widths import group_by_scheme
 from awqscope.mixedprec.scheme import FP16_BITS, SERVED_WIDTHS, Scheme
 
 FORMATS = ("compressed-tensors", "awq")
@@ -98,17 +99,10 @@ def quantization_config(
             "modules_to_not_convert": kept or None,
         }
     groups: dict[str, Any] = {}
-    kinds: dict[Scheme, list[UnitKind]] = {}
-    for bits in sorted({entry.bits for entry in recipe.units} - {FP16_BITS}):
-        for kind in model.family.units:
-            kinds.setdefault(kind.scheme(schemes[bits]), []).append(kind)
-    for scheme, of_scheme in kinds.items():
-        targets = _targets(model.family, recipe, of_scheme, scheme.bits)
-        if not targets:
-            continue
+    for scheme, kinds in group_by_scheme(recipe, schemes, model.family).items():
         channel = scheme.group_size == -1
         groups[f"group_{len(groups)}"] = {
-            "targets": targets,
+            "targets": _targets(model.family, recipe, kinds, scheme.bits),
             "weights": {
                 "num_bits": scheme.bits,
                 "type": "int",
