@@ -37,6 +37,7 @@ from awqscope.diagnose.gate.shares import Cost, read_block_costs
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import AnyRecord
 from awqscope.diagnose.runs.scores import read_scores, read_squared_errors
+from awqscope.diagnose.studies.study import read_answer, studies_of
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.untrusted import read_json
 from awqscope.mixedprec.recipes.baselines import Contestant, read_contest
@@ -183,6 +184,11 @@ class Store:
         for path in (self.find(name).path / "explained").glob("*.json"):
             found[path.stem] = self._keep(path, "explained", partial(read_explained, path))
         return found
+
+    def study(self, name: str, study: str) -> Mapping[str, Any] | None:
+        """What a run keeps of a study (`diagnose.studies.study.read_answer`); None without it."""
+        path = studies_of(self.find(name)) / f"{study}.json"
+        return self._keep(path, "study", partial(read_answer, path))
 
     def array(self, name: str, key: str) -> np.ndarray | None:
         """One array of activations.safetensors, if it is there."""

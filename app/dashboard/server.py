@@ -28,6 +28,7 @@ from awqscope.app.dashboard.pages import (
 )
 from awqscope.app.dashboard.parts import fell_back, go_to, heading, notice
 from awqscope.app.dashboard.sections import model_location, starting
+from awqscope.app.dashboard.sections.studies import asking
 from awqscope.app.dashboard.shell import (
     NAME,
     NO_PAGE,
@@ -113,6 +114,7 @@ def create_app(store: Store, access: Access) -> Dashboard:
         recipe.register(app, store, jobs)
         model_location.register(app, store)
     explain.register(app, store, jobs)
+    asking.register(app, store, jobs)
     guard(app, access)
     app.server.after_request(pack_file)
     return app

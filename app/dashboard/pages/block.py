@@ -20,6 +20,7 @@ from awqscope.app.dashboard.parts import (
     tile,
     tiles,
 )
+from awqscope.app.dashboard.sections.studies.cards import study_cards
 from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.figures.activations import draw_channels, draw_histograms
 from awqscope.app.figures.blocks import draw_depth
@@ -301,6 +302,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         parts.append(units_section(units, promotions, run.record.spec, run.name))
     elif units:
         parts.append(widths_section(units))
+    parts += study_cards(store, page, jobs)
     here = [row for row in activations if row["block"] == page.block]
     if here:
         sites = order_kinds(run.record, [row["site"] for row in here])

@@ -30,6 +30,7 @@ from awqscope.app.dashboard.parts import (
 from awqscope.app.dashboard.sections.destinations import destinations_table
 from awqscope.app.dashboard.sections.gate_card import gate_card
 from awqscope.app.dashboard.sections.starting import log_details, pending_parts, stop_button
+from awqscope.app.dashboard.sections.studies.cards import study_cards
 from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.figures.blocks import draw_profile, draw_units
 from awqscope.app.store import Progress, RunSummary, Store
@@ -320,6 +321,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         parts.append(gate_card(store, run))
         again = shlex.join(["awqscope", "show", str(store.find(run.name).path)])
         parts.append(html.P(["In the terminal: ", command(again)], className="hint"))
+    parts += study_cards(store, page, jobs)
     parts.append(provenance_card(run.record, store.recipe(run.name)))
     if jobs is not None:
         like = go_to("New run like this one", link("new", like=run.name))

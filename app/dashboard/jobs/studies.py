@@ -1,0 +1,126 @@
+"""Studies of a run that are started from a page, and how each stands.
+
+RUN/studies/NAME.log is what the command said, and NAME.json its answer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from threading import Thread
+from typing import Any
+
+from awqscope.app.dashboard.jobs import processes
+from awqscope.app.dashboard.jobs.moved import begun_in, find_model
+from awqscope.app.store import Store
+from awqscope.diagnose.studies.study import find_holder, lock_of, name_study, studies_of
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.files.locks import is_locked
+
+LONGEST_VALUE = 4096
+
+
+@dataclass(frozen=True)
+class StudyKind:
+    """A study that a page can start: the command `name`, given the run and, of_block, the page's
+    block. options: a field of its form -> the command's option, which a line of text becomes, and
+    a switch that is on."""
+
+    name: str
+    of_block: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+KINDS: Mapping[str, StudyKind] = {
+    kind.name: kind
+    for kind in (
+        StudyKind("why", of_block=True),
+        StudyKind("probe", of_block=True),
+        StudyKind("calibrate"),
+        StudyKind("alternatives"),
+        StudyKind("activations"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class StudyState:
+    """How a study stands. state: absent, running, done, or failed. log: the end of what its command
+    said; answer: the last that it gave, None while it has given none, and `made` when. An answer
+    stays while another is measured."""
+
+    kind: StudyKind
+    block: int | None
+    state: str
+    log: str = ""
+    answer: Mapping[str, Any] | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    made: str = ""
+
+    @property
+    def name(self) -> str:
+        return name_study(self.kind.name, self.block)
+
+
+def look_at_study(store: Store, run: str, kind: StudyKind, block: int | None = None) -> StudyState:
+    """How a study of a run stands."""
+    name = name_study(kind.name, block)
+    folder = studies_of(store.find(run))
+    log = folder / f"{name}.log"
+    # Asked first: a process that ends in between has left its answer behind.
+    is_busy = is_locked(log)
+    kept = store.study(run, name)
+    said = processes.last_lines(log)
+    state = "running" if is_busy else "absent"
+    if not is_busy and (kept is not None or said):
+        # A command that fails says so after the answer that was there before it.
+        is_answered = kept is not None and not processes.find_reason(said)
+        state = "done" if is_answered else "failed"
+    if kept is None:
+        return StudyState(kind, block, state, said)
+    return StudyState(kind, block, state, said, kept["answer"], kept["asked"], kept["made"])
+
+
+def study_command(
+    kind: StudyKind, path: str, block: int | None, values: Mapping[str, Any], model: str | None
+) -> list[str]:
+    """The command that makes a study of the run in `path`. values: of the form's fields. InputError
+    for values that no field holds."""
+    options = []
+    for name, option in kind.options.items():
+        value = values.get(name)
+        if value is True:
+            options.append(option)
+        elif value not in (None, False, ""):
+            options += [f"{option}={line}" for line in _read_lines(value)]
+    arguments = [path] if block is None else [path, str(block)]
+    return [*processes.PYTHON, kind.name, *options, *processes.name_model(model), "--", *arguments]
+
+
+def _read_lines(value: object) -> list[str]:
+    """The lines of a field that are not empty."""
+    text = str(value)
+    if len(text) > LONGEST_VALUE or not text.replace("\n", "").isprintable():
+        raise InputError("a field holds what cannot be given", "type it again")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def start_study(
+    store: Store, run: str, kind: StudyKind, block: int | None, values: Mapping[str, Any]
+) -> None:
+    """Start a study in a process of its own. InputError where it cannot be started."""
+    path = store.find(run).path.resolve()
+    model = find_model(store, run).option
+    command = study_command(kind, str(path), block, values, model)
+    log = path / "studies" / f"{name_study(kind.name, block)}.log"
+    if not is_locked(log):
+        # What an earlier process said is not of this one.
+        log.unlink(missing_ok=True)
+    processes.launch(command, log, directory=begun_in(store.summary(run)))
+
+
+def stop_study(store: Store, run: str, kind: StudyKind, block: int | None) -> None:
+    """Ask a study to stop, more firmly while it does not; what is done of it is kept. InputError
+    where it is another machine's or user's."""
+    found, name = store.find(run), name_study(kind.name, block)
+    worker = processes.Worker(lambda: find_holder(found, name), lock_of(found, name))
+    if processes.send_signal(worker, processes.SIGNALS[0]):
+        Thread(target=processes.insist, args=(worker,), daemon=True).start()

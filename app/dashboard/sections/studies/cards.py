@@ -1,0 +1,33 @@
+"""The studies of a page, each a card, in the order in which they are read."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from awqscope.app.dashboard.jobs.moved import ModelLocation, find_model
+from awqscope.app.dashboard.jobs.runs import Jobs
+from awqscope.app.dashboard.jobs.studies import StudyState
+from awqscope.app.dashboard.sections.studies.asking import follow_studies, list_states
+from awqscope.app.dashboard.urls import Page
+from awqscope.app.store import Store
+from awqscope.diagnose.runs.record import Record
+
+# location: where the run's model is; None where nothing can be started.
+DrawCard = Callable[[StudyState, Store, Page, ModelLocation | None], Any]
+
+CARDS: Mapping[str, DrawCard] = {}
+
+
+def study_cards(store: Store, page: Page, jobs: Jobs | None) -> list[Any]:
+    """The cards of a page's studies; none before the run's search and sweep are done, and none for
+    a comparison, which has no searches."""
+    record = store.summary(page.run).record
+    if not isinstance(record, Record) or not (record.is_done("search") and record.is_done("sweep")):
+        return []
+    location = None if jobs is None else find_model(store, page.run)
+    states = list_states(store, page)
+    drawn = [
+        CARDS[state.kind.name](state, store, page, location)
+        for state in states
+        if state.kind.name in CARDS
+    ]
+    return [*(card for card in drawn if card is not None), *follow_studies(states)]

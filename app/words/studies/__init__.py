@@ -1,0 +1,1 @@
+"""What is said of studies, wherever they are shown."""
