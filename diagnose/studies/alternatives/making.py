@@ -40,7 +40,7 @@ from awqscope.mixedprec.foreign.differences import differing_places
 from awqscope.mixedprec.models.forward import get_linear
 from awqscope.mixedprec.models.served import served_outside
 from awqscope.mixedprec.models.source import SourceModel
-from awqscope.mixedprec.scheme import FP16_BITS, UnitWidths
+from awqscope.mixedprec.scheme import FP16_BITS, UnitWidths, Width
 
 # How long a search has taken so far, over all processes that worked on it.
 CLOCK = "clock.json"
@@ -243,7 +243,9 @@ def make_nearest(at: Workplace, method: Method, source: Nearest) -> Made:
     """Round to nearest on AWQ's grid: its arithmetic without scales and clipping."""
     spec, model = at.opened.spec.change(**source.changes), at.opened.model
     bits = uniform_bits(model, spec.bits, spec.keep_fp16)
-    plain = {spec.bits: BlockSearch(spec.low, (), {}, model.family.symmetric_linears())}
+    plain: dict[Width, BlockSearch] = {
+        spec.bits: BlockSearch(spec.low, (), {}, model.family.symmetric_linears())
+    }
     linears = list_linears(model.family)
 
     def read(number: int) -> SwappableBlock:
