@@ -210,7 +210,7 @@ def _describe_experts(subject: Subject, kind: UnitKind, arrived: Mapping[str, fl
     return LinearLook(
         linear=kind.site,
         unit=kind.name,
-        bits=subject.widths[kind.linears[0]],
+        bits=subject.search.scheme.bits,
         arrived=arrived[kind.site],
         split=None,
         calibrated=None,
