@@ -90,7 +90,7 @@ CHANNEL_COLUMNS = {
 }
 
 
-def draw_card(state: StudyState, _store: Store, page: Page, location: ModelLocation | None) -> Any:
+def why_card(state: StudyState, _store: Store, page: Page, location: ModelLocation | None) -> Any:
     """The card of a block's causes."""
     fields = [
         dmc.TextInput(

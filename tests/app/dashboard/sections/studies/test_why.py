@@ -7,7 +7,7 @@ from typing import Any
 from plotly.utils import PlotlyJSONEncoder
 
 from awqscope.app.dashboard.jobs.studies import KINDS, look_at_study, study_command
-from awqscope.app.dashboard.sections.studies.why import draw_answer, draw_card
+from awqscope.app.dashboard.sections.studies.why import draw_answer, why_card
 from awqscope.app.dashboard.urls import Page
 from awqscope.app.store import Store
 from awqscope.diagnose.runs.directory import RunDirectory
@@ -24,10 +24,10 @@ def test_the_card_shows_what_the_run_keeps(tmp_path: Path) -> None:
     store, path = Store(tmp_path), write_run(tmp_path)
     page, kind = Page("block", path.name, 5), KINDS["why"]
     study = study_of(RunDirectory(path), 5, None)
-    assert draw_card(look_at_study(store, path.name, kind, 5), store, page, None) is None
+    assert why_card(look_at_study(store, path.name, kind, 5), store, page, None) is None
     with study.hold():
         study.keep(make_answer())
-    shown = text_of(draw_card(look_at_study(store, path.name, kind, 5), store, page, None))
+    shown = text_of(why_card(look_at_study(store, path.name, kind, 5), store, page, None))
     assert "No cause stands out" in shown and "mlp.down_proj" in shown
     assert "/tokens?window=3" in shown
 
