@@ -107,6 +107,23 @@ def served_layers(family: Family, blocks: int) -> tuple[Layer, ...]:
     )
 
 
+def list_fused(layers: Iterable[Layer], names: Iterable[str]) -> list[Layer]:
+    """Those of a model's layers that a checkpoint with tensors of these names holds fused, where
+    the model has linears of their own."""
+    modules: set[str] = set()
+    for name in names:
+        words = name.split(".")
+        modules |= {".".join(words[:cut]) for cut in range(1, len(words))}
+    return [
+        layer
+        for layer in layers
+        if layer.kind != EXPERTS
+        and layer.parts != (layer.name,)
+        and layer.name in modules
+        and not modules.intersection(layer.parts)
+    ]
+
+
 def read_groups(quantization: Mapping[str, Any]) -> Groups:
     """The groups of a `quantization_config`, without those of attention, which hold scales of the
     cache. KeyError, TypeError, ValueError or AttributeError where it is malformed, or a pattern is

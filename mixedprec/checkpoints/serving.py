@@ -18,6 +18,7 @@ from awqscope.mixedprec.checkpoints.matching import (
     Layer,
     Reading,
     Refused,
+    list_fused,
     matches,
     read_groups,
     read_in_sglang,
@@ -39,6 +40,7 @@ VERBS = {
 }
 VLLM, TRANSFORMERS, SGLANG = "vLLM", "transformers", "SGLang"
 CONSUMERS = (VLLM, SGLANG, TRANSFORMERS)
+FUSED = "fused, so that its parts get random values"
 PACKED, SCALE, ZEROS = "weight_packed", "weight_scale", "weight_zero_point"
 # compressed-tensors 0.17.1 imports psutil and does not ask for it.
 OLD_ENOUGH = 'pip install "compressed-tensors~=0.17.1" psutil'
@@ -142,6 +144,10 @@ def describe_served(
 def check_serving(quantization: Mapping[str, Any], shapes: Shapes, served: Served) -> Serving:
     """What every consumer makes of a checkpoint: `quantization_config`, and the shape of every
     tensor on disk."""
+    fused = [layer.name for layer in list_fused(served.layers, shapes)]
+    if fused:
+        seen = (_Seen(TRANSFORMERS, WRONG, FUSED, name) for name in fused)
+        return Serving(tuple(_join(seen)), (TRANSFORMERS,))
     method = quantization.get("quant_method")
     if method != "awq" and (
         method != "compressed-tensors" or quantization.get("format") != "pack-quantized"

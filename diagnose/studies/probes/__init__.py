@@ -1,0 +1,1 @@
+"""What would help a block: alternatives searched for it alone, each measured in its place."""
