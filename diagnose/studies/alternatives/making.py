@@ -31,6 +31,7 @@ from awqscope.diagnose.sweep.swappable import (
 )
 from awqscope.diagnose.trials.finished import OpenedRun
 from awqscope.mixedprec.awq.choices import BlockSearch
+from awqscope.mixedprec.awq.realise import Searches
 from awqscope.mixedprec.awq.search import search_model
 from awqscope.mixedprec.families.table import Unit, list_units
 from awqscope.mixedprec.files.atomic import write_json
@@ -243,7 +244,7 @@ def make_nearest(at: Workplace, method: Method, source: Nearest) -> Made:
     """Round to nearest on AWQ's grid: its arithmetic without scales and clipping."""
     spec, model = at.opened.spec.change(**source.changes), at.opened.model
     bits = uniform_bits(model, spec.bits, spec.keep_fp16)
-    plain = {spec.bits: BlockSearch(spec.low, (), {}, model.family.symmetric_linears())}
+    plain: Searches = {spec.bits: BlockSearch(spec.low, (), {}, model.family.symmetric_linears())}
     linears = list_linears(model.family)
 
     def read(number: int) -> SwappableBlock:

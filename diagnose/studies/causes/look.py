@@ -50,7 +50,7 @@ from awqscope.mixedprec.families.family import UnitKind
 from awqscope.mixedprec.models.forward import get_linear, run_block
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import as_stream, list_batches
-from awqscope.mixedprec.scheme import FP16_BITS, LinearWidths
+from awqscope.mixedprec.scheme import FP16_BITS, LinearWidths, bits_of
 
 WHOLE = "block"
 
@@ -210,7 +210,7 @@ def _describe_experts(subject: Subject, kind: UnitKind, arrived: Mapping[str, fl
     return LinearLook(
         linear=kind.site,
         unit=kind.name,
-        bits=subject.widths[kind.linears[0]],
+        bits=bits_of(subject.widths[kind.linears[0]]),
         arrived=arrived[kind.site],
         split=None,
         calibrated=None,
