@@ -31,7 +31,6 @@ from awqscope.diagnose.sweep.swappable import (
 )
 from awqscope.diagnose.trials.finished import OpenedRun
 from awqscope.mixedprec.awq.choices import BlockSearch
-from awqscope.mixedprec.awq.realise import Searches
 from awqscope.mixedprec.awq.search import search_model
 from awqscope.mixedprec.families.table import Unit, list_units
 from awqscope.mixedprec.files.atomic import write_json
@@ -41,7 +40,7 @@ from awqscope.mixedprec.foreign.differences import differing_places
 from awqscope.mixedprec.models.forward import get_linear
 from awqscope.mixedprec.models.served import served_outside
 from awqscope.mixedprec.models.source import SourceModel
-from awqscope.mixedprec.scheme import FP16_BITS, UnitWidths
+from awqscope.mixedprec.scheme import FP16_BITS, UnitWidths, Width
 
 # How long a search has taken so far, over all processes that worked on it.
 CLOCK = "clock.json"
@@ -244,7 +243,9 @@ def make_nearest(at: Workplace, method: Method, source: Nearest) -> Made:
     """Round to nearest on AWQ's grid: its arithmetic without scales and clipping."""
     spec, model = at.opened.spec.change(**source.changes), at.opened.model
     bits = uniform_bits(model, spec.bits, spec.keep_fp16)
-    plain: Searches = {spec.bits: BlockSearch(spec.low, (), {}, model.family.symmetric_linears())}
+    plain: dict[Width, BlockSearch] = {
+        spec.bits: BlockSearch(spec.low, (), {}, model.family.symmetric_linears())
+    }
     linears = list_linears(model.family)
 
     def read(number: int) -> SwappableBlock:
