@@ -13,6 +13,9 @@ import typer
 from awqscope.app.command_line.common import reports_errors
 from awqscope.app.command_line.interruption import interruptible
 from awqscope.app.command_line.parser import Command, Group
+from awqscope.app.commands.activations import activations
+from awqscope.app.commands.alternatives import alternatives
+from awqscope.app.commands.calibrate import calibrate
 from awqscope.app.commands.check import check
 from awqscope.app.commands.compare import compare
 from awqscope.app.commands.dashboard import dashboard
@@ -26,6 +29,7 @@ from awqscope.app.commands.report import report
 from awqscope.app.commands.requantize import requantize
 from awqscope.app.commands.run import demo, run
 from awqscope.app.commands.show import show
+from awqscope.app.commands.why import why
 from awqscope.diagnose.machine.threads import wait_passively
 
 COMMANDS: dict[str, Any] = {
@@ -36,10 +40,14 @@ COMMANDS: dict[str, Any] = {
     "dashboard": dashboard,
     "explain": explain,
     "probe": probe,
+    "activations": activations,
+    "why": why,
     "recipe": recipe,
+    "calibrate": calibrate,
     "requantize": requantize,
     "report": report,
     "gate": gate,
+    "alternatives": alternatives,
     "compare": compare,
     "check": check,
     "dequantize": dequantize,

@@ -61,7 +61,9 @@ def requantize(
     max_memory: Annotated[
         str | None,
         typer.Option(
-            metavar="SIZE", help="What the proof may take, like 8GiB. [default: as much as the run]"
+            metavar="SIZE",
+            help="What the proof, and the search of --weights, may take, like 8GiB. [default: as "
+            "much as the run]",
         ),
     ] = None,
     device: Annotated[
@@ -153,6 +155,7 @@ def requantize(
                 searches,
                 partial(on_progress, "search"),
                 torch.device(read_devices(device)[0]),
+                budget,
             )
         written = write_checkpoint(
             out,

@@ -337,7 +337,7 @@ def _write_destinations(kind: Kind | None) -> str:
     if kind is None:
         return ""
     rows = [
-        [row.reader, f"`{row.package_and_versions}`", row.outcome, row.remedy]
+        [row.reader, f"`{row.package_and_versions}`", row.outcome + row.condition, row.remedy]
         for row in list_destinations(kind)
     ]
     table = _write_table(("reader", "with", "", "what to do"), rows)

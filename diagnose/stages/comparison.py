@@ -94,17 +94,17 @@ def load_compared(spec: CompareSpec) -> Compared:
     check_tokens(model, windows)
     if has_tokenizer(candidate.path):
         theirs = load_tokenizer(candidate.path, trust_remote_code=spec.trust_remote_code)
-        if isinstance(candidate, GgufCandidate):
-            alike = shares_tokens(tokenizer, theirs)
-        else:
-            alike = theirs.get_vocab() == tokenizer.get_vocab() and torch.equal(
-                torch.cat(cut_slices(valid, theirs, length, spec.windows)), windows
-            )
+        alike = shares_tokens(tokenizer, theirs)
+        # How a text is split is for llama.cpp to say, where a file is one for it.
+        if alike and not isinstance(candidate, GgufCandidate):
+            cut = cut_slices(valid, theirs, length, spec.windows)
+            alike = torch.equal(torch.cat(cut), windows)
         if not alike:
             raise InputError(
                 f"the tokenizer of {spec.candidate} reads the text as other tokens than that of "
                 f"{spec.reference}",
-                "compare a checkpoint with the model it was made from",
+                "compare a checkpoint with the model it was made from; if it is, put that one's "
+                "tokenizer files in the place of its own",
             )
     slices = tuple(len(part) for part in parts)
     sweep = build_candidate_sweep(model, candidate)
@@ -112,10 +112,9 @@ def load_compared(spec: CompareSpec) -> Compared:
 
 
 def shares_tokens(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer that transformers made of a GGUF file has the reference's tokens.
-
-    It adds some of its own, llama.cpp's converter rewrites special ones, and how a text is split
-    is for llama.cpp to say: only the ids of the other tokens are the file's."""
+    """Whether a candidate's tokenizer has the reference's tokens, each with its id, but for those
+    that were added to it: tools add some of their own, such as one for padding, transformers adds
+    some as it reads a GGUF file, and llama.cpp's converter rewrites special ones."""
     special = ours.get_added_vocab()
     found = theirs.get_vocab()
     return all(found.get(t) == i for t, i in ours.get_vocab().items() if t not in special)

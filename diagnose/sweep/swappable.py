@@ -26,7 +26,8 @@ def freeze_widths(widths: LinearWidths) -> Frozen:
 
 
 class Swappable(Protocol):
-    """A block that the sweep gives one set of weights after another, by name."""
+    """A block that the sweep gives one set of weights after another, by name. What becomes of the
+    inputs of its linears may go with the weights."""
 
     block: nn.Module
 

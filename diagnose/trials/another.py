@@ -17,6 +17,9 @@ from awqscope.diagnose.inputs.load import (
     choose_searched,
     hash_tokens,
 )
+from awqscope.diagnose.machine.tasks import ThisProcess
+from awqscope.diagnose.plan.demand import SEARCH
+from awqscope.diagnose.plan.room import plan_work, room_for
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.trials.finished import open_source
 from awqscope.mixedprec.awq.choices import read_uncalibrated, search_folder, search_path
@@ -86,11 +89,27 @@ def search_another(
     folder: Path,
     on_block: Callable[[int, int], None] = lambda done, total: None,
     device: torch.device = CPU,
+    budget: int | None = None,
 ) -> dict[str, list[str]]:
-    """Search every block at each scheme, by width, into `folder`, going on where an
-    earlier process stopped; what is there of anything else is removed. Gives the experts that no
-    token reached, by block."""
+    """Search every block at each scheme, by width, into `folder`, going on where an earlier process
+    stopped; what is there of anything else is removed. budget: bytes that may be had, None for as
+    many as the run has; what flows through the blocks goes to files where it does not fit. Gives
+    the experts that no token reached, by block. InputError, with the amount needed, for too small a
+    budget."""
     spec, model = another.run.read_searched().spec, another.model
+    plan = plan_work(
+        model,
+        another.windows,
+        (SEARCH, "requantize"),
+        folder,
+        ThisProcess(str(device)),
+        {},
+        budget=budget or spec.max_memory,
+        most_windows=None,
+        sweep=(),
+        sampled=0,
+        exact=spec.is_exact,
+    )
     stamp = {
         "hashes": model.hash(),
         "tokens_sha256": hash_tokens(another.windows),
@@ -113,6 +132,7 @@ def search_another(
             partial(_report, on_block, done * model.blocks, len(folders) * model.blocks),
             exact=spec.is_exact,
             device=device,
+            space=room_for(plan, SEARCH, folder).open(),
         )
     found = {
         str(number): read_uncalibrated(search_path(folder, number, next(iter(schemes))))

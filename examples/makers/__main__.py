@@ -11,7 +11,8 @@ keeps the part that `python -m examples.makers.emitted` writes.
 
 A script is run as `python -P TOOL.py VARIANT MODEL OUT --calib FILE --windows FILE` and as
 `python -P TOOL.py --list`, which prints its variants. Without -P its own folder comes first among
-those that are searched, and a script called as the tool it imports would import itself. A line
+those that are searched, and a script called as the tool it imports would import itself. What
+scripts share is `shared/making.py`, whose folder they put last among them. A line
 `# --no-deps` in TOOL.txt says that the list is whole and pip is to add nothing to it.
 """
 
@@ -39,6 +40,7 @@ from examples.makers.shared.workplace import (
     HERE,
     KEPT,
     LENGTH,
+    MAKING,
     PAGE,
     WINDOWS,
     compare,
@@ -73,9 +75,9 @@ def make_row(python: Path, tool: str, variant: str, model: Path, tokens: Sequenc
 
 def read_kept(tool: str, variant: str) -> Row | None:
     """The row that was kept of a variant; None where there is none, and where the tool's script or
-    pins have changed since."""
+    pins, or what scripts share, have changed since."""
     kept = KEPT / tool / variant / "row.json"
-    sources = (HERE / f"{tool}.py", HERE / f"{tool}.txt")
+    sources = (HERE / f"{tool}.py", HERE / f"{tool}.txt", MAKING)
     if not kept.exists() or kept.stat().st_mtime < max(path.stat().st_mtime for path in sources):
         return None
     return from_json(json.loads(kept.read_text(encoding="utf-8")))

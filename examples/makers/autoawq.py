@@ -9,8 +9,6 @@ packing do not: every linear of a block is rounded to nearest by autoawq's own q
 by its own classes, and config.json says what its `AwqConfig` does. Calibration has no part in it.
 """
 
-import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,9 +16,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+sys.path.append(str(Path(__file__).with_name("shared")))
+from making import measure, parse_arguments, read_tokens, say, write_fixture
+
+MAKER = "autoawq 0.2.9"
 # By version; llm-awq has gemv_fast's words, and autoawq cannot write them.
 VARIANTS: Mapping[str, str] = {"gemm": "gemm", "gemv": "gemv", "gemv-fast": "gemv_fast"}
 
@@ -32,21 +34,6 @@ def find_class(form: str) -> Any:
     from awq.modules.linear.gemv_fast import WQLinear_GEMVFast
 
     return {"gemm": WQLinear_GEMM, "gemv": WQLinear_GEMV, "gemv_fast": WQLinear_GEMVFast}[form]
-
-
-def read_tokens(path: Path) -> Tensor:
-    """The windows of a file, int64 [n, length]."""
-    return load_file(path)["tokens"]
-
-
-@torch.inference_mode()
-def measure(model: nn.Module, windows: Tensor) -> float:
-    """The mean negative log likelihood of every token of a window but its first, in nats."""
-    total = 0.0
-    for window in windows:
-        logits = model(input_ids=window[None], use_cache=False).logits[0, :-1]
-        total += nn.functional.cross_entropy(logits, window[1:], reduction="sum").item()
-    return total / windows[:, 1:].numel()
 
 
 def pack(linear: nn.Linear, form: str, group: int) -> dict[str, Tensor]:
@@ -69,15 +56,7 @@ def pack(linear: nn.Linear, form: str, group: int) -> dict[str, Tensor]:
 
 def main() -> None:
     """Round, pack, measure, save."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("variant", choices=VARIANTS)
-    parser.add_argument("model")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--calib", type=Path, required=True)
-    parser.add_argument("--windows", type=Path, required=True)
-    parser.add_argument("--group", type=int, default=128, help="inputs that share a scale")
-    parser.add_argument("--fixture", nargs=2, metavar=("FILE", "LINEAR"))
-    given = parser.parse_args()
+    given = parse_arguments(VARIANTS, group=128)
     from transformers import AutoModelForCausalLM
 
     form = VARIANTS[given.variant]
@@ -98,21 +77,14 @@ def main() -> None:
     given.out.mkdir(parents=True)
     model.config.save_pretrained(given.out)
     save_file(tensors, given.out / "model.safetensors", {"format": "pt"})
-    maker = "autoawq 0.2.9"
     if given.fixture:
         file, linear = given.fixture
-        stored = {n: v for n, v in tensors.items() if n.startswith(f"{linear}.")}
-        found = {f"stored.{n.removeprefix(f'{linear}.')}": v for n, v in stored.items()}
-        about = {"maker": maker, "method": "awq", "config": json.dumps(config), "name": linear}
         # What gemv_fast adds to code · scale is rounded to float16.
-        about["tolerance"] = "1e-3" if form == "gemv_fast" else "1e-6"
-        save_file(found | {"expected": expected[linear]}, file, about)
-    said = {"maker": maker, "variant": given.variant, "format": form, "how": "in memory, rounded"}
-    print(json.dumps(said | {"nll": measure(model, read_tokens(given.windows))}), flush=True)
+        about = {"method": "awq", "tolerance": "1e-3" if form == "gemv_fast" else "1e-6"}
+        write_fixture(file, given.out, linear, expected[linear], maker=MAKER, **about)
+    nll = measure(model, read_tokens(given.windows))
+    say(given, MAKER, form, nll=nll, how="in memory, rounded")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--list"]:
-        print("\n".join(VARIANTS))
-    else:
-        main()
+    main()

@@ -6,7 +6,6 @@ tool has in memory before it packs it.
 """
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -16,10 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+sys.path.append(str(Path(__file__).with_name("shared")))
+from making import measure, parse_arguments, read_config, read_tokens, say, write_fixture
 
 
 @dataclass(frozen=True)
@@ -50,36 +47,6 @@ VARIANTS: Mapping[str, Variant] = {
 }
 
 
-def read_tokens(path: Path) -> Tensor:
-    """The windows of a file, int64 [n, length]."""
-    return load_file(path)["tokens"]
-
-
-@torch.inference_mode()
-def measure(model: nn.Module, windows: Tensor) -> float:
-    """The mean negative log likelihood of every token of a window but its first, in nats."""
-    model, total = model.float().eval(), 0.0
-    for window in windows:
-        logits = model(input_ids=window[None], use_cache=False).logits[0, :-1]
-        total += nn.functional.cross_entropy(logits, window[1:], reduction="sum").item()
-    return total / windows[:, 1:].numel()
-
-
-def write_fixture(path: Path, made: Path, linear: str, expected: Tensor, maker: str) -> None:
-    """One linear as it stands on disk, and the weight [N, K] that it was written from."""
-    tensors = {"expected": expected}
-    for file in made.glob("*.safetensors"):
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():
-                if name.startswith(f"{linear}."):
-                    part = name.removeprefix(f"{linear}.")
-                    tensors[f"stored.{part}"] = opened.get_tensor(name)
-    config = json.loads((made / "config.json").read_text(encoding="utf-8"))["quantization_config"]
-    about = {"maker": maker, "method": config["quant_method"], "name": linear}
-    # Scales are rounded to float16 as they are written.
-    save_file(tensors, path, about | {"config": json.dumps(config), "tolerance": "1e-3"})
-
-
 def prepare(given: argparse.Namespace, variant: Variant) -> Any:
     """The tool, with the model and all that it is asked for."""
     from auto_round import AutoRound
@@ -106,21 +73,13 @@ def prepare(given: argparse.Namespace, variant: Variant) -> Any:
 
 def main() -> None:
     """Quantize, measure, save."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("variant", choices=VARIANTS)
-    parser.add_argument("model")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--calib", type=Path, required=True)
-    parser.add_argument("--windows", type=Path, required=True)
-    parser.add_argument("--group", type=int, default=128, help="inputs that share a scale")
-    parser.add_argument("--iters", type=int, default=10, help="steps of the search a block")
-    parser.add_argument("--fixture", nargs=2, metavar=("FILE", "LINEAR"))
-    given = parser.parse_args()
+    # iters: steps of the search a block.
+    given = parse_arguments(VARIANTS, group=128, iters=10)
     variant = VARIANTS[given.variant]
     # Layers that are to be saved are packed, and leave memory, block by block: what they are
     # rounded to is measured on another model, rounded with the same seed.
     rounded, _ = prepare(given, variant).quantize()
-    nll = measure(rounded, read_tokens(given.windows))
+    nll = measure(rounded.float().eval(), read_tokens(given.windows))
     kept = None
     if given.fixture:
         kept = rounded.get_submodule(given.fixture[1]).weight.detach().float().clone()
@@ -129,14 +88,13 @@ def main() -> None:
         written = next(Path(folder).rglob("config.json")).parent
         shutil.copytree(written, given.out)
     maker = f"auto-round {version('auto-round')}"
-    if given.fixture and kept is not None:
-        write_fixture(Path(given.fixture[0]), given.out, given.fixture[1], kept, maker)
-    said = {"maker": maker, "variant": given.variant, "format": variant.format}
-    print(json.dumps(said | {"nll": nll, "how": "in memory before export"}), flush=True)
+    if kept is not None:
+        file, linear = given.fixture
+        # Scales are rounded to float16 as they are written.
+        about = {"method": read_config(given.out)["quant_method"], "tolerance": "1e-3"}
+        write_fixture(file, given.out, linear, kept, maker=maker, **about)
+    say(given, maker, variant.format, nll=nll, how="in memory before export")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--list"]:
-        print("\n".join(VARIANTS))
-    else:
-        main()
+    main()

@@ -6,8 +6,7 @@ were written, and its weight as bitsandbytes dequantizes it. Run it with `python
 itself.
 """
 
-import argparse
-import json
+import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +14,11 @@ from typing import Any
 
 import torch
 from bitsandbytes import functional
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+sys.path.append(str(Path(__file__).with_name("shared")))
+from making import measure, parse_arguments, read_tokens, say, write_fixture
 
 MAKER = f"bitsandbytes {version('bitsandbytes')}, transformers {version('transformers')}"
 
@@ -51,37 +52,9 @@ def unpack(linear: nn.Module) -> Tensor:
     return functional.dequantize_4bit(weight.data, weight.quant_state)
 
 
-@torch.no_grad()
-def measure(model: nn.Module, windows: Tensor) -> float:
-    """Mean negative log likelihood of the windows."""
-    losses = [model(input_ids=w[None], labels=w[None]).loss.item() for w in windows]
-    return sum(losses) / len(losses)
-
-
-def write_fixture(path: Path, out: Path, name: str, expected: Tensor) -> None:
-    """What a test holds a reader to."""
-    config = json.loads((out / "config.json").read_text(encoding="utf-8"))["quantization_config"]
-    stored = {
-        f"stored.{key.removeprefix(f'{name}.')}": value
-        for key, value in load_file(out / "model.safetensors").items()
-        if key.startswith(f"{name}.")
-    }
-    about = {"maker": MAKER, "method": "bitsandbytes", "config": json.dumps(config), "name": name}
-    about["tolerance"] = "1e-6"
-    save_file({**stored, "expected": expected.clone().contiguous()}, path, metadata=about)
-
-
 def main() -> None:
     """Make one variant, and say what it is in a line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--list", action="version", version="\n".join(VARIANTS))
-    parser.add_argument("variant", choices=VARIANTS)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--calib", type=Path, help="not used: nothing is calibrated")
-    parser.add_argument("--windows", type=Path, required=True)
-    parser.add_argument("--fixture", nargs=2, metavar=("FILE", "LINEAR"))
-    given = parser.parse_args()
+    given = parse_arguments(VARIANTS)
     AutoModelForCausalLM.from_pretrained(
         given.model,
         quantization_config=BitsAndBytesConfig(**VARIANTS[given.variant]),
@@ -90,12 +63,12 @@ def main() -> None:
     loaded = AutoModelForCausalLM.from_pretrained(
         given.out, dtype=torch.float32, device_map="cpu"
     ).eval()
-    nll = measure(loaded, load_file(given.windows)["tokens"])
+    nll = measure(loaded, read_tokens(given.windows))
     if given.fixture:
         file, name = given.fixture
-        write_fixture(Path(file), given.out, name, unpack(loaded.get_submodule(name)))
-    said = {"maker": MAKER, "variant": given.variant, "format": "bitsandbytes", "nll": nll}
-    print(json.dumps({**said, "how": "loaded by transformers"}))
+        weight = unpack(loaded.get_submodule(name))
+        write_fixture(file, given.out, name, weight, maker=MAKER, method="bitsandbytes")
+    say(given, MAKER, "bitsandbytes", nll=nll, how="loaded by transformers")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ tool dequantizes it to.
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -16,9 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+sys.path.append(str(Path(__file__).with_name("shared")))
+from making import (
+    measure,
+    parse_arguments,
+    read_config,
+    read_linear,
+    read_tokens,
+    say,
+    write_fixture,
+)
 
 
 @dataclass(frozen=True)
@@ -49,32 +57,6 @@ VARIANTS: Mapping[str, Variant] = {
 }
 
 
-def read_tokens(path: Path) -> Tensor:
-    """The windows of a file, int64 [n, length]."""
-    return load_file(path)["tokens"]
-
-
-@torch.inference_mode()
-def measure(model: nn.Module, windows: Tensor) -> float:
-    """The mean negative log likelihood of every token of a window but its first, in nats."""
-    total = 0.0
-    for window in windows:
-        logits = model(input_ids=window[None], use_cache=False).logits[0, :-1].float()
-        total += nn.functional.cross_entropy(logits, window[1:], reduction="sum").item()
-    return total / windows[:, 1:].numel()
-
-
-def read_linear(made: Path, linear: str) -> dict[str, Tensor]:
-    """The tensors of one linear of a checkpoint, by what their names have after the linear's."""
-    found = {}
-    for file in made.glob("*.safetensors"):
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():
-                if name.startswith(f"{linear}."):
-                    found[name.removeprefix(f"{linear}.")] = opened.get_tensor(name)
-    return found
-
-
 def dequantize(module: nn.Module) -> Tensor:
     """What the tool makes of a linear's words, [K, N]."""
     if hasattr(module, "dequantize_weight"):
@@ -85,33 +67,23 @@ def dequantize(module: nn.Module) -> Tensor:
     return dequantize_gemm(*words, bits=module.bits, group_size=module.group_size)
 
 
-def write_fixture(path: Path, made: Path, linear: str, module: nn.Module, maker: str) -> None:
-    """One linear as it stands on disk, and the weight [N, K] that the tool makes of it."""
-    stored = read_linear(made, linear)
+def keep(given: argparse.Namespace, module: nn.Module, maker: str) -> None:
+    """What a test holds a reader to: what the tool makes of a linear's words."""
+    file, linear = given.fixture
     # Its kernels have 16 bits at most: with the scales in 32, what they dequantize has none of
     # their rounding.
-    module.scales = stored["scales"].float()
-    expected = dequantize(module).T.float().contiguous()
-    config = json.loads((made / "config.json").read_text(encoding="utf-8"))["quantization_config"]
+    module.scales = read_linear(given.out, linear)["scales"].float()
+    expected = dequantize(module).T
+    config = read_config(given.out)
     # Its notes on how it was made, paths among them, decide nothing.
     config.pop("meta")
-    about = {"maker": maker, "method": config["quant_method"], "name": linear}
-    about |= {"config": json.dumps(config), "tolerance": "1e-6"}
-    tensors = {f"stored.{part}": values for part, values in stored.items()}
-    save_file({"expected": expected} | tensors, path, about)
+    about = {"maker": maker, "method": config["quant_method"], "config": config}
+    write_fixture(file, given.out, linear, expected, **about)
 
 
 def main() -> None:
     """Quantize, save, load again, measure."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("variant", choices=VARIANTS)
-    parser.add_argument("model")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--calib", type=Path, required=True)
-    parser.add_argument("--windows", type=Path, required=True)
-    parser.add_argument("--group", type=int, default=128, help="inputs that share a scale")
-    parser.add_argument("--fixture", nargs=2, metavar=("FILE", "LINEAR"))
-    given = parser.parse_args()
+    given = parse_arguments(VARIANTS, group=128)
     # Its pool of threads has half as many as there are cores, and it asks for two of them.
     os.cpu_count = lambda: 4
     # It compiles every kernel it loads, which takes longer than all else that is done here.
@@ -128,7 +100,7 @@ def main() -> None:
         device="cpu",
         **variant.options,
     )
-    model = GPTQModel.load(given.model, config)
+    model = GPTQModel.load(str(given.model), config)
     calib = read_tokens(given.calib)
     rows = [{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in calib]
     model.quantize(rows, batch_size=1)
@@ -137,17 +109,11 @@ def main() -> None:
         str(given.out), device="cpu", backend=BACKEND.TORCH, dtype=torch.float16
     )
     maker = f"gptqmodel {version('gptqmodel')}"
-    said = {"maker": maker, "variant": given.variant, "format": variant.format}
-    said |= {"nll": measure(loaded.model, read_tokens(given.windows)), "how": "loaded by gptqmodel"}
+    nll = measure(loaded.model, read_tokens(given.windows))
     if given.fixture:
-        file, linear = given.fixture
-        module = loaded.model.get_submodule(linear)
-        write_fixture(Path(file), given.out, linear, module, maker)
-    print(json.dumps(said), flush=True)
+        keep(given, loaded.model.get_submodule(given.fixture[1]), maker)
+    say(given, maker, variant.format, nll=nll, how="loaded by gptqmodel")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--list"]:
-        print("\n".join(VARIANTS))
-    else:
-        main()
+    main()

@@ -7,8 +7,7 @@ transformers 5 quantizes nothing by HQQ ("is not available yet"), which is why a
 pinned; hqq's own pickles become safetensors by either.
 """
 
-import argparse
-import json
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +17,11 @@ from pathlib import Path
 import torch
 from hqq.core.quantize import BaseQuantizeConfig
 from hqq.models.hf.base import AutoHQQHFModel
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoModelForCausalLM, HqqConfig
+
+sys.path.append(str(Path(__file__).with_name("shared")))
+from making import measure, parse_arguments, read_tokens, say, write_fixture
 
 MAKER = f"hqq {version('hqq')}, transformers {version('transformers')}"
 
@@ -62,47 +63,18 @@ def make(variant: Variant, source: Path) -> nn.Module:
         return AutoHQQHFModel.from_quantized(folder, **whole)
 
 
-@torch.no_grad()
-def measure(model: nn.Module, windows: Tensor) -> float:
-    """Mean negative log likelihood of the windows."""
-    losses = [model(input_ids=w[None], labels=w[None]).loss.item() for w in windows]
-    return sum(losses) / len(losses)
-
-
-def write_fixture(path: Path, out: Path, name: str, expected: Tensor) -> None:
-    """What a test holds a reader to."""
-    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    stored = {
-        f"stored.{key.removeprefix(f'{name}.')}": value
-        for key, value in load_file(out / "model.safetensors").items()
-        if key.startswith(f"{name}.")
-    }
-    said = config.get("quantization_config", {})
-    about = {"maker": MAKER, "method": "hqq", "config": json.dumps(said), "name": name}
-    about["tolerance"] = "0"
-    save_file({**stored, "expected": expected.clone().contiguous()}, path, metadata=about)
-
-
 def main() -> None:
     """Make one variant, and say what it is in a line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--list", action="version", version="\n".join(VARIANTS))
-    parser.add_argument("variant", choices=VARIANTS)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--calib", type=Path, help="not used: nothing is calibrated")
-    parser.add_argument("--windows", type=Path, required=True)
-    parser.add_argument("--fixture", nargs=2, metavar=("FILE", "LINEAR"))
-    given = parser.parse_args()
+    given = parse_arguments(VARIANTS)
     model = make(VARIANTS[given.variant], given.model).eval()
-    nll = measure(model, load_file(given.windows)["tokens"])
+    nll = measure(model, read_tokens(given.windows))
     model.save_pretrained(given.out)
     if given.fixture:
         file, name = given.fixture
-        weight = model.get_submodule(name).dequantize().float()
-        write_fixture(Path(file), given.out, name, weight)
-    said = {"maker": MAKER, "variant": given.variant, "format": "hqq", "nll": nll}
-    print(json.dumps({**said, "how": "in memory before export"}))
+        weight = model.get_submodule(name).dequantize()
+        about = {"maker": MAKER, "method": "hqq", "tolerance": "0"}
+        write_fixture(file, given.out, name, weight, **about)
+    say(given, MAKER, "hqq", nll=nll, how="in memory before export")
 
 
 if __name__ == "__main__":

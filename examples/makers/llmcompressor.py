@@ -1,11 +1,10 @@
-"""Checkpoints by llm-compressor: `llmcompressor.py VARIANT MODEL OUT --calib FILE --windows FILE`.
+"""Checkpoints by llm-compressor: `llmcompressor.py VARIANT MODEL OUT --calib FILE --windows FILE`,
+and `--list` for the variants.
 
 With `--fixture FILE LINEAR` also what a test holds a reader to: the tensors of one linear as they
 were written, and its weight as compressed-tensors, which llm-compressor writes by, unpacks it.
 """
 
-import argparse
-import json
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -26,10 +25,21 @@ from llmcompressor.modifiers.quantization import QuantizationModifier
 from llmcompressor.modifiers.transform.awq import AWQModifier
 from llmcompressor.pipelines.cache import IntermediatesCache
 from loguru import logger
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoModelForCausalLM
+
+sys.path.append(str(Path(__file__).with_name("shared")))
+from making import (
+    measure,
+    parse_arguments,
+    read_config,
+    read_linear,
+    read_tokens,
+    say,
+    write_fixture,
+)
 
 MAKER = f"llm-compressor {version('llmcompressor')}, compressed-tensors "
 MAKER += version("compressed-tensors")
@@ -132,9 +142,7 @@ def make(variant: str, source: Path, out: Path, windows: Tensor, size: int) -> N
 
 def unpack(out: Path, names: list[str]) -> dict[str, Tensor]:
     """The weights that linears stand for, by compressed-tensors itself, from scales in float32."""
-    tensors = load_file(out / "model.safetensors")
-    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    quantization = QuantizationConfig.model_validate(config["quantization_config"])
+    quantization = QuantizationConfig.model_validate(read_config(out))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(out))
     found = {}
@@ -143,67 +151,37 @@ def unpack(out: Path, names: list[str]) -> dict[str, Tensor]:
         for name, _ in match_named_modules(model, scheme.targets, quantization.ignore):
             if name not in names:
                 continue
-            parts = {
-                key.removeprefix(f"{name}."): value
-                for key, value in tensors.items()
-                if key.startswith(f"{name}.")
-            }
+            parts = read_linear(out, name)
             parts["weight_scale"] = parts["weight_scale"].float()
             found[name] = compressor.decompress(parts, scheme)["weight"]
     return found
 
 
-@torch.no_grad()
-def measure(source: Path, out: Path, windows: Tensor) -> float:
-    """Mean negative log likelihood of the checkpoint with the weights as `unpack` has them, in
-    float32: activations stay as they are, and AWQ's scales come with the other tensors."""
+def load_unpacked(source: Path, out: Path) -> nn.Module:
+    """The checkpoint with the weights as `unpack` has them, in float32: activations stay as they
+    are, and AWQ's scales come with the other tensors."""
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     tensors = load_file(out / "model.safetensors")
     names = [name for name, each in model.named_modules() if isinstance(each, nn.Linear)]
     state = {name: tensors[name].float() for name in model.state_dict() if name in tensors}
     weights = {f"{name}.weight": weight for name, weight in unpack(out, names).items()}
     model.load_state_dict(state | weights, strict=False)
-    losses = [model(input_ids=w[None], labels=w[None]).loss.item() for w in windows]
-    return sum(losses) / len(losses)
-
-
-def write_fixture(path: Path, out: Path, name: str) -> None:
-    """What a test holds a reader to."""
-    tensors = load_file(out / "model.safetensors")
-    config = json.loads((out / "config.json").read_text(encoding="utf-8"))["quantization_config"]
-    stored = {
-        f"stored.{key.removeprefix(f'{name}.')}": value
-        for key, value in tensors.items()
-        if key.startswith(f"{name}.")
-    }
-    about = {"maker": MAKER, "method": "compressed-tensors", "config": json.dumps(config)}
-    about |= {"name": name, "tolerance": "1e-6"}
-    save_file({**stored, "expected": unpack(out, [name])[name].float()}, path, metadata=about)
+    return model
 
 
 def main() -> None:
     """Make one variant, and say what it is in a line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("variant", choices=VARIANTS)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--calib", type=Path, required=True)
-    parser.add_argument("--windows", type=Path, required=True)
-    parser.add_argument("--group-size", type=int, default=128)
-    parser.add_argument("--fixture", nargs=2, metavar=("FILE", "LINEAR"))
-    given = parser.parse_args()
-    calib = load_file(given.calib)["tokens"]
+    given = parse_arguments(VARIANTS, group_size=128)
+    calib = read_tokens(given.calib)
     make(given.variant, given.model, given.out, calib, given.group_size)
     if given.fixture:
-        write_fixture(Path(given.fixture[0]), given.out, given.fixture[1])
-    nll = measure(given.model, given.out, load_file(given.windows)["tokens"])
-    said = {"maker": MAKER, "variant": given.variant, "nll": nll}
-    said |= {"format": f"compressed-tensors {VARIANTS[given.variant]}"}
-    print(json.dumps(said | {"how": "unpacked by compressed-tensors, weights alone"}))
+        file, name = given.fixture
+        weight = unpack(given.out, [name])[name]
+        write_fixture(file, given.out, name, weight, maker=MAKER, method="compressed-tensors")
+    nll = measure(load_unpacked(given.model, given.out), read_tokens(given.windows))
+    form = f"compressed-tensors {VARIANTS[given.variant]}"
+    say(given, MAKER, form, nll=nll, how="unpacked by compressed-tensors, weights alone")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--list"]:
-        print("\n".join(VARIANTS))
-    else:
-        main()
+    main()

@@ -5,8 +5,7 @@ With `--fixture FILE LINEAR` also what a test holds a reader to: the tensors of 
 were written, and its weight as MLX dequantizes it. Run it with `python -P`, or it imports itself.
 """
 
-import argparse
-import json
+import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +16,10 @@ import torch
 from mlx import nn
 from mlx_lm.convert import convert
 from mlx_lm.utils import load
-from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+sys.path.append(str(Path(__file__).with_name("shared")))
+from making import parse_arguments, read_config, read_linear, read_tokens, say, write_fixture
 
 MAKER = f"mlx-lm {version('mlx-lm')}, mlx {version('mlx-cpu')}"
 
@@ -65,38 +66,18 @@ def unpack(stored: Mapping[str, Tensor], entry: Mapping[str, Any]) -> Tensor:
     return torch.tensor(mx.dequantize(words, scales, biases, **kinds).tolist())
 
 
-def write_fixture(path: Path, out: Path, name: str) -> None:
-    """What a test holds a reader to."""
-    config = json.loads((out / "config.json").read_text(encoding="utf-8"))["quantization"]
-    stored = {
-        key.removeprefix(f"{name}."): value
-        for key, value in load_file(out / "model.safetensors").items()
-        if key.startswith(f"{name}.")
-    }
-    expected = unpack(stored, {**config, **config.get(name, {})})
-    about = {"maker": MAKER, "method": "mlx", "config": json.dumps(config), "name": name}
-    about["tolerance"] = "1e-6"
-    tensors = {f"stored.{part}": value for part, value in stored.items()}
-    save_file({**tensors, "expected": expected}, path, metadata=about)
-
-
 def main() -> None:
     """Make one variant, and say what it is in a line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--list", action="version", version="\n".join(VARIANTS))
-    parser.add_argument("variant", choices=VARIANTS)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--calib", type=Path, help="not used: nothing is calibrated")
-    parser.add_argument("--windows", type=Path, required=True)
-    parser.add_argument("--fixture", nargs=2, metavar=("FILE", "LINEAR"))
-    given = parser.parse_args()
+    given = parse_arguments(VARIANTS)
     convert(str(given.model), str(given.out), quantize=True, **VARIANTS[given.variant])
-    nll = measure(given.out, load_file(given.windows)["tokens"])
+    nll = measure(given.out, read_tokens(given.windows))
     if given.fixture:
-        write_fixture(Path(given.fixture[0]), given.out, given.fixture[1])
-    said = {"maker": MAKER, "variant": given.variant, "format": "mlx", "nll": nll}
-    print(json.dumps({**said, "how": "loaded by mlx-lm, in float32"}))
+        file, name = given.fixture
+        # It says the same twice, in the second place by the name that others use.
+        config = read_config(given.out)
+        weight = unpack(read_linear(given.out, name), {**config, **config.get(name, {})})
+        write_fixture(file, given.out, name, weight, maker=MAKER, method="mlx")
+    say(given, MAKER, "mlx", nll=nll, how="loaded by mlx-lm, in float32")
 
 
 if __name__ == "__main__":

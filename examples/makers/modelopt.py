@@ -1,4 +1,5 @@
-"""Checkpoints by NVIDIA ModelOpt: `modelopt.py VARIANT MODEL OUT --calib FILE --windows FILE`.
+"""Checkpoints by NVIDIA ModelOpt: `modelopt.py VARIANT MODEL OUT --calib FILE --windows FILE`,
+and `--list` for the variants.
 
 With `--fixture FILE LINEAR` also what a test holds a reader to: the tensors of one linear as they
 were written, and its weight as ModelOpt's own quantizers round it.
@@ -26,6 +27,9 @@ from modelopt.torch.quantization.qtensor import NVFP4QTensor
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
+
+sys.path.append(str(Path(__file__).with_name("shared")))
+from making import measure, parse_arguments, read_tokens, say, write_fixture
 
 MAKER = f"nvidia-modelopt {version('nvidia-modelopt')}"
 HOW = "in memory before export, after what the export makes common to q/k/v and gate/up"
@@ -103,17 +107,16 @@ def round_weight(linear: nn.Module) -> Tensor:
     return weight if factor is None else weight * factor
 
 
-@torch.no_grad()
-def measure(model: nn.Module, windows: Tensor) -> float:
+def measure_weights(model: nn.Module, windows: Tensor) -> float:
     """Mean negative log likelihood with the weights alone quantized."""
     linears = [each for each in model.modules() if isinstance(each, nn.Linear)]
     inputs = [each.input_quantizer for each in linears if hasattr(each, "input_quantizer")]
     for quantizer in inputs:
         quantizer.disable_quant()
-    losses = [model(input_ids=w[None], labels=w[None]).loss.item() for w in windows]
+    nll = measure(model, windows)
     for quantizer in inputs:
         quantizer.enable_quant()
-    return sum(losses) / len(losses)
+    return nll
 
 
 def unpack(out: Path, name: str, kind: str) -> Tensor:
@@ -142,57 +145,35 @@ def pack_fp4(linear: nn.Linear, name: str, out: Path) -> Tensor:
     return packed.dequantize(torch.float32, scale=scale, double_scale=second, block_sizes=sizes)
 
 
-def write_fixture(path: Path, out: Path, name: str, expected: Tensor) -> None:
+def keep(given: argparse.Namespace, expected: Tensor) -> None:
     """What a test holds a reader to."""
-    tensors = load_file(out / WEIGHTS)
-    config = json.loads((out / "config.json").read_text(encoding="utf-8"))["quantization_config"]
-    stored = {
-        f"stored.{key.removeprefix(f'{name}.')}": value
-        for key, value in tensors.items()
-        if key.startswith(f"{name}.")
-    }
-    about = {"maker": MAKER, "method": "modelopt", "config": json.dumps(config), "name": name}
-    about["files"] = json.dumps({BESIDE: (out / BESIDE).read_text(encoding="utf-8")})
-    about["tolerance"] = "1e-6"
-    save_file({**stored, "expected": expected.clone().contiguous()}, path, metadata=about)
+    file, name = given.fixture
+    beside = json.dumps({BESIDE: (given.out / BESIDE).read_text(encoding="utf-8")})
+    about = {"maker": MAKER, "method": "modelopt", "files": beside}
+    write_fixture(file, given.out, name, expected, **about)
 
 
 def main() -> None:
     """Make one variant, and say what it is in a line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("variant", choices=VARIANTS)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--calib", type=Path, required=True)
-    parser.add_argument("--windows", type=Path, required=True)
-    parser.add_argument("--group-size", type=int, default=128)
-    parser.add_argument("--fixture", nargs=2, metavar=("FILE", "LINEAR"))
-    given = parser.parse_args()
+    given = parse_arguments(VARIANTS, group_size=128)
     model = load(given.model)
-    said = {"maker": MAKER, "variant": given.variant, "format": "modelopt", "nll": None}
     if given.variant in CUDA_ONLY and not torch.cuda.is_available():
         if given.fixture:
-            path, name = given.fixture
-            expected = pack_fp4(model.get_submodule(name), name, given.out)
-            write_fixture(Path(path), given.out, name, expected)
-        print(json.dumps(said | {"unable": "it rounds to FP4 on CUDA devices alone"}))
+            name = given.fixture[1]
+            keep(given, pack_fp4(model.get_submodule(name), name, given.out))
+        say(given, MAKER, "modelopt", unable="it rounds to FP4 on CUDA devices alone")
         return
-    calib = load_file(given.calib)["tokens"]
-    quantize(model, VARIANTS[given.variant](given.group_size), calib)
-    nll = measure(model, load_file(given.windows)["tokens"])
+    quantize(model, VARIANTS[given.variant](given.group_size), read_tokens(given.calib))
+    nll = measure_weights(model, read_tokens(given.windows))
     if given.fixture:
         expected = round_weight(model.get_submodule(given.fixture[1]))
     export_hf_checkpoint(model, export_dir=given.out)
     if given.fixture:
-        path, name = given.fixture
         if given.variant in UNPACKED:
-            expected = unpack(given.out, name, UNPACKED[given.variant])
-        write_fixture(Path(path), given.out, name, expected)
-    print(json.dumps(said | {"nll": nll, "how": HOW}))
+            expected = unpack(given.out, given.fixture[1], UNPACKED[given.variant])
+        keep(given, expected)
+    say(given, MAKER, "modelopt", nll=nll, how=HOW)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--list"]:
-        print("\n".join(VARIANTS))
-    else:
-        main()
+    main()

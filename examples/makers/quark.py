@@ -1,12 +1,11 @@
-"""Checkpoints by AMD Quark: `quark.py VARIANT MODEL OUT --calib FILE --windows FILE`.
+"""Checkpoints by AMD Quark: `quark.py VARIANT MODEL OUT --calib FILE --windows FILE`, and `--list`
+for the variants.
 
 With `--fixture FILE LINEAR` also what a test holds a reader to: the tensors of one linear as they
 were written, and its weight as Quark's own quantizer rounds it.
 """
 
-import argparse
 import copy
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,13 +16,14 @@ import torch
 from quark.torch import LLMTemplate, ModelQuantizer, export_safetensors
 from quark.torch.quantization import Int8PerChannelSpec
 from quark.torch.quantization.config.config import QConfig, QLayerConfig
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM
 
+sys.path.append(str(Path(__file__).with_name("shared")))
+from making import measure, parse_arguments, read_tokens, say, write_fixture
+
 MAKER = f"amd-quark {version('amd-quark')}"
-WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -74,15 +74,13 @@ def quantize(source: Path, variant: Variant, windows: Tensor, size: int) -> nn.M
     return quantizer.freeze(model)
 
 
-@torch.no_grad()
-def measure(model: nn.Module, windows: Tensor) -> float:
-    """Mean negative log likelihood with the weights alone quantized."""
+def without_inputs(model: nn.Module) -> nn.Module:
+    """The model with its weights alone quantized."""
     model = copy.deepcopy(model)
     for module in model.modules():
         if getattr(module, "_input_quantizer", None) is not None:
             module._input_quantizer = nn.Identity()
-    losses = [model(input_ids=w[None], labels=w[None]).loss.item() for w in windows]
-    return sum(losses) / len(losses)
+    return model
 
 
 def round_weight(model: nn.Module, name: str) -> Tensor:
@@ -92,46 +90,20 @@ def round_weight(model: nn.Module, name: str) -> Tensor:
         return linear.get_quant_weight(linear.weight).detach().float()
 
 
-def write_fixture(path: Path, out: Path, name: str, expected: Tensor) -> None:
-    """What a test holds a reader to."""
-    tensors = load_file(out / WEIGHTS)
-    config = json.loads((out / "config.json").read_text(encoding="utf-8"))["quantization_config"]
-    stored = {
-        f"stored.{key.removeprefix(f'{name}.')}": value
-        for key, value in tensors.items()
-        if key.startswith(f"{name}.")
-    }
-    about = {"maker": MAKER, "method": "quark", "config": json.dumps(config), "name": name}
-    about["tolerance"] = "1e-6"
-    save_file({**stored, "expected": expected.contiguous().clone()}, path, metadata=about)
-
-
 def main() -> None:
     """Make one variant, and say what it is in a line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("variant", choices=VARIANTS)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--calib", type=Path, required=True)
-    parser.add_argument("--windows", type=Path, required=True)
-    parser.add_argument("--group-size", type=int, default=128)
-    parser.add_argument("--fixture", nargs=2, metavar=("FILE", "LINEAR"))
-    given = parser.parse_args()
+    given = parse_arguments(VARIANTS, group_size=128)
     variant = VARIANTS[given.variant]
-    calib = load_file(given.calib)["tokens"]
-    model = quantize(given.model, variant, calib, given.group_size)
+    model = quantize(given.model, variant, read_tokens(given.calib), given.group_size)
     if given.fixture:
-        expected = round_weight(model, given.fixture[1])
-    nll = measure(model, load_file(given.windows)["tokens"])
+        file, name = given.fixture
+        expected = round_weight(model, name)
+    nll = measure(without_inputs(model), read_tokens(given.windows))
     export_safetensors(model, given.out, pack_method=variant.packing)
     if given.fixture:
-        write_fixture(Path(given.fixture[0]), given.out, given.fixture[1], expected)
-    said = {"maker": MAKER, "variant": given.variant, "format": "quark", "nll": nll}
-    print(json.dumps(said | {"how": "in memory before export"}))
+        write_fixture(file, given.out, name, expected, maker=MAKER, method="quark")
+    say(given, MAKER, "quark", nll=nll, how="in memory before export")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--list"]:
-        print("\n".join(VARIANTS))
-    else:
-        main()
+    main()

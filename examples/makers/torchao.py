@@ -6,16 +6,13 @@ were written, and its weight as torchao dequantizes it. Run it with `python -P`,
 itself.
 """
 
-import argparse
-import json
+import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 from torchao.quantization import (
     FqnToConfig,
     Int4WeightOnlyConfig,
@@ -26,6 +23,9 @@ from torchao.quantization import (
     PerGroup,
 )
 from transformers import AutoModelForCausalLM, TorchAoConfig
+
+sys.path.append(str(Path(__file__).with_name("shared")))
+from making import measure, parse_arguments, read_tokens, say, write_fixture
 
 MAKER = f"torchao {version('torchao')}, transformers {version('transformers')}"
 
@@ -56,38 +56,9 @@ VARIANTS: Mapping[str, Callable[[], Any]] = {
 PACKED = ("int4-packed", "int4-tiled")
 
 
-@torch.no_grad()
-def measure(model: nn.Module, windows: Tensor) -> float:
-    """Mean negative log likelihood of the windows."""
-    losses = [model(input_ids=w[None], labels=w[None]).loss.item() for w in windows]
-    return sum(losses) / len(losses)
-
-
-def write_fixture(path: Path, out: Path, name: str, expected: Tensor) -> None:
-    """What a test holds a reader to."""
-    config = json.loads((out / "config.json").read_text(encoding="utf-8"))["quantization_config"]
-    stored = {
-        f"stored.{key.removeprefix(f'{name}.')}": value
-        for key, value in load_file(out / "model.safetensors").items()
-        if key.startswith(f"{name}.")
-    }
-    about = {"maker": MAKER, "method": "torchao", "config": json.dumps(config), "name": name}
-    about["tolerance"] = "1e-6"
-    save_file({**stored, "expected": expected.clone().contiguous()}, path, metadata=about)
-
-
 def main() -> None:
     """Make one variant, and say what it is in a line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--list", action="version", version="\n".join(VARIANTS))
-    parser.add_argument("variant", choices=VARIANTS)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--calib", type=Path, help="not used: nothing is calibrated")
-    parser.add_argument("--windows", type=Path, required=True)
-    parser.add_argument("--fixture", nargs=2, metavar=("FILE", "LINEAR"))
-    given = parser.parse_args()
-    said = {"maker": MAKER, "variant": given.variant, "format": "torchao", "nll": None}
+    given = parse_arguments(VARIANTS)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             given.model,
@@ -97,16 +68,16 @@ def main() -> None:
     except Exception as error:
         if given.variant not in PACKED or torch.cuda.is_available():
             raise
-        print(json.dumps({**said, "unable": f"needs a GPU or mslk ({type(error).__name__})"}))
+        say(given, MAKER, "torchao", unable=f"needs a GPU or mslk ({type(error).__name__})")
         return
     model.save_pretrained(given.out)
     loaded = AutoModelForCausalLM.from_pretrained(given.out, dtype=torch.float32).eval()
-    said["nll"] = measure(loaded, load_file(given.windows)["tokens"])
+    nll = measure(loaded, read_tokens(given.windows))
     if given.fixture:
         file, name = given.fixture
-        weight = loaded.get_submodule(name).weight
-        write_fixture(Path(file), given.out, name, weight.dequantize().float())
-    print(json.dumps({**said, "how": "loaded by transformers"}))
+        weight = loaded.get_submodule(name).weight.dequantize()
+        write_fixture(file, given.out, name, weight, maker=MAKER, method="torchao")
+    say(given, MAKER, "torchao", nll=nll, how="loaded by transformers")
 
 
 if __name__ == "__main__":

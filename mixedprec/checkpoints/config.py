@@ -11,13 +11,13 @@ from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import Family, UnitKind
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.recipes.recipe import Recipe
+from awqscope.mixedprec.recipes.widths import group_by_scheme
 from awqscope.mixedprec.scheme import (
     FP16_BITS,
     SERVED_WIDTHS,
     Scheme,
     Width,
     bits_of,
-    list_quantized,
     sort_widths,
 )
 
@@ -111,14 +111,12 @@ def quantization_config(
             "modules_to_not_convert": kept or None,
         }
     groups: dict[str, Any] = {}
-    targeted: dict[Scheme, list[str]] = {}
-    for width in list_quantized(recipe.widths.values()):
-        for kind in model.family.units:
-            targets = _targets(model.family, recipe, [kind], width)
-            targeted.setdefault(kind.scheme(schemes[width]), []).extend(targets)
-    for scheme, targets in targeted.items():
-        if not targets:
-            continue
+    for scheme, placed in group_by_scheme(recipe, schemes, model.family).items():
+        targets = [
+            target
+            for kind, width in placed
+            for target in _targets(model.family, recipe, [kind], width)
+        ]
         channel = scheme.group_size == -1
         groups[f"group_{len(groups)}"] = {
             "targets": targets,

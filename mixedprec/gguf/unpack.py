@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from transformers.utils import logging
 
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import find_family
-from awqscope.mixedprec.files.atomic import report_full_disk
+from awqscope.mixedprec.files.atomic import report_full_disk, write_json
 from awqscope.mixedprec.files.untrusted import read_json
 from awqscope.mixedprec.gguf.contents import name_tensors, read_contents, read_stated
 from awqscope.mixedprec.gguf.origin import ORIGIN
@@ -122,8 +122,8 @@ def _unpack(path: Path, folder: Path, dtype: torch.dtype) -> None:
             stated, contents = read_stated(path), read_contents(path)
             config = AutoConfig.from_pretrained(**where)
             find_family(config.model_type)
-            read = AutoModelForCausalLM.from_pretrained(
-                **where, dtype=torch.float32, use_safetensors=True
+            read, loaded = AutoModelForCausalLM.from_pretrained(
+                **where, dtype=torch.float32, use_safetensors=True, output_loading_info=True
             )
             tokenizer = AutoTokenizer.from_pretrained(**where)
             names = name_tensors(read, contents.tensors)
@@ -132,6 +132,7 @@ def _unpack(path: Path, folder: Path, dtype: torch.dtype) -> None:
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"{path} cannot be read as a model ({reason})", REMEDY) from error
+        _check_complete(path, loaded["missing_keys"])
         # A model that was read from GGUF says that it is quantized, and then is not saved.
         entries = read.config.to_dict()
         entries.pop("quantization_config", None)
@@ -139,6 +140,7 @@ def _unpack(path: Path, folder: Path, dtype: torch.dtype) -> None:
         model.load_state_dict(read.state_dict())
         model.to(dtype).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        drop_tokens(folder, model.get_input_embeddings().num_embeddings)
     tensors = contents.tensors
     origin = {
         "file": path.name,
@@ -151,6 +153,35 @@ def _unpack(path: Path, folder: Path, dtype: torch.dtype) -> None:
         "files": sorted(written.name for written in folder.iterdir()),
     }
     (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_complete(path: Path, missing: Collection[str]) -> None:
+    """Raise InputError where transformers found no weights for some of the model's, which it leaves
+    random: of a mixture that is stored as a llama it reads no experts."""
+    if missing:
+        more = f", nor {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(
+            f"{path} has no {min(missing)}{more}, by the names that transformers reads", REMEDY
+        )
+
+
+def drop_tokens(folder: Path, rows: int) -> None:
+    """Take out of a saved tokenizer the tokens that its model has no row for. transformers adds
+    some that a GGUF file does not list, such as <|endoftext|>: a text that holds one would be
+    tokens that no model of the file knows."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        return
+    saved = read_json(path)
+    known = [token for token in saved["added_tokens"] if token["id"] < rows]
+    unknown = {token["content"] for token in saved["added_tokens"]} - {t["content"] for t in known}
+    if not unknown:
+        return
+    write_json(path, {**saved, "added_tokens": known})
+    settings = read_json(folder / "tokenizer_config.json")
+    # Left out, it would be what the tokenizer's class has in its place, and be added again.
+    named = {name: None for name, value in settings.items() if value in unknown}
+    write_json(folder / "tokenizer_config.json", {**settings, **named})
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 Its rules (5.23, `modeling_utils._get_resolved_checkpoint_files`) are repeated here, so that headers
 can be looked at before any library opens a file; tests hold them against `from_pretrained`.
+Besides, what a server saved of a model on one device is found, which transformers does not read.
 What transformers would unpickle, or take only with another library installed, is refused.
 """
 
@@ -25,6 +26,8 @@ ADAPTER = "adapter_config.json"
 SHARD = re.compile(r"(.+)-[0-9]{5}-of-[0-9]{5}\.safetensors")
 # Each process of a distributed training saves such a file, and transformers looks for them first.
 DISTRIBUTED = re.compile(r"shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors")
+# What vLLM and SGLang save of a model as each of their devices holds it.
+RANKED = re.compile(r"model-rank-([0-9]+)-part-([0-9]+)\.safetensors")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # transformers does not read what hqq saves by itself.
 HQQ_PICKLE = "qmodel.pt"
@@ -97,6 +100,9 @@ def choose_weight_files(
             "merge it into them (peft: merge_and_unload, then save_pretrained), or move "
             f"{ADAPTER} elsewhere to take the weights without it",
         )
+    ranked = _list_ranked(folder, names) if named is None else ()
+    if ranked:
+        return WeightFiles(frozenset(names), ranked, (), {})
     first = _find_first(folder, names, named)
     read: tuple[str, ...] = (first,)
     indexes: dict[str, frozenset[str]] = {}
@@ -136,6 +142,21 @@ def _find_first(folder: Path, names: Collection[str], named: Any) -> str:
         if first in names:
             return first
     raise _explain_none(folder, sorted(name for name in names if "/" not in name))
+
+
+def _list_ranked(folder: Path, names: Collection[str]) -> tuple[str, ...]:
+    """The parts of what a server saved of its only device, in order; none where other weights are
+    there. InputError where each of several devices has a part of every weight."""
+    found = {name: match for name in names if (match := RANKED.fullmatch(name))}
+    if not found or SINGLE in names or INDEX in names:
+        return ()
+    if any(int(match[1]) for match in found.values()):
+        raise InputError(
+            f"{folder} holds a model that a server has split between devices "
+            f"({list_some(sorted(found))})",
+            "give the checkpoint that the server loaded, or have it save from one device",
+        )
+    return tuple(sorted(found, key=lambda name: int(found[name][2])))
 
 
 def _explain_none(folder: Path, names: Iterable[str]) -> InputError:

@@ -1,8 +1,32 @@
-"""Where a recipe has which width, in few words: the same in reports and model cards."""
+"""Where a recipe has which width and scheme; in few words, the same in reports and model cards."""
 
+from collections.abc import Mapping
+
+from awqscope.mixedprec.families.family import Family, UnitKind
 from awqscope.mixedprec.recipes.recipe import Recipe
-from awqscope.mixedprec.scheme import Grouped, Width, sort_widths, write_width
+from awqscope.mixedprec.scheme import (
+    Grouped,
+    Scheme,
+    Width,
+    list_quantized,
+    sort_widths,
+    write_width,
+)
 from awqscope.mixedprec.words import join_words, write_ranges
+
+
+def group_by_scheme(
+    recipe: Recipe, schemes: Mapping[Width, Scheme], family: Family
+) -> dict[Scheme, list[tuple[UnitKind, Width]]]:
+    """The schemes of a recipe's quantized units, narrowest first, each with the kinds of unit and
+    their widths that it is the scheme of. schemes: width -> scheme."""
+    used = {(entry.width, entry.unit.partition(".")[2]) for entry in recipe.units}
+    found: dict[Scheme, list[tuple[UnitKind, Width]]] = {}
+    for width in list_quantized(recipe.widths.values()):
+        for kind in family.units:
+            if (width, kind.name) in used:
+                found.setdefault(kind.scheme(schemes[width]), []).append((kind, width))
+    return found
 
 
 def list_widths(recipe: Recipe) -> list[dict[str, str]]:

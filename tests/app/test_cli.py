@@ -24,7 +24,7 @@ from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.naming import default_out
 from awqscope.diagnose.stages.repair import PROOF
 from awqscope.mixedprec.checkpoints import writer
-from awqscope.mixedprec.checkpoints.serving import OLD_ENOUGH
+from awqscope.mixedprec.checkpoints.serving import WITHOUT_ZEROS
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.recipes.recipe import load_recipe
 
@@ -336,7 +336,7 @@ def test_requantize_says_that_the_proof_failed(
     size, serving, numbers, of_type, verdict = result.stdout.splitlines()
     assert size.startswith(f"{out}: ")
     assert serving.startswith("held against their rules: vLLM, SGLang and transformers load it. ")
-    assert serving.endswith(OLD_ENOUGH)
+    assert serving.endswith(WITHOUT_ZEROS)
     assert numbers.startswith("PPL ")
     assert ", KL " in numbers
     assert ", recovered " in numbers

@@ -70,8 +70,8 @@ def write_gguf(
     tokenizer = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
     is_gemma = config.model_type == "gemma3_text"
     writer = GGUFWriter(path, "gemma3" if is_gemma else "llama")
-    _write_settings(writer, config)
-    _write_tokenizer(writer, tokenizer["model"], "llama" if is_gemma else "gpt2")
+    write_settings(writer, config)
+    write_tokenizer(writer, tokenizer["model"], "llama" if is_gemma else "gpt2")
     found = {}
     for name, values in state.items():
         weight = values.numpy()
@@ -103,7 +103,7 @@ def write_gguf(
     return found
 
 
-def _write_settings(writer: GGUFWriter, config: Any) -> None:
+def write_settings(writer: GGUFWriter, config: Any) -> None:
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
@@ -120,7 +120,7 @@ def _write_settings(writer: GGUFWriter, config: Any) -> None:
     writer.add_vocab_size(config.vocab_size)
 
 
-def _write_tokenizer(writer: GGUFWriter, model: dict[str, Any], kind: str) -> None:
+def write_tokenizer(writer: GGUFWriter, model: dict[str, Any], kind: str) -> None:
     tokens = sorted(model["vocab"], key=model["vocab"].get)
     writer.add_tokenizer_model(kind)
     writer.add_token_list(tokens)

@@ -247,7 +247,7 @@ def up_symmetric_beside_gate(opened: Opened) -> None:
     opened.declare([at(0, "mlp.up_proj")], 4, True)
 
 
-@fault(REFUSES, REFUSES, LOADS)
+@fault(REFUSES, WRONG, LOADS)
 def gate_symmetric_beside_up(opened: Opened) -> None:
     opened.spell_out()
     opened.untarget(at(0, "mlp.gate_proj"), at(0, "mlp.gate_up_proj"))
@@ -283,12 +283,12 @@ def qkv_without_target(opened: Opened) -> None:
     opened.untarget(*(at(0, name) for name in (*QKV, "self_attn.qkv_proj")))
 
 
-@fault(REFUSES, REFUSES, WRONG)
+@fault(REFUSES, WRONG, WRONG)
 def o_ignored_but_packed(opened: Opened) -> None:
     opened.ignore.append(at(0, O_PROJ))
 
 
-@fault(REFUSES, REFUSES, WRONG)
+@fault(REFUSES, WRONG, WRONG)
 def qkv_ignored_but_packed(opened: Opened) -> None:
     opened.ignore.extend(at(0, name) for name in QKV)
 
@@ -323,7 +323,7 @@ def qkv_symmetric_declared_asymmetric(opened: Opened) -> None:
         opened.pack(at(0, name), 4, True)
 
 
-@fault(REFUSES, REFUSES, WRONG)
+@fault(REFUSES, WRONG, WRONG)
 def qkv_asymmetric_declared_symmetric(opened: Opened) -> None:
     for name in QKV:
         opened.pack(at(1, name), 8, False)
@@ -344,7 +344,7 @@ def v_in_smaller_groups(opened: Opened) -> None:
     opened.pack(at(0, QKV[2]), 4, False, 32)
 
 
-@fault(REFUSES, REFUSES, WRONG)
+@fault(REFUSES, WRONG, WRONG)
 def o_kept_but_targeted(opened: Opened) -> None:
     opened.unpack(at(0, O_PROJ))
 

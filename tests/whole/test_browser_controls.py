@@ -10,7 +10,7 @@ import pytest
 
 from awqscope.app.dashboard.urls import OPTIONS
 from tests.help.browsing import ROOT, change_record, copy_sample
-from tests.whole import test_browser
+from tests.whole import test_browser, test_browser_calibrate
 
 pytestmark = pytest.mark.browser
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -77,7 +77,9 @@ CONTROLS: dict[str, set[Control]] = {
         ("summary", "Hashes of the model's files"),
         ("summary", "Where the checkpoint goes"),
         ("link", "New run like this one"),
-    },
+    }
+    | {("button", "Search and measure"), ("textbox", "Calibration windows")}
+    | {("textbox", name) for name in ("Other calibration texts", "Other texts to measure on")},
     "block": RUN
     | CHART
     | {("link", f"#.{unit}") for unit in ("qkv", "o", "gate_up", "down")}
@@ -152,7 +154,8 @@ ELSEWHERE = {
     (
         "button",
         "Requantize and measure",
-    ): test_browser.test_widths_are_switched_downloaded_and_requantized
+    ): test_browser.test_widths_are_switched_downloaded_and_requantized,
+    ("button", "Search and measure"): test_browser_calibrate.test_it_is_started_and_stopped,
 }
 # What a visitor sees of a page, and can tell by its marks.
 SEEN = """() => {

@@ -4,11 +4,17 @@ import json
 import math
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from examples.makers import __main__ as driver
+from examples.makers.shared import making
 from examples.makers.shared.table import (
     HEADINGS,
     Measured,
@@ -22,6 +28,7 @@ from examples.makers.shared.table import (
     to_json,
     write_part,
 )
+from examples.makers.shared.workplace import MAKING
 from tests.help.root import ROOT
 
 SAID = Said("tool 1.2", "sym", "gptq", math.log(70), "loaded by transformers")
@@ -112,7 +119,50 @@ def test_scripts_stand_alone_and_pin_what_they_need(script: Path) -> None:
     """A tool's environment has nothing of ours; its own torch would be another one."""
     text = script.read_text(encoding="utf-8")
     assert not re.search(r"^\s*(from|import) (awqscope|examples|tests)\b", text, re.MULTILINE)
+    # Last among the folders that are searched: a module of ours must not pass for a tool's.
+    assert "sys.path.append(" in text and "sys.path.insert(" not in text
+    assert "from making import" in text
     lines = script.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
     assert pins[0].startswith("torch==")
     assert all("==" in pin for pin in pins)
+
+
+def test_what_scripts_share_needs_nothing_of_ours() -> None:
+    text = MAKING.read_text(encoding="utf-8")
+    imported = set(re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE))
+    assert imported == {
+        "argparse",
+        "json",
+        "collections",
+        "pathlib",
+        "typing",
+        "torch",
+        "safetensors",
+    }
+
+
+def test_measuring_is_the_models_own_loss(make_model: Callable[..., Path]) -> None:
+    model = AutoModelForCausalLM.from_pretrained(make_model("llama"), dtype=torch.float32).eval()
+    windows = torch.randint(0, 300, (3, 16), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        losses = [model(input_ids=w[None], labels=w[None]).loss.item() for w in windows]
+    assert making.measure(model, windows) == pytest.approx(sum(losses) / 3, rel=1e-6)
+
+
+def test_a_fixture_is_one_linear_as_it_stands_on_disk(tmp_path: Path) -> None:
+    parts = {"weight": torch.ones(2, 3), "scale": torch.zeros(2)}
+    save_file({f"a.b.{part}": t for part, t in parts.items()}, tmp_path / "one.safetensors")
+    save_file({"a.bc.weight": torch.ones(1)}, tmp_path / "two.safetensors")
+    config = {"quantization_config": {"bits": 4}}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    file = tmp_path / "fixture"
+    expected = torch.arange(6.0).view(3, 2).T
+    making.write_fixture(str(file), tmp_path, "a.b", expected, maker="tool 1", method="m")
+    found = load_file(file)
+    assert found.keys() == {"stored.weight", "stored.scale", "expected"}
+    assert torch.equal(found["expected"], expected)
+    with safe_open(file, "pt") as opened:
+        about = opened.metadata()
+    wanted = {"maker": "tool 1", "method": "m", "name": "a.b", "tolerance": "1e-6"}
+    assert about == {**wanted, "config": json.dumps({"bits": 4})}

@@ -1,5 +1,10 @@
 """Checkpoints in vLLM itself, on the CPU: what it matches, what it loads, and the perplexity of a
-real server. `make test-serving` installs it."""
+real server. `make test-serving` installs it.
+
+Mixtures of experts are loaded, not served: the CPU build of 0.32 has one kernel for packed experts
+(CPUExpertsInt4 in fused_moe/experts/cpu_moe.py), for 4 bits and CPUs with AMX tiles. Elsewhere, and
+for 8 bits on any CPU, it stops with "No WNA16 MoE backend supports the deployment configuration"
+(fused_moe/oracle/int_wna16.py)."""
 
 import json
 import os
@@ -12,31 +17,22 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from awqscope.diagnose.runs.directory import RunDirectory
-from awqscope.mixedprec.checkpoints.matching import (
-    Refused,
-    read_groups,
-    read_in_vllm,
-    served_layers,
-)
+from awqscope.mixedprec.checkpoints.matching import served_layers
 from awqscope.mixedprec.checkpoints.serving import LOADS, REFUSES, VLLM, WRONG
 from awqscope.mixedprec.checkpoints.writer import examine_serving
 from awqscope.mixedprec.models.catalogue import open_catalogue
 from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.scheme import Grouped
-from tests.help.grouped import LAYERS, quantizations
 from tests.help.root import ROOT
 from tests.help.spoiled import FAULTS, Opened, at, meaning, spoil, write_sound
 
@@ -55,24 +51,27 @@ STARTUP_SECONDS = 600
 TOLERANCE = 1e-3
 # Fused by vLLM, fused on disk, fused by a class that does not say so, and two through transformers.
 SHAPES = ("llama", "phi3", "stablelm", "starcoder2", "gpt_neox")
+MIXTURES = ("mixtral", "qwen3_moe")
 Held = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
-def load_in_vllm() -> Iterator[Callable[[Path], Held]]:
-    """Loads a checkpoint as a worker of vLLM's does; every linear's weight as it computes with it,
-    by vLLM's name: what it makes of the identity. AssertionError and others where it refuses."""
+def open_in_vllm() -> Iterator[Callable[[Path], torch.nn.Module]]:
+    """Loads a checkpoint as a worker of vLLM's does. AssertionError and others where it refuses."""
     os.environ |= ENVIRONMENT
     from vllm.config import set_current_vllm_config
-    from vllm.distributed import ensure_model_parallel_initialized, init_distributed_environment
+    from vllm.distributed import (
+        destroy_model_parallel,
+        ensure_model_parallel_initialized,
+        init_distributed_environment,
+    )
     from vllm.engine.arg_utils import EngineArgs
-    from vllm.model_executor.layers.linear import LinearBase
     from vllm.model_executor.model_loader import get_model
     from vllm.plugins import load_general_plugins
 
     load_general_plugins()
 
-    def load(path: Path) -> Held:
+    def load(path: Path) -> torch.nn.Module:
         options = EngineArgs(
             model=str(path), dtype="float16", enforce_eager=True, max_model_len=128
         )
@@ -81,20 +80,34 @@ def load_in_vllm() -> Iterator[Callable[[Path], Held]]:
             if not torch.distributed.is_initialized():
                 address = f"tcp://127.0.0.1:{free_port()}"
                 init_distributed_environment(1, 0, address, 0, "gloo")
-                ensure_model_parallel_initialized(1, 1)
-            model = get_model(vllm_config=config)
-            return {
-                name: module.quant_method.apply(
-                    module, torch.eye(module.input_size, dtype=torch.float16), None
-                ).T.float()
-                for name, module in model.named_modules()
-                if isinstance(module, LinearBase)
-            }
+            # Anew for each: only a mixture's has a group for experts.
+            destroy_model_parallel()
+            ensure_model_parallel_initialized(1, 1)
+            model: torch.nn.Module = get_model(vllm_config=config)
+            return model
 
     # The worker does without an accelerator's cache too.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.accelerator, "empty_cache", lambda: None)
         yield load
+
+
+@pytest.fixture(scope="module")
+def load_in_vllm(open_in_vllm: Callable[[Path], torch.nn.Module]) -> Callable[[Path], Held]:
+    """Loads a checkpoint; every linear's weight as vLLM computes with it, by vLLM's name: what it
+    makes of the identity."""
+    from vllm.model_executor.layers.linear import LinearBase
+
+    def load(path: Path) -> Held:
+        return {
+            name: module.quant_method.apply(
+                module, torch.eye(module.input_size, dtype=torch.float16), None
+            ).T.float()
+            for name, module in open_in_vllm(path).named_modules()
+            if isinstance(module, LinearBase)
+        }
+
+    return load
 
 
 def compare_held(held: Held, path: Path, model: SourceModel) -> str:
@@ -174,35 +187,64 @@ def test_groups_of_several_sizes_are_held_as_stored(
     assert compare_held(load_in_vllm(tmp_path / "out"), tmp_path / "out", model) == LOADS
 
 
-@given(quantizations())
-@settings(max_examples=300, deadline=None)
-def test_matching_is_vllms(quantization: dict[str, Any]) -> None:
-    from vllm.model_executor.layers.quantization.compressed_tensors.compressed_tensors import (
-        CompressedTensorsConfig,
+@pytest.fixture
+def without_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Experts stay as they were loaded: nothing is chosen to compute with them."""
+    from vllm.model_executor.layers.fused_moe.oracle.int_wna16 import WNA16MoEBackend
+    from vllm.model_executor.layers.quantization.compressed_tensors.compressed_tensors_moe import (
+        compressed_tensors_moe_wna16 as moe,
     )
 
-    groups = read_groups(quantization)
-    for mapped in (True, False):
-        config = CompressedTensorsConfig.from_config(deepcopy(quantization))
-        if mapped:
-            config.packed_modules_mapping = {
-                "qkv_proj": ["q_proj", "k_proj", "v_proj"],
-                "gate_up_proj": ["gate_proj", "up_proj"],
-            }
-        for layer in LAYERS:
-            module = type(layer.server_class, (torch.nn.Module,), {})()
-            reading = read_in_vllm(layer, groups, mapped)
-            try:
-                scheme = config.get_scheme_dict(module, layer.name)
-            except ValueError:
-                assert isinstance(reading, Refused), layer
-                continue
-            assert not isinstance(reading, Refused), layer
-            weights = scheme and scheme["weights"]
-            taken = weights and (weights.num_bits, weights.group_size, weights.symmetric)
-            assert taken == (reading and (reading.bits, reading.group_size, reading.symmetric)), (
-                layer
-            )
+    method = moe.CompressedTensorsWNA16MoEMethod
+    chosen = WNA16MoEBackend.EMULATION, None
+    monkeypatch.setattr(moe, "select_wna16_moe_backend", lambda **_: chosen)
+    monkeypatch.setattr(method, "process_weights_after_loading", lambda *_: None)
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+@pytest.mark.usefixtures("without_a_kernel")
+def test_experts_of_each_block_are_held_at_their_own_width(
+    family: str,
+    make_model: Callable[..., Path],
+    text_file: Path,
+    open_in_vllm: Callable[[Path], torch.nn.Module],
+    tmp_path: Path,
+) -> None:
+    """One block's at 8 bits, the other's at 4, as vLLM stacks what is stored of each."""
+    out = tmp_path / "out"
+    model = write_sound(out, make_model(family), text_file, **{"0.experts": 4, "1.experts": 8})
+    assert examine_serving(open_catalogue(out), model).outcome(VLLM) == LOADS
+    stored, layout = load_file(out / "model.safetensors"), model.family.experts
+    assert layout is not None
+    held = {
+        name: values
+        for name, values in open_in_vllm(out).named_parameters()
+        if ".w13_" in name or ".w2_" in name
+    }
+    parts = {"w13": (layout.gate, layout.up), "w2": (layout.down,)}
+    compared = 0
+    for name, values in held.items():
+        block = name.partition(".layers.")[2].partition(".")[0]
+        fused, _, kind = name.rpartition(".")[2].partition("_")
+        if kind not in ("weight_packed", "weight_scale"):
+            continue
+        for number, expert in enumerate(values):
+            prefix = f"model.layers.{block}.{layout.expert(number)}"
+            wanted = torch.cat([stored[f"{prefix}.{part}.{kind}"] for part in parts[fused]])
+            assert torch.equal(expert, wanted.to(expert.dtype)), name
+            compared += 1
+    assert compared == 2 * 2 * 2 * getattr(model.config, layout.count)
+
+
+def test_the_cpu_build_has_no_kernel_for_8_bit_experts(
+    make_model: Callable[..., Path],
+    text_file: Path,
+    open_in_vllm: Callable[[Path], torch.nn.Module],
+    tmp_path: Path,
+) -> None:
+    write_sound(tmp_path / "out", make_model("mixtral"), text_file, **{"1.experts": 8})
+    with pytest.raises(NotImplementedError, match="No WNA16 MoE backend supports"):
+        open_in_vllm(tmp_path / "out")
 
 
 def free_port() -> int:

@@ -32,15 +32,22 @@ class StudyKind:
 KINDS: Mapping[str, StudyKind] = {
     kind.name: kind
     for kind in (
-        StudyKind("why", of_block=True),
+        StudyKind("why", of_block=True, options={"windows": "--windows"}),
         StudyKind(
             "probe",
             of_block=True,
             options={"windows": "--windows", "calib_also": "--calib-also"},
         ),
-        StudyKind("calibrate"),
-        StudyKind("alternatives"),
-        StudyKind("activations"),
+        StudyKind(
+            "calibrate",
+            options={
+                "counts": "--counts",
+                "calib_also": "--calib-also",
+                "valid_also": "--valid-also",
+            },
+        ),
+        StudyKind("alternatives", options={"add": "--add", "by_block": "--by-block"}),
+        StudyKind("activations", options={"method": "--method", "windows": "--windows"}),
     )
 }
 

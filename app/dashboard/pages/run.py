@@ -238,7 +238,12 @@ def cancel_button(run: RunSummary, jobs: Jobs | None) -> Any:
 def provenance_card(record: AnyRecord, recipe: Recipe | None) -> Any:
     """How perplexity was defined, on what, with what, and where the checkpoint of `recipe` goes."""
     goes = None
-    if isinstance(record, Record) and record.state == "done" and recipe is not None:
+    if (
+        isinstance(record, Record)
+        and record.state == "done"
+        and record.spec.no_checkpoint is None
+        and recipe is not None
+    ):
         goes = destinations_table(record, recipe)
     return card(
         "What these numbers are",

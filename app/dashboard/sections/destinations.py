@@ -4,16 +4,17 @@ from typing import Any
 
 from awqscope.app.dashboard.parts import table
 from awqscope.diagnose.runs.record import Record
-from awqscope.mixedprec.checkpoints.destinations import COMPRESSED, Kind, list_destinations
+from awqscope.mixedprec.checkpoints.destinations import Kind, list_destinations
+from awqscope.mixedprec.families.table import find_family
 from awqscope.mixedprec.recipes.recipe import Recipe
-from awqscope.mixedprec.scheme import FP16_BITS
+from awqscope.mixedprec.recipes.widths import group_by_scheme
 
 
 def find_kind(record: Record, recipe: Recipe) -> Kind:
-    """The kind of the checkpoint of a run's recipe: promoted units have no zero points."""
-    widths = {entry.bits for entry in recipe.units} - {FP16_BITS}
-    zero_points = record.spec.bits in widths and not record.spec.symmetric
-    return Kind(COMPRESSED, zero_points, len(widths) > 1)
+    """The kind of the checkpoint of a run's recipe, by the schemes that it is written with."""
+    family = find_family(record.source.architecture)
+    schemes = record.spec.schemes_at(recipe.widths.values())
+    return Kind.of(group_by_scheme(recipe, schemes, family))
 
 
 def destinations_table(record: Record, recipe: Recipe) -> Any:
@@ -22,7 +23,7 @@ def destinations_table(record: Record, recipe: Recipe) -> Any:
         {
             "reader": row.reader,
             "with": row.package_and_versions,
-            "outcome": row.outcome,
+            "outcome": row.outcome + row.condition,
             "why": row.why,
             "remedy": row.remedy,
         }

@@ -19,6 +19,8 @@ from examples.makers.shared.table import Measured, read_measured
 
 HERE = Path(__file__).resolve().parents[1]
 ROOT = HERE.parents[1]
+# What the tools' scripts share.
+MAKING = HERE / "shared" / "making.py"
 ENVIRONMENTS = ROOT / ".venv-makers"
 PAGE = ROOT / "reports" / "makers.md"
 # Hidden, so that the dashboard takes nothing in it for a run of its own.

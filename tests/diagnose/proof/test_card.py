@@ -117,7 +117,8 @@ def test_who_loads_it_is_a_table(subject: CardSubject) -> None:
         ["`compressed-tensors >=0.18`", "refuses"],
         ["`compressed-tensors <0.15`", "refuses"],
     ]
-    assert 'pip install "compressed-tensors~=0.17.1" psutil' in lines[1]
+    remedy = 'pip install "compressed-tensors~=0.17.1" psutil, or run with --symmetric'
+    assert remedy in lines[1]
     rows = table_rows(card, "reader")
     assert rows["MLX"][1] == "refuses" and "awqscope dequantize" in rows["MLX"][2]
 

@@ -402,14 +402,23 @@ def test_a_gguf_file_is_a_candidate(
     )
     assert result.exit_code == 0, result.output
     assert "(float32), the plain model of a 4-bit GGUF" in result.stdout
-    # transformers' reader of GGUF tokenizers adds a token of its own.
-    for tokenizer in plain.glob("tokenizer*"):
-        tokenizer.unlink()
     other = compare(spec.change(windows=4), plain, tmp_path / "other")
     assert compared_headline(other).kl.candidate == record.headline.kl.candidate
     facts = list_facts(record)
     assert facts["Candidate"] == f"{path}: GGUF, {7 * BLOCKS} linears at 4 bits"
     assert facts["Served"].startswith("unknown. A GGUF file is for llama.cpp")
+
+
+def test_a_token_for_padding_is_no_other_tokenizer(
+    spec: CompareSpec, reference: Path, tmp_path: Path
+) -> None:
+    candidate = copy_model(reference, tmp_path)
+    theirs = load_tokenizer(candidate)
+    theirs.add_special_tokens({"pad_token": "[PAD]"})
+    theirs.save_pretrained(candidate)
+    assert load_tokenizer(candidate).get_vocab() != load_tokenizer(reference).get_vocab()
+    record = compare(spec.change(windows=4), candidate, tmp_path / "run").read()
+    assert isinstance(record, Comparison) and record.candidate.tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
 from awqscope.diagnose.passes.chunks import count_work
 from awqscope.diagnose.statistics.likelihood import prepare_reference, score
+from awqscope.diagnose.studies.int8_inputs.rounded_block import InputSweep
 from awqscope.diagnose.sweep.branches import (
     CONTROL,
     REFERENCE,
@@ -165,6 +166,63 @@ def test_observer_sees_both_trunks(setup: Setup) -> None:
     assert set(seen) == {(block, site) for block in range(4) for site in sites}
     assert seen[0, "qkv"] == 0.0
     assert seen[3, "output"] > 0.0
+
+
+@pytest.mark.parametrize(
+    ("family", "sites"),
+    [
+        (
+            "phi3",
+            {
+                "qkv": "self_attn.qkv_proj",
+                "o": "self_attn.o_proj",
+                "gate_up": "mlp.gate_up_proj",
+                "down": "mlp.down_proj",
+            },
+        ),
+        (
+            "gpt_neox",
+            {
+                "qkv": "attention.query_key_value",
+                "o": "attention.dense",
+                "up": "mlp.dense_h_to_4h",
+                "down": "mlp.dense_4h_to_h",
+            },
+        ),
+    ],
+)
+@torch.no_grad()
+def test_inputs_of_fused_projections_are_those_of_transformers(
+    family: str, sites: dict[str, str], make_model: Callable[..., Path]
+) -> None:
+    """A fused linear is a unit, and a site of its own."""
+    model = open_model(str(make_model(family)))
+    windows = torch.randint(0, 300, (2, 32))
+    seen: dict[tuple[int, str], Tensor] = {}
+
+    def observe(block: int, site: str, reference: Tensor, rounded: Tensor) -> None:
+        seen[block, site] = reference
+
+    # Both windows are one batch.
+    run_sweep(
+        model, windows, InputSweep("int8", frozenset(), (), lambda block: {}), observe=observe
+    )
+    whole = AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32).eval()
+    expected: dict[tuple[int, str], Tensor] = {}
+    for block in range(model.blocks):
+        for site, name in sites.items():
+
+            def hook(_: object, args: tuple[Tensor], at: tuple[int, str] = (block, site)) -> None:
+                expected[at] = args[0]
+
+            linear = whole.get_submodule(f"{model.prefix(block)}.{name}")
+            linear.register_forward_pre_hook(hook)
+    whole(windows, use_cache=False)
+    assert seen.keys() == expected.keys() | {(block, "output") for block in range(model.blocks)}
+    for at, values in expected.items():
+        torch.testing.assert_close(seen[at], values, rtol=1e-4, atol=1e-4)
+    units = {unit.name: unit.linears for unit in list_units(model.family, model.blocks)}
+    assert units == {f"{n}.{site}": (sites[site],) for n, site in expected}
 
 
 def test_subsets() -> None:

@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from awqscope import Grouped, change_recipe, load_recipe, save_recipe
 from awqscope.app.cli import app
+from awqscope.diagnose.plan.room import Room
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.mixedprec.models.streams import StreamSpace
 from tests.mixedprec.foreign.test_candidate import change_config, change_tensors, copy_model
 
 MakeModel = Callable[..., Path]
@@ -130,6 +132,36 @@ def test_a_stopped_search_goes_on(
     change_tensors(model, lambda name, t: t * 2 if "up_proj" in name else t)
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert not (tmp_path / ".out.searches").exists()
+
+
+def test_its_search_keeps_to_the_budget(
+    made: tuple[Path, list[str]],
+    make_model: MakeModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Refused where a block does not fit; and what flows is kept in files where it does not."""
+    run, _ = made
+    model, out = change_weights(make_model("llama"), tmp_path), tmp_path / "out"
+    arguments = ["requantize", str(run), "--weights", str(model), "--out", str(out)]
+    said = refused([*arguments, "--max-memory", "64MiB"])
+    assert "--max-memory 64MiB is too little" in said
+    assert not out.exists() and not list(tmp_path.glob(".out*"))
+    found = []
+
+    def open_none(room: Room) -> StreamSpace:
+        found.append((room, StreamSpace([(torch.device("cpu"), 0)], room.folder)))
+        return found[-1][1]
+
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    monkeypatch.setattr(Room, "open", open_none)
+    tight = [*arguments[:-1], str(tmp_path / "tight"), "--max-memory", "3GiB"]
+    result = CliRunner().invoke(app, tight)
+    assert result.exit_code == 0, result.output
+    ((room, space),) = found
+    assert room.budget == 3 * 2**30 and space.spilled_bytes > 0
+    written, again = (load_file(tmp_path / o / "model.safetensors") for o in ("out", "tight"))
+    assert all(torch.equal(again[name], written[name]) for name in written)
 
 
 def test_what_is_refused(

@@ -15,13 +15,14 @@ from awqscope.app.cli import app
 from awqscope.mixedprec.awq.search import search_model
 from awqscope.mixedprec.checkpoints.destinations import (
     DESTINATIONS,
+    Destination,
     Kind,
     describe_kind,
     judge_installed,
     list_destinations,
     read_kind,
 )
-from awqscope.mixedprec.checkpoints.serving import LOADS, REFUSES
+from awqscope.mixedprec.checkpoints.serving import LOADS, REFUSES, WITHOUT_ZEROS
 from awqscope.mixedprec.checkpoints.writer import write_checkpoint
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.opening import open_model
@@ -57,13 +58,37 @@ def test_zero_points_decide_which_versions_do(kind: Kind, number: str, expected:
     assert [row.outcome for row in rows if row.reader == "transformers"] == [expected]
 
 
+@pytest.mark.parametrize("reader", ["peft", "lm-eval"])
+def test_who_loads_through_transformers_does_as_it_does(reader: str) -> None:
+    package = reader.replace("-", "_")
+
+    def settle(kind: Kind, **beside: str) -> Destination:
+        versions = {package: "1.0"} | {name.replace("_", "-"): v for name, v in beside.items()}
+        (row,) = [row for row, _ in judge_installed(kind, versions) if row.reader == reader]
+        return row
+
+    assert settle(MIXED, compressed_tensors="0.17.1").outcome == LOADS
+    assert settle(SYMMETRIC, compressed_tensors="0.20.1").outcome == LOADS
+    refused = settle(MIXED, compressed_tensors="0.20.1")
+    assert refused.outcome == REFUSES
+    assert refused.why == (
+        "it loads through transformers, which refuses it (compressed-tensors 0.20.1)"
+    )
+    assert refused.remedy == WITHOUT_ZEROS
+    alone = settle(MIXED)
+    assert alone.outcome == REFUSES and "needs compressed-tensors" in alone.why
+    assert ">=0.15" in alone.why and ">=0.18" not in alone.why
+    (listed,) = [row for row in list_destinations(MIXED) if row.reader == reader]
+    assert (listed.outcome, listed.condition) == (LOADS, " where transformers does")
+
+
 def test_every_reader_says_something_of_every_kind_of_ours() -> None:
     assert len({row.reader for row in DESTINATIONS}) >= 10
     for kind in KINDS:
         rows = list(list_destinations(kind))
         assert len({(row.reader, row.package, row.versions) for row in rows}) == len(rows)
         readers = {row.reader for row in rows}
-        assert {"transformers", "vLLM", "SGLang", "MLX", "CTranslate2"} <= readers
+        assert {"transformers", "vLLM", "SGLang", "TGI", "MLX", "CTranslate2"} <= readers
         assert all(row.remedy for row in rows if row.outcome != LOADS)
 
 
@@ -98,8 +123,10 @@ def test_our_checkpoints_are_of_the_kind_they_are_and_load_here(
     (here,) = [row for row in found["installed"] if row["reader"] == "transformers"]
     assert (here["outcome"], here["version"]) == (LOADS, version("compressed-tensors"))
     assert found["serving"]["vllm"] == LOADS
+    assert found["tgi"]["tgi"] == (LOADS if symmetric else REFUSES)
     shown = CliRunner().invoke(app, ["check", str(out)]).stdout
     assert f"transformers loads it (compressed-tensors {version('compressed-tensors')})" in shown
+    assert f"and against TGI's: it {'loads' if symmetric else 'refuses'} it" in shown
 
 
 def test_an_installed_reader_that_refuses_gives_exit_code_1(
@@ -110,7 +137,9 @@ def test_an_installed_reader_that_refuses_gives_exit_code_1(
     result = CliRunner().invoke(app, ["check", str(out)])
     assert result.exit_code == 1
     assert "transformers refuses it (compressed-tensors 0.20.1)" in result.stdout
-    assert 'pip install "compressed-tensors~=0.17.1" psutil' in result.stdout
+    assert (
+        'pip install "compressed-tensors~=0.17.1" psutil, or run with --symmetric' in result.stdout
+    )
 
 
 def test_a_broken_rule_gives_exit_code_1(make_model: Callable[..., Path], tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def changed_groups(**groups: tuple[list[str], dict[str, Any]]) -> dict[str, Any]
 def test_experts_of_one_scheme_load() -> None:
     layers = (experts(0), experts(1))
     found = check_serving(QUANTIZATION, shapes_of(layers, 4), Served(layers, {}))
-    assert found == Serving((), (VLLM, TRANSFORMERS))
+    assert found == Serving(())
 
 
 def test_experts_with_zero_points_are_a_limit_of_transformers() -> None:

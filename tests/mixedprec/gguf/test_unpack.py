@@ -8,7 +8,7 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from awqscope.app.words.verdict import write_verdict
 from awqscope.diagnose.inputs.load import note_weights
@@ -61,6 +61,20 @@ def test_it_computes_what_the_model_computes(
             for each in (source, unpacked)
         ]
     assert torch.allclose(*logits, rtol=1e-5, atol=1e-5)
+
+
+def test_its_tokenizer_knows_no_token_that_the_model_does_not(
+    make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    """transformers adds <|endoftext|>, which the file does not list, behind the last one."""
+    source, path = make_model("llama"), tmp_path / "tiny.gguf"
+    write_gguf(path, source, GGMLQuantizationType.F16)
+    added = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    ours = AutoTokenizer.from_pretrained(open_model(str(path)).path)
+    rows = AutoConfig.from_pretrained(source).vocab_size
+    assert max(added.get_vocab().values()) >= rows > max(ours.get_vocab().values())
+    text = f"{TEXT[:50]}<|endoftext|>{TEXT[50:100]}"
+    assert ours(text)["input_ids"] == AutoTokenizer.from_pretrained(source)(text)["input_ids"]
 
 
 def test_it_is_unpacked_once(

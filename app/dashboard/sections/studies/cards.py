@@ -6,8 +6,12 @@ from typing import Any
 from awqscope.app.dashboard.jobs.moved import ModelLocation, find_model
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.jobs.studies import StudyState
+from awqscope.app.dashboard.sections.studies.activations import activations_card
+from awqscope.app.dashboard.sections.studies.alternatives import alternatives_card
 from awqscope.app.dashboard.sections.studies.asking import follow_studies, list_states
+from awqscope.app.dashboard.sections.studies.calibration import calibration_card
 from awqscope.app.dashboard.sections.studies.probe import probe_card
+from awqscope.app.dashboard.sections.studies.why import why_card
 from awqscope.app.dashboard.urls import Page
 from awqscope.app.store import Store
 from awqscope.diagnose.runs.record import Record
@@ -15,7 +19,13 @@ from awqscope.diagnose.runs.record import Record
 # location: where the run's model is; None where nothing can be started.
 DrawCard = Callable[[StudyState, Store, Page, ModelLocation | None], Any]
 
-CARDS: Mapping[str, DrawCard] = {"probe": probe_card}
+CARDS: Mapping[str, DrawCard] = {
+    "why": why_card,
+    "probe": probe_card,
+    "calibrate": calibration_card,
+    "alternatives": alternatives_card,
+    "activations": activations_card,
+}
 
 
 def study_cards(store: Store, page: Page, jobs: Jobs | None) -> list[Any]:

@@ -1,0 +1,79 @@
+"""`awqscope alternatives`: other ways to quantize a run's model, in one table."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from awqscope.app.command_line.common import begin_computing, examples
+from awqscope.app.command_line.options import MovedModelOption, RunArgument
+from awqscope.mixedprec.errors import InputError
+
+
+@examples(
+    "awqscope alternatives reports/my-model",
+    "awqscope alternatives reports/my-model --add gptq=./my-model-gptq --add q4_k_m=./q4_k_m.gguf",
+    "awqscope alternatives reports/my-model --only rtn --only nf4 --by-block",
+)
+def alternatives(
+    path: RunArgument,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Measure this one and what --add names alone; repeatable. --only list names all.",
+        ),
+    ] = None,
+    add: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=CHECKPOINT",
+            help="A checkpoint that another tool made of the run's model, as `compare` reads it; "
+            "repeatable.",
+        ),
+    ] = None,
+    by_block: Annotated[
+        bool, typer.Option("--by-block", help="Measure each block alone too: takes long.")
+    ] = False,
+    model: MovedModelOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Compare other ways to quantize the model of a finished run.
+
+    RTN, AWQ with other groups and widths, NF4, GGUF types, the run's mixed recipe and checkpoints
+    of other tools are measured on the run's own windows, each against its uniform AWQ, paired by
+    token. The answer is kept in RUN/studies/: asked again, only what is new is measured. A run
+    comes from `awqscope run MODEL`.
+    """
+    from awqscope.app.terminal.console import PlainConsole
+    from awqscope.app.terminal.progress import show_progress
+    from awqscope.app.terminal.studies.alternatives import show_alternatives
+    from awqscope.diagnose.runs.directory import RunDirectory
+    from awqscope.diagnose.studies.alternatives.compare import compare_alternatives
+    from awqscope.diagnose.studies.alternatives.methods import METHODS
+    from awqscope.diagnose.trials.finished import open_run
+
+    if only == ["list"]:
+        print("\n".join(method.name for method in METHODS))
+        return
+    added = dict(read_added(each) for each in add or ())
+    begin_computing()
+    opened = open_run(RunDirectory(path), model)
+    with show_progress() as on_progress:
+        found = compare_alternatives(
+            opened, on_progress, only=only or (), added=added, by_block=by_block
+        )
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    width = None if sys.stdout.isatty() else 160
+    show_alternatives(found, PlainConsole(width=width, highlight=False))
+
+
+def read_added(text: str) -> tuple[str, str]:
+    """The name and the checkpoint of an `--add`. InputError for anything else."""
+    name, equals, checkpoint = text.partition("=")
+    if not (name and equals and checkpoint):
+        raise InputError(f"--add {text} names no checkpoint", "give it like gptq=./checkpoint")
+    return name, checkpoint

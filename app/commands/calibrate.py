@@ -1,0 +1,102 @@
+"""`awqscope calibrate`: whether more calibration windows, or another text, would do less damage."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from awqscope.app.command_line.common import STDOUT, begin_computing, examples, write_output
+from awqscope.app.command_line.options import MovedModelOption, RunArgument
+from awqscope.diagnose.studies.calibration.asked import COUNTS, DRAWS, Asked, parse_counts
+
+
+@examples(
+    "awqscope calibrate reports/my-model",
+    "awqscope calibrate reports/my-model --calib-also code.txt --valid-also code-held-out.txt",
+    "awqscope calibrate reports/my-model --counts 16,64 --draws 1 --plan",
+)
+def calibrate(
+    path: RunArgument,
+    counts: Annotated[
+        str,
+        typer.Option(
+            metavar="N,N",
+            help="Calibration windows to search, as many as the text has.",
+        ),
+    ] = ",".join(map(str, COUNTS)),
+    draws: Annotated[
+        int, typer.Option(metavar="N", help="Other sets of as many windows as the run's.")
+    ] = DRAWS,
+    calib_also: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SPEC", help="Another calibration text to try; repeatable."),
+    ] = None,
+    valid_also: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SPEC", help="Another text to measure on; repeatable."),
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(metavar="HOW", help="fast or exact. [default: as the run was searched]"),
+    ] = None,
+    windows: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Validation windows to measure on. [default: 16,384 tokens of the run's]",
+        ),
+    ] = None,
+    model: MovedModelOption = None,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="What computes: auto, cpu, or cuda:N.")
+    ] = "auto",
+    plan: Annotated[bool, typer.Option("--plan", help="Say what it takes, and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Say whether more calibration windows, or another text, would do less damage.
+
+    Searches halves of the windows that a finished run's search read, other draws of as many, more
+    and fewer of them, and other texts; then measures all the models that these make on the run's
+    validation windows, in one pass. The answer stays in RUN/studies/; what was searched is found
+    again when more is asked.
+    """
+    import torch
+
+    from awqscope.app.command_line.common import read_devices
+    from awqscope.app.terminal.console import PlainConsole
+    from awqscope.app.terminal.progress import show_note, show_progress
+    from awqscope.app.terminal.studies.calibration import show_calibration, write_plan
+    from awqscope.diagnose.machine.memory import return_freed_tensors
+    from awqscope.diagnose.runs.directory import RunDirectory
+    from awqscope.diagnose.studies.calibration.advise import carry_out, prepare_study
+    from awqscope.diagnose.trials.finished import open_run
+
+    asked = Asked(
+        counts=parse_counts(counts),
+        draws=draws,
+        calib_also=tuple(calib_also or ()),
+        valid_also=tuple(valid_also or ()),
+        search=search,
+        windows=windows,
+    )
+    where = torch.device(read_devices(device)[0])
+    return_freed_tensors()
+    begin_computing()
+    prepared = prepare_study(open_run(RunDirectory(path), model), asked)
+    if plan:
+        write_output(STDOUT, write_plan(prepared.plan()) + "\n")
+        return
+    with show_progress() as on_progress:
+        found = carry_out(
+            prepared,
+            on_progress,
+            on_plan=lambda plan: show_note(write_plan(plan)),
+            device=where,
+        )
+    if as_json:
+        text = json.dumps(found.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+        write_output(STDOUT, text + "\n")
+        return
+    width = None if sys.stdout.isatty() else 160
+    show_calibration(found, PlainConsole(width=width, highlight=False))

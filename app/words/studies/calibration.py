@@ -1,0 +1,250 @@
+"""What is said of a run's calibration: the sentences that the advice comes to, and its tables."""
+
+from collections.abc import Mapping, Sequence
+
+from awqscope.app.words.texts import shorten_specs
+from awqscope.diagnose.entries.part import Bounded
+from awqscope.diagnose.options.shared import FAST
+from awqscope.diagnose.studies.calibration.answer import (
+    Beside,
+    Calibrated,
+    CalibrationAdvice,
+    DomainAdvice,
+    StabilityAdvice,
+    WindowsAdvice,
+)
+from awqscope.mixedprec.words import join_words, write_bounded, write_number, write_share
+
+TITLE = "Calibration"
+SUMMARY = (
+    "How far AWQ's choices depend on the calibration windows, and whether more windows or another "
+    "text would do less damage."
+)
+
+CURVE_COLUMNS = {
+    "name": "Calibration",
+    "windows": "Windows",
+    "tokens": "Tokens",
+    "kl": "KL [95%]",
+    "gain": "Gives back [95%]",
+    "ppl": "PPL",
+    "delta": "ΔPPL [95%]",
+}
+PAIR_COLUMNS = {
+    "pair": "Beside each other",
+    "bits": "Bits",
+    "equal": "Equal ratios",
+    "kinds": "By kind of unit",
+    "clips": "Clips equal, a step apart, more",
+    "share": "KL between them, of the damage",
+    "difference": "Damage differs by",
+}
+Rows = list[dict[str, str]]
+
+
+def name_texts(advice: CalibrationAdvice) -> dict[str, str]:
+    """SPEC -> its short name, of every text."""
+    specs = [advice.calib, *(column.text for column in advice.columns)]
+    specs += [text for each in advice.calibrations for text in each.texts]
+    unique = list(dict.fromkeys(specs))
+    return dict(zip(unique, shorten_specs(unique), strict=True))
+
+
+def name_calibration(each: Calibrated, names: Mapping[str, str]) -> str:
+    """What a calibration is called. names: of texts."""
+    last = names[each.texts[-1]]
+    named = {
+        "run": "the run's own",
+        "count": f"{each.windows:,} windows",
+        "text": last,
+        "both": f"half of it {last}",
+    }
+    return named.get(each.role, each.name)
+
+
+def write_part(value: float) -> str:
+    """A share of the damage."""
+    return write_share(value, ".1%")
+
+
+def write_gain(gain: Bounded) -> str:
+    """What a gain does, with its interval: `give back 1.2% (0.8% to 1.6%)`, `add 0.3% (…)`."""
+    does = "give back" if gain[0] >= 0 else "add"
+    return f"{does} {_write_size(gain)}"
+
+
+def _write_size(share: Bounded) -> str:
+    """A share without its sign, with its interval."""
+    value, low, high = share
+    if value < 0:
+        value, low, high = -value, -high, -low
+    return f"{write_part(value)} ({write_part(low)} to {write_part(high)})"
+
+
+def write_windows(advice: WindowsAdvice) -> str:
+    """How many windows suffice."""
+    windows, beside = f"{advice.windows:,}", f"{advice.beside:,}"
+    gain = write_gain(advice.gain)
+    said = {
+        "enough": f"{windows} calibration windows suffice: {beside} {gain} of the damage.",
+        "unclear": f"From {windows} calibration windows on no more are surely better: {beside} "
+        f"{gain} of the damage.",
+        "more": f"{windows} calibration windows still {gain} of the damage of {beside}: more may "
+        "give back more.",
+    }
+    return said[advice.verdict]
+
+
+def write_of_run(advice: CalibrationAdvice, found: WindowsAdvice) -> str:
+    """Whether the run's own windows are as good, and how to have better ones."""
+    gain = write_gain(found.of_run)
+    own = f"The run's search read {advice.read:,}"
+    own += f" of its {advice.given:,} windows" if advice.read < advice.given else " windows"
+    if found.of_run[1] <= found.limit:
+        return f"{own}; {found.windows:,} {gain}."
+    options = f"--calib-windows {found.windows}"
+    if advice.run_search == FAST and found.windows * advice.seq_len > advice.fast_tokens:
+        options = f"--search exact {options}"
+    return f"{own}; {found.windows:,} {gain}: run it with {options}."
+
+
+def write_stability(found: StabilityAdvice) -> str:
+    """What halves of the windows agree on."""
+    apart = _write_size(found.difference)
+    said = {
+        "steady": f"they cost the same, but for {apart}",
+        "unsteady": f"one costs {apart} more of the damage: the choices are the windows'",
+        "unclear": f"whether they cost the same is not sure: they differ by {apart} of the damage",
+    }
+    return (
+        f"Halves of the run's windows agree on {found.equal:,} of {found.of:,} scale ratios. Their "
+        f"models are apart by a KL of {write_part(found.share[0])} of the damage; "
+        f"{said[found.verdict]}."
+    )
+
+
+def write_domain(found: DomainAdvice, calib: str, names: Mapping[str, str]) -> str:
+    """Whether a validation text is covered. calib: the run's calibration text."""
+    valid, added = names[found.valid], names[found.calib]
+    value, low, high = found.gain
+    there = f"{write_part(value)} there ({write_part(low)} to {write_part(high)})"
+    if found.verdict == "uncovered":
+        said = f"{valid} is not covered by {names[calib]}: calibrating on {added} too gives back "
+        said += f"{there}; add some of it."
+        if found.elsewhere[2] < 0:
+            cost = -found.elsewhere[0]
+            said += f" On all the run's validation windows that adds {write_part(cost)}."
+        return said
+    if found.verdict == "covered":
+        return f"{valid} is covered: calibrating on {added} too gives back {there}."
+    return f"Whether {valid} is covered is not sure: {added} too gives back {there}."
+
+
+def write_advice(advice: CalibrationAdvice) -> list[str]:
+    """The sentences that follow from what was measured."""
+    names = name_texts(advice)
+    said = []
+    if advice.windows is not None:
+        said += [write_windows(advice.windows), write_of_run(advice, advice.windows)]
+    if advice.stability is not None:
+        said.append(write_stability(advice.stability))
+    if advice.spread is not None:
+        part = write_part(advice.spread)
+        said.append(f"Another draw of as many windows changes the damage by up to {part}.")
+    said += [write_domain(found, advice.calib, names) for found in advice.domains]
+    if not advice.domains:
+        said.append("No other text was tried: --calib-also SPEC tells which texts are not covered.")
+    return said
+
+
+def write_how(advice: CalibrationAdvice) -> str:
+    """How it was searched and measured."""
+    windows = sum(column.windows for column in advice.columns if column.of_run)
+    said = f"Searched {advice.search}, on every window that is named"
+    if advice.search != advice.run_search:
+        said += f"; the run's own search is {advice.run_search}"
+    if advice.run_search == FAST:
+        said += f". A run's fast search reads at most {advice.fast_tokens:,} tokens of its windows"
+    return f"{said}. Measured on {windows:,} of the run's validation windows, paired."
+
+
+def curve_rows(advice: CalibrationAdvice) -> Rows:
+    """A row a calibration on the run's calibration text, fewest windows first."""
+    of_text = ("text", "both")
+    shown = [each for each in advice.calibrations if each.role not in of_text]
+    return [_row(each, name_texts(advice)) for each in sorted(shown, key=lambda c: c.windows)]
+
+
+def _row(each: Calibrated, names: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "name": name_calibration(each, names),
+        "windows": f"{each.windows:,}",
+        "tokens": f"{each.tokens:,}",
+        "kl": write_bounded(each.kl[0], each.kl[1:], ".5f"),
+        "gain": "" if each.role == "run" else _write_gain_cell(each.gain),
+        "ppl": write_number(each.ppl, ".3f"),
+        "delta": write_bounded(each.delta_ppl[0], each.delta_ppl[1:], "+.3f"),
+    }
+
+
+def _write_gain_cell(gain: Bounded) -> str:
+    return write_bounded(gain[0], gain[1:], "+.1%")
+
+
+def pair_rows(advice: CalibrationAdvice) -> Rows:
+    """A row a pair of calibrations and width."""
+    return [row for pair in advice.pairs for row in _pair_rows(pair)]
+
+
+def _pair_rows(pair: Beside) -> Rows:
+    rows = []
+    for number, found in enumerate(pair.agreements):
+        kinds = [f"{g.kind} {g.equal}/{g.of}" for g in found.groups]
+        clips = [*found.clips[:2], sum(found.clips[2:])] if found.clips else []
+        measured = number == 0
+        rows.append(
+            {
+                "pair": name_pair(pair),
+                "bits": str(found.bits),
+                "equal": f"{found.equal}/{found.of}",
+                "kinds": join_words(kinds),
+                "clips": ", ".join(write_part(share) for share in clips),
+                "share": _write_share_cell(pair.share) if measured else "",
+                "difference": _write_gain_cell(pair.difference) if measured else "",
+            }
+        )
+    return rows
+
+
+def name_pair(pair: Beside) -> str:
+    """Two calibrations beside each other."""
+    return join_words(["the run's own" if n == "run" else n for n in (pair.one, pair.other)])
+
+
+def _write_share_cell(share: Bounded) -> str:
+    return write_bounded(share[0], share[1:], ".1%")
+
+
+def matrix_columns(advice: CalibrationAdvice) -> dict[str, str]:
+    """The heads of the table of texts: the calibration, then a validation text each."""
+    names = name_texts(advice)
+    heads = {"name": "Calibrated on"}
+    return heads | {column.text: names[column.text] for column in advice.columns}
+
+
+def matrix_rows(advice: CalibrationAdvice) -> Rows:
+    """A row a calibration text: KL on each validation text, and what it gives back there."""
+    names = name_texts(advice)
+    rows = []
+    for each in list_texts(advice):
+        row = {"name": name_calibration(each, names)}
+        for cell in each.cells:
+            gain = "" if each.role == "run" else f"; {_write_gain_cell(cell.gain)}"
+            row[cell.text] = write_bounded(cell.kl[0], cell.kl[1:], ".5f") + gain
+        rows.append(row)
+    return rows
+
+
+def list_texts(advice: CalibrationAdvice) -> Sequence[Calibrated]:
+    """The calibrations that the table of texts is of."""
+    return [each for each in advice.calibrations if each.role in ("run", "text", "both")]

@@ -1,0 +1,169 @@
+"""`awqscope alternatives`: the alternatives to a run's uniform model in one table.
+
+Each is measured whole on the run's own windows, so that every difference is paired by token. What
+was measured once stays in the answer: asked for more, only what is missing is made and measured.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from awqscope.diagnose.inputs.load import hash_tokens
+from awqscope.diagnose.inputs.sizes import reference_bytes
+from awqscope.diagnose.runs.directory import OnProgress
+from awqscope.diagnose.runs.record import MIXED, UNIFORM
+from awqscope.diagnose.statistics.bootstrap import Resampler
+from awqscope.diagnose.studies.alternatives.answer import (
+    ADDED,
+    Alternative,
+    Alternatives,
+    ByWindow,
+    weigh,
+)
+from awqscope.diagnose.studies.alternatives.bench import Bench, Subject
+from awqscope.diagnose.studies.alternatives.making import (
+    Workplace,
+    list_model_linears,
+    make,
+    open_added,
+)
+from awqscope.diagnose.studies.alternatives.methods import (
+    NAMES,
+    Choice,
+    Method,
+    Rounded,
+    choose_methods,
+)
+from awqscope.diagnose.studies.study import Study, name_study
+from awqscope.diagnose.trials.finished import OpenedRun, load_texts
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.foreign.opening import open_beside
+from awqscope.mixedprec.models.dtypes import BFLOAT16, FLOAT32
+from awqscope.mixedprec.models.forward import computing_in
+from awqscope.mixedprec.models.source import SourceModel
+from awqscope.mixedprec.ranking import as_cost
+
+STUDY = "alternatives"
+# What a checkpoint may be called: it is part of a file's name.
+ADDED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+
+
+def compare_alternatives(
+    opened: OpenedRun,
+    on_progress: OnProgress = lambda stage, done, total: None,
+    *,
+    only: Collection[str] = (),
+    added: Mapping[str, str] = {},
+    by_block: bool = False,
+) -> Alternatives:
+    """Measure alternatives to a run's uniform model on its text, and keep the answer beside it.
+
+    only: names of METHODS; all that can be made where none are given. added: name -> checkpoint,
+    as `awqscope compare` reads them. by_block: whether each block is measured alone too. What is
+    there of an earlier answer stays in it. InputError for names and checkpoints that cannot be
+    used, and where the text is not what the run measured."""
+    check_added(added)
+    model, spec = opened.model, opened.spec
+    uniform, mixed = opened.models[UNIFORM], opened.models.get(MIXED)
+    raises = mixed is not None and mixed != uniform
+    choice = choose_methods(spec, list_model_linears(model), raises=raises, only=only)
+    record = opened.run.read_searched()
+    study = Study(opened.run, name_study(STUDY), {"tokens": record.ppl_definition.tokens_sha256})
+    opened_added = [add_subject(name, path, model) for name, path in added.items()]
+    precision = BFLOAT16 if spec.precision == BFLOAT16 else FLOAT32
+    with study.hold(), computing_in(precision):
+        inputs = load_texts(opened)
+        if hash_tokens(inputs.windows) != record.ppl_definition.tokens_sha256:
+            raise InputError(
+                f"the text that {opened.run.path} was measured on has changed",
+                "put back what it was",
+            )
+        at = Workplace(opened, inputs, study.parts / "awq", on_progress)
+        subjects = [method_subject(method, at) for method in choice.methods] + opened_added
+        answer = measure_missing(Bench(study, at), subjects, choice, by_block=by_block)
+        study.keep(answer.to_json())
+    return answer
+
+
+def check_added(added: Mapping[str, str]) -> None:
+    """Raise InputError for names that a checkpoint cannot have in the table."""
+    for name in added:
+        if name in NAMES:
+            raise InputError(
+                f"{name} is an alternative of its own", "call the checkpoint otherwise"
+            )
+        if not ADDED_NAME.fullmatch(name):
+            raise InputError(
+                f"a checkpoint cannot be called {name!r}",
+                "use letters, digits, dots and dashes, at most 40",
+            )
+
+
+def add_subject(name: str, path: str, model: SourceModel) -> Subject:
+    """A checkpoint that another tool made from the run's model."""
+    candidate = open_beside(path, model)
+    stamp = {"path": path, "hashes": candidate.hash()}
+    title = name if name.lower() == candidate.method else f"{name} ({candidate.method})"
+    return Subject(name, title, ADDED, stamp, partial(open_added, candidate, model))
+
+
+def method_subject(method: Method, at: Workplace) -> Subject:
+    """An alternative that is made here."""
+    spec, source = at.opened.spec, method.source
+    stamp: dict[str, Any] = {"scheme": str(method.scheme(spec)), "search": spec.search}
+    if isinstance(source, Rounded):
+        stamp = {"rounding": str(source.mix), "version": version(source.mix.library)}
+    elif method.name == MIXED:
+        stamp["bits"] = dict(at.opened.models[MIXED])
+    return Subject(method.name, method.title(spec), method.kind, stamp, partial(make, at, method))
+
+
+def measure_missing(
+    bench: Bench, subjects: Collection[Subject], choice: Choice, *, by_block: bool
+) -> Alternatives:
+    """The answer with all of these, and what an earlier one has besides."""
+    kept = read_kept(bench.study)
+    entries = {row.name: row.to_json() for row in (kept.rows if kept else ())}
+    reference = list(kept.reference_nll) if kept else bench.reference_nll()
+    for subject in subjects:
+        there = entries.get(subject.name)
+        is_same = there is not None and there["stamp"] == subject.stamp
+        if not is_same or (by_block and there is not None and there.get("blocks") is None):
+            entries[subject.name] = bench.measure(subject, by_block=by_block)
+    resampler = Resampler(len(reference), bench.spec.seed)
+    windows = {name: ByWindow.model_validate(entry["by_window"]) for name, entry in entries.items()}
+    rows = [
+        Alternative.model_validate(
+            {**entry, **weigh(windows[name], windows[UNIFORM], reference, resampler)}
+        )
+        for name, entry in entries.items()
+    ]
+    left_out = {**(kept.left_out if kept else {}), **choice.left_out}
+    record = bench.at.opened.run.read_searched()
+    return Alternatives(
+        run=bench.at.opened.run.path.resolve().name,
+        model=record.model,
+        text=record.ppl_definition.text,
+        windows=len(bench.windows),
+        seq_len=bench.windows.shape[1],
+        block_windows=len(bench.sampled),
+        reference_ppl=float(np.exp(np.mean(reference))),
+        reference_bytes=reference_bytes(bench.model),
+        reference_nll=reference,
+        rows=sorted(rows, key=lambda row: as_cost(row.kl[0])),
+        left_out={name: why for name, why in left_out.items() if name not in entries},
+    )
+
+
+def read_kept(study: Study) -> Alternatives | None:
+    """The answer that is there, None for none that can be used."""
+    found = study.read()
+    try:
+        return None if found is None else Alternatives.model_validate(found)
+    except ValidationError:
+        return None

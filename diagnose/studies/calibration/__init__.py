@@ -1,0 +1,1 @@
+"""How far AWQ's choices depend on the calibration windows, and which windows would be better."""

@@ -1,0 +1,112 @@
+"""What is said of a run's calibration: every verdict has its sentence, with its numbers."""
+
+from typing import Any
+
+import pytest
+
+from awqscope.app.words.studies.calibration import (
+    curve_rows,
+    matrix_columns,
+    matrix_rows,
+    pair_rows,
+    write_advice,
+    write_gain,
+    write_how,
+)
+from awqscope.diagnose.studies.calibration.answer import CalibrationAdvice
+from tests.help.calibrated import make_advice
+
+
+def change(part: str, **changes: Any) -> CalibrationAdvice:
+    """The answer with a part changed."""
+    advice = make_advice()
+    return make_advice(**{part: getattr(advice, part).changed(**changes)})
+
+
+def said(advice: CalibrationAdvice) -> str:
+    return " ".join(write_advice(advice))
+
+
+def test_everything_that_was_found_is_said() -> None:
+    assert write_advice(make_advice()) == [
+        "64 calibration windows suffice: 128 give back 0.3% (−0.2% to 0.8%) of the damage.",
+        "The run's search read 16 of its 128 windows; 64 give back 2.0% (1.5% to 2.5%): run it "
+        "with --search exact --calib-windows 64.",
+        "Halves of the run's windows agree on 26 of 60 scale ratios. Their models are apart by a "
+        "KL of 20.0% of the damage; they cost the same, but for 1.0% (−0.4% to 2.0%).",
+        "Another draw of as many windows changes the damage by up to 0.6%.",
+        "texts/code.txt is not covered by texts/calib.txt: calibrating on more/code.txt too gives "
+        "back 12.0% there (10.0% to 14.0%); add some of it. On all the run's validation windows "
+        "that adds 1.0%.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"verdict": "unclear"}, "From 64 calibration windows on no more are surely better: 128"),
+        (
+            {"verdict": "more", "windows": 128, "beside": 64, "gain": (0.03, 0.02, 0.04)},
+            "128 calibration windows still give back 3.0% (2.0% to 4.0%) of the damage of 64: more",
+        ),
+        ({"of_run": (0.004, -0.01, 0.02)}, "16 of its 128 windows; 64 give back 0.4%"),
+        ({"windows": 8}, "run it with --calib-windows 8."),
+    ],
+)
+def test_windows(changes: dict[str, Any], words: str) -> None:
+    assert words in said(change("windows", **changes))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [("unsteady", "the choices are the windows'"), ("unclear", "is not sure: they differ by 1.0%")],
+)
+def test_halves(verdict: str, words: str) -> None:
+    assert words in said(change("stability", verdict=verdict))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        ("covered", "texts/code.txt is covered: calibrating on more/code.txt too gives back 12.0%"),
+        ("unclear", "Whether texts/code.txt is covered is not sure: more/code.txt too gives back"),
+    ],
+)
+def test_domains(verdict: str, words: str) -> None:
+    (found,) = make_advice().domains
+    assert words in said(make_advice(domains=(found.changed(verdict=verdict),)))
+
+
+def test_without_another_text_it_says_how_to_try_one() -> None:
+    assert "--calib-also SPEC tells which" in said(make_advice(domains=()))
+    assert "--calib-also SPEC" not in said(make_advice())
+
+
+def test_what_adds_damage_gives_nothing_back() -> None:
+    assert write_gain((-0.004, -0.01, 0.002)) == "add 0.4% (−0.2% to 1.0%)"
+
+
+def test_how_it_was_searched_is_said() -> None:
+    said = write_how(make_advice())
+    assert said.startswith("Searched fast, on every window that is named.")
+    assert "reads at most 8,192 tokens" in said and said.endswith("validation windows, paired.")
+    other = write_how(make_advice(search="exact"))
+    assert "exact, on every window that is named; the run's own search is fast" in other
+    assert "at most" not in write_how(make_advice(run_search="exact", search="exact"))
+
+
+def test_tables() -> None:
+    advice = make_advice()
+    curve = curve_rows(advice)
+    assert [row["windows"] for row in curve] == ["8", "8", "8", "16", "16", "32"]
+    own = next(row for row in curve if row["name"] == "the run's own")
+    assert own["gain"] == "" and own["kl"] == "0.50000 [0.45000, 0.55000]"
+    halves, _ = pair_rows(advice)
+    assert halves["pair"] == "half 1 and half 2" and halves["kinds"] == "qkv 20/30 and down 6/30"
+    assert (halves["equal"], halves["clips"]) == ("26/60", "70.0%, 20.0%, 10.0%")
+    assert list(matrix_columns(advice).values()) == [
+        *("Calibrated on", "texts/wiki.txt", "texts/code.txt"),
+    ]
+    names = [row["name"] for row in matrix_rows(advice)]
+    assert names == ["the run's own", "more/code.txt", "half of it more/code.txt"]
+    assert matrix_rows(advice)[2]["texts/code.txt"].endswith("+12.0% [+11.6%, +12.4%]")
