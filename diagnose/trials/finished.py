@@ -7,7 +7,6 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from awqscope.diagnose.inputs.corpora import load_tokenizer
-from awqscope.diagnose.inputs.load import Inputs, load_inputs
 from awqscope.diagnose.inputs.sizes import unit_bytes
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import Record
@@ -144,13 +143,3 @@ def list_unsearched(run: RunDirectory, spec: RunSpec, widths: UnitWidths) -> lis
 def promote(opened: OpenedRun, units: Iterable[str]) -> UnitWidths:
     """The uniform model with `units` at the rescue width."""
     return {**opened.models["uniform"], **dict.fromkeys(units, opened.spec.rescue_bits)}
-
-
-def load_texts(opened: OpenedRun) -> Inputs:
-    """The run's texts, cut into windows. InputError where they cannot be read."""
-    try:
-        return load_inputs(opened.spec, opened.model)
-    except InputError as error:
-        began = opened.run.read().directory
-        where = f"give the command in {began}, where the run was begun" if began else error.remedy
-        raise InputError(error.what, where) from error

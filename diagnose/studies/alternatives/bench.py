@@ -24,13 +24,12 @@ from awqscope.diagnose.studies.alternatives.measuring import (
     score_whole,
 )
 from awqscope.diagnose.studies.study import Study
+from awqscope.diagnose.trials.course import STREAM_SHARE
 from awqscope.mixedprec.families.table import list_units
 from awqscope.mixedprec.models.forward import get_linear
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import CPU, Stream, StreamSpace
 
-# The share of the memory budget that streams may take; the rest of them goes to files.
-STREAM_SHARE = 0.5
 # Digits of a stamp that tell two of one name apart.
 DIGITS = 12
 
@@ -38,13 +37,14 @@ DIGITS = 12
 @dataclass(frozen=True)
 class Subject:
     """An alternative to be measured. stamp: what it is made with; make: makes it, when it is first
-    needed."""
+    needed. is_searched: whether that takes a search."""
 
     name: str
     title: str
     kind: str
     stamp: Mapping[str, Any]
     make: Callable[[], Made]
+    is_searched: bool = False
 
     @property
     def key(self) -> str:

@@ -37,16 +37,19 @@ from awqscope.diagnose.studies.alternatives.methods import (
     Choice,
     Method,
     Rounded,
+    Searched,
     choose_methods,
 )
 from awqscope.diagnose.studies.study import Study, name_study
-from awqscope.diagnose.trials.finished import OpenedRun, load_texts
+from awqscope.diagnose.trials.course import load_again
+from awqscope.diagnose.trials.finished import OpenedRun
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.foreign.opening import open_beside
 from awqscope.mixedprec.models.dtypes import BFLOAT16, FLOAT32
 from awqscope.mixedprec.models.forward import computing_in
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.ranking import as_cost
+from awqscope.mixedprec.scheme import write_width
 
 STUDY = "alternatives"
 # What a checkpoint may be called: it is part of a file's name.
@@ -77,14 +80,17 @@ def compare_alternatives(
     opened_added = [add_subject(name, path, model) for name, path in added.items()]
     precision = BFLOAT16 if spec.precision == BFLOAT16 else FLOAT32
     with study.hold(), computing_in(precision):
-        inputs = load_texts(opened)
+        inputs = load_again(opened.run, model)
         if hash_tokens(inputs.windows) != record.ppl_definition.tokens_sha256:
             raise InputError(
                 f"the text that {opened.run.path} was measured on has changed",
                 "put back what it was",
             )
         at = Workplace(opened, inputs, study.parts / "awq", on_progress)
-        subjects = [method_subject(method, at) for method in choice.methods] + opened_added
+        made = [method_subject(method, at) for method in choice.methods]
+        # Searches last: what is measured before them is kept.
+        quick = [subject for subject in made if not subject.is_searched]
+        subjects = quick + opened_added + [subject for subject in made if subject.is_searched]
         answer = measure_missing(Bench(study, at), subjects, choice, by_block=by_block)
         study.keep(answer.to_json())
     return answer
@@ -119,8 +125,16 @@ def method_subject(method: Method, at: Workplace) -> Subject:
     if isinstance(source, Rounded):
         stamp = {"rounding": str(source.mix), "version": version(source.mix.library)}
     elif method.name == MIXED:
-        stamp["bits"] = dict(at.opened.models[MIXED])
-    return Subject(method.name, method.title(spec), method.kind, stamp, partial(make, at, method))
+        widths = at.opened.models[MIXED].items()
+        stamp["widths"] = {unit: write_width(width) for unit, width in widths}
+    return Subject(
+        method.name,
+        method.title(spec),
+        method.kind,
+        stamp,
+        partial(make, at, method),
+        is_searched=isinstance(source, Searched),
+    )
 
 
 def measure_missing(

@@ -31,6 +31,7 @@ from awqscope.diagnose.sweep.swappable import (
 )
 from awqscope.diagnose.trials.finished import OpenedRun
 from awqscope.mixedprec.awq.choices import BlockSearch
+from awqscope.mixedprec.awq.realise import Searches
 from awqscope.mixedprec.awq.search import search_model
 from awqscope.mixedprec.families.table import Unit, list_units
 from awqscope.mixedprec.files.atomic import write_json
@@ -40,7 +41,7 @@ from awqscope.mixedprec.foreign.differences import differing_places
 from awqscope.mixedprec.models.forward import get_linear
 from awqscope.mixedprec.models.served import served_outside
 from awqscope.mixedprec.models.source import SourceModel
-from awqscope.mixedprec.scheme import FP16_BITS, UnitWidths, Width
+from awqscope.mixedprec.scheme import FP16_BITS, UnitWidths
 
 # How long a search has taken so far, over all processes that worked on it.
 CLOCK = "clock.json"
@@ -74,17 +75,17 @@ class Made:
 @dataclass(frozen=True)
 class Realised:
     """The blocks of a model as AWQ's arithmetic serves them. read: a block with its searches, which
-    may be empty of scales and clipping. bits: of every unit by name."""
+    may be empty of scales and clipping. widths: of every unit by name."""
 
     model: SourceModel
     read: Callable[[int], SwappableBlock]
-    bits: UnitWidths
+    widths: UnitWidths
 
     def read_block(self, number: int) -> nn.Module:
         """A block with its effective weights, in the basis of the reference."""
         block = self.read(number)
         widths = {
-            linear: self.bits[f"{number}.{kind.name}"]
+            linear: self.widths[f"{number}.{kind.name}"]
             for kind in self.model.family.units
             for linear in kind.linears
         }
@@ -180,10 +181,10 @@ class Workplace:
         """Every unit of the model."""
         return list_units(self.opened.model.family, self.opened.model.blocks)
 
-    def size(self, bits: UnitWidths, spec: RunSpec) -> int:
+    def size(self, widths: UnitWidths, spec: RunSpec) -> int:
         """Bytes of all units at these widths, by the schemes of a spec."""
         model = self.opened.model
-        return sum(unit_bytes(model, unit, bits[unit.name], spec) for unit in self.units)
+        return sum(unit_bytes(model, unit, widths[unit.name], spec) for unit in self.units)
 
 
 def make_own(at: Workplace, method: Method, source: Own) -> Made:
@@ -191,31 +192,31 @@ def make_own(at: Workplace, method: Method, source: Own) -> Made:
     recipe all that it was chosen by."""
     opened = at.opened
     spec, model, run = opened.spec, opened.model, opened.run
-    bits = opened.models.get(source.model)
+    widths = opened.models.get(source.model)
     if source.model == RESCUE:
-        bits = uniform_bits(model, spec.rescue_bits, spec.keep_fp16)
-    assert bits is not None
-    widths = tuple(set(bits.values()) - {FP16_BITS})
+        widths = uniform_bits(model, spec.rescue_bits, spec.keep_fp16)
+    assert widths is not None
+    searched = tuple(set(widths.values()) - {FP16_BITS})
     blocks = Realised(
-        model, lambda number: read_swappable(model, number, run.searches, widths), bits
+        model, lambda number: read_swappable(model, number, run.searches, searched), widths
     )
     stages = run.read().stages
     needed = CHOOSING if source.model == MIXED else CHOOSING[:1]
     took = [stages[name].seconds for name in needed if name in stages]
     known = [seconds for seconds in took if seconds is not None]
     seconds = sum(known) if len(known) == len(needed) else None
-    return Made(blocks.read_block, served_outside(model), at.size(bits, spec), lambda: seconds)
+    return Made(blocks.read_block, served_outside(model), at.size(widths, spec), lambda: seconds)
 
 
 def make_searched(at: Workplace, method: Method, source: Searched) -> Made:
     """AWQ with changed options, searched where the folder does not hold it, from where an earlier
     process stopped."""
     spec, model = at.opened.spec.change(**source.changes), at.opened.model
-    folder, bits = at.folder / method.name, uniform_bits(model, spec.bits, spec.keep_fp16)
+    folder, widths = at.folder / method.name, uniform_bits(model, spec.bits, spec.keep_fp16)
     seconds = search_timed(at, spec, folder, f"searching {method.name}")
     low = (spec.bits,)
-    blocks = Realised(model, lambda number: read_swappable(model, number, folder, low), bits)
-    return Made(blocks.read_block, served_outside(model), at.size(bits, spec), lambda: seconds)
+    blocks = Realised(model, lambda number: read_swappable(model, number, folder, low), widths)
+    return Made(blocks.read_block, served_outside(model), at.size(widths, spec), lambda: seconds)
 
 
 def search_timed(at: Workplace, spec: RunSpec, folder: Path, stage: str) -> float:
@@ -242,17 +243,15 @@ def _read_clock(folder: Path) -> float:
 def make_nearest(at: Workplace, method: Method, source: Nearest) -> Made:
     """Round to nearest on AWQ's grid: its arithmetic without scales and clipping."""
     spec, model = at.opened.spec.change(**source.changes), at.opened.model
-    bits = uniform_bits(model, spec.bits, spec.keep_fp16)
-    plain: dict[Width, BlockSearch] = {
-        spec.bits: BlockSearch(spec.low, (), {}, model.family.symmetric_linears())
-    }
+    widths = uniform_bits(model, spec.bits, spec.keep_fp16)
+    plain: Searches = {spec.bits: BlockSearch(spec.low, (), {}, model.family.symmetric_linears())}
     linears = list_linears(model.family)
 
     def read(number: int) -> SwappableBlock:
         return SwappableBlock(model.read_block(number), plain, model.dtype, linears)
 
-    timed = Timed(Realised(model, read, bits).read_block)
-    return Made(timed, served_outside(model), at.size(bits, spec), timed.total)
+    timed = Timed(Realised(model, read, widths).read_block)
+    return Made(timed, served_outside(model), at.size(widths, spec), timed.total)
 
 
 def make_rounded(at: Workplace, method: Method, source: Rounded) -> Made:

@@ -82,7 +82,6 @@ class Method:
         return f"{self.kind}{symmetric} {scheme.bits} bits in {scheme.write_groups()}"
 
 
-# Those that take a search last: what is known before is kept.
 METHODS: tuple[Method, ...] = (
     Method(UNIFORM, AWQ, Own(UNIFORM)),
     Method(MIXED, AWQ, Own(MIXED), "mixed by the recipe"),
