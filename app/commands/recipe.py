@@ -39,7 +39,7 @@ READERS = {"gguf": "llama.cpp", "mlx": "mlx-lm", "vllm": "llm-compressor", "gptq
     "awqscope recipe reports/my-model --target-bits 4.5 -o best.json",
     "awqscope recipe reports/my-model --max-bytes 4.2GB --verify",
     "awqscope recipe reports/my-model --min-recovery 95% --emit llm-compressor",
-    "awqscope recipe reports/my-model --options 4,4x64,4x32,8 --target-bits 4.5 --verify",
+    "awqscope recipe reports/my-model --options 4,4x32,8 --target-bits 4.5",
 )
 def recipe(
     path: RunArgument,
@@ -174,11 +174,14 @@ def recipe(
             "linears on their own are not scored in other groups", "leave out --split-fused"
         )
     if allowed is not None:
-        scores = limit_widths(scores, [width for width in allowed if width not in groups])
+        # Refused before anything is searched.
+        limit_widths(scores, [width for width in allowed if width not in groups])
     if verify:
         _check_races(run)
     course = _score(run, groups, model)
     scores = add_groups(run, scores, groups)
+    if allowed is not None:
+        scores = limit_widths(scores, allowed)
     chosen = _choose(run, scores, asked)
     room = scores.unit_bytes(chosen.widths)
     if min_recovery is None and asked:
@@ -301,6 +304,5 @@ def _parse_options(text: str, spec: "RunSpec") -> list[Width]:
         raise InputError(
             f"{text!r} is no list of widths ({error.what})", "give it like 4,8 or 4,4x64,8"
         ) from error
-    # Refused before anything is searched.
     spec.schemes_at(width for width in found if isinstance(width, Grouped))
     return found

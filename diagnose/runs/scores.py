@@ -122,7 +122,7 @@ def add_groups(run: RunDirectory, scores: Scores, groups: Collection[Grouped]) -
     }
 
     def add(unit: ScoredUnit) -> ScoredUnit:
-        if len(unit.options) == 1:
+        if unit.options[0].width == FP16_BITS:
             return unit
         more = []
         for width in groups:

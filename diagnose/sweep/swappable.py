@@ -158,7 +158,7 @@ def uniform_bits(model: SourceModel, bits: int, kept: Iterable[str]) -> dict[str
 
 def uniform_widths(
     model: SourceModel, bits: int, kept: frozenset[str], number: int
-) -> LinearWidths:
+) -> dict[str, int]:
     """Linear -> bits inside block `number` when every unit but the `kept` ones gets `bits`."""
     return {
         linear: FP16_BITS if f"{number}.{kind.name}" in kept else bits

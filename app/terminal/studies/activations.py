@@ -5,7 +5,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from awqscope.app.words.studies.activations import SIGN, list_columns, list_rows, write_answer
+from awqscope.app.words.studies.activations import (
+    SIGN,
+    list_columns,
+    list_rows,
+    write_answer,
+    write_sample,
+)
 from awqscope.diagnose.studies.int8_inputs.answer import Activations
 
 
@@ -22,6 +28,5 @@ def show_activations(answer: Activations, console: Console) -> None:
     for row in list_rows(answer, SIGN):
         table.add_row(*(str(row[key]) for key in columns))
     console.print(table)
-    counted = f"{answer.tokens:,} tokens of {len(answer.windows)} windows"
-    said = f"KL of each block alone, nats a token, on {counted}; {SIGN}: the block refuses it"
+    said = f"{write_sample(answer)}; {SIGN}: the block refuses it"
     console.print(Text(said, style="dim"))

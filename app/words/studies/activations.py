@@ -125,6 +125,13 @@ def _write_healed(answer: Activations) -> list[str]:
     return said
 
 
+def write_sample(answer: Activations) -> str:
+    """What the numbers were measured on."""
+    count = len(answer.windows)
+    measured = f"{answer.tokens:,} tokens of {count} window{'s' * (count != 1)}"
+    return f"KL of each block alone, nats a token, on {measured}"
+
+
 def list_columns(answer: Activations) -> dict[str, str]:
     """The columns of a table with a line a block."""
     methods: dict[str, str] = {each.method: NAMES[each.method] for each in answer.methods}

@@ -15,6 +15,7 @@ from awqscope.diagnose.studies.causes.answer import (
     LinearCauses,
     Point,
     Split,
+    TokenShare,
 )
 from awqscope.mixedprec.words import join_words, write_number, write_ranges, write_share
 
@@ -28,10 +29,15 @@ LACKING = {
     "experts": "The experts are measured as one: which tokens each sees is the router's choice.",
     "attention": "This architecture's attention does not show what it attends to.",
 }
-# A window that holds so many times its fair share of the damage is told of.
+# What holds so many times its fair share is told of.
 UNEVEN = 2.0
-# Massive activations are told of where their tokens hold so much of a linear's error.
+# Kinds of tokens are told of that hold so much of a linear's error, and UNEVEN times their part of
+# the tokens.
 HEAVY = 0.25
+HEAVY_NAMES = {
+    "first": "First tokens are {} of all tokens and hold {} of its error.",
+    "delimiter": "Delimiters are {} of all tokens and hold {} of its error.",
+}
 
 
 def write_power(value: float) -> str:
@@ -322,17 +328,20 @@ def write_carriers(causes: Causes) -> str:
             continue
         top = linear.carriers[0]
         kinds = join_words(list(dict.fromkeys(write_kind(c) for c in linear.carriers)))
-        heavy = [share for share in linear.tokens if share.error >= HEAVY and share.kind != "word"]
-        also = "".join(
-            f" {KIND_NAMES[share.kind].capitalize()} are {write_share(share.tokens)} of the tokens "
-            f"and hold {write_share(share.error)} of its error."
-            for share in heavy
-        )
+        also = "".join(map(_write_heavy, linear.tokens))
         said.append(
             f"Into {linear.linear}, channel {top.channel} reaches {write_number(top.size, '.3g')}, "
             f"{top.times:.0f} times what is usual, at {kinds}.{also}"
         )
     return " ".join(said)
+
+
+def _write_heavy(share: TokenShare) -> str:
+    """That tokens of a kind hold far more than their part of an error; empty where they do not."""
+    if share.kind not in HEAVY_NAMES or share.error < max(HEAVY, UNEVEN * share.tokens):
+        return ""
+    tokens, error = write_share(share.tokens), write_share(share.error)
+    return f" {HEAVY_NAMES[share.kind].format(tokens, error)}"
 
 
 def write_kind(carrier: Carrier) -> str:

@@ -36,7 +36,7 @@ from awqscope.diagnose.studies.calibration.searching import (
 from awqscope.diagnose.studies.calibration.summary import summarise
 from awqscope.diagnose.studies.calibration.texts import Texts, load_texts
 from awqscope.diagnose.studies.study import Study
-from awqscope.diagnose.trials.contest import STREAM_SHARE
+from awqscope.diagnose.trials.course import STREAM_SHARE
 from awqscope.diagnose.trials.finished import OpenedRun
 from awqscope.mixedprec.models.streams import CPU, FLOAT_BYTES, batch_size, list_slices
 

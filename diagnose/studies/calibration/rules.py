@@ -20,6 +20,7 @@ from awqscope.diagnose.studies.calibration.answer import (
 )
 from awqscope.diagnose.studies.calibration.calibrations import HALVES, RUN, Calibration
 from awqscope.diagnose.studies.calibration.measuring import Measured
+from awqscope.mixedprec.errors import InputError
 
 UNCLEAR: Any = "unclear"
 
@@ -47,9 +48,15 @@ STABILITY = Rule(0.05, below="steady", above="unsteady")
 
 
 class Numbers:
-    """What was measured on some windows, and their resamples."""
+    """What was measured on some windows, and their resamples. InputError where the run's own
+    calibration does no damage there: nothing is a share of none."""
 
     def __init__(self, measured: Measured, seed: int):
+        if not measured.kl[RUN].any():
+            raise InputError(
+                "the run's uniform model is its reference: no calibration can be better",
+                "give a run that quantizes something",
+            )
         self.measured = measured
         self.resampler = Resampler(len(measured.kl[RUN]), seed)
 

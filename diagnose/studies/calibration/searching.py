@@ -13,7 +13,7 @@ from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.studies.calibration.calibrations import RUN, Calibration
 from awqscope.diagnose.studies.study import studies_of
-from awqscope.diagnose.trials.contest import STREAM_SHARE
+from awqscope.diagnose.trials.course import STREAM_SHARE
 from awqscope.diagnose.trials.finished import OpenedRun
 from awqscope.mixedprec.awq.search import missing_blocks, search_model
 from awqscope.mixedprec.models.streams import CPU, StreamSpace

@@ -12,10 +12,11 @@ from awqscope.diagnose.inputs.corpora import (
     spread_windows,
     tile_windows,
 )
-from awqscope.diagnose.inputs.load import check_tokens, hash_tokens, load_inputs
+from awqscope.diagnose.inputs.load import check_tokens, hash_tokens
 from awqscope.diagnose.inputs.sources import check_specs
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.studies.calibration.asked import Asked
+from awqscope.diagnose.trials.course import load_again
 from awqscope.diagnose.trials.finished import OpenedRun
 from awqscope.mixedprec.errors import InputError
 
@@ -60,12 +61,7 @@ def load_texts(opened: OpenedRun, asked: Asked) -> Texts:
     check_specs((*asked.calib_also, *asked.valid_also))
     spec, record = opened.spec, opened.run.read_searched()
     _check_others(asked, spec)
-    try:
-        inputs = load_inputs(spec, opened.model)
-    except InputError as error:
-        began = record.directory
-        where = f"give the command in {began}, where the run was begun" if began else error.remedy
-        raise InputError(error.what, where) from error
+    inputs = load_again(opened.run, opened.model)
     for text, known, windows in (
         (spec.calib, record.calibration.tokens_sha256, inputs.calib_windows),
         (", ".join(spec.valid), record.ppl_definition.tokens_sha256, inputs.windows),

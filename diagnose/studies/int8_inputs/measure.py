@@ -229,11 +229,13 @@ class _Bench:
             arrays["searched"] = torch.ones(1)
             run.write_arrays(self._name_scales(number), arrays)
             self.on_progress("smoothquant scales", number + 1, len(blocks))
+        kinds = [kind.name for kind in self.model.family.units]
         return {
-            f"{number}.{name.removeprefix('alpha.')}": round(float(value), 1)
+            f"{number}.{kind}": round(float(arrays[f"alpha.{kind}"]), 1)
             for number in blocks
-            for name, value in run.read_arrays(self._name_scales(number)).items()
-            if name.startswith("alpha.")
+            for arrays in (run.read_arrays(self._name_scales(number)),)
+            for kind in kinds
+            if f"alpha.{kind}" in arrays
         }
 
     def _name_scales(self, number: int) -> str:

@@ -20,6 +20,8 @@ from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import CPU
 from awqscope.mixedprec.scheme import FP16_BITS, LinearWidths
 
+# A linear at int8, of its name and its weight [N, K].
+RoundLinear = Callable[[str, Tensor], RoundedLinear]
 # The scales of a block's linears by name, of those that have any.
 ReadScales = Callable[[int], Mapping[str, Tensor]]
 
@@ -30,7 +32,7 @@ class RoundedBlock:
 
     Widths (linear -> bits) say which linears are at int8; the others are the reference's."""
 
-    def __init__(self, block: nn.Module, linears: tuple[str, ...], rounds: "RoundLinear"):
+    def __init__(self, block: nn.Module, linears: tuple[str, ...], rounds: RoundLinear):
         self.block = block
         self._linears = linears
         self._rounds = rounds
@@ -79,9 +81,6 @@ class RoundedBlock:
             full = f"{name}.weight"
             if full in weights:
                 yield name, self._reference[full], weights[full]
-
-
-RoundLinear = Callable[[str, Tensor], RoundedLinear]
 
 
 def _transform_inputs(

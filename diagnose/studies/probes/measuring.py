@@ -154,15 +154,14 @@ def measure_windows(
     chunks = list_slices(len(windows), math.ceil(len(windows) / PARTS / batch) * batch)
     found: dict[str, list[float]] = {}
     for number, chunk in enumerate(chunks):
-        size, before = chunk.stop - chunk.start, chunk.start * work[-1]
 
-        def step(done: int, before: int = before, size: int = size) -> None:
-            on_step(before + size * work[done - 1], len(windows) * work[-1])
+        def report(done: int, before: int = chunk.start * work[-1]) -> None:
+            on_step(before + done, len(windows) * work[-1])
 
-        measure = partial(_measure, model, windows[chunk], sweep, space, step)
+        measure = partial(_measure, model, windows[chunk], sweep, space, work, report)
         for name, values in study.part(f"measured-{number}", measure).items():
             found.setdefault(name, []).extend(values)
-        on_step(before + size * work[-1], len(windows) * work[-1])
+        report((chunk.stop - chunk.start) * work[-1])
     return found
 
 
@@ -171,11 +170,21 @@ def _measure(
     windows: Tensor,
     sweep: ProbeSweep,
     space: StreamSpace,
-    on_block: Callable[[int], None],
+    work: Sequence[int],
+    report: Callable[[int], None],
 ) -> dict[str, list[float]]:
     """Mean KL of each of the windows; the block as the run has it, restored, is the uniform
-    model."""
-    scores = run_sweep(model, windows, sweep, space=space, on_block=on_block)
+    model. work: of a window, up to each block and up to the end of the head. report: told the work
+    done."""
+    blocks, head = work[-2], work[-1] - work[-2]
+    scores = run_sweep(
+        model,
+        windows,
+        sweep,
+        space=space,
+        on_block=lambda done: report(len(windows) * work[done - 1]),
+        on_head=lambda done: report(len(windows) * blocks + head * done),
+    )
     names = {branch.name: branch.name for branch in sweep.branches}
     names[view_name("restored", AS_RUN)] = UNIFORM
     return {name: scores[scored].kl.double().mean(1).tolist() for name, scored in names.items()}

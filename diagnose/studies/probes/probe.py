@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from awqscope.diagnose.inputs.load import Inputs, hash_tokens, load_inputs
+from awqscope.diagnose.inputs.load import Inputs, hash_tokens
 from awqscope.diagnose.runs.directory import OnProgress
 from awqscope.diagnose.studies.probes.alternatives import list_alternatives
 from awqscope.diagnose.studies.probes.answer import BlockProbe, sort_measured
@@ -25,14 +25,12 @@ from awqscope.diagnose.studies.probes.searching import (
 from awqscope.diagnose.studies.probes.weighing import BlockSizes, Views, weigh_alternative
 from awqscope.diagnose.studies.probes.windows import choose_windows
 from awqscope.diagnose.sweep.swappable import uniform_widths
+from awqscope.diagnose.trials.course import STREAM_SHARE, load_again
 from awqscope.diagnose.trials.finished import OpenedRun
 from awqscope.mixedprec.awq.choices import load_searches
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.streams import CPU, StreamSpace
 from awqscope.mixedprec.scheme import LinearWidths
-
-# Of the run's memory budget, what streams take before they go to files.
-STREAM_SHARE = 0.5
 
 
 def probe_blocks(
@@ -62,12 +60,7 @@ def probe_blocks(
 def load_measured(opened: OpenedRun) -> Inputs:
     """A run's texts as it measured them. InputError where they are gone or have changed."""
     record, spec = opened.run.read_searched(), opened.spec
-    try:
-        inputs = load_inputs(spec, opened.model)
-    except InputError as error:
-        began = record.directory
-        where = f"give the command in {began}, where the run was begun" if began else error.remedy
-        raise InputError(error.what, where) from error
+    inputs = load_again(opened.run, opened.model)
     texts = (
         (spec.calib, record.calibration.tokens_sha256, inputs.calib_windows),
         (", ".join(spec.valid), record.ppl_definition.tokens_sha256, inputs.windows),

@@ -170,6 +170,9 @@ def test_groups_are_searched_and_scored_once(run: RunDirectory) -> None:
     made = [path.stat().st_mtime_ns for path in (*searches, run.path / "groups.parquet")]
     assert json.loads(call(run.path, *asked).stdout) == printed
     assert made == [p.stat().st_mtime_ns for p in (*searches, run.path / "groups.parquet")]
+    narrow = json.loads(call(run.path, "--options", "4,4x32", *asked[2:]).stdout)
+    assert narrow["provenance"]["widths"] == [4, "4x32", 16]
+    assert [u for u in narrow["units"] if "group_size" in u]
     scores = read_scores(run.path, groups=[FINE])
     plain = {unit.name: FP16_BITS for unit in scores.units}
     scored = {unit.name: unit for unit in scores.units if len(unit.options) > 1}

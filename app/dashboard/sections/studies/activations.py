@@ -26,6 +26,7 @@ from awqscope.app.words.studies.activations import (
     unit_columns,
     view_rows,
     write_answer,
+    write_sample,
 )
 from awqscope.diagnose.studies.int8_inputs.answer import Activations, Measured, parse_answer
 
@@ -82,6 +83,7 @@ def draw_answer(answer: Activations, run: str) -> list[Any]:
     return [
         *(html.P(said) for said in write_answer(answer)),
         chart(draw_inputs(answer), "KL of each block alone by method, see the table"),
+        html.P(f"{write_sample(answer)}.", className="hint"),
         as_table(list_columns(answer), _link_blocks(list_rows(answer), run)),
         *(part for found in answer.methods for part in _draw_views(found, run)),
     ]
@@ -91,9 +93,10 @@ def _draw_views(found: Measured, run: str) -> list[Any]:
     """The three views of a method by block, and what it decided of units."""
     name, units = NAMES[found.method], unit_columns(found)
     rows = _link_blocks(view_rows(found), run)
-    parts = [table(VIEW_COLUMNS, rows, folded=f"{name}: alone, up to here, if restored")]
+    views, by_unit = f"{name}: alone, up to here, if restored", f"{name}: unit by unit"
+    parts = [table(VIEW_COLUMNS, rows, views, folded=views)]
     if units:
-        parts.append(table(units, list_units(found), folded=f"{name}: unit by unit"))
+        parts.append(table(units, list_units(found), by_unit, folded=by_unit))
     return parts
 
 

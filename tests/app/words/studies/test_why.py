@@ -194,8 +194,15 @@ def test_massive_activations_are_named_with_their_tokens() -> None:
     said = write_carriers(make_causes())
     assert said == (
         "Into mlp.down_proj, channel 9 reaches 412, 120 times what is usual, at the first token "
-        "and “⏎”. First token are 1.6% of the tokens and hold 80.0% of its error."
+        "and “⏎”. First tokens are 1.6% of all tokens and hold 80.0% of its error."
     )
+
+
+def test_tokens_with_their_fair_part_of_the_error_are_not_told_of() -> None:
+    down = make_causes().linears[1]
+    shares = [share.changed(tokens=0.29, error=0.3) for share in down.tokens]
+    causes = make_causes().changed(linears=[down.changed(tokens=shares)])
+    assert "of all tokens" not in write_carriers(causes)
 
 
 def test_what_is_lacking_is_said() -> None:

@@ -15,6 +15,7 @@ from awqscope.diagnose.studies.calibration.rules import (
     advise_windows,
     find_spread,
 )
+from awqscope.mixedprec.errors import InputError
 
 WINDOWS = 24
 TEXT = np.random.default_rng(1).exponential(0.1, WINDOWS) + 0.05
@@ -82,6 +83,12 @@ def test_what_another_draw_changes_too_is_no_gain() -> None:
     same = advise_windows(numbers, calibrations, 0.05)
     assert gained is not None and gained.verdict == "more"
     assert same is not None and (same.verdict, same.windows, same.limit) == ("enough", 8, 0.05)
+
+
+def test_nothing_is_a_share_of_no_damage() -> None:
+    nothing = {"run": np.zeros(WINDOWS)}
+    with pytest.raises(InputError, match="no calibration can be better"):
+        Numbers(Measured(nothing, nothing, {}), seed=0)
 
 
 def test_one_count_tells_nothing() -> None:

@@ -297,6 +297,8 @@ def test_a_stopped_probe_goes_on_and_finds_the_same(opened: OpenedRun) -> None:
     assert not study.with_suffix("").exists()
     [again] = probe_blocks(opened, [0], windows=4, progress=lambda *s: pytest.fail("measured"))
     assert again == whole
+    done = [step / total for stage, step, total in steps if stage.startswith("measuring")]
+    assert done == sorted(done) and done[-1] == 1
     study.unlink()
     searched: list[str] = []
     for stop in (len(steps) // 3, len(steps) * 2 // 3):
@@ -374,4 +376,6 @@ def test_other_families(
     assert whole is not None
     assert whole.restored[0] == pytest.approx(views["restored"], rel=1e-2)
     assert all(math.isfinite(value) for each in found.alternatives for value in each.restored)
-    assert whole.restored_gain[0] == max(each.restored_gain[0] for each in found.alternatives)
+    most = max(each.restored_gain[0] for each in found.alternatives)
+    # Where rounding happens to mend what other blocks did, 8 bits give back a little more.
+    assert whole.restored_gain[0] == pytest.approx(most, rel=0.05)
