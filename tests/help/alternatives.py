@@ -45,6 +45,7 @@ def make_answer(rows: Sequence[Alternative], **changes: Any) -> Alternatives:
         "block_windows": 2,
         "reference_ppl": 60.0,
         "reference_bytes": 16_000_000,
+        "quantized_before": None,
         "reference_nll": [4.0, 4.1],
         "rows": [row.to_json() for row in sorted(rows, key=lambda row: row.kl[0])],
         "left_out": {},

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from awqscope.app.words.verdict import write_kl
+from awqscope.diagnose.entries.source import write_quantized_before
 from awqscope.diagnose.runs.record import MIXED, UNIFORM
 from awqscope.diagnose.studies.alternatives.answer import RESCUE, Alternative, Alternatives
 from awqscope.mixedprec.words import (
@@ -34,6 +35,9 @@ COLUMNS = {
 # The run's own models, by what else is said of them.
 OWN = {UNIFORM: "uniform", MIXED: "", RESCUE: "rescue width"}
 ALONE = "activations are quantized too when it is served; its weights alone were measured"
+# Fewer bits than this do not give weights back that were never rounded to them.
+LOSSLESS_BITS, LOSSLESS_KL = 6, 1e-4
+FAVOURED = "what is measured is kind to that grid and those near it"
 Rows = list[dict[str, str]]
 
 
@@ -129,8 +133,17 @@ def write_how(found: Alternatives) -> str:
 
 
 def list_notes(found: Alternatives) -> list[str]:
-    """What else has to be known: where a checkpoint differs besides, and what was not measured."""
-    notes = [
+    """What else has to be known: that the reference was quantized before, where a checkpoint
+    differs besides, and what was not measured."""
+    before = found.quantized_before
+    notes = [] if before is None else [f"{write_quantized_before(before)}; {FAVOURED}"]
+    notes += [
+        f"{name_alternative(row)} gives the reference's weights back: they were on its grid "
+        f"before, so that {FAVOURED}"
+        for row in found.rows
+        if row.bits_per_weight < LOSSLESS_BITS and row.kl[0] < LOSSLESS_KL
+    ]
+    notes += [
         f"{name_alternative(row)}: its {join_words(row.places)} differ too"
         for row in found.rows
         if row.places

@@ -85,6 +85,10 @@ class Alternatives(Part):
     block_windows: int = Field(description="Windows that blocks are measured on alone.")
     reference_ppl: float = Field(description="Perplexity of the reference.")
     reference_bytes: int = Field(description="Bytes of all its tensors in 16 bits.")
+    quantized_before: str | None = Field(
+        description="How the reference's weights were quantized before the run, where that is "
+        "known: what is measured is then kind to that grid."
+    )
     reference_nll: Sequence[float] = Field(description="NLL of the reference by window.")
     rows: Sequence[Alternative] = Field(description="The alternatives, the least KL first.")
     left_out: Mapping[str, str] = Field(

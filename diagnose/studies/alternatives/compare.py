@@ -168,6 +168,7 @@ def measure_missing(
         block_windows=len(bench.sampled),
         reference_ppl=float(np.exp(np.mean(reference))),
         reference_bytes=reference_bytes(bench.model),
+        quantized_before=record.source.quantized_before,
         reference_nll=reference,
         rows=sorted(rows, key=lambda row: as_cost(row.kl[0])),
         left_out={name: why for name, why in left_out.items() if name not in entries},

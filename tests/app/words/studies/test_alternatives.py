@@ -56,6 +56,15 @@ def test_notes_and_what_was_measured() -> None:
     assert "2 windows of 256 tokens of valid.txt" in write_how(found)
 
 
+def test_a_reference_that_was_quantized_before_is_told_by_what_costs_nothing() -> None:
+    usual = make_usual()
+    rows = [*usual.rows, make_row("gguf-q4_1", 5.0, 3e-7, kind="GGUF")]
+    (note,) = [note for note in list_notes(make_answer(rows)) if "grid" in note]
+    assert note.startswith("title of gguf-q4_1 gives the reference's weights back")
+    said = list_notes(make_answer(usual.rows, quantized_before="GGUF Q4_1"))[0]
+    assert "GGUF Q4_1" in said and said.endswith("kind to that grid and those near it")
+
+
 def test_blocks_of_those_that_were_measured_so() -> None:
     found = make_usual()
     columns = block_columns(found)
