@@ -21,6 +21,7 @@ from awqscope.diagnose.machine.tasks import ThisProcess
 from awqscope.diagnose.plan.demand import SEARCH
 from awqscope.diagnose.plan.room import plan_work, room_for
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.trials.course import check_unchanged
 from awqscope.diagnose.trials.finished import open_source
 from awqscope.mixedprec.awq.choices import read_uncalibrated, search_folder, search_path
 from awqscope.mixedprec.awq.search import search_model
@@ -73,11 +74,7 @@ def open_another(
     _, limit = choose_length(source, None)
     length = min(spec.calib_seq_len, limit)
     windows = cut_windows(load_corpus(spec.calib), tokenizer, length, spec.calib_windows)
-    # Earlier versions did not keep what the tokens were.
-    if record.calibration.tokens_sha256 not in (None, hash_tokens(windows)):
-        raise InputError(
-            f"{spec.calib} has changed since {run.path} was made", "put back what it was"
-        )
+    check_unchanged(run, spec.calib, record.calibration.tokens_sha256, windows)
     check_tokens(model, windows)
     check_range(model)
     return Another(run, model, choose_searched(spec, model, windows))

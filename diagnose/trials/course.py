@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from awqscope.diagnose.inputs.load import Inputs, load_inputs
+from torch import Tensor
+
+from awqscope.diagnose.inputs.load import Inputs, hash_tokens, load_inputs
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.trials.finished import open_source
@@ -25,15 +27,30 @@ class Course:
 def open_course(run: RunDirectory, model: str | None) -> Course:
     """The run's model (at `model` where it has moved) and texts. InputError where they are not what
     the run measured."""
-    return Course(run, run.read_searched().spec, load_again(run, open_source(run, model)))
+    return Course(run, run.read_searched().spec, load_measured(run, open_source(run, model)))
 
 
-def load_again(run: RunDirectory, model: SourceModel) -> Inputs:
-    """The texts of a run whose model is open. InputError where they cannot be read."""
+def load_measured(run: RunDirectory, model: SourceModel) -> Inputs:
+    """The texts of a run whose model is open. InputError where they cannot be read, or have changed
+    since the run was made."""
     record = run.read_searched()
+    spec = record.spec
     try:
-        return load_inputs(record.spec, model)
+        inputs = load_inputs(spec, model)
     except InputError as error:
         began = record.directory
         where = f"give the command in {began}, where the run was begun" if began else error.remedy
         raise InputError(error.what, where) from error
+    for text, known, windows in (
+        (spec.calib, record.calibration.tokens_sha256, inputs.calib_windows),
+        (", ".join(spec.valid), record.ppl_definition.tokens_sha256, inputs.windows),
+    ):
+        check_unchanged(run, text, known, windows)
+    return inputs
+
+
+def check_unchanged(run: RunDirectory, text: str, known: str | None, windows: Tensor) -> None:
+    """Raise InputError where a text's tokens are not those of the SHA-256 that a run recorded."""
+    # Earlier versions did not keep what the tokens were.
+    if known not in (None, hash_tokens(windows)):
+        raise InputError(f"{text} has changed since {run.path} was made", "put back what it was")

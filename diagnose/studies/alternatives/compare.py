@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from awqscope.diagnose.inputs.load import hash_tokens
 from awqscope.diagnose.inputs.sizes import reference_bytes
 from awqscope.diagnose.runs.directory import OnProgress
 from awqscope.diagnose.runs.record import MIXED, UNIFORM
@@ -41,7 +40,7 @@ from awqscope.diagnose.studies.alternatives.methods import (
     choose_methods,
 )
 from awqscope.diagnose.studies.study import Study, name_study
-from awqscope.diagnose.trials.course import load_again
+from awqscope.diagnose.trials.course import load_measured
 from awqscope.diagnose.trials.finished import OpenedRun
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.foreign.opening import open_beside
@@ -80,12 +79,7 @@ def compare_alternatives(
     opened_added = [add_subject(name, path, model) for name, path in added.items()]
     precision = BFLOAT16 if spec.precision == BFLOAT16 else FLOAT32
     with study.hold(), computing_in(precision):
-        inputs = load_again(opened.run, model)
-        if hash_tokens(inputs.windows) != record.ppl_definition.tokens_sha256:
-            raise InputError(
-                f"the text that {opened.run.path} was measured on has changed",
-                "put back what it was",
-            )
+        inputs = load_measured(opened.run, model)
         at = Workplace(opened, inputs, study.parts / "awq", on_progress)
         made = [method_subject(method, at) for method in choice.methods]
         # Searches last: what is measured before them is kept.

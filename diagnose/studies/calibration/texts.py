@@ -12,11 +12,11 @@ from awqscope.diagnose.inputs.corpora import (
     spread_windows,
     tile_windows,
 )
-from awqscope.diagnose.inputs.load import check_tokens, hash_tokens
+from awqscope.diagnose.inputs.load import check_tokens
 from awqscope.diagnose.inputs.sources import check_specs
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.studies.calibration.asked import Asked
-from awqscope.diagnose.trials.course import load_again
+from awqscope.diagnose.trials.course import load_measured
 from awqscope.diagnose.trials.finished import OpenedRun
 from awqscope.mixedprec.errors import InputError
 
@@ -59,18 +59,8 @@ def load_texts(opened: OpenedRun, asked: Asked) -> Texts:
     """The run's texts and those that are asked for beside them. InputError for a text that cannot
     be used, and for one of the run's that has changed since."""
     check_specs((*asked.calib_also, *asked.valid_also))
-    spec, record = opened.spec, opened.run.read_searched()
-    _check_others(asked, spec)
-    inputs = load_again(opened.run, opened.model)
-    for text, known, windows in (
-        (spec.calib, record.calibration.tokens_sha256, inputs.calib_windows),
-        (", ".join(spec.valid), record.ppl_definition.tokens_sha256, inputs.windows),
-    ):
-        # Earlier versions did not keep what the tokens were.
-        if known not in (None, hash_tokens(windows)):
-            raise InputError(
-                f"{text} has changed since {opened.run.path} was made", "put back what it was"
-            )
+    _check_others(asked, opened.spec)
+    inputs = load_measured(opened.run, opened.model)
     length, seq_len = inputs.calib_windows.shape[1], inputs.windows.shape[1]
     most = asked.windows or max(LEAST_WINDOWS, MOST_TOKENS // seq_len)
     parts = inputs.windows.split(list(inputs.slices))

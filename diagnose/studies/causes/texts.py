@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from awqscope.diagnose.inputs.corpora import LEAST_WINDOWS, spread_windows
-from awqscope.diagnose.inputs.load import Inputs, hash_tokens, load_inputs
+from awqscope.diagnose.trials.course import load_measured
 from awqscope.diagnose.trials.finished import OpenedRun
 from awqscope.mixedprec.errors import InputError
 
@@ -43,7 +43,7 @@ def count_windows(asked: int | None, slices: Sequence[int], length: int) -> int:
 def load_texts(opened: OpenedRun, asked: int | None) -> Texts:
     """The run's texts, and `asked` windows of them, spread evenly. InputError where they are gone
     or have changed, and for too few windows."""
-    inputs = _load_measured(opened)
+    inputs = load_measured(opened.run, opened.model)
     length = inputs.windows.shape[1]
     count = count_windows(asked, inputs.slices, length)
     numbers: list[int] = []
@@ -62,28 +62,6 @@ def load_texts(opened: OpenedRun, asked: int | None) -> Texts:
     calibration = searched[torch.linspace(0, len(searched) - 1, fewer).round().long()]
     names = tuple(text.spec for text in inputs.valid)
     return Texts(windows, tuple(numbers), tuple(owners), names, calibration)
-
-
-def _load_measured(opened: OpenedRun) -> Inputs:
-    """A run's texts as it measured them."""
-    record = opened.run.read_searched()
-    try:
-        inputs = load_inputs(opened.spec, opened.model)
-    except InputError as error:
-        began = record.directory
-        where = f"give the command in {began}, where the run was begun" if began else error.remedy
-        raise InputError(error.what, where) from error
-    pairs = (
-        (opened.spec.calib, record.calibration.tokens_sha256, inputs.calib_windows),
-        (", ".join(opened.spec.valid), record.ppl_definition.tokens_sha256, inputs.windows),
-    )
-    for text, tokens, windows in pairs:
-        # Earlier versions did not keep what the tokens were.
-        if tokens not in (None, hash_tokens(windows)):
-            raise InputError(
-                f"{text} has changed since {opened.run.path} was made", "put back what it was"
-            )
-    return inputs
 
 
 def name_kind(position: int, text: str) -> str:

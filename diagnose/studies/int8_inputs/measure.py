@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from awqscope.diagnose.inputs.load import Inputs, hash_tokens
 from awqscope.diagnose.passes.chunks import choose_size, count_work
 from awqscope.diagnose.passes.views import list_sampled
 from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
@@ -34,7 +33,7 @@ from awqscope.diagnose.sweep.branches import CONTROL, UNIFORM, block_branches, c
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.diagnose.sweep.results import VIEWS, block_rows, join_chunks, reduce_views
 from awqscope.diagnose.sweep.surveys import Surveys, TextScores
-from awqscope.diagnose.trials.course import STREAM_SHARE, load_again
+from awqscope.diagnose.trials.course import STREAM_SHARE, load_measured
 from awqscope.diagnose.trials.finished import OpenedRun
 from awqscope.mixedprec.awq.search import stream_inputs
 from awqscope.mixedprec.errors import InputError
@@ -73,7 +72,7 @@ def measure_activations(
     if not missing:
         return known
     with study.hold():
-        inputs = load_measured(opened)
+        inputs = load_measured(opened.run, opened.model)
         numbers = list_spread(list_sampled(opened.spec, inputs.windows), windows)
         measured = inputs.windows[numbers]
         bench = _Bench(study, opened, measured, inputs.search_windows, on_progress)
@@ -102,16 +101,6 @@ def list_spread(numbers: Sequence[int], most: int | None) -> list[int]:
     """At most so many of the windows of these numbers, spread over all of them."""
     count = len(numbers) if most is None else min(most, len(numbers))
     return [numbers[place * len(numbers) // count] for place in range(count)]
-
-
-def load_measured(opened: OpenedRun) -> Inputs:
-    """The texts of a run. InputError where they are not what it measured."""
-    inputs, text = load_again(opened.run, opened.model), opened.run.read().ppl_definition
-    if hash_tokens(inputs.windows) != text.tokens_sha256:
-        raise InputError(
-            f"{text.text} has changed since {opened.run.path} was made", "put back what it was"
-        )
-    return inputs
 
 
 def find_noise(record: Record) -> float:

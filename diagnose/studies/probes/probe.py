@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from awqscope.diagnose.inputs.load import Inputs, hash_tokens
+from awqscope.diagnose.inputs.load import Inputs
 from awqscope.diagnose.runs.directory import OnProgress
 from awqscope.diagnose.studies.probes.alternatives import list_alternatives
 from awqscope.diagnose.studies.probes.answer import BlockProbe, sort_measured
@@ -25,10 +25,9 @@ from awqscope.diagnose.studies.probes.searching import (
 from awqscope.diagnose.studies.probes.weighing import BlockSizes, Views, weigh_alternative
 from awqscope.diagnose.studies.probes.windows import choose_windows
 from awqscope.diagnose.sweep.swappable import uniform_widths
-from awqscope.diagnose.trials.course import STREAM_SHARE, load_again
+from awqscope.diagnose.trials.course import STREAM_SHARE, load_measured
 from awqscope.diagnose.trials.finished import OpenedRun
 from awqscope.mixedprec.awq.choices import load_searches
-from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.streams import CPU, StreamSpace
 from awqscope.mixedprec.scheme import LinearWidths
 
@@ -50,28 +49,11 @@ def probe_blocks(
     are not what it measured."""
     asked, chosen = ask(opened.run, windows, calib_also), choose_blocks(opened.run, blocks)
     found = {block: read_probe(opened.run, block, asked) for block in chosen}
-    inputs = load_measured(opened) if None in found.values() else None
+    inputs = load_measured(opened.run, opened.model) if None in found.values() else None
     for block, probe in found.items():
         if probe is None and inputs is not None:
             found[block] = _probe(opened, inputs, block, asked, progress)
     return [probe for probe in found.values() if probe is not None]
-
-
-def load_measured(opened: OpenedRun) -> Inputs:
-    """A run's texts as it measured them. InputError where they are gone or have changed."""
-    record, spec = opened.run.read_searched(), opened.spec
-    inputs = load_again(opened.run, opened.model)
-    texts = (
-        (spec.calib, record.calibration.tokens_sha256, inputs.calib_windows),
-        (", ".join(spec.valid), record.ppl_definition.tokens_sha256, inputs.windows),
-    )
-    for text, tokens, windows in texts:
-        # Earlier versions did not keep what the tokens were.
-        if tokens not in (None, hash_tokens(windows)):
-            raise InputError(
-                f"{text} has changed since {opened.run.path} was made", "put back what it was"
-            )
-    return inputs
 
 
 @torch.no_grad()

@@ -31,7 +31,7 @@ from awqscope.diagnose.studies.probes.answer import BlockProbe
 from awqscope.diagnose.studies.probes.applying import apply_alternative
 from awqscope.diagnose.studies.probes.asked import choose_blocks
 from awqscope.diagnose.studies.probes.measuring import Tried, build_probe_sweep, make_ready
-from awqscope.diagnose.studies.probes.probe import load_measured, probe_blocks
+from awqscope.diagnose.studies.probes.probe import probe_blocks
 from awqscope.diagnose.studies.probes.searching import (
     cut_calibration,
     plan_searches,
@@ -40,6 +40,7 @@ from awqscope.diagnose.studies.probes.searching import (
 from awqscope.diagnose.studies.probes.weighing import BlockSizes
 from awqscope.diagnose.studies.probes.windows import choose_windows
 from awqscope.diagnose.sweep.swappable import uniform_widths
+from awqscope.diagnose.trials.course import load_measured
 from awqscope.diagnose.trials.finished import OpenedRun, list_unsearched, open_run
 from awqscope.mixedprec.awq.choices import BlockSearch, load_searches, save_search, search_path
 from awqscope.mixedprec.checkpoints.writer import write_checkpoint
@@ -68,7 +69,7 @@ def probe(opened: OpenedRun) -> BlockProbe:
 
 def ready(opened: OpenedRun, block: int, folder: Path) -> dict[str, Tried]:
     """The alternatives to a block with their searches, made again."""
-    inputs, spec, model = load_measured(opened), opened.spec, opened.model
+    inputs, spec, model = load_measured(opened.run, opened.model), opened.spec, opened.model
     planned = plan_searches(list_alternatives(opened.run.read_searched(), block, ()), spec, inputs)
     found = search_alternatives(
         planned, spec, inputs, block, folder, folder / "others", in_memory()
@@ -103,7 +104,7 @@ def kl_of(reference: PreTrainedModel, other: PreTrainedModel, windows: Tensor) -
 def test_every_alternative_is_what_transformers_computes(
     opened: OpenedRun, probe: BlockProbe, tmp_path: Path
 ) -> None:
-    model, text = opened.model, load_measured(opened).windows
+    model, text = opened.model, load_measured(opened.run, opened.model).windows
     searches = opened.run.searches
     reference = build_whole(model, searches, {})
     tried = ready(opened, SPOILED, tmp_path)
@@ -227,7 +228,7 @@ def test_bytes_are_those_of_a_checkpoint(name: str, opened: OpenedRun, tmp_path:
 def test_a_search_anew_of_what_the_run_has_finds_the_same(
     opened: OpenedRun, tmp_path: Path
 ) -> None:
-    spec, inputs = opened.spec, load_measured(opened)
+    spec, inputs = opened.spec, load_measured(opened.run, opened.model)
     same = Alternative("same", "as the run", symmetric=False)
     planned = plan_searches([same], spec, inputs)
     found = search_alternatives(
@@ -257,7 +258,7 @@ def test_units_that_are_kept_stay_so(opened: OpenedRun, tmp_path: Path) -> None:
 
 
 def test_how_many_windows(opened: OpenedRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec, model, inputs = opened.spec, opened.model, load_measured(opened)
+    spec, model, inputs = opened.spec, opened.model, load_measured(opened.run, opened.model)
     sweep = build_probe_sweep(spec, model, opened.run, 0, {"rtn": Tried({}, {})})
 
     def choose(asked: int | None) -> set[int]:
@@ -272,7 +273,7 @@ def test_how_many_windows(opened: OpenedRun, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_half_all_and_twice_as_many_have_windows_in_common(opened: OpenedRun) -> None:
-    inputs = load_measured(opened)
+    inputs = load_measured(opened.run, opened.model)
     half, own, twice = (
         {tuple(window) for window in cut_calibration(each, opened.spec, inputs).tolist()}
         for each in (Calibration(share=HALF), OWN, Calibration(share=TWICE))
@@ -341,10 +342,10 @@ def test_a_text_that_changed_or_is_gone_is_refused(opened: OpenedRun) -> None:
     try:
         text.write_text(before.replace("the", "thy"), encoding="utf-8")
         with pytest.raises(InputError, match="has changed since"):
-            load_measured(opened)
+            load_measured(opened.run, opened.model)
         text.unlink()
         with pytest.raises(InputError, match="where the run was begun"):
-            load_measured(opened)
+            load_measured(opened.run, opened.model)
     finally:
         text.write_text(before, encoding="utf-8")
 
