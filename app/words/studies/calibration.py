@@ -20,6 +20,8 @@ SUMMARY = (
     "How far AWQ's choices depend on the calibration windows, and whether more windows or another "
     "text would do less damage."
 )
+# Above it, the limit of what windows give back is what another draw changes.
+LEAST_LIMIT = 0.01
 
 CURVE_COLUMNS = {
     "name": "Calibration",
@@ -85,8 +87,12 @@ def write_windows(advice: WindowsAdvice) -> str:
     """How many windows suffice."""
     windows, beside = f"{advice.windows:,}", f"{advice.beside:,}"
     gain = write_gain(advice.gain)
+    enough = f"{windows} calibration windows suffice: {beside} {gain} of the damage."
+    if advice.limit > LEAST_LIMIT:
+        enough = f"More than {windows} calibration windows give back no more than another draw of "
+        enough += f"windows changes ({write_part(advice.limit)}): {beside} {gain} of the damage."
     said = {
-        "enough": f"{windows} calibration windows suffice: {beside} {gain} of the damage.",
+        "enough": enough,
         "unclear": f"From {windows} calibration windows on no more are surely better: {beside} "
         f"{gain} of the damage.",
         "more": f"{windows} calibration windows still {gain} of the damage of {beside}: more may "
@@ -101,7 +107,8 @@ def write_of_run(advice: CalibrationAdvice, found: WindowsAdvice) -> str:
     own = f"The run's search read {advice.read:,}"
     own += f" of its {advice.given:,} windows" if advice.read < advice.given else " windows"
     if found.of_run[1] <= found.limit:
-        return f"{own}; {found.windows:,} {gain}."
+        is_noise = found.limit > LEAST_LIMIT and abs(found.of_run[0]) < found.limit
+        return f"{own}; {found.windows:,} {gain}{', as another draw may' * is_noise}."
     options = f"--calib-windows {found.windows}"
     if advice.run_search == FAST and found.windows * advice.seq_len > advice.fast_tokens:
         options = f"--search exact {options}"

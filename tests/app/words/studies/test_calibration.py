@@ -50,6 +50,15 @@ def test_everything_that_was_found_is_said() -> None:
             "128 calibration windows still give back 3.0% (2.0% to 4.0%) of the damage of 64: more",
         ),
         ({"of_run": (0.004, -0.01, 0.02)}, "16 of its 128 windows; 64 give back 0.4%"),
+        (
+            {"limit": 0.05, "of_run": (-0.03, -0.04, -0.02)},
+            "More than 64 calibration windows give back no more than another draw of windows "
+            "changes (5.0%): 128 give back 0.3%",
+        ),
+        (
+            {"limit": 0.05, "of_run": (-0.03, -0.04, -0.02)},
+            "windows; 64 add 3.0% (2.0% to 4.0%), as another draw may.",
+        ),
         ({"windows": 8}, "run it with --calib-windows 8."),
     ],
 )
