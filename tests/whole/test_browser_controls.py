@@ -10,7 +10,12 @@ import pytest
 
 from awqscope.app.dashboard.urls import OPTIONS
 from tests.help.browsing import ROOT, change_record, copy_sample
-from tests.whole import test_browser, test_browser_calibrate
+from tests.whole import (
+    test_browser,
+    test_browser_calibrate,
+    test_browser_probe,
+    test_browser_studies,
+)
 
 pytestmark = pytest.mark.browser
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -59,6 +64,14 @@ MOVED = {("textbox", "Directory of the model"), ("button", "Use it")}
 # A table a page: the name of the page in app/dashboard/urls.py, and its controls. Digits are #;
 # what several parts of a page have stands once. A table under a chart is open. After a page's name
 # may stand when it has others: those alone are used then.
+STUDY_FIELDS = (
+    "Calibration windows",
+    "Other calibration texts",
+    "Other texts to measure on",
+    "Checkpoints of other tools",
+    "Method",
+    "Windows",
+)
 CONTROLS: dict[str, set[Control]] = {
     "runs": {
         ("button", "Compare two"),
@@ -78,8 +91,12 @@ CONTROLS: dict[str, set[Control]] = {
         ("summary", "Where the checkpoint goes"),
         ("link", "New run like this one"),
     }
-    | {("button", "Search and measure"), ("textbox", "Calibration windows")}
-    | {("textbox", name) for name in ("Other calibration texts", "Other texts to measure on")},
+    | {("textbox", name) for name in STUDY_FIELDS}
+    | {("switch", "Each block alone, too Takes many times as long.")}
+    | {
+        ("button", name)
+        for name in ("Search and measure", "Measure the alternatives", "Measure int8 inputs")
+    },
     "block": RUN
     | CHART
     | {("link", f"#.{unit}") for unit in ("qkv", "o", "gate_up", "down")}
@@ -89,7 +106,9 @@ CONTROLS: dict[str, set[Control]] = {
         ("link", "← Block #"),
         ("link", "Block # →"),
         ("link", "window #, token #"),
-    },
+    }
+    | {("button", name) for name in ("Find out why", "Try what would help")}
+    | {("textbox", name) for name in ("Windows", "Other calibration texts")},
     "tokens": RUN
     | CHART
     | TURNS
@@ -156,6 +175,11 @@ ELSEWHERE = {
         "Requantize and measure",
     ): test_browser.test_widths_are_switched_downloaded_and_requantized,
     ("button", "Search and measure"): test_browser_calibrate.test_it_is_started_and_stopped,
+    ("button", "Try what would help"): test_browser_probe.test_it_is_started_and_stopped,
+    **{
+        ("button", button): test_browser_studies.test_it_is_started_and_stopped
+        for _, _, button in test_browser_studies.STARTED.values()
+    },
 }
 # What a visitor sees of a page, and can tell by its marks.
 SEEN = """() => {

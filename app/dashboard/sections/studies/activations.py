@@ -72,7 +72,7 @@ def activations_card(
         TITLE,
         SUMMARY,
         draw,
-        button="Measure it",
+        button="Measure int8 inputs",
         fields=[method, windows],
         location=location,
     )

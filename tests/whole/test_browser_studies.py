@@ -1,0 +1,34 @@
+"""The studies of a run and of a block, each started on its page, followed, and stopped."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright import sync_api
+
+pytestmark = pytest.mark.browser
+expected = pytest.importorskip("playwright.sync_api").expect
+
+# By study: its page, the heading of its card, and the button that starts it.
+STARTED = {
+    "why-5": ("/run/demo/block/5", "Why", "Find out why"),
+    "alternatives": ("/run/demo", "Alternatives", "Measure the alternatives"),
+    "activations": ("/run/demo", "Which blocks refuse int8 activations", "Measure int8 inputs"),
+}
+
+
+@pytest.mark.parametrize("study", STARTED)
+def test_it_is_started_and_stopped(page: "sync_api.Page", runs: Path, study: str) -> None:
+    address, title, button = STARTED[study]
+    page.goto(address)
+    heading = page.get_by_role("heading", name=title, exact=True)
+    card = page.locator("section.card", has=heading)
+    card.get_by_role("button", name=button).click()
+    expected(card).to_contain_text("◐ Measuring")
+    log = runs / "demo" / "studies" / f"{study}.log"
+    card.get_by_role("button", name="Stop").click()
+    expected(card).to_contain_text("This was not measured")
+    assert "awqscope" in log.read_text()
+    expected(card.get_by_role("button", name=button)).to_be_visible()
