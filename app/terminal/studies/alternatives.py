@@ -44,10 +44,14 @@ def _draw_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, str]]) -
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for key, head in columns.items():
         is_number = all(reads_as_number(row[key]) for row in rows if row[key])
-        side = "right" if is_number else "left"
         widest = max((len(row[key]) for row in rows), default=len(head))
         heading = textwrap.fill(head, max(widest, 1), break_long_words=False)
-        table.add_column(Text(heading), justify=side, no_wrap=key in FIRST, overflow="fold")
+        table.add_column(
+            Text(heading),
+            justify="right" if is_number else "left",
+            no_wrap=key in FIRST,
+            overflow="fold",
+        )
     for row in rows:
         style = "bold" if row.get("class") else ""
         table.add_row(*(Text(row[key]) for key in columns), style=style)

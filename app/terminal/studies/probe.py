@@ -32,8 +32,12 @@ def alternatives_table(probe: BlockProbe) -> Table:
     rest = {key: heading for key, heading in COLUMNS.items() if key != "what"}
     columns = {"name": COLUMNS["what"], **rest, "bits": "Bits"}
     for key, heading in columns.items():
-        side = "left" if key in LEFT else "right"
-        table.add_column(heading, justify=side, no_wrap=key == "name", overflow="fold")
+        table.add_column(
+            heading,
+            justify="left" if key in LEFT else "right",
+            no_wrap=key == "name",
+            overflow="fold",
+        )
     for row, each in zip(probe_rows(probe), probe.alternatives, strict=True):
         table.add_row(*(Text(row[key]) for key in columns), style=STYLES.get(each.verdict, ""))
     return table
