@@ -25,7 +25,7 @@ def activations(
         int | None,
         typer.Option(
             metavar="N",
-            help="Of the windows that the run measured its blocks on. [default: all of them]",
+            help="How many of the windows that the run measured its blocks on. [default: all]",
         ),
     ] = None,
     model: MovedModelOption = None,

@@ -8,7 +8,13 @@ import typer
 
 from awqscope.app.command_line.common import STDOUT, begin_computing, examples, write_output
 from awqscope.app.command_line.options import MovedModelOption, RunArgument
-from awqscope.diagnose.studies.calibration.asked import COUNTS, DRAWS, Asked, parse_counts
+from awqscope.diagnose.studies.calibration.asked import (
+    COUNTS,
+    DRAWS,
+    MOST_DRAWS,
+    Asked,
+    parse_counts,
+)
 
 
 @examples(
@@ -22,19 +28,29 @@ def calibrate(
         str,
         typer.Option(
             metavar="N,N",
-            help="Calibration windows to search, as many as the text has.",
+            help="Numbers of calibration windows to search, those that the text has.",
         ),
     ] = ",".join(map(str, COUNTS)),
     draws: Annotated[
-        int, typer.Option(metavar="N", help="Other sets of as many windows as the run's.")
+        int,
+        typer.Option(
+            metavar="N",
+            help="Random sets of as many other windows as the run's search read; "
+            f"0 to {MOST_DRAWS}.",
+        ),
     ] = DRAWS,
     calib_also: Annotated[
         list[str] | None,
-        typer.Option(metavar="SPEC", help="Another calibration text to try; repeatable."),
+        typer.Option(
+            metavar="SPEC",
+            help="Another calibration text to try, as --calib takes it; repeatable.",
+        ),
     ] = None,
     valid_also: Annotated[
         list[str] | None,
-        typer.Option(metavar="SPEC", help="Another text to measure on; repeatable."),
+        typer.Option(
+            metavar="SPEC", help="Another text to measure on, as --valid takes it; repeatable."
+        ),
     ] = None,
     search: Annotated[
         str | None,
@@ -44,7 +60,8 @@ def calibrate(
         int | None,
         typer.Option(
             metavar="N",
-            help="Validation windows to measure on. [default: 16,384 tokens of the run's]",
+            help="Validation windows to measure on. [default: 16,384 tokens of the run's, at least "
+            "8 windows]",
         ),
     ] = None,
     model: MovedModelOption = None,

@@ -23,7 +23,8 @@ def check(
     read: config.json and the files' headers are held against the rules by which vLLM, SGLang,
     transformers and TGI match and fuse linears, and a table of what was seen says which reader
     takes checkpoints of this kind in which versions. The exit code is 1 where the checkpoint breaks
-    a rule of one of the first three, or a reader that is installed here refuses it or spoils it.
+    a rule of one of the first three, or a reader that is installed here refuses it or loads it
+    wrongly.
     """
     from awqscope.app.terminal.destinations import write_destinations
     from awqscope.mixedprec.checkpoints.destinations import (

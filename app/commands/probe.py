@@ -42,18 +42,22 @@ def probe(
         int | None,
         typer.Option(
             metavar="N",
-            help="Windows of the run's text to measure on. [default: as many as are done in a "
-            "minute or two, at least 4]",
+            help="Windows of the run's text to measure on, at least 2. [default: as many as are "
+            "done in a minute or two, at least 4]",
         ),
     ] = None,
     calib_also: Annotated[
         list[str] | None,
-        typer.Option(metavar="SPEC", help="Another text to try calibrating on; repeatable."),
+        typer.Option(
+            metavar="SPEC",
+            help="Another text to try calibrating on, as --calib takes it; repeatable.",
+        ),
     ] = None,
     apply: Annotated[
         str | None,
         typer.Option(
-            metavar="ALTERNATIVE", help="Write a recipe of it, named as in the first column."
+            metavar="ALTERNATIVE",
+            help="Write a recipe of this alternative, named as in the first column.",
         ),
     ] = None,
     out: Annotated[

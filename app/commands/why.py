@@ -18,7 +18,8 @@ def why(
         int | None,
         typer.Option(
             metavar="N",
-            help="Windows of the run's validation text to look at; some 2,000 tokens unless given.",
+            help="Windows of the run's validation text to look at. [default: some 2,000 tokens, at "
+            "least 4 windows]",
         ),
     ] = None,
     model: MovedModelOption = None,

@@ -21,12 +21,20 @@ def show_activations(answer: Activations, console: Console) -> None:
     for said in write_answer(answer):
         console.print(Text(said, style="bold"))
     columns = list_columns(answer)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    for name in columns.values():
-        shown = name.lower() if name == "Block" else f"{name} [95%]"
-        table.add_column(shown, justify="right", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for key, name in columns.items():
+        if key == "block":
+            table.add_column("block", justify="right", no_wrap=True, min_width=len("block"))
+        else:
+            table.add_column(f"{name} [95%]", justify="right", overflow="fold")
     for row in list_rows(answer, SIGN):
-        table.add_row(*(str(row[key]) for key in columns))
+        table.add_row(*(_put_sign_first(str(row[key])) for key in columns))
     console.print(table)
     said = f"{write_sample(answer)}; {SIGN}: the block refuses it"
     console.print(Text(said, style="dim"))
+
+
+def _put_sign_first(cell: str) -> str:
+    """The sign before its number, where it stays when a narrow cell is broken."""
+    number = cell.removesuffix(f" {SIGN}")
+    return cell if number == cell else f"{SIGN} {number}"

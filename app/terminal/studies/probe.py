@@ -28,11 +28,12 @@ def show_probe(probe: BlockProbe, console: Console) -> None:
 
 def alternatives_table(probe: BlockProbe) -> Table:
     """A line an alternative, named as `--apply` takes it."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     rest = {key: heading for key, heading in COLUMNS.items() if key != "what"}
     columns = {"name": COLUMNS["what"], **rest, "bits": "Bits"}
     for key, heading in columns.items():
-        table.add_column(heading, justify="left" if key in LEFT else "right")
+        side = "left" if key in LEFT else "right"
+        table.add_column(heading, justify=side, no_wrap=key == "name", overflow="fold")
     for row, each in zip(probe_rows(probe), probe.alternatives, strict=True):
         table.add_row(*(Text(row[key]) for key in columns), style=STYLES.get(each.verdict, ""))
     return table

@@ -13,6 +13,7 @@ from awqscope.app.words.studies.why import (
     ROLE_NAMES,
     find_guilty,
     list_carriers,
+    name_briefly,
     name_point,
     name_served,
     order_linears,
@@ -48,7 +49,8 @@ def show_causes(causes: Causes, console: Console) -> None:
     for sentence in write_findings(causes):
         console.print(Text(sentence, style="bold"))
     kl = write_bounded(causes.kl[0], causes.kl[1:])
-    console.print(Text(f"Block {causes.block} costs KL {kl} on {write_asked(causes)}."))
+    measured = f"Block {causes.block} costs KL {kl} nats a token on {write_asked(causes)}."
+    console.print(Text(measured))
     for sentence in (write_steps(causes), write_windows(causes), *write_lacking(causes)):
         if sentence:
             console.print(Text(sentence))
@@ -78,15 +80,22 @@ def _table(title: str, *columns: str, left: int = 1) -> Table:
 
 def linears_table(causes: Causes) -> Table:
     """Every linear: what it costs, and the error of its output by AWQ's steps."""
-    columns = ["linear", "KL alone", "of the block's", "error", "rounding", "scales", "clip"]
-    table = _table("error of each output, by AWQ's steps", *columns, "on calibration", "clip alone")
-    for linear in order_linears(causes):
+    columns = ["linear", "KL alone", "95%", "of block", "error", "rounding", "scales", "clip"]
+    table = _table("error of each output, by AWQ's steps", *columns, "on calib", "clip alone")
+    # What is broken where room is short: the two intervals.
+    table.collapse_padding = True
+    for column in table.columns:
+        column.no_wrap = column.header not in ("95%", "of block")
+    linears = order_linears(causes)
+    names = name_briefly([linear.linear for linear in linears])
+    for linear, name in zip(linears, names, strict=True):
         cells = split_cells(linear.split)
         elsewhere = split_cells(linear.calibrated)
         alone = linear.clip_alone
         table.add_row(
-            linear.linear,
+            name,
             write_number(linear.kl[0]),
+            " to ".join(write_number(each, ".3g") for each in linear.kl[1:]),
             write_part(linear.share),
             *(cells.get(step, NOTHING) for step in ("total", "rounding", "scale", "clip")),
             elsewhere.get("total", NOTHING),
@@ -169,7 +178,7 @@ def channels_table(linear: LinearCauses) -> Table:
 
 def carriers_table(causes: Causes) -> Table:
     """The tokens that carry massive activations."""
-    columns = ["token", "into", "what", "channel", "|x|", "times", "window", "place"]
+    columns = ["token", "into", "what", "channel", "|x|", "times", "window", "position"]
     table = _table("massive activations", *columns, left=3)
     for linear, carrier in list_carriers(causes):
         table.add_row(

@@ -48,14 +48,15 @@ def name_alternative(row: Alternative) -> str:
 
 
 def alternative_rows(found: Alternatives) -> Rows:
-    """A row an alternative, under COLUMNS; the run's own are marked `chosen`."""
+    """A row an alternative, under COLUMNS, with its `name`; the run's own are marked `chosen`."""
     return [
         {
+            "name": row.name,
             "title": name_alternative(row),
             "bits": write_number(row.bits_per_weight, ".2f"),
             "size": write_size(row.bytes),
             "kl": _write_kl(row.kl),
-            "over": NOTHING if row.name == UNIFORM else _write_over(row, "kl_over_uniform", ".5f"),
+            "over": NOTHING if row.name == UNIFORM else _write_over(row, "kl_over_uniform", ".4f"),
             "ppl": write_number(row.ppl, ".3f"),
             "delta": NOTHING
             if row.name == UNIFORM

@@ -18,10 +18,10 @@ SUMMARY = (
 COLUMNS = {
     "what": "Alternative",
     "restored": "KL given back [95%]",
-    "isolated": "Alone [95%]",
+    "isolated": "KL given back alone [95%]",
     "bytes": "Bytes",
     "bits": "Bits a weight",
-    "price": "KL a MB",
+    "price": "KL given back a MB",
     "verdict": "",
 }
 NAMED = "Named in the chart is what gives back more than anything of fewer bytes."

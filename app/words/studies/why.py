@@ -31,6 +31,7 @@ LACKING = {
 }
 # What holds so many times its fair share is told of.
 UNEVEN = 2.0
+SHARES_OVERLAP = "Shares need not add up to 100%: errors make up for each other, or add."
 # Kinds of tokens are told of that hold so much of a linear's error, and UNEVEN times their part of
 # the tokens.
 HEAVY = 0.25
@@ -57,7 +58,10 @@ def write_percent(value: float) -> str:
 
 
 def write_part(share: Bounded) -> str:
-    """A measured share with its interval: `62% (58% to 66%)`."""
+    """A measured share with its interval: `62% (58% to 66%)`; `<1%` where it is below half a
+    percent, and so is its interval."""
+    if max(map(abs, share)) < 0.005:
+        return "<1%"
     value, low, high = (write_share(each, ".0%") for each in share)
     return f"{value} ({low} to {high})"
 
@@ -65,6 +69,12 @@ def write_part(share: Bounded) -> str:
 def short_name(linear: str) -> str:
     """A linear by the last part of its name."""
     return linear.rpartition(".")[2]
+
+
+def name_briefly(linears: Sequence[str]) -> list[str]:
+    """Linears of a block by the last part of their names; in full where two would be alike."""
+    short = [short_name(linear) for linear in linears]
+    return [*(short if len(set(short)) == len(short) else linears)]
 
 
 def name_heads(role: str, heads: Sequence[int], causes: Causes) -> str:
@@ -98,13 +108,12 @@ def _enters(finding: Finding, through: str) -> str:
 
 def _say_conditioning(finding: Finding, causes: Causes) -> str:
     numbers = finding.numbers
-    its = "its" if len(finding.heads) == 1 else "their"
-    lines = "columns" if finding.role == "o" else "rows"
-    each = "" if len(finding.heads) == 1 else " each"
+    lines = f"{numbers['size']:.0f} {'columns' if finding.role == 'o' else 'rows'}"
+    whose = f"its {lines}" if len(finding.heads) == 1 else f"the {lines} of each"
     return (
-        f"{_enters(finding, _whose(finding, causes))}: {its} {numbers['size']:.0f} {lines}{each} "
-        f"span a condition number of {write_power(numbers['condition'])}; in other blocks it is "
-        f"{write_power(numbers['usual'])}."
+        f"{_enters(finding, _whose(finding, causes))}: {whose} have a condition number of "
+        f"{write_power(numbers['condition'])}, against {write_power(numbers['usual'])} in other "
+        "blocks: they lie near a few directions."
     )
 
 
@@ -191,15 +200,16 @@ SENTENCES: Mapping[str, Callable[[Finding, Causes], str]] = {
 
 
 def say(finding: Finding, causes: Causes) -> str:
-    """A finding in words."""
+    """A cause in words."""
     return SENTENCES[finding.cause](finding, causes)
 
 
 def write_findings(causes: Causes) -> list[str]:
-    """What was found, a sentence a cause, the largest first; that no cause stands out, and where
-    most of the damage is, where none does."""
+    """What was found, a sentence a cause, the largest first, and after several how their shares
+    are to be read; that no cause stands out, and where most of the damage is, where none does."""
     if causes.findings:
-        return [say(finding, causes) for finding in causes.findings]
+        said = [say(finding, causes) for finding in causes.findings]
+        return [*said, SHARES_OVERLAP] if len(said) > 1 else said
     if causes.kl[0] <= 0 or is_noise(causes.kl[0], causes.floor):
         return ["The block costs nothing that can be told from rounding."]
     most = order_linears(causes)[0]
@@ -219,8 +229,10 @@ def write_steps(causes: Causes) -> str:
     damage = causes.damage
     return (
         f"Rounding alone, neither scaled nor clipped, would cost KL "
-        f"{write_number(damage.rounding[0])}; AWQ's scales {_write_change(damage.scale[0])}, "
-        f"clipping {_write_change(damage.clip[0])}: KL {write_number(damage.total[0])} in all."
+        f"{write_number(damage.rounding[0])} nats a token; AWQ's scales "
+        f"{_write_change('take', 'add', damage.scale[0])}, clipping "
+        f"{_write_change('takes', 'adds', damage.clip[0])}: KL {write_number(damage.total[0])} in "
+        "all."
     )
 
 
@@ -237,10 +249,10 @@ def write_windows(causes: Causes) -> str:
     )
 
 
-def _write_change(value: float) -> str:
-    """ "take 0.01 off" or "add 0.01"."""
+def _write_change(take: str, add: str, value: float) -> str:
+    """ "take 0.01 off" or "add 0.01"; take, add: the verbs in their person."""
     size = write_number(abs(value))
-    return f"add {size}" if value > 0 else f"take {size} off"
+    return f"{add} {size}" if value > 0 else f"{take} {size} off"
 
 
 def name_point(point: Point) -> str:

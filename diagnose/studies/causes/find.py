@@ -62,10 +62,10 @@ def find_causes(
 ) -> Causes:
     """Why block `block` of a run is hurt at the low width. The answer is kept with the run.
 
-    windows: how many windows of the run's validation text to look at; None for some 2,000 tokens.
-    on_progress: told of the stages REACHING, LOOKING and MEASURING. A study that was stopped goes
-    on where it was. InputError for a block that there is not or that is kept at 16 bits, and for
-    texts that are gone or have changed.
+    windows: how many windows of the run's validation text to look at; None for some 2,000 tokens,
+    but at least 4 windows. on_progress: told of the stages REACHING, LOOKING and MEASURING. A study
+    that was stopped goes on where it was. InputError for a block that there is not or that is kept
+    at 16 bits, and for texts that are gone or have changed.
     """
     _check_block(opened, block)
     kept = read_causes(opened.run, block, windows)

@@ -96,7 +96,7 @@ def why_card(state: StudyState, _store: Store, page: Page, location: ModelLocati
         dmc.TextInput(
             name="windows",
             label="Windows",
-            description="Of the run's text; some 2,000 tokens unless given.",
+            description="Of the run's text; some 2,000 tokens, at least 4 windows, unless given.",
             inputProps={"inputMode": "numeric"},
         )
     ]
@@ -118,10 +118,10 @@ def draw_answer(answer: Mapping[str, Any], run: str) -> Sequence[Any]:
     except ValidationError:
         said = html.P("Another version of awqscope wrote it: measure again.")
         return [notice("This answer cannot be shown", said)]
-    cost = write_bounded(causes.kl[0], causes.kl[1:])
+    cost = f"KL {write_bounded(causes.kl[0], causes.kl[1:])} nats a token"
     parts: list[Any] = [
         html.Div([html.P(said) for said in write_findings(causes)], className="verdict"),
-        html.P(f"The block costs KL {cost} on {write_asked(causes)}. {write_steps(causes)}"),
+        html.P(f"The block costs {cost} on {write_asked(causes)}. {write_steps(causes)}"),
         html.P(write_windows(causes)) if write_windows(causes) else None,
         *(html.P(said, className="note") for said in write_lacking(causes)),
         html.H3("Which linear"),

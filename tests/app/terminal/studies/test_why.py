@@ -45,3 +45,10 @@ def test_a_tokens_text_steers_no_terminal() -> None:
         causes.changed(linears=[linear]), PlainConsole(width=150, highlight=False, file=file)
     )
     assert "\x1b[31m" not in file.getvalue() and "\\x1b" in file.getvalue()
+
+
+def test_names_and_numbers_are_whole_where_room_is_short() -> None:
+    said = show(100)
+    lines = [line for line in said.splitlines() if line.split()[:1] == ["down_proj"]]
+    assert lines and "…" not in said.split("by head")[0]
+    assert "nats a token on" in " ".join(said.split())

@@ -38,7 +38,7 @@ def test_rows_say_their_numbers_with_intervals() -> None:
     uniform, gptq = rows["title of uniform (uniform)"], rows["title of gptq"]
     assert uniform["over"] == uniform["delta"] == "–"
     assert uniform["class"] == "chosen" and gptq["class"] == ""
-    assert gptq["over"] == "−0.10000 [−0.12000, −0.08000]"
+    assert gptq["over"] == "−0.1000 [−0.1200, −0.0800]"
     assert gptq["kl"] == "0.10000 [0.05000, 0.20000]"
     assert (gptq["bits"], gptq["size"], gptq["took"]) == ("4.16", "4.16 MB", "–")
     assert uniform["took"] == "12 s"

@@ -7,6 +7,7 @@ import pytest
 from awqscope.app.words.studies.why import (
     SENTENCES,
     find_guilty,
+    name_briefly,
     name_heads,
     order_linears,
     say,
@@ -52,7 +53,8 @@ def test_every_cause_has_a_sentence() -> None:
                 numbers={"condition": 4012.0, "usual": 31.4, "size": 64.0},
             ),
             "62% (58% to 66%) of the damage enters through key-value head 1's values (v_proj), by "
-            "rounding: its 64 rows span a condition number of 4·10³; in other blocks it is 31.4.",
+            "rounding: its 64 rows have a condition number of 4·10³, against 31.4 in other blocks: "
+            "they lie near a few directions.",
         ),
         (
             make_finding(
@@ -63,8 +65,8 @@ def test_every_cause_has_a_sentence() -> None:
                 numbers={"condition": 4012.0, "usual": 31.4, "size": 64.0},
             ),
             "62% (58% to 66%) of the damage enters through the output projection of heads 0–2 "
-            "(o_proj), by rounding: their 64 columns each span a condition number of 4·10³; in "
-            "other blocks it is 31.4.",
+            "(o_proj), by rounding: the 64 columns of each have a condition number of 4·10³, "
+            "against 31.4 in other blocks: they lie near a few directions.",
         ),
         (
             make_finding(
@@ -126,6 +128,8 @@ def test_findings_come_first_and_their_absence_is_said() -> None:
     finding = make_finding("head", role="q", heads=[3], numbers={"times": 7.4})
     found = write_findings(make_causes(findings=[finding]))
     assert len(found) == 1 and found[0].startswith("62%")
+    *both, read = write_findings(make_causes(findings=[finding, finding]))
+    assert both == [*found, *found] and read.startswith("Shares need not add up to 100%")
     [none] = write_findings(make_causes())
     assert none.startswith("No cause stands out") and "mlp.down_proj holds most of it, 70%" in none
     [noise] = write_findings(make_causes(floor=1.0))
@@ -142,6 +146,8 @@ def test_large_numbers_by_their_power(value: float, said: str) -> None:
 
 def test_shares_and_errors() -> None:
     assert write_part((0.621, 0.58, 0.66)) == "62% (58% to 66%)"
+    assert write_part((0.001, -0.002, 0.004)) == "<1%"
+    assert write_part((0.001, 0.0, 0.012)) == "0% (0% to 1%)"
     assert [write_percent(each) for each in (0.0052, 0.12, 1.4)] == ["0.52%", "12%", "140%"]
 
 
@@ -154,8 +160,8 @@ def test_heads_are_named_by_what_they_are() -> None:
 
 def test_the_steps_of_the_damage() -> None:
     assert write_steps(make_causes()) == (
-        "Rounding alone, neither scaled nor clipped, would cost KL 0.06; AWQ's scales take 0.02 "
-        "off, clipping add 0.01: KL 0.05 in all."
+        "Rounding alone, neither scaled nor clipped, would cost KL 0.06 nats a token; AWQ's scales "
+        "take 0.02 off, clipping adds 0.01: KL 0.05 in all."
     )
 
 
@@ -216,3 +222,8 @@ def test_what_is_lacking_is_said() -> None:
 def test_linears_are_in_the_order_of_what_they_cost() -> None:
     names = [linear.linear for linear in order_linears(make_causes())]
     assert names == ["mlp.down_proj", "self_attn.v_proj"]
+
+
+def test_linears_by_their_last_part_unless_two_are_alike() -> None:
+    assert name_briefly(["self_attn.q_proj", "mlp.up_proj"]) == ["q_proj", "up_proj"]
+    assert name_briefly(["attn.c_proj", "mlp.c_proj"]) == ["attn.c_proj", "mlp.c_proj"]
