@@ -21,6 +21,7 @@ from awqscope.diagnose.studies.alternatives.methods import (
     Own,
     Rounded,
     Searched,
+    change_low,
 )
 from awqscope.diagnose.studies.alternatives.rounding import Mix, ModelLinear
 from awqscope.diagnose.sweep.swappable import (
@@ -211,7 +212,7 @@ def make_own(at: Workplace, method: Method, source: Own) -> Made:
 def make_searched(at: Workplace, method: Method, source: Searched) -> Made:
     """AWQ with changed options, searched where the folder does not hold it, from where an earlier
     process stopped."""
-    spec, model = at.opened.spec.change(**source.changes), at.opened.model
+    spec, model = change_low(at.opened.spec, source.changes), at.opened.model
     folder, widths = at.folder / method.name, uniform_bits(model, spec.bits, spec.keep_fp16)
     seconds = search_timed(at, spec, folder, f"searching {method.name}")
     low = (spec.bits,)
@@ -242,7 +243,7 @@ def _read_clock(folder: Path) -> float:
 
 def make_nearest(at: Workplace, method: Method, source: Nearest) -> Made:
     """Round to nearest on AWQ's grid: its arithmetic without scales and clipping."""
-    spec, model = at.opened.spec.change(**source.changes), at.opened.model
+    spec, model = change_low(at.opened.spec, source.changes), at.opened.model
     widths = uniform_bits(model, spec.bits, spec.keep_fp16)
     plain: Searches = {spec.bits: BlockSearch(spec.low, (), {}, model.family.symmetric_linears())}
     linears = list_linears(model.family)
