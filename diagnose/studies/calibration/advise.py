@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from awqscope.diagnose.studies.calibration.agreement import compare_searches
@@ -132,9 +133,9 @@ def carry_out(
 ) -> CalibrationAdvice:
     """The answer to a prepared study, kept or measured."""
     study = prepared.question()
-    kept = study.read()
+    kept = read_advice(study)
     if kept is not None:
-        return CalibrationAdvice.model_validate_json(json.dumps(kept))
+        return kept
     with study.hold():
         on_plan(prepared.plan())
         search_calibrations(
@@ -158,6 +159,16 @@ def carry_out(
         )
         study.keep(answer.to_json())
     return answer
+
+
+def read_advice(study: Study) -> CalibrationAdvice | None:
+    """The answer that is there, None for none that can be used."""
+    kept = study.read()
+    try:
+        return None if kept is None else CalibrationAdvice.model_validate_json(json.dumps(kept))
+    except ValidationError:
+        # Of another version, or changed: it is measured again.
+        return None
 
 
 def _compare(

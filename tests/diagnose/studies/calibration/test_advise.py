@@ -1,6 +1,7 @@
 """The whole study on a tiny run: what it searches and measures, that it goes on where it was, and
 what it says of a text that the calibration missed."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,18 @@ def test_the_answer_is_kept(run: RunDirectory, found: CalibrationAdvice) -> None
     plans: list[Plan] = []
     again = advise_calibration(open_run(run, None), ASKED, on_plan=plans.append)
     assert again == found and plans == []
+
+
+def test_an_answer_that_cannot_be_read_is_measured_again(
+    run: RunDirectory, found: CalibrationAdvice, tmp_path: Path
+) -> None:
+    path = shutil.copytree(run.path, tmp_path / "run")
+    file = path / "studies" / "calibrate.json"
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    del kept["answer"]["calibrations"][0]["kl"]
+    file.write_text(json.dumps(kept), encoding="utf-8")
+    assert advise_calibration(open_run(RunDirectory(path), None), ASKED) == found
+    assert json.loads(file.read_text(encoding="utf-8"))["answer"] == found.to_json()
 
 
 def test_another_question_finds_what_was_searched(
