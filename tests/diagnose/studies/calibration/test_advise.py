@@ -68,6 +68,7 @@ def test_what_is_searched_and_measured(found: CalibrationAdvice) -> None:
     # Halves are searched at both widths, draws at the one that is measured.
     assert [[each.bits for each in pair.agreements] for pair in found.pairs] == [[4, 8], [4]]
     assert found.given == found.read == 8 and found.search == "fast"
+    assert found.fast_tokens == 8192
     own = found.find("run")[0]
     assert own.gain == (0.0, 0.0, 0.0)
     assert all(0 < each.kl[1] <= each.kl[0] <= each.kl[2] for each in found.calibrations)
@@ -224,6 +225,21 @@ def test_texts_that_have_changed_are_refused(run: RunDirectory, tmp_path: Path) 
     path.update(calibration=calibration)
     with pytest.raises(InputError, match="has changed since"):
         prepare_study(open_run(path, None), ASKED)
+
+
+def test_another_text_and_another_search_at_once_are_refused(run: RunDirectory) -> None:
+    opened = open_run(run, None)
+    asked = Asked(calib_also=("more.txt",), search="exact")
+    with pytest.raises(InputError, match="cannot be told from --search exact beside a run that"):
+        prepare_study(opened, asked)
+
+
+def test_of_experts_a_fast_search_has_no_most(
+    make_model: MakeModel, text_file: Path, tmp_path: Path
+) -> None:
+    path = write_calibrated_run(tmp_path / "run", make_model("mixtral"), text_file, text_file)
+    found = advise_calibration(open_run(RunDirectory(path), None), Asked(counts=(2,), draws=0))
+    assert found.fast_tokens is None
 
 
 def test_a_text_that_the_run_has_is_no_other(run: RunDirectory) -> None:
