@@ -46,7 +46,7 @@ def make_measured(method: Method, refusing: Collection[int] = ()) -> Measured:
 
 
 def make_activations(*methods: Measured) -> Activations:
-    """An answer with these methods, or with one that block 3 refuses and two that mend it, of a run
+    """An answer with these methods, or with one that block 3 refuses and two that repair it, of a run
     that flagged block 5."""
     weights = [
         BlockWeights(
