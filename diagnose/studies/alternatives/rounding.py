@@ -31,7 +31,7 @@ class UnusableLibraryError(InputError):
 
 @contextlib.contextmanager
 def loading(library: str, remedy: str) -> Iterator[None]:
-    """Raise UnusableLibraryError where the library that is loaded inside the block does not load."""
+    """Raise UnusableLibraryError where the library that the block inside loads does not load."""
     try:
         yield
     except (AttributeError, ImportError, OSError) as error:
