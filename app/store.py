@@ -35,7 +35,7 @@ from awqscope.diagnose.gate.findings import Missing
 from awqscope.diagnose.gate.paired import Pair, Side, read_pair
 from awqscope.diagnose.gate.shares import Cost, read_block_costs
 from awqscope.diagnose.runs.directory import RunDirectory
-from awqscope.diagnose.runs.record import AnyRecord
+from awqscope.diagnose.runs.record import AnyRecord, Record
 from awqscope.diagnose.runs.scores import (
     add_groups,
     list_scored,
@@ -128,9 +128,16 @@ class Store:
         return self._keep(path, "rows", lambda: RunDirectory(path.parent).read_table(table)) or []
 
     def recipe(self, name: str) -> Recipe | None:
-        """The run's own recipe, once chosen."""
-        path = self.find(name).path / "recipe.json"
-        return self._keep(path, "recipe", lambda: load_recipe(path))
+        """The run's own recipe, once chosen, its widths as the run has them."""
+        path, record = self.find(name).path / "recipe.json", self.summary(name).record
+
+        def read() -> Recipe:
+            found = load_recipe(path)
+            if not isinstance(record, Record):
+                return found
+            return found.in_own_groups(record.spec.low.group_size)
+
+        return self._keep(path, "recipe", read)
 
     def scores(self, name: str) -> Scores | None:
         """What the run's tables say of every unit; None while they do not, and for runs of versions
@@ -152,7 +159,11 @@ class Store:
 
         def read() -> Scores | None:
             run = RunDirectory(path)
-            return None if scores is None else add_groups(run, scores, list_scored(run))
+            try:
+                return None if scores is None else add_groups(run, scores, list_scored(run))
+            except InputError:
+                # A unit without a finite KL in some groups: the others' are offered all the same.
+                return None
 
         return self._keep(path / "groups.parquet", "scores", read) or scores
 

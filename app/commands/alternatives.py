@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ from awqscope.mixedprec.errors import InputError
 
 @examples(
     "awqscope alternatives reports/my-model",
-    "awqscope alternatives reports/my-model --add gptq=./my-model-gptq --add q4_k_m=./q4_k_m.gguf",
+    "awqscope alternatives reports/my-model --add gptq=./my-model-gptq",
     "awqscope alternatives reports/my-model --only rtn --only nf4 --by-block",
 )
 def alternatives(
@@ -57,7 +58,7 @@ def alternatives(
     if only == ["list"]:
         print("\n".join(method.name for method in METHODS))
         return
-    added = dict(read_added(each) for each in add or ())
+    added = read_all_added(add or ())
     begin_computing()
     opened = open_run(RunDirectory(path), model)
     with show_progress() as on_progress:
@@ -69,6 +70,16 @@ def alternatives(
         return
     width = None if sys.stdout.isatty() else 160
     show_alternatives(found, PlainConsole(width=width, highlight=False))
+
+
+def read_all_added(texts: Sequence[str]) -> dict[str, str]:
+    """Name -> checkpoint of every `--add`. InputError for a name that two have."""
+    pairs = [read_added(text) for text in texts]
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"two checkpoints are called {twice}", "give each --add another name")
+    return dict(pairs)
 
 
 def read_added(text: str) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from awqscope.diagnose.studies.calibration.asked import (
 
 @examples(
     "awqscope calibrate reports/my-model",
-    "awqscope calibrate reports/my-model --calib-also code.txt --valid-also code-held-out.txt",
+    "awqscope calibrate reports/my-model --calib-also code.txt",
     "awqscope calibrate reports/my-model --counts 16,64 --draws 1 --plan",
 )
 def calibrate(

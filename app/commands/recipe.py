@@ -21,7 +21,14 @@ from awqscope.app.command_line.options import BUDGET, MovedModelOption, RunArgum
 from awqscope.diagnose.options.amounts import parse_bytes, parse_share
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.recipes.baselines import Contestant, predict_contest
-from awqscope.mixedprec.scheme import Grouped, Width, in_own_groups, parse_width, sort_widths
+from awqscope.mixedprec.scheme import (
+    Grouped,
+    Width,
+    in_own_groups,
+    list_quantized,
+    parse_width,
+    sort_widths,
+)
 
 if TYPE_CHECKING:
     from awqscope.diagnose.runs.directory import RunDirectory
@@ -168,7 +175,9 @@ def recipe(
         check_family(emit, family, spec.schemes.values())
     scores = read_scores(path, split_fused=split_fused)
     allowed = None if options is None else _parse_options(options, spec)
-    groups = [width for width in allowed or () if isinstance(width, Grouped)]
+    # A recipe that was put in the place of the run's own may have groups of its own.
+    named = allowed if asked else _read_own(run).widths.values()
+    groups = [width for width in list_quantized(named or ()) if isinstance(width, Grouped)]
     if groups and split_fused:
         raise InputError(
             "linears on their own are not scored in other groups", "leave out --split-fused"
@@ -284,15 +293,22 @@ def _score(run: "RunDirectory", groups: list[Grouped], model: str | None) -> "Co
 
 def _choose(run: "RunDirectory", scores: "Scores", asked: dict[str, Any]) -> "Recipe":
     """The recipe for what was asked; the run's own where nothing was."""
-    from awqscope.mixedprec.recipes.recipe import load_recipe
     from awqscope.mixedprec.recipes.solver import recipe_of, solve
 
     if asked:
         return solve(scores, **asked)
-    own = load_recipe(run.path / "recipe.json")
+    own = _read_own(run)
     of_linears = own.linear_widths()
     widths = {unit.name: of_linears[unit.linears[0]] for unit in scores.units}
     return recipe_of(scores, widths, kind=own.kind, provenance=own.provenance)
+
+
+def _read_own(run: "RunDirectory") -> "Recipe":
+    """The run's own recipe, its widths as the run has them."""
+    from awqscope.mixedprec.recipes.recipe import load_recipe
+
+    group_size = run.read_searched().spec.low.group_size
+    return load_recipe(run.path / "recipe.json").in_own_groups(group_size)
 
 
 def _parse_options(text: str, spec: "RunSpec") -> list[Width]:

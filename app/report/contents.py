@@ -42,6 +42,7 @@ class Findings:
     record: AnyRecord
     blocks: Sequence[Row]
     units: Sequence[Row]
+    groups: Sequence[Row]
     promotions: Sequence[Row]
     activations: Sequence[Row]
     recipe: Recipe | None
@@ -86,6 +87,7 @@ def _read_tables(store: Store, name: str, record: AnyRecord, policy: Policy) -> 
         record=record,
         blocks=store.table(name, "blocks"),
         units=store.table(name, "units"),
+        groups=store.table(name, "groups"),
         promotions=store.table(name, "promotions"),
         activations=store.table(name, "activations"),
         recipe=store.recipe(name),

@@ -1,13 +1,13 @@
 """What a report says of the recipe, what was predicted and measured of it, and where every number
 is from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from awqscope.app.figures.recipes import draw_recipes
 from awqscope.app.report.contents import Findings
-from awqscope.app.report.pieces import Chart, Row, Table
+from awqscope.app.report.pieces import Chart, Table
 from awqscope.app.words.comparison import NO_RECIPE
 from awqscope.app.words.offers import COLUMNS, offer_rows, write_offers
 from awqscope.app.words.predict import predict, unit_table
@@ -63,7 +63,7 @@ def recipe_part(found: Findings) -> RecipePart:
             list_widths(recipe),
             "Blocks by unit and width",
         ),
-        outcome=_outcome_table(record, recipe, found.units) if found.units else None,
+        outcome=_outcome_table(record, recipe, found) if found.units else None,
         chart=Chart(
             key="recipes",
             title="Size against damage",
@@ -88,11 +88,10 @@ def recipe_part(found: Findings) -> RecipePart:
     )
 
 
-def _outcome_table(record: Record, recipe: Recipe, units: Sequence[Row]) -> Table:
-    """Size, KL, perplexity and recovered share of the recipe: predicted, and measured from disk.
-    units: rows of units.parquet."""
+def _outcome_table(record: Record, recipe: Recipe, found: Findings) -> Table:
+    """Size, KL, perplexity and recovered share of the recipe: predicted, and measured from disk."""
     headline = record.measured
-    mine = predict(record, unit_table(units), recipe.widths)
+    mine = predict(record, unit_table(found.units, found.groups), recipe.widths)
     bounds = {
         "kl": write_interval(headline.kl_interval.mixed, ".4f"),
         "recovered": write_interval(headline.recovered_interval, ".1%"),

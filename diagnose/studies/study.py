@@ -120,10 +120,12 @@ class Study:
 
     def _stamp(self) -> dict[str, Any]:
         """What was asked, of which state of the run."""
-        return {**self.asked, "run": self.run.read().created}
+        return {**self.asked, "run": self.run.read().created, "schema": SCHEMA}
 
     def _begin(self) -> None:
-        remove_leftovers(studies_of(self.run))
+        # Others may be written beside it.
+        for path in studies_of(self.run).glob(f".{self.name}.json.*.tmp"):
+            path.unlink(missing_ok=True)
         try:
             is_same = read_json(self.parts / STAMP) == self._stamp()
         except (OSError, ValueError):

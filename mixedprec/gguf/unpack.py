@@ -180,7 +180,11 @@ def drop_tokens(folder: Path, rows: int) -> None:
     write_json(path, {**saved, "added_tokens": known})
     settings = read_json(folder / "tokenizer_config.json")
     # Left out, it would be what the tokenizer's class has in its place, and be added again.
-    named = {name: None for name, value in settings.items() if value in unknown}
+    named = {
+        name: None
+        for name, value in settings.items()
+        if isinstance(value, str) and value in unknown
+    }
     write_json(folder / "tokenizer_config.json", {**settings, **named})
 
 

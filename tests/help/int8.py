@@ -46,8 +46,8 @@ def make_measured(method: Method, refusing: Collection[int] = ()) -> Measured:
 
 
 def make_activations(*methods: Measured) -> Activations:
-    """An answer with these methods, or with one that block 3 refuses and two that mend it, of a run
-    that flagged block 5."""
+    """An answer with these methods, or with one that block 3 refuses and two that repair it, of a
+    run that flagged block 5."""
     weights = [
         BlockWeights(
             block=n, kl=(0.2, 0.18, 0.22) if n == 5 else (0.004, 0.003, 0.005), refuses=n == 5

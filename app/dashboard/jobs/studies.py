@@ -5,14 +5,17 @@ RUN/studies/NAME.log is what the command said, and NAME.json its answer.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 from awqscope.app.dashboard.jobs import processes
 from awqscope.app.dashboard.jobs.moved import begun_in, find_model
 from awqscope.app.store import Store
+from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.studies.study import find_holder, lock_of, name_study, studies_of
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.files.atomic import write_text
 from awqscope.mixedprec.files.locks import is_locked
 
 LONGEST_VALUE = 4096
@@ -73,21 +76,35 @@ class StudyState:
 
 def look_at_study(store: Store, run: str, kind: StudyKind, block: int | None = None) -> StudyState:
     """How a study of a run stands."""
-    name = name_study(kind.name, block)
-    folder = studies_of(store.find(run))
-    log = folder / f"{name}.log"
+    found, name = store.find(run), name_study(kind.name, block)
+    log = _log_of(found, name)
     # Asked first: a process that ends in between has left its answer behind.
-    is_busy = is_locked(log)
+    is_busy = is_locked(log) or find_holder(found, name) is not None
     kept = store.study(run, name)
     said = processes.last_lines(log)
     state = "running" if is_busy else "absent"
     if not is_busy and (kept is not None or said):
-        # A command that fails says so after the answer that was there before it.
-        is_answered = kept is not None and not processes.find_reason(said)
-        state = "done" if is_answered else "failed"
+        # A command that fails says so after the answer that was there before it, unless that was
+        # measured since.
+        has_failed = processes.find_reason(said) and not _is_newer(
+            studies_of(found) / f"{name}.json", log
+        )
+        state = "failed" if kept is None or has_failed else "done"
     if kept is None:
         return StudyState(kind, block, state, said)
     return StudyState(kind, block, state, said, kept["answer"], kept["asked"], kept["made"])
+
+
+def _log_of(run: RunDirectory, name: str) -> Path:
+    return studies_of(run) / f"{name}.log"
+
+
+def _is_newer(path: Path, other: Path) -> bool:
+    """Whether a file was written after another; not where one is gone."""
+    try:
+        return path.stat().st_mtime_ns > other.stat().st_mtime_ns
+    except OSError:
+        return False
 
 
 def study_command(
@@ -121,17 +138,40 @@ def start_study(
     path = store.find(run).path.resolve()
     model = find_model(store, run).option
     command = study_command(kind, str(path), block, values, model)
-    log = path / "studies" / f"{name_study(kind.name, block)}.log"
+    found, name = RunDirectory(path), name_study(kind.name, block)
+    log = _log_of(found, name)
+    if find_holder(found, name) is not None:
+        raise InputError(f"{name} is being worked on", "wait for it to end")
     if not is_locked(log):
         # What an earlier process said is not of this one.
         log.unlink(missing_ok=True)
-    processes.launch(command, log, directory=begun_in(store.summary(run)))
+    pid = processes.launch(command, log, directory=begun_in(store.summary(run)))
+    write_text(_started_of(found, name), str(pid))
 
 
 def stop_study(store: Store, run: str, kind: StudyKind, block: int | None) -> None:
     """Ask a study to stop, more firmly while it does not; what is done of it is kept. InputError
     where it is another machine's or user's."""
     found, name = store.find(run), name_study(kind.name, block)
-    worker = processes.Worker(lambda: find_holder(found, name), lock_of(found, name))
+    log = _log_of(found, name)
+    if is_locked(log):
+        # It holds the study only once it has opened the model, which may take minutes.
+        worker = processes.Worker(lambda: _find_started(found, name), log)
+    else:
+        worker = processes.Worker(lambda: find_holder(found, name), lock_of(found, name))
     if processes.send_signal(worker, processes.SIGNALS[0]):
         Thread(target=processes.insist, args=(worker,), daemon=True).start()
+
+
+def _started_of(run: RunDirectory, name: str) -> Path:
+    """The file with the number of the process that was last started from a page."""
+    return studies_of(run) / f".{name}.started"
+
+
+def _find_started(run: RunDirectory, name: str) -> int | None:
+    """The process that was started from a page and still writes its log; None if it has ended."""
+    try:
+        pid = int(_started_of(run, name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return pid if is_locked(_log_of(run, name)) else None

@@ -35,7 +35,7 @@ def frontier_points(store: Store, name: str) -> list[dict[str, Any]]:
         for point in outline
         if point.kl > NEGLIGIBLE * outline[0].kl
     ]
-    scores, own = store.scores(name), store.recipe(name)
+    scores, own = store.grouped_scores(name), store.recipe(name)
     if scores is None or own is None:
         return points
     room = scores.unit_bytes(own.widths)

@@ -51,9 +51,9 @@ def name_blocks(blocks: Sequence[int]) -> str:
 
 
 def write_answer(answer: Activations) -> list[str]:
-    """What was found, a sentence or two a method, and last what mends which block."""
+    """What was found, a sentence or two a method, and last what repairs which block."""
     said = [_write_weights(answer), *(_write_measured(each) for each in answer.methods)]
-    return [*said, *_write_healed(answer)]
+    return [*said, *_write_repaired(answer)]
 
 
 def _write_weights(answer: Activations) -> str:
@@ -104,23 +104,28 @@ def _write_alphas(found: Measured) -> str:
     return f" It chose α from {least:g} to {most:g}."
 
 
-def _write_healed(answer: Activations) -> list[str]:
-    """Which of the blocks that refuse int8 by token another method mends."""
+def _write_repaired(answer: Activations) -> list[str]:
+    """Which of the blocks that refuse int8 by token another method repairs: none refuses it, which
+    is relative to the other blocks, and each costs less than before."""
     plain = answer.find(INT8)
     if plain is None:
         return []
     said = []
     for found in answer.methods:
-        healed = [block for block in plain.refusing if block not in found.refusing]
-        if found is plain or not healed:
-            continue
         before, after = (
-            sum(each.isolated.kl[0] for each in of.blocks if each.block in healed)
-            for of in (plain, found)
+            {each.block: each.isolated.kl[0] for each in of.blocks} for of in (plain, found)
         )
+        repaired = [
+            block
+            for block in plain.refusing
+            if block not in found.refusing and after[block] < before[block]
+        ]
+        if found is plain or not repaired:
+            continue
+        costs = (sum(kl[block] for block in repaired) for kl in (before, after))
         said.append(
-            f"{NAMES[found.method]} mends {name_blocks(healed)}: KL alone "
-            f"{write_kl(before, 5)} → {write_kl(after, 5)}."
+            f"{NAMES[found.method]} repairs {name_blocks(repaired)}: KL alone "
+            f"{' → '.join(write_kl(cost, 5) for cost in costs)}."
         )
     return said
 

@@ -6,6 +6,7 @@ from awqscope.app.words.texts import shorten_specs
 from awqscope.diagnose.entries.part import Bounded
 from awqscope.diagnose.options.shared import FAST
 from awqscope.diagnose.studies.calibration.answer import (
+    LEAST_GAIN,
     Beside,
     Calibrated,
     CalibrationAdvice,
@@ -20,8 +21,6 @@ SUMMARY = (
     "How far AWQ's choices depend on the calibration windows, and whether more windows or another "
     "text would do less damage."
 )
-# Above it, the limit of what windows give back is what another draw changes.
-LEAST_LIMIT = 0.01
 
 CURVE_COLUMNS = {
     "name": "Calibration",
@@ -88,7 +87,8 @@ def write_windows(advice: WindowsAdvice) -> str:
     windows, beside = f"{advice.windows:,}", f"{advice.beside:,}"
     gain = write_gain(advice.gain)
     enough = f"{windows} calibration windows suffice: {beside} {gain} of the damage."
-    if advice.limit > LEAST_LIMIT:
+    # Above it, the limit is what another draw changes.
+    if advice.limit > LEAST_GAIN:
         enough = f"More than {windows} calibration windows give back no more than another draw of "
         enough += f"windows changes ({write_part(advice.limit)}): {beside} {gain} of the damage."
     said = {
@@ -107,11 +107,17 @@ def write_of_run(advice: CalibrationAdvice, found: WindowsAdvice) -> str:
     own = f"The run's search read {advice.read:,}"
     own += f" of its {advice.given:,} windows" if advice.read < advice.given else " windows"
     if found.of_run[1] <= found.limit:
-        is_noise = found.limit > LEAST_LIMIT and abs(found.of_run[0]) < found.limit
+        is_noise = found.limit > LEAST_GAIN and abs(found.of_run[0]) < found.limit
         return f"{own}; {found.windows:,} {gain}{', as another draw may' * is_noise}."
+    most = advice.fast_tokens
+    if advice.search == FAST and most is not None and found.windows * advice.seq_len > most:
+        return (
+            f"{own}; {found.windows:,} {gain}, which a run's fast search does not read. One with "
+            "--search exact does: calibrate with --search exact tells what that gives back."
+        )
     options = f"--calib-windows {found.windows}"
-    if advice.run_search == FAST and found.windows * advice.seq_len > advice.fast_tokens:
-        options = f"--search exact {options}"
+    if advice.search != advice.run_search:
+        options = f"--search {advice.search} {options}"
     return f"{own}; {found.windows:,} {gain}: run it with {options}."
 
 
@@ -170,7 +176,7 @@ def write_how(advice: CalibrationAdvice) -> str:
     said = f"Searched {advice.search}, on every window that is named"
     if advice.search != advice.run_search:
         said += f"; the run's own search is {advice.run_search}"
-    if advice.run_search == FAST:
+    if advice.run_search == FAST and advice.fast_tokens is not None:
         said += f". A run's fast search reads at most {advice.fast_tokens:,} tokens of its windows"
     return f"{said}. Measured on {windows:,} of the run's validation windows, paired."
 

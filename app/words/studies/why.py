@@ -145,7 +145,9 @@ def _say_stretched(finding: Finding, _causes: Causes) -> str:
 
 
 def _say_step(finding: Finding, _causes: Causes) -> str:
-    """A step that hurts on the calibration text too."""
+    """A step that hurts on the calibration text too, or in experts alone."""
+    if finding.linear is None:
+        return f"{_blame(finding)}. {_write_without(finding)}"
     return (
         f"{_blame(finding)}: {'they add' if finding.step == 'scale' else 'it adds'} "
         f"{_write_added(finding.numbers['here'])} to the error of {finding.linear}'s output. "

@@ -115,10 +115,13 @@ class Bench:
         found: list[float] = self.study.part("reference", score)
         return found
 
-    def measure(self, subject: Subject, *, by_block: bool) -> dict[str, Any]:
-        """The entries of a row that do not depend on other rows, kept as soon as they are known."""
+    def measure(
+        self, subject: Subject, known: Mapping[str, Any] | None, *, by_block: bool
+    ) -> dict[str, Any]:
+        """The entries of a row that do not depend on other rows, kept as soon as they are known.
+        known: a row of the same subject, of which only the blocks are missing."""
         made = cache(subject.make)
-        entries = self.study.part(
+        entries = known or self.study.part(
             f"{subject.key}.whole", lambda: self._measure_whole(subject, made)
         )
         if by_block:
@@ -128,7 +131,7 @@ class Bench:
             entries = {**entries, "blocks": blocks}
         return_freed_heap()
         described = {name: getattr(subject, name) for name in ("name", "title", "kind", "stamp")}
-        return {**described, **entries}
+        return {**entries, **described}
 
     def _measure_whole(self, subject: Subject, make: Callable[[], Made]) -> dict[str, Any]:
         made, model, reference = make(), self.model, self.reference

@@ -27,6 +27,7 @@ from awqscope.diagnose.studies.alternatives.answer import (
 from awqscope.diagnose.studies.alternatives.bench import Bench, Subject
 from awqscope.diagnose.studies.alternatives.making import (
     Workplace,
+    folder_of,
     list_model_linears,
     make,
     open_added,
@@ -39,6 +40,7 @@ from awqscope.diagnose.studies.alternatives.methods import (
     Searched,
     choose_methods,
 )
+from awqscope.diagnose.studies.alternatives.rounding import UnusableLibraryError
 from awqscope.diagnose.studies.study import Study, name_study
 from awqscope.diagnose.trials.course import load_measured
 from awqscope.diagnose.trials.finished import OpenedRun
@@ -65,7 +67,8 @@ def compare_alternatives(
 ) -> Alternatives:
     """Measure alternatives to a run's uniform model on its text, and keep the answer beside it.
 
-    only: names of METHODS; all that can be made where none are given. added: name -> checkpoint,
+    only: names of METHODS; all that can be made where none are given. One whose library turns out
+    not to be usable is then left out, like those that have none. added: name -> checkpoint,
     as `awqscope compare` reads them. by_block: whether each block is measured alone too. What is
     there of an earlier answer stays in it. InputError for names and checkpoints that cannot be
     used, and where the text is not what the run measured."""
@@ -80,12 +83,14 @@ def compare_alternatives(
     precision = BFLOAT16 if spec.precision == BFLOAT16 else FLOAT32
     with study.hold(), computing_in(precision):
         inputs = load_measured(opened.run, model)
-        at = Workplace(opened, inputs, study.parts / "awq", on_progress)
+        at = Workplace(opened, inputs, folder_of(opened.run), on_progress)
         made = [method_subject(method, at) for method in choice.methods]
         # Searches last: what is measured before them is kept.
         quick = [subject for subject in made if not subject.is_searched]
         subjects = quick + opened_added + [subject for subject in made if subject.is_searched]
-        answer = measure_missing(Bench(study, at), subjects, choice, by_block=by_block)
+        answer = measure_missing(
+            Bench(study, at), subjects, choice, by_block=by_block, needs_all=bool(only)
+        )
         study.keep(answer.to_json())
     return answer
 
@@ -132,17 +137,30 @@ def method_subject(method: Method, at: Workplace) -> Subject:
 
 
 def measure_missing(
-    bench: Bench, subjects: Collection[Subject], choice: Choice, *, by_block: bool
+    bench: Bench,
+    subjects: Collection[Subject],
+    choice: Choice,
+    *,
+    by_block: bool,
+    needs_all: bool = False,
 ) -> Alternatives:
-    """The answer with all of these, and what an earlier one has besides."""
+    """The answer with all of these, and what an earlier one has besides. needs_all: whether a
+    method that cannot be made is an error; else it is left out."""
     kept = read_kept(bench.study)
     entries = {row.name: row.to_json() for row in (kept.rows if kept else ())}
     reference = list(kept.reference_nll) if kept else bench.reference_nll()
+    left_out = {**(kept.left_out if kept else {}), **choice.left_out}
     for subject in subjects:
         there = entries.get(subject.name)
-        is_same = there is not None and there["stamp"] == subject.stamp
-        if not is_same or (by_block and there is not None and there.get("blocks") is None):
-            entries[subject.name] = bench.measure(subject, by_block=by_block)
+        known = there if there is not None and there["stamp"] == subject.stamp else None
+        if known is not None and not (by_block and known.get("blocks") is None):
+            continue
+        try:
+            entries[subject.name] = bench.measure(subject, known, by_block=by_block)
+        except UnusableLibraryError as error:
+            if needs_all:
+                raise
+            left_out[subject.name] = error.what
     resampler = Resampler(len(reference), bench.spec.seed)
     windows = {name: ByWindow.model_validate(entry["by_window"]) for name, entry in entries.items()}
     rows = [
@@ -151,7 +169,6 @@ def measure_missing(
         )
         for name, entry in entries.items()
     ]
-    left_out = {**(kept.left_out if kept else {}), **choice.left_out}
     record = bench.at.opened.run.read_searched()
     return Alternatives(
         run=bench.at.opened.run.path.resolve().name,

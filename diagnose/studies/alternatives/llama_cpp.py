@@ -16,7 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from awqscope.diagnose.studies.alternatives.rounding import ModelLinear, Rounding, measure_blocks
+from awqscope.diagnose.studies.alternatives.rounding import (
+    ModelLinear,
+    Rounding,
+    loading,
+    measure_blocks,
+)
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.family import EXPERTS
 
@@ -57,17 +62,12 @@ class LlamaCpp:
 
 @cache
 def load_quantize() -> Callable[..., Any]:
-    """ggml_quantize_chunk(type, source, destination, start, rows, columns, importance). InputError
-    where the package does not show it."""
-    from xllamacpp import xllamacpp as built
+    """ggml_quantize_chunk(type, source, destination, start, rows, columns, importance).
+    UnusableLibraryError where the package does not load or does not show it."""
+    with loading(LIBRARY, "install a wheel of it for Linux, or give a GGUF file with --add"):
+        from xllamacpp import xllamacpp as built
 
-    try:
         function = ctypes.CDLL(built.__file__).ggml_quantize_chunk
-    except (AttributeError, OSError) as error:
-        raise InputError(
-            f"the {LIBRARY} that is installed does not show what llama-quantize calls ({error})",
-            "install a wheel of it for Linux, or give a GGUF file with --add",
-        ) from error
     count, pointer = ctypes.c_int64, ctypes.c_void_p
     function.restype = ctypes.c_size_t
     function.argtypes = [ctypes.c_int, pointer, pointer, count, count, count, pointer]

@@ -1,6 +1,8 @@
 """From a method to a model that can be measured: its blocks read one by one with the weights that
 stand in the reference's place, and what they take on disk."""
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,9 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from awqscope.diagnose.inputs.load import Inputs
+from awqscope.diagnose.inputs.load import Inputs, hash_tokens
 from awqscope.diagnose.inputs.sizes import linear_bytes, unit_bytes
-from awqscope.diagnose.runs.directory import OnProgress
+from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
 from awqscope.diagnose.runs.record import MIXED
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.studies.alternatives.answer import RESCUE
@@ -21,8 +23,10 @@ from awqscope.diagnose.studies.alternatives.methods import (
     Own,
     Rounded,
     Searched,
+    change_low,
 )
 from awqscope.diagnose.studies.alternatives.rounding import Mix, ModelLinear
+from awqscope.diagnose.studies.study import studies_of
 from awqscope.diagnose.sweep.swappable import (
     SwappableBlock,
     list_linears,
@@ -43,6 +47,8 @@ from awqscope.mixedprec.models.served import served_outside
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.scheme import FP16_BITS, UnitWidths
 
+# Letters of a folder's name that tell the searches of one method apart.
+DIGITS = 16
 # How long a search has taken so far, over all processes that worked on it.
 CLOCK = "clock.json"
 # The stages of a run whose work its recipe needs.
@@ -169,7 +175,8 @@ class Timed:
 
 @dataclass(frozen=True)
 class Workplace:
-    """What alternatives are made with: a run, its texts, and a folder for further searches."""
+    """What alternatives are made with: a run, its texts, and a folder for further searches, a
+    folder each."""
 
     opened: OpenedRun
     inputs: Inputs
@@ -185,6 +192,25 @@ class Workplace:
         """Bytes of all units at these widths, by the schemes of a spec."""
         model = self.opened.model
         return sum(unit_bytes(model, unit, widths[unit.name], spec) for unit in self.units)
+
+
+def folder_of(run: RunDirectory) -> Path:
+    """Where the searches of a run's alternatives are; they may be removed."""
+    return studies_of(run) / "alternatives-searches"
+
+
+def search_folder(at: Workplace, name: str, spec: RunSpec) -> Path:
+    """The folder of a method's search, named after all that decides it."""
+    windows = at.inputs.search_windows
+    stamp = {
+        "hashes": at.opened.model.hash(),
+        "tokens": hash_tokens(windows),
+        "shape": list(windows.shape),
+        "scheme": str(spec.low),
+        "search": spec.search,
+    }
+    key = hashlib.sha256(json.dumps(stamp, sort_keys=True).encode()).hexdigest()
+    return at.folder / f"{name}-{key[:DIGITS]}"
 
 
 def make_own(at: Workplace, method: Method, source: Own) -> Made:
@@ -211,8 +237,9 @@ def make_own(at: Workplace, method: Method, source: Own) -> Made:
 def make_searched(at: Workplace, method: Method, source: Searched) -> Made:
     """AWQ with changed options, searched where the folder does not hold it, from where an earlier
     process stopped."""
-    spec, model = at.opened.spec.change(**source.changes), at.opened.model
-    folder, widths = at.folder / method.name, uniform_bits(model, spec.bits, spec.keep_fp16)
+    spec, model = change_low(at.opened.spec, source.changes), at.opened.model
+    folder = search_folder(at, method.name, spec)
+    widths = uniform_bits(model, spec.bits, spec.keep_fp16)
     seconds = search_timed(at, spec, folder, f"searching {method.name}")
     low = (spec.bits,)
     blocks = Realised(model, lambda number: read_swappable(model, number, folder, low), widths)
@@ -242,7 +269,7 @@ def _read_clock(folder: Path) -> float:
 
 def make_nearest(at: Workplace, method: Method, source: Nearest) -> Made:
     """Round to nearest on AWQ's grid: its arithmetic without scales and clipping."""
-    spec, model = at.opened.spec.change(**source.changes), at.opened.model
+    spec, model = change_low(at.opened.spec, source.changes), at.opened.model
     widths = uniform_bits(model, spec.bits, spec.keep_fp16)
     plain: Searches = {spec.bits: BlockSearch(spec.low, (), {}, model.family.symmetric_linears())}
     linears = list_linears(model.family)

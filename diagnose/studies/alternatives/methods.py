@@ -5,7 +5,7 @@ changed; a `Rounded` one rounds every weight by itself, to AWQ's grid or to that
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from awqscope.diagnose.runs.record import MIXED, UNIFORM
@@ -69,7 +69,7 @@ class Method:
         """The scheme of its weights beside a run; None for a grid that is not AWQ's, and for mixed
         widths."""
         if isinstance(self.source, Searched | Nearest):
-            return spec.change(**self.source.changes).low
+            return replace(spec.low, **self.source.changes)
         schemes = {UNIFORM: spec.low, RESCUE: spec.rescue}
         return schemes.get(self.source.model) if isinstance(self.source, Own) else None
 
@@ -101,6 +101,13 @@ METHODS: tuple[Method, ...] = (
     Method("awq-3-bit", AWQ, Searched({"bits": 3})),
 )
 NAMES = tuple(method.name for method in METHODS)
+
+
+def change_low(spec: RunSpec, changes: Mapping[str, Any]) -> RunSpec:
+    """A run's options with those of its low width changed. Nothing is made at the rescue width of
+    these: it is moved where it is not above the changed one."""
+    bits = changes.get("bits", spec.bits)
+    return spec.change(**changes, rescue_bits=max(spec.rescue_bits, bits + 1))
 
 
 @dataclass(frozen=True)

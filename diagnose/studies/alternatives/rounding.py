@@ -4,7 +4,9 @@ What comes out is what stands for the weight where it is used, in float32, and t
 takes on disk.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Protocol
@@ -21,6 +23,21 @@ NF4_BLOCK, NESTED_BLOCK = 64, 256
 # Entries of the tables that codes are looked up in, float32: of weights, and of maxima.
 NF4_CODES, NESTED_CODES = 16, 256
 FLOAT_BYTES = 4
+
+
+class UnusableLibraryError(InputError):
+    """A library that is installed and cannot be used: the methods that need it cannot be made."""
+
+
+@contextlib.contextmanager
+def loading(library: str, remedy: str) -> Iterator[None]:
+    """Raise UnusableLibraryError where the library that the block inside loads does not load."""
+    try:
+        yield
+    except (AttributeError, ImportError, OSError) as error:
+        raise UnusableLibraryError(
+            f"the {library} that is installed cannot be used ({error})", remedy
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -109,7 +126,8 @@ class Nf4:
     def __call__(self, weight: Tensor) -> Tensor:
         # It warns of a kernel for products, which nothing here asks it for.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-        from bitsandbytes.functional import quantize_4bit
+        with loading(self.library, "install another version of it"):
+            from bitsandbytes.functional import quantize_4bit
 
         codes, state = quantize_4bit(
             weight.contiguous(),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from awqscope.diagnose.studies.calibration.agreement import compare_searches
@@ -38,6 +39,7 @@ from awqscope.diagnose.studies.calibration.texts import Texts, load_texts
 from awqscope.diagnose.studies.study import Study
 from awqscope.diagnose.trials.course import STREAM_SHARE
 from awqscope.diagnose.trials.finished import OpenedRun
+from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.streams import CPU, FLOAT_BYTES, batch_size, list_slices
 
 NAME = "calibrate"
@@ -90,9 +92,17 @@ class Prepared:
 
 
 def prepare_study(opened: OpenedRun, asked: Asked) -> Prepared:
-    """The texts and calibrations of a study. InputError for texts that cannot be used, and for
-    those of the run's that have changed since."""
-    texts, search = load_texts(opened, asked), asked.search or opened.spec.search
+    """The texts and calibrations of a study. InputError for texts that cannot be used, for those of
+    the run's that have changed since, and for another search than the run's where further texts
+    are calibrated on: what they give back of the run's damage would be that search's too."""
+    search = asked.search or opened.spec.search
+    if asked.calib_also and search != opened.spec.search:
+        raise InputError(
+            f"--calib-also cannot be told from --search {search} beside a run that was searched "
+            f"{opened.spec.search}",
+            "leave one of them out",
+        )
+    texts = load_texts(opened, asked)
     calibrations = list_calibrations(
         texts.read,
         texts.calib.spec,
@@ -132,9 +142,9 @@ def carry_out(
 ) -> CalibrationAdvice:
     """The answer to a prepared study, kept or measured."""
     study = prepared.question()
-    kept = study.read()
+    kept = read_advice(study)
     if kept is not None:
-        return CalibrationAdvice.model_validate_json(json.dumps(kept))
+        return kept
     with study.hold():
         on_plan(prepared.plan())
         search_calibrations(
@@ -158,6 +168,16 @@ def carry_out(
         )
         study.keep(answer.to_json())
     return answer
+
+
+def read_advice(study: Study) -> CalibrationAdvice | None:
+    """The answer that is there, None for none that can be used."""
+    kept = study.read()
+    try:
+        return None if kept is None else CalibrationAdvice.model_validate_json(json.dumps(kept))
+    except ValidationError:
+        # Of another version, or changed: it is measured again.
+        return None
 
 
 def _compare(

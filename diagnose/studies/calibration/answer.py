@@ -7,6 +7,8 @@ from pydantic import Field
 
 from awqscope.diagnose.entries.part import Bounded, Part
 
+# What more windows must give back of the damage to be worth a word.
+LEAST_GAIN = 0.01
 Role = Literal["run", "half", "draw", "count", "text", "both"]
 
 
@@ -146,14 +148,17 @@ class CalibrationAdvice(Part):
     seq_len: int = Field(description="Tokens in a calibration window.")
     run_search: str = Field(description="`fast` or `exact`: of the run.")
     search: str = Field(description="The same of the study.")
-    fast_tokens: int = Field(description="Tokens that the fast search of a run reads at most.")
+    fast_tokens: int | None = Field(
+        description="Tokens that the fast search of a run reads at most; null where it reads all, "
+        "of a mixture of experts."
+    )
     reference_ppl: float = Field(description="Of the reference, on the run's validation windows.")
     columns: tuple[Column, ...] = Field(description="The validation texts.")
     calibrations: tuple[Calibrated, ...] = Field(description="All that was searched.")
     pairs: tuple[Beside, ...] = Field(description="Halves and draws beside each other.")
     spread: float | None = Field(
-        description="The most that another draw of as many windows changes the damage, as a share; "
-        "null where there was none."
+        description="The most that another draw of as many windows, searched alike, changes the "
+        "damage, as a share; null where there was none."
     )
     windows: WindowsAdvice | None = Field(description="Null for fewer than two counts.")
     stability: StabilityAdvice | None = Field(description="Null where nothing was halved.")

@@ -13,6 +13,7 @@ from typing import Any
 
 from awqscope.diagnose.statistics.bootstrap import Estimate, Floats, Resampler, bounds
 from awqscope.diagnose.studies.calibration.answer import (
+    LEAST_GAIN,
     Agreement,
     DomainAdvice,
     StabilityAdvice,
@@ -42,7 +43,7 @@ class Rule:
 
 # What more windows or another text must give back of the damage to be worth a word, and by how much
 # of it halves may differ.
-WINDOWS = Rule(0.01, below="enough", above="more")
+WINDOWS = Rule(LEAST_GAIN, below="enough", above="more")
 DOMAIN = Rule(0.02, below="covered", above="uncovered")
 STABILITY = Rule(0.05, below="steady", above="unsteady")
 
@@ -70,19 +71,27 @@ class Numbers:
         return self.resampler.ratio(kl, self.measured.kl[RUN])
 
 
-def list_draw_gains(numbers: Numbers, calibrations: Sequence[Calibration]) -> list[float]:
+def list_draw_gains(
+    numbers: Numbers, calibrations: Sequence[Calibration], *, as_run: bool = True
+) -> list[float]:
     """What other draws of as many windows of the run's own text give back of the damage of those
-    that the run read, as shares of it."""
+    that the run read, as shares of it. as_run: whether all were searched as the run was; else the
+    draws are set against the first of them, so that no gain is another search's."""
     size = len(calibrations[0].windows)
-    same = [each for each in calibrations if each.role == "draw"]
-    same += [each for each in calibrations if each.role == "count" and len(each.windows) == size]
-    return [numbers.gain(RUN, each.name).value for each in same]
+    same = [each.name for each in calibrations if each.role == "draw"]
+    same += [
+        each.name for each in calibrations if each.role == "count" and len(each.windows) == size
+    ]
+    first, *others = [RUN, *same] if as_run or not same else same
+    return [numbers.gain(first, name).value for name in others]
 
 
-def find_spread(numbers: Numbers, calibrations: Sequence[Calibration]) -> float | None:
+def find_spread(
+    numbers: Numbers, calibrations: Sequence[Calibration], *, as_run: bool = True
+) -> float | None:
     """The most that another draw changes the damage, either way, as a share of it; None where there
-    is none."""
-    return max(map(abs, list_draw_gains(numbers, calibrations)), default=None)
+    is none. as_run: as `list_draw_gains` takes it."""
+    return max(map(abs, list_draw_gains(numbers, calibrations, as_run=as_run)), default=None)
 
 
 def advise_windows(

@@ -47,7 +47,7 @@ def summarise(
         column.text.spec: Numbers(whole.cut(slice(end - len(column.windows), end)), seed)
         for column, end in zip(texts.columns, ends, strict=True)
     }
-    spread = find_spread(overall, calibrations)
+    spread = find_spread(overall, calibrations, as_run=search == opened.spec.search)
     halves = agreements.get(HALVES)
     record = opened.run.read_searched()
     return CalibrationAdvice(
@@ -57,7 +57,7 @@ def summarise(
         seq_len=texts.read.shape[1],
         run_search=opened.spec.search,
         search=search,
-        fast_tokens=ENOUGH_TOKENS,
+        fast_tokens=None if opened.model.family.experts is not None else ENOUGH_TOKENS,
         reference_ppl=float(np.exp(own.nll[REFERENCE].mean())),
         columns=tuple(
             Column(

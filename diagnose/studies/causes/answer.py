@@ -130,7 +130,7 @@ class HeadAttention(Part):
 
 class Finding(Part):
     """A cause that was found. What `numbers` and `tokens` hold depends on the cause: see
-    `suspects.py` and `rules.py`."""
+    `rules.py`."""
 
     cause: str
     linear: str | None = None

@@ -266,7 +266,8 @@ def _judge_steps(evidence: Evidence) -> list[Finding]:
 def _blame_step(
     evidence: Evidence, step: str, share: tuple[float, float, float], text: int | None
 ) -> Finding:
-    """The linear that a step hurts most, and whether the calibration text is to blame for it."""
+    """The linear that a step hurts most, and whether the calibration text is to blame for it. Of
+    experts, which are looked at as one, neither is known."""
 
     def added(split: Split | None) -> float:
         return 0.0 if split is None else getattr(split, step)[0]
@@ -282,7 +283,14 @@ def _blame_step(
             else (linear.kl[0] * added(split) / split.total[0])
         )
 
+    name = None if text is None else evidence.names[text]
+    numbers = {
+        "plain": float(evidence.damage[STEPS[step][0]].mean()),
+        "served": float(evidence.damage[STEPS[step][1]].mean()),
+    }
     split_linears = [linear for linear in evidence.linears if linear.split is not None]
+    if not split_linears:
+        return Finding(cause=step, step=step, text=name, share=share, numbers=numbers)
     worst = max(split_linears, key=cost)
     here, there = added(split_of(worst)), added(worst.calibrated)
     # Of the channels that hold more than a fair part of the error, the one that has grown most.
@@ -291,18 +299,12 @@ def _blame_step(
         [channel for channel in worst.channels if channel.error >= fair] or worst.channels,
         key=_times_calibrated,
     )
-    numbers = {
-        "plain": float(evidence.damage[STEPS[step][0]].mean()),
-        "served": float(evidence.damage[STEPS[step][1]].mean()),
-        "here": here,
-        "there": there,
-        "larger": _times_calibrated(channel),
-    }
+    numbers |= {"here": here, "there": there, "larger": _times_calibrated(channel)}
     return Finding(
         cause=CALIBRATION if here > 0 and there < WELL_CHOSEN * here else step,
         linear=worst.linear,
         channel=channel.channel,
-        text=None if text is None else evidence.names[text],
+        text=name,
         step=step,
         share=share,
         numbers=numbers,

@@ -72,6 +72,9 @@ def measure_activations(
     if not missing:
         return known
     with study.hold():
+        # Another process may have kept a method since.
+        known = _read_known(study)
+        missing = [method for method in missing if known.find(method) is None]
         inputs = load_measured(opened.run, opened.model)
         numbers = list_spread(list_sampled(opened.spec, inputs.windows), windows)
         measured = inputs.windows[numbers]

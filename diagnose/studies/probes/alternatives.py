@@ -1,12 +1,14 @@
 """The alternatives that a probe tries in a block's place, as data: what each changes, and whether a
 recipe can hold it."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from awqscope.diagnose.runs.record import Record
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.mixedprec.awq.search import ENOUGH_TOKENS
+from awqscope.mixedprec.families.family import EXPERTS
 from awqscope.mixedprec.scheme import FP16_BITS, GROUP_SIZES, Grouped, Scheme, Width
 
 TWICE, HALF = 2.0, 0.5
@@ -129,8 +131,11 @@ def _texts(record: Record, also: Sequence[str]) -> list[Alternative]:
     """The low width calibrated on other windows."""
     searched = record.calibration.searched or record.calibration.windows
     fewer, more = int(searched * HALF), int(searched * TWICE)
-    # The fast search reads no more than it needs, however many there are.
-    reads_all = record.spec.is_exact or more * record.calibration.seq_len <= ENOUGH_TOKENS
+    twice = f"twice the calibration windows ({more})"
+    # A run's fast search reads no more than it needs, unless of experts: then no options of a run
+    # make what is measured here. An exact search reads all, and chooses otherwise.
+    reads_all = record.spec.is_exact or EXPERTS in record.source.units
+    reads_more = reads_all or more * record.calibration.seq_len <= ENOUGH_TOKENS
     own = [
         Alternative(
             "half-calibration",
@@ -140,9 +145,9 @@ def _texts(record: Record, also: Sequence[str]) -> list[Alternative]:
         ),
         Alternative(
             "twice-calibration",
-            f"twice the calibration windows ({more})",
+            twice if reads_more else f"{twice}, more than a run's fast search reads",
             calibration=Calibration(share=TWICE),
-            options=f"{'' if reads_all else '--search exact '}--calib-windows {more}",
+            options=f"--calib-windows {more}" if reads_more else "",
         ),
     ]
     others = [
@@ -150,7 +155,7 @@ def _texts(record: Record, also: Sequence[str]) -> list[Alternative]:
             f"calib:{text}",
             f"calibration on {text}",
             calibration=Calibration(text=text),
-            options=f"--calib {text}",
+            options=f"--calib {shlex.quote(text)}",
         )
         for text in dict.fromkeys(also)
     ]

@@ -44,12 +44,15 @@ def ask(run: RunDirectory, windows: int | None = None, calib_also: Sequence[str]
 
 def choose_blocks(run: RunDirectory, blocks: Sequence[int] = ()) -> tuple[int, ...]:
     """The blocks that a probe is of: those that are asked for, else the flagged ones, else the one
-    that costs most alone. InputError for a block that the model does not have."""
+    that costs most alone. InputError for a block that the model does not have, and for one of
+    which the run quantizes nothing."""
     record = run.read_searched()
     last = record.source.blocks - 1
     for block in blocks:
         if not 0 <= block <= last:
             raise InputError(f"the model has no block {block}", f"give one from 0 to {last}")
+        if {f"{block}.{kind}" for kind in record.source.units} <= set(record.spec.keep_fp16):
+            raise InputError(f"block {block} is kept at 16 bits", "give a block that is quantized")
     if blocks or record.measured.flagged:
         return tuple(dict.fromkeys(blocks or record.measured.flagged))
     alone = [row for row in run.read_table("blocks").to_pylist() if row["view"] == "isolated"]

@@ -25,8 +25,10 @@ def run(
     run = write_searched_run(path, make_model("llama"), text_file, changed={"1.down": 8})
     record = run.read_searched()
     run.update(spec=record.spec.change(windows=4, seq_len=64, calib_windows=4, calib_seq_len=64))
-    tokens = hash_tokens(load_inputs(run.read_searched().spec).windows)
-    run.update(ppl_definition=record.ppl_definition.changed(tokens_sha256=tokens))
+    inputs = load_inputs(run.read_searched().spec)
+    measured, searched = map(hash_tokens, (inputs.windows, inputs.calib_windows))
+    run.update(ppl_definition=record.ppl_definition.changed(tokens_sha256=measured))
+    run.update(calibration=record.calibration.changed(tokens_sha256=searched))
     return run
 
 
@@ -61,6 +63,7 @@ def test_names_are_listed(run: RunDirectory) -> None:
     [
         (["--only", "gptq"], "there is no alternative gptq: choose from uniform"),
         (["--add", "gptq"], "--add gptq names no checkpoint: give it like gptq=./checkpoint"),
+        (["--add", "a=x", "--add", "a=y"], "two checkpoints are called a: give each --add another"),
         (["--add", "rtn=x"], "rtn is an alternative of its own"),
         (["--add", "gptq=/no/such"], "/no/such"),
         (["--only", "rtn", "--model", "/no/such"], "there is no model directory"),

@@ -6,6 +6,7 @@ import pytest
 
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.studies.study import (
+    SCHEMA,
     Study,
     find_holder,
     name_study,
@@ -29,7 +30,8 @@ def test_an_answer_is_kept_for_its_question_alone(run: RunDirectory) -> None:
     assert study.read() == {"found": 1}
     assert Study(run, "why-5", {"windows": 8}).read() is None
     kept = read_answer(study.file)
-    assert kept is not None and kept["asked"] == {"windows": 4, "run": run.read().created}
+    assert kept is not None
+    assert kept["asked"] == {"windows": 4, "run": run.read().created, "schema": SCHEMA}
 
 
 def test_a_stopped_study_goes_on_with_its_parts(run: RunDirectory) -> None:
@@ -72,6 +74,15 @@ def test_one_process_works_on_a_study(run: RunDirectory) -> None:
         with Study(run, "why-6", {}).hold():
             pass
     assert find_holder(run, study.name) is None
+
+
+def test_what_another_study_writes_is_left_alone(run: RunDirectory) -> None:
+    studies_of(run).mkdir()
+    mine, others = (studies_of(run) / f".{name}.json.1.tmp" for name in ("why-5", "why-6"))
+    for path in (mine, others):
+        path.touch()
+    with Study(run, "why-5", {}).hold():
+        assert not mine.exists() and others.exists()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2}', '{"schema": 1, "answer": 3}'])

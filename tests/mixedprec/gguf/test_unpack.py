@@ -1,6 +1,7 @@
 """A GGUF file is read as the model that it holds: its weights are those of the package gguf, rows
 in transformers' order, and its text is cut as before."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from awqscope.app.words.verdict import write_verdict
 from awqscope.diagnose.inputs.load import note_weights
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.gguf.origin import ORIGIN
+from awqscope.mixedprec.gguf.unpack import drop_tokens
 from awqscope.mixedprec.models.opening import open_model
 from tests.help.packed import write_gguf
 from tests.help.runs import parse_run, read_sample
@@ -75,6 +77,18 @@ def test_its_tokenizer_knows_no_token_that_the_model_does_not(
     assert max(added.get_vocab().values()) >= rows > max(ours.get_vocab().values())
     text = f"{TEXT[:50]}<|endoftext|>{TEXT[50:100]}"
     assert ours(text)["input_ids"] == AutoTokenizer.from_pretrained(source)(text)["input_ids"]
+
+
+def test_tokens_without_a_row_are_dropped_whatever_else_the_settings_hold(tmp_path: Path) -> None:
+    """Settings may be lists and objects."""
+    added = [{"id": 1, "content": "<s>"}, {"id": 9, "content": "<new>"}]
+    settings = {"bos_token": "<s>", "eos_token": "<new>", "extra": ["<new>"], "decoder": {"9": {}}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    drop_tokens(tmp_path, 9)
+    assert json.loads((tmp_path / "tokenizer.json").read_text())["added_tokens"] == added[:1]
+    kept = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert kept == {**settings, "eos_token": None}
 
 
 def test_it_is_unpacked_once(

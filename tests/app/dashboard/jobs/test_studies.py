@@ -1,15 +1,20 @@
 """Studies started from a page: the command, how each stands, and what is refused."""
 
 import json
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from awqscope.app.dashboard.jobs import studies
 from awqscope.app.dashboard.jobs.processes import PYTHON
 from awqscope.app.dashboard.jobs.studies import (
     StudyKind,
     look_at_study,
+    start_study,
+    stop_study,
     study_command,
 )
 from awqscope.app.store import Store
@@ -76,3 +81,24 @@ def test_how_a_study_stands(tmp_path: Path) -> None:
     log.write_text("awqscope: 99 windows are not there; give at most 8\n")
     found = look_at_study(store, path.name, KIND, 5)
     assert (found.state, found.answer) == ("failed", {"found": 1})
+    # What a terminal measured since is done.
+    with study.hold():
+        assert state() == "running"
+        study.keep({"found": 2})
+    assert state() == "done"
+
+
+def test_it_is_stopped_before_it_has_opened_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, path = Store(tmp_path), write_run(tmp_path)
+    waiting = [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(studies, "study_command", lambda *_: waiting)
+    start_study(store, path.name, KIND, 5, {})
+    assert look_at_study(store, path.name, KIND, 5).state == "running"
+    stop_study(store, path.name, KIND, 5)
+    for _ in range(200):
+        if look_at_study(store, path.name, KIND, 5).state != "running":
+            break
+        time.sleep(0.05)
+    assert look_at_study(store, path.name, KIND, 5).state == "failed"

@@ -6,17 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dash import html
+from typer.testing import CliRunner
 
+from awqscope.app.cli import app
 from awqscope.app.dashboard.pages.recipe import grid_rows, grid_widths, layout
 from awqscope.app.dashboard.sections.recipe_points import best_at_size
 from awqscope.app.dashboard.urls import Page, read_address
+from awqscope.app.report.contents import read_findings
+from awqscope.app.report.page import write_page
 from awqscope.app.store import Store
 from awqscope.app.words.predict import predict, unit_table, widths_of
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import Record
 from awqscope.diagnose.runs.scores import add_groups, list_scored
 from awqscope.diagnose.runs.tables import GROUPS
-from awqscope.mixedprec.recipes.recipe import change_recipe
+from awqscope.mixedprec.recipes.recipe import change_recipe, save_recipe
 from awqscope.mixedprec.scheme import Grouped
 from tests.help.runs import write_run
 
@@ -95,3 +99,21 @@ def test_the_best_of_a_size_takes_groups(store: Store) -> None:
     sizes, least = [point.bytes for point in outline], [point.kl for point in outline]
     found = scores.predict(best)
     assert found.kl >= np.interp(found.bytes, sizes, least) - 1e-12
+
+
+def test_a_recipe_with_groups_in_the_place_of_the_runs_own_is_read_everywhere(store: Store) -> None:
+    """Somebody may put it there by hand."""
+    run, own = store.find("sample"), store.recipe("sample")
+    assert own is not None
+    # Groups of the run's own size are plain.
+    mine = change_recipe(own, {"0.o": FINE, "1.o": Grouped(4, 128)})
+    save_recipe(run.path / "recipe.json", mine)
+    found = CliRunner().invoke(app, ["recipe", str(run.path), "--json"])
+    assert found.exit_code == 0, found.output
+    widths = {row["unit"]: row.get("group_size") for row in json.loads(found.stdout)["units"]}
+    assert widths["0.o"] == 32 and widths["1.o"] is None
+    fresh = Store(store.root)
+    assert "4x32" in str(html.Div(layout(fresh, Page("recipe", "sample"), None)))
+    record = fresh.summary("sample").record
+    assert isinstance(record, Record)
+    assert "4x32" in write_page(read_findings(run.path))

@@ -1,5 +1,7 @@
 """What is said of int8 inputs."""
 
+import pytest
+
 from awqscope.app.words.studies.activations import (
     list_columns,
     list_missing,
@@ -11,11 +13,11 @@ from awqscope.app.words.studies.activations import (
     write_damage,
 )
 from awqscope.diagnose.studies.int8_inputs.answer import INT8, LLM_INT8, METHODS, SMOOTHQUANT
-from tests.help.int8 import make_activations, make_measured
+from tests.help.int8 import make_activations, make_damage, make_measured
 
 
-def test_findings_name_who_refuses_and_what_mends_it() -> None:
-    weights, plain, split, smoothed, *healed = write_answer(make_activations())
+def test_findings_name_who_refuses_and_what_repairs_it() -> None:
+    weights, plain, split, smoothed, *repaired = write_answer(make_activations())
     assert weights == "Block 5 refuses 4-bit weights."
     assert plain == (
         "int8 by token in every block costs KL 0.05000 (0.04500 to 0.05500); block 3 refuses it: "
@@ -23,18 +25,29 @@ def test_findings_name_who_refuses_and_what_mends_it() -> None:
     )
     assert "no block refuses it. It keeps 2.1% of the input channels of 5.down" in split
     assert smoothed.endswith("It chose α from 0.4 to 0.8.")
-    assert healed == [
-        "LLM.int8 mends block 3: KL alone 0.04000 → 0.00040.",
-        "SmoothQuant mends block 3: KL alone 0.04000 → 0.00040.",
+    assert repaired == [
+        "LLM.int8 repairs block 3: KL alone 0.04000 → 0.00040.",
+        "SmoothQuant repairs block 3: KL alone 0.04000 → 0.00040.",
     ]
 
 
-def test_several_blocks_are_listed_and_nothing_is_mended_that_still_refuses() -> None:
+def test_several_blocks_are_listed_and_nothing_is_repaired_that_still_refuses() -> None:
     answer = make_activations(make_measured(INT8, {1, 3}), make_measured(LLM_INT8, {3}))
     said = write_answer(answer)
     assert "blocks 1 and 3 refuse it." in said[1]
-    assert said[3:] == ["LLM.int8 mends block 1: KL alone 0.04000 → 0.00040."]
+    assert said[3:] == ["LLM.int8 repairs block 1: KL alone 0.04000 → 0.00040."]
     assert len(write_answer(make_activations(make_measured(LLM_INT8)))) == 2
+
+
+@pytest.mark.parametrize(("after", "repaired"), [(0.039, True), (0.041, False)])
+def test_a_block_that_costs_more_is_not_repaired(after: float, repaired: bool) -> None:
+    """Refusing is told from the other blocks: where all cost more, none does."""
+    smoothed = make_measured(SMOOTHQUANT)
+    damage = make_damage(after)
+    blocks = [each.changed(isolated=damage) for each in smoothed.blocks]
+    plain, worse = make_measured(INT8, {3}), smoothed.changed(blocks=blocks)
+    said = write_answer(make_activations(plain, worse))
+    assert any("repairs block 3" in sentence for sentence in said) == repaired
 
 
 def test_a_line_a_block() -> None:

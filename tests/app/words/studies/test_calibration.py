@@ -30,8 +30,9 @@ def said(advice: CalibrationAdvice) -> str:
 def test_everything_that_was_found_is_said() -> None:
     assert write_advice(make_advice()) == [
         "64 calibration windows suffice: 128 give back 0.3% (−0.2% to 0.8%) of the damage.",
-        "The run's search read 16 of its 128 windows; 64 give back 2.0% (1.5% to 2.5%): run it "
-        "with --search exact --calib-windows 64.",
+        "The run's search read 16 of its 128 windows; 64 give back 2.0% (1.5% to 2.5%), which a "
+        "run's fast search does not read. One with --search exact does: calibrate with --search "
+        "exact tells what that gives back.",
         "Halves of the run's windows agree on 26 of 60 scale ratios. Their models are apart by a "
         "KL of 20.0% of the damage; they cost the same, but for 1.0% (−0.4% to 2.0%).",
         "Another draw of as many windows changes the damage by up to 0.6%.",
@@ -64,6 +65,27 @@ def test_everything_that_was_found_is_said() -> None:
 )
 def test_windows(changes: dict[str, Any], words: str) -> None:
     assert words in said(change("windows", **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({"search": "exact"}, "--search exact --calib-windows 64"),
+        ({"run_search": "exact", "search": "exact"}, "--calib-windows 64"),
+        ({"run_search": "exact", "seq_len": 32}, "--search fast --calib-windows 64"),
+        # Of a mixture of experts a fast search reads all.
+        ({"fast_tokens": None}, "--calib-windows 64"),
+    ],
+)
+def test_the_options_are_those_that_were_measured(changes: dict[str, Any], options: str) -> None:
+    assert f"64 give back 2.0% (1.5% to 2.5%): run it with {options}." in said(
+        make_advice(**changes)
+    )
+
+
+def test_what_no_fast_search_of_a_run_reads_is_no_advice_to_run_it() -> None:
+    words = said(make_advice(run_search="exact"))
+    assert "which a run's fast search does not read" in words and "run it with" not in words
 
 
 @pytest.mark.parametrize(
@@ -102,6 +124,7 @@ def test_how_it_was_searched_is_said() -> None:
     other = write_how(make_advice(search="exact"))
     assert "exact, on every window that is named; the run's own search is fast" in other
     assert "at most" not in write_how(make_advice(run_search="exact", search="exact"))
+    assert "at most" not in write_how(make_advice(fast_tokens=None))
 
 
 def test_tables() -> None:

@@ -4,6 +4,7 @@ with weights put in by hand, and files of other tools."""
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,8 +17,11 @@ from awqscope.diagnose.inputs.load import load_inputs
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.pipeline import run_pipeline
+from awqscope.diagnose.studies.alternatives import methods
 from awqscope.diagnose.studies.alternatives.answer import Alternatives
 from awqscope.diagnose.studies.alternatives.compare import compare_alternatives
+from awqscope.diagnose.studies.alternatives.methods import METHODS
+from awqscope.diagnose.studies.alternatives.rounding import Gguf, UnusableLibraryError, loading
 from awqscope.diagnose.trials.finished import OpenedRun, open_run
 from awqscope.mixedprec.awq.search import search_model
 from awqscope.mixedprec.errors import InputError
@@ -201,6 +205,50 @@ def test_what_was_measured_is_not_measured_again(
     assert again.find("file") == found.find("file")
 
 
+def test_blocks_that_are_asked_for_later_need_no_search(opened: OpenedRun, tmp_path: Path) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(opened.run.path, copied, ignore=shutil.ignore_patterns("studies"))
+    fresh, only = open_run(RunDirectory(copied), None), ("awq-g32", "rtn")
+    plain = compare_alternatives(fresh, only=only)
+    files = {p: p.stat().st_mtime_ns for p in copied.rglob("block-*.safetensors")}
+    stages: list[str] = []
+    blocks = compare_alternatives(
+        fresh, lambda stage, *_: stages.append(stage), only=only, by_block=True
+    )
+    assert set(stages) == {f"blocks of {name}" for name in ("uniform", *only)}
+    assert {p: p.stat().st_mtime_ns for p in copied.rglob("block-*.safetensors")} == files
+    for row in blocks.rows:
+        assert row.blocks is not None and len(row.blocks) == 4
+        assert row.changed(blocks=None) == plain.find(row.name)
+
+
+@pytest.mark.parametrize("broken", [ImportError("no libcuda"), OSError("no libggml")])
+def test_a_library_that_does_not_load_leaves_out_its_method_alone(
+    opened: OpenedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: Exception
+) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(opened.run.path, copied, ignore=shutil.ignore_patterns("studies"))
+    fresh = open_run(RunDirectory(copied), None)
+
+    def load(linear: object, weight: Tensor) -> Tensor:
+        with loading("gguf", "another"):
+            raise broken
+
+    monkeypatch.setattr(Gguf, "__call__", load)
+    few = [method for method in METHODS if method.name in ("uniform", "gguf-q8_0", "rtn")]
+    monkeypatch.setattr(methods, "METHODS", few)
+    found = compare_alternatives(fresh)
+    assert {row.name for row in found.rows} == {"uniform", "rtn"}
+    assert found.left_out["gguf-q8_0"] == f"the gguf that is installed cannot be used ({broken})"
+    with pytest.raises(UnusableLibraryError, match="cannot be used"):
+        compare_alternatives(fresh, only=("gguf-q8_0",))
+    # Any other error ends the command.
+    full = InputError("no space left", "make room")
+    monkeypatch.setattr(Gguf, "__call__", Mock(side_effect=full))
+    with pytest.raises(InputError, match="no space left"):
+        compare_alternatives(fresh)
+
+
 def test_a_stopped_study_goes_on(opened: OpenedRun, tmp_path: Path) -> None:
     copied = tmp_path / "run"
     shutil.copytree(opened.run.path, copied, ignore=shutil.ignore_patterns("studies"))
@@ -224,7 +272,7 @@ def test_a_stopped_study_goes_on(opened: OpenedRun, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         compare_alternatives(fresh, stop_at("searching awq-g32", 3), only=only)
     assert "measuring uniform" not in stages and "measuring rtn" in stages
-    searches = copied / "studies" / "alternatives" / "awq" / "awq-g32"
+    (searches,) = (copied / "studies" / "alternatives-searches").glob("awq-g32-*")
     before = {path.name: path.stat().st_mtime_ns for path in searches.glob("block-*")}
     assert len(before) == 3
     with pytest.raises(KeyboardInterrupt):

@@ -6,7 +6,12 @@ import pytest
 
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.studies.alternatives import rounding
-from awqscope.diagnose.studies.alternatives.methods import METHODS, NAMES, choose_methods
+from awqscope.diagnose.studies.alternatives.methods import (
+    METHODS,
+    NAMES,
+    change_low,
+    choose_methods,
+)
 from awqscope.diagnose.studies.alternatives.rounding import ModelLinear
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import LLAMA_UNITS
@@ -71,6 +76,18 @@ def test_a_library_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(InputError, match="no alternative gptq: choose from uniform, mixed"):
         choose(make_spec(), "rtn", "gptq")
+
+
+def test_a_rescue_width_that_is_not_above_a_methods_refuses_nothing() -> None:
+    spec = make_spec(bits=2, rescue_bits=3)
+    found = choose(spec, "awq-3-bit", "rtn-3-bit", "rescue")
+    schemes = {method.name: method.scheme(spec) for method in found.methods}
+    assert [schemes[name].bits for name in ("awq-3-bit", "rtn-3-bit")] == [3, 3]
+    assert str(change_low(spec, {"bits": 3}).low) == str(schemes["awq-3-bit"])
+    # It is the low scheme alone that the bytes of such a model are counted by.
+    changed = change_low(spec, {"bits": 3})
+    assert changed.schemes_at([3])[3] == changed.low
+    assert change_low(make_spec(), {"bits": 3}).rescue_bits == 8
 
 
 def test_schemes_follow_the_run() -> None:

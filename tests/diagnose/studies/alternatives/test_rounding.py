@@ -1,5 +1,6 @@
 """Weights rounded by libraries, against their formats' formulas written out."""
 
+import sys
 from collections import Counter
 from importlib.util import find_spec
 
@@ -9,8 +10,19 @@ import torch
 from safetensors import safe_open
 
 from awqscope.diagnose.studies.alternatives import rounding as rounding_module
-from awqscope.diagnose.studies.alternatives.llama_cpp import Q4KM, LlamaCpp, takes_more
-from awqscope.diagnose.studies.alternatives.rounding import Gguf, ModelLinear, Nf4, check_mix
+from awqscope.diagnose.studies.alternatives.llama_cpp import (
+    Q4KM,
+    LlamaCpp,
+    load_quantize,
+    takes_more,
+)
+from awqscope.diagnose.studies.alternatives.rounding import (
+    Gguf,
+    ModelLinear,
+    Nf4,
+    UnusableLibraryError,
+    check_mix,
+)
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.family import UnitKind
 from awqscope.mixedprec.families.table import LLAMA_UNITS
@@ -185,3 +197,12 @@ def test_the_mix_raises_what_llama_quantize_raises() -> None:
 def test_what_is_mixed_by_other_rules_is_refused(linear: ModelLinear) -> None:
     with pytest.raises(InputError, match=r"rules that are not followed here.*--add"):
         Q4KM().choose(linear)
+
+
+def test_a_library_that_does_not_load_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    with pytest.raises(UnusableLibraryError, match="the xllamacpp that is installed cannot be"):
+        load_quantize.__wrapped__()
+    monkeypatch.setitem(sys.modules, "bitsandbytes.functional", None)
+    with pytest.raises(UnusableLibraryError, match="the bitsandbytes that is installed cannot be"):
+        Nf4(double=False)(torch.zeros(64, 64))

@@ -1,6 +1,7 @@
 """The whole study on a tiny run: what it searches and measures, that it goes on where it was, and
 what it says of a text that the calibration missed."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,7 @@ def test_what_is_searched_and_measured(found: CalibrationAdvice) -> None:
     # Halves are searched at both widths, draws at the one that is measured.
     assert [[each.bits for each in pair.agreements] for pair in found.pairs] == [[4, 8], [4]]
     assert found.given == found.read == 8 and found.search == "fast"
+    assert found.fast_tokens == 8192
     own = found.find("run")[0]
     assert own.gain == (0.0, 0.0, 0.0)
     assert all(0 < each.kl[1] <= each.kl[0] <= each.kl[2] for each in found.calibrations)
@@ -106,6 +108,18 @@ def test_the_answer_is_kept(run: RunDirectory, found: CalibrationAdvice) -> None
     plans: list[Plan] = []
     again = advise_calibration(open_run(run, None), ASKED, on_plan=plans.append)
     assert again == found and plans == []
+
+
+def test_an_answer_that_cannot_be_read_is_measured_again(
+    run: RunDirectory, found: CalibrationAdvice, tmp_path: Path
+) -> None:
+    path = shutil.copytree(run.path, tmp_path / "run")
+    file = path / "studies" / "calibrate.json"
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    del kept["answer"]["calibrations"][0]["kl"]
+    file.write_text(json.dumps(kept), encoding="utf-8")
+    assert advise_calibration(open_run(RunDirectory(path), None), ASKED) == found
+    assert json.loads(file.read_text(encoding="utf-8"))["answer"] == found.to_json()
 
 
 def test_another_question_finds_what_was_searched(
@@ -211,6 +225,21 @@ def test_texts_that_have_changed_are_refused(run: RunDirectory, tmp_path: Path) 
     path.update(calibration=calibration)
     with pytest.raises(InputError, match="has changed since"):
         prepare_study(open_run(path, None), ASKED)
+
+
+def test_another_text_and_another_search_at_once_are_refused(run: RunDirectory) -> None:
+    opened = open_run(run, None)
+    asked = Asked(calib_also=("more.txt",), search="exact")
+    with pytest.raises(InputError, match="cannot be told from --search exact beside a run that"):
+        prepare_study(opened, asked)
+
+
+def test_of_experts_a_fast_search_has_no_most(
+    make_model: MakeModel, text_file: Path, tmp_path: Path
+) -> None:
+    path = write_calibrated_run(tmp_path / "run", make_model("mixtral"), text_file, text_file)
+    found = advise_calibration(open_run(RunDirectory(path), None), Asked(counts=(2,), draws=0))
+    assert found.fast_tokens is None
 
 
 def test_a_text_that_the_run_has_is_no_other(run: RunDirectory) -> None:

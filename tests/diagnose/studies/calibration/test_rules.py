@@ -105,6 +105,15 @@ def test_the_spread_is_of_as_many_windows_alone() -> None:
     assert find_spread(numbers, [RUN, others[0]]) is None
 
 
+def test_the_spread_is_of_one_search() -> None:
+    """Draws by another search that halves the damage, 2% of which is theirs."""
+    numbers = make({"draw 1": noisy(0.5), "draw 2": noisy(0.51)})
+    draws = [calibration(name, "draw", 16) for name in ("draw 1", "draw 2")]
+    assert find_spread(numbers, [RUN, *draws], as_run=False) == pytest.approx(0.02, abs=1e-3)
+    assert find_spread(numbers, [RUN, draws[0]], as_run=False) is None
+    assert find_spread(numbers, [RUN], as_run=False) is None
+
+
 @pytest.mark.parametrize(
     ("first", "second", "noise", "verdict"),
     [

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from awqscope.diagnose.studies.causes.answer import HeadCauses
+from awqscope.app.words.studies.why import say
+from awqscope.diagnose.studies.causes.answer import HeadCauses, LinearCauses
 from awqscope.diagnose.studies.causes.errors import Columns
 from awqscope.diagnose.studies.causes.rules import (
     MOST_SUSPECTS,
@@ -17,7 +18,7 @@ from awqscope.diagnose.studies.causes.rules import (
     find_suspects,
 )
 from awqscope.diagnose.studies.causes.switches import ROUNDED, SCALED, SERVED
-from tests.help.caused import make_causes, make_head
+from tests.help.caused import make_causes, make_head, make_linear
 
 CHANNELS, GROUP = 256, 64
 
@@ -178,3 +179,12 @@ def test_a_text_that_a_step_hurts_alone_is_named() -> None:
         )
     )
     assert [(f.cause, f.text, f.step) for f in found] == [("calibration", "b.txt", "scale")]
+
+
+def test_a_step_that_hurts_experts_alone_is_named_without_a_linear() -> None:
+    """Experts are looked at as one: there is no error of single outputs to blame."""
+    experts = make_linear("mlp.experts", "experts", 1.0, split=None, calibrated=None, channels=[])
+    linears = [LinearCauses.model_validate(experts)]
+    [found] = find_causes_of(evidence(1.0, 0.7, 1.0, linears=linears))
+    assert (found.cause, found.step, found.linear) == ("clip", "clip", None)
+    assert "Clipping causes" in say(found, make_causes())

@@ -1,5 +1,7 @@
 """The table of alternatives: what there is for which run, and which options make it of a run."""
 
+import shlex
+
 import pytest
 
 from awqscope.diagnose.runs.spec import RunSpec
@@ -44,19 +46,33 @@ def test_a_block_of_which_nothing_is_quantized_has_no_widths_to_change() -> None
 
 
 @pytest.mark.parametrize(
-    ("search", "windows", "fewer", "more"),
+    ("search", "windows", "units", "more"),
     [
-        ("exact", 64, "--calib-windows 32", "--calib-windows 128"),
-        ("fast", 16, "--calib-windows 8", "--search exact --calib-windows 32"),
-        ("fast", 4, "--calib-windows 2", "--calib-windows 8"),
+        ("exact", 64, ["qkv", "down"], "--calib-windows 128"),
+        # A fast search of a run does not read as many, and what an exact one finds is another
+        # question: no options make what is measured.
+        ("fast", 16, ["qkv", "down"], ""),
+        ("fast", 4, ["qkv", "down"], "--calib-windows 8"),
+        # Of a mixture of experts a fast search reads all windows.
+        ("fast", 64, ["qkv", "experts"], "--calib-windows 128"),
     ],
 )
-def test_which_options_read_other_windows(search: str, windows: int, fewer: str, more: str) -> None:
+def test_which_options_read_other_windows(
+    search: str, windows: int, units: list[str], more: str
+) -> None:
     record = make_record(RunSpec(model="m", search=search))
+    record = record.changed(source=record.source.changed(units=units))
     text = record.calibration.changed(windows=64, searched=windows, seq_len=512)
     given = list_alternatives(record.changed(calibration=text), 0, ())
-    options = {each.name: each.options for each in given}
-    assert (options["half-calibration"], options["twice-calibration"]) == (fewer, more)
+    half, twice = (each for each in given if each.name.endswith("-calibration"))
+    assert half.options == f"--calib-windows {windows // 2}"
+    assert twice.options == more
+    assert twice.what.endswith("more than a run's fast search reads") is not bool(more)
+
+
+def test_a_texts_name_is_one_word_of_a_command() -> None:
+    options = listed(also=("my text.txt",))["calib:my text.txt"].options
+    assert shlex.split(options) == ["--calib", "my text.txt"]
 
 
 def test_a_scheme_of_its_own() -> None:

@@ -328,6 +328,16 @@ def test_which_blocks(opened: OpenedRun) -> None:
         choose_blocks(opened.run, [4])
 
 
+def test_a_block_that_is_kept_is_refused(opened: OpenedRun, tmp_path: Path) -> None:
+    run, record = RunDirectory(tmp_path), opened.run.read_searched()
+    *most, last = (f"3.{kind}" for kind in record.source.units)
+    run.create(record.changed(spec=record.spec.change(keep_fp16=(*most, last))))
+    with pytest.raises(InputError, match="block 3 is kept at 16 bits: give a block that is"):
+        choose_blocks(run, [3])
+    run.update(spec=record.spec.change(keep_fp16=tuple(most)))
+    assert choose_blocks(run, [3]) == (3,)
+
+
 def test_the_worst_block_where_none_is_flagged(opened: OpenedRun, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     record = opened.run.read_searched()
