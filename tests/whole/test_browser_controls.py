@@ -95,7 +95,7 @@ CONTROLS: dict[str, set[Control]] = {
     | {("switch", "Each block alone, too Takes many times as long.")}
     | {
         ("button", name)
-        for name in ("Search and measure", "Measure the alternatives", "Measure int8 inputs")
+        for name in ("Search and measure", "Measure the alternatives", "Measure int# inputs")
     },
     "block": RUN
     | CHART
@@ -177,7 +177,7 @@ ELSEWHERE = {
     ("button", "Search and measure"): test_browser_calibrate.test_it_is_started_and_stopped,
     ("button", "Try what would help"): test_browser_probe.test_it_is_started_and_stopped,
     **{
-        ("button", button): test_browser_studies.test_it_is_started_and_stopped
+        ("button", re.sub(r"\d+", "#", button)): test_browser_studies.test_it_is_started_and_stopped
         for _, _, button in test_browser_studies.STARTED.values()
     },
 }
