@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from awqscope.diagnose.studies.alternatives.rounding import (
+    Blocks,
     ModelLinear,
     Rounding,
     loading,
@@ -34,19 +35,8 @@ FALCON, LARGE = "falcon", 80
 
 
 @dataclass(frozen=True)
-class LlamaCpp:
-    """A type of llama.cpp's files, quantized by its own code. kind: of GGMLQuantizationType."""
-
-    kind: str
-
-    @property
-    def tile(self) -> int:
-        return measure_blocks(self.kind)[0]
-
-    def size(self, rows: int, columns: int) -> int:
-        """Bytes of the blocks, their scales inside."""
-        values, size = measure_blocks(self.kind)
-        return rows * columns // values * size
+class LlamaCpp(Blocks):
+    """A type of llama.cpp's files, quantized by its own code."""
 
     def __call__(self, weight: Tensor) -> Tensor:
         from gguf import GGMLQuantizationType

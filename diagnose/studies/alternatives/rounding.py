@@ -147,25 +147,30 @@ class Nf4:
 
 
 @dataclass(frozen=True)
-class Gguf:
-    """A type of llama.cpp's files, as its own Python package quantizes to it. kind: of
-    GGMLQuantizationType."""
+class Blocks:
+    """How a type of llama.cpp's files is stored. kind: of GGMLQuantizationType."""
 
     kind: str
-    library: str = "gguf"
 
     @property
     def tile(self) -> int:
         return measure_blocks(self.kind)[0]
 
-    def choose(self, linear: ModelLinear) -> Rounding:
-        """Itself, for every linear."""
-        return self
-
     def size(self, rows: int, columns: int) -> int:
         """Bytes of the blocks, their scales inside."""
         values, size = measure_blocks(self.kind)
         return rows * columns // values * size
+
+
+@dataclass(frozen=True)
+class Gguf(Blocks):
+    """A type of llama.cpp's files, as its own Python package quantizes to it."""
+
+    library: str = "gguf"
+
+    def choose(self, linear: ModelLinear) -> Rounding:
+        """Itself, for every linear."""
+        return self
 
     def __call__(self, weight: Tensor) -> Tensor:
         from gguf import GGMLQuantizationType
