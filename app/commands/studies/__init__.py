@@ -1,0 +1,1 @@
+"""Commands that ask a finished run a question, a file each."""
