@@ -13,9 +13,6 @@ import typer
 from awqscope.app.command_line.common import reports_errors
 from awqscope.app.command_line.interruption import interruptible
 from awqscope.app.command_line.parser import Command, Group
-from awqscope.app.commands.studies.activations import activations
-from awqscope.app.commands.studies.alternatives import alternatives
-from awqscope.app.commands.studies.calibrate import calibrate
 from awqscope.app.commands.check import check
 from awqscope.app.commands.compare import compare
 from awqscope.app.commands.dashboard import dashboard
@@ -23,12 +20,15 @@ from awqscope.app.commands.dequantize import dequantize
 from awqscope.app.commands.explain import explain
 from awqscope.app.commands.gate import gate
 from awqscope.app.commands.list import list_runs
-from awqscope.app.commands.studies.probe import probe
 from awqscope.app.commands.recipe import recipe
 from awqscope.app.commands.report import report
 from awqscope.app.commands.requantize import requantize
 from awqscope.app.commands.run import demo, run
 from awqscope.app.commands.show import show
+from awqscope.app.commands.studies.activations import activations
+from awqscope.app.commands.studies.alternatives import alternatives
+from awqscope.app.commands.studies.calibrate import calibrate
+from awqscope.app.commands.studies.probe import probe
 from awqscope.app.commands.studies.why import why
 from awqscope.diagnose.machine.threads import wait_passively
 

@@ -39,6 +39,8 @@ PLAIN_INTERVAL_S = 5.0
 # Seconds from which on a plan says what would shorten it, and what is tried for that.
 LONG = 3600.0
 FEWER_WINDOWS = (128, 64, 32, 16, 8)
+# The most of its time that a plan may keep for another precision to be worth naming.
+WORTH_ROUNDING = 0.7
 
 
 def _write_windows(stage: "StagePlan") -> str:
@@ -84,12 +86,22 @@ def list_plan(plan: "MemoryPlan", no_checkpoint: str | None = None) -> list[str]
 
 
 def advise_on_time(plan: "MemoryPlan") -> str:
-    """For a plan that takes long, how many windows would bring it under LONG; empty where it does
-    not, or where even the fewest would not."""
+    """For a plan that takes LONG, what each option that would shorten it makes of it; empty for
+    one that does not."""
+    if plan.seconds <= LONG:
+        return ""
+    ways = [_advise_windows(plan)]
+    if plan.in_bfloat16 <= plan.seconds * WORTH_ROUNDING:
+        ways.append(f"--precision bfloat16: about {write_duration(plan.in_bfloat16)}")
+    return "; ".join(way for way in ways if way)
+
+
+def _advise_windows(plan: "MemoryPlan") -> str:
+    """How many windows bring a plan under LONG, or the fewest that it could have."""
     measuring = [stage for stage in plan.stages if stage.stage != "search"]
     windows = max((stage.windows + stage.beside for stage in measuring), default=0)
     fewer = [count for count in FEWER_WINDOWS if count < windows]
-    if plan.seconds <= LONG or not fewer:
+    if not fewer:
         return ""
     fits = [count for count in fewer if plan.with_windows(count) <= LONG]
     count = fits[0] if fits else fewer[-1]

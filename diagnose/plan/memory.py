@@ -43,12 +43,14 @@ DISK_SHARE = 0.5
 @dataclass(frozen=True)
 class Rates:
     """What the machine does in a second: FLOP of float32 products, weights quantized, bytes read
-    and written; and FLOP of products in the run's precision, None where that is float32."""
+    and written; FLOP of products in the run's precision, None where that is float32; and, for a
+    run in float32, FLOP of products in bfloat16, None where they were not measured."""
 
     flops: float
     weights: float
     bytes: float
     reduced: float | None = None
+    offered: float | None = None
 
 
 @dataclass(frozen=True)
@@ -164,12 +166,15 @@ def plan_stage(
     )
     shared = machine.workers if demand.stage in SHARED else 1
     # Blocks alone are in the run's precision, and only where they are measured.
-    faster = demand.stage in MEASURING and machine.rates.reduced is not None
-    exact = demand.head_flops * demand.windows if faster else flops
+    measuring = demand.stage in MEASURING
+    exact = demand.head_flops * demand.windows if measuring else flops
     aside = demand.beside_flops * demand.beside / machine.rates.flops
+    in_blocks = (flops - exact) / (machine.rates.reduced or machine.rates.flops)
+    offered = machine.rates.offered
+    saved = in_blocks - (flops - exact) / offered if offered else 0.0
     seconds = (
         exact / machine.rates.flops
-        + (flops - exact) / (machine.rates.reduced or machine.rates.flops)
+        + in_blocks
         + demand.weights * chunks / machine.rates.weights
         + (read + moved) / machine.rates.bytes
     )
@@ -191,6 +196,7 @@ def plan_stage(
         read_bytes=read,
         flops=flops,
         seconds=round(seconds / shared, 1),
+        bfloat16_saves=round(max(0.0, saved) / shared, 1),
     )
 
 

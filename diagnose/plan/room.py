@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ from awqscope.diagnose.sweep.branches import Branch
 from awqscope.mixedprec.awq.arithmetic import fake_quantize
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.family import Family
-from awqscope.mixedprec.models.dtypes import AUTO, FLOAT32, choose_precision
+from awqscope.mixedprec.models.dtypes import AUTO, BFLOAT16, FLOAT32, choose_precision
 from awqscope.mixedprec.models.forward import products_in
 from awqscope.mixedprec.models.served import served_outside
 from awqscope.mixedprec.models.source import SourceModel
@@ -40,6 +41,8 @@ from awqscope.mixedprec.scheme import Scheme
 
 PROBED_SIZE = 768
 PROBED_SECONDS = 0.1
+# Instructions of x86 that multiply bfloat16, as torch names them.
+BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16")
 PROBED_BYTES = 32 * 2**20
 
 
@@ -85,11 +88,13 @@ def measure_rates(
     """What this machine does in a second, from a fraction of one. What is read of the disk may be
     in the system's cache: then reading will be slower than this says. precision: of the run."""
     one, other = (torch.ones(PROBED_SIZE, PROBED_SIZE, device=device) for _ in range(2))
-    products = _repeat(lambda: (one @ other).sum().item())
-    reduced = None
-    if precision != FLOAT32:
+
+    def multiplied_in(precision: str) -> float:
         with products_in(precision, device):
-            reduced = 2 * PROBED_SIZE**3 / _repeat(lambda: (one @ other).sum().item())
+            return 2 * PROBED_SIZE**3 / _repeat(lambda: (one @ other).sum().item())
+
+    in_float32 = precision == FLOAT32
+    has_units = in_float32 and device.type == CPU.type and has_bfloat16_units()
     scheme = Scheme(4, 128, False)
     quantized = _repeat(lambda: fake_quantize(one, scheme).sum().item())
     path = max(model.weight_paths, key=lambda path: path.stat().st_size)
@@ -99,11 +104,19 @@ def measure_rates(
         read = len(file.read(PROBED_BYTES))
     seconds = max(time.monotonic() - began, 1e-4)
     return Rates(
-        2 * PROBED_SIZE**3 / products,
-        PROBED_SIZE**2 / quantized,
-        max(1, read) / seconds,
-        reduced,
+        flops=multiplied_in(FLOAT32),
+        weights=PROBED_SIZE**2 / quantized,
+        bytes=max(1, read) / seconds,
+        reduced=None if in_float32 else multiplied_in(precision),
+        offered=multiplied_in(BFLOAT16) if has_units else None,
     )
+
+
+def has_bfloat16_units() -> bool:
+    """Whether torch knows that this processor multiplies bfloat16 by instructions of its own. Where
+    it does not, such products are emulated, and may take longer than those of float32."""
+    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(known.get(name) for name in BFLOAT16_UNITS)
 
 
 def _repeat(call: Callable[[], object]) -> float:

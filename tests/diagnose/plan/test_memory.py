@@ -32,6 +32,7 @@ from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import batch_size, list_slices
+from awqscope.mixedprec.words import write_duration
 
 GIB = 2**30
 # Llama 3 70B in numbers.
@@ -283,6 +284,32 @@ def test_a_lower_precision_hastens_the_blocks_that_are_measured() -> None:
     logits = 2048 * 128 * (4 + 240 / 6) * 2 * 128_256 * 8192
     saved = (before.flops - logits) / RATES.flops * 3 / 4
     assert before.seconds - after.seconds == pytest.approx(saved, rel=1e-6)
+
+
+def test_a_long_plan_names_bfloat16_where_the_processor_multiplies_it_faster(
+    make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it promises is what a plan in bfloat16 would be."""
+    offered = replace(RATES, offered=4 * RATES.flops)
+    plan, other = (
+        plan_run(LARGE, TEXTS, replace(machine(64 * GIB), rates=rates), **STREAMS)
+        for rates in (offered, replace(RATES, reduced=4 * RATES.flops))
+    )
+    assert plan.seconds == plan_run(LARGE, TEXTS, machine(64 * GIB), **STREAMS).seconds
+    assert plan.in_bfloat16 == pytest.approx(other.seconds, rel=1e-6)
+    said = f"--precision bfloat16: about {write_duration(other.seconds)}"
+    assert list_plan(plan)[-1].endswith(f"; {said}")
+    # Little would be gained, or the run is in bfloat16 already.
+    for rates in (replace(RATES, offered=1.1 * RATES.flops), replace(RATES, reduced=1e12)):
+        lines = list_plan(
+            plan_run(LARGE, TEXTS, replace(machine(64 * GIB), rates=rates), **STREAMS)
+        )
+        assert not any("bfloat16" in line for line in lines)
+    model = open_model(str(make_model("llama")))
+    for known in ({}, {"amx_bf16": False}, {"avx512_bf16": True}):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
+        assert (measure_rates(model).offered is None) == (True not in known.values())
+    assert measure_rates(model, precision="bfloat16").offered is None
 
 
 def test_a_proof_asks_for_all_that_it_needs(make_model: Callable[..., Path]) -> None:
