@@ -30,6 +30,7 @@ from awqscope.app.commands.studies.alternatives import alternatives
 from awqscope.app.commands.studies.calibrate import calibrate
 from awqscope.app.commands.studies.probe import probe
 from awqscope.app.commands.studies.why import why
+from awqscope.diagnose.machine.pages import use_huge_pages
 from awqscope.diagnose.machine.threads import wait_passively
 
 COMMANDS: dict[str, Any] = {
@@ -97,6 +98,7 @@ for name, command in COMMANDS.items():
 def main() -> None:
     """Entry point of the `awqscope` command."""
     wait_passively()
+    use_huge_pages()
     with interruptible(until_exit=True):
         app()
 
