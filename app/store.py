@@ -30,10 +30,16 @@ from awqscope.app.token_index import (
     index_tokens,
 )
 from awqscope.diagnose.explain.explanation import SCHEMA, Explanation
-from awqscope.diagnose.gate.evidence import TokenEvidence, read_finished, read_token_evidence
+from awqscope.diagnose.gate.evidence import (
+    TokenEvidence,
+    read_finished,
+    read_numbers,
+    take_evidence,
+)
 from awqscope.diagnose.gate.findings import Missing
 from awqscope.diagnose.gate.paired import Pair, Side, read_pair
 from awqscope.diagnose.gate.shares import Cost, read_block_costs
+from awqscope.diagnose.gate.texts import RunNumbers
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import AnyRecord, Record
 from awqscope.diagnose.runs.scores import (
@@ -278,14 +284,18 @@ class Store:
 
         return self._keep(path, f"block {block}", read) or []
 
+    def numbers(self, name: str) -> RunNumbers | None:
+        """Every number of a run by text; None while it has no token table."""
+        run = self.find(name)
+        record = run.read()
+        # The same tokens are judged by what run.json says of them.
+        what = f"numbers {record.updated}"
+        return self._keep(run.path / "tokens.parquet", what, partial(read_numbers, run, record))
+
     def token_evidence(self, name: str, subject: str) -> TokenEvidence | None:
         """What a gate takes from the tokens of a finished run; None where it has none."""
-        run = self.find(name)
-        record = read_finished(run)
-        # The same tokens are judged by what run.json says of them.
-        what = f"gate {subject} {record.updated}"
-        path = run.path / "tokens.parquet"
-        return self._keep(path, what, lambda: read_token_evidence(run, record, subject))
+        record, numbers = read_finished(self.find(name)), self.numbers(name)
+        return None if numbers is None else take_evidence(numbers, record, subject)
 
     def block_costs(self, name: str, model: str) -> Mapping[int, Cost] | Missing:
         """What each block costs in one model of a run, by the name its files have for it."""

@@ -77,6 +77,16 @@ _LIMITS = (
     ),
     Criterion(
         "limits",
+        "max_rms_delta_p",
+        "rms_delta_p",
+        "Δp, RMS",
+        "Root mean square of Δp, by how much the probability of the right token changes.",
+        0,
+        1,
+        form=".2%",
+    ),
+    Criterion(
+        "limits",
         "max_slice_ppl_ratio",
         "slice_ppl_ratio",
         "PPL ratio, worst text",

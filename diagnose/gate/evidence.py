@@ -4,6 +4,7 @@ Reads the run directory only, and of its token table only the columns that are j
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from awqscope.diagnose.entries.served_type import UNLIKE
@@ -15,13 +16,13 @@ from awqscope.diagnose.gate.findings import (
     Missing,
     Slice,
     compare_measured,
-    judge_measured,
     read_measured,
     score_columns,
 )
 from awqscope.diagnose.gate.shares import block_shares, read_block_costs
+from awqscope.diagnose.gate.texts import RunNumbers, TextNumbers, number_texts
 from awqscope.diagnose.runs.directory import RunDirectory
-from awqscope.diagnose.runs.record import CANDIDATE, UNIFORM, AnyRecord, Comparison
+from awqscope.diagnose.runs.record import CANDIDATE, MIXED, UNIFORM, AnyRecord, Comparison
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.dtypes import LARGEST
 
@@ -36,6 +37,8 @@ BY_TOKEN = (
     "kl",
     "kl_p999",
     "top1_agreement",
+    "delta_p",
+    "rms_delta_p",
     "slice_ppl_ratio",
     "slice_kl",
 )
@@ -51,7 +54,7 @@ class Evidence:
     or the candidate of a comparison, which has no other. baseline_subject: which model of the
     baseline it is compared with. windows: of `seq_len` tokens each; scored_tokens in all. numbers:
     measure -> one finding, or one for each text or block of which the worst decides, or why there
-    is none.
+    is none. texts: all numbers of the model by text, where there are several.
     """
 
     run: str
@@ -62,18 +65,16 @@ class Evidence:
     scored_tokens: int
     numbers: Findings
     baseline_subject: str | None = None
+    texts: tuple[TextNumbers, ...] = ()
 
 
 @dataclass(frozen=True)
 class TokenEvidence:
-    """What the token table says of one model; all that takes time to find."""
+    """What the token table says of one model; all that takes time to find. texts: its numbers by
+    text, none where there is a single one."""
 
     numbers: Findings
-
-    @property
-    def nbytes(self) -> int:
-        """About what it takes in memory."""
-        return 500 * sum(1 if isinstance(f, Missing) else len(f) for f in self.numbers.values())
+    texts: tuple[TextNumbers, ...] = ()
 
 
 def read_finished(run: RunDirectory) -> AnyRecord:
@@ -109,11 +110,12 @@ def name_subject(record: AnyRecord, subject: str) -> str:
     return CANDIDATE if isinstance(record, Comparison) else subject
 
 
-def read_token_evidence(run: RunDirectory, record: AnyRecord, subject: str) -> TokenEvidence:
-    """The numbers of a model by the run's own tokens. InputError for a token table that is missing,
-    damaged or not the run's."""
+def read_numbers(
+    run: RunDirectory, record: AnyRecord, models: Sequence[str] | None = None
+) -> RunNumbers:
+    """The numbers of a run by its own tokens: of `models`, by default of all that it may have.
+    InputError for a token table that is missing, damaged or not the run's."""
     definition = record.ppl_definition
-    scores = _read_scores(run, definition, choose_model(record, subject))
     slices = [Slice(part.text, part.first_window, part.windows) for part in definition.slices] or [
         Slice(definition.text, 0, definition.windows)
     ]
@@ -121,9 +123,27 @@ def read_token_evidence(run: RunDirectory, record: AnyRecord, subject: str) -> T
         raise InputError(
             f"{run.path / 'run.json'}: its slices are not its windows", "run it again elsewhere"
         )
-    if isinstance(scores, Missing):
-        return TokenEvidence(dict.fromkeys(BY_TOKEN, _explain(scores, record)))
-    return TokenEvidence(judge_measured(scores, slices, record.spec.seed))
+    if models is None:
+        models = (CANDIDATE,) if isinstance(record, Comparison) else (UNIFORM, MIXED)
+    scores = {model: _read_scores(run, definition, choose_model(record, model)) for model in models}
+    return number_texts(scores, slices, definition.text, record.spec.seed)
+
+
+def take_evidence(numbers: RunNumbers, record: AnyRecord, subject: str) -> TokenEvidence:
+    """What a gate takes of a run's numbers: those of the model that `subject` asks for."""
+    model = name_subject(record, subject)
+    missing = numbers.missing.get(model)
+    if missing is not None:
+        return TokenEvidence(dict.fromkeys(BY_TOKEN, _explain(missing, record)))
+    texts = numbers.texts if len(numbers.texts) > 1 else ()
+    return TokenEvidence(numbers.judge(model), texts)
+
+
+def read_token_evidence(run: RunDirectory, record: AnyRecord, subject: str) -> TokenEvidence:
+    """The numbers of a model by the run's own tokens. InputError for a token table that is missing,
+    damaged or not the run's."""
+    model = name_subject(record, subject)
+    return take_evidence(read_numbers(run, record, [model]), record, subject)
 
 
 def read_evidence(
@@ -137,7 +157,8 @@ def read_evidence(
     they were not measured on the same tokens."""
     record = read_finished(run)
     definition = record.ppl_definition
-    numbers = dict((by_token or read_token_evidence(run, record, subject)).numbers)
+    by_token = by_token or read_token_evidence(run, record, subject)
+    numbers = dict(by_token.numbers)
     model, judged = choose_model(record, subject), name_subject(record, subject)
     numbers["size_ratio"] = _divide(_bytes(record, judged), _bytes(record, "reference"))
     numbers["range_margin"] = _read_margin(record)
@@ -163,6 +184,7 @@ def read_evidence(
         definition.windows * (definition.seq_len - 1),
         numbers,
         baseline_subject,
+        by_token.texts,
     )
 
 

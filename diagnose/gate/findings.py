@@ -7,8 +7,8 @@ with a baseline's.
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -75,12 +75,22 @@ class Slice:
 @dataclass(frozen=True)
 class Measured:
     """One model on a run's tokens: mean NLL of reference and model by window [windows], KL by token
-    [windows, scored tokens], share of equal top tokens by window [windows]."""
+    [windows, scored tokens], share of equal top tokens by window [windows].
+
+    delta_p: Δp by token, the probability that the model gives the token which is there less the
+    one that the reference gives it [windows, scored tokens].
+    """
 
     nll_reference: Floats
     nll: Floats
     kl: NDArray[np.float32]
     top1: Floats
+    delta_p: NDArray[np.float32]
+
+    def of(self, part: Slice) -> "Measured":
+        """The same on one text's windows."""
+        span = part.span
+        return Measured(*(getattr(self, each.name)[span] for each in fields(self)))
 
 
 def score_columns(subject: str) -> list[str]:
@@ -100,7 +110,8 @@ def read_measured(tokens: pa.Table, subject: str, windows: int, length: int) -> 
         if lacking:
             return Missing(f"{lacking:,} of {values.size:,} scored tokens have no {name}")
     reference, nll, kl, top1 = columns
-    return Measured(_by_window(reference), _by_window(nll), kl, _by_window(top1))
+    delta_p = np.exp(-nll) - np.exp(-reference)
+    return Measured(_by_window(reference), _by_window(nll), kl, _by_window(top1), delta_p)
 
 
 def _column(column: pa.ChunkedArray, windows: int, length: int) -> NDArray[np.float32]:
@@ -157,7 +168,7 @@ def _find(values: Floats, windows: int, tokens: int, *, rivals: int = 1) -> Find
     return Finding(value, low, high, windows * tokens, LEAST_WINDOWS * tokens)
 
 
-def _find_tail(by_token: NDArray[np.float32], seed: int) -> Finding | Missing:
+def _find_tail(by_token: NDArray[np.float32], seed: int, rivals: int) -> Finding | Missing:
     """The p99.9 as a finding. Its upper bound is not the bootstrap's, which is too low: resamples
     vary as the tokens above the p99.9 that were seen, and where too few were seen, by too little.
 
@@ -167,7 +178,7 @@ def _find_tail(by_token: NDArray[np.float32], seed: int) -> Finding | Missing:
     (after R. Woodruff, Confidence Intervals for Medians and Other Position Measures, Journal of the
     American Statistical Association 47, 1952). Where the rank is below 1 there is none.
     """
-    found = _find(_tails(by_token, seed), *by_token.shape)
+    found = _find(_tails(by_token, seed), *by_token.shape, rivals=rivals)
     if isinstance(found, Missing):
         return found
     above = (by_token > found.value).sum(axis=1)
@@ -188,39 +199,48 @@ def _alone(found: Mapping[str, Finding | Missing]) -> dict[str, tuple[Finding, .
     return {k: one if isinstance(one, Missing) else (one,) for k, one in found.items()}
 
 
-def judge_measured(scores: Measured, slices: Sequence[Slice], seed: int) -> Findings:
-    """The numbers of a model against its reference: ppl_ratio, delta_ppl, kl, kl_p999,
-    top1_agreement, and a slice_ppl_ratio and a slice_kl for each text."""
-    scored = scores.kl.shape
-    reference, nll = scores.nll_reference, scores.nll
+# A number of some windows and, behind it, its resampled counterparts.
+Resampled = Callable[[Measured, int], Floats]
+NUMBERS: Mapping[str, Resampled] = {
+    "ppl_ratio": lambda scores, seed: np.exp(_means(scores.nll - scores.nll_reference, seed)),
+    "delta_ppl": lambda scores, seed: (
+        np.exp(_means(scores.nll, seed)) - np.exp(_means(scores.nll_reference, seed))
+    ),
+    "kl": lambda scores, seed: _means(_by_window(scores.kl), seed),
+    "top1_agreement": lambda scores, seed: _means(scores.top1, seed),
+    "delta_p": lambda scores, seed: _means(_by_window(scores.delta_p), seed),
+    "rms_delta_p": lambda scores, seed: np.sqrt(
+        _means(np.square(scores.delta_p, dtype=np.float64).mean(axis=1), seed)
+    ),
+}
+TAIL_NUMBER = "kl_p999"
+ALL_NUMBERS = (*NUMBERS, TAIL_NUMBER)
+
+
+def judge_windows(
+    scores: Measured, seed: int, *, rivals: int = 1, only: Collection[str] = ALL_NUMBERS
+) -> dict[str, Finding | Missing]:
+    """The numbers of a model against its reference on some windows, by name: ppl_ratio, delta_ppl,
+    kl, top1_agreement, delta_p and rms_delta_p (mean and root mean square of Δp), kl_p999.
+
+    rivals: of how many such texts the worst decides (see `_find`). only: those that are wanted.
+    """
+    found: dict[str, Finding | Missing] = {}
     with np.errstate(over="ignore", invalid="ignore"):
-        numbers = {
-            "ppl_ratio": np.exp(_means(nll - reference, seed)),
-            "delta_ppl": np.exp(_means(nll, seed)) - np.exp(_means(reference, seed)),
-            "kl": _means(_by_window(scores.kl), seed),
-            "top1_agreement": _means(scores.top1, seed),
-        }
-    found = {name: _find(values, *scored) for name, values in numbers.items()}
-    found["kl_p999"] = _find_tail(scores.kl, seed)
-    return _alone(found) | _judge_slices(scores, slices, seed)
+        for name, number in NUMBERS.items():
+            if name in only:
+                found[name] = _find(number(scores, seed), *scores.kl.shape, rivals=rivals)
+    if TAIL_NUMBER in only:
+        found[TAIL_NUMBER] = _find_tail(scores.kl, seed, rivals)
+    return found
 
 
-def _judge_slices(
-    scores: Measured, slices: Sequence[Slice], seed: int
-) -> dict[str, tuple[Finding, ...] | Missing]:
-    """A finding for each text, by the bootstrap over its own windows."""
-    found: dict[str, list[Finding]] = {"slice_ppl_ratio": [], "slice_kl": []}
-    for part in slices:
-        with np.errstate(over="ignore"):
-            ratios = np.exp(_means((scores.nll - scores.nll_reference)[part.span], seed))
-        kls = _means(_by_window(scores.kl[part.span]), seed)
-        for name, values in zip(found, (ratios, kls), strict=True):
-            one = _find(values, part.windows, scores.kl.shape[1], rivals=len(slices))
-            if isinstance(one, Missing):
-                # Not missing altogether: another text that surely fails must fail all the same.
-                one = Finding(math.nan, -math.inf, math.inf, part.windows * scores.kl.shape[1])
-            found[name].append(replace(one, of=part.text))
-    return {name: tuple(findings) for name, findings in found.items()}
+def find_recovered(mixed: Measured, uniform: Measured, seed: int) -> Finding | Missing:
+    """The share of uniform's KL that mixed gives back on some windows, paired; Missing where
+    uniform has none to give back."""
+    kept, lost = (_means(_by_window(scores.kl), seed) for scores in (mixed, uniform))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _find(1 - kept / lost, *mixed.kl.shape)
 
 
 def compare_measured(scores: Measured, baseline: Measured, seed: int) -> Findings:

@@ -20,8 +20,7 @@ from awqscope.diagnose.gate.findings import (
     Finding,
     Measured,
     Missing,
-    Slice,
-    judge_measured,
+    judge_windows,
     read_measured,
     score_columns,
 )
@@ -46,17 +45,16 @@ def draw(scores: Measured, windows: np.ndarray) -> Measured:
         scores.nll[windows],
         scores.kl[windows],
         scores.top1[windows],
+        scores.delta_p[windows],
     )
 
 
 def judge(scores: Measured, seed: int) -> dict[str, Finding]:
     """The numbers of a run, by measure."""
-    found = judge_measured(scores, [Slice("all", 0, len(scores.nll))], seed)
     single = {}
-    for name in MEASURES:
-        findings = found[name]
-        assert not isinstance(findings, Missing)
-        single[name] = findings[0]
+    for name, finding in judge_windows(scores, seed, only=MEASURES).items():
+        assert not isinstance(finding, Missing)
+        single[name] = finding
     return single
 
 

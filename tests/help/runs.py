@@ -57,6 +57,25 @@ def write_run(root: Path, name: str = "sample", **changes: Any) -> Path:
     return path
 
 
+def cut_texts(path: Path, **windows: int) -> Path:
+    """Make the run at `path` one on several texts, each of so many of its windows, in order; name
+    -> windows. Windows that are over are left out."""
+    found = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    definition, parts = found["ppl_definition"], []
+    for name, count in windows.items():
+        first = sum(part["windows"] for part in parts)
+        here = {"text": f"texts/{name}.txt", "sha256": name, "first_window": first}
+        parts.append(here | {"windows": count})
+    total, length = sum(windows.values()), definition["seq_len"]
+    kept = {"windows": total, "scored_tokens": total * (length - 1), "slices": parts}
+    named = " and ".join(part["text"] for part in parts)
+    change_record(path, ppl_definition=definition | kept | {"text": named})
+    tokens = pq.read_table(path / "tokens.parquet")
+    if tokens.num_rows > total * length:
+        write_tokens(path, tokens.slice(0, total * length))
+    return path
+
+
 def change_record(path: Path, **changes: Any) -> None:
     """Change top-level entries of a run's run.json; None takes an entry away."""
     record = {**json.loads((path / "run.json").read_text(encoding="utf-8")), **changes}

@@ -8,15 +8,18 @@ import pytest
 
 from awqscope.diagnose.gate.findings import (
     Finding,
+    Findings,
     Measured,
     Missing,
     Slice,
     compare_measured,
-    judge_measured,
     read_measured,
 )
+from awqscope.diagnose.gate.texts import number_texts
 from awqscope.diagnose.statistics.bootstrap import RESAMPLES, expanded_tail
 from tests.help.runs import make_tokens
+
+SCORES = ("nll_reference", "nll", "kl", "top1", "delta_p")
 
 
 def make_scores(windows: int, tokens: int, seed: int = 0, worse: float = 1.0) -> Measured:
@@ -27,7 +30,12 @@ def make_scores(windows: int, tokens: int, seed: int = 0, worse: float = 1.0) ->
         reference + worse * rng.normal(0.02, 0.02, windows),
         (worse * rng.exponential(0.05, (windows, tokens)) ** 1.5).astype(np.float32),
         np.clip(1 - worse * rng.uniform(0, 0.2, windows), 0, 1),
+        np.clip(worse * rng.normal(-0.01, 0.1, (windows, tokens)), -1, 1).astype(np.float32),
     )
+
+
+def judge(scores: Measured, slices: list[Slice], seed: int) -> Findings:
+    return number_texts({"mixed": scores}, slices, "all", seed).judge("mixed")
 
 
 def alone(found: tuple[Finding, ...] | Missing) -> Finding:
@@ -46,13 +54,15 @@ def resampled_windows(windows: int, seed: int) -> np.ndarray:
 
 def test_every_number_is_what_resampling_the_tokens_gives() -> None:
     scores = make_scores(12, 400)
-    found = judge_measured(scores, [Slice("all", 0, 12)], seed=5)
+    found = judge(scores, [Slice("all", 0, 12)], seed=5)
     drawn = resampled_windows(12, 5)
     tail = expanded_tail(12)
-    kl = scores.kl.astype(float)
+    kl, shift = scores.kl.astype(float), scores.delta_p.astype(float)
     pool = {
         "kl": lambda w: kl[w].mean(),
         "top1_agreement": lambda w: scores.top1[w].mean(),
+        "delta_p": lambda w: shift[w].mean(),
+        "rms_delta_p": lambda w: math.sqrt((shift[w] ** 2).mean()),
         "ppl_ratio": lambda w: (
             math.exp(scores.nll[w].mean()) / math.exp(scores.nll_reference[w].mean())
         ),
@@ -82,21 +92,21 @@ def test_the_upper_end_of_p999_is_a_token_of_a_rank_that_is_surely_passed() -> N
     for seed in range(200):
         rng = np.random.default_rng(seed)
         kl = rng.exponential(1.0, (40, 500)).astype(np.float32)
-        one = Measured(np.zeros(40), np.zeros(40), kl, np.ones(40))
-        found = alone(judge_measured(one, [Slice("all", 0, 40)], 0)["kl_p999"])
+        one = Measured(np.zeros(40), np.zeros(40), kl, np.ones(40), kl)
+        found = alone(judge(one, [Slice("all", 0, 40)], 0)["kl_p999"])
         missed += found.high < math.log(1000)
         assert found.high >= np.sort(kl.ravel())[-11] * (1 - 1e-6)
         assert found.tokens > found.least
     assert missed <= 10
-    few = Measured(np.zeros(40), np.zeros(40), kl[:, :50], np.ones(40))
-    found = alone(judge_measured(few, [Slice("all", 0, 40)], 0)["kl_p999"])
+    few = Measured(np.zeros(40), np.zeros(40), kl[:, :50], np.ones(40), kl)
+    found = alone(judge(few, [Slice("all", 0, 40)], 0)["kl_p999"])
     assert found.high == math.inf
     assert found.tokens < found.least < 10_000
     assert math.isfinite(found.low)
 
 
 def test_of_fewer_than_six_windows_nothing_is_known_but_the_number() -> None:
-    found = judge_measured(make_scores(5, 30), [Slice("all", 0, 5)], 0)
+    found = judge(make_scores(5, 30), [Slice("all", 0, 5)], 0)
     kl = alone(found["kl"])
     assert (kl.low, kl.high, kl.least) == (-math.inf, math.inf, 180)
 
@@ -104,9 +114,9 @@ def test_of_fewer_than_six_windows_nothing_is_known_but_the_number() -> None:
 def test_slices_are_judged_by_their_own_windows() -> None:
     scores = make_scores(20, 50)
     parts = [Slice("a", 0, 8), Slice("b", 8, 12)]
-    found = judge_measured(scores, parts, seed=1)
-    whole = Measured(*(getattr(scores, n)[8:] for n in ("nll_reference", "nll", "kl", "top1")))
-    own = judge_measured(whole, [Slice("b", 0, 12)], seed=1)
+    found = judge(scores, parts, seed=1)
+    whole = Measured(*(getattr(scores, n)[8:] for n in SCORES))
+    own = judge(whole, [Slice("b", 0, 12)], seed=1)
     for name, other in (("slice_kl", "kl"), ("slice_ppl_ratio", "ppl_ratio")):
         findings = found[name]
         assert not isinstance(findings, Missing)
@@ -122,7 +132,7 @@ def test_slices_are_judged_by_their_own_windows() -> None:
 def test_a_text_without_a_number_is_one_of_them() -> None:
     scores = make_scores(20, 50)
     scores.nll[:8] = math.nan
-    found = judge_measured(scores, [Slice("a", 0, 8), Slice("b", 8, 12)], seed=1)
+    found = judge(scores, [Slice("a", 0, 8), Slice("b", 8, 12)], seed=1)
     findings = found["slice_ppl_ratio"]
     assert not isinstance(findings, Missing)
     assert [finding.of for finding in findings] == ["a", "b"]
@@ -138,6 +148,7 @@ def test_drift_is_paired() -> None:
         baseline.nll + 0.01,
         (baseline.kl * 1.1).astype(np.float32),
         baseline.top1 - 0.02,
+        baseline.delta_p,
     )
     found = compare_measured(worse, baseline, seed=0)
     expected = {"ppl_drift": math.exp(0.01), "kl_drift": 1.1, "kl_p999_drift": 1.1}
@@ -152,15 +163,19 @@ def test_drift_is_paired() -> None:
 
 def test_two_that_lose_nothing_are_equal_and_one_that_loses_is_infinitely_worse() -> None:
     some = make_scores(8, 30)
-    lossless = Measured(some.nll_reference, some.nll_reference, np.zeros_like(some.kl), some.top1)
+    lossless = Measured(
+        some.nll_reference, some.nll_reference, np.zeros_like(some.kl), some.top1, some.delta_p
+    )
     assert alone(compare_measured(lossless, lossless, 0)["kl_drift"]).high == 1.0
     assert alone(compare_measured(some, lossless, 0)["kl_drift"]).low == math.inf
 
 
 def test_a_model_that_is_broken_is_infinitely_worse_not_an_error() -> None:
     scores = make_scores(8, 30)
-    broken = Measured(scores.nll_reference, scores.nll + 1000, scores.kl, scores.top1)
-    found = judge_measured(broken, [Slice("all", 0, 8)], 0)
+    broken = Measured(
+        scores.nll_reference, scores.nll + 1000, scores.kl, scores.top1, scores.delta_p
+    )
+    found = judge(broken, [Slice("all", 0, 8)], 0)
     assert alone(found["ppl_ratio"]).low == math.inf
 
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType
@@ -22,6 +23,7 @@ from awqscope.app.dashboard.jobs.processes import spec_command
 from awqscope.app.dashboard.urls import link
 from awqscope.app.words.comparison import list_facts
 from awqscope.diagnose.entries.headline import ComparedHeadline
+from awqscope.diagnose.gate.evidence import read_numbers
 from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
 from awqscope.diagnose.options.execution import Execution
 from awqscope.diagnose.runs.directory import RunDirectory
@@ -455,6 +457,35 @@ def test_several_texts_are_slices(finished: RunDirectory) -> None:
     assert record.spec.valid == tuple(stored["valid"])
     command = spec_command(record.spec, finished.path, Execution())
     assert [f"--valid={text}" in command for text in stored["valid"]] == [True, True]
+
+
+def test_every_number_by_text_is_that_of_a_plain_forward(finished: RunDirectory) -> None:
+    """Δp as llama.cpp defines it: of the token that is there, p(candidate) − p(reference)."""
+    record, windows = finished.read(), read_windows(finished)
+    assert isinstance(record, Comparison)
+    numbers, paths = read_numbers(finished, record), (record.model, record.candidate.path)
+    assert len(numbers.texts) == 2
+    logs = [naive(Path(path), windows)[0].double().log_softmax(-1) for path in paths]
+    ours, theirs = (one.gather(-1, windows[:, 1:, None])[..., 0].numpy() for one in logs)
+    kl = (logs[0].exp() * (logs[0] - logs[1])).sum(-1).numpy()
+    same = (logs[0].argmax(-1) == logs[1].argmax(-1)).numpy()
+    shift = np.exp(theirs) - np.exp(ours)
+    for part in (*numbers.texts, numbers.whole):
+        here = slice(part.first, part.first + part.windows)
+        assert part.tokens == ours[here].size
+        ppl = [np.exp(-one[here].mean()) for one in (ours, theirs)]
+        assert [*part.ppl.values()] == pytest.approx(ppl, rel=1e-5)
+        expected = {
+            "ppl_ratio": ppl[1] / ppl[0],
+            "kl": kl[here].mean(),
+            "kl_p999": np.quantile(kl[here], 0.999),
+            "top1_agreement": same[here].mean(),
+            "delta_p": shift[here].mean(),
+            "rms_delta_p": np.sqrt((shift[here] ** 2).mean()),
+        }
+        for name, value in expected.items():
+            found = part.find("candidate", name)
+            assert found is not None and found.value == pytest.approx(value, rel=1e-3), name
 
 
 def test_the_same_text_twice_is_refused(spec: CompareSpec) -> None:
