@@ -9,7 +9,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -29,7 +29,8 @@ from awqscope.app.token_index import (
     find_tokens,
     index_tokens,
 )
-from awqscope.diagnose.explain.explanation import SCHEMA, Explanation
+from awqscope.diagnose.explain.explanation import read_explained
+from awqscope.diagnose.gate.block_texts import BlockTexts, read_block_texts
 from awqscope.diagnose.gate.evidence import (
     TokenEvidence,
     read_finished,
@@ -50,7 +51,6 @@ from awqscope.diagnose.runs.scores import (
 )
 from awqscope.diagnose.studies.study import read_answer, studies_of
 from awqscope.mixedprec.errors import InputError
-from awqscope.mixedprec.files.untrusted import read_json
 from awqscope.mixedprec.recipes.baselines import Contestant, read_contest
 from awqscope.mixedprec.recipes.recipe import Recipe, load_recipe
 from awqscope.mixedprec.recipes.scores import Prediction, Scores
@@ -63,8 +63,6 @@ TAIL_BYTES = 20_000
 WHOLE_TEXT = TokenQuestion()
 # Python objects take several times what Arrow or JSON do.
 OBJECTS = 8
-# What every prompt of an explanation has.
-EXPLAINED = frozenset(field.name for field in fields(Explanation))
 
 Row = Mapping[str, Any]
 
@@ -292,6 +290,13 @@ class Store:
         what = f"numbers {record.updated}"
         return self._keep(run.path / "tokens.parquet", what, partial(read_numbers, run, record))
 
+    def block_texts(self, name: str) -> BlockTexts | None:
+        """What a run's flagged blocks cost in each of its texts; None while it has no tokens."""
+        run = self.find(name)
+        record = run.read()
+        read = partial(read_block_texts, run, record)
+        return self._keep(run.path / "tokens.parquet", f"blocks by text {record.updated}", read)
+
     def token_evidence(self, name: str, subject: str) -> TokenEvidence | None:
         """What a gate takes from the tokens of a finished run; None where it has none."""
         record, numbers = read_finished(self.find(name)), self.numbers(name)
@@ -378,17 +383,6 @@ def _weigh(found: Any, size: int) -> int:
     if found is None:
         return 0
     return getattr(found, "nbytes", OBJECTS * size)
-
-
-def read_explained(path: Path) -> Mapping[str, Any] | None:
-    """What `awqscope explain -o` wrote; None for anything else."""
-    try:
-        found = read_json(path)
-        entries = found["prompts"]
-        known = found["schema"] == SCHEMA and all(set(entry) >= EXPLAINED for entry in entries)
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return found if known and entries else None
 
 
 def read_tail(path: Path) -> str:

@@ -27,14 +27,14 @@ def show(path: RunArgument, as_json: bool) -> None:
 def print_run(path: Path, as_json: bool) -> None:
     """A run's headline as JSON, or all of it in words and tables."""
     from awqscope.app.terminal.console import PlainConsole
-    from awqscope.app.terminal.run import show_run
+    from awqscope.app.terminal.run import show_run, write_run_json
     from awqscope.diagnose.runs.directory import RunDirectory, reads_run
 
     run = RunDirectory(path)
     if as_json:
         with reads_run(path):
-            headline = run.read().to_json()["headline"]
-        print(json.dumps(headline, indent=2))
+            told = write_run_json(run)
+        print(json.dumps(told, indent=2))
         return
     width = None if sys.stdout.isatty() else 150
     with reads_run(path):

@@ -8,8 +8,10 @@ from typing import Any
 from awqscope.app.store import Store, UnknownRunError
 from awqscope.app.words.offers import Offer, list_offers
 from awqscope.app.words.verdict import UNKNOWN_FAULT
+from awqscope.diagnose.gate.block_texts import BlockTexts
 from awqscope.diagnose.gate.evidence import UNFINISHED
 from awqscope.diagnose.gate.policy import Policy, load_policy
+from awqscope.diagnose.gate.texts import RunNumbers
 from awqscope.diagnose.gate.verdict import GateVerdict, judge_run
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import AnyRecord
@@ -36,7 +38,7 @@ class Findings:
     """A finished run. Tables are rows as reports/README.md has them, empty where the run has none;
     recipe and proof are None there. spoiled: flagged block -> the tokens it moves most, worst
     first. release: the gate's verdict, or why it cannot judge the run. offers: what more bytes
-    would buy."""
+    would buy. numbers, block_texts: by text; None where the run's tokens do not give them."""
 
     name: str
     record: AnyRecord
@@ -51,6 +53,8 @@ class Findings:
     spoiled: Mapping[int, Sequence[Row]]
     release: GateVerdict | str
     offers: Sequence[Offer] = ()
+    numbers: RunNumbers | None = None
+    block_texts: BlockTexts | None = None
 
 
 def read_findings(path: Path, policy: Policy | None = None) -> Findings:
@@ -97,7 +101,17 @@ def _read_tables(store: Store, name: str, record: AnyRecord, policy: Policy) -> 
         release=_judge(store.find(name), policy),
         # The page is the same wherever the run is.
         offers=list_offers(record, store.find(name).path, name),
+        numbers=_number(store, name),
+        block_texts=store.block_texts(name),
     )
+
+
+def _number(store: Store, name: str) -> RunNumbers | None:
+    """Every number by text; a run that cannot be judged has none, and a report all the same."""
+    try:
+        return store.numbers(name)
+    except InputError:
+        return None
 
 
 def _judge(run: RunDirectory, policy: Policy) -> GateVerdict | str:

@@ -18,11 +18,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from awqscope.app.report import damage, outcome, passages, release
+from awqscope.app.report import damage, outcome, passages, release, texts
 from awqscope.app.report.contents import Findings
 from awqscope.app.words.comparison import name_candidate, name_kind, write_note
 from awqscope.app.words.numbers import reads_as_number
 from awqscope.app.words.run import headline_tiles, promoted_units
+from awqscope.app.words.texts import ratio_tiles
 from awqscope.app.words.verdict import write_verdict
 from awqscope.diagnose.entries.headline import Headline
 from awqscope.diagnose.runs.record import AnyRecord, Comparison
@@ -56,7 +57,8 @@ def write_page(found: Findings) -> str:
             proved=record.headline.proved if isinstance(record.headline, Headline) else None,
             verdict=write_verdict(record, promoted_units(found.recipe, record)),
             release=release.release_part(found),
-            tiles=headline_tiles(record),
+            tiles=[*headline_tiles(record), *ratio_tiles(found.numbers, record)],
+            by_text=texts.text_tables(found),
             quantized=name_kind(record),
             note=write_note(record) if isinstance(record, Comparison) else "",
             profile=profile,

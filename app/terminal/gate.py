@@ -18,6 +18,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from awqscope.app.words.texts import shorten_specs, write_found
 from awqscope.diagnose.gate.criteria import LOST, PROOF, Criterion
 from awqscope.diagnose.gate.findings import Finding
 from awqscope.diagnose.gate.verdict import FAIL, INCONCLUSIVE, PASS, Check, GateVerdict, weigh
@@ -29,6 +30,16 @@ EMOJI = {PASS: "✅", FAIL: "❌", INCONCLUSIVE: "⚠️"}
 STYLES = {PASS: "green", FAIL: "bold red", INCONCLUSIVE: "bold yellow"}
 TAGS = {FAIL: "failure", INCONCLUSIVE: "error"}
 POINTS = " points"
+# What the gate's outputs say of each text, where a run has several.
+TEXT_COLUMNS = {
+    "text": "text",
+    "tokens": "tokens",
+    "ppl_ratio": "PPL ratio [95%]",
+    "kl": "KL [95%]",
+    "kl_p999": "KL, p99.9",
+    "top1_agreement": "same top token",
+    "rms_delta_p": "Δp, RMS",
+}
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@$])")
 
 
@@ -58,14 +69,18 @@ def write_line(check: Check) -> Line:
         value = _value(finding, criterion)
     if finding is not None and criterion.form != PROOF:
         of = _name(check, finding)
-        if finding.tokens and finding.is_known:
-            ends = (finding.low, finding.high)
-            bounds = (
-                _number(b, criterion) for b in (ends[::-1] if criterion.form == LOST else ends)
-            )
-            interval = f"[{', '.join(bound.removesuffix(POINTS) for bound in bounds)}]"
+        interval = _interval(finding, criterion)
     note = "; ".join(part for part in (of, check.reason, _write_beyond(check)) if part)
     return Line(criterion.title, clean(value), interval, _bound(check), check.outcome, clean(note))
+
+
+def _interval(finding: Finding, criterion: Criterion) -> str:
+    """The bounds of a number; empty where it is exact or none."""
+    if not (finding.tokens and finding.is_known):
+        return ""
+    ends = (finding.low, finding.high)
+    bounds = (_number(b, criterion) for b in (ends[::-1] if criterion.form == LOST else ends))
+    return f"[{', '.join(bound.removesuffix(POINTS) for bound in bounds)}]"
 
 
 def _name(check: Check, finding: Finding) -> str:
@@ -80,6 +95,7 @@ def _write_beyond(check: Check) -> str:
     if check.beyond is None:
         return ""
     value = _value(check.beyond, check.limit.criterion)
+    value += f" {_interval(check.beyond, check.limit.criterion)}".rstrip()
     holds = weigh(check.beyond, check.limit) == PASS
     return f"worst is {check.beyond.of} with {value}, which {'holds' if holds else 'is undecided'}"
 
@@ -118,6 +134,21 @@ def _bound(check: Check) -> str:
 def write_lines(verdict: GateVerdict) -> list[Line]:
     """Every limit, in the policy's order."""
     return [write_line(check) for check in verdict.checks]
+
+
+def write_texts(verdict: GateVerdict) -> list[dict[str, str]]:
+    """What was found of the judged model in each text: lines of TEXT_COLUMNS, none of a single
+    text."""
+    evidence, rows = verdict.evidence, []
+    names = shorten_specs([part.text for part in evidence.texts])
+    for name, part in zip(names, evidence.texts, strict=True):
+        row = {"text": clean(name), "tokens": f"{part.tokens:,}"}
+        for key in TEXT_COLUMNS:
+            if key not in row:
+                found = write_found(part.find(evidence.subject, key), key)
+                row[key] = found if key in ("ppl_ratio", "kl") else found.partition(" ")[0]
+        rows.append(row)
+    return rows
 
 
 def write_sentence(verdict: GateVerdict) -> str:
@@ -162,6 +193,13 @@ def write_terminal(verdict: GateVerdict) -> Group:
         Text(write_context(verdict), style="dim"),
         table,
     ]
+    if verdict.evidence.texts:
+        by_text = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for key, head in TEXT_COLUMNS.items():
+            by_text.add_column(head, justify="left" if key == "text" else "right")
+        for row in write_texts(verdict):
+            by_text.add_row(*map(Text, row.values()))
+        parts.append(by_text)
     return Group(*parts, *(Text(note, style="dim") for note in verdict.notes))
 
 
@@ -180,6 +218,7 @@ def to_json(verdict: GateVerdict) -> dict[str, Any]:
         "windows": evidence.windows,
         "scored_tokens": evidence.scored_tokens,
         "limits": [_limit_json(check) for check in verdict.checks],
+        "texts": [part.of_model(evidence.subject) for part in evidence.texts],
         "notes": list(verdict.notes),
     }
 
@@ -263,6 +302,10 @@ def write_markdown(verdict: GateVerdict) -> str:
         judged = f"{EMOJI[line.outcome]} {line.outcome}"
         row = (*map(_escape, cells), judged, _escape(line.note))
         lines.append(f"| {' | '.join(row)} |")
+    if verdict.evidence.texts:
+        heads = " | ".join(map(_escape, TEXT_COLUMNS.values()))
+        lines += ["", f"| {heads} |", f"|---{'|--:' * (len(TEXT_COLUMNS) - 1)}|"]
+        lines += [f"| {' | '.join(map(_escape, row.values()))} |" for row in write_texts(verdict)]
     lines += [part for note in verdict.notes for part in ("", _escape(note))]
     return "\n".join(lines) + "\n"
 

@@ -14,15 +14,27 @@ from awqscope.app.words.noise import NOISE, find_floor, write_floor, write_noise
 from awqscope.app.words.offers import list_offers, write_offers
 from awqscope.app.words.predict import quantized_units, unit_kl
 from awqscope.app.words.run import promoted_units
-from awqscope.app.words.texts import write_sample
+from awqscope.app.words.texts import (
+    ABOUT_TEXTS,
+    TEXT_COLUMNS,
+    text_rows,
+    write_block_texts,
+    write_found,
+    write_sample,
+    write_worst_text,
+)
 from awqscope.app.words.verdict import write_kl, write_range, write_verdict
 from awqscope.diagnose.entries.headline import ComparedHeadline, Headline
 from awqscope.diagnose.entries.served_type import write_measured_type
 from awqscope.diagnose.entries.uncalibrated import write_uncalibrated
+from awqscope.diagnose.gate.block_texts import read_block_texts
+from awqscope.diagnose.gate.evidence import read_numbers
+from awqscope.diagnose.gate.texts import IN_HEADLINE, RunNumbers
 from awqscope.diagnose.runs.directory import RunDirectory
-from awqscope.diagnose.runs.record import Comparison, Record
+from awqscope.diagnose.runs.record import AnyRecord, Comparison, Record
 from awqscope.diagnose.statistics.spikes import is_noise
 from awqscope.mixedprec.checkpoints.serving import write_serving
+from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.weight_files import write_aside
 from awqscope.mixedprec.ranking import as_cost
 from awqscope.mixedprec.recipes.recipe import Recipe, load_recipe
@@ -33,8 +45,15 @@ def _kl(value: float | None) -> str:
     return NOTHING if value is None else write_kl(value, 5)
 
 
-def headline_table(headline: Headline | ComparedHeadline, quantized: str) -> Table:
-    """The reference, the quantized model (by its name) and, of a run, mixed side by side."""
+# What a narrow terminal has no room for; the whole text's is in the first table.
+LEFT_OUT, INTERVALS = ("delta_p",), ("kl", "recovered")
+
+
+def headline_table(
+    headline: Headline | ComparedHeadline, quantized: str, numbers: RunNumbers | None = None
+) -> Table:
+    """The reference, the quantized model (by its name) and, of a run, mixed side by side. numbers:
+    what the headline lacks, where the run's tokens are there."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     names = ["16-bit", quantized, *(["mixed"] * isinstance(headline, Headline))]
     table.add_column("")
@@ -52,10 +71,28 @@ def headline_table(headline: Headline | ComparedHeadline, quantized: str) -> Tab
 
     add("perplexity", *[write_number(n, ".3f") for n in (ppl.reference, ppl.quantized, ppl.mixed)])
     add("ΔPPL [95%]", "", interval(delta.quantized), interval(delta.mixed))
+    for name in IN_HEADLINE if numbers is not None else ():
+        found = {m: write_found(numbers.whole.find(m, name), name) for m in numbers.models}
+        cells = [found.get(model, NOTHING) for model in (numbers.models[:1] or ("",))]
+        add(f"{TEXT_COLUMNS[name]} [95%]", "", *cells, found.get("mixed", NOTHING))
     add("KL, mean (nats a token)", "", _kl(kl.quantized), _kl(kl.mixed))
     add("KL, p99.9", "", write_number(p999.quantized, ".3f"), write_number(p999.mixed, ".3f"))
     add("same top token", "", write_number(top.quantized, ".1%"), write_number(top.mixed, ".1%"))
     add("all weights", *[write_size(n) for n in (size.reference, size.quantized, size.mixed)])
+    return table
+
+
+def texts_table(numbers: RunNumbers, record: AnyRecord) -> Table:
+    """Every number by text and model, with the intervals that decide."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = {key: head for key, head in TEXT_COLUMNS.items() if key not in LEFT_OUT}
+    for key, head in shown.items():
+        named = head if head[1:2].isupper() or head.startswith("Δ") else head.lower()
+        named += " [95%]" * (key in INTERVALS)
+        table.add_column(named, justify="left" if key in ("text", "model") else "right")
+    for row in text_rows(numbers, record):
+        cells = (row[key] if key in INTERVALS else row[key][:1] for key in shown)
+        table.add_row(*(Text(" ".join(part for part in cell if part)) for cell in cells))
     return table
 
 
@@ -123,13 +160,16 @@ def show_run(run: RunDirectory, console: Console) -> None:
     kind = name_kind(record)
     compared = isinstance(record, Comparison)
     named = f"candidate: {kind}" if compared and kind != "the candidate" else kind
-    parts: list[Any] = [headline_table(headline, named)]
+    numbers, lacking = _find_numbers(run, record)
+    parts: list[Any] = [headline_table(headline, named, numbers)]
+    parts += [Text(lacking)] if lacking else []
     blocks, floor = run.read_table("blocks").to_pylist(), find_floor(record)
     parts.append(blocks_table(blocks, floor))
     if isinstance(record, Comparison):
         parts += [Text(f"{name.lower()}: {fact}") for name, fact in list_facts(record).items()]
     else:
         parts += _show_made(run, record, recipe)
+    parts += _show_texts(run, record, numbers)
     if headline.additivity is not None:
         parts.append(
             Text(f"additivity: the blocks' KL add up to {headline.additivity:.2f} of the whole's")
@@ -164,6 +204,32 @@ def show_run(run: RunDirectory, console: Console) -> None:
         # Whole, so that they can be copied from a narrow terminal too.
         for each in offers:
             console.print(Text(f"  {each.command}"), soft_wrap=True)
+
+
+def write_run_json(run: RunDirectory) -> dict[str, Any]:
+    """A run's headline for scripts, with what it lacks and every number by text; empty while
+    nothing is measured. What the run's tokens do not give is left out."""
+    record = run.read()
+    headline: dict[str, Any] = record.to_json()["headline"]
+    numbers = _find_numbers(run, record)[0] if headline else None
+    return headline if numbers is None else headline | numbers.to_json()
+
+
+def _find_numbers(run: RunDirectory, record: AnyRecord) -> tuple[RunNumbers | None, str]:
+    """The numbers of a run by text; none where its tokens cannot be read, and why."""
+    try:
+        return read_numbers(run, record), ""
+    except InputError as error:
+        return None, f"by text and Δp: {error.what}; {error.remedy}"
+
+
+def _show_texts(run: RunDirectory, record: AnyRecord, numbers: RunNumbers | None) -> list[Any]:
+    """Every number by text, and which text flagged blocks hurt; nothing of a single text."""
+    if numbers is None or len(numbers.texts) < 2:
+        return []
+    said = [write_worst_text(numbers, record), write_block_texts(read_block_texts(run, record))]
+    about = Text(ABOUT_TEXTS, style="dim")
+    return [texts_table(numbers, record), *(Text(each) for each in said if each), about]
 
 
 def _show_made(run: RunDirectory, record: Record, recipe: Recipe | None) -> list[Any]:

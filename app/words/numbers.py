@@ -1,12 +1,22 @@
 """Tokens and sentences as a person reads them: the same in the dashboard and in reports."""
 
 import re
+from typing import NamedTuple
 
 # Words that a message may begin with and that are no names.
 OPENINGS = re.compile(
     "(a|all|an|both|each|every|give|it|its|more|neither|no|none|not|of|one|only|some|that|the|their"
     "|there|these|this|those|to|two|what|where|with|without) "
 )
+
+
+class Tile(NamedTuple):
+    """A headline number. tone: `good` or none."""
+
+    label: str
+    value: str
+    note: str = ""
+    tone: str = ""
 
 
 def begin_sentence(text: str) -> str:

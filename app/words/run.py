@@ -5,10 +5,11 @@ Plain data out of plain data, so that the dashboard's pages and the report say t
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from awqscope.app.words.comparison import list_facts, name_briefly
 from awqscope.app.words.noise import NOISE, list_noise, write_floor, write_noise
+from awqscope.app.words.numbers import Tile
 from awqscope.app.words.predict import quantized_units, unit_bounds, unit_kl, unit_table
 from awqscope.app.words.texts import write_sample
 from awqscope.app.words.verdict import write_range
@@ -39,15 +40,6 @@ SMALLEST_KL = 1e-6
 LITTLE, MOST = 0.2, 0.8
 
 Row = Mapping[str, Any]
-
-
-class Tile(NamedTuple):
-    """A headline number. tone: `good` or none."""
-
-    label: str
-    value: str
-    note: str = ""
-    tone: str = ""
 
 
 def promoted_units(recipe: Recipe | None, record: AnyRecord) -> list[str]:

@@ -5,8 +5,12 @@ likeliest other one; negative where that one is preferred. Every number after th
 the reference's own continuation.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
+
+from awqscope.mixedprec.files.untrusted import read_json
 
 SCHEMA = 1
 
@@ -134,3 +138,15 @@ class Explanations:
     def to_json(self) -> dict[str, Any]:
         """As printed and kept."""
         return {"schema": SCHEMA, **asdict(self)}
+
+
+def read_explained(path: Path) -> Mapping[str, Any] | None:
+    """What `awqscope explain -o` wrote; None for anything else."""
+    try:
+        found = read_json(path)
+        entries = found["prompts"]
+        prompt = {field.name for field in fields(Explanation)}
+        known = found["schema"] == SCHEMA and all(set(entry) >= prompt for entry in entries)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return found if known and entries else None

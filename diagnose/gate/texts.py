@@ -7,6 +7,7 @@ that the worst of them is not thought bad by chance: the gate decides by the wor
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from awqscope.diagnose.gate.findings import (
     Finding,
@@ -22,6 +23,10 @@ from awqscope.diagnose.runs.record import MIXED, UNIFORM
 REFERENCE = "reference"
 # What a policy can hold every text to; in a gate's evidence their names begin so.
 BY_TEXT, HELD_BY_TEXT = "slice_", ("ppl_ratio", "kl")
+
+# In JSON, every number of a model, by text and of the whole; `ln_ppl_ratio` is made of the ratio.
+IN_HEADLINE = ("ppl_ratio", "delta_p", "rms_delta_p")
+LN_RATIO = "ln_ppl_ratio"
 
 Numbers = Mapping[str, Finding | Missing]
 
@@ -49,6 +54,35 @@ class TextNumbers:
         found = self.models.get(model, {}).get(number)
         return found if isinstance(found, Finding) else None
 
+    def to_json(self) -> dict[str, Any]:
+        """For scripts: each number by model as [value, low, high], a bound null where too few
+        windows bound it, and a number null where it is none."""
+        names = list(dict.fromkeys(name for each in self.models.values() for name in each))
+        return {
+            "text": self.text,
+            "first_window": self.first,
+            "windows": self.windows,
+            "scored_tokens": self.tokens,
+            "ppl": {model: _finite(ppl) for model, ppl in self.ppl.items()},
+            **self.pick(names),
+            "recovered": _bounded(self.recovered),
+        }
+
+    def of_model(self, model: str) -> dict[str, Any]:
+        """The same of one model alone, without what it takes another for."""
+        picked = self.pick(self.models[model])
+        about = {"text": self.text, "windows": self.windows, "scored_tokens": self.tokens}
+        return about | {name: found[model] for name, found in picked.items()}
+
+    def pick(self, names: Iterable[str]) -> dict[str, Any]:
+        """Some numbers by model, as in JSON; the logarithm of the PPL ratio after the ratio."""
+        found = {}
+        for name in names:
+            found[name] = {model: _bounded(each[name]) for model, each in self.models.items()}
+            if name == "ppl_ratio":
+                found[LN_RATIO] = {model: _log(ends) for model, ends in found[name].items()}
+        return found
+
 
 @dataclass(frozen=True)
 class RunNumbers:
@@ -69,6 +103,10 @@ class RunNumbers:
         """About what it takes in memory."""
         return 5000 * (1 + len(self.texts))
 
+    def to_json(self) -> dict[str, Any]:
+        """For scripts: what a headline lacks of the whole text, and every number of each text."""
+        return {**self.whole.pick(IN_HEADLINE), "texts": [part.to_json() for part in self.texts]}
+
     def judge(self, model: str) -> Findings:
         """One model's numbers as a gate takes them: those of all its text, and of each text those
         that a policy can hold each to. KeyError for a model that was not measured."""
@@ -80,6 +118,20 @@ class RunNumbers:
             each = tuple(_of_text(part, part.models[model][name]) for part in self.texts)
             found[f"{BY_TEXT}{name}"] = each
         return found
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _bounded(found: Finding | Missing | None) -> list[float | None] | None:
+    if not isinstance(found, Finding):
+        return None
+    return [_finite(end) for end in (found.value, found.low, found.high)]
+
+
+def _log(ends: list[float | None] | None) -> list[float | None] | None:
+    return ends and [None if end is None or end <= 0 else math.log(end) for end in ends]
 
 
 def _of_text(part: TextNumbers, number: Finding | Missing) -> Finding:

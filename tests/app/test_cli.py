@@ -165,7 +165,9 @@ def test_run_show_and_requantize(options: list[str], make_model: MakeModel, tmp_
     assert headline == RunDirectory(out).read().to_json()["headline"]
     assert set(headline["ppl"]) == {"reference", "uniform", "mixed"}
     assert headline["proved"] is True
-    assert json.loads(CliRunner().invoke(app, ["show", str(out), "--json"]).stdout) == headline
+    told = json.loads(CliRunner().invoke(app, ["show", str(out), "--json"]).stdout)
+    # What the headline lacks comes from the tokens.
+    assert {key: told[key] for key in headline} == headline
     shown = CliRunner().invoke(app, ["show", str(out)]).stdout
     assert f"Block {headline['flagged'][0]} is flagged" in shown
     assert "▲ flagged" in shown

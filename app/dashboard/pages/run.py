@@ -27,6 +27,7 @@ from awqscope.app.dashboard.parts import (
     tile,
     tiles,
 )
+from awqscope.app.dashboard.sections.by_text import find_numbers, text_cards
 from awqscope.app.dashboard.sections.destinations import destinations_table
 from awqscope.app.dashboard.sections.gate_card import gate_card
 from awqscope.app.dashboard.sections.starting import log_details, pending_parts, stop_button
@@ -55,6 +56,7 @@ from awqscope.app.words.run import (
     worst_units,
 )
 from awqscope.app.words.sites import order_kinds
+from awqscope.app.words.texts import ratio_tiles
 from awqscope.app.words.verdict import write_verdict
 from awqscope.diagnose.entries.source import Place
 from awqscope.diagnose.entries.stages import Fault
@@ -306,10 +308,13 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         verdict = write_verdict(run.record, promoted_units(store.recipe(run.name), run.record))
         parts.append(html.P(verdict, className="verdict"))
     blocks, units = store.table(run.name, "blocks"), store.table(run.name, "units")
-    parts.append(tiles(*(tile(*fact) for fact in headline_tiles(run.record))))
+    numbers = find_numbers(store, run.name)
+    facts = [*headline_tiles(run.record), *ratio_tiles(numbers, run.record)]
+    parts.append(tiles(*(tile(*fact) for fact in facts)))
     if blocks:
         shown = (page.option("metric"), page.option("scale"), find_floor(run.record))
         parts.append(html.Div(profile_card(blocks, run.name, *shown), id="profile-card"))
+    parts += text_cards(store, run, numbers)
     if isinstance(run.record, Comparison) and run.record.places:
         parts.append(places_card(run.record.places))
     if units and isinstance(run.record, Record):

@@ -94,7 +94,7 @@ def test_the_worst_text_is_named_with_what_is_like_it_and_what_is_beyond_it() ->
     assert line.note.startswith("a.txt, and the same in 1 other; ")
     line = write(policy, slice_kl=(text(0.01, "few.txt"), text(0.015, "sure.txt", 0.001)))
     assert line.value == "0.01000"
-    assert line.note.endswith("; worst is sure.txt with 0.01500, which holds")
+    assert line.note.endswith("; worst is sure.txt with 0.01500 [0.01400, 0.01600], which holds")
     line = write(policy, slice_kl=(text(0.01, "few.txt"), text(math.nan, "none.txt")))
     assert (line.value, line.interval) == ("–", "")
     assert line.note == "none.txt; it is not a number"
