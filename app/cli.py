@@ -16,10 +16,12 @@ from awqscope.app.command_line.parser import Command, Group
 from awqscope.app.commands.check import check
 from awqscope.app.commands.compare import compare
 from awqscope.app.commands.dashboard import dashboard
+from awqscope.app.commands.delete import delete
 from awqscope.app.commands.dequantize import dequantize
 from awqscope.app.commands.explain import explain
 from awqscope.app.commands.gate import gate
 from awqscope.app.commands.list import list_runs
+from awqscope.app.commands.note import note
 from awqscope.app.commands.recipe import recipe
 from awqscope.app.commands.report import report
 from awqscope.app.commands.requantize import requantize
@@ -38,6 +40,8 @@ COMMANDS: dict[str, Any] = {
     "demo": demo,
     "list": list_runs,
     "show": show,
+    "note": note,
+    "delete": delete,
     "dashboard": dashboard,
     "explain": explain,
     "why": why,

@@ -9,7 +9,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -42,6 +42,7 @@ from awqscope.diagnose.gate.paired import Pair, Side, read_pair
 from awqscope.diagnose.gate.shares import Cost, read_block_costs
 from awqscope.diagnose.gate.texts import RunNumbers
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.notes import FILE, Notes, find_notes
 from awqscope.diagnose.runs.record import AnyRecord, Record
 from awqscope.diagnose.runs.scores import (
     add_groups,
@@ -74,13 +75,16 @@ class UnknownRunError(LookupError):
 @dataclass(frozen=True)
 class RunSummary:
     """A run as the list shows it. state: done, running, stopped (no process works on it), failed,
-    or damaged (its record cannot be read: `error` and `remedy` say why; `record` is None)."""
+    or damaged (its record cannot be read: `error` and `remedy` say why; `record` is None). notes:
+    what people say of it, nothing where their file cannot be read, as `notes_error` says."""
 
     name: str
     state: str
     record: AnyRecord | None
     error: str = ""
     remedy: str = ""
+    notes: Notes = field(default_factory=Notes)
+    notes_error: str = ""
 
 
 @dataclass(frozen=True)
@@ -283,10 +287,9 @@ class Store:
         return self._keep(path, f"block {block}", read) or []
 
     def numbers(self, name: str) -> RunNumbers | None:
-        """Every number of a run by text; None while it has no token table."""
+        """Every number of a run by text, as run.json tells texts; None while it has no tokens."""
         run = self.find(name)
         record = run.read()
-        # The same tokens are judged by what run.json says of them.
         what = f"numbers {record.updated}"
         return self._keep(run.path / "tokens.parquet", what, partial(read_numbers, run, record))
 
@@ -344,14 +347,15 @@ class Store:
                 yield Path(entry.path)
 
     def _summarise(self, path: Path) -> RunSummary:
+        said = self._keep(path / FILE, "notes", partial(find_notes, path)) or (Notes(), "")
         try:
             run = RunDirectory(path)
             record = run.look(
                 lambda: self._keep(path / "run.json", "record", run.read) or run.read()
             )
         except InputError as error:
-            return RunSummary(path.name, "damaged", None, error.what, error.remedy)
-        return RunSummary(path.name, record.state, record)
+            return RunSummary(path.name, "damaged", None, error.what, error.remedy, *said)
+        return RunSummary(path.name, record.state, record, "", "", *said)
 
     def _keep(self, path: Path, what: str, read: Callable[[], Any]) -> Any:
         """What `read` gives, from memory while the file is as it was; None if there is no file.

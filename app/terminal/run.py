@@ -9,6 +9,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from awqscope.app.terminal.notes import write_notes
 from awqscope.app.words.comparison import list_facts, name_kind
 from awqscope.app.words.noise import NOISE, find_floor, write_floor, write_noise
 from awqscope.app.words.offers import list_offers, write_offers
@@ -31,6 +32,7 @@ from awqscope.diagnose.gate.block_texts import read_block_texts
 from awqscope.diagnose.gate.evidence import read_numbers
 from awqscope.diagnose.gate.texts import IN_HEADLINE, RunNumbers
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.notes import find_notes
 from awqscope.diagnose.runs.record import AnyRecord, Comparison, Record
 from awqscope.diagnose.statistics.spikes import is_noise
 from awqscope.mixedprec.checkpoints.serving import write_serving
@@ -151,6 +153,9 @@ def show_run(run: RunDirectory, console: Console) -> None:
     console.print()
     verdict = write_verdict(record, promoted_units(recipe, record))
     console.print(Text(verdict, style="bold"))
+    notes, damage = find_notes(run.path)
+    for line in [*write_notes(notes), *([damage] if damage else [])]:
+        console.print(Text(line))
     if record.state in ("stopped", "failed"):
         # Whole, so that it can be copied from a narrow terminal too.
         console.print(Text(run.how_to_finish()), soft_wrap=True)

@@ -188,7 +188,8 @@ def test_a_comparison_is_told_of_its_candidate(tmp_path: Path) -> None:
     found = read_numbers(run, run.read())
     assert {row["model"][0] for row in text_rows(found, run.read())} == {"16-bit", "candidate"}
     assert "of the candidate model" not in write_worst_text(found, run.read())
-    assert [tile.label for tile in ratio_tiles(found, run.read())][0] == "PPL ratio, candidate"
+    first, *_ = ratio_tiles(found, run.read())
+    assert first.label == "PPL ratio, candidate"
 
 
 def test_texts_of_one_name_are_told_apart(numbers: RunNumbers, path: Path) -> None:
