@@ -160,6 +160,13 @@ def _register_clientside(app: Dash) -> None:
         prevent_initial_call=True,
     )
     app.clientside_callback(
+        ClientsideFunction("awqscope", "filterNotes"),
+        Output("kept", "data", allow_duplicate=True),
+        Input("runs-tags", "value"),
+        Input("runs-archived", "checked"),
+        prevent_initial_call="initial_duplicate",
+    )
+    app.clientside_callback(
         ClientsideFunction("awqscope", "openCompare"),
         Output("url", "href"),
         Input("compare-button", "n_clicks"),

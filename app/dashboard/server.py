@@ -27,7 +27,7 @@ from awqscope.app.dashboard.pages import (
     two_runs,
 )
 from awqscope.app.dashboard.parts import fell_back, go_to, heading, notice
-from awqscope.app.dashboard.sections import model_location, starting
+from awqscope.app.dashboard.sections import model_location, notes, starting
 from awqscope.app.dashboard.sections.studies import asking
 from awqscope.app.dashboard.shell import (
     NAME,
@@ -113,6 +113,7 @@ def create_app(store: Store, access: Access) -> Dashboard:
         runs.register(app, store, jobs)
         recipe.register(app, store, jobs)
         model_location.register(app, store)
+        notes.register(app, store)
     explain.register(app, store, jobs)
     asking.register(app, store, jobs)
     guard(app, access)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from awqscope.app.dashboard.urls import OPTIONS
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.notes import Change, change_notes
 from tests.help.browsing import ROOT, change_record, copy_sample
 from tests.whole import (
     test_browser,
@@ -91,7 +93,8 @@ CONTROLS: dict[str, set[Control]] = {
         ("summary", "Where the checkpoint goes"),
         ("link", "New run like this one"),
     }
-    | {("textbox", name) for name in STUDY_FIELDS}
+    | {("textbox", name) for name in (*STUDY_FIELDS, "Name", "Tags", "Add a note")}
+    | {("switch", "Archived Lists leave it out unless they are asked for it."), ("button", "Keep")}
     | {("switch", "Each block alone, too Takes many times as long.")}
     | {
         ("button", name)
@@ -149,6 +152,10 @@ CONTROLS: dict[str, set[Control]] = {
     },
     "missing": {("link", "All runs")},
 }
+CONTROLS["runs noted"] = CONTROLS["runs"] | {
+    ("textbox", "Only runs with these tags"),
+    ("switch", "# archived too"),
+}
 CONTROLS["new comparison"] = NEW | {("textbox", name) for name in ("Reference", "Candidate")}
 CONTROLS["recipe moved"] = CONTROLS["recipe"] | MOVED
 CONTROLS["explain moved"] = CONTROLS["explain"] | MOVED
@@ -162,6 +169,7 @@ ADDRESSES = {
     "compare": "/compare?a=demo&b=other",
     "new": "/new",
     "missing": "/nowhere",
+    "runs noted": "/",
     "new comparison": "/new?kind=compare",
     "recipe moved": "/run/demo/recipe",
     "explain moved": "/run/demo/explain",
@@ -366,6 +374,9 @@ def test_every_control_is_there_and_does_something(
     copy_sample(runs, "other")
     if name in IDLE:
         change_record(runs / "demo", model="/nowhere/model")
+    if name == "runs noted":
+        change_notes(RunDirectory(runs / "demo"), Change(tags=("release",)))
+        change_notes(RunDirectory(copy_sample(runs, "older")), Change(archived=True))
     page.set_viewport_size({"width": 1440, "height": 900})
     open_page(page, name)
     assert list_controls(page.locator("header.top")) == HEADER

@@ -69,8 +69,21 @@ const writeModel = ({ model, model_end }) =>
     ? React.createElement("span", { key: "model", className: "note", title: model }, model_end)
     : null;
 
-components.RunName = ({ data }) =>
-  React.createElement("div", { className: "run-name" }, writeName(data), writeModel(data));
+const writeNotes = ({ called, tags, archived }) => [
+  called && React.createElement("strong", { key: "called" }, called),
+  (archived || (tags && tags.length > 0)) &&
+    React.createElement(
+      "span",
+      { key: "tags", className: "tags" },
+      (tags || []).map((tag) => React.createElement("span", { key: tag, className: "tag" }, tag)),
+      archived && React.createElement("span", { key: "archived", className: "note" }, "archived"),
+    ),
+];
+
+const writeTitle = (data) =>
+  React.createElement("div", { className: "run-name" }, writeName(data), writeNotes(data), writeModel(data));
+
+components.RunName = ({ data }) => writeTitle(data);
 
 components.RunState = ({ data }) =>
   React.createElement("div", { className: "run-state" }, writeMark(data.state), writeActs(data));
@@ -95,7 +108,7 @@ components.RunCard = ({ data }) => {
     React.createElement(
       "div",
       { className: "run-head" },
-      React.createElement("div", { className: "run-name" }, writeName(data), writeModel(data)),
+      writeTitle(data),
       React.createElement("div", { className: "run-state" }, writeMark(data.state), writeActs(data)),
     ),
     React.createElement("div", { className: "run-verdict" }, data.verdict),
@@ -118,14 +131,26 @@ const fit = (api, width) => {
   const isNarrow = width < NARROW;
   if (api.isDestroyed() || api.getColumn("card").isVisible() === isNarrow) return;
   const all = api.getColumns().map((column) => column.getColId());
-  const never = ["model", "model_end", "card"];
+  const never = ["model", "model_end", "said", "card"];
   api.setColumnsVisible(all.filter((id) => !never.includes(id) && !id.startsWith("ag-Grid")), !isNarrow);
   api.setColumnsVisible(["card"], isNarrow);
   // One column needs no name.
   api.setGridOption("headerHeight", isNarrow ? 0 : undefined);
 };
 
+// Which runs are listed, by what is said of them.
+const listed = { tags: [], archived: false };
+grids.filtersByNotes = () => true;
+grids.passesNotes = ({ data }) =>
+  (listed.archived || !data.archived) && listed.tags.every((tag) => (data.tags || []).includes(tag));
+
 Object.assign(window.dash_clientside.awqscope, {
+  async filterNotes(tags, archived) {
+    Object.assign(listed, { tags: tags || [], archived: Boolean(archived) });
+    const api = await dash_ag_grid.getApiAsync("runs-grid");
+    if (!api.isDestroyed()) api.onFilterChanged();
+    return window.dash_clientside.no_update;
+  },
   comparable(rows) {
     const count = rows ? rows.length : 0;
     const said = count > 2 ? `${count} are ticked: untick ${count === 3 ? "one" : count - 2}` : "";

@@ -30,6 +30,7 @@ from awqscope.app.dashboard.parts import (
 from awqscope.app.dashboard.sections.by_text import find_numbers, text_cards
 from awqscope.app.dashboard.sections.destinations import destinations_table
 from awqscope.app.dashboard.sections.gate_card import gate_card
+from awqscope.app.dashboard.sections.notes import notes_card, notes_line
 from awqscope.app.dashboard.sections.starting import log_details, pending_parts, stop_button
 from awqscope.app.dashboard.sections.studies.cards import study_cards
 from awqscope.app.dashboard.urls import Page, link
@@ -291,7 +292,8 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         run = replace(run, state=STARTING)
     if run.record is None:
         return [heading(run.name, over=go_to("Runs", link("runs"))), trouble(run)]
-    parts: list[Any] = [run_heading(run, "run"), trouble(run, resume_button(run, jobs))]
+    parts: list[Any] = [run_heading(run, "run"), notes_line(run)]
+    parts.append(trouble(run, resume_button(run, jobs)))
     if jobs is not None and run.state != "done":
         parts.append(html.P(id="job-said", className="said", role="status"))
     if pending is not None:
@@ -303,7 +305,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         stop = cancel_button(run, jobs)
         parts.append(card("Progress", html.Div(panel, id="progress-panel"), log, beside=stop))
     if run.record.headline is None:
-        return parts
+        return [*parts, notes_card(run, jobs is not None)]
     if run.state == "done":
         verdict = write_verdict(run.record, promoted_units(store.recipe(run.name), run.record))
         parts.append(html.P(verdict, className="verdict"))
@@ -326,6 +328,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         parts.append(gate_card(store, run))
         again = shlex.join(["awqscope", "show", str(store.find(run.name).path)])
         parts.append(html.P(["In the terminal: ", command(again)], className="hint"))
+    parts.append(notes_card(run, jobs is not None))
     parts += study_cards(store, page, jobs)
     parts.append(provenance_card(run.record, store.recipe(run.name)))
     if jobs is not None:

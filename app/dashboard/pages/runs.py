@@ -50,6 +50,7 @@ COLUMNS: list[dict[str, Any]] = [
     },
     {"field": "model", "hide": True},
     {"field": "model_end", "hide": True},
+    {"field": "said", "hide": True},
     {
         "field": "state",
         "headerName": "State",
@@ -100,6 +101,10 @@ COLUMNS: list[dict[str, Any]] = [
 def list_row(run: RunSummary, progress: Progress | None) -> dict[str, Any]:
     """One line of the grid."""
     row: dict[str, Any] = {"name": run.name, "state": run.state, "href": link("run", run.name)}
+    notes = run.notes
+    row |= {"called": notes.name, "tags": list(notes.tags), "archived": notes.archived}
+    # What the list is searched by.
+    row["said"] = " ".join([notes.name, *notes.tags])
     if run.record is None:
         return row | {"verdict": run.error}
     record = run.record
@@ -233,6 +238,33 @@ def stamp_rows(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{zlib.crc32(repr(shown).encode(errors='replace')):08x}" if rows else ""
 
 
+def notes_filter(rows: Sequence[Mapping[str, Any]]) -> html.Div:
+    """Which tags a run must have, and whether archived ones are listed; nothing of what no run
+    has."""
+    tags = sorted({tag for row in rows for tag in row.get("tags", ())})
+    archived = sum(bool(row.get("archived")) for row in rows)
+    return html.Div(
+        [
+            dmc.MultiSelect(
+                id="runs-tags",
+                data=tags,
+                placeholder="Tags",
+                size="sm",
+                display=None if tags else "none",
+                **{"aria-label": "Only runs with these tags"},
+            ),
+            dmc.Switch(
+                id="runs-archived",
+                label=f"{archived} archived too",
+                checked=False,
+                display=None if archived else "none",
+            ),
+        ],
+        className="notes-filter",
+        hidden=not (tags or archived),
+    )
+
+
 def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     """The list, or what to do where there is none."""
     rows = list_rows(store, jobs)
@@ -268,6 +300,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
             className="filter",
             **{"aria-label": "Filter the runs"},
         ),
+        notes_filter(rows),
         html.P(id="runs-said", className="said", role="status"),
         dcc.Store(id="runs-asked"),
         dag.AgGrid(
@@ -292,6 +325,8 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
                 "suppressColumnVirtualisation": True,
                 # What cards stand for is found by its own words all the same.
                 "includeHiddenColumnsInQuickFilter": True,
+                "isExternalFilterPresent": {"function": "filtersByNotes()"},
+                "doesExternalFilterPass": {"function": "passesNotes(params)"},
             },
             style={"height": None if shown else "70vh"},
             dangerously_allow_code=False,
