@@ -188,7 +188,7 @@ def read_record(found: Any, path: Path) -> AnyRecord:
     schema = found["schema"]
     if type(schema) is not int or not 1 <= schema <= SCHEMA:
         raise InputError(
-            f"{path.parent} is a run of schema {schema}",
+            f"{path.parent} is a run of schema {schema!r}",
             f"this version reads schemas up to {SCHEMA}; use the version that made it",
         )
     try:
