@@ -33,7 +33,7 @@ from awqscope.diagnose.gate.evidence import read_numbers
 from awqscope.diagnose.gate.texts import IN_HEADLINE, RunNumbers
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.notes import find_notes
-from awqscope.diagnose.runs.record import AnyRecord, Comparison, Record
+from awqscope.diagnose.runs.record import MIXED, AnyRecord, Comparison, Record
 from awqscope.diagnose.statistics.spikes import is_noise
 from awqscope.mixedprec.checkpoints.serving import write_serving
 from awqscope.mixedprec.errors import InputError
@@ -73,10 +73,11 @@ def headline_table(
 
     add("perplexity", *[write_number(n, ".3f") for n in (ppl.reference, ppl.quantized, ppl.mixed)])
     add("ΔPPL [95%]", "", interval(delta.quantized), interval(delta.mixed))
-    for name in IN_HEADLINE if numbers is not None else ():
-        found = {m: write_found(numbers.whole.find(m, name), name) for m in numbers.models}
-        cells = [found.get(model, NOTHING) for model in (numbers.models[:1] or ("",))]
-        add(f"{TEXT_COLUMNS[name]} [95%]", "", *cells, found.get("mixed", NOTHING))
+    if numbers is not None:
+        first = next((model for model in numbers.models if model != MIXED), "")
+        for name in IN_HEADLINE:
+            found = [write_found(numbers.whole.find(m, name), name) for m in (first, MIXED)]
+            add(f"{TEXT_COLUMNS[name]} [95%]", "", *found)
     add("KL, mean (nats a token)", "", _kl(kl.quantized), _kl(kl.mixed))
     add("KL, p99.9", "", write_number(p999.quantized, ".3f"), write_number(p999.mixed, ".3f"))
     add("same top token", "", write_number(top.quantized, ".1%"), write_number(top.mixed, ".1%"))

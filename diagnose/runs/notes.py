@@ -21,7 +21,7 @@ from awqscope.mixedprec.files.locks import take_lock
 from awqscope.mixedprec.files.untrusted import read_json
 from awqscope.mixedprec.words import join_words
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 FILE, LOCK = "notes.json", ".notes.lock"
 MOST_NAME, MOST_TAG, MOST_TAGS, MOST_TEXT = 100, 40, 50, 10_000
 # For how long another's change of the same file is waited for.
