@@ -187,8 +187,9 @@ def read_record(found: Any, path: Path) -> AnyRecord:
         raise InputError(f"{path} is no run record", "run it again elsewhere")
     schema = found["schema"]
     if type(schema) is not int or not 1 <= schema <= SCHEMA:
+        said = " ".join(str(schema).split())
         raise InputError(
-            f"{path.parent} is a run of schema {schema!r}",
+            f"{path.parent} is a run of schema {said}",
             f"this version reads schemas up to {SCHEMA}; use the version that made it",
         )
     try:
