@@ -47,7 +47,7 @@ def test_a_run_is_noted_on_its_page_and_found_in_the_list(
     page.get_by_role("switch", name="1 archived too").focus()
     page.keyboard.press("Space")
     sync_api.expect(rows).to_have_count(2)
-    page.get_by_label("Only runs with these tags").click()
+    page.get_by_role("textbox", name="Only runs with these tags").click()
     page.get_by_role("option", name="b", exact=True).click()
     sync_api.expect(rows).to_have_count(1)
     sync_api.expect(rows).to_contain_text("other")
