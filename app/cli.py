@@ -31,6 +31,7 @@ from awqscope.app.commands.studies.activations import activations
 from awqscope.app.commands.studies.alternatives import alternatives
 from awqscope.app.commands.studies.calibrate import calibrate
 from awqscope.app.commands.studies.probe import probe
+from awqscope.app.commands.studies.tasks import tasks
 from awqscope.app.commands.studies.why import why
 from awqscope.diagnose.machine.pages import use_huge_pages
 from awqscope.diagnose.machine.threads import wait_passively
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Any] = {
     "calibrate": calibrate,
     "alternatives": alternatives,
     "activations": activations,
+    "tasks": tasks,
     "recipe": recipe,
     "requantize": requantize,
     "report": report,

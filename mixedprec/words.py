@@ -77,6 +77,11 @@ def write_points(difference: float | None) -> str:
     return NOTHING if difference is None else f"{write_number(100 * difference, '+.1f')} points"
 
 
+def write_chance(value: float) -> str:
+    """A p value: `= 0.034`, or `< 0.001`."""
+    return "< 0.001" if value < 0.001 else f"= {write_number(value, '.2g')}"
+
+
 def write_decibels(value: float | None) -> str:
     """A ratio of powers in decibels: `23.4 dB`."""
     return NOTHING if value is None else f"{write_number(value, '.1f')} dB"

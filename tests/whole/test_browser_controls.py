@@ -73,6 +73,9 @@ STUDY_FIELDS = (
     "Checkpoints of other tools",
     "Method",
     "Windows",
+    "Tasks of lm-eval",
+    "Folder with further task files",
+    "Documents of each task",
 )
 CONTROLS: dict[str, set[Control]] = {
     "runs": {
@@ -98,7 +101,10 @@ CONTROLS: dict[str, set[Control]] = {
     | {("switch", "Each block alone, too Takes many times as long.")}
     | {
         ("button", name)
-        for name in ("Search and measure", "Measure the alternatives", "Measure int# inputs")
+        for name in (
+            *("Search and measure", "Measure the alternatives", "Measure int# inputs"),
+            "Run the tasks",
+        )
     },
     "block": RUN
     | CHART

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.help.root import ROOT
+
 if TYPE_CHECKING:
     from playwright import sync_api
 
@@ -15,7 +17,17 @@ expected = pytest.importorskip("playwright.sync_api").expect
 STARTED = {
     "why-5": ("/run/demo/block/5", "Why", "Find out why"),
     "alternatives": ("/run/demo", "Alternatives", "Measure the alternatives"),
+    "tasks": ("/run/demo", "Tasks", "Run the tasks"),
     "activations": ("/run/demo", "Which blocks refuse int8 activations", "Measure int8 inputs"),
+}
+
+
+# What is typed before the button is pressed, by study.
+TYPED = {
+    "tasks": {
+        "Tasks of lm-eval": "continuations",
+        "Folder with further task files": str(ROOT / "examples" / "tasks"),
+    }
 }
 
 
@@ -25,6 +37,8 @@ def test_it_is_started_and_stopped(page: "sync_api.Page", runs: Path, study: str
     page.goto(address)
     heading = page.get_by_role("heading", name=title, exact=True)
     card = page.locator("section.card", has=heading)
+    for field, text in TYPED.get(study, {}).items():
+        card.get_by_label(field).fill(text)
     card.get_by_role("button", name=button).click()
     expected(card).to_contain_text("◐ Measuring")
     log = runs / "demo" / "studies" / f"{study}.log"

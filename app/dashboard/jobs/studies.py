@@ -51,6 +51,10 @@ KINDS: Mapping[str, StudyKind] = {
         ),
         StudyKind("alternatives", options={"add": "--add", "by_block": "--by-block"}),
         StudyKind("activations", options={"method": "--method", "windows": "--windows"}),
+        StudyKind(
+            "tasks",
+            options={"tasks": "--tasks", "include_path": "--include-path", "limit": "--limit"},
+        ),
     )
 }
 

@@ -1,0 +1,145 @@
+"""`awqscope tasks`: lm-eval's tasks on a run's models, paired by sample."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from awqscope.app.command_line.common import begin_computing, examples, read_devices
+from awqscope.app.command_line.options import MovedModelOption, RunArgument
+from awqscope.mixedprec.errors import InputError
+
+if TYPE_CHECKING:
+    from awqscope.diagnose.runs.directory import RunDirectory
+    from awqscope.diagnose.studies.tasks.answer import Tasks
+
+
+@examples(
+    "awqscope tasks reports/my-model --tasks hellaswag,arc_easy --limit 500",
+    "awqscope tasks reports/my-model --tasks my_task --include-path ./my-tasks",
+    "awqscope tasks reports/my-model --results reference=./fp16 --results mixed=./mixed",
+)
+def tasks(
+    path: RunArgument,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tasks",
+            metavar="NAMES",
+            help="Tasks or groups of lm-eval, with commas between them; repeatable.",
+        ),
+    ] = None,
+    results: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL=DIR",
+            help="Read what lm-eval wrote with --log_samples of a model; repeatable.",
+        ),
+    ] = None,
+    include_path: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Further task files. Python in them is run. Repeatable.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Documents of each task. [default: all]"),
+    ] = None,
+    num_fewshot: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Examples before each. [default: the task's]"),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=2, help="Tokens that are read at most. [default: the run's --seq-len]"
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Requests at a time.")] = 8,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    model: MovedModelOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Give a run's models tasks of lm-eval, and pair them by sample.
+
+    Reference, uniform and mixed are asked the same, and each task says which samples turned, how
+    much accuracy that is, and how surely (McNemar's exact test; Holm for several). The gate takes
+    limits on them. The answer is kept in RUN/studies/: a task that is finished is not run again.
+    Without --tasks and --results, what is kept is shown.
+    """
+    from awqscope.app.terminal.console import PlainConsole
+    from awqscope.app.terminal.studies.tasks import show_tasks, write_json
+    from awqscope.diagnose.runs.directory import RunDirectory
+
+    wanted = tuple(name for text in names or () for name in text.split(",") if name)
+    run = RunDirectory(path)
+    if results:
+        given = [
+            option
+            for option, value in (
+                ("--include-path", include_path),
+                ("--limit", limit),
+                ("--num-fewshot", num_fewshot),
+                ("--max-length", max_length),
+            )
+            if value is not None
+        ]
+        if given:
+            raise InputError(
+                f"{given[0]} is of tasks that are run, and --results reads finished ones",
+                "leave one of them out",
+            )
+        found = _read_results(run, results, wanted)
+    elif wanted:
+        from awqscope.app.terminal.progress import show_progress
+        from awqscope.diagnose.studies.tasks.harness import Harness, name_version
+        from awqscope.diagnose.studies.tasks.measure import run_tasks
+        from awqscope.diagnose.trials.finished import open_run
+
+        name_version()
+        begin_computing()
+        opened = open_run(run, model)
+        harness = Harness(
+            tuple(include_path or ()),
+            limit,
+            num_fewshot,
+            max_length or run.read_searched().ppl_definition.seq_len,
+            batch_size,
+        )
+        with show_progress() as on_progress:
+            found = run_tasks(opened, wanted, harness, on_progress, device=read_devices(device)[0])
+    else:
+        found = _read_kept(run)
+    if as_json:
+        print(json.dumps(write_json(found), indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    width = None if sys.stdout.isatty() else 150
+    show_tasks(found, PlainConsole(width=width, highlight=False))
+
+
+def _read_results(run: "RunDirectory", results: list[str], wanted: tuple[str, ...]) -> "Tasks":
+    from awqscope.diagnose.studies.tasks.measure import read_finished_results
+
+    given: dict[str, Path] = {}
+    for text in results:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise InputError(f"--results {text} names no folder", "give it like mixed=./results")
+        if name in given:
+            raise InputError(f"two folders are of {name}", "give one of them")
+        given[name] = Path(folder)
+    return read_finished_results(run, given, wanted)
+
+
+def _read_kept(run: "RunDirectory") -> "Tasks":
+    from awqscope.diagnose.studies.study import studies_of
+    from awqscope.diagnose.studies.tasks.answer import STUDY, read_tasks
+
+    found = read_tasks(studies_of(run) / f"{STUDY}.json", run.read().created)
+    if found is None:
+        raise InputError(f"{run.path} was given no task", "name some with --tasks")
+    return found

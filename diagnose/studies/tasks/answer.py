@@ -1,0 +1,74 @@
+"""What a run keeps of tasks: for each task and model every sample's scores, so that any two models
+can be paired afterwards."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from awqscope.diagnose.entries.part import Part
+from awqscope.diagnose.studies.study import read_answer
+from awqscope.mixedprec.errors import InputError
+
+STUDY = "tasks"
+
+
+class TaskScores(Part):
+    """One model's scores on one task, a sample after another."""
+
+    origin: str = Field(description="lm-eval and its version, or the folder of finished results.")
+    stamp: Mapping[str, Any] = Field(
+        description="What it was measured with: it is measured again where that differs. Empty for "
+        "results that were read."
+    )
+    samples: Sequence[str] = Field(description="The samples: TASK:DOC_ID.")
+    hashes: Sequence[str] = Field(
+        description="Of each sample's document, prompt and target, from lm-eval's own hashes."
+    )
+    scores: Mapping[str, Sequence[float]] = Field(
+        description="Metric -> the score of every sample; named as lm-eval names it, with the "
+        "filter behind a comma where there is one."
+    )
+
+
+class TaskAnswer(Part):
+    """One task: of lm-eval, or a group of lm-eval's whose samples are taken together."""
+
+    name: str = Field(description="As lm-eval calls it.")
+    metrics: Sequence[str] = Field(description="In lm-eval's order; the first is judged first.")
+    higher_is_better: Mapping[str, bool] = Field(description="By metric.")
+    left_out: Mapping[str, str] = Field(
+        description="Metrics that no single sample has a number of: metric -> why."
+    )
+    models: Mapping[str, TaskScores] = Field(
+        description="`reference`, `uniform`, `mixed`, or a comparison's `candidate`."
+    )
+
+
+class Tasks(Part):
+    """The tasks that a run's models were given."""
+
+    run: str = Field(description="The run's name.")
+    model: str = Field(description="The reference, as the run was given it.")
+    tasks: Sequence[TaskAnswer] = Field(description="By name.")
+
+    def find(self, name: str) -> TaskAnswer | None:
+        """The task of this name."""
+        return next((task for task in self.tasks if task.name == name), None)
+
+
+def read_tasks(path: Path, created: str) -> Tasks | None:
+    """What a file that a study kept holds of tasks; None where there is no file, or one of a run
+    that was not `created` then. InputError for one that holds something else."""
+    if not path.exists():
+        return None
+    kept = read_answer(path)
+    if kept is not None and kept["asked"].get("run") != created:
+        return None
+    try:
+        if kept is not None:
+            return Tasks.model_validate(kept["answer"])
+    except ValidationError:
+        pass
+    raise InputError(f"{path} holds no tasks", "move it away and run the tasks again")
