@@ -19,10 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from awqscope.app.words.texts import shorten_specs, write_found
-from awqscope.diagnose.gate.criteria import LOST, PROOF, Criterion
+from awqscope.diagnose.gate.criteria import LOST, PROOF, TASKS, Criterion
 from awqscope.diagnose.gate.findings import Finding
 from awqscope.diagnose.gate.verdict import FAIL, INCONCLUSIVE, PASS, Check, GateVerdict, weigh
-from awqscope.mixedprec.words import NOTHING, write_number
+from awqscope.mixedprec.words import NOTHING, write_chance, write_number
 
 SCHEMA = 1
 SIGNS = {PASS: "✓", FAIL: "✕", INCONCLUSIVE: "?"}
@@ -70,8 +70,19 @@ def write_line(check: Check) -> Line:
     if finding is not None and criterion.form != PROOF:
         of = _name(check, finding)
         interval = _interval(finding, criterion)
+        if check.weighed is not None:
+            of += f", p {write_chance(check.weighed.adjusted)}"
     note = "; ".join(part for part in (of, check.reason, _write_beyond(check)) if part)
-    return Line(criterion.title, clean(value), interval, _bound(check), check.outcome, clean(note))
+    title = clean(_title(check))
+    return Line(title, clean(value), interval, _bound(check), check.outcome, clean(note))
+
+
+def _title(check: Check) -> str:
+    """What the limit is of; of a task that has no number, the task."""
+    limit = check.limit
+    if limit.criterion.section != TASKS or check.weighed is not None:
+        return limit.criterion.title
+    return f"{limit.criterion.title} {limit.of}" if limit.of else "Tasks"
 
 
 def _interval(finding: Finding, criterion: Criterion) -> str:
@@ -230,13 +241,32 @@ def _limit_json(check: Check) -> dict[str, Any]:
         for name in ("value", "low", "high")
     }
     return {
-        "name": check.limit.criterion.name,
+        "name": check.limit.name,
         "limit": check.limit.value,
         "verdict": check.outcome,
         **numbers,
         "of": finding.of if finding else "",
         "reason": check.reason,
         "tokens_to_decide": check.tokens,
+        "samples_to_decide": check.samples,
+        "task": _task_json(check),
+    }
+
+
+def _task_json(check: Check) -> dict[str, Any] | None:
+    """What a limit on a task was decided by, null for any other."""
+    if check.weighed is None:
+        return None
+    pair = check.weighed.pair
+    worse, better = pair.changed
+    return {
+        "name": pair.task,
+        "metric": pair.metric,
+        "samples": pair.samples,
+        "worse": worse,
+        "better": better,
+        "p": pair.chance,
+        "p_adjusted": check.weighed.adjusted,
     }
 
 
@@ -273,7 +303,7 @@ def write_junit(verdict: GateVerdict) -> str:
             suite,
             "testcase",
             classname=f"awqscope.gate.{criterion.section}",
-            name=criterion.key,
+            name=clean(check.limit.key),
             time="0",
         )
         said = f"{line.title}: {line.value} {line.interval}, limit {line.bound}. {line.note}"

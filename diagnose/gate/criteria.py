@@ -197,6 +197,19 @@ _DRIFT = (
     ),
 )
 SECTIONS = {"limits": _LIMITS, "drift": _DRIFT}
+# Of each task, which is known only where a run is.
+TASKS = "tasks"
+MAX_DROP = Criterion(
+    TASKS,
+    "max_drop",
+    "task_drop",
+    "Task",
+    "Mean score of the reference less the model's, on the samples of each task: 0.02 is two "
+    "points of accuracy.",
+    0,
+    1,
+    form=LOST,
+)
 
 
 def find_problem(criterion: Criterion, value: Any) -> tuple[str, str] | None:

@@ -23,6 +23,8 @@ from awqscope.diagnose.gate.shares import block_shares, read_block_costs
 from awqscope.diagnose.gate.texts import RunNumbers, TextNumbers, number_texts
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import CANDIDATE, MIXED, UNIFORM, AnyRecord, Comparison
+from awqscope.diagnose.studies.study import studies_of
+from awqscope.diagnose.studies.tasks.answer import STUDY, Tasks, read_tasks
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.dtypes import LARGEST
 
@@ -44,6 +46,7 @@ BY_TOKEN = (
 )
 DRIFT_BY_TOKEN = ("ppl_drift", "kl_drift", "kl_p999_drift", "top1_drop")
 SAME = ("tokens_sha256", "windows", "seq_len")
+NO_TASKS = Missing("no task was run")
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Evidence:
     or the candidate of a comparison, which has no other. baseline_subject: which model of the
     baseline it is compared with. windows: of `seq_len` tokens each; scored_tokens in all. numbers:
     measure -> one finding, or one for each text or block of which the worst decides, or why there
-    is none. texts: all numbers of the model by text, where there are several.
+    is none. texts: all numbers of the model by text, where there are several. tasks: the tasks that
+    the run's models were given, or why there are none.
     """
 
     run: str
@@ -66,6 +70,7 @@ class Evidence:
     numbers: Findings
     baseline_subject: str | None = None
     texts: tuple[TextNumbers, ...] = ()
+    tasks: Tasks | Missing = NO_TASKS
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,17 @@ def read_evidence(
         numbers,
         baseline_subject,
         by_token.texts,
+        _read_tasks(run, record),
     )
+
+
+def _read_tasks(run: RunDirectory, record: AnyRecord) -> Tasks | Missing:
+    """The tasks that were run beside the run; those of an earlier run in its place are none."""
+    try:
+        found = read_tasks(studies_of(run) / f"{STUDY}.json", record.created)
+    except InputError as error:
+        return Missing(error.what)
+    return found or NO_TASKS
 
 
 def _read_scores(run: RunDirectory, definition: PplDefinition, subject: str) -> Measured | Missing:

@@ -31,9 +31,10 @@ LEAST_WINDOWS = 6
 class Finding:
     """A number with the bounds of its 95% interval, infinite where too few tokens bound it.
 
-    tokens: scored tokens that it rests on, 0 if it is exact. least: how many it takes, about, for
-    finite bounds. of: the text or block that it is of, if not of the whole. A text or block whose
-    value is NaN has infinite bounds: it decides nothing, and counts as worse than any.
+    tokens: scored tokens that it rests on, 0 if it is exact; of a task, its samples. least: how
+    many it takes, about, for finite bounds. of: the text or block that it is of, if not of the
+    whole; of a task, what turned. A text or block whose value is NaN has infinite bounds: it
+    decides nothing, and counts as worse than any.
     """
 
     value: float

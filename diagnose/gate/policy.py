@@ -8,12 +8,20 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from awqscope.diagnose.gate.criteria import HUGE, PROOF, SECTIONS, Criterion, find_problem
+from awqscope.diagnose.gate.criteria import (
+    HUGE,
+    MAX_DROP,
+    PROOF,
+    SECTIONS,
+    TASKS,
+    Criterion,
+    find_problem,
+)
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.untrusted import read_text
 
@@ -26,21 +34,50 @@ SCHEMA_PATH = Path(__file__).with_name("policy.schema.json")
 
 @dataclass(frozen=True)
 class Limit:
-    """A criterion and the largest or smallest value allowed; 1 for a proof that is required."""
+    """A criterion and the largest or smallest value allowed; 1 for a proof that is required. of:
+    the task that it is of, of a limit on tasks."""
 
     criterion: Criterion
     value: float
+    of: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called in every output: section and key, with the task between them."""
+        return f"{self.criterion.section}.{self.key}"
+
+    @property
+    def key(self) -> str:
+        return f"{self.of}.{self.criterion.key}" if self.of else self.criterion.key
+
+
+@dataclass(frozen=True)
+class TaskLimits:
+    """What tasks are held to. every: the largest drop of any task that is not named; None where
+    only the named ones are judged. named: task -> its own. metrics: task -> the metric to judge,
+    where not its first. optional: left out where no task was run, instead of undecided."""
+
+    every: float | None = None
+    named: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    optional: bool = False
+
+    @property
+    def has_any(self) -> bool:
+        return self.every is not None or bool(self.named)
 
 
 @dataclass(frozen=True)
 class Policy:
     """What is judged, and by which limits. name: the file, or "default policy". subject: mixed or
-    uniform. drift_optional: drift is left out where no baseline is given, instead of undecided."""
+    uniform. drift_optional: drift is left out where no baseline is given, instead of undecided.
+    tasks: what each task is held to."""
 
     name: str
     subject: str
     limits: tuple[Limit, ...]
     drift_optional: bool = False
+    tasks: TaskLimits = TaskLimits()
 
     @property
     def has_drift(self) -> bool:
@@ -75,8 +112,8 @@ def parse_policy(text: str, name: str) -> Policy:
         return InputError(f"{name}{f', line {line}' if line else ''}: {what}", remedy)
 
     for key in document:
-        if key not in ("subject", *SECTIONS):
-            raise refuse("", key, *_unknown(key, "", ("subject", *SECTIONS)))
+        if key not in ("subject", *SECTIONS, TASKS):
+            raise refuse("", key, *_unknown(key, "", ("subject", *SECTIONS, TASKS)))
     subject = document.get("subject", SUBJECTS[0])
     if subject not in SUBJECTS:
         raise refuse("", "subject", f"subject is {subject!r}", f"give {' or '.join(SUBJECTS)}")
@@ -99,12 +136,23 @@ def parse_policy(text: str, name: str) -> Policy:
                 raise refuse(section, key, *problem)
             if value is not False:
                 limits.append(Limit(known[key], float(min(value, HUGE))))
-    policy = Policy(name, subject, tuple(limits), document.get("drift", {}).get("optional", False))
-    if not limits:
+    tasks = _parse_tasks(document.get(TASKS, {}), refuse)
+    policy = Policy(
+        name, subject, tuple(limits), document.get("drift", {}).get("optional", False), tasks
+    )
+    if not limits and not tasks.has_any:
         raise InputError(
             f"{name} sets no limit", f"set one, such as {SECTIONS['limits'][0].key} in [limits]"
         )
-    if policy.drift_optional and all(limit.criterion.section == "drift" for limit in limits):
+    if tasks.optional and not limits:
+        raise refuse(
+            TASKS,
+            "optional",
+            "optional tasks are all there is: nothing would be judged without any",
+            "take out optional, or set something in [limits]",
+        )
+    surely = any(limit.criterion.section != "drift" for limit in limits)
+    if policy.drift_optional and not (surely or (tasks.has_any and not tasks.optional)):
         raise refuse(
             "drift",
             "optional",
@@ -119,6 +167,41 @@ def parse_policy(text: str, name: str) -> Policy:
             "take out require_proof, or judge mixed",
         )
     return policy
+
+
+def _parse_tasks(given: Any, refuse: Callable[[str, str, str, str], InputError]) -> TaskLimits:
+    """What a policy says of tasks: of all of them, and in a table each of some."""
+    if not isinstance(given, dict):
+        raise refuse("", TASKS, f"{TASKS} is {given!r}", f"make it a table, [{TASKS}]")
+    named: dict[str, float] = {}
+    metrics: dict[str, str] = {}
+    optional, every = given.get("optional", False), given.get(MAX_DROP.key)
+    if not isinstance(optional, bool):
+        raise refuse(TASKS, "optional", f"optional is {optional!r}", "give true or false")
+    for key, value in given.items():
+        if isinstance(value, dict):
+            drop, metric = value.get(MAX_DROP.key, every), value.get("metric")
+            table = f"{TASKS}.{key}"
+            for entry in value:
+                if entry not in (MAX_DROP.key, "metric"):
+                    said = _unknown(entry, f" in [{table}]", (MAX_DROP.key, "metric"))
+                    raise refuse(table, entry, *said)
+            if metric is not None and not (isinstance(metric, str) and metric):
+                raise refuse(table, "metric", f"metric is {metric!r}", 'give a name, like "acc"')
+            if drop is None:
+                raise refuse(TASKS, key, f"{key} has no limit", f"set {MAX_DROP.key} in [{table}]")
+            problem = find_problem(MAX_DROP, drop)
+            if problem:
+                raise refuse(table, MAX_DROP.key, *problem)
+            named[key] = float(drop)
+            metrics |= {key: metric} if metric else {}
+        elif key == MAX_DROP.key:
+            problem = find_problem(MAX_DROP, value)
+            if problem:
+                raise refuse(TASKS, key, *problem)
+        elif key != "optional":
+            raise refuse(TASKS, key, *_unknown(key, f" in [{TASKS}]", (MAX_DROP.key, "optional")))
+    return TaskLimits(None if every is None else float(every), named, metrics, optional)
 
 
 def _unknown(key: str, where: str, known: Sequence[str]) -> tuple[str, str]:
@@ -166,6 +249,19 @@ def policy_schema() -> Mapping[str, Any]:
         "type": "boolean",
         "description": "Leave drift out where no baseline is given, instead of undecided.",
     }
+    drop = {MAX_DROP.key: describe(MAX_DROP)}
+    metric = {"type": "string", "description": "The metric that is judged, as lm-eval calls it."}
+    tables[TASKS] = drop | {
+        "optional": {
+            "type": "boolean",
+            "description": "Leave tasks out where none was run, instead of undecided.",
+        }
+    }
+    one_task = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {**drop, "metric": metric},
+    }
     subject = {"enum": list(SUBJECTS), "description": "The model that is judged."}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -174,7 +270,11 @@ def policy_schema() -> Mapping[str, Any]:
         "additionalProperties": False,
         "properties": {"subject": subject}
         | {
-            section: {"type": "object", "additionalProperties": False, "properties": keys}
+            section: {
+                "type": "object",
+                "additionalProperties": one_task if section == TASKS else False,
+                "properties": keys,
+            }
             for section, keys in tables.items()
         },
         "anyOf": [{"required": [section]} for section in tables],

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 
 from awqscope.diagnose.gate.evidence import Evidence, TokenEvidence, read_evidence
 from awqscope.diagnose.gate.findings import Finding, Missing
-from awqscope.diagnose.gate.policy import DEFAULT_NAME, Limit, Policy
+from awqscope.diagnose.gate.policy import DEFAULT_NAME, Limit, Policy, TaskLimits
+from awqscope.diagnose.gate.tasks import TaskFinding, judge_tasks
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import CANDIDATE
+from awqscope.diagnose.studies.tasks.pairing import Weighed
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.ranking import as_cost
 
@@ -36,12 +38,13 @@ class Check:
     """One limit, decided.
 
     finding: the number that decided it, if there is one; of several texts or blocks that decided
-    it, the worst (see `_badness`), the first of equal ones. alike: how many others have the very
+    it, the worst (see `_badness`), the first of equal ones. weighed: of a task, what it is of.
+    alike: how many others have the very
     same number. beyond: the worst of all of them, where it decided nothing: a text that holds
     can have a larger number than one that too few tokens leave undecided. reason: why it did not
     pass, in words. tokens: how many scored tokens in all would decide an inconclusive one, all of
     its texts or blocks, if their numbers stay what they are; None where no number of them can be
-    told.
+    told. samples: the same of a task, in its samples.
     """
 
     limit: Limit
@@ -51,6 +54,8 @@ class Check:
     tokens: int | None = None
     alike: int = 0
     beyond: Finding | None = None
+    weighed: Weighed | None = None
+    samples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,9 +106,13 @@ def decide(policy: Policy, evidence: Evidence) -> GateVerdict:
     if policy.name == DEFAULT_NAME and unknown:
         limits = tuple(limit for limit in limits if limit.criterion.measure != RANGE)
         notes += ("The range margin was not judged: the run did not measure it.",)
-    if not limits:
-        raise InputError(f"the policy {policy.name} judges nothing here", "set a limit in [limits]")
     checks = tuple(_check(limit, evidence) for limit in limits)
+    if not (policy.tasks.optional and isinstance(evidence.tasks, Missing)):
+        checks += check_tasks(policy.tasks, evidence)
+    elif policy.tasks.has_any:
+        notes += (f"Tasks were not judged: {evidence.tasks.reason}.",)
+    if not checks:
+        raise InputError(f"the policy {policy.name} judges nothing here", "set a limit in [limits]")
     found = {check.outcome for check in checks}
     outcome = next(outcome for outcome in OUTCOMES if outcome in found)
     return GateVerdict(outcome, policy.name, evidence, checks, notes)
@@ -137,6 +146,28 @@ def _check(limit: Limit, evidence: Evidence) -> Check:
     alike = sum(finding.value == worst.value for finding in deciding) - worst.is_known
     beyond = of_all if of_all.is_known and of_all.value != worst.value else None
     return Check(limit, outcome, worst, reason, tokens, alike, beyond)
+
+
+def check_tasks(policy: TaskLimits, evidence: Evidence) -> tuple[Check, ...]:
+    """The limits on tasks, each decided."""
+    return tuple(_check_task(found) for found in judge_tasks(policy, evidence))
+
+
+def _check_task(found: TaskFinding) -> Check:
+    """The limit on one task, decided by the interval of its drop."""
+    limit, finding = found.limit, found.finding
+    if isinstance(finding, Missing):
+        return Check(limit, INCONCLUSIVE, None, finding.reason)
+    outcome = weigh(finding, limit)
+    reason, samples = "", None
+    if outcome == FAIL:
+        reason = "surely above the limit"
+    elif outcome == INCONCLUSIVE:
+        samples = found.samples
+        reason = "the interval reaches across the limit"
+        if samples is not None:
+            reason = f"about {_round_up(samples):,} samples would decide"
+    return Check(limit, outcome, finding, reason, weighed=found.weighed, samples=samples)
 
 
 def weigh(finding: Finding, limit: Limit) -> str:
@@ -191,8 +222,13 @@ def _explain(
     few = any(math.isinf(finding.high) or math.isinf(finding.low) for finding in deciding)
     if tokens is None:
         return "too few tokens to tell" if few else "the interval reaches across the limit"
-    digits = 10 ** max(0, len(str(tokens)) - 2)
     windows = math.ceil(tokens / max(1, evidence.seq_len - 1))
-    said = f"about {math.ceil(tokens / digits) * digits:,} tokens ({windows:,} windows)"
+    said = f"about {_round_up(tokens):,} tokens ({windows:,} windows)"
     said = f"it takes {said}" if few else f"{said} would decide"
     return said + (f", for all {len(deciding)} that are undecided" if len(deciding) > 1 else "")
+
+
+def _round_up(count: int) -> int:
+    """A count to two digits, and not fewer."""
+    digits: int = 10 ** max(0, len(str(count)) - 2)
+    return math.ceil(count / digits) * digits

@@ -5,6 +5,10 @@ sample's) for all the text there is, so that every true number is known. Runs of
 drawn from them with replacement and judged, with the limit set at the true number and near it. On
 the limit either decision is wrong: nominally each comes in 2.5% of the runs. Beside it stands the
 plain percentile interval, which the gate would use if it took no account of few windows.
+
+Then tasks: gates of one, five and twenty tasks that each truly lose just what the limit allows, of
+so many samples each. A gate fails where one task does, and passes where all do; beside it stands
+one that gives every task its whole 2.5%, without Holm's procedure.
 """
 
 import argparse
@@ -28,10 +32,14 @@ from awqscope.diagnose.gate.policy import Limit
 from awqscope.diagnose.gate.verdict import FAIL, INCONCLUSIVE, PASS, weigh
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.statistics.bootstrap import TAIL, bounded
+from awqscope.diagnose.statistics.flips import Flips, bound_drop, step_down
 
 SAMPLE = Path(__file__).parents[2] / "reports" / "sample"
 MEASURES = ("ppl_ratio", "kl", "kl_p999", "top1_agreement")
 SIZES = (8, 16, 40, 128)
+SAMPLES, TASKS = (100, 400, 1600), (1, 5, 20)
+# Of each task: the share of samples that turn, and the limit.
+TURNED, DROP = 0.1, 0.02
 # The true number's distance from the limit, in standard errors of a run; above 0 it is on the bad
 # side.
 DISTANCES = (-4, -2, 0, 2, 4)
@@ -88,6 +96,28 @@ def simulate(population: Measured, size: int, trials: int) -> None:
     write_row(size, "kl, plain", "+0", plain, trials)
 
 
+def simulate_tasks(samples: int, tasks: int, trials: int) -> None:
+    """Print how often gates of so many tasks are decided, each of `samples` samples, that lose just
+    what is allowed."""
+    rng = np.random.default_rng(samples + tasks)
+    shares = [(TURNED + DROP) / 2, (TURNED - DROP) / 2, 1 - TURNED]
+    counts: dict[str, Counter[str]] = {"tasks": Counter(), "uncorrected": Counter()}
+    for _ in range(trials):
+        turned = rng.multinomial(samples, shares, size=tasks)
+        flips = [Flips(samples, int(worse), int(better)) for worse, better, _ in turned]
+
+        def count_failing(tail: float, flips: list[Flips] = flips) -> int:
+            return sum(bound_drop(each, tail).low > DROP for each in flips)
+
+        for name, tail in (("tasks", step_down(tasks, count_failing)), ("uncorrected", TAIL)):
+            found = [bound_drop(each, tail) for each in flips]
+            fails = any(each.low > DROP for each in found)
+            passes = all(each.high <= DROP for each in found)
+            counts[name][FAIL if fails else PASS if passes else INCONCLUSIVE] += 1
+    for name, counted in counts.items():
+        write_row(samples, f"{tasks} {name}", "+0", counted, trials)
+
+
 def write_row(size: int, name: str, distance: str, counts: Counter[str], trials: int) -> None:
     """A line of the result."""
     shares = (f"{counts[outcome] / trials:12.1%}" for outcome in (FAIL, PASS, INCONCLUSIVE))
@@ -111,6 +141,10 @@ def main() -> None:
     print("windows  number          distance       fails      passes   undecided")
     for size in SIZES:
         simulate(scores, size, given.trials)
+    print("samples  tasks           distance       fails      passes   undecided")
+    for samples in SAMPLES:
+        for tasks in TASKS:
+            simulate_tasks(samples, tasks, given.trials)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from awqscope.app.cli import app
-from awqscope.diagnose.gate.criteria import SECTIONS
+from awqscope.diagnose.gate.criteria import MAX_DROP, SECTIONS, TASKS, Criterion
 from awqscope.diagnose.gate.policy import DEFAULT_PATH
 from awqscope.mixedprec.families.table import FAMILIES
 from awqscope.mixedprec.recipes.emitters import EMITTERS
@@ -36,6 +36,8 @@ OTHERS = {
     "vllm serve": {"--dtype"},
     # llama.cpp's, which its emitter's script calls.
     "llama-quantize": {"--tensor-type"},
+    # lm-eval's, whose finished results `awqscope tasks` reads.
+    "lm-eval run": {"--log_samples", "--output_path"},
     # A benchmark's own.
     "examples.benchmarks.others": {"--run"},
 }
@@ -245,11 +247,14 @@ def test_every_family_that_a_tool_does_not_take_is_in_the_guide() -> None:
     }
 
 
-@pytest.mark.parametrize("section", SECTIONS)
+LIMITED: Mapping[str, tuple[Criterion, ...]] = {**SECTIONS, TASKS: (MAX_DROP,)}
+
+
+@pytest.mark.parametrize("section", LIMITED)
 def test_every_limit_is_in_the_guide_with_its_default(section: str) -> None:
     default = tomllib.loads(DEFAULT_PATH.read_text(encoding="utf-8"))[section]
-    keys = [criterion.key for criterion in SECTIONS[section]]
-    keys += ["optional"] if section == "drift" else []
+    keys = [criterion.key for criterion in LIMITED[section]]
+    keys += ["optional"] if section in ("drift", TASKS) else []
     wanted = {key: str(default.get(key, "not set")) for key in keys}
     rows = read_rows(guide("gate.md"), f"| key in `[{section}]` ")
     assert {key: cells[0] for key, cells in rows.items()} == {

@@ -27,10 +27,12 @@ from awqscope.app.terminal.gate import (
     write_terminal,
 )
 from awqscope.diagnose.gate.criteria import SECTIONS
-from awqscope.diagnose.gate.evidence import Evidence
+from awqscope.diagnose.gate.evidence import NO_TASKS, Evidence
 from awqscope.diagnose.gate.findings import Finding, Missing
-from awqscope.diagnose.gate.policy import Limit, Policy, parse_policy
+from awqscope.diagnose.gate.policy import Limit, Policy, TaskLimits, parse_policy
 from awqscope.diagnose.gate.verdict import FAIL, INCONCLUSIVE, PASS, GateVerdict, decide
+from awqscope.diagnose.studies.tasks.answer import Tasks
+from tests.help.tasks import make_task, make_tasks, turn
 
 CRITERIA = [criterion for criteria in SECTIONS.values() for criterion in criteria]
 NAMES = st.text(st.characters(), max_size=12) | st.sampled_from(
@@ -58,6 +60,24 @@ def findings(draw: st.DrawFn) -> Finding:
 
 
 @st.composite
+def task_evidence(draw: st.DrawFn) -> Tasks | Missing:
+    """Tasks of which any share turned, some not run on the model that is judged."""
+    tasks = []
+    for name in draw(st.lists(NAMES, max_size=2, unique=True)):
+        worse, better, rest = draw(st.tuples(*[st.integers(0, 12)] * 3))
+        models = turn(worse + better + rest + 1, worse, better)
+        if draw(st.integers(0, 5)) == 0:
+            models.pop("mixed")
+        tasks.append(make_task(name, **models))
+    return make_tasks(*tasks) if draw(st.booleans()) else NO_TASKS
+
+
+def task_limits() -> st.SearchStrategy[TaskLimits]:
+    named = st.dictionaries(NAMES.filter(bool), st.floats(0, 1), max_size=2)
+    return st.builds(TaskLimits, st.none() | st.floats(0, 1), named, optional=st.booleans())
+
+
+@st.composite
 def verdicts(draw: st.DrawFn) -> GateVerdict:
     chosen = draw(st.lists(st.sampled_from(CRITERIA), min_size=1, unique=True))
     limits = tuple(Limit(criterion, draw(st.floats(0, 2))) for criterion in chosen)
@@ -68,9 +88,13 @@ def verdicts(draw: st.DrawFn) -> GateVerdict:
         for criterion in draw(st.lists(st.sampled_from(CRITERIA), unique=True))
     }
     baseline = draw(st.none() | NAMES)
+    tasks = draw(task_evidence())
     has_limits = any(limit.criterion.section == "limits" for limit in limits)
-    policy = Policy(draw(NAMES), "mixed", limits, draw(st.booleans()) and has_limits)
-    return decide(policy, Evidence(draw(NAMES), "mixed", baseline, 40, 256, 10200, numbers))
+    drift_optional = draw(st.booleans()) and has_limits
+    policy = Policy(draw(NAMES), "mixed", limits, drift_optional, draw(task_limits()))
+    name = draw(NAMES)
+    evidence = Evidence(name, "mixed", baseline, 40, 256, 10200, numbers, tasks=tasks)
+    return decide(policy, evidence)
 
 
 def write(policy: str, baseline: str | None = None, **numbers: Any) -> Line:
@@ -161,7 +185,11 @@ def test_verdict_exit_code_junit_and_json_agree(verdict: GateVerdict) -> None:
     tags = {FAIL: "failure", INCONCLUSIVE: "error", PASS: "system-out"}
     assert [[child.tag for child in case] for case in cases] == [[tags[o]] for o in outcomes]
     names = [f"{c.get('classname', '').rpartition('.')[2]}.{c.get('name')}" for c in cases]
-    assert names == [limit["name"] for limit in told["limits"]]
+    assert names == [clean(limit["name"]) for limit in told["limits"]]
+    judged = [limit["task"] for limit in told["limits"] if limit["task"] is not None]
+    for task in judged:
+        assert task["worse"] + task["better"] <= task["samples"]
+        assert 0 <= task["p"] <= task["p_adjusted"] <= 1
 
     lines = write_lines(verdict)
     assert [line.outcome for line in lines] == outcomes
@@ -206,3 +234,22 @@ def test_words() -> None:
     assert (top1.value, top1.bound) == ("89.00%", "≥\xa090%")
     assert top1.note == "about 4,100 tokens (41 windows) would decide"
     assert (proof.value, proof.bound, proof.note) == ("missing", "passed", "the proof is missing")
+
+
+def test_a_task_is_a_line_with_what_turned() -> None:
+    tasks = make_tasks(make_task("tiny", **turn(1000, 30, 15)))
+    policy = parse_policy("[tasks]\nmax_drop = 0.02\n[tasks.other]\nmax_drop = 0.1", "p.toml")
+    verdict = decide(policy, Evidence("r", "mixed", None, 10, 101, 1000, {}, tasks=tasks))
+    tiny, other = write_lines(verdict)
+    assert (tiny.title, tiny.value, tiny.bound) == (
+        "tiny, acc",
+        "−1.50 points",
+        "≥\N{NO-BREAK SPACE}−2 points",
+    )
+    assert tiny.interval == "[−2.91, −0.19]"
+    assert tiny.note.startswith("of 1,000 samples 30 worse and 15 better, p = 0.036; about ")
+    assert tiny.note.endswith(" samples would decide")
+    assert (other.title, other.value, other.note) == ("Task other", "–", "it was not run")
+    told = to_json(verdict)["limits"][0]
+    assert told["name"] == "tasks.tiny.max_drop" and told["samples_to_decide"] > 1000
+    assert told["task"]["worse"] == 30 and told["tokens_to_decide"] is None
