@@ -5,19 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, no_update, set_props
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, no_update, set_props
 from dash.exceptions import PreventUpdate
 
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.pages import block, recipe, run, runs, tokens, two_runs
-from awqscope.app.dashboard.sections.recipe_points import best_at_size
 from awqscope.app.dashboard.urls import METRICS, Page, link, query, read_address
 from awqscope.app.store import Store, UnknownRunError
 from awqscope.app.words.noise import find_floor
-from awqscope.app.words.predict import predict, unit_table, widths_of, write_changes
-from awqscope.diagnose.runs.record import Record
 from awqscope.mixedprec.errors import InputError
-from awqscope.mixedprec.recipes.recipe import change_recipe
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -123,7 +119,7 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
         return two_runs.differences_card(store, a, b, store.pair(a, b), metric)
 
     tokens.register(app, store)
-    _register_recipe(app, store, jobs)
+    recipe.register(app, store, jobs)
 
 
 def _register_clientside(app: Dash) -> None:
@@ -178,91 +174,6 @@ def _register_clientside(app: Dash) -> None:
         Input("runs-grid", "id"),
         prevent_initial_call="initial_duplicate",
     )
-    app.clientside_callback(
-        ClientsideFunction("awqscope", "keepChanges"),
-        Output("kept", "data", allow_duplicate=True),
-        Input("recipe-changes", "data"),
-        prevent_initial_call=True,
-    )
-
-
-def _register_recipe(app: Dash, store: Store, jobs: Jobs | None) -> None:
-    """The recipe page's grid, its numbers, and its buttons."""
-
-    @app.callback(
-        Output("recipe-tiles", "children"),
-        Output("recipe-chart", "children"),
-        Output("recipe-changes", "data"),
-        Input("units-grid", "cellValueChanged"),
-        Input("units-grid", "rowData"),
-        State("units-grid", "rowData"),
-        State("url", "pathname"),
-        prevent_initial_call=True,
-    )
-    @while_it_lasts
-    def follow_grid(_changed: Any, _rows: Any, rows: Sequence[Mapping[str, Any]], path: str) -> Any:
-        name = read_address(path, "").run
-        record, own = store.summary(name).record, store.recipe(name)
-        if not isinstance(record, Record) or own is None:
-            return no_update, no_update, no_update
-        units = unit_table(store.table(name, "units"), store.table(name, "groups"))
-        allowed = widths_of(units)
-        widths = {
-            unit: width
-            for unit, width in recipe.grid_widths(rows).items()
-            if unit in units and (width in allowed or width == own.widths[unit])
-        }
-        mine = predict(record, units, widths)
-        run = store.summary(name)
-        made = recipe.made_recipes(store, jobs, run) if jobs is not None else []
-        points = recipe.known_points(store, name, record, made)
-        changed = sum(width != record.spec.bits for width in widths.values())
-        return (
-            recipe.prediction_tiles(mine, record, changed, widths == own.widths),
-            recipe.chart_card(points, mine),
-            write_changes(widths, own.widths),
-        )
-
-    @app.callback(
-        Output("units-grid", "rowData"),
-        Input("recipe-reset", "n_clicks"),
-        State("url", "pathname"),
-        prevent_initial_call=True,
-    )
-    @while_it_lasts
-    def reset_grid(_clicks: int, path: str) -> Any:
-        own = store.recipe(read_address(path, "").run)
-        return recipe.grid_rows(own, own.widths) if own else no_update
-
-    @app.callback(
-        Output("units-grid", "rowData", allow_duplicate=True),
-        Input("recipe-best", "n_clicks"),
-        State("units-grid", "rowData"),
-        State("url", "pathname"),
-        prevent_initial_call=True,
-    )
-    @while_it_lasts
-    def take_best(_clicks: int, rows: Sequence[Mapping[str, Any]], path: str) -> Any:
-        name = read_address(path, "").run
-        own, scores = store.recipe(name), store.grouped_scores(name)
-        if own is None or scores is None:
-            return no_update
-        return recipe.grid_rows(own, best_at_size(scores, own.widths | recipe.grid_widths(rows)))
-
-    @app.callback(
-        Output("recipe-file", "data"),
-        Input("recipe-download", "n_clicks"),
-        State("units-grid", "rowData"),
-        State("url", "pathname"),
-        prevent_initial_call=True,
-    )
-    @while_it_lasts
-    def download(_clicks: int, rows: Sequence[Mapping[str, Any]], path: str) -> Any:
-        own = store.recipe(read_address(path, "").run)
-        if own is None or ctx.triggered_id != "recipe-download":
-            return no_update
-        made = change_recipe(own, recipe.grid_widths(rows))
-        return dcc.send_string(recipe.download(made), "recipe.json")
 
 
 def register_live(

@@ -4,7 +4,7 @@ Dash wraps every component of a page in several of React's: a table of html.Td c
 thousand of them. These draw what is long or late as one, from plain data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dash.development.base_component import Component
@@ -93,3 +93,19 @@ class Later(Component):
 
     def __init__(self, children: Component, height: int):
         super().__init__(children=children, height=height)
+
+
+class Recipe(Component):
+    """A recipe that can be edited, unit by unit and along its frontier, with what is predicted of
+    it in sight. data: see sections/recipe/editing.py; changes: what differs from the run's own
+    recipe, as the address has it. The browser sets `changes` at once, `rested` to the same once
+    none has come for a moment, and `asked` to a budget that it wants solved exactly. children: what
+    stands under the slider, and above the grid."""
+
+    _namespace = NAMESPACE
+    _type = "Recipe"
+    _prop_names = ["id", "children", "data", "changes", "rested", "asked"]
+    _valid_wildcard_attributes: list[str] = []
+
+    def __init__(self, id: str, children: Sequence[Any], data: Mapping[str, Any], changes: str):
+        super().__init__(id=id, children=list(children), data=data, changes=changes)

@@ -1,27 +1,61 @@
-"""The dashboard's files, packed for the way to a browser that takes them so: scripts and styles are
-less than a third as long then. Each is packed once and kept."""
+"""What the dashboard sends, packed for the way to a browser that takes it so: scripts, styles and
+pages are less than a third as long then. A file is packed once and kept; the largest of them, the
+script that draws charts, lies here packed already, and holds what the dashboard's charts need."""
 
 import gzip
 import hashlib
 from collections import OrderedDict
+from pathlib import Path
 from threading import Lock
 
 import flask
+from plotly.offline import get_plotlyjs_version
 
 FILES = ("/_dash-component-suites/", "/assets/")
-KINDS = ("text/javascript", "application/javascript", "text/css", "image/svg+xml")
+FILE_KINDS = ("text/javascript", "application/javascript", "text/css", "image/svg+xml")
+# Pages and what is in them: each is another, so that they are packed anew, as fast as may be.
+PAGE_KINDS = ("text/html", "application/json")
+FILE_LEVEL, PAGE_LEVEL = 6, 3
 LEAST_BYTES = 1_000
 KEPT = 64
+# Where Dash asks for plotly.
+CHARTS = "/_dash-component-suites/plotly/package_data/plotly.min.js"
+# plotly.js with bars, points, heat maps, histograms and the like: a third of the whole. Of another
+# version than the installed plotly it might not know what a figure says, and is not used then.
+BUNDLE = Path(__file__).parent / "plotly" / f"plotly-cartesian-{get_plotlyjs_version()}.min.js.gz"
 
 _lock = Lock()
 _kept: OrderedDict[bytes, bytes] = OrderedDict()
 
 
-def pack_file(answer: flask.Response) -> flask.Response:
-    """`answer`, packed if it is a whole file that gains by it and the request allows it."""
+def send_charts() -> flask.Response | None:
+    """The answer to who asks for the script that draws charts; None for all other requests, and
+    where only the whole of plotly will do."""
     asked = flask.request
-    is_file = asked.method == "GET" and asked.path.startswith(FILES) and answer.mimetype in KINDS
-    if answer.status_code != 200 or not is_file or answer.content_encoding:
+    if asked.path != CHARTS or asked.method != "GET" or not BUNDLE.exists():
+        return None
+    content, is_packed = BUNDLE.read_bytes(), bool(asked.accept_encodings["gzip"])
+    answer = flask.Response(
+        content if is_packed else gzip.decompress(content), mimetype="application/javascript"
+    )
+    if is_packed:
+        answer.content_encoding = "gzip"
+    answer.vary.add("Accept-Encoding")
+    # The address says no version: a browser asks whether it has the right one.
+    answer.cache_control.no_cache = True
+    answer.set_etag(f"{BUNDLE.name}-{len(content)}")
+    answer.make_conditional(asked)
+    return answer
+
+
+def pack_answer(answer: flask.Response) -> flask.Response:
+    """`answer`, packed if it is a whole one that gains by it and the request allows it."""
+    asked = flask.request
+    is_file = asked.path.startswith(FILES)
+    kinds = FILE_KINDS if is_file else PAGE_KINDS
+    if answer.status_code != 200 or asked.method == "HEAD" or answer.mimetype not in kinds:
+        return answer
+    if answer.content_encoding:
         return answer
     answer.vary.add("Accept-Encoding")
     if not asked.accept_encodings["gzip"]:
@@ -29,7 +63,7 @@ def pack_file(answer: flask.Response) -> flask.Response:
     answer.direct_passthrough = False
     content = answer.get_data()
     if len(content) >= LEAST_BYTES:
-        answer.set_data(pack(content))
+        answer.set_data(pack(content) if is_file else gzip.compress(content, PAGE_LEVEL, mtime=0))
         answer.content_encoding = "gzip"
     return answer
 
@@ -41,7 +75,7 @@ def pack(content: bytes) -> bytes:
         if key in _kept:
             _kept.move_to_end(key)
             return _kept[key]
-    packed = gzip.compress(content, 6, mtime=0)
+    packed = gzip.compress(content, FILE_LEVEL, mtime=0)
     with _lock:
         _kept[key] = packed
         while len(_kept) > KEPT:

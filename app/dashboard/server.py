@@ -15,7 +15,7 @@ from awqscope.app.dashboard.access import Access, is_admitted, is_own_request, i
 from awqscope.app.dashboard.components import Title
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.jobs.starts import ENDED, find_pending
-from awqscope.app.dashboard.packed import pack_file
+from awqscope.app.dashboard.packed import pack_answer, send_charts
 from awqscope.app.dashboard.pages import (
     block,
     explain,
@@ -111,13 +111,14 @@ def create_app(store: Store, access: Access) -> Dashboard:
         new.register(app, jobs)
         starting.register(app, store, jobs)
         runs.register(app, store, jobs)
-        recipe.register(app, store, jobs)
         model_location.register(app, store)
         notes.register(app, store)
     explain.register(app, store, jobs)
     asking.register(app, store, jobs)
     guard(app, access)
-    app.server.after_request(pack_file)
+    # After the doorkeeper: nothing is sent past it.
+    app.server.before_request(send_charts)
+    app.server.after_request(pack_answer)
     return app
 
 

@@ -10,6 +10,7 @@ import flask
 from dash import Dash, dcc, html
 
 from awqscope.app.dashboard.jobs.starts import find_pending
+from awqscope.app.dashboard.packed import CHARTS
 from awqscope.app.dashboard.urls import Page, link, read_address
 from awqscope.app.store import Store, UnknownRunError
 from awqscope.mixedprec.errors import InputError
@@ -35,7 +36,6 @@ BARS = 7
 SKELETON = f'<div class="skeleton" role="status" aria-label="Loading">{"<i></i>" * BARS}</div>'
 # What a page asks for last, because it is drawn last: the largest scripts there are.
 SUITES = "/_dash-component-suites"
-PLOTLY = f"{SUITES}/plotly/package_data/plotly.min.js"
 GRID = f"{SUITES}/dash_ag_grid/async-community.js"
 # Dash sends its own table to every page; none of these shows one.
 NEVER_USED = re.compile(r'<script src="[^"]*/dash/dash_table/[^"]*"></script>')
@@ -90,10 +90,10 @@ def list_early(store: Store, page: Page) -> list[str]:
         if record is None or record.headline is None:
             return []
         if page.name == "recipe":
-            return [PLOTLY, GRID] if store.recipe(page.run) else []
+            return [CHARTS] if store.recipe(page.run) else []
     except (UnknownRunError, InputError):
         return []
-    return [PLOTLY]
+    return [CHARTS]
 
 
 def is_found(store: Store, page: Page, read_only: bool) -> bool:

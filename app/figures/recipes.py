@@ -18,7 +18,8 @@ from awqscope.app.figures.frame import (
 
 def draw_recipes(points: Sequence[Row]) -> go.Figure:
     """Bytes against KL of recipes. points: rows of name, bytes, kl, kind (`frontier`, in the order
-    of size and drawn as a line, `rival`, `rival, measured`, `measured`, `predicted`, `yours`).
+    of size and drawn as a line, `rival`, `rival, measured`, `measured`, `predicted`, `yours`), and
+    of the frontier `at`, which a click is told of. Every trace has its kind as `meta`.
 
     The line is nowhere above a recipe, if its points are of the lower convex hull: straight on a
     logarithmic axis, it lies below the hull's own chords."""
@@ -33,6 +34,8 @@ def draw_recipes(points: Sequence[Row]) -> go.Figure:
     traces = [
         go.Scatter(
             name="frontier, predicted",
+            meta="frontier",
+            customdata=[point.get("at") for point in line],
             x=[point["bytes"] / 1e6 for point in line],
             y=[point["kl"] for point in line],
             text=[escape(point["name"]) for point in line],
@@ -50,6 +53,7 @@ def draw_recipes(points: Sequence[Row]) -> go.Figure:
         traces.append(
             go.Scatter(
                 name=name,
+                meta=kind,
                 x=[point["bytes"] / 1e6 for point in here],
                 y=[point["kl"] for point in here],
                 text=[escape(point["name"]) for point in here],

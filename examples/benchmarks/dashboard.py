@@ -37,6 +37,8 @@ CHROMIUM = "/usr/bin/chromium"
 BLOCK_COUNT = 80
 KINDS = ("q", "k", "v", "o", "gate", "up", "down")
 FLAGGED = (5, 40)
+# Of a unit, for each bit of its weights.
+UNIT_BYTES = 8_000_000
 CHANNELS = 4096
 SEQ_LEN = 2048
 ROW_GROUP = 16_384
@@ -48,7 +50,7 @@ USEFUL = {
     "run": ("main .verdict", "main .tiles", "main .barlayer .point path"),
     "block": ("main .tiles", "main tbody tr"),
     "tokens": ("main .t", "#token-card table"),
-    "recipe": ("main .tiles", "main .scatterlayer path"),
+    "recipe": ("main .tiles", "main [role=gridcell]", "main .scatterlayer path"),
     "compare": ("main tbody tr",),
     "new run": ("main form, main .form",),
 }
@@ -99,14 +101,14 @@ def block_rows(rng: np.random.Generator) -> list[dict[str, Any]]:
 
 
 def unit_rows(rng: np.random.Generator) -> list[dict[str, Any]]:
-    """units.parquet at two widths; every seventh unit was measured."""
+    """units.parquet at two widths and unquantized; every seventh unit was measured."""
     rows = []
     for block in range(BLOCK_COUNT):
         for at, kind in enumerate(KINDS):
-            for bits in (4, 8):
-                kl = float(rng.lognormal(-7 if bits == 4 else -13, 1.0))
+            for bits in (4, 8, 16):
+                kl = float(rng.lognormal(-7 if bits == 4 else -13, 1.0)) * (bits < 16)
                 row = {"unit": f"{block}.{kind}", "block": block, "kind": kind, "bits": bits}
-                row |= {"bytes": 8_000_000 * bits}
+                row |= {"bytes": UNIT_BYTES * bits}
                 for name, value in (("estimated", kl), ("exact", kl if at == block % 7 else None)):
                     bounds = (None, None) if value is None else (value * 0.9, value * 1.1)
                     row |= {f"{name}_kl": value}
@@ -197,7 +199,9 @@ def write_runs(root: Path, runs: int, tokens: int) -> list[str]:
     rng = np.random.default_rng(0)
     record = json.loads((SAMPLE / "run.json").read_text(encoding="utf-8"))
     record["source"] |= {"blocks": BLOCK_COUNT, "units": list(KINDS)}
-    record["headline"]["flagged"] = list(FLAGGED)
+    quantized = len(KINDS) * BLOCK_COUNT * UNIT_BYTES * 4
+    sizes = {"reference": 4 * quantized, "uniform": quantized, "mixed": quantized}
+    record["headline"] |= {"flagged": list(FLAGGED), "bytes": sizes}
     recipe = json.loads((SAMPLE / "recipe.json").read_text(encoding="utf-8"))
     recipe["units"] = [
         {

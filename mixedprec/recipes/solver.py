@@ -12,7 +12,7 @@ from typing import Any
 
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.recipes.frontier import outline_frontier, trace_frontier
-from awqscope.mixedprec.recipes.knapsack import Choice, choose_options
+from awqscope.mixedprec.recipes.knapsack import Choice, choose_options, hull_steps
 from awqscope.mixedprec.recipes.recipe import Recipe, RecipeUnit
 from awqscope.mixedprec.recipes.scores import Prediction, ScoredUnit, Scores
 from awqscope.mixedprec.scheme import Grouped, UnitWidths, Width, sort_widths
@@ -121,6 +121,17 @@ def predict_outline(scores: Scores) -> list[Prediction]:
         scores.predict_sums(round(size), max(0.0, kl))
         for size, kl in zip(sizes.tolist(), damages.tolist(), strict=True)
     ]
+
+
+def list_steps(scores: Scores) -> tuple[dict[str, Width], list[tuple[str, Width]]]:
+    """The recipe that `predict_outline` starts from (unit -> width), and what changes from each of
+    its points to the next: a unit, and the width that it has from there on."""
+    start, steps = hull_steps(_damages(scores), _sizes(scores))
+    units = scores.units
+    return (
+        {unit.name: unit.options[at].width for unit, at in zip(units, start, strict=True)},
+        [(units[unit].name, units[unit].options[after].width) for _, unit, _, after in steps],
+    )
 
 
 def list_options(scores: Scores) -> list[Width]:

@@ -80,21 +80,6 @@ window.dash_clientside = Object.assign({}, window.dash_clientside, {
 const components = (window.dashAgGridComponentFunctions =
   window.dashAgGridComponentFunctions || {});
 
-components.WidthSelect = (props) =>
-  React.createElement(
-    "select",
-    {
-      value: props.value,
-      "aria-label": `Bits of ${props.data.block}.${props.colDef.field}`,
-      // Bits are numbers; bits in groups of another size, such as 4x32, are not.
-      onChange: ({ target: { value } }) =>
-        props.node.setDataValue(props.colDef.field, isNaN(value) ? value : Number(value)),
-    },
-    [...new Set([...props.widths, props.value])].map((bits) =>
-      React.createElement("option", { key: bits, value: bits }, isNaN(bits) ? bits : `${bits} bit`),
-    ),
-  );
-
 const grids = (window.dashAgGridFunctions = window.dashAgGridFunctions || {});
 
 grids.awqscopeTheme = (agGrid) =>

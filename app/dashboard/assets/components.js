@@ -139,15 +139,30 @@ const Text = React.memo(({ window: number, tokens, label }) =>
   ),
 );
 
+// Whether there is a chart in a box yet: its script may still be on the way.
+const useDrawn = (box, isDue) => {
+  const [isDrawn, setDrawn] = React.useState(false);
+  React.useEffect(() => {
+    if (!isDue || isDrawn) return undefined;
+    const look = () => box.current.querySelector(".main-svg") && setDrawn(true);
+    const watch = new MutationObserver(look);
+    watch.observe(box.current, { childList: true, subtree: true });
+    look();
+    return () => watch.disconnect();
+  }, [isDue, isDrawn]);
+  return isDrawn;
+};
+
 const Later = ({ height, children }) => {
-  const [isDue, setDue] = React.useState(false);
+  const [isSeen, setSeen] = React.useState(false);
   const isPrinted = usePrinted();
   const box = React.useRef(null);
   // What has been drawn once stays.
-  const isDrawn = isDue || isPrinted;
+  const isDue = isSeen || isPrinted;
+  const isDrawn = useDrawn(box, isDue);
   React.useEffect(() => {
-    if (isDue) return undefined;
-    const show = () => setDue(true);
+    if (isSeen) return undefined;
+    const show = () => setSeen(true);
     if (isPrinted) show();
     const watch = new IntersectionObserver(
       (entries) => entries.some((entry) => entry.isIntersecting) && show(),
@@ -159,11 +174,11 @@ const Later = ({ height, children }) => {
       watch.disconnect();
       forget(rest);
     };
-  }, [isDue, isPrinted]);
+  }, [isSeen, isPrinted]);
   return React.createElement(
     "div",
     { ref: box, className: isDrawn ? undefined : "waits", style: { minHeight: height } },
-    isDrawn ? children : null,
+    isDue ? children : null,
   );
 };
 

@@ -19,10 +19,10 @@ from awqscope.app.dashboard.jobs.explanations import (
 from awqscope.app.dashboard.jobs.moved import ModelLocation, find_model
 from awqscope.app.dashboard.jobs.processes import find_reason
 from awqscope.app.dashboard.jobs.runs import Jobs
-from awqscope.app.dashboard.pages.failed import AGAIN, clicked_part, failed_buttons
 from awqscope.app.dashboard.pages.run import run_heading
 from awqscope.app.dashboard.parts import card, fell_back, heading, notice
 from awqscope.app.dashboard.sections.explained import QUOTED, earlier_card, entry_parts
+from awqscope.app.dashboard.sections.failed import AGAIN, clicked_part, failed_buttons
 from awqscope.app.dashboard.sections.model_location import can_open, location_panel
 from awqscope.app.dashboard.urls import Page, link, read_address
 from awqscope.app.store import RunSummary, Store, UnknownRunError

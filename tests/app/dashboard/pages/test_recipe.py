@@ -9,8 +9,8 @@ from dash import html
 from typer.testing import CliRunner
 
 from awqscope.app.cli import app
-from awqscope.app.dashboard.pages.recipe import grid_rows, grid_widths, layout
-from awqscope.app.dashboard.sections.recipe_points import best_at_size
+from awqscope.app.dashboard.pages.recipe import layout
+from awqscope.app.dashboard.sections.recipe.points import best_at_size
 from awqscope.app.dashboard.urls import Page, read_address
 from awqscope.app.report.contents import read_findings
 from awqscope.app.report.page import write_page
@@ -48,24 +48,14 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path)
 
 
-def test_the_grid_holds_groups_and_gives_them_back(store: Store) -> None:
-    own = store.recipe("sample")
-    assert own is not None
-    changed = change_recipe(own, {"0.o": FINE, "3.down": 16})
-    rows = grid_rows(own, changed.widths)
-    # As the browser has it.
-    assert json.loads(json.dumps(rows))[0]["o"] == "4x32"
-    assert grid_widths(rows) == changed.widths
-
-
 def test_groups_are_among_the_choices(store: Store) -> None:
     page = Page("recipe", "sample", options={"bits": "0.o:4x32,1.o:8"})
     shown = str(html.Div(layout(store, page, None)))
     assert "4x32 is 4 bits in groups of 32." in shown
-    assert "'widths': [4, '4x32', 8, 16]" in shown and "'o': '4x32'" in shown
+    assert "'widths': ['4', '4x32', '8', '16']" in shown and "changes='0.o:4x32,1.o:8'" in shown
     assert read_address("/run/sample/recipe", "?bits=0.o:4x32,1.o:8") == page
     plain = str(html.Div(layout(Store(store.root), Page("recipe", "sample"), None)))
-    assert "'o': '4x32'" not in plain
+    assert "changes=''" in plain
 
 
 def test_groups_are_predicted_as_the_command_does(store: Store) -> None:

@@ -23,17 +23,17 @@ Row = Mapping[str, Any]
 
 
 def frontier_points(store: Store, name: str) -> list[dict[str, Any]]:
-    """The frontier's outline, as far as there is damage left to speak of, and the run's own
-    recipe's rivals at its size, as predicted."""
+    """The frontier's outline, as far as there is damage left to speak of, each with its place on
+    it (`at`), and the run's own recipe's rivals at its size, as predicted."""
     outline = store.outline(name)
     points = [
         {
             "name": f"best at {point.bits_per_weight:.2f} bits",
             **_locate(point),
             "kind": "frontier",
+            "at": at,
         }
-        for point in outline
-        if point.kl > NEGLIGIBLE * outline[0].kl
+        for at, point in enumerate(outline[: count_useful(outline)])
     ]
     scores, own = store.grouped_scores(name), store.recipe(name)
     if scores is None or own is None:
@@ -42,6 +42,11 @@ def frontier_points(store: Store, name: str) -> list[dict[str, Any]]:
     for rival, bits in list_baselines(scores, room, store.squared_errors(name)).items():
         points.append({"name": rival, **_locate(scores.predict(bits)), "kind": "rival"})
     return points
+
+
+def count_useful(outline: Sequence[Prediction]) -> int:
+    """How many points of an outline there are before hardly any damage is left."""
+    return sum(point.kl > NEGLIGIBLE * outline[0].kl for point in outline)
 
 
 def cut_frontier(points: Sequence[Row]) -> list[Row]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from awqscope import Option, ScoredUnit, Scores
-from awqscope.app.dashboard.sections.recipe_points import (
+from awqscope.app.dashboard.sections.recipe.points import (
     best_at_size,
     cut_frontier,
     list_points,
