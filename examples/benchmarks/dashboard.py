@@ -7,6 +7,7 @@ asks for every page as a browser does. With Chromium and playwright there, it al
 
 import argparse
 import contextlib
+import gzip
 import http.client
 import json
 import math
@@ -72,10 +73,18 @@ WATCH = """(wanted) => {
   };
   new MutationObserver(look).observe(document, { childList: true, subtree: true });
 }"""
+# How far what is shown has been moved by what came later, unless someone has just pressed a key.
+SHIFTS = """
+window.shifted = 0;
+new PerformanceObserver((list) =>
+  list.getEntries().forEach((one) => (window.shifted += one.hadRecentInput ? 0 : one.value))
+).observe({ type: "layout-shift", buffered: true });
+"""
 LOADS = 3
 VISITED = 40
 PATIENCE = 20.0
 SERVER_TARGET, PAINT_TARGET, START_TARGET = 0.5, 2.0, 2.0
+BYTES_TARGET, SHIFT_TARGET = 2_000_000, 0.1
 MB = 2**20
 
 
@@ -241,7 +250,7 @@ class Server:
     started: float
 
     def ask(self, address: str) -> tuple[float, int]:
-        """Seconds and bytes of the page at an address, asked for as the browser does."""
+        """Seconds and bytes on the wire of the page at an address, asked for as a browser does."""
         path, _, search = address.partition("?")
         body = {
             "output": "..page.children...live.disabled...seen.data..",
@@ -262,15 +271,21 @@ class Server:
         }
         began = time.perf_counter()
         connection = http.client.HTTPConnection("127.0.0.1", self.port)
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip"}
         connection.request("POST", "/_dash-update-component", json.dumps(body), headers)
         answer = connection.getresponse()
-        content = answer.read()
+        sent = answer.read()
         took = time.perf_counter() - began
         connection.close()
+        is_packed = answer.headers["Content-Encoding"] == "gzip"
+        content = gzip.decompress(sent) if is_packed else sent
         if answer.status != 200 or b"cannot be shown" in content:
             raise RuntimeError(f"{address}: {answer.status} {content[:300]!r}")
-        return took, len(content)
+        return took, len(sent)
+
+    def write(self, address: str) -> str:
+        """An address in full."""
+        return f"http://127.0.0.1:{self.port}{address}"
 
     def memory(self) -> int:
         """Bytes held."""
@@ -329,27 +344,30 @@ def visit_all(server: Server, names: list[str]) -> int:
     return server.memory()
 
 
-def measure_paint(server: Server, pages: dict[str, str]) -> dict[str, float] | None:
-    """Seconds from asking for a page to the frame that shows what is useful of it, in a browser
-    that has nothing in its cache, the best of LOADS; infinite where nothing came; None without
-    playwright or Chromium."""
+@contextlib.contextmanager
+def start_browser() -> Iterator[Any]:
+    """Chromium until the block is left; None without it or playwright."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        return None
+        yield None
+        return
     if not os.path.exists(CHROMIUM):
-        return None
+        yield None
+        return
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        found = {
-            name: min(
-                open_page(browser, f"http://127.0.0.1:{server.port}{pages[name]}", USEFUL[name])
-                for _ in range(LOADS)
-            )
-            for name in USEFUL
-        }
+        yield browser
         browser.close()
-    return found
+
+
+def measure_paint(browser: Any, server: Server, pages: dict[str, str]) -> dict[str, float]:
+    """Seconds from asking for a page to the frame that shows what is useful of it, in a browser
+    that has nothing in its cache, the best of LOADS; infinite where nothing came."""
+    return {
+        name: min(open_page(browser, server.write(pages[name]), USEFUL[name]) for _ in range(LOADS))
+        for name in USEFUL
+    }
 
 
 def open_page(browser: Any, address: str, wanted: Sequence[str]) -> float:
@@ -368,8 +386,47 @@ def open_page(browser: Any, address: str, wanted: Sequence[str]) -> float:
     return seconds
 
 
+@dataclass(frozen=True)
+class Load:
+    """A first visit of a page. bytes: on the wire, headers included. shift: by how much it jumped
+    (the sum of Chromium's layout shifts; below 0.1 is called good)."""
+
+    bytes: int
+    shift: float
+
+
+def load_cold(browser: Any, address: str, shown: str, settled: float = 1.0) -> Load:
+    """Open a page with nothing in the cache, and wait until nothing is asked for any more.
+
+    shown: what is there once the page is. settled: seconds without any further byte or chart on
+    the way.
+    """
+    context = browser.new_context(viewport=SCREEN)
+    page = context.new_page()
+    page.add_init_script(SHIFTS)
+    session = context.new_cdp_session(page)
+    session.send("Network.enable")
+    taken: list[float] = []
+    session.on("Network.loadingFinished", lambda event: taken.append(event["encodedDataLength"]))
+    page.goto(address)
+    page.locator(shown).first.wait_for()
+    page.locator("main .waits").first.wait_for(state="detached")
+    before = -1
+    while before != len(taken):
+        before = len(taken)
+        page.wait_for_timeout(settled * 1e3)
+    found = Load(round(sum(taken)), float(page.evaluate("() => window.shifted")))
+    context.close()
+    return found
+
+
 def judge(value: float, target: float) -> str:
     return "" if value <= target else f"  OVER {target:g} s"
+
+
+def judge_load(load: Load) -> str:
+    over = ["2 MB"] * (load.bytes >= BYTES_TARGET) + ["0.1"] * (load.shift >= SHIFT_TARGET)
+    return "".join(f"  OVER {target}" for target in over)
 
 
 def main() -> None:
@@ -400,13 +457,16 @@ def main() -> None:
             held = [before, server.memory(), visit_all(server, many), visit_all(server, many)]
             said = ", ".join(f"{value / MB:.0f}" for value in held)
             print(f"memory at first, after the pages of a run, of {len(many)}, again: {said} MB")
-            painted = measure_paint(server, pages)
-            if painted is None:
-                print("first useful paint: not measured, playwright or Chromium is missing")
-            for name, seconds in (painted or {}).items():
-                print(
-                    f"first useful paint of {name}: {seconds:.2f} s{judge(seconds, PAINT_TARGET)}"
-                )
+            with start_browser() as browser:
+                if browser is None:
+                    print("first visits: not measured, playwright or Chromium is missing")
+                    return
+                painted = measure_paint(browser, server, pages)
+                print(f"{'first visit of':20}{'useful after':>14}{'bytes':>10}{'shift':>8}")
+                for name, seconds in painted.items():
+                    load = load_cold(browser, server.write(pages[name]), "main h1")
+                    line = f"{name:20}{seconds:12.2f} s{load.bytes / 1e6:7.2f} MB{load.shift:8.3f}"
+                    print(line + judge(seconds, PAINT_TARGET) + judge_load(load))
 
 
 if __name__ == "__main__":

@@ -132,8 +132,14 @@ CONTROLS: dict[str, set[Control]] = {
     "recipe": RUN
     | CHART
     | TURNS
-    | {("combobox", f"Bits of #.{unit}") for unit in ("qkv", "o", "gate_up", "down")}
+    | {("combobox", name) for name in ("Blocks", "Units", "Width", "Unit of the budget")}
     | {
+        ("slider", "Budget along the frontier"),
+        ("textbox", "Budget"),
+        ("button", "Take the best"),
+        ("button", "Set together"),
+        ("checkbox", "Only blocks with units not at # bits"),
+        ("textbox", "Written for"),
         ("button", "Back to the run's recipe"),
         ("button", "Best at this size"),
         ("button", "Download recipe"),
@@ -297,10 +303,14 @@ def save(page: "sync_api.Page", button: "sync_api.Locator") -> None:
 
 
 def change_first(page: "sync_api.Page", button: "sync_api.Locator") -> None:
-    page.get_by_label("Bits of 0.down").select_option("8")
+    test_browser.choose_width(page, "0.down", "8")
     page.wait_for_url(lambda url: "0.down" in url)
     button.click()
     page.wait_for_url(lambda url: "0.down" not in url)
+
+
+def choose(value: str) -> "Use":
+    return lambda page, select: select.select_option(value)
 
 
 def turn_first(page: "sync_api.Page", button: "sync_api.Locator") -> None:
@@ -334,14 +344,18 @@ BY_NAME: dict[Control, Use] = {
     ("button", "Best at this size"): change_first,
     ("button", "Previous"): turn_first,
     ("button", "What it will take"): plan_demo,
+    ("combobox", "Blocks"): choose("range"),
+    ("combobox", "Units"): choose("o"),
+    ("combobox", "Width"): choose("1"),
+    ("combobox", "Unit of the budget"): choose("mb"),
 }
 BY_ROLE: dict[str, Use] = {
     "button": lambda page, button: button.click(),
     "checkbox": lambda page, box: box.check(),
-    "combobox": lambda page, select: select.select_option("8"),
     "link": lambda page, link: link.click(),
     "listbox": walk_text,
     "radio": press,
+    "slider": lambda page, slider: slider.press("ArrowRight"),
     "summary": lambda page, summary: summary.click(),
     "switch": press,
     "textbox": fill_in,

@@ -144,10 +144,13 @@ def test_explain_takes_the_prompt_that_is_shown_and_keeps_it(
 
 def test_a_recipe_s_buttons_take_the_widths_that_are_shown(page: "sync_api.Page") -> None:
     page.goto("/run/demo/recipe")
-    width = page.get_by_label("Bits of 0.down")
+    page.get_by_role("gridcell", name="Bits of 0.down").click()
+    width = page.get_by_role("menuitemradio", name="8 bit")
     width.wait_for()
     with page.expect_download() as download:
-        press_at_once(page, width, "8", "#recipe-download")
+        width.evaluate(
+            "(one) => { one.click(); document.querySelector('#recipe-download').click(); }"
+        )
     made = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
     assert {unit["unit"]: unit["bits"] for unit in made["units"]}["0.down"] == 8
 
@@ -225,7 +228,7 @@ def test_a_model_that_moved_is_asked_for_in_place(page: "sync_api.Page", runs: P
     path.fill(str(DEMO))
     path.press("Enter")
     sync_api.expect(page.locator("#recipe-make")).to_be_enabled()
-    sync_api.expect(page.get_by_label("Bits of 0.down")).to_have_value("8")
+    sync_api.expect(page.get_by_role("gridcell", name="Bits of 0.down: 8")).to_have_count(1)
     page.goto("/run/demo/explain")
     sync_api.expect(page.locator("#explain-start")).to_be_enabled()
 

@@ -247,8 +247,8 @@ Object.assign(window.awqscope, { Recipe });
 Object.assign(window.dash_clientside.awqscope, {
   takePoint(clicked, data) {
     const place = clicked && clicked.points[0].customdata;
-    const isLine = clicked && clicked.points[0].data.meta === "frontier";
-    if (!isLine || typeof place !== "number") return window.dash_clientside.no_update;
+    // Of all points, those of the frontier alone have one.
+    if (typeof place !== "number") return window.dash_clientside.no_update;
     return writeChanges(data, takeFrontier(data, place));
   },
   resetRecipe(clicks) {

@@ -19,6 +19,7 @@ from awqscope.app.words.predict import (
     widths_of,
 )
 from awqscope.diagnose.runs.record import Record
+from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.recipes.emitters import EMITTERS, emit
 from awqscope.mixedprec.recipes.recipe import Recipe, change_recipe, recipe_json
 from awqscope.mixedprec.recipes.scores import Scores
