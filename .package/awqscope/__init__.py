@@ -90,7 +90,9 @@ def __getattr__(name: str) -> Any:
         # It takes longer to import than all else that is imported here.
         from importlib.metadata import version
 
-        return version("awqscope")
+        # Kept: Dash asks for it anew with every component of the dashboard's own.
+        globals()[name] = version("awqscope")
+        return globals()[name]
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,16 +1,19 @@
 """The pieces of pages hold whatever they are given, also what counts as nothing."""
 
+import importlib.metadata
 from typing import Any
 
 import dash_mantine_components as dmc
 import pytest
 from dash import dcc, html
 
+import awqscope
 from awqscope.app.dashboard.components import Link, Table, Text, Title
 from awqscope.app.dashboard.parts import (
     as_table,
     card,
     fell_back,
+    go_to,
     heading,
     is_there,
     notice,
@@ -86,3 +89,13 @@ def test_what_fell_back_is_said() -> None:
     assert fell_back("There is no window 9", "window 3").children == (
         "There is no window 9: window 3 is shown."
     )
+
+
+def test_a_component_costs_no_look_at_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dash asks for the version with every one; a page of eighty blocks has thousands."""
+    assert awqscope.__version__
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: pytest.fail(name))
+    go_to("a run", "/run/a")
+    monkeypatch.delattr(awqscope, "__version__")
+    with pytest.raises(pytest.fail.Exception):
+        go_to("a run", "/run/a")
