@@ -15,6 +15,7 @@ from awqscope.app.command_line.interruption import interruptible
 from awqscope.app.terminal.console import show_controls
 from awqscope.diagnose.runs.naming import RUN, find_kind
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.files.atomic import has_written
 from awqscope.mixedprec.files.shortage import explain_shortage
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 INPUT_ERROR = 2
 UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 STDOUT = Path("-")
+# What an interrupted command leaves behind.
+GOES_ON, NOTHING = "the same command again goes on from here", "nothing was written"
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
@@ -43,6 +46,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         with interruptible() as interruption:
+            has_written.clear()
             try:
                 command(*args, **kwargs)
             except typer.Exit:
@@ -51,7 +55,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
                 # A library may make an error of its own of an interrupt that falls into it.
                 if isinstance(error, KeyboardInterrupt) or interruption.was_asked:
                     said = str(error) if isinstance(error, KeyboardInterrupt) else ""
-                    what_now = said or "the same command again goes on from here"
+                    what_now = said or (GOES_ON if has_written.is_set() else NOTHING)
                     sys.stderr.write(f"awqscope: interrupted; {what_now}\n")
                     raise typer.Exit(interruption.code) from error
                 told = error if isinstance(error, InputError) else explain_error(error)

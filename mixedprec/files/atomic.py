@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from awqscope.mixedprec.errors import InputError
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # More than safetensors asks for at once to write with.
 WRITING_BYTES = 16 * 2**20
+# Set once this process has written a file: from then on there is something to go on from.
+has_written = threading.Event()
 
 
 @contextlib.contextmanager
@@ -53,6 +56,7 @@ def replace_file(path: Path) -> Iterator[Path]:
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+            has_written.set()
     finally:
         temporary.unlink(missing_ok=True)
 

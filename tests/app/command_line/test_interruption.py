@@ -55,7 +55,7 @@ def carry_out(body: str) -> subprocess.CompletedProcess[str]:
 
 def assert_ended(done: subprocess.CompletedProcess[str], number: signal.Signals) -> None:
     assert done.returncode == CODES[number], done.stderr
-    assert done.stderr == "awqscope: interrupted; the same command again goes on from here\n"
+    assert done.stderr == "awqscope: interrupted; nothing was written\n"
 
 
 @pytest.mark.parametrize("number", CODES)
@@ -63,6 +63,17 @@ def test_each_signal_has_its_exit_code(number: signal.Signals) -> None:
     assert CODES[number] == 128 + number
     done = carry_out(f"os.kill(os.getpid(), {int(number)})\ntime.sleep(1000)")
     assert_ended(done, number)
+
+
+def test_what_was_written_is_gone_on_from(tmp_path: Path) -> None:
+    done = carry_out(f"""
+from pathlib import Path
+from awqscope.mixedprec.files.atomic import write_text
+write_text(Path({str(tmp_path / "part")!r}), "a part")
+signal.raise_signal(signal.SIGINT)
+""")
+    assert done.returncode == CODES[signal.SIGINT]
+    assert done.stderr == "awqscope: interrupted; the same command again goes on from here\n"
 
 
 @pytest.mark.parametrize("second", CODES)
