@@ -1,6 +1,7 @@
 """`awqscope check`: which readers load a checkpoint, here and elsewhere."""
 
 import json
+import shlex
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 
 from awqscope.app.command_line.common import examples
+from awqscope.mixedprec.errors import InputError
 
 
 @examples("awqscope check reports/my-model/checkpoint", "awqscope check ./checkpoint --json")
@@ -32,11 +34,20 @@ def check(
         judge_installed,
         list_destinations,
         read_kind,
+        says_quantized,
     )
     from awqscope.mixedprec.checkpoints.serving import LOADS
     from awqscope.mixedprec.checkpoints.writer import examine_in_tgi, examine_serving
     from awqscope.mixedprec.foreign.opening import open_alone
 
+    if not says_quantized(checkpoint):
+        plain = open_alone(str(checkpoint))
+        if plain.fused and not plain.is_quantized:
+            raise InputError(
+                f"{checkpoint} is not quantized, and holds {plain.fused[0]} as a server has fused "
+                "it: transformers fills the linears that it lacks with random values",
+                f"awqscope dequantize {shlex.quote(str(checkpoint))} --out ./plain writes them",
+            )
     kind = read_kind(checkpoint)
     candidate = open_alone(str(checkpoint))
     serving = examine_serving(candidate.catalogue, candidate)

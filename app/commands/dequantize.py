@@ -44,6 +44,7 @@ def dequantize(
     Every packed weight becomes the number that it stands for, so that tools which read no quantized
     format, or not this one, take it. The size is a plain model's; the quality stays the quantized
     one's. CHECKPOINT is anything that `awqscope compare` reads, the checkpoint of a run included.
+    Linears that a server has fused become the model's own, also where nothing is quantized.
     """
     refuse_run(checkpoint)
     warn_of_code(trust_remote_code, checkpoint)
@@ -68,6 +69,7 @@ def dequantize(
             bytes=written.bytes,
             parameters=written.parameters,
             version=version("awqscope"),
+            quantized=candidate.is_quantized,
         )
 
     def write_card(written: Written) -> str:
@@ -87,4 +89,5 @@ def dequantize(
     if as_json:
         print(json.dumps({"model": str(out), **asdict(made)}, indent=2))
     else:
-        print(f"{out}: {write_size(made.bytes)} ({stored}), the plain model of a {made.kind}")
+        kind = made.kind if made.quantized else "model that a server had fused"
+        print(f"{out}: {write_size(made.bytes)} ({stored}), the plain model of a {kind}")

@@ -27,7 +27,7 @@ class Dequantized:
     """A plain model. source: the checkpoint that it was made from, as it was given. hub_id: of
     that, None for a directory or a file. architecture: its model type. kind: the checkpoint's
     widths and format, such as "4-bit GPTQ". dtype, bytes, parameters: the plain model's. version:
-    of awqscope."""
+    of awqscope. quantized: whether the checkpoint was, and not only fused by a server."""
 
     source: str
     hub_id: str | None
@@ -37,6 +37,7 @@ class Dequantized:
     bytes: int
     parameters: int
     version: str
+    quantized: bool = True
 
 
 def write_plain_card(made: Dequantized, existing: str) -> str:
@@ -66,12 +67,22 @@ def _keep(metadata: Mapping[str, Any], made: Dequantized) -> dict[str, Any]:
 def _write_section(made: Dequantized) -> str:
     name = made.hub_id or name_text(made.source)
     shown = f"[{name}](https://huggingface.co/{name})" if made.hub_id else f"`{name}`"
+    model = f"{shown} ({made.architecture}, {made.parameters:,} parameters"
+    if made.quantized:
+        done = "dequantized"
+        said = (
+            f"The weights of {model}; {made.kind}), each written out as the number that it stands "
+            f"for, in {made.dtype}. Its size is a plain model's, {write_size(made.bytes)}. Its "
+            "quality is the quantized one's: what quantization lost does not come back."
+        )
+    else:
+        done = "unfused"
+        said = (
+            f"The weights of {model}), with the linears that a server had fused as linears of "
+            f"their own again, in {made.dtype}: {write_size(made.bytes)}. Nothing was quantized."
+        )
     return (
-        f"# {name}, dequantized\n\n"
-        f"The weights of {shown} ({made.architecture}, {made.parameters:,} parameters; "
-        f"{made.kind}), each written out as the number that it stands for, in {made.dtype}. Its "
-        f"size is a plain model's, {write_size(made.bytes)}. Its quality is the quantized one's: "
-        "what quantization lost does not come back.\n\n"
+        f"# {name}, {done}\n\n{said}\n\n"
         f"By awqscope {made.version}:\n\n"
         f"```\nawqscope dequantize CHECKPOINT --out MODEL --dtype {made.dtype}\n```"
     )

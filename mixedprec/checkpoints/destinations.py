@@ -351,19 +351,38 @@ def _settle(
     return replace(row, through="", outcome=REFUSES, why=why, remedy="install that")
 
 
-def read_kind(folder: Path) -> Kind:
-    """The kind of the checkpoint in a directory. InputError for one that has no config.json or is
-    of a kind that awqscope would not write."""
+def says_quantized(folder: Path) -> bool:
+    """Whether the config.json of a checkpoint's directory says how it is quantized. Errors are
+    those of `read_kind`."""
+    return bool(_read_quantization(folder))
+
+
+def _read_quantization(folder: Path) -> Any:
+    """The `quantization_config` of a checkpoint; empty where there is none."""
     check_directory(folder)
     source = folder / "config.json"
     try:
         config = read_json(source)
         check_config(source, config)
-        kind = describe_kind(config.get("quantization_config") or {})
+        return config.get("quantization_config") or {}
     except FileNotFoundError as error:
         raise InputError(f"{folder} has no config.json", "give a checkpoint's directory") from error
-    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
-        raise InputError(f"{source} is damaged ({error})", "write the checkpoint again") from error
+    except (AttributeError, OSError, TypeError, ValueError) as error:
+        raise _damaged(source, error) from error
+
+
+def _damaged(source: Path, error: Exception) -> InputError:
+    return InputError(f"{source} is damaged ({error})", "write the checkpoint again")
+
+
+def read_kind(folder: Path) -> Kind:
+    """The kind of the checkpoint in a directory. InputError for one that has no config.json or is
+    of a kind that awqscope would not write."""
+    found = _read_quantization(folder)
+    try:
+        kind = describe_kind(found)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise _damaged(folder / "config.json", error) from error
     if kind is None:
         raise InputError(
             f"{folder} is no checkpoint of a format that awqscope writes",

@@ -47,12 +47,14 @@ class Candidate(SourceModel):
     """A checkpoint of the reference's architecture. method: of LAYOUTS, or `plain`. codings: full
     name of every packed linear or embedding -> how it is coded. padding: tokens at the end of its
     vocabulary that the reference does not have, and that are left out. pieces: full name of a
-    linear -> the rows that it is of a packed one, under whose name the coding is then."""
+    linear -> the rows that it is of a packed one, under whose name the coding is then. fused: full
+    names of what it stores in place of several linears of its own."""
 
     method: str
     codings: Mapping[str, Coding]
     padding: int = field(default=0, kw_only=True)
     pieces: Mapping[str, Piece] = field(default_factory=dict, kw_only=True)
+    fused: tuple[str, ...] = field(default=(), kw_only=True)
 
     def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """Tensors by name, as `dtype` or in the stored type; the weight of a packed linear as
@@ -119,6 +121,11 @@ class Candidate(SourceModel):
             return None
         names = (f"{block}.{name}" for name in ACTIVATION_SCALES)
         return next((name for name in names if name in self.tensors), None)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it is of a format for packed weights."""
+        return self.method != PLAIN
 
     @property
     def quantizes_inputs(self) -> bool:
@@ -216,6 +223,7 @@ def fit_candidate(
         codings,
         padding=count_added(reference.config, config),
         pieces=unfused.pieces,
+        fused=unfused.fused,
     )
     _check_tensors(candidate)
     return candidate

@@ -15,7 +15,6 @@ from awqscope.mixedprec.files.shards import SHARD_BYTES, Planned, write_shards
 from awqscope.mixedprec.files.untrusted import read_json
 from awqscope.mixedprec.foreign.candidate import Candidate
 from awqscope.mixedprec.foreign.gguf import GgufCandidate
-from awqscope.mixedprec.foreign.method import PLAIN
 from awqscope.mixedprec.models.catalogue import stored_name
 from awqscope.mixedprec.models.dtypes import AUTO
 from awqscope.mixedprec.models.opening import open_model
@@ -91,9 +90,10 @@ def write_plain(
 
     dtype: of STORABLE. card: makes the text of its README.md. on_parameter(done, total). most:
     bytes of a file. InputError where the checkpoint is plain already, `out` exists or cannot be
-    made, or a weight is damaged or too large for the type.
+    made, or a weight is damaged or too large for the type. What a server has fused is written as
+    the linears of the model, also where it is not quantized.
     """
-    if candidate.method == PLAIN:
+    if not candidate.is_quantized and not candidate.fused:
         raise InputError(f"{candidate.name} is not quantized", "use it as it is")
     if out.exists():
         raise InputError(f"{out} exists already", "choose another --out")

@@ -54,11 +54,12 @@ class Unfused:
     """A checkpoint's tensors by the names of its reference. tensors: with the rows of fused weights
     and biases in floating point as tensors of their own. wholes: full name of a fused linear that
     is packed -> a linear of its shape, without weights. pieces: full name of a linear that is rows
-    of one of these."""
+    of one of these. fused: full names of all fused linears."""
 
     tensors: Mapping[str, Stored]
     wholes: Mapping[str, nn.Module]
     pieces: Mapping[str, Piece]
+    fused: tuple[str, ...] = ()
 
     def parts(self, whole: str) -> tuple[str, ...]:
         """The linears that are fused in a packed one, by full names."""
@@ -79,7 +80,8 @@ def unfuse(tensors: Mapping[str, Stored], reference: SourceModel) -> Unfused:
         )
     wholes: dict[str, nn.Module] = {}
     pieces: dict[str, Piece] = {}
-    for layer in list_fused(served_layers(reference.family, reference.blocks), found):
+    layers = list_fused(served_layers(reference.family, reference.blocks), found)
+    for layer in layers:
         sizes = {p: reference.shell.get_parameter(f"{p}.weight").shape for p in layer.parts}
         rows = sum(size[0] for size in sizes.values())
         cut, begin = {}, 0
@@ -91,7 +93,7 @@ def unfuse(tensors: Mapping[str, Stored], reference: SourceModel) -> Unfused:
             pieces |= cut
             columns = next(iter(sizes.values()))[1]
             wholes[layer.name] = nn.Linear(columns, rows, bias=False, device="meta")
-    return Unfused(found, wholes, pieces)
+    return Unfused(found, wholes, pieces, tuple(layer.name for layer in layers))
 
 
 def _rename_autoawq(tensors: Mapping[str, Stored]) -> dict[str, Stored]:

@@ -52,3 +52,10 @@ def test_a_checkpoint_on_the_hub_is_its_base() -> None:
     card = ModelCard(write_plain_card(made, THEIRS))
     assert card.data.base_model == "org/tiny-gptq"
     assert "[org/tiny-gptq](https://huggingface.co/org/tiny-gptq)" in card.text
+
+
+def test_what_was_only_fused_is_not_called_quantized() -> None:
+    made = Dequantized(**{**vars(MADE), "quantized": False})
+    text = write_plain_card(made, "")
+    assert "# tiny-gptq, unfused" in text and "Nothing was quantized." in text
+    assert "quality" not in text

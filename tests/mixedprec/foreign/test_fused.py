@@ -16,7 +16,9 @@ from awq.utils.fused_utils import fuse_qkv
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
 
+from awqscope.app.cli import app
 from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer
 from awqscope.diagnose.runs.spec import CompareSpec
 from awqscope.diagnose.stages.comparison import run_comparison
@@ -27,7 +29,9 @@ from awqscope.mixedprec.checkpoints.writer import examine_serving, write_checkpo
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import EXPERTS, list_units
 from awqscope.mixedprec.foreign.candidate import Candidate, open_candidate
+from awqscope.mixedprec.foreign.dequantize import write_plain
 from awqscope.mixedprec.foreign.differences import differing_places
+from awqscope.mixedprec.foreign.opening import open_alone
 from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.recipes.recipe import make_recipe
@@ -113,7 +117,20 @@ def test_plain_weights_are_cut_into_the_linears(
             assert candidate.linear_bytes(full) == plain.linear_bytes(full)
     served = examine_serving(candidate.catalogue, candidate)
     assert served.outcome(TRANSFORMERS) == WRONG
+    assert plain.fused == () and "model.layers.1.self_attn.qkv_proj" in candidate.fused
+    written = tmp_path / "plain"
+    write_plain(written, open_alone(str(out)), "float16", lambda written: "a card")
+    assert_same(open_candidate(str(written), model), model)
     assert examine_serving(plain.catalogue, plain).outcome(TRANSFORMERS) == LOADS
+
+
+def test_check_says_what_a_server_has_fused(make_model: MakeModel, tmp_path: Path) -> None:
+    model = open_model(str(make_model("llama")))
+    out = fuse(model, model.path, tmp_path / "out")
+    result = CliRunner().invoke(app, ["check", str(out)])
+    assert result.exit_code == 2
+    assert "holds model.layers.0.self_attn.qkv_proj as a server has fused it" in result.stderr
+    assert f"awqscope dequantize {out} --out ./plain writes them" in result.stderr
 
 
 def test_transformers_fills_what_is_fused_with_random_values(
