@@ -146,6 +146,8 @@ def share_streams(sweep: Sweepable, model: SourceModel) -> dict[str, Branch | Tr
             shared[branch.name] = branch
         elif block == last and prefix == suffix == UNIFORM and uniform:
             shared[branch.name] = UNIFORM
+        elif prefix == suffix == REFERENCE and not widths:
+            shared[branch.name] = REFERENCE
         else:
             shared[branch.name] = seen.setdefault(plain, branch)
     return shared

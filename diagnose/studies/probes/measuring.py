@@ -45,6 +45,11 @@ class Tried:
     searches: Searches
     widths: LinearWidths
 
+    @property
+    def is_reference(self) -> bool:
+        """Whether it leaves the block as the reference has it."""
+        return not self.searches
+
     def weights(self, block: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
         """What it puts in the reference's place, in the basis of the reference."""
         return realise(block, self.searches, self.widths, dtype).effective()
@@ -86,15 +91,19 @@ class ProbedBlock(SwappableBlock):
     ):
         super().__init__(block, searches, model.dtype, list_linears(model.family))
         self._tried, self._served = tried, model.dtype
+        self._last: tuple[str, dict[str, Tensor]] = ("", {})
 
     def weights(self, widths: LinearWidths) -> dict[str, Tensor]:
         """The parameters that `widths`, or the alternative in its place, puts in the
         reference's."""
-        tried = self._tried.get(next(iter(widths), ""))
-        if tried is None:
+        name = next(iter(widths), "")
+        if name not in self._tried:
             return super().weights(widths)
-        self.use({})
-        return tried.weights(self.block, self._served)
+        # The two views of an alternative are asked for one after the other.
+        if name != self._last[0]:
+            self.use({})
+            self._last = name, self._tried[name].weights(self.block, self._served)
+        return self._last[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +129,12 @@ def build_probe_sweep(
     kept = frozenset(spec.keep_fp16)
     low = tuple(sorted(uniform_widths(model, spec.bits, kept, block).items()))
     branches = [Branch(view_name("isolated", AS_RUN), block, REFERENCE, low, REFERENCE)]
-    for name in tried:
+    for name, each in tried.items():
+        # The reference's own block in the reference is the reference, which is there already.
+        own = () if each.is_reference else ((name, 0),)
         branches += [
-            Branch(view_name("isolated", name), block, REFERENCE, ((name, 0),), REFERENCE),
-            Branch(view_name("restored", name), block, UNIFORM, ((name, 0),), UNIFORM),
+            Branch(view_name("isolated", name), block, REFERENCE, own, REFERENCE),
+            Branch(view_name("restored", name), block, UNIFORM, own, UNIFORM),
         ]
     return ProbeSweep(
         low=spec.bits,
