@@ -12,13 +12,16 @@ RUN = "a run"
 RUNS = "a directory of runs"
 MODEL = "a model"
 CHECKPOINT = "a quantized checkpoint"
+GGUF = ".gguf"
+# An id on the hub, where it is no path that somebody meant.
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def find_kind(path: Path) -> str | None:
     """RUN, RUNS, MODEL or CHECKPOINT; None for anything else."""
     try:
         if not path.is_dir():
-            return None
+            return MODEL if path.suffix == GGUF and path.is_file() else None
         if (path / "run.json").exists():
             return RUN
         if (path / "config.json").exists():
@@ -48,6 +51,10 @@ def find_run(path: Path) -> str:
         return f"it is {kind}; awqscope run {shlex.quote(str(path))} makes a run of a model"
     if kind == RUNS:
         return f"it holds runs; awqscope list {shlex.quote(str(path))} names them"
+    if HUB_ID.fullmatch(str(path)) and not path.parent.exists():
+        return (
+            f"give a directory with run.json; awqscope run {path} makes one of a model on the hub"
+        )
     return "give a directory with run.json"
 
 

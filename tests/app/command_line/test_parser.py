@@ -120,6 +120,13 @@ def test_a_run_or_a_model_in_the_others_place_is_recognised(
     wanted = f"{run} is a run: give the directory that it is in, {run.absolute().parent}"
     assert refused("dashboard", run) == wanted
     assert refused("show", "nothing") == "nothing holds no run: give a directory with run.json"
+    gguf = tmp_path / "my model.gguf"
+    gguf.touch()
+    wanted = f"{gguf} holds no run: it is a model; awqscope run '{gguf}' makes a run of a model"
+    assert refused("calibrate", gguf) == wanted
+    assert refused("alternatives", "org/model").endswith(
+        "; awqscope run org/model makes one of a model on the hub"
+    )
 
 
 @pytest.mark.parametrize(
