@@ -12,6 +12,8 @@ GROUP_SIZES = (32, 64, 128, -1)
 # The group size of the AWQ paper, which every server has kernels for.
 DEFAULT_GROUP = 128
 FP16_BITS = 16
+# Calibration tokens that a search reads which need not be exact.
+ENOUGH_TOKENS = 8192
 # Widths that servers have kernels for, side by side in one checkpoint.
 SERVED_WIDTHS = (4, 8)
 # A width in groups of its own, as people write it: "4x64".

@@ -8,15 +8,16 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from datasets import disable_progress_bars, load_dataset
-from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from awqscope.diagnose.inputs.sources import HubSource, parse_spec
 from awqscope.diagnose.inputs.textfiles import JOINT, check_strings, read_text_file
 from awqscope.mixedprec.errors import InputError
+
+# A text is read and hashed, to find what is known of it, without what takes seconds to import.
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
 LEAST_WINDOWS = 2
 
@@ -39,6 +40,8 @@ def load_corpus(spec: str) -> Corpus:
 
 def _load_rows(spec: str, source: HubSource) -> str:
     """The text of a data set on the hub."""
+    from datasets import disable_progress_bars, load_dataset
+
     disable_progress_bars()
     arguments = (source.name, source.config) if source.config else (source.name,)
     try:
@@ -56,7 +59,7 @@ def _load_rows(spec: str, source: HubSource) -> str:
     return JOINT.join(row or "" for row in rows[source.column])
 
 
-def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
     """The tokenizer beside a model. InputError where there is none, or none without code of its own
     that is not trusted."""
     missing = InputError(
@@ -64,6 +67,8 @@ def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> PreTrained
     )
     if not has_tokenizer(path):
         raise missing
+    from transformers import AutoTokenizer
+
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except MemoryError:
@@ -84,8 +89,8 @@ def has_tokenizer(path: Path) -> bool:
 
 
 def cut_windows(
-    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, length: int, count: int | None
-) -> Tensor:
+    corpus: Corpus, tokenizer: "PreTrainedTokenizerBase", length: int, count: int | None
+) -> "Tensor":
     """Non-overlapping windows [n, length] of the corpus's tokens; the short tail is dropped.
 
     count: how many to keep, spread evenly over the text; all by default. InputError where the text
@@ -95,8 +100,8 @@ def cut_windows(
 
 
 def cut_slices(
-    corpora: Sequence[Corpus], tokenizer: PreTrainedTokenizerBase, length: int, count: int | None
-) -> list[Tensor]:
+    corpora: Sequence[Corpus], tokenizer: "PreTrainedTokenizerBase", length: int, count: int | None
+) -> "list[Tensor]":
     """Non-overlapping windows [n, length] of each corpus's tokens; the short tails are dropped.
 
     count: how many to keep of all corpora together; all by default. InputError for a corpus that
@@ -125,8 +130,10 @@ def spread_windows(available: Sequence[int], count: int | None) -> list[int]:
     return counts
 
 
-def tile_windows(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, length: int) -> Tensor:
+def tile_windows(corpus: Corpus, tokenizer: "PreTrainedTokenizerBase", length: int) -> "Tensor":
     """Every whole window [n, length] of the corpus's tokens. InputError for fewer than two."""
+    import torch
+
     tokens = tokenizer(corpus.text, verbose=False)["input_ids"]
     whole = len(tokens) // length
     if whole < LEAST_WINDOWS:
@@ -137,8 +144,10 @@ def tile_windows(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, length: int
     return torch.tensor(tokens[: whole * length]).view(whole, length)
 
 
-def pick_windows(windows: Tensor, count: int | None) -> Tensor:
+def pick_windows(windows: "Tensor", count: int | None) -> "Tensor":
     """`count` of the windows, spread evenly; all by default."""
+    import torch
+
     if count is None or count >= len(windows):
         return windows
     return windows[torch.linspace(0, len(windows) - 1, count).round().long()]

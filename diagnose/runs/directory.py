@@ -140,6 +140,15 @@ class RunDirectory:
             )
         return record
 
+    def read_measured(self) -> Record:
+        """The record of a run whose blocks are searched and swept. InputError where they are not,
+        and where `read_searched` has one."""
+        record = self.read_searched()
+        for stage, name in (("search", "AWQ search"), ("sweep", "sweep")):
+            if not record.is_done(stage):
+                raise InputError(f"{self.path} has not finished its {name}", self.how_to_finish())
+        return record
+
     def update(self, **changes: Any) -> None:
         """Change top-level entries of run.json in one step."""
         self._write(self.read().changed(**changes, updated=now()))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from awqscope.diagnose.runs.directory import RunDirectory, now
+from awqscope.diagnose.runs.record import Record
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.atomic import remove_leftovers, write_json
 from awqscope.mixedprec.files.locks import is_locked, take_lock
@@ -49,6 +50,16 @@ def find_holder(run: RunDirectory, name: str) -> int | None:
         return (int(lock.read_text().strip() or 0) or None) if is_locked(lock) else None
     except (OSError, ValueError):
         return None
+
+
+def check_block(record: Record, block: int) -> None:
+    """Raise InputError, before the model is opened, for a block that it does not have, and for one
+    of which the run quantizes nothing."""
+    last = record.source.blocks - 1
+    if not 0 <= block <= last:
+        raise InputError(f"the model has no block {block}", f"give one from 0 to {last}")
+    if {f"{block}.{kind}" for kind in record.source.units} <= set(record.spec.keep_fp16):
+        raise InputError(f"block {block} is kept at 16 bits", "give a block that is quantized")
 
 
 @dataclass(frozen=True)

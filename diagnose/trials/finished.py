@@ -87,11 +87,7 @@ def _or_where(record: Record) -> str:
 def open_run(run: RunDirectory, model_name: str | None) -> OpenedRun:
     """The run, its model and its tokenizer. InputError for a run that is unfinished, or whose model
     has moved or changed."""
-    record = run.read_searched()
-    spec = record.spec
-    for stage, name in (("search", "AWQ search"), ("sweep", "sweep")):
-        if not run.is_done(stage):
-            raise InputError(f"{run.path} has not finished its {name}", run.how_to_finish())
+    spec = run.read_measured().spec
     model = open_source(run, model_name)
     for block in range(model.blocks):
         for bits in spec.schemes:

@@ -58,15 +58,13 @@ from awqscope.mixedprec.models.streams import (
     list_batches,
 )
 from awqscope.mixedprec.models.weights import is_finite
-from awqscope.mixedprec.scheme import Scheme
+from awqscope.mixedprec.scheme import ENOUGH_TOKENS, Scheme
 
 SCALING_TOLERANCE = 1e-3
 # The share of a mixture's tokens that must go to the same experts, scaled or not.
 MOST_CHOICES = 0.9
 # The width from which on the scales of a smaller one are as good.
 ALIKE = 8
-# Calibration tokens that a search reads which need not be exact.
-ENOUGH_TOKENS = 8192
 # Of 4,096 tokens at once an expert of 128, eight a token, sees 256.
 MIXTURE_BATCHES = 16
 

@@ -35,21 +35,27 @@ def activations(
 
     Weights and inputs of a block's linears are rounded to 8 bits as servers of W8A8 do, each block
     alone, up to each block, and all but each block, on the windows that the run measured its blocks
-    on. What was measured before on as many windows is kept and shown too.
+    on. What was measured before on as many windows is kept and shown too. It computes on the CPU,
+    in float32.
     """
     from awqscope.app.terminal.console import PlainConsole
-    from awqscope.app.terminal.progress import show_progress
     from awqscope.app.terminal.studies.activations import show_activations
-    from awqscope.diagnose.machine.memory import return_freed_tensors
     from awqscope.diagnose.runs.directory import RunDirectory
-    from awqscope.diagnose.studies.int8_inputs.measure import measure_activations
-    from awqscope.diagnose.trials.finished import open_run
+    from awqscope.diagnose.studies.int8_inputs.asked import ask, list_missing, read_known
 
-    return_freed_tensors()
-    begin_computing()
-    opened = open_run(RunDirectory(path), model)
-    with show_progress() as on_progress:
-        answer = measure_activations(opened, method, on_progress, windows=windows)
+    run = RunDirectory(path)
+    answer = read_known(ask(run, method, windows))
+    if list_missing(answer, method):
+        from awqscope.app.terminal.progress import show_progress
+        from awqscope.diagnose.machine.memory import return_freed_tensors
+        from awqscope.diagnose.studies.int8_inputs.measure import measure_activations
+        from awqscope.diagnose.trials.finished import open_run
+
+        return_freed_tensors()
+        begin_computing()
+        opened = open_run(run, model)
+        with show_progress() as on_progress:
+            answer = measure_activations(opened, method, on_progress, windows=windows)
     if as_json:
         found = json.dumps(answer.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
         write_output(STDOUT, f"{found}\n")

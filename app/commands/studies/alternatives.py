@@ -45,26 +45,33 @@ def alternatives(
     RTN, AWQ with other groups and widths, NF4, GGUF types, the run's mixed recipe and checkpoints
     of other tools are measured on the run's own windows, each against its uniform AWQ, paired by
     token. The answer is kept in RUN/studies/: asked again, only what is new is measured. A run
-    comes from `awqscope run MODEL`.
+    comes from `awqscope run MODEL`. It computes on the CPU, in float32, or in bfloat16 where the
+    run did.
     """
     from awqscope.app.terminal.console import PlainConsole
-    from awqscope.app.terminal.progress import show_progress
     from awqscope.app.terminal.studies.alternatives import show_alternatives
     from awqscope.diagnose.runs.directory import RunDirectory
-    from awqscope.diagnose.studies.alternatives.compare import compare_alternatives
-    from awqscope.diagnose.studies.alternatives.methods import METHODS
-    from awqscope.diagnose.trials.finished import open_run
+    from awqscope.diagnose.studies.alternatives.asked import check_added, find_kept
+    from awqscope.diagnose.studies.alternatives.methods import NAMES
 
     if only == ["list"]:
-        print("\n".join(method.name for method in METHODS))
+        print("\n".join(NAMES))
         return
-    added = read_all_added(add or ())
-    begin_computing()
-    opened = open_run(RunDirectory(path), model)
-    with show_progress() as on_progress:
-        found = compare_alternatives(
-            opened, on_progress, only=only or (), added=added, by_block=by_block
-        )
+    added, run = read_all_added(add or ()), RunDirectory(path)
+    check_added(added)
+    kept = find_kept(run, only=only or (), by_block=by_block)
+    found = None if added else kept
+    if found is None:
+        from awqscope.app.terminal.progress import show_progress
+        from awqscope.diagnose.studies.alternatives.compare import compare_alternatives
+        from awqscope.diagnose.trials.finished import open_run
+
+        begin_computing()
+        opened = open_run(run, model)
+        with show_progress() as on_progress:
+            found = compare_alternatives(
+                opened, on_progress, only=only or (), added=added, by_block=by_block
+            )
     if as_json:
         print(json.dumps(found.to_json(), indent=2, ensure_ascii=False, allow_nan=False))
         return

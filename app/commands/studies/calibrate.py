@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,10 @@ from awqscope.diagnose.studies.calibration.asked import (
     Asked,
     parse_counts,
 )
+
+if TYPE_CHECKING:
+    from awqscope.diagnose.runs.directory import RunDirectory
+    from awqscope.diagnose.studies.calibration.answer import CalibrationAdvice
 
 
 @examples(
@@ -78,16 +82,10 @@ def calibrate(
     validation windows, in one pass. The answer stays in RUN/studies/; what was searched is found
     again when more is asked.
     """
-    import torch
-
-    from awqscope.app.command_line.common import read_devices
     from awqscope.app.terminal.console import PlainConsole
-    from awqscope.app.terminal.progress import show_note, show_progress
-    from awqscope.app.terminal.studies.calibration import show_calibration, write_plan
-    from awqscope.diagnose.machine.memory import return_freed_tensors
+    from awqscope.app.terminal.studies.calibration import show_calibration
     from awqscope.diagnose.runs.directory import RunDirectory
-    from awqscope.diagnose.studies.calibration.advise import carry_out, prepare_study
-    from awqscope.diagnose.trials.finished import open_run
+    from awqscope.diagnose.studies.calibration.asked import find_kept
 
     asked = Asked(
         counts=parse_counts(counts),
@@ -97,23 +95,44 @@ def calibrate(
         search=search,
         windows=windows,
     )
-    where = torch.device(read_devices(device)[0])
-    return_freed_tensors()
-    begin_computing()
-    prepared = prepare_study(open_run(RunDirectory(path), model), asked)
-    if plan:
-        write_output(STDOUT, write_plan(prepared.plan()) + "\n")
+    run = RunDirectory(path)
+    found = find_kept(run, asked)
+    if plan or found is None:
+        found = _plan_or_measure(run, asked, model, device, only_plan=plan)
+    if found is None:
         return
-    with show_progress() as on_progress:
-        found = carry_out(
-            prepared,
-            on_progress,
-            on_plan=lambda plan: show_note(write_plan(plan)),
-            device=where,
-        )
     if as_json:
         text = json.dumps(found.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
         write_output(STDOUT, text + "\n")
         return
     width = None if sys.stdout.isatty() else 160
     show_calibration(found, PlainConsole(width=width, highlight=False))
+
+
+def _plan_or_measure(
+    run: "RunDirectory", asked: Asked, model: str | None, device: str, *, only_plan: bool
+) -> "CalibrationAdvice | None":
+    """The answer, measured; None where its plan alone is printed."""
+    import torch
+
+    from awqscope.app.command_line.common import read_devices
+    from awqscope.app.terminal.progress import show_note, show_progress
+    from awqscope.app.terminal.studies.calibration import write_plan
+    from awqscope.diagnose.machine.memory import return_freed_tensors
+    from awqscope.diagnose.studies.calibration.advise import carry_out, prepare_study
+    from awqscope.diagnose.trials.finished import open_run
+
+    where = torch.device(read_devices(device)[0])
+    return_freed_tensors()
+    begin_computing()
+    prepared = prepare_study(open_run(run, model), asked)
+    if only_plan:
+        write_output(STDOUT, write_plan(prepared.plan()) + "\n")
+        return None
+    with show_progress() as on_progress:
+        return carry_out(
+            prepared,
+            on_progress,
+            on_plan=lambda plan: show_note(write_plan(plan)),
+            device=where,
+        )

@@ -79,7 +79,7 @@ def probe(
     Other weight groups, each unit at the rescue width, no clipping, other calibration and more:
     each is searched for the block alone, and measured in its place alone and in the quantized
     model. Sorted by KL given back a byte. The answer is kept in RUN/studies/; asked again, it is
-    read from there.
+    read from there. It computes on the CPU, in float32.
     """
     from awqscope.app.terminal.console import PlainConsole
     from awqscope.app.terminal.studies.probe import show_probe
@@ -117,16 +117,17 @@ def _read_or_measure(
     model: str | None,
 ) -> list["BlockProbe"]:
     """The answers, from where they are kept if all are."""
-    from awqscope.app.terminal.progress import show_progress
     from awqscope.diagnose.studies.probes.asked import ask, read_probe
-    from awqscope.diagnose.studies.probes.probe import probe_blocks
-    from awqscope.diagnose.trials.finished import open_run
 
     asked = ask(run, windows, also)
     kept = [read_probe(run, block, asked) for block in blocks]
     there = [each for each in kept if each is not None]
     if len(there) == len(kept):
         return there
+    from awqscope.app.terminal.progress import show_progress
+    from awqscope.diagnose.studies.probes.probe import probe_blocks
+    from awqscope.diagnose.trials.finished import open_run
+
     begin_computing()
     opened = open_run(run, model)
     warn_of_type(run.read())

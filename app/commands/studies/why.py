@@ -30,18 +30,23 @@ def why(
     Each linear of the block is quantized alone in the otherwise 16-bit model, and so is what is odd
     about it. The error of its output is split into what each of AWQ's steps does, by head and by
     input channel. The answer stays with the run; the same question again is answered from there.
+    It computes on the CPU, in float32.
     """
     from awqscope.app.terminal.console import PlainConsole
     from awqscope.app.terminal.progress import show_progress
     from awqscope.app.terminal.studies.why import show_causes
-    from awqscope.diagnose.machine.memory import return_freed_tensors
     from awqscope.diagnose.runs.directory import RunDirectory
-    from awqscope.diagnose.studies.causes.find import find_causes, read_causes
-    from awqscope.diagnose.trials.finished import open_run
+    from awqscope.diagnose.studies.causes.answer import read_causes
+    from awqscope.diagnose.studies.study import check_block
 
     run = RunDirectory(path)
+    check_block(run.read_measured(), block)
     causes = read_causes(run, block, windows)
     if causes is None:
+        from awqscope.diagnose.machine.memory import return_freed_tensors
+        from awqscope.diagnose.studies.causes.find import find_causes
+        from awqscope.diagnose.trials.finished import open_run
+
         return_freed_tensors()
         begin_computing()
         opened = open_run(run, model)

@@ -4,14 +4,10 @@ Each is measured whole on the run's own windows, so that every difference is pai
 was measured once stays in the answer: asked for more, only what is missing is made and measured.
 """
 
-import re
 from collections.abc import Collection, Mapping
 from functools import partial
-from importlib.metadata import version
-from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from awqscope.diagnose.inputs.sizes import reference_bytes
 from awqscope.diagnose.runs.directory import OnProgress
@@ -24,7 +20,14 @@ from awqscope.diagnose.studies.alternatives.answer import (
     ByWindow,
     weigh,
 )
+from awqscope.diagnose.studies.alternatives.asked import (
+    check_added,
+    read_kept,
+    stamp_method,
+    study_of,
+)
 from awqscope.diagnose.studies.alternatives.bench import Bench, Subject
+from awqscope.diagnose.studies.alternatives.choosing import MIXES, Choice, choose_methods
 from awqscope.diagnose.studies.alternatives.making import (
     Workplace,
     folder_of,
@@ -32,29 +35,15 @@ from awqscope.diagnose.studies.alternatives.making import (
     make,
     open_added,
 )
-from awqscope.diagnose.studies.alternatives.methods import (
-    NAMES,
-    Choice,
-    Method,
-    Rounded,
-    Searched,
-    choose_methods,
-)
+from awqscope.diagnose.studies.alternatives.methods import Method, Rounded, Searched
 from awqscope.diagnose.studies.alternatives.rounding import UnusableLibraryError
-from awqscope.diagnose.studies.study import Study, name_study
 from awqscope.diagnose.trials.course import load_measured
 from awqscope.diagnose.trials.finished import OpenedRun
-from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.foreign.opening import open_beside
 from awqscope.mixedprec.models.dtypes import BFLOAT16, FLOAT32
 from awqscope.mixedprec.models.forward import computing_in
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.ranking import as_cost
-from awqscope.mixedprec.scheme import write_width
-
-STUDY = "alternatives"
-# What a checkpoint may be called: it is part of a file's name.
-ADDED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 
 
 def compare_alternatives(
@@ -78,7 +67,7 @@ def compare_alternatives(
     raises = mixed is not None and mixed != uniform
     choice = choose_methods(spec, list_model_linears(model), raises=raises, only=only)
     record = opened.run.read_searched()
-    study = Study(opened.run, name_study(STUDY), {"tokens": record.ppl_definition.tokens_sha256})
+    study = study_of(opened.run, record)
     opened_added = [add_subject(name, path, model) for name, path in added.items()]
     precision = BFLOAT16 if spec.precision == BFLOAT16 else FLOAT32
     with study.hold(), computing_in(precision):
@@ -95,20 +84,6 @@ def compare_alternatives(
     return answer
 
 
-def check_added(added: Mapping[str, str]) -> None:
-    """Raise InputError for names that a checkpoint cannot have in the table."""
-    for name in added:
-        if name in NAMES:
-            raise InputError(
-                f"{name} is an alternative of its own", "call the checkpoint otherwise"
-            )
-        if not ADDED_NAME.fullmatch(name):
-            raise InputError(
-                f"a checkpoint cannot be called {name!r}",
-                "use letters, digits, dots and dashes, at most 40",
-            )
-
-
 def add_subject(name: str, path: str, model: SourceModel) -> Subject:
     """A checkpoint that another tool made from the run's model."""
     candidate = open_beside(path, model)
@@ -120,12 +95,9 @@ def add_subject(name: str, path: str, model: SourceModel) -> Subject:
 def method_subject(method: Method, at: Workplace) -> Subject:
     """An alternative that is made here."""
     spec, source = at.opened.spec, method.source
-    stamp: dict[str, Any] = {"scheme": str(method.scheme(spec)), "search": spec.search}
+    stamp = stamp_method(method, spec, at.opened.models.get(MIXED, {}))
     if isinstance(source, Rounded):
-        stamp = {"rounding": str(source.mix), "version": version(source.mix.library)}
-    elif method.name == MIXED:
-        widths = at.opened.models[MIXED].items()
-        stamp["widths"] = {unit: write_width(width) for unit, width in widths}
+        stamp["rounding"] = str(MIXES[source.mix])
     return Subject(
         method.name,
         method.title(spec),
@@ -184,12 +156,3 @@ def measure_missing(
         rows=sorted(rows, key=lambda row: as_cost(row.kl[0])),
         left_out={name: why for name, why in left_out.items() if name not in entries},
     )
-
-
-def read_kept(study: Study) -> Alternatives | None:
-    """The answer that is there, None for none that can be used."""
-    found = study.read()
-    try:
-        return None if found is None else Alternatives.model_validate(found)
-    except ValidationError:
-        return None

@@ -17,6 +17,7 @@ from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
 from awqscope.diagnose.runs.record import MIXED
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.studies.alternatives.answer import RESCUE
+from awqscope.diagnose.studies.alternatives.choosing import MIXES
 from awqscope.diagnose.studies.alternatives.methods import (
     Method,
     Nearest,
@@ -284,7 +285,7 @@ def make_nearest(at: Workplace, method: Method, source: Nearest) -> Made:
 def make_rounded(at: Workplace, method: Method, source: Rounded) -> Made:
     """Every weight rounded by a library."""
     spec, model = at.opened.spec, at.opened.model
-    blocks = RoundedBlocks(model, source.mix, frozenset(spec.keep_fp16))
+    blocks = RoundedBlocks(model, MIXES[source.mix], frozenset(spec.keep_fp16))
     timed = Timed(blocks.read_block)
     return Made(timed, served_outside(model), blocks.size(spec), timed.total)
 

@@ -1,25 +1,17 @@
 """The alternatives that can be made here: a row each, with how its weights are made.
 
 `Own` models are the run's, made by its searches; a `Searched` one is AWQ searched anew with options
-changed; a `Rounded` one rounds every weight by itself, to AWQ's grid or to that of another library.
+changed; a `Nearest` one rounds every weight by itself to AWQ's grid, a `Rounded` one to that of
+another library.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from awqscope.diagnose.runs.record import MIXED, UNIFORM
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.studies.alternatives.answer import AWQ, GGUF, NF4, RESCUE, RTN
-from awqscope.diagnose.studies.alternatives.llama_cpp import Q4KM
-from awqscope.diagnose.studies.alternatives.rounding import (
-    Gguf,
-    Mix,
-    ModelLinear,
-    Nf4,
-    check_mix,
-)
-from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.scheme import Scheme
 
 
@@ -47,9 +39,10 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Rounded:
-    """Every weight rounded by a library's code."""
+    """Every weight rounded by the code of a library, by the mix of this name (`choosing.MIXES`)."""
 
-    mix: Mix
+    library: str
+    mix: str
 
 
 Source = Own | Searched | Nearest | Rounded
@@ -88,12 +81,12 @@ METHODS: tuple[Method, ...] = (
     Method(RESCUE, AWQ, Own(RESCUE)),
     Method("rtn", RTN, Nearest()),
     Method("rtn-3-bit", RTN, Nearest({"bits": 3})),
-    Method("nf4", NF4, Rounded(Nf4(double=False))),
-    Method("nf4-double", NF4, Rounded(Nf4(double=True)), "with double quantization"),
-    Method("gguf-q4_0", GGUF, Rounded(Gguf("Q4_0")), "Q4_0"),
-    Method("gguf-q4_1", GGUF, Rounded(Gguf("Q4_1")), "Q4_1"),
-    Method("gguf-q4_k_m", GGUF, Rounded(Q4KM()), "Q4_K_M"),
-    Method("gguf-q8_0", GGUF, Rounded(Gguf("Q8_0")), "Q8_0"),
+    Method("nf4", NF4, Rounded("bitsandbytes", "nf4")),
+    Method("nf4-double", NF4, Rounded("bitsandbytes", "nf4-double"), "with double quantization"),
+    Method("gguf-q4_0", GGUF, Rounded("gguf", "q4_0"), "Q4_0"),
+    Method("gguf-q4_1", GGUF, Rounded("gguf", "q4_1"), "Q4_1"),
+    Method("gguf-q4_k_m", GGUF, Rounded("xllamacpp", "q4_k_m"), "Q4_K_M"),
+    Method("gguf-q8_0", GGUF, Rounded("gguf", "q8_0"), "Q8_0"),
     Method("awq-g128", AWQ, Searched({"group_size": 128})),
     Method("awq-g64", AWQ, Searched({"group_size": 64})),
     Method("awq-g32", AWQ, Searched({"group_size": 32})),
@@ -108,60 +101,3 @@ def change_low(spec: RunSpec, changes: Mapping[str, Any]) -> RunSpec:
     these: it is moved where it is not above the changed one."""
     bits = changes.get("bits", spec.bits)
     return spec.change(**changes, rescue_bits=max(spec.rescue_bits, bits + 1))
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The methods to measure, and those that a run has none of: name -> why."""
-
-    methods: tuple[Method, ...]
-    left_out: Mapping[str, str]
-
-
-def choose_methods(
-    spec: RunSpec, linears: Sequence[ModelLinear], *, raises: bool, only: Collection[str] = ()
-) -> Choice:
-    """The methods that can be held against a run's uniform model, which is always among them.
-
-    linears: of all blocks. raises: whether the run's recipe raises any unit. only: names to
-    measure; all where none are given. InputError for a name that there is none of, and for one of
-    `only` that cannot be made."""
-    unknown = sorted(set(only) - set(NAMES))
-    if unknown:
-        raise InputError(f"there is no alternative {unknown[0]}", f"choose from {', '.join(NAMES)}")
-    wanted = {UNIFORM, *(only or NAMES)}
-    chosen: dict[tuple[str, Scheme | str], Method] = {}
-    left_out: dict[str, str] = {}
-    for method in METHODS:
-        twin = chosen.setdefault((method.kind, method.scheme(spec) or method.name), method)
-        if method.name not in wanted:
-            continue
-        if twin is not method:
-            left_out[method.name] = f"it is the same as {twin.name}"
-        elif method.name == MIXED and not raises:
-            left_out[method.name] = "the run's recipe raises no unit"
-        else:
-            problem = find_problem(method, spec, linears)
-            if problem is not None and only:
-                raise problem
-            if problem is not None:
-                left_out[method.name] = problem.what
-    methods = [m for m in chosen.values() if m.name in wanted and m.name not in left_out]
-    return Choice(tuple(methods), left_out)
-
-
-def find_problem(
-    method: Method, spec: RunSpec, linears: Sequence[ModelLinear]
-) -> InputError | None:
-    """Why a method cannot be carried out beside a run: it lacks its library, or does not tile the
-    inputs of every linear. None where it can."""
-    scheme = method.scheme(spec)
-    try:
-        for linear in linears:
-            if scheme is not None:
-                scheme.check_divides(linear.columns, linear.name)
-            elif isinstance(method.source, Rounded):
-                check_mix(method.source.mix, method.name, linear)
-    except InputError as error:
-        return error
-    return None

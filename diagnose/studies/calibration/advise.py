@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from awqscope.diagnose.studies.calibration.agreement import compare_searches
 from awqscope.diagnose.studies.calibration.answer import Agreement, CalibrationAdvice
-from awqscope.diagnose.studies.calibration.asked import USUAL, Asked
+from awqscope.diagnose.studies.calibration.asked import USUAL, Asked, check_asked, read_advice
 from awqscope.diagnose.studies.calibration.calibrations import (
     HALVES,
     RUN,
@@ -39,10 +38,8 @@ from awqscope.diagnose.studies.calibration.texts import Texts, load_texts
 from awqscope.diagnose.studies.study import Study
 from awqscope.diagnose.trials.course import STREAM_SHARE
 from awqscope.diagnose.trials.finished import OpenedRun
-from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.streams import CPU, FLOAT_BYTES, batch_size, list_slices
 
-NAME = "calibrate"
 # Tokens that are measured at a time, at most: a killed study loses what it has of them.
 CHUNK_TOKENS = 8192
 
@@ -76,8 +73,7 @@ class Prepared:
 
     def question(self) -> Study:
         """The study as the run keeps it."""
-        asked = {**self.asked.to_json(), "search": self.search, "texts": self.texts.hashes()}
-        return Study(self.opened.run, NAME, asked)
+        return self.asked.study(self.opened.run, self.texts.hashes())
 
     def plan(self) -> Plan:
         """What it will take."""
@@ -92,16 +88,10 @@ class Prepared:
 
 
 def prepare_study(opened: OpenedRun, asked: Asked) -> Prepared:
-    """The texts and calibrations of a study. InputError for texts that cannot be used, for those of
-    the run's that have changed since, and for another search than the run's where further texts
-    are calibrated on: what they give back of the run's damage would be that search's too."""
+    """The texts and calibrations of a study. InputError for what cannot be asked of the run, and
+    for texts that cannot be used or have changed since."""
+    check_asked(asked, opened.spec)
     search = asked.search or opened.spec.search
-    if asked.calib_also and search != opened.spec.search:
-        raise InputError(
-            f"--calib-also cannot be told from --search {search} beside a run that was searched "
-            f"{opened.spec.search}",
-            "leave one of them out",
-        )
     texts = load_texts(opened, asked)
     calibrations = list_calibrations(
         texts.read,
@@ -168,16 +158,6 @@ def carry_out(
         )
         study.keep(answer.to_json())
     return answer
-
-
-def read_advice(study: Study) -> CalibrationAdvice | None:
-    """The answer that is there, None for none that can be used."""
-    kept = study.read()
-    try:
-        return None if kept is None else CalibrationAdvice.model_validate_json(json.dumps(kept))
-    except ValidationError:
-        # Of another version, or changed: it is measured again.
-        return None
 
 
 def _compare(

@@ -1,12 +1,23 @@
 """What can be asked of a run's calibration, checked before anything is searched."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
+from awqscope.diagnose.inputs.corpora import load_corpus
+from awqscope.diagnose.inputs.sources import check_specs
 from awqscope.diagnose.options.option import MOST
 from awqscope.diagnose.options.shared import WAYS
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.diagnose.studies.calibration.answer import CalibrationAdvice
+from awqscope.diagnose.studies.study import Study, name_study
 from awqscope.mixedprec.errors import InputError
 
+NAME = name_study("calibrate")
 # The AWQ paper's 128 windows, and fewer by halves.
 COUNTS = (8, 16, 32, 64, 128)
 DRAWS = 2
@@ -53,6 +64,16 @@ class Asked:
             for name, value in asdict(self).items()
         }
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The SPECs of all texts beside the run's own."""
+        return (*self.calib_also, *self.valid_also)
+
+    def study(self, run: RunDirectory, hashes: Mapping[str, str]) -> Study:
+        """The study that answers it. hashes: SHA-256 of each text of `beside`."""
+        search = self.search or run.read_searched().spec.search
+        return Study(run, NAME, {**self.to_json(), "search": search, "texts": dict(hashes)})
+
 
 # What is asked where nothing else is said.
 USUAL = Asked()
@@ -64,3 +85,40 @@ def parse_counts(text: str) -> tuple[int, ...]:
         return tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError as error:
         raise InputError(f"{text!r} is no list of counts", "give it like 8,16,32") from error
+
+
+def check_asked(asked: Asked, spec: RunSpec) -> None:
+    """Raise InputError, before the model is opened, for a text that cannot be one or is the run's
+    own, and for another search than the run's where further texts are calibrated on: what they give
+    back of the run's damage would be that search's too."""
+    if asked.calib_also and asked.search not in (None, spec.search):
+        raise InputError(
+            f"--calib-also cannot be told from --search {asked.search} beside a run that was "
+            f"searched {spec.search}",
+            "leave one of them out",
+        )
+    check_specs(asked.beside)
+    if spec.calib in asked.calib_also:
+        raise InputError(
+            f"--calib-also {spec.calib} is the run's own calibration text", "give another"
+        )
+    twice = next((text for text in asked.valid_also if text in spec.valid), None)
+    if twice is not None:
+        raise InputError(f"--valid-also {twice} is measured already", "leave it out")
+
+
+def read_advice(study: Study) -> CalibrationAdvice | None:
+    """The answer that is there, None for none that can be used."""
+    kept = study.read()
+    try:
+        return None if kept is None else CalibrationAdvice.model_validate_json(json.dumps(kept))
+    except ValidationError:
+        # Of another version, or changed: it is measured again.
+        return None
+
+
+def find_kept(run: RunDirectory, asked: Asked) -> CalibrationAdvice | None:
+    """The answer to just this question, found without the run's model. InputError for what cannot
+    be asked of the run."""
+    check_asked(asked, run.read_measured().spec)
+    return read_advice(asked.study(run, {text: load_corpus(text).hash for text in asked.beside}))

@@ -26,7 +26,7 @@ from awqscope.diagnose.studies.calibration.rules import (
 from awqscope.diagnose.studies.calibration.texts import Texts
 from awqscope.diagnose.sweep.branches import REFERENCE
 from awqscope.diagnose.trials.finished import OpenedRun
-from awqscope.mixedprec.awq.search import ENOUGH_TOKENS
+from awqscope.mixedprec.scheme import ENOUGH_TOKENS
 
 
 def summarise(

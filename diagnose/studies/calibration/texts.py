@@ -13,12 +13,9 @@ from awqscope.diagnose.inputs.corpora import (
     tile_windows,
 )
 from awqscope.diagnose.inputs.load import check_tokens
-from awqscope.diagnose.inputs.sources import check_specs
-from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.studies.calibration.asked import Asked
 from awqscope.diagnose.trials.course import load_measured
 from awqscope.diagnose.trials.finished import OpenedRun
-from awqscope.mixedprec.errors import InputError
 
 # Validation tokens that are measured on where nothing is asked for: intervals of paired
 # differences are narrow by then, and every calibration takes a forward of them.
@@ -58,8 +55,6 @@ class Texts:
 def load_texts(opened: OpenedRun, asked: Asked) -> Texts:
     """The run's texts and those that are asked for beside them. InputError for a text that cannot
     be used, and for one of the run's that has changed since."""
-    check_specs((*asked.calib_also, *asked.valid_also))
-    _check_others(asked, opened.spec)
     inputs = load_measured(opened.run, opened.model)
     length, seq_len = inputs.calib_windows.shape[1], inputs.windows.shape[1]
     most = asked.windows or max(LEAST_WINDOWS, MOST_TOKENS // seq_len)
@@ -85,14 +80,3 @@ def load_texts(opened: OpenedRun, asked: Asked) -> Texts:
         also=tuple(load(text, length) for text in asked.calib_also),
         columns=tuple(columns),
     )
-
-
-def _check_others(asked: Asked, spec: RunSpec) -> None:
-    """Raise InputError for a text beside the run's own that is one of them."""
-    if spec.calib in asked.calib_also:
-        raise InputError(
-            f"--calib-also {spec.calib} is the run's own calibration text", "give another"
-        )
-    twice = next((text for text in asked.valid_also if text in spec.valid), None)
-    if twice is not None:
-        raise InputError(f"--valid-also {twice} is measured already", "leave it out")

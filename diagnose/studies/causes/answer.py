@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from awqscope.diagnose.entries.part import Bounded, Interval, Part
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.studies.study import Study, name_study
 
+STUDY = "why"
 # What AWQ does to a linear, in the order in which it does it.
 SWITCHES = ("rounding", "scale", "clip")
 # What a head computes with.
@@ -170,3 +173,18 @@ class Causes(Part):
     lacking: Sequence[str] = Field(
         description="What could not be asked: `heads`, `experts` (one by one), `attention`."
     )
+
+
+def study_of(run: RunDirectory, block: int, windows: int | None) -> Study:
+    """The study of a block's causes."""
+    return Study(run, name_study(STUDY, block), {"windows": windows})
+
+
+def read_causes(run: RunDirectory, block: int, windows: int | None = None) -> Causes | None:
+    """The answer that a run keeps to this question, if it does."""
+    kept = study_of(run, block, windows).read()
+    try:
+        return None if kept is None else Causes.model_validate(kept)
+    except ValidationError:
+        # Of another version, or changed: it is measured again.
+        return None

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
-from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
+from awqscope.diagnose.runs.directory import OnProgress
 from awqscope.diagnose.statistics.bootstrap import Floats, Resampler
-from awqscope.diagnose.studies.causes.answer import Causes, LinearCauses
+from awqscope.diagnose.studies.causes.answer import Causes, LinearCauses, read_causes, study_of
 from awqscope.diagnose.studies.causes.damage import measure_damage, reach_block
 from awqscope.diagnose.studies.causes.heads import Heads, find_heads
 from awqscope.diagnose.studies.causes.look import WHOLE, Looked, Stream, Subject, look_inside
@@ -25,33 +24,16 @@ from awqscope.diagnose.studies.causes.switches import (
     switch,
 )
 from awqscope.diagnose.studies.causes.texts import Texts, load_texts
-from awqscope.diagnose.studies.study import Study, name_study
+from awqscope.diagnose.studies.study import Study, check_block
 from awqscope.diagnose.sweep.swappable import SwappableBlock, list_linears, uniform_widths
 from awqscope.diagnose.trials.finished import OpenedRun
 from awqscope.mixedprec.awq.choices import load_search, search_path
-from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.forward import enter_blocks
 from awqscope.mixedprec.models.streams import batch_size, list_slices
 from awqscope.mixedprec.scheme import FP16_BITS
 
-STUDY = "why"
 # The stages of the progress.
 REACHING, LOOKING, MEASURING = "reaching the block", "looking inside", "measuring damage"
-
-
-def study_of(run: RunDirectory, block: int, windows: int | None) -> Study:
-    """The study of a block's causes."""
-    return Study(run, name_study(STUDY, block), {"windows": windows})
-
-
-def read_causes(run: RunDirectory, block: int, windows: int | None = None) -> Causes | None:
-    """The answer that a run keeps to this question, if it does."""
-    kept = study_of(run, block, windows).read()
-    try:
-        return None if kept is None else Causes.model_validate(kept)
-    except ValidationError:
-        # Of another version, or changed: it is measured again.
-        return None
 
 
 def find_causes(
@@ -67,7 +49,7 @@ def find_causes(
     that was stopped goes on where it was. InputError for a block that there is not or that is kept
     at 16 bits, and for texts that are gone or have changed.
     """
-    _check_block(opened, block)
+    check_block(opened.run.read_searched(), block)
     kept = read_causes(opened.run, block, windows)
     if kept is not None:
         return kept
@@ -82,15 +64,6 @@ def find_causes(
         causes = _conclude(opened, block, texts, looked, costs)
         study.keep(causes.to_json())
     return causes
-
-
-def _check_block(opened: OpenedRun, block: int) -> None:
-    model, spec = opened.model, opened.spec
-    if not 0 <= block < model.blocks:
-        raise InputError(f"{opened.run.path} has no block {block}", f"give 0 to {model.blocks - 1}")
-    widths = uniform_widths(model, spec.bits, frozenset(spec.keep_fp16), block)
-    if set(widths.values()) == {FP16_BITS}:
-        raise InputError(f"block {block} is kept at 16 bits", "give a block that is quantized")
 
 
 def _prepare(opened: OpenedRun, number: int, texts: Texts, on_progress: OnProgress) -> Subject:

@@ -21,14 +21,13 @@ from awqscope.diagnose.studies.int8_inputs.answer import (
     Damage,
     Measured,
     Method,
-    parse_answer,
     read_bounded,
-    read_weights,
 )
+from awqscope.diagnose.studies.int8_inputs.asked import ask, list_missing, read_known
 from awqscope.diagnose.studies.int8_inputs.rounded_block import InputSweep
 from awqscope.diagnose.studies.int8_inputs.rounding import BITS, find_outliers
 from awqscope.diagnose.studies.int8_inputs.smoothing import search_smoothing
-from awqscope.diagnose.studies.study import Study, name_study
+from awqscope.diagnose.studies.study import Study
 from awqscope.diagnose.sweep.branches import CONTROL, UNIFORM, block_branches, count_streams
 from awqscope.diagnose.sweep.one_pass import run_sweep
 from awqscope.diagnose.sweep.results import VIEWS, block_rows, join_chunks, reduce_views
@@ -36,12 +35,10 @@ from awqscope.diagnose.sweep.surveys import Surveys, TextScores
 from awqscope.diagnose.trials.course import STREAM_SHARE, load_measured
 from awqscope.diagnose.trials.finished import OpenedRun
 from awqscope.mixedprec.awq.search import stream_inputs
-from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.dtypes import FLOAT32
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import CPU, FLOAT_BYTES, StreamSpace, list_slices
 
-NAME = name_study("activations")
 OUTLIERS = "outliers."
 
 
@@ -61,20 +58,15 @@ def measure_activations(
     for a method or a number that makes no sense, for texts that have changed since the run, and
     where another process works on the study.
     """
-    for method in methods:
-        if method not in METHODS:
-            raise InputError(f"--method {method} is not known", f"give one of {', '.join(METHODS)}")
-    if windows is not None and windows < 1:
-        raise InputError(f"--windows {windows} is too few", "give at least 1")
-    study = Study(opened.run, NAME, {"windows": windows})
-    known = _read_known(study)
-    missing = [method for method in METHODS if method in methods and known.find(method) is None]
+    study = ask(opened.run, methods, windows)
+    known = read_known(study)
+    missing = list_missing(known, methods)
     if not missing:
         return known
     with study.hold():
         # Another process may have kept a method since.
-        known = _read_known(study)
-        missing = [method for method in missing if known.find(method) is None]
+        known = read_known(study)
+        missing = list_missing(known, missing)
         inputs = load_measured(opened.run, opened.model)
         numbers = list_spread(list_sampled(opened.spec, inputs.windows), windows)
         measured = inputs.windows[numbers]
@@ -88,16 +80,6 @@ def measure_activations(
         )
         study.keep(answer.to_json())
     return answer
-
-
-def _read_known(study: Study) -> Activations:
-    """What was measured before; of a new run, and of an answer that is not whole, no method."""
-    kept = parse_answer(study.read())
-    if kept is not None:
-        return kept
-    record = study.run.read_searched()
-    weights = read_weights(study.run)
-    return Activations(windows=[], tokens=0, bits=record.spec.bits, weights=weights, methods=[])
 
 
 def list_spread(numbers: Sequence[int], most: int | None) -> list[int]:

@@ -7,9 +7,15 @@ from dataclasses import dataclass, field
 
 from awqscope.diagnose.runs.record import Record
 from awqscope.diagnose.runs.spec import RunSpec
-from awqscope.mixedprec.awq.search import ENOUGH_TOKENS
 from awqscope.mixedprec.families.family import EXPERTS
-from awqscope.mixedprec.scheme import FP16_BITS, GROUP_SIZES, Grouped, Scheme, Width
+from awqscope.mixedprec.scheme import (
+    ENOUGH_TOKENS,
+    FP16_BITS,
+    GROUP_SIZES,
+    Grouped,
+    Scheme,
+    Width,
+)
 
 TWICE, HALF = 2.0, 0.5
 

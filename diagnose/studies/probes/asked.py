@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from awqscope.diagnose.inputs.corpora import load_corpus
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.studies.probes.answer import BlockProbe
-from awqscope.diagnose.studies.study import Study, name_study
+from awqscope.diagnose.studies.study import Study, check_block, name_study
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.ranking import as_cost
 
@@ -33,7 +33,7 @@ class Asked:
 def ask(run: RunDirectory, windows: int | None = None, calib_also: Sequence[str] = ()) -> Asked:
     """What is asked of a run, checked. InputError for a number of windows that its text does not
     have or that gives no interval, and for texts that cannot be read."""
-    there = run.read_searched().ppl_definition.windows
+    there = run.read_measured().ppl_definition.windows
     if windows is not None and not FEWEST_WINDOWS <= windows <= there:
         raise InputError(
             f"{run.path} was not measured on {windows} windows",
@@ -46,13 +46,9 @@ def choose_blocks(run: RunDirectory, blocks: Sequence[int] = ()) -> tuple[int, .
     """The blocks that a probe is of: those that are asked for, else the flagged ones, else the one
     that costs most alone. InputError for a block that the model does not have, and for one of
     which the run quantizes nothing."""
-    record = run.read_searched()
-    last = record.source.blocks - 1
+    record = run.read_measured()
     for block in blocks:
-        if not 0 <= block <= last:
-            raise InputError(f"the model has no block {block}", f"give one from 0 to {last}")
-        if {f"{block}.{kind}" for kind in record.source.units} <= set(record.spec.keep_fp16):
-            raise InputError(f"block {block} is kept at 16 bits", "give a block that is quantized")
+        check_block(record, block)
     if blocks or record.measured.flagged:
         return tuple(dict.fromkeys(blocks or record.measured.flagged))
     alone = [row for row in run.read_table("blocks").to_pylist() if row["view"] == "isolated"]

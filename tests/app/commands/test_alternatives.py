@@ -66,7 +66,7 @@ def test_names_are_listed(run: RunDirectory) -> None:
         (["--add", "a=x", "--add", "a=y"], "two checkpoints are called a: give each --add another"),
         (["--add", "rtn=x"], "rtn is an alternative of its own"),
         (["--add", "gptq=/no/such"], "/no/such"),
-        (["--only", "rtn", "--model", "/no/such"], "there is no model directory"),
+        (["--only", "awq-g32", "--model", "/no/such"], "there is no model directory"),
     ],
 )
 def test_one_line_for_what_cannot_be_used(run: RunDirectory, asked: list[str], wanted: str) -> None:

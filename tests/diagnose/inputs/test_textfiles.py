@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
-from awqscope.diagnose.inputs import corpora
 from awqscope.diagnose.inputs.corpora import load_corpus, load_tokenizer
 from awqscope.diagnose.inputs.sources import HubSource, parse_spec
 from awqscope.mixedprec.errors import InputError
@@ -309,7 +308,7 @@ def test_a_data_sets_column_must_hold_text(monkeypatch: pytest.MonkeyPatch) -> N
     from datasets import Dataset
 
     rows = Dataset.from_dict({"text": ["a", None, "b"], "label": [1, 2, 3], "messages": SAID[:3]})
-    monkeypatch.setattr(corpora, "load_dataset", lambda *names, split: rows)
+    monkeypatch.setattr("datasets.load_dataset", lambda *names, split: rows)
     assert load_corpus("hub:a/b:train:text").text == "a\n\n\n\nb"
     assert "is of type int64, not text" in refusal("hub:a/b:train:label").what
     assert "is a conversation, not text" in refusal("hub:a/b:train:messages").what

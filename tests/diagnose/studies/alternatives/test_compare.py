@@ -17,7 +17,7 @@ from awqscope.diagnose.inputs.load import load_inputs
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.pipeline import run_pipeline
-from awqscope.diagnose.studies.alternatives import methods
+from awqscope.diagnose.studies.alternatives import choosing
 from awqscope.diagnose.studies.alternatives.answer import Alternatives
 from awqscope.diagnose.studies.alternatives.compare import compare_alternatives
 from awqscope.diagnose.studies.alternatives.methods import METHODS
@@ -236,7 +236,7 @@ def test_a_library_that_does_not_load_leaves_out_its_method_alone(
 
     monkeypatch.setattr(Gguf, "__call__", load)
     few = [method for method in METHODS if method.name in ("uniform", "gguf-q8_0", "rtn")]
-    monkeypatch.setattr(methods, "METHODS", few)
+    monkeypatch.setattr(choosing, "METHODS", few)
     found = compare_alternatives(fresh)
     assert {row.name for row in found.rows} == {"uniform", "rtn"}
     assert found.left_out["gguf-q8_0"] == f"the gguf that is installed cannot be used ({broken})"

@@ -6,12 +6,8 @@ import pytest
 
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.studies.alternatives import rounding
-from awqscope.diagnose.studies.alternatives.methods import (
-    METHODS,
-    NAMES,
-    change_low,
-    choose_methods,
-)
+from awqscope.diagnose.studies.alternatives.choosing import MIXES, choose_methods
+from awqscope.diagnose.studies.alternatives.methods import METHODS, NAMES, Rounded, change_low
 from awqscope.diagnose.studies.alternatives.rounding import ModelLinear
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.families.table import LLAMA_UNITS
@@ -31,6 +27,14 @@ def choose(spec: RunSpec, *only: str, raises: bool = True, **columns: int) -> An
 
 def test_names_are_told_apart() -> None:
     assert len(set(NAMES)) == len(NAMES)
+
+
+def test_every_mix_is_of_the_library_that_its_method_names() -> None:
+    rounded = [method.source for method in METHODS if isinstance(method.source, Rounded)]
+    assert {source.mix: source.library for source in rounded} == {
+        name: mix.library for name, mix in MIXES.items()
+    }
+    assert len(rounded) == len(MIXES)
 
 
 def test_all_that_can_be_made_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from awqscope import InputError
 from awqscope.app.cli import app
-from awqscope.diagnose.studies.causes.answer import Causes, Finding
-from awqscope.diagnose.studies.causes.find import MEASURING, find_causes, read_causes
+from awqscope.diagnose.studies.causes.answer import Causes, Finding, read_causes
+from awqscope.diagnose.studies.causes.find import MEASURING, find_causes
 from awqscope.diagnose.trials.finished import OpenedRun
 from tests.help.planted import (
     Sizes,

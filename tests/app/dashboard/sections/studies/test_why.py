@@ -11,7 +11,7 @@ from awqscope.app.dashboard.sections.studies.why import draw_answer, why_card
 from awqscope.app.dashboard.urls import Page
 from awqscope.app.store import Store
 from awqscope.diagnose.runs.directory import RunDirectory
-from awqscope.diagnose.studies.causes.find import study_of
+from awqscope.diagnose.studies.causes.answer import study_of
 from tests.help.caused import make_answer, make_finding
 from tests.help.runs import write_run
 
