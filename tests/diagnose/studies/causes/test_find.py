@@ -183,7 +183,7 @@ def test_the_command_prints_it_in_words_and_as_json(clean: OpenedRun) -> None:
 @pytest.mark.parametrize(
     ("block", "options", "said"),
     [
-        (2, (), "has no block 2: give 0 to 1"),
+        (2, (), "the model has no block 2: give one from 0 to 1"),
         (1, ("--windows", "1"), "--windows 1 is too few: give at least 2"),
         (1, ("--windows", "x"), "--windows"),
         (1, ("--windows", "5", "--model", "/nowhere"), "/nowhere"),
