@@ -32,6 +32,7 @@ from awqscope.app.commands.studies.alternatives import alternatives
 from awqscope.app.commands.studies.calibrate import calibrate
 from awqscope.app.commands.studies.probe import probe
 from awqscope.app.commands.studies.tasks import tasks
+from awqscope.app.commands.studies.weights import weights
 from awqscope.app.commands.studies.why import why
 from awqscope.diagnose.machine.pages import use_huge_pages
 from awqscope.diagnose.machine.threads import wait_passively
@@ -46,6 +47,7 @@ COMMANDS: dict[str, Any] = {
     "dashboard": dashboard,
     "explain": explain,
     "why": why,
+    "weights": weights,
     "probe": probe,
     "calibrate": calibrate,
     "alternatives": alternatives,

@@ -25,6 +25,7 @@ from awqscope.app.dashboard.pages import (
     runs,
     tokens,
     two_runs,
+    weights,
 )
 from awqscope.app.dashboard.parts import fell_back, go_to, heading, notice
 from awqscope.app.dashboard.sections import model_location, notes, starting
@@ -52,6 +53,7 @@ LAYOUTS = {
     "runs": runs.layout,
     "run": run.layout,
     "block": block.layout,
+    "weights": weights.layout,
     "tokens": tokens.layout,
     "recipe": recipe.layout,
     "explain": explain.layout,

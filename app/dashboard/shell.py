@@ -107,7 +107,8 @@ def is_found(store: Store, page: Page, read_only: bool) -> bool:
     except UnknownRunError:
         # A run that was just started has no record yet.
         return find_pending(store.root, page.run) is not None
-    return page.name != "block" or record is None or page.block < record.source.blocks
+    of_block = page.name in ("block", "weights")
+    return not of_block or record is None or page.block < record.source.blocks
 
 
 def write_title(store: Store, page: Page, read_only: bool) -> str:
@@ -122,6 +123,8 @@ def _list_titles(store: Store, page: Page, read_only: bool) -> list[str]:
         return [NO_RUN] if gone else [NO_PAGE]
     if page.name in ("run", "block"):
         return [f"Block {page.block}"] * (page.name == "block") + [page.run]
+    if page.name == "weights":
+        return [f"Weights of block {page.block}", page.run]
     told = ("a", "b") if page.name == "compare" else ()
     names = [name for name in map(page.option, told) if name]
     own = [" and ".join(names)] if names else []

@@ -19,6 +19,7 @@ COMPARED = ("", "mixed", "uniform", "candidate")
 KINDS = ("run", "compare")
 NUMBER = re.compile(r"\d{1,9}")
 AMOUNT = re.compile(r"\d{1,6}(?:\.\d{1,9})?")
+PLACE = re.compile(r"\d{1,9}:\d{1,9}")
 NAME = re.compile(r"[^\x00-\x1f]{1,300}")
 # Names on disk that are not UTF-8 have lone surrogates: they are read as they were written.
 ERRORS = "surrogateescape"
@@ -29,6 +30,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | re.Pattern[str]]] = {
     "runs": {},
     "run": {"metric": METRICS, "scale": SCALES},
     "block": {"site": NAME},
+    "weights": {"unit": NAME, "linear": NAME, "group": PLACE},
     "tokens": {
         "model": MODELS,
         "colour": MEASURES,
@@ -54,7 +56,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | re.Pattern[str]]] = {
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the dashboard. run: the run's name; block: its number, on the block page."""
+    """A page of the dashboard. run: the run's name; block: its number, on the pages of a block."""
 
     name: str
     run: str = ""
@@ -94,6 +96,8 @@ def read_address(path: str | None, search: str | None) -> Page:
             page = Page("run", run)
         case ["run", run, "block", block] if NUMBER.fullmatch(block):
             page = Page("block", run, int(block))
+        case ["run", run, "block", block, "weights"] if NUMBER.fullmatch(block):
+            page = Page("weights", run, int(block))
         case ["run", run, ("tokens" | "recipe" | "explain") as name]:
             page = Page(name, run)
         case _:
@@ -104,7 +108,7 @@ def read_address(path: str | None, search: str | None) -> Page:
 
 def link(name: str, run: str = "", block: int | None = None, **options: object) -> str:
     """The address of a page. Options at their default are left out."""
-    tails = {"run": "", "block": f"/block/{block}"}
+    tails = {"run": "", "block": f"/block/{block}", "weights": f"/block/{block}/weights"}
     tails |= {name: f"/{name}" for name in ("tokens", "recipe", "explain")}
     if name in tails:
         path = f"/run/{quote(run, safe='', errors=ERRORS)}{tails[name]}"

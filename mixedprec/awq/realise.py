@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from awqscope.mixedprec.awq.arithmetic import Quantized, quantize
 from awqscope.mixedprec.awq.choices import BlockSearch, ScaleChoice
 from awqscope.mixedprec.models.served import cast
+from awqscope.mixedprec.models.streams import CPU
 from awqscope.mixedprec.models.weights import too_large
 from awqscope.mixedprec.scheme import FP16_BITS, LinearWidths, Scheme, Width, list_quantized
 
@@ -122,23 +123,58 @@ def _fold_into_norm(
     return tensors, effective, exact
 
 
-def realise(
-    block: nn.Module,
-    searches: Searches,
-    widths: LinearWidths,
-    dtype: torch.dtype,
-) -> RealisedBlock:
-    """What is stored of `block` (float32 reference weights) when each linear gets its width.
+@dataclass(frozen=True)
+class Folding:
+    """Where the scales of a block go when each of its linears gets its width.
 
-    searches: width -> search, for every width below 16 in use, on the block's device. widths:
-    by linear, 16 to keep it. dtype: the 16-bit type that scales, norms and kept weights are
-    stored in.
+    inputs [K], outputs [N]: by linear, what its columns are multiplied with and its rows divided
+    by. sources: linear -> the choice that its inputs' scales are of. others: every parameter but
+    the linears', as stored; effective: the same in the basis of the reference. compensated, norms:
+    as a RealisedBlock has them.
     """
+
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+    sources: Mapping[str, ScaleChoice]
+    others: Mapping[str, Tensor]
+    effective: Mapping[str, Tensor]
+    compensated: frozenset[str]
+    norms: Mapping[str, Tensor]
+
+    def scale(self, name: str, weight: Tensor, rows: slice = slice(None)) -> Tensor:
+        """These rows of a linear, float32 [n, K], as they are before they are clipped and rounded,
+        in memory of their own."""
+        return (weight * self.inputs[name]).div_(self.outputs[name][rows, None])
+
+    def find_limit(self, name: str, search: BlockSearch) -> Tensor | None:
+        """The largest weight that is kept of each group of a linear, [N, G], once its scales are
+        in; None where nothing is clipped."""
+        clip = search.clips.get(name)
+        # A clip was searched under its own width's input scales: under others it does not apply.
+        # Row scales only stretch it.
+        if clip is None or self.sources.get(name) is not search.choice_for(name):
+            return None
+        return clip * (search.row_scales(name, len(clip)) / self.outputs[name])[:, None]
+
+
+def clip_groups(scaled: Tensor, limit: Tensor | None) -> Tensor:
+    """Scaled weights [n, K] clamped in place to the largest of each group that is kept, [n, G]."""
+    if limit is not None:
+        most = limit[:, :, None]
+        scaled.view(*limit.shape, -1).clamp_(-most, most)
+    return scaled
+
+
+def fold_scales(
+    block: nn.Module, searches: Searches, widths: LinearWidths, dtype: torch.dtype
+) -> Folding:
+    """Where the scales of `block` go. Of its linears, which may be on meta, no weight is read; the
+    rest is as `realise` takes it."""
     linears = {name: m for name, m in block.named_modules() if name in widths}
-    device = next(block.parameters()).device
+    reference = dict(block.named_parameters())
+    device = next((p.device for p in reference.values() if not p.is_meta), CPU)
     inputs = {name: torch.ones(m.in_features, device=device) for name, m in linears.items()}
     outputs = {name: torch.ones(m.out_features, device=device) for name, m in linears.items()}
-    reference = dict(block.named_parameters())
     others = {
         name: cast(name, value, dtype)
         for name, value in reference.items()
@@ -173,37 +209,51 @@ def realise(
             others[weight] = cast(weight, reference[weight].float() * scales, dtype)
             effective[weight] = others[weight].float() / scales
             compensated.append(weight)
+    return Folding(inputs, outputs, sources, others, effective, frozenset(compensated), norms)
+
+
+def realise(
+    block: nn.Module,
+    searches: Searches,
+    widths: LinearWidths,
+    dtype: torch.dtype,
+) -> RealisedBlock:
+    """What is stored of `block` (float32 reference weights) when each linear gets its width.
+
+    searches: width -> search, for every width below 16 in use, on the block's device. widths:
+    by linear, 16 to keep it. dtype: the 16-bit type that scales, norms and kept weights are
+    stored in.
+    """
+    linears = {name: m for name, m in block.named_modules() if name in widths}
+    folding = fold_scales(block, searches, widths, dtype)
+    effective = dict(folding.effective)
 
     def finish(name: str, linear: nn.Linear) -> RealisedLinear:
-        width = widths[name]
-        weight: Tensor = linear.weight.float() * inputs[name]
+        width, inputs, outputs = widths[name], folding.inputs[name], folding.outputs[name]
+        weight = folding.scale(name, linear.weight.float())
         bias: Tensor | None = linear.bias
         if bias is not None:
-            bias = cast(f"{name}.bias", bias.float() / outputs[name], dtype)
-            effective[f"{name}.bias"] = bias.float() * outputs[name]
+            bias = cast(f"{name}.bias", bias.float() / outputs, dtype)
+            effective[f"{name}.bias"] = bias.float() * outputs
         if width == FP16_BITS:
-            kept = cast(f"{name}.weight", weight / outputs[name][:, None], dtype)
-            found = RealisedLinear(None, kept, bias, inputs[name], outputs[name])
+            kept = cast(f"{name}.weight", weight, dtype)
+            found = RealisedLinear(None, kept, bias, inputs, outputs)
             rounded = found.effective()
             if not torch.equal(rounded, linear.weight):
                 effective[f"{name}.weight"] = rounded
             return found
         search = searches[width]
-        weight.div_(outputs[name][:, None])
-        clip = search.clips.get(name)
-        # A clip was searched under its own width's input scales: under others it does not apply.
-        # Row scales only stretch it.
-        if clip is not None and sources.get(name) is search.choice_for(name):
-            stretched = clip * (search.row_scales(name, len(weight)) / outputs[name])[:, None]
-            limit = stretched[:, :, None]
-            weight.view(*clip.shape, -1).clamp_(-limit, limit)
+        clip_groups(weight, folding.find_limit(name, search))
         coded = quantize(weight, search.scheme_of(name), dtype)
         _check_codes(f"{name}.weight", coded, dtype)
-        return RealisedLinear(coded, None, bias, inputs[name], outputs[name])
+        return RealisedLinear(coded, None, bias, inputs, outputs)
 
     finished = {name: finish(name, m) for name, m in linears.items()}
+    reference = dict(block.named_parameters())
     rounded = {n: v for n, v in effective.items() if not torch.equal(v, reference[n])}
-    return RealisedBlock(finished, others, rounded, frozenset(compensated), norms)
+    return RealisedBlock(
+        finished, dict(folding.others), rounded, folding.compensated, dict(folding.norms)
+    )
 
 
 def _check_codes(name: str, coded: Quantized, dtype: torch.dtype) -> None:

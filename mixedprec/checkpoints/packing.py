@@ -7,13 +7,17 @@ Only read: GPTQ, the transposed matrix, packed down its columns as a stream of b
 them; AutoAWQ GEMV-fast, int16 words of four rows.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from awqscope.mixedprec.awq.arithmetic import Quantized
-from awqscope.mixedprec.scheme import Scheme
+from awqscope.mixedprec.scheme import BITS, Scheme
 
 GEMM_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+# Packed weights are cut after multiples of so many rows: no word then holds rows of two parts.
+CUT = math.lcm(*(32 // bits for bits in BITS))
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
@@ -75,6 +79,35 @@ def from_compressed_tensors(tensors: dict[str, Tensor], scheme: Scheme) -> Quant
     codes = unpack(tensors["weight_packed"], scheme.bits, columns)
     _check_grid(codes, scales, zeros, scheme)
     return Quantized(codes, scales, zeros.contiguous(), scheme)
+
+
+def cut_compressed_tensors(
+    tensors: dict[str, Tensor], first: int, stop: int, bits: int
+) -> dict[str, Tensor]:
+    """Rows `first` to `stop` of what `to_compressed_tensors` packed, packed likewise. first: a
+    multiple of CUT."""
+    per_word = 32 // bits
+    cut = dict(tensors)
+    for name in ("weight_packed", "weight_scale"):
+        if name in cut:
+            cut[name] = cut[name][first:stop]
+    if "weight_zero_point" in cut:
+        words = slice(first // per_word, -(-stop // per_word))
+        cut["weight_zero_point"] = cut["weight_zero_point"][words]
+    if "weight_shape" in cut and cut["weight_shape"].shape == (2,):
+        cut["weight_shape"] = torch.stack([torch.tensor(stop - first), cut["weight_shape"][1]])
+    return cut
+
+
+def cut_gemm(tensors: dict[str, Tensor], first: int, stop: int) -> dict[str, Tensor]:
+    """Outputs `first` to `stop` of what `to_gemm` packed, packed likewise. first: a multiple of
+    CUT."""
+    per_word = len(GEMM_ORDER)
+    words = slice(first // per_word, -(-stop // per_word))
+    each = {"qweight": words, "qzeros": words, "scales": slice(first, stop)}
+    return {
+        name: value[:, each[name]] if name in each else value for name, value in tensors.items()
+    }
 
 
 def to_gemm(weight: Quantized) -> dict[str, Tensor]:

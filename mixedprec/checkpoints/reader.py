@@ -1,6 +1,6 @@
 """A quantized checkpoint on disk, read tensor by tensor."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,16 @@ from torch import Tensor
 
 from awqscope.mixedprec.awq.arithmetic import Quantized
 from awqscope.mixedprec.checkpoints.matching import Declared, Groups, read_agreed, read_groups
-from awqscope.mixedprec.checkpoints.packing import from_compressed_tensors, from_gemm
+from awqscope.mixedprec.checkpoints.packing import (
+    cut_compressed_tensors,
+    cut_gemm,
+    from_compressed_tensors,
+    from_gemm,
+)
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.untrusted import check_config, check_directory, read_json
 from awqscope.mixedprec.models.catalogue import Catalogue, Stored, open_catalogue
-from awqscope.mixedprec.models.weights import read_tensor, report_unreadable
+from awqscope.mixedprec.models.weights import read_slice, read_tensor, report_unreadable
 from awqscope.mixedprec.scheme import Scheme, read_group_size
 
 QUANTIZED_SUFFIXES = {
@@ -67,20 +72,55 @@ class StoredCheckpoint:
     def linear(self, name: str) -> Quantized | Tensor | None:
         """A linear of the blocks: packed ones as `Quantized`, with the scheme that config.json
         gives them by its own rules; 16-bit ones as their weight; None where there is none."""
-        suffixes = QUANTIZED_SUFFIXES[self.method]
-        if f"{name}.{suffixes[0]}" in self.tensors:
-            parts = [part for part in suffixes if f"{name}.{part}" in self.tensors]
-            tensors = {part: self.tensor(f"{name}.{part}") for part in parts}
-            decode = from_gemm if self.method == "awq" else from_compressed_tensors
-            try:
-                return decode(tensors, self.scheme(name))
-            except ValueError as error:
-                raise InputError(
-                    f"{name} in {self.folder} cannot be unpacked ({error})",
-                    "write the checkpoint again from the run",
-                ) from error
+        packed = self._read_packed(name)
+        if packed is not None:
+            return self._decode(name, packed)
         full = f"{name}.weight"
         return self.tensor(full) if full in self.tensors else None
+
+    def open_linear(self, name: str) -> Callable[[int, int], Quantized | Tensor] | None:
+        """What reads rows of a linear of the blocks, from a multiple of CUT to where they end, as
+        `linear` has them; a packed one is kept as it is packed meanwhile."""
+        packed = self._read_packed(name)
+        stored = self.tensors.get(f"{name}.weight")
+        if packed is None and stored is None:
+            return None
+
+        def read(first: int, stop: int) -> Quantized | Tensor:
+            if packed is not None:
+                if self.method == "awq":
+                    return self._decode(name, cut_gemm(packed, first, stop))
+                bits = self.scheme(name).bits
+                return self._decode(name, cut_compressed_tensors(packed, first, stop, bits))
+            assert stored is not None
+            with report_unreadable(stored.path):
+                return read_slice(stored, first, stop)
+
+        return read
+
+    def stored(self, name: str) -> dict[str, Stored]:
+        """What is known of the tensors that a linear's weight consists of, by suffix."""
+        suffixes = ("weight", *QUANTIZED_SUFFIXES[self.method])
+        full = {part: f"{name}.{part}" for part in suffixes}
+        return {part: self.tensors[key] for part, key in full.items() if key in self.tensors}
+
+    def _read_packed(self, name: str) -> dict[str, Tensor] | None:
+        """The tensors of a packed linear by suffix, as stored; None for one that is not packed."""
+        suffixes = QUANTIZED_SUFFIXES[self.method]
+        if f"{name}.{suffixes[0]}" not in self.tensors:
+            return None
+        parts = [part for part in suffixes if f"{name}.{part}" in self.tensors]
+        return {part: self.tensor(f"{name}.{part}") for part in parts}
+
+    def _decode(self, name: str, packed: dict[str, Tensor]) -> Quantized:
+        decode = from_gemm if self.method == "awq" else from_compressed_tensors
+        try:
+            return decode(packed, self.scheme(name))
+        except ValueError as error:
+            raise InputError(
+                f"{name} in {self.folder} cannot be unpacked ({error})",
+                "write the checkpoint again from the run",
+            ) from error
 
 
 def open_checkpoint(folder: Path) -> StoredCheckpoint:

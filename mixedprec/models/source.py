@@ -6,7 +6,7 @@ may hold is checked by `mixedprec.files` (`untrusted.py`, `header.py`) before a 
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from awqscope.mixedprec.models.weights import (
     is_finite,
     not_finite,
     read_parts,
+    read_slice,
     read_tensor,
     report_unreadable,
 )
@@ -168,10 +169,14 @@ class SourceModel:
                 "put back what it was and run the same command again",
             )
 
-    def _fill(self, module: nn.Module, prefix: str) -> nn.Module:
+    def _fill(self, module: nn.Module, prefix: str, without: Collection[str] = ()) -> nn.Module:
         """`module` with its parameters, float32, from the tensors under `prefix`; those that are
-        not on meta are left as they are."""
-        names = [name for name, value in module.named_parameters() if value.is_meta]
+        not on meta are left as they are, and those of the modules `without`."""
+        names = [
+            name
+            for name, value in module.named_parameters()
+            if value.is_meta and name.rpartition(".")[0] not in without
+        ]
         full = {name: stored_name(f"{prefix}.{name}", self.tensors) for name in names}
         stored = self.read(full.values(), torch.float32)
         state = {name: stored[full[name]] for name in names}
@@ -184,6 +189,27 @@ class SourceModel:
         """A decoder layer of its own with its weights in float32 on `device`."""
         name = self.prefix(block)
         return self._fill(copy.deepcopy(self.shell.get_submodule(name)), name).to(device)
+
+    def read_rest(self, block: int, linears: Collection[str]) -> nn.Module:
+        """A decoder layer of its own as `read_block` has it, with these of its linears left on
+        meta."""
+        name = self.prefix(block)
+        return self._fill(copy.deepcopy(self.shell.get_submodule(name)), name, linears)
+
+    def read_linear(self, block: int, linear: str, first: int, stop: int) -> Tensor:
+        """Rows `first` to `stop` of the weight of a block's linear, float32. InputError for one
+        that is missing or not finite."""
+        name = stored_name(f"{self.prefix(block)}.{linear}.weight", self.tensors)
+        holder = find_holder(name, self.family, self.tensors)
+        if holder not in self.tensors:
+            raise InputError(f"{self.path} has no tensor {name}", "put back its weights")
+        stored = find_stored(name, self.family, self.tensors)
+        self._check_unchanged(stored.path)
+        with report_unreadable(stored.path):
+            rows = read_slice(stored, first, stop)
+        if not is_finite(rows):
+            raise not_finite(holder, self.tensors[holder])
+        return rows.float()
 
     def block_shell(self, block: int) -> nn.Module:
         """The decoder layer without weights: its structure alone."""

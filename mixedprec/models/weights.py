@@ -62,6 +62,16 @@ def read_parts(stored: Stored) -> Iterator[tuple[int, Tensor]]:
             yield part.start, values
 
 
+def read_slice(stored: Stored, first: int, stop: int) -> Tensor:
+    """Rows `first` to `stop` of a stored tensor, in the stored type. Errors are those of
+    `read_parts`."""
+    count, *rest = stored.shape
+    values = torch.empty((stop - first, *rest), dtype=_name_type(stored))
+    with open(stored.path, "rb", buffering=0) as file:
+        _read_into(values, file, stored.begin + first * (stored.size // count))
+    return values
+
+
 def read_tensor(stored: Stored, dtype: torch.dtype | None = None) -> Tensor:
     """A stored tensor in memory of its own, as `dtype` or in the stored type. Errors are those of
     `read_parts`."""

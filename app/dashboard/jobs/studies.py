@@ -25,11 +25,17 @@ LONGEST_VALUE = 4096
 class StudyKind:
     """A study that a page can start: the command `name`, given the run and, of_block, the page's
     block. options: a field of its form -> the command's option, which a line of text becomes, and
-    a switch that is on."""
+    a switch that is on. own_page: the page that is the study's alone, if it has one."""
 
     name: str
     of_block: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
+    own_page: str = ""
+
+    @property
+    def page(self) -> str:
+        """The page that it is started from."""
+        return self.own_page or ("block" if self.of_block else "run")
 
 
 KINDS: Mapping[str, StudyKind] = {
@@ -50,6 +56,7 @@ KINDS: Mapping[str, StudyKind] = {
             },
         ),
         StudyKind("alternatives", options={"add": "--add", "by_block": "--by-block"}),
+        StudyKind("weights", of_block=True, own_page="weights"),
         StudyKind("activations", options={"method": "--method", "windows": "--windows"}),
         StudyKind(
             "tasks",

@@ -174,10 +174,12 @@ def units_section(rows: Sequence[Row], promotions: Sequence[Row], spec: RunSpec,
     kept = sorted({row["unit"] for row in rows} & set(spec.keep_fp16))
     if not lines:
         return card("Units", summary="All of them are kept at 16 bits.")
-    linked = [line | {"unit": unit_link(run, line["unit"])} for line in lines]
-    parts: list[Any] = [
-        table(block_unit_columns(low, rescue), linked, "The block's units, worst first")
+    linked = [
+        line | {"unit": unit_link(run, line["unit"]), "inside": weights_link(run, line["unit"])}
+        for line in lines
     ]
+    columns = block_unit_columns(low, rescue) | {"inside": "Look inside"}
+    parts: list[Any] = [table(columns, linked, "The block's units, worst first")]
     if promotions:
         parts += [
             html.H3("What was tried"),
@@ -195,6 +197,12 @@ def units_section(rows: Sequence[Row], promotions: Sequence[Row], spec: RunSpec,
     )
 
 
+def weights_link(run: str, unit: str) -> Any:
+    """The way to what is stored of a unit's weights."""
+    block, _, kind = unit.partition(".")
+    return go_to(f"weights of {unit}", link("weights", run, int(block), unit=kind))
+
+
 def widths_section(rows: Sequence[Row]) -> Any:
     """The widths that a candidate's units were found at."""
     return card(
@@ -204,11 +212,14 @@ def widths_section(rows: Sequence[Row]) -> Any:
     )
 
 
-def weights_card(rows: Sequence[Row]) -> Any:
+def weights_card(rows: Sequence[Row], run: str) -> Any:
     """Which weight groups of the block the rounding hurts most. rows: of weights.parquet."""
+    ordered = sorted(rows, key=lambda row: -row["relative_error"])
     lines = [
         {
-            "linear": row["linear"],
+            "linear": go_to(
+                row["linear"], link("weights", run, row["block"], linear=row["linear"])
+            ),
             "error": write_number(row["relative_error"], ".2%"),
             "groups": ", ".join(
                 f"row {number} group {group} ({error:.1%})"
@@ -217,13 +228,12 @@ def weights_card(rows: Sequence[Row]) -> Any:
                 )[:3]
             ),
         }
-        for row in sorted(rows, key=lambda row: -row["relative_error"])
+        for row in ordered
     ]
-    worst = lines[0]
     return card(
         "Weight error",
         table({"linear": "Linear", "error": "‖ΔW‖ / ‖W‖", "groups": "Worst weight groups"}, lines),
-        summary=f"{worst['linear']} is rounded worst: {worst['error']} of its norm. "
+        summary=f"{ordered[0]['linear']} is rounded worst: {lines[0]['error']} of its norm. "
         "A group's error is relative to its own norm, or to that of the linear's typical group "
         "where its own is smaller. "
         "Weight error alone ranks units badly; it says where to look inside one.",
@@ -356,7 +366,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         )
     weights = [row for row in store.table(run.name, "weights") if row["block"] == page.block]
     if weights:
-        parts.append(weights_card(weights))
+        parts.append(weights_card(weights, run.name))
     spoiled = store.block_tokens(run.name, page.block)
     if spoiled:
         parts.append(tokens_card(spoiled, run.name, page.block))

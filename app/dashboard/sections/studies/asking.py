@@ -29,12 +29,11 @@ Draw = Callable[[Mapping[str, Any]], Sequence[Any]]
 
 
 def list_states(store: Store, page: Page) -> list[StudyState]:
-    """How the studies that belong on a page stand: a block's, or those of a whole run."""
-    of_block = page.name == "block"
+    """How the studies that belong on a page stand."""
     return [
-        look_at_study(store, page.run, kind, page.block if of_block else None)
+        look_at_study(store, page.run, kind, page.block if kind.of_block else None)
         for kind in KINDS.values()
-        if kind.of_block == of_block
+        if kind.page == page.name
     ]
 
 
