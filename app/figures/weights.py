@@ -15,6 +15,8 @@ from awqscope.mixedprec.words import NOTHING
 
 # Channels that are named in the chart.
 NAMED = 3
+# Shares with as many digits as their ticks need.
+SHARES = {**FROM_ZERO, "tickformat": "~%"}
 
 
 def draw_channel_sizes(channels: Sequence[ChannelSize], count: int) -> go.Figure:
@@ -84,7 +86,7 @@ def draw_clipping(clipping: Clipping) -> go.Figure:
         hovertemplate="%{x} cut: %{customdata:,} groups, %{y:.1%}<extra></extra>",
     )
     figure = make_figure([bars], "share of the group's range that is cut", "of the groups", 280)
-    figure.update_yaxes(**FROM_ZERO, tickformat=".0%")
+    figure.update_yaxes(**SHARES)
     figure.update_xaxes(type="category")
     return figure
 
@@ -112,7 +114,7 @@ def draw_codes(codes: Sequence[int], zeros: Sequence[int]) -> go.Figure:
         )
     figure = make_figure(traces, "code", "share", 300, barmode="group", bargap=0.1)
     figure.update_xaxes(dtick=1 if len(codes) <= 16 else 32)
-    figure.update_yaxes(**FROM_ZERO, tickformat=".0%")
+    figure.update_yaxes(**SHARES)
     return figure
 
 
@@ -129,7 +131,7 @@ def draw_limits(limits: np.ndarray) -> go.Figure:
     )
     figure = make_figure([bars], "largest scaled weight that is kept", "of the groups", 280)
     figure.update_layout(bargap=0)
-    figure.update_yaxes(**FROM_ZERO, tickformat=".0%")
+    figure.update_yaxes(**SHARES)
     return figure
 
 

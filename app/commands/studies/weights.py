@@ -35,15 +35,17 @@ def weights(
     from awqscope.diagnose.machine.memory import return_freed_tensors
     from awqscope.diagnose.runs.directory import RunDirectory
     from awqscope.diagnose.studies.weights.asked import choose_linears, read_asked
-    from awqscope.diagnose.studies.weights.look import look_at_weights
+    from awqscope.diagnose.studies.weights.look import look_at_weights, read_weights
     from awqscope.diagnose.trials.finished import open_run
 
-    asked = read_asked(unit)
-    return_freed_tensors()
-    begin_computing()
-    opened = open_run(RunDirectory(path), model)
-    with show_progress() as on_progress:
-        answer = look_at_weights(opened, asked.block, on_progress)
+    asked, run = read_asked(unit), RunDirectory(path)
+    answer = read_weights(run, asked.block)
+    if answer is None:
+        return_freed_tensors()
+        begin_computing()
+        opened = open_run(run, model)
+        with show_progress() as on_progress:
+            answer = look_at_weights(opened, asked.block, on_progress)
     answer = choose_linears(answer, asked, linear)
     if as_json:
         text = json.dumps(answer.to_json(), indent=2, ensure_ascii=False, allow_nan=False)

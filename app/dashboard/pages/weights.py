@@ -14,11 +14,12 @@ from awqscope.app.dashboard.parts import card, fell_back, go_to, heading, notice
 from awqscope.app.dashboard.sections.model_location import location_panel
 from awqscope.app.dashboard.sections.studies.asking import follow_studies, list_states, study_card
 from awqscope.app.dashboard.sections.weights.kept import kept_cards
-from awqscope.app.dashboard.sections.weights.linear import linear_cards, linears_table
+from awqscope.app.dashboard.sections.weights.linear import linear_cards, linears_table, read_damage
 from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.store import RunSummary, Store
 from awqscope.app.words.studies.weights import name_group, write_source
 from awqscope.diagnose.runs.record import Record
+from awqscope.diagnose.studies.study import name_study
 from awqscope.diagnose.studies.weights.answer import BlockWeights, GroupValues, LinearWeights
 from awqscope.diagnose.studies.weights.searched import read_searched
 from awqscope.mixedprec.scheme import FP16_BITS
@@ -34,10 +35,10 @@ Row = Mapping[str, Any]
 
 def block_ways(run: str, block: int, blocks: int) -> Any:
     """The ways to the block's own page, and to the weights of its neighbours."""
-    ways = [go_to(f"Block {block}", link("block", run, block))]
-    for number, text in ((block - 1, "← Weights of {}"), (block + 1, "Weights of {} →")):
+    ways = [go_to(f"All of block {block}", link("block", run, block))]
+    for number, text in ((block - 1, "← Block {}"), (block + 1, "Block {} →")):
         if 0 <= number < blocks:
-            ways.append(go_to(text.format(f"block {number}"), link("weights", run, number)))
+            ways.append(go_to(text.format(number), link("weights", run, number)))
     return html.Nav(ways, className="around", **{"aria-label": "Other blocks"})
 
 
@@ -67,8 +68,9 @@ def read_weights(state: StudyState | None) -> BlockWeights | None:
         return None
 
 
-def looked_parts(answer: BlockWeights, run: str, page: Page) -> list[Any]:
+def looked_parts(store: Store, answer: BlockWeights, page: Page) -> list[Any]:
     """What a look has found."""
+    run, why = page.run, name_study("why", page.block)
     linear = choose_linear(answer, page)
     group = choose_group(linear, page)
     parts: list[Any] = []
@@ -82,7 +84,9 @@ def looked_parts(answer: BlockWeights, run: str, page: Page) -> list[Any]:
         *parts,
         card("Linears", linears_table(answer, run, linear.linear), summary=write_source(answer)),
         html.H2(f"{page.block}.{linear.unit}: {linear.linear}", className="part"),
-        *linear_cards(answer, linear, group, run),
+        *linear_cards(
+            answer, linear, group, run, read_damage(store.study(run, why), linear.linear)
+        ),
     ]
 
 
@@ -183,5 +187,5 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     if answer is None:
         parts += [*ask, *kept_parts(store, record, page)]
     else:
-        parts += [*looked_parts(answer, run.name, page), *ask]
+        parts += [*looked_parts(store, answer, page), *ask]
     return [*parts, *follow_studies(states)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from awqscope.app.words.studies.why import ROLE_NAMES
+from awqscope.app.words.studies.why import ROLE_NAMES, write_percent
 from awqscope.diagnose.studies.weights.answer import (
     CUT_STEP,
     BlockWeights,
@@ -100,7 +100,7 @@ def write_clipping(linear: LinearWeights) -> str:
     """What the clip cuts."""
     clipping = linear.clipping
     if clipping is None:
-        return "Nothing of it is clipped." if linear.bits != 16 else ""
+        return "Nothing of it is clipped."
     if not clipping.clipped:
         return f"None of its {clipping.groups:,} groups is cut."
     most = CUT_STEP * (len(clipping.steps) - 1)
@@ -115,10 +115,11 @@ def write_codes(linear: LinearWeights) -> str:
     if linear.used_in_group is None or linear.saturated is None:
         return ""
     count = len(linear.codes)
+    are = "is" if linear.unused == 1 else "are"
     unused = (
-        f"{linear.unused} of {count} codes are unused"
+        f"{linear.unused} of {count} codes {are} unused"
         if linear.unused
-        else (f"All {count} codes are used")
+        else f"All {count} codes are used"
     )
     return (
         f"{unused}; a group of {linear.group} has {linear.used_in_group:.1f} different ones. "
@@ -135,10 +136,15 @@ def write_worst(linear: LinearWeights, answer: BlockWeights) -> str:
     worst = max(known, key=lambda group: group.error or 0.0)
     whose = name_owner(worst, answer)
     return (
-        f"Row {worst.row}, group {worst.group}{f' ({whose})' if whose else ''} is rounded worst: "
-        f"its error is {write_share(worst.error)} of it. A group's error is relative to its own "
-        "norm, or to that of the linear's typical group where its own is smaller."
+        f"Row {worst.row}, group {worst.group}{f', {whose},' if whose else ''} is rounded worst: "
+        f"its error is {write_error(worst)} of it. A group's error is relative to its own norm, or "
+        "to that of the linear's typical group where its own is smaller."
     )
+
+
+def write_error(group: GroupValues) -> str:
+    """A group's relative error, to two digits."""
+    return NOTHING if group.error is None else write_percent(group.error)
 
 
 def name_owner(group: GroupValues, answer: BlockWeights) -> str:
@@ -165,7 +171,7 @@ def group_row(group: GroupValues, answer: BlockWeights) -> dict[str, str]:
         "group": str(group.group),
         "head": name_owner(group, answer) or NOTHING,
         "channels": f"{min(group.channels)}–{max(group.channels)}",
-        "error": write_share(group.error),
+        "error": write_error(group),
         "reach": write_number(group.reach, ".3g"),
         "cut": write_share(group.cut, ".0%"),
         "scale": write_number(group.scale, ".3g"),
@@ -175,7 +181,7 @@ def group_row(group: GroupValues, answer: BlockWeights) -> dict[str, str]:
 
 def write_group(group: GroupValues) -> str:
     """One group, in a sentence."""
-    parts = [f"Its error is {write_share(group.error)} of it"] if group.error is not None else []
+    parts = [f"Its error is {write_error(group)} of it"] if group.error is not None else []
     if group.reach is not None:
         parts.append(f"with the largest activations it moves its output by up to {group.reach:.3g}")
     if group.cut is not None:

@@ -23,7 +23,6 @@ from awqscope.diagnose.studies.weights.sources import (
     CHECKPOINT,
     SEARCHES,
     LinearSource,
-    find_widths,
     has_checkpoint,
     open_block,
 )
@@ -32,6 +31,7 @@ from awqscope.diagnose.trials.finished import OpenedRun
 from awqscope.mixedprec.awq.arithmetic import Quantized
 from awqscope.mixedprec.checkpoints.packing import CUT
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.recipes.recipe import load_recipe
 
 STUDY = "weights"
 LOOKING = "looking at the weights"
@@ -41,11 +41,25 @@ MOST_LINEARS = 16
 LONGEST_GROUP = 256
 
 
-def study_of(opened: OpenedRun, block: int) -> Study:
+def study_of(run: RunDirectory, block: int) -> Study:
     """The study of a block's weights, of the checkpoint or the recipe that is there now."""
-    widths = {linear: str(width) for linear, width in find_widths(opened, block).items()}
-    made_of = CHECKPOINT if has_checkpoint(opened) else SEARCHES
-    return Study(opened.run, name_study(STUDY, block), {"made_of": made_of, "widths": widths})
+    path, widths = run.path / "recipe.json", None
+    if path.exists():
+        units = load_recipe(path).in_own_groups(run.read_searched().spec.low.group_size).units
+        here = [entry for entry in units if entry.unit.partition(".")[0] == str(block)]
+        widths = {linear: str(entry.width) for entry in here for linear in entry.linears}
+    made_of = CHECKPOINT if has_checkpoint(run) else SEARCHES
+    return Study(run, name_study(STUDY, block), {"made_of": made_of, "widths": widths})
+
+
+def read_weights(run: RunDirectory, block: int) -> BlockWeights | None:
+    """The answer that a run keeps of a block as it is stored now, if it does."""
+    kept = study_of(run, block).read()
+    try:
+        return None if kept is None else BlockWeights.model_validate(kept)
+    except ValidationError:
+        # Of another version, or changed: they are looked at again.
+        return None
 
 
 def look_at_weights(
@@ -61,14 +75,10 @@ def look_at_weights(
     if not 0 <= block < opened.model.blocks:
         last = opened.model.blocks - 1
         raise InputError(f"{opened.run.path} has no block {block}", f"give 0 to {last}")
-    study = study_of(opened, block)
-    kept = study.read()
-    try:
-        if kept is not None:
-            return BlockWeights.model_validate(kept)
-    except ValidationError:
-        # Of another version, or changed: they are looked at again.
-        pass
+    kept = read_weights(opened.run, block)
+    if kept is not None:
+        return kept
+    study = study_of(opened.run, block)
     model = opened.model
     with study.hold(), torch.no_grad():
         source = open_block(opened, block)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.studies.weights.answer import StoredPart
 from awqscope.diagnose.trials.finished import OpenedRun
 from awqscope.mixedprec.awq.arithmetic import Quantized, quantize
@@ -93,9 +94,9 @@ def find_widths(opened: OpenedRun, block: int) -> dict[str, Width]:
     }
 
 
-def has_checkpoint(opened: OpenedRun) -> bool:
-    """Whether the run's checkpoint is where it was written."""
-    return (opened.run.checkpoint / "config.json").is_file()
+def has_checkpoint(run: RunDirectory) -> bool:
+    """Whether a run's checkpoint is where it was written."""
+    return (run.checkpoint / "config.json").is_file()
 
 
 def open_block(opened: OpenedRun, block: int) -> BlockSource:
@@ -104,7 +105,7 @@ def open_block(opened: OpenedRun, block: int) -> BlockSource:
     model, widths = opened.model, find_widths(opened, block)
     found = load_searches(opened.run.searches, block, list_quantized(widths.values()))
     folding = fold_scales(model.read_rest(block, widths), found, widths, model.dtype)
-    stored = open_checkpoint(opened.run.checkpoint) if has_checkpoint(opened) else None
+    stored = open_checkpoint(opened.run.checkpoint) if has_checkpoint(opened.run) else None
     recipe = "uniform" if opened.recipe is None else opened.recipe.kind
     linears = tuple(
         _open_linear(opened, block, linear, kind, widths[linear], found, folding, stored)

@@ -35,7 +35,8 @@ def read(address: str) -> Page:
 def test_every_link_is_read_as_what_it_was_made_of(name: str, block: int) -> None:
     for page in ("run", "tokens", "recipe", "explain"):
         assert read(link(page, name)) == Page(page, name)
-    assert read(link("block", name, block)) == Page("block", name, block)
+    for page in ("block", "weights"):
+        assert read(link(page, name, block)) == Page(page, name, block)
     for page in ("runs", "compare", "new"):
         assert read(link(page)) == Page(page)
 

@@ -104,6 +104,8 @@ def kept_cards(
         if searched.scales is not None:
             largest = store.array(run, f"channel_max.{block}.{kind}.reference")
             parts.append(scales_card(list_sizes(searched, largest), searched.ratio, bits))
+        else:
+            parts.append(card("Scales", summary="AWQ does not scale its inputs."))
         if searched.limits is not None:
             parts.append(limits_card(searched.limits, bits))
     return [*parts, worst_card(row)]

@@ -1,9 +1,11 @@
 """One linear's weights on a page: scales, clips, codes, and the groups that are rounded worst."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from dash import html
+from pydantic import ValidationError
 
 from awqscope.app.dashboard.parts import as_table, card, chart, go_to, table, tile, tiles
 from awqscope.app.dashboard.urls import link
@@ -34,6 +36,7 @@ from awqscope.app.words.studies.weights import (
     write_stored,
     write_worst,
 )
+from awqscope.diagnose.studies.causes.answer import Causes
 from awqscope.diagnose.studies.weights.answer import BlockWeights, GroupValues, LinearWeights
 from awqscope.mixedprec.words import write_decibels, write_number, write_share, write_size
 
@@ -50,6 +53,35 @@ LINEAR_COLUMNS = {
 }
 # Codes of more than so many are told by eight at a time in a table.
 MOST_CODES = 16
+DAMAGE = "Of the output's error"
+
+
+@dataclass(frozen=True)
+class OutputDamage:
+    """What a study of causes has measured of a linear: the shares of its output's error that input
+    channels and heads hold, by number; by role and number. Empty where nobody has asked."""
+
+    channels: Mapping[int, float] = field(default_factory=dict)
+    heads: Mapping[tuple[str, int], float] = field(default_factory=dict)
+
+    def of_heads(self, group: GroupValues) -> float | None:
+        """The share of the heads that a group is of."""
+        known = [self.heads.get((group.role or "", head)) for head in group.heads]
+        found = [share for share in known if share is not None]
+        return sum(found) if found else None
+
+
+def read_damage(kept: Mapping[str, Any] | None, linear: str) -> OutputDamage:
+    """What a run's answer to why a block is hurt says of one of its linears."""
+    try:
+        causes = None if kept is None else Causes.model_validate(kept["answer"])
+    except ValidationError:
+        causes = None
+    found = [one for one in (causes.linears if causes else ()) if one.linear == linear]
+    return OutputDamage(
+        {each.channel: each.error for one in found for each in one.channels},
+        {(each.role, each.head): each.error for one in found for each in one.heads},
+    )
 
 
 def linears_table(answer: BlockWeights, run: str, chosen: str) -> Any:
@@ -82,18 +114,22 @@ def linears_table(answer: BlockWeights, run: str, chosen: str) -> Any:
 
 
 def linear_cards(
-    answer: BlockWeights, linear: LinearWeights, group: GroupValues | None, run: str
+    answer: BlockWeights,
+    linear: LinearWeights,
+    group: GroupValues | None,
+    run: str,
+    damage: OutputDamage,
 ) -> list[Any]:
-    """All that is told of a linear. group: the one of its groups that is shown."""
+    """All that is told of a linear. group: the one of its groups that is shown. damage: what the
+    study of the block's causes has measured of its output."""
     parts = [stored_card(linear)]
     if linear.linear in answer.brief:
         said = "Of a block with so many linears, only those with the largest error are looked at "
         return [*parts, html.P(f"{said} by channel and by group; this is none of them.")]
-    parts += [channels_card(linear), codes_card(linear)]
-    if linear.clipping is not None:
-        parts.append(clipping_card(linear))
+    counted = [codes_card(linear), clipping_card(linear)]
+    parts += [channels_card(linear, damage), html.Div(counted, className="columns")]
     if group is not None:
-        parts.append(groups_card(answer, linear, group, run))
+        parts.append(groups_card(answer, linear, group, run, damage))
     return parts
 
 
@@ -121,15 +157,21 @@ def stored_card(linear: LinearWeights) -> Any:
     )
 
 
-def channels_card(linear: LinearWeights) -> Any:
+def channels_card(linear: LinearWeights, damage: OutputDamage) -> Any:
     """AWQ's scale of every input channel beside its activations and its weights."""
+    columns, rows = dict(CHANNEL_COLUMNS), []
+    if damage.channels:
+        columns["damage"] = DAMAGE
+    for channel in largest_channels(linear):
+        share = damage.channels.get(channel.channel)
+        rows.append(channel_row(channel) | {"damage": write_share(share, ".2%")})
     return card(
         "Scales",
         chart(
             draw_channel_sizes(linear.channels, linear.columns),
             "Scale, activation and weight by input channel, see the table",
         ),
-        as_table(CHANNEL_COLUMNS, [channel_row(channel) for channel in largest_channels(linear)]),
+        as_table(columns, rows),
         summary=write_channels(linear),
     )
 
@@ -137,7 +179,8 @@ def channels_card(linear: LinearWeights) -> Any:
 def clipping_card(linear: LinearWeights) -> Any:
     """How much of each group's range is cut."""
     clipping = linear.clipping
-    assert clipping is not None
+    if clipping is None or not clipping.clipped:
+        return card("Clips", summary=write_clipping(linear))
     return card(
         "Clips",
         chart(draw_clipping(clipping), "Groups by the share of their range that is cut"),
@@ -180,7 +223,13 @@ def codes_card(linear: LinearWeights) -> Any:
     )
 
 
-def groups_card(answer: BlockWeights, linear: LinearWeights, shown: GroupValues, run: str) -> Any:
+def groups_card(
+    answer: BlockWeights,
+    linear: LinearWeights,
+    shown: GroupValues,
+    run: str,
+    damage: OutputDamage,
+) -> Any:
     """The groups that are worth a look, and the values of one of them."""
 
     def way(group: GroupValues) -> str:
@@ -190,13 +239,18 @@ def groups_card(answer: BlockWeights, linear: LinearWeights, shown: GroupValues,
     rows = [
         group_row(group, answer)
         | {
-            "row": go_to(f"row {group.row}, group {group.group}", way(group)),
+            "row": go_to(name_group(group), way(group)),
+            "damage": write_share(damage.of_heads(group)),
             "class": "chosen" if group == shown else "",
         }
         for group in linear.groups
     ]
     columns = {key: text for key, text in GROUP_COLUMNS.items() if key != "group"}
-    columns["row"] = "Group"
+    columns["row"] = "Row:group"
+    if not any(group.heads for group in linear.groups):
+        del columns["head"]
+    if damage.heads:
+        columns["damage"] = f"{DAMAGE}, of its heads"
     return card(
         "Worst weight groups",
         table(columns, rows, "Largest error first, then by output and by cut", per_page=12),

@@ -1,6 +1,7 @@
 """A look at weights says what numpy finds in the raw files, and the run's checkpoint and its
 searches tell the same."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -14,14 +15,18 @@ import torch
 from compressed_tensors.compressors.pack_quantized.helpers import unpack_from_int32
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner, Result
 
 from awqscope import InputError
+from awqscope.app.cli import app
 from awqscope.diagnose.studies.weights import look
 from awqscope.diagnose.studies.weights.answer import BlockWeights, LinearWeights
 from awqscope.diagnose.studies.weights.look import choose_channels, look_at_weights
+from awqscope.diagnose.studies.weights.searched import read_searched
 from awqscope.diagnose.studies.weights.sources import CHECKPOINT, SEARCHES, open_block
 from awqscope.diagnose.trials.finished import OpenedRun, open_run
 from awqscope.mixedprec.awq.arithmetic import Quantized
+from awqscope.mixedprec.awq.choices import load_search, search_path
 from awqscope.mixedprec.checkpoints.writer import write_checkpoint
 from awqscope.mixedprec.recipes.recipe import make_recipe, save_recipe
 from tests.help.planted import write_studied_run
@@ -355,11 +360,64 @@ def test_bad_input_is_one_line(opened: OpenedRun, tmp_path: Path) -> None:
         look_at_weights(open_run(replace(opened.run, path=other), None), 0)
 
 
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["weights", *map(str, arguments)])
+
+
+def test_the_command_prints_a_unit_in_words_and_as_json(
+    opened: OpenedRun, answers: list[BlockWeights]
+) -> None:
+    whole = call(opened.run.path, 1, "--json")
+    assert BlockWeights.model_validate(json.loads(whole.stdout)) == answers[1]
+    printed = json.loads(call(opened.run.path, "1.qkv", "--linear", "v_proj", "--json").stdout)
+    assert [one["linear"] for one in printed["linears"]] == ["self_attn.v_proj"]
+    said = call(opened.run.path, "1.gate_up").stdout
+    assert "mlp.gate_proj" in said and UP in said and DOWN not in said
+    assert "The codes are those of the run's checkpoint on disk." in said
+    assert "is rounded worst" in said and "codes       " in said
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["x.qkv"], "'x.qkv' is no unit: give a unit like 5.qkv, or a block like 5"),
+        (["0.none"], "there is no unit 0.none: block 0 has 0.qkv, 0.o, 0.gate_up and 0.down"),
+        (["0.o", "--linear", "q_proj"], "there is no linear 'q_proj' here: choose"),
+        (["9.qkv"], "has no block 9: give 0 to 1"),
+    ],
+)
+def test_a_wrong_unit_is_one_line(
+    opened: OpenedRun, answers: list[BlockWeights], asked: list[str], said: str
+) -> None:
+    result = call(opened.run.path, *asked)
+    assert (result.exit_code, result.stdout) == (2, "") and said in result.stderr
+
+
+def test_an_answer_is_printed_without_the_model(
+    opened: OpenedRun, answers: list[BlockWeights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("awqscope.diagnose.trials.finished.open_run", None)
+    assert json.loads(call(opened.run.path, 0, "--json").stdout) == answers[0].to_json()
+
+
+def test_a_search_is_read_without_torch_as_with_it(opened: OpenedRun) -> None:
+    search = load_search(search_path(opened.run.searches, 1, 4))
+    found = read_searched(opened.run, 1, 4)
+    assert read_searched(opened.run, 1, 7) == {}
+    for linear, searched in found.items():
+        choice, clip = search.choice_for(linear), search.clips.get(linear)
+        for ours, theirs in ((searched.scales, choice and choice.scales), (searched.limits, clip)):
+            assert (ours is None) is (theirs is None)
+            if ours is not None and theirs is not None:
+                np.testing.assert_array_equal(ours, theirs.numpy())
+    assert set(found) == {*search.clips, *(n for one in search.scales for n in one.group.linears)}
+
+
 def test_many_channels_are_told_by_the_largest_and_some_others() -> None:
     values = torch.rand(5000, generator=torch.Generator().manual_seed(2))
     chosen = choose_channels([values, values.flip(0)])
     assert len(chosen) == 1024 and chosen == sorted(set(chosen))
     top = set(values.argsort(descending=True)[:64].tolist())
     assert top <= set(chosen) and {4999 - channel for channel in top} <= set(chosen)
-    assert max(b - a for a, b in zip(chosen, chosen[1:], strict=False)) < 12
+    assert max(b - a for a, b in itertools.pairwise(chosen)) < 12
     assert choose_channels([values[:1024]]) == list(range(1024))
