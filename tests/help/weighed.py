@@ -1,8 +1,11 @@
 """A look at a block's weights, made by hand."""
 
+from pathlib import Path
 from typing import Any
 
+from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.studies.weights.answer import BlockWeights
+from awqscope.diagnose.studies.weights.look import study_of
 
 
 def make_group(row: int, group: int, error: float, **changes: Any) -> dict[str, Any]:
@@ -78,7 +81,10 @@ def make_weights(**changes: Any) -> dict[str, Any]:
                 "self_attn.v_proj",
                 "qkv",
                 0.1,
-                groups=[make_group(3, 1, 0.31, **of_head), make_group(5, 0, 0.2, **of_head)],
+                groups=[
+                    make_group(row, group, error, **of_head)
+                    for row, group, error in ((3, 1, 0.31), (5, 0, 0.2), (4, 1, 0.1))
+                ],
             ),
             make_linear("mlp.down_proj", "down", 0.12),
         ],
@@ -90,3 +96,10 @@ def make_weights(**changes: Any) -> dict[str, Any]:
 def make_answer(**changes: Any) -> BlockWeights:
     """The same, typed."""
     return BlockWeights.model_validate(make_weights(**changes))
+
+
+def keep_weights(path: Path, answer: dict[str, Any] | None = None) -> None:
+    """Keep a look at block 5 with a run, as it is stored there now."""
+    study = study_of(RunDirectory(path), 5)
+    with study.hold():
+        study.keep(make_weights() if answer is None else answer)

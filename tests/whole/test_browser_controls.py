@@ -12,6 +12,7 @@ from awqscope.app.dashboard.urls import OPTIONS
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.notes import Change, change_notes
 from tests.help.browsing import ROOT, change_record, copy_sample
+from tests.help.weighed import keep_weights
 from tests.whole import (
     test_browser,
     test_browser_calibrate,
@@ -77,6 +78,10 @@ STUDY_FIELDS = (
     "Folder with further task files",
     "Documents of each task",
 )
+LINEARS = (
+    *(f"self_attn.{name}_proj" for name in "qkvo"),
+    *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
+)
 CONTROLS: dict[str, set[Control]] = {
     "runs": {
         ("button", "Compare two"),
@@ -115,9 +120,22 @@ CONTROLS: dict[str, set[Control]] = {
         ("link", "← Block #"),
         ("link", "Block # →"),
         ("link", "window #, token #"),
+        *(("link", f"weights of #.{unit}") for unit in ("qkv", "o", "gate_up", "down")),
+        *(("link", name) for name in LINEARS),
     }
     | {("button", name) for name in ("Find out why", "Try what would help")}
     | {("textbox", name) for name in ("Windows", "Other calibration texts")},
+    "weights": RUN
+    | CHART
+    | {("link", name) for name in LINEARS}
+    | {("link", "All of block #"), ("link", "← Block #"), ("link", "Block # →")}
+    | {("button", "Look at the weights")},
+    "weights looked": RUN
+    | CHART
+    | {("link", name) for name in LINEARS if name in ("self_attn.v_proj", "mlp.down_proj")}
+    | {("link", name) for name in ("All of block #", "← Block #", "Block # →")}
+    | {("link", "#:#"), ("link", "← Group before"), ("link", "Group after →")}
+    | {("button", "Look at the weights"), ("summary", "Measure again")},
     "tokens": RUN
     | CHART
     | TURNS
@@ -175,6 +193,8 @@ ADDRESSES = {
     "runs": "/",
     "run": "/run/demo",
     "block": "/run/demo/block/5",
+    "weights": "/run/demo/block/5/weights?linear=mlp.up_proj",
+    "weights looked": "/run/demo/block/5/weights?linear=self_attn.v_proj&group=5%3A0",
     "tokens": "/run/demo/tokens",
     "recipe": "/run/demo/recipe",
     "explain": "/run/demo/explain",
@@ -392,6 +412,8 @@ def test_every_control_is_there_and_does_something(
     page: "sync_api.Page", runs: Path, name: str
 ) -> None:
     copy_sample(runs, "other")
+    if name == "weights looked":
+        keep_weights(runs / "demo")
     if name in IDLE:
         change_record(runs / "demo", model="/nowhere/model")
     if name == "runs noted":

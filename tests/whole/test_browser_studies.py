@@ -16,6 +16,7 @@ expected = pytest.importorskip("playwright.sync_api").expect
 # By study: its page, the heading of its card, and the button that starts it.
 STARTED = {
     "why-5": ("/run/demo/block/5", "Why", "Find out why"),
+    "weights-5": ("/run/demo/block/5/weights", "Look at the weights", "Look at the weights"),
     "alternatives": ("/run/demo", "Alternatives", "Measure the alternatives"),
     "tasks": ("/run/demo", "Tasks", "Run the tasks"),
     "activations": ("/run/demo", "Which blocks refuse int8 activations", "Measure int8 inputs"),

@@ -237,7 +237,13 @@ def channel_parts(causes: Causes) -> list[Any]:
     for number, linear in enumerate(known):
         drawn = [
             chart(draw_columns(linear), f"Input channels of {linear.linear}, see the table"),
-            as_table(CHANNEL_COLUMNS, channel_rows(linear)),
+            # A table is known by its caption to those who go from one to the next.
+            table(
+                CHANNEL_COLUMNS,
+                channel_rows(linear),
+                f"Input channels of {linear.linear}",
+                folded="The same as a table",
+            ),
         ]
         if number:
             parts.append(html.Details([html.Summary(linear.linear), *drawn]))

@@ -17,10 +17,9 @@ from awqscope.app.dashboard.urls import Page, link, read_address
 from awqscope.app.store import Store
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.studies.causes.find import study_of as study_of_causes
-from awqscope.diagnose.studies.weights.look import study_of
 from tests.help.caused import make_answer as make_causes
 from tests.help.runs import SAMPLE, write_comparison, write_run
-from tests.help.weighed import make_weights
+from tests.help.weighed import keep_weights, make_weights
 
 
 @pytest.fixture
@@ -36,9 +35,7 @@ def show(store: Store, name: str = "sample", number: int = 5, **options: str) ->
 
 
 def keep(store: Store, answer: dict[str, Any]) -> None:
-    study = study_of(store.find("sample"), 5)
-    with study.hold():
-        study.keep(answer)
+    keep_weights(store.find("sample").path, answer)
 
 
 def test_it_has_an_address_and_a_title(store: Store) -> None:
@@ -65,9 +62,9 @@ def test_what_a_look_found_is_shown(store: Store) -> None:
     assert "Of the output's error" not in shown
     shown = show(store, linear="self_attn.v_proj", group="5:0")
     assert "Row 5, group 0: values of key-value head 1 (of heads 2–3)" in shown
-    assert "← Group before" in shown and "Group after →" not in shown
+    assert "← Group before" in shown and "Group after →" in shown
     shown = show(store, unit="qkv")
-    assert "5.qkv: self_attn.v_proj" in shown and "Group after →" in shown
+    assert "5.qkv: self_attn.v_proj" in shown and "← Group before" not in shown
 
 
 def test_what_an_address_asks_in_vain_is_said(store: Store) -> None:

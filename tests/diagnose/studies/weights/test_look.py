@@ -318,8 +318,9 @@ def test_parts_of_any_size_tell_the_same(
     monkeypatch.setattr("awqscope.diagnose.studies.weights.sources.CUT", 80)
     monkeypatch.setattr("awqscope.diagnose.studies.weights.look.CUT", 80)
     source = open_block(opened, 1)
+    assert {linear.step for linear in source.linears} == {80}
+    assert sum(linear.rows > 80 for linear in source.linears) == 5
     for linear, told in zip(source.linears, answers[1].linears, strict=True):
-        assert linear.step == 80 < linear.rows
         largest = look.read_largest(opened.run, 1)[linear.kind.name]
         heads = look.find_heads(
             opened.model.family, opened.model.config, opened.model.block_shell(1)
