@@ -1,8 +1,11 @@
 """An answer to why a block is hurt, made by hand."""
 
+from pathlib import Path
 from typing import Any
 
+from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.studies.causes.answer import Causes, Finding
+from awqscope.diagnose.studies.causes.find import study_of
 
 
 def split(rounding: float, scale: float, clip: float) -> dict[str, Any]:
@@ -136,6 +139,13 @@ def make_answer(**changes: Any) -> dict[str, Any]:
 def make_causes(**changes: Any) -> Causes:
     """The same, typed."""
     return Causes.model_validate(make_answer(**changes))
+
+
+def keep_causes(path: Path) -> None:
+    """Keep that answer with a run, for its block 5."""
+    study = study_of(RunDirectory(path), 5, None)
+    with study.hold():
+        study.keep(make_answer())
 
 
 def make_finding(cause: str, **changes: Any) -> Finding:

@@ -12,11 +12,14 @@ import pytest
 
 from awqscope.diagnose.runs.directory import RunDirectory
 from tests.help.browsing import change_record, copy_sample
+from tests.help.caused import keep_causes
 from tests.help.explained import RIVALS, make_asked, make_entry
+from tests.help.weighed import keep_weights
 
 pytestmark = pytest.mark.browser
 sync_api = pytest.importorskip("playwright.sync_api")
 
+OPEN_ALL = "document.querySelectorAll('main details').forEach((one) => (one.open = true))"
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
 
 
@@ -37,6 +40,7 @@ def test_every_page_opens_by_its_link(page: "sync_api.Page") -> None:
         "/": "Runs",
         "/run/demo": "demo",
         "/run/demo/block/5": "Block 5",
+        "/run/demo/block/5/weights": "Weights of block 5",
         "/run/demo/tokens": "Tokens",
         "/run/demo/recipe": "Recipe",
         "/run/demo/explain": "Explain",
@@ -308,21 +312,27 @@ def test_dark_and_light(page: "sync_api.Page") -> None:
     assert page.evaluate(ground) == "rgb(255, 255, 255)"
 
 
+@pytest.mark.parametrize("width", [1440, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(page: "sync_api.Page", scheme: str, runs: Path) -> None:
+def test_axe_finds_nothing(page: "sync_api.Page", scheme: str, width: int, runs: Path) -> None:
     keep_explanation(runs / "demo", make_entry())
+    keep_weights(runs / "demo")
+    keep_causes(runs / "demo")
+    page.set_viewport_size({"width": width, "height": 900})
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-    serious = []
-    tails = ("/block/5", "/tokens", "/recipe", "/explain")
+    found_in = []
+    tails = ("/block/5", "/block/5/weights", "/block/4/weights", "/tokens", "/recipe", "/explain")
     compare = "/compare?a=demo&b=demo"
     for path in ("/", "/run/demo", *[f"/run/demo{tail}" for tail in tails], compare, "/new"):
         page.goto(path)
         page.locator("h1").wait_for()
         page.wait_for_timeout(700)
-        serious += [
+        # What is folded is there for some, and tables in it come a moment later.
+        page.evaluate(OPEN_ALL)
+        page.wait_for_timeout(300)
+        found_in += [
             f"{path}: {found['id']} {found['nodes'][0]['target']} {found['nodes'][0]['html'][:160]}"
             for found in axe.run(page).response["violations"]
-            if found["impact"] in ("serious", "critical")
         ]
-    assert not serious, "\n".join(serious)
+    assert not found_in, "\n".join(found_in)

@@ -319,7 +319,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
             dashGridOptions={
                 "theme": {"function": "awqscopeTheme(agGrid)"},
                 "rowSelection": {"mode": "multiRow", "headerCheckbox": False},
-                "selectionColumnDef": {"headerName": "Pick"},
+                "selectionColumnDef": {"headerName": "✓", "headerTooltip": "Picked"},
                 "domLayout": "autoHeight" if shown else "normal",
                 "rowHeight": 60,
                 "ensureDomOrder": True,

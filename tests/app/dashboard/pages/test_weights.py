@@ -15,9 +15,7 @@ from awqscope.app.dashboard.pages.weights import layout
 from awqscope.app.dashboard.shell import is_found, write_title
 from awqscope.app.dashboard.urls import Page, link, read_address
 from awqscope.app.store import Store
-from awqscope.diagnose.runs.directory import RunDirectory
-from awqscope.diagnose.studies.causes.find import study_of as study_of_causes
-from tests.help.caused import make_answer as make_causes
+from tests.help.caused import keep_causes
 from tests.help.runs import SAMPLE, write_comparison, write_run
 from tests.help.weighed import keep_weights, make_weights
 
@@ -78,9 +76,7 @@ def test_what_an_address_asks_in_vain_is_said(store: Store) -> None:
 
 def test_the_error_of_the_output_is_beside_it_where_it_was_measured(store: Store) -> None:
     keep(store, make_weights())
-    study = study_of_causes(RunDirectory(store.find("sample").path), 5, None)
-    with study.hold():
-        study.keep(make_causes())
+    keep_causes(store.find("sample").path)
     shown = show(store, linear="self_attn.v_proj")
     assert "Of the output's error, of its heads" in shown and "50.0%" in shown
     # Of channel 2 the half is a third as much as of channel 0.
