@@ -13,12 +13,12 @@ from awqscope.app.dashboard.pages.run import run_heading
 from awqscope.app.dashboard.parts import card, fell_back, go_to, heading, notice, table
 from awqscope.app.dashboard.sections.model_location import location_panel
 from awqscope.app.dashboard.sections.studies.asking import follow_studies, list_states, study_card
-from awqscope.app.dashboard.sections.weights.kept import kept_cards
+from awqscope.app.dashboard.sections.weights.kept import kept_cards, worst_card
 from awqscope.app.dashboard.sections.weights.linear import linear_cards, linears_table, read_damage
 from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.store import RunSummary, Store
 from awqscope.app.words.studies.weights import name_group, write_source
-from awqscope.diagnose.runs.record import Record
+from awqscope.diagnose.runs.record import AnyRecord, Record
 from awqscope.diagnose.studies.study import name_study
 from awqscope.diagnose.studies.weights.answer import BlockWeights, GroupValues, LinearWeights
 from awqscope.diagnose.studies.weights.searched import read_searched
@@ -29,6 +29,19 @@ SUMMARY = (
     "The codes of the run's checkpoint, or without one as its searches and its model give them, "
     "are set beside the 16-bit weights: a pass over the block's weights."
 )
+
+# What a run or a comparison itself holds, by the kind of its record.
+KEPT = {
+    "run": "What the run itself holds of them. Codes, values and heads take a look at the weights.",
+    "compare": "What the comparison holds of its candidate's. Its codes and scales are not read "
+    "here.",
+}
+NOTHING_KEPT = {
+    "run": "The run holds nothing of this block's weights: all of its units are kept at 16 bits, "
+    "or an earlier version made it.",
+    "compare": "The comparison holds nothing of this block's weights: scales were folded into its "
+    "norms, so that no linear can be set beside the reference's by itself.",
+}
 
 Row = Mapping[str, Any]
 
@@ -90,12 +103,11 @@ def looked_parts(store: Store, answer: BlockWeights, page: Page) -> list[Any]:
     ]
 
 
-def kept_parts(store: Store, record: Record, page: Page) -> list[Any]:
+def kept_parts(store: Store, record: AnyRecord, page: Page) -> list[Any]:
     """What the run itself holds."""
     rows = [row for row in store.table(page.run, "weights") if row["block"] == page.block]
     if not rows:
-        said = "The run holds nothing of this block's weights: all of its units are kept at 16 "
-        return [html.P(f"{said} bits, or an earlier version made it.", className="note")]
+        return [html.P(NOTHING_KEPT[record.kind], className="note")]
     asked, unit = page.option("linear"), f"{page.block}.{page.option('unit')}"
     chosen = next(
         (row for row in rows if row["linear"] == asked),
@@ -104,8 +116,12 @@ def kept_parts(store: Store, record: Record, page: Page) -> list[Any]:
             key=lambda row: row["relative_error"],
         ),
     )
-    bits = find_bits(store, record, page, chosen["linear"])
-    searched = read_searched(store.find(page.run), page.block, bits)
+    if isinstance(record, Record):
+        bits = find_bits(store, record, page, chosen["linear"])
+        searched = read_searched(store.find(page.run), page.block, bits)
+        cards = kept_cards(store, page.run, chosen, searched.get(chosen["linear"]), bits)
+    else:
+        cards = [worst_card(chosen)]
     parts: list[Any] = []
     if asked not in ("", chosen["linear"]):
         parts.append(fell_back(f"There is no linear {asked} here", chosen["linear"]))
@@ -114,11 +130,10 @@ def kept_parts(store: Store, record: Record, page: Page) -> list[Any]:
         card(
             "Linears",
             kept_table(rows, page, chosen["linear"]),
-            summary="What the run itself holds of them. Codes, values and heads take a look at the "
-            "weights.",
+            summary=KEPT[record.kind],
         ),
         html.H2(f"{chosen['unit']}: {chosen['linear']}", className="part"),
-        *kept_cards(store, page.run, chosen, searched.get(chosen["linear"]), bits),
+        *cards,
     ]
 
 
@@ -165,12 +180,11 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     parts = [
         html.Div([run_heading(run, "weights", title), block_ways(run.name, page.block, blocks)])
     ]
-    if not isinstance(record, Record) or not (record.is_done("search") and record.is_done("sweep")):
-        said = "They can be looked at once the run's search and sweep are done."
-        if not isinstance(record, Record):
-            said = "Of a comparison, whose candidate has no searches here, the block page has what "
-            said += "its weights differ by."
-        return [*parts, notice("Nothing to look at yet", html.P(said))]
+    if not (record.is_done("search") and record.is_done("sweep")):
+        said = html.P("They can be looked at once the run's search and sweep are done.")
+        return [*parts, notice("Nothing to look at yet", said)]
+    if not isinstance(record, Record):
+        return [*parts, *kept_parts(store, record, page)]
     location = None if jobs is None else find_model(store, page.run)
     states = list_states(store, page)
     answer = read_weights(states[0])

@@ -113,9 +113,13 @@ def test_an_answer_of_another_version_is_looked_at_again(store: Store) -> None:
     assert "What the run itself holds" in show(store)
 
 
-def test_of_a_comparison_it_is_said_why_there_is_none(tmp_path: Path) -> None:
+def test_of_a_comparison_what_it_holds_is_shown(tmp_path: Path) -> None:
     path = write_comparison(tmp_path)
-    assert "Of a comparison" in show(Store(tmp_path), path.name)
+    shown = show(Store(tmp_path), path.name, linear="self_attn.o_proj")
+    assert "5.o: self_attn.o_proj" in shown and "Worst weight groups" in shown
+    assert "Its codes and scales are not read here." in shown and '"Scales"' not in shown
+    (path / "weights.parquet").unlink()
+    assert "scales were folded into its norms" in show(Store(tmp_path), path.name)
 
 
 def test_the_button_becomes_the_command() -> None:
