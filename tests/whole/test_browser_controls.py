@@ -215,6 +215,10 @@ ELSEWHERE = {
         "Requantize and measure",
     ): test_browser.test_widths_are_switched_downloaded_and_requantized,
     ("button", "Search and measure"): test_browser_calibrate.test_it_is_started_and_stopped,
+    (
+        "button",
+        "Look at the weights",
+    ): test_browser_studies.test_weights_are_looked_at_and_leafed_through,
     ("button", "Try what would help"): test_browser_probe.test_it_is_started_and_stopped,
     **{
         ("button", re.sub(r"\d+", "#", button)): test_browser_studies.test_it_is_started_and_stopped

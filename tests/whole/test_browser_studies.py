@@ -16,7 +16,6 @@ expected = pytest.importorskip("playwright.sync_api").expect
 # By study: its page, the heading of its card, and the button that starts it.
 STARTED = {
     "why-5": ("/run/demo/block/5", "Why", "Find out why"),
-    "weights-5": ("/run/demo/block/5/weights", "Look at the weights", "Look at the weights"),
     "alternatives": ("/run/demo", "Alternatives", "Measure the alternatives"),
     "tasks": ("/run/demo", "Tasks", "Run the tasks"),
     "activations": ("/run/demo", "Which blocks refuse int8 activations", "Measure int8 inputs"),
@@ -47,3 +46,17 @@ def test_it_is_started_and_stopped(page: "sync_api.Page", runs: Path, study: str
     expected(card).to_contain_text("This was not measured")
     assert "awqscope" in log.read_text()
     expected(card.get_by_role("button", name=button)).to_be_visible()
+
+
+def test_weights_are_looked_at_and_leafed_through(page: "sync_api.Page") -> None:
+    page.goto("/run/demo/block/5/weights?linear=self_attn.v_proj")
+    expected(page.locator("main")).to_contain_text("What the run itself holds")
+    page.get_by_role("button", name="Look at the weights").click()
+    expected(page.locator("main")).to_contain_text("is rounded worst")
+    shown = page.locator("#weight-group h3")
+    expected(shown).to_contain_text("values of key-value head")
+    first = shown.inner_text()
+    page.get_by_role("link", name="Group after →").click()
+    expected(shown).not_to_have_text(first)
+    page.get_by_role("link", name="← Group before").click()
+    expected(shown).to_have_text(first)
