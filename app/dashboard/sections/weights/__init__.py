@@ -1,0 +1,1 @@
+"""A block's weights on their page."""
