@@ -8,7 +8,7 @@ import numpy as np
 from dash import html
 
 from awqscope.app.dashboard.parts import as_table, card, chart, table
-from awqscope.app.figures.weights import draw_channel_sizes, draw_limits
+from awqscope.app.figures.studies.weights import draw_channel_sizes, draw_limits
 from awqscope.app.store import Store
 from awqscope.app.words.studies.weights import CHANNEL_COLUMNS, channel_row, sort_channels
 from awqscope.diagnose.studies.weights.answer import ChannelSize

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from awqscope.app.dashboard.parts import as_table, card, chart, go_to, table, tile, tiles
 from awqscope.app.dashboard.urls import link
-from awqscope.app.figures.weights import (
+from awqscope.app.figures.studies.weights import (
     draw_channel_sizes,
     draw_clipping,
     draw_codes,

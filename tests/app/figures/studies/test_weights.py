@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from awqscope.app.figures.weights import (
+from awqscope.app.figures.studies.weights import (
     draw_channel_sizes,
     draw_clipping,
     draw_codes,
