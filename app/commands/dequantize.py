@@ -49,7 +49,7 @@ def dequantize(
     refuse_run(checkpoint)
     warn_of_code(trust_remote_code, checkpoint)
     from awqscope.app.terminal.progress import show_progress
-    from awqscope.app.words.comparison import name_packed
+    from awqscope.app.words.compared.comparison import name_packed
     from awqscope.diagnose.proof.plain_card import Dequantized, write_plain_card
     from awqscope.mixedprec.foreign.dequantize import Written, choose_stored, write_plain
     from awqscope.mixedprec.foreign.opening import open_alone

@@ -9,7 +9,8 @@ from dash import ALL, ClientsideFunction, Dash, Input, Output, State, no_update,
 from dash.exceptions import PreventUpdate
 
 from awqscope.app.dashboard.jobs.runs import Jobs
-from awqscope.app.dashboard.pages import block, recipe, run, runs, tokens, two_runs
+from awqscope.app.dashboard.pages import block, recipe, run, runs, tokens
+from awqscope.app.dashboard.pages.compared import two_runs
 from awqscope.app.dashboard.urls import METRICS, Page, link, query, read_address
 from awqscope.app.store import Store, UnknownRunError
 from awqscope.app.words.noise import find_floor

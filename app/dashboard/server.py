@@ -24,9 +24,9 @@ from awqscope.app.dashboard.pages import (
     run,
     runs,
     tokens,
-    two_runs,
     weights,
 )
+from awqscope.app.dashboard.pages.compared import two_runs
 from awqscope.app.dashboard.parts import fell_back, go_to, heading, notice
 from awqscope.app.dashboard.sections import model_location, notes, starting
 from awqscope.app.dashboard.sections.studies import asking

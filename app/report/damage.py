@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from awqscope.app.figures.blocks import draw_profile, draw_units
 from awqscope.app.report.contents import Findings
 from awqscope.app.report.pieces import Chart, Row, Table
-from awqscope.app.words.comparison import ABOUT_PLACES, NO_UNITS, label_models
+from awqscope.app.words.compared.comparison import ABOUT_PLACES, NO_UNITS, label_models
 from awqscope.app.words.noise import find_floor
 from awqscope.app.words.numbers import show_token
 from awqscope.app.words.run import (

@@ -20,7 +20,7 @@ from plotly.offline import get_plotlyjs
 
 from awqscope.app.report import damage, outcome, passages, release, texts
 from awqscope.app.report.contents import Findings
-from awqscope.app.words.comparison import name_candidate, name_kind, write_note
+from awqscope.app.words.compared.comparison import name_candidate, name_kind, write_note
 from awqscope.app.words.numbers import reads_as_number
 from awqscope.app.words.run import headline_tiles, promoted_units
 from awqscope.app.words.texts import ratio_tiles

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from awqscope.app.report.contents import Findings, Passage
 from awqscope.app.report.pieces import Row
-from awqscope.app.words.comparison import name_briefly
+from awqscope.app.words.compared.comparison import name_briefly
 from awqscope.app.words.numbers import show_line_ends, show_token
 from awqscope.app.words.run import shade, token_summary, token_value
 from awqscope.mixedprec.words import write_number

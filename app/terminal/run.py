@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from awqscope.app.terminal.notes import write_notes
-from awqscope.app.words.comparison import list_facts, name_kind
+from awqscope.app.words.compared.comparison import list_facts, name_kind
 from awqscope.app.words.noise import NOISE, find_floor, write_floor, write_noise
 from awqscope.app.words.offers import list_offers, write_offers
 from awqscope.app.words.predict import quantized_units, unit_kl

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from awqscope.app.words.comparison import list_facts, name_briefly
+from awqscope.app.words.compared.comparison import list_facts, name_briefly
 from awqscope.app.words.noise import NOISE, list_noise, write_floor, write_noise
 from awqscope.app.words.numbers import Tile
 from awqscope.app.words.predict import quantized_units, unit_bounds, unit_kl, unit_table

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from awqscope.app.words.comparison import name_briefly, name_model
+from awqscope.app.words.compared.comparison import name_briefly, name_model
 from awqscope.app.words.numbers import Tile
 from awqscope.diagnose.gate.block_texts import BlockTexts, TextDamage
 from awqscope.diagnose.gate.findings import LEAST_WINDOWS, Finding, Missing

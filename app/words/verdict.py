@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from awqscope.app.words.comparison import name_candidate, name_kind, write_places
+from awqscope.app.words.compared.comparison import name_candidate, name_kind, write_places
 from awqscope.app.words.noise import find_floor
 from awqscope.app.words.numbers import begin_sentence
 from awqscope.diagnose.entries.headline import Headline

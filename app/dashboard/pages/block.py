@@ -25,7 +25,7 @@ from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.figures.activations import draw_channels, draw_histograms
 from awqscope.app.figures.blocks import draw_depth
 from awqscope.app.store import RunSummary, Store
-from awqscope.app.words.comparison import NO_UNITS, label_models, name_model
+from awqscope.app.words.compared.comparison import NO_UNITS, label_models, name_model
 from awqscope.app.words.numbers import show_token
 from awqscope.app.words.run import (
     WIDTH_COLUMNS,

@@ -26,7 +26,7 @@ from awqscope.app.dashboard.sections.failed import AGAIN, clicked_part, failed_b
 from awqscope.app.dashboard.sections.model_location import can_open, location_panel
 from awqscope.app.dashboard.urls import Page, link, read_address
 from awqscope.app.store import RunSummary, Store, UnknownRunError
-from awqscope.app.words.comparison import NO_SEARCHES
+from awqscope.app.words.compared.comparison import NO_SEARCHES
 from awqscope.app.words.explanation import shorten
 from awqscope.diagnose.runs.record import Comparison
 from awqscope.mixedprec.errors import InputError

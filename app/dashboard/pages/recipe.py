@@ -25,7 +25,7 @@ from awqscope.app.dashboard.sections.recipe.made import is_making, made_recipes,
 from awqscope.app.dashboard.urls import Page
 from awqscope.app.figures.recipes import draw_recipes
 from awqscope.app.store import RunSummary, Store
-from awqscope.app.words.comparison import NO_RECIPE
+from awqscope.app.words.compared.comparison import NO_RECIPE
 from awqscope.app.words.predict import read_changes, write_changes
 from awqscope.diagnose.runs.record import Comparison
 from awqscope.mixedprec.scheme import Grouped, Width, write_width

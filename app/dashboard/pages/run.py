@@ -36,7 +36,7 @@ from awqscope.app.dashboard.sections.studies.cards import study_cards
 from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.figures.blocks import draw_profile, draw_units
 from awqscope.app.store import Progress, RunSummary, Store
-from awqscope.app.words.comparison import ABOUT_PLACES, NO_RECIPE, NO_UNITS, write_note
+from awqscope.app.words.compared.comparison import ABOUT_PLACES, NO_RECIPE, NO_UNITS, write_note
 from awqscope.app.words.noise import find_floor
 from awqscope.app.words.offers import COLUMNS, list_offers, offer_rows, write_offers
 from awqscope.app.words.run import (

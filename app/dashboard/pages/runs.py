@@ -16,7 +16,7 @@ from awqscope.app.dashboard.jobs.starts import ENDED, STARTING, STOPPING, Pendin
 from awqscope.app.dashboard.parts import command, go_to, heading, notice
 from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.store import Progress, RunSummary, Store, UnknownRunError
-from awqscope.app.words.comparison import name_candidate, name_widths
+from awqscope.app.words.compared.comparison import name_candidate, name_widths
 from awqscope.app.words.verdict import write_brief
 from awqscope.diagnose.runs.record import AnyRecord, Comparison
 from awqscope.mixedprec.errors import InputError

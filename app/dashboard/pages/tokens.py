@@ -29,7 +29,7 @@ from awqscope.app.dashboard.urls import Page, link, query, read_address
 from awqscope.app.figures.tokens import draw_token
 from awqscope.app.store import RunSummary, Store
 from awqscope.app.token_index import TokenIndex, TokenQuestion
-from awqscope.app.words.comparison import label_models, name_model
+from awqscope.app.words.compared.comparison import label_models, name_model
 from awqscope.app.words.numbers import show_line_ends, show_token
 from awqscope.app.words.run import shade, token_summary, token_value
 from awqscope.app.words.texts import name_texts

@@ -10,7 +10,7 @@ from awqscope.app.dashboard.parts import card, go_to, switch, table
 from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.store import RunSummary
 from awqscope.app.token_index import WHICH, TokenIndex, TokenQuestion
-from awqscope.app.words.comparison import name_model
+from awqscope.app.words.compared.comparison import name_model
 from awqscope.app.words.numbers import show_token
 from awqscope.app.words.texts import name_texts
 from awqscope.diagnose.runs.record import AnyRecord, Comparison

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from awqscope.app.cli import app
 from awqscope.app.dashboard.jobs.processes import spec_command
 from awqscope.app.dashboard.urls import link
-from awqscope.app.words.comparison import list_facts
+from awqscope.app.words.compared.comparison import list_facts
 from awqscope.diagnose.entries.headline import ComparedHeadline
 from awqscope.diagnose.gate.evidence import read_numbers
 from awqscope.diagnose.inputs.corpora import cut_windows, load_corpus, load_tokenizer

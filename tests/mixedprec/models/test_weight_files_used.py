@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from awqscope.app.dashboard.jobs.request_checks import read_config
-from awqscope.app.words.comparison import list_facts
+from awqscope.app.words.compared.comparison import list_facts
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import Comparison
 from awqscope.diagnose.runs.spec import CompareSpec, RunSpec

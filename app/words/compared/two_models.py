@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from awqscope.app.words.comparison import name_kind
+from awqscope.app.words.compared.comparison import name_kind
 from awqscope.diagnose.entries.headline import Headline
 from awqscope.diagnose.gate.findings import Finding, Missing
 from awqscope.diagnose.gate.paired import Pair, Side, hash_source, read_widths

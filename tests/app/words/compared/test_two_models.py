@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from awqscope.app.dashboard.pages.two_runs import (
+from awqscope.app.dashboard.pages.compared.two_runs import (
     NO_DELTA_PPL,
     differences_card,
     follow_choice,
@@ -15,7 +15,7 @@ from awqscope.app.dashboard.pages.two_runs import (
 )
 from awqscope.app.dashboard.urls import Page, read_address
 from awqscope.app.store import Store
-from awqscope.app.words.two_models import (
+from awqscope.app.words.compared.two_models import (
     block_differences,
     blocks_summary,
     different_settings,

@@ -20,7 +20,7 @@ from awqscope.app.dashboard.parts import (
 from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.figures.blocks import draw_differences
 from awqscope.app.store import RunSummary, Store, UnknownRunError
-from awqscope.app.words.two_models import (
+from awqscope.app.words.compared.two_models import (
     block_differences,
     blocks_summary,
     different_settings,
