@@ -22,6 +22,7 @@ from awqscope.app.commands.explain import explain
 from awqscope.app.commands.gate import gate
 from awqscope.app.commands.list import list_runs
 from awqscope.app.commands.note import note
+from awqscope.app.commands.rank import rank
 from awqscope.app.commands.recipe import recipe
 from awqscope.app.commands.report import report
 from awqscope.app.commands.requantize import requantize
@@ -35,6 +36,7 @@ from awqscope.app.commands.studies.tasks import tasks
 from awqscope.app.commands.studies.weights import weights
 from awqscope.app.commands.studies.why import why
 from awqscope.diagnose.machine.pages import use_huge_pages
+from awqscope.app.commands.trend import trend
 from awqscope.diagnose.machine.threads import wait_passively
 
 COMMANDS: dict[str, Any] = {
@@ -58,6 +60,8 @@ COMMANDS: dict[str, Any] = {
     "report": report,
     "gate": gate,
     "compare": compare,
+    "rank": rank,
+    "trend": trend,
     "check": check,
     "dequantize": dequantize,
 }

@@ -24,11 +24,17 @@ MovedModelOption = Annotated[
 ]
 
 
-def takes(kind: type[Spec], only: Collection[str] = ()) -> Callable[[Command], Command]:
+def takes(
+    kind: type[Spec], only: Collection[str] = (), several: Collection[str] = ()
+) -> Callable[[Command], Command]:
     """Make a command take the options of a spec and of its execution, by name: all of them, or
-    `only` some. What else the command takes comes first."""
+    `only` some; of the arguments in `several` a list. What else the command takes comes first."""
     options = list_options(kind, Execution)
-    wanted = [make_parameter(options[name]) for name in options if not only or name in only]
+    wanted = [
+        make_parameter(options[name], several=name in several)
+        for name in options
+        if not only or name in only
+    ]
 
     def give(command: Command) -> Command:
         own = inspect.signature(command, eval_str=True)
@@ -44,10 +50,11 @@ def takes(kind: type[Spec], only: Collection[str] = ()) -> Callable[[Command], C
     return give
 
 
-def make_parameter(option: Option) -> inspect.Parameter:
+def make_parameter(option: Option, *, several: bool = False) -> inspect.Parameter:
     """A command's parameter for an option, as typer reads it. What its value may be the option's
-    own model checks, in the same words for every face."""
+    own model checks, in the same words for every face. several: whether it takes a list."""
     kind: Any = str if option.is_amount else list[str] if option.kind is tuple else option.kind
+    kind = list[kind] if several else kind
     kind = kind | None if option.default is None and not option.is_needed else kind
     shown = option.shown
     if option.is_argument:

@@ -8,6 +8,7 @@ from typing import Any
 from dash import ALL, ClientsideFunction, Dash, Input, Output, State, no_update, set_props
 from dash.exceptions import PreventUpdate
 
+from awqscope.app import pairs
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.pages import block, recipe, run, runs, tokens
 from awqscope.app.dashboard.pages.compared import two_runs
@@ -117,7 +118,7 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
             return no_update
         metric = measure if measure in METRICS else METRICS[0]
         a, b = sides["a"], sides["b"]
-        return two_runs.differences_card(store, a, b, store.pair(a, b), metric)
+        return two_runs.differences_card(store, a, b, pairs.pair(store, a, b), metric)
 
     tokens.register(app, store)
     recipe.register(app, store, jobs)

@@ -26,7 +26,7 @@ from awqscope.app.dashboard.pages import (
     tokens,
     weights,
 )
-from awqscope.app.dashboard.pages.compared import two_runs
+from awqscope.app.dashboard.pages.compared import many_runs, trend
 from awqscope.app.dashboard.parts import fell_back, go_to, heading, notice
 from awqscope.app.dashboard.sections import model_location, notes, starting
 from awqscope.app.dashboard.sections.studies import asking
@@ -57,7 +57,8 @@ LAYOUTS = {
     "tokens": tokens.layout,
     "recipe": recipe.layout,
     "explain": explain.layout,
-    "compare": two_runs.layout,
+    "compare": many_runs.layout,
+    "trend": trend.layout,
     "new": new.layout,
 }
 HEADERS = {
@@ -108,6 +109,8 @@ def create_app(store: Store, access: Access) -> Dashboard:
         return show(read_address(address.get("path"), address.get("search")))
 
     callbacks.register(app, store, jobs)
+    many_runs.register(app, store)
+    trend.register(app, store)
     callbacks.register_live(app, store, jobs, show, partial(stamp, store))
     if jobs is not None:
         new.register(app, jobs)

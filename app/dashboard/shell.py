@@ -45,6 +45,7 @@ TITLES = {
     "recipe": "Recipe",
     "explain": "Explain",
     "compare": "Compare",
+    "trend": "Trend",
     "new": "New run",
 }
 
@@ -125,9 +126,10 @@ def _list_titles(store: Store, page: Page, read_only: bool) -> list[str]:
         return [f"Block {page.block}"] * (page.name == "block") + [page.run]
     if page.name == "weights":
         return [f"Weights of block {page.block}", page.run]
-    told = ("a", "b") if page.name == "compare" else ()
+    told = ("a", "b") if page.name == "compare" else ("model",) if page.name == "trend" else ()
     names = [name for name in map(page.option, told) if name]
-    own = [" and ".join(names)] if names else []
+    several = [] if names or page.name not in ("compare", "trend") else page.names("runs")
+    own = [" and ".join(names)] if names else [f"{len(several)} runs"] * bool(several)
     return [*own, TITLES[page.name], *([page.run] if page.run else [])]
 
 

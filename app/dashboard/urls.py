@@ -23,6 +23,9 @@ PLACE = re.compile(r"\d{1,9}:\d{1,9}")
 NAME = re.compile(r"[^\x00-\x1f]{1,300}")
 # Names on disk that are not UTF-8 have lone surrogates: they are read as they were written.
 ERRORS = "surrogateescape"
+# Names of runs, after a colon the model that is meant; no name on disk has the sign between them.
+BETWEEN = "/"
+NAMES = re.compile(r"[^\x00-\x1f]{1,6000}")
 CHANGES = re.compile(r"(?:\d{1,5}\.[a-z_]{1,40}:\d{1,2}(?:x(?:-1|\d{1,3}))?(?:,|$))*")
 
 # Options of a page's address: the values allowed, the default first; or a pattern, default empty.
@@ -48,7 +51,11 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | re.Pattern[str]]] = {
         "model_a": COMPARED,
         "model_b": COMPARED,
         "measure": METRICS,
+        "runs": NAMES,
+        "baseline": NAME,
+        "axis": SCALES,
     },
+    "trend": {"model": NAME, "runs": NAMES},
     "new": {"like": NAME, "kind": KINDS},
     "missing": {},
 }
@@ -76,6 +83,10 @@ class Page:
         """Options of the address whose values the page does not take."""
         return {key: value for key, value in self.options.items() if self.option(key) != value}
 
+    def names(self, key: str) -> list[str]:
+        """The option as the names that it is made of, each once."""
+        return list(dict.fromkeys(name for name in self.option(key).split(BETWEEN) if name))
+
     def number(self, key: str) -> int | None:
         """The option as a number, if it is one."""
         value = self.option(key)
@@ -90,6 +101,8 @@ def read_address(path: str | None, search: str | None) -> Page:
             page = Page("runs")
         case ["compare"]:
             page = Page("compare")
+        case ["trend"]:
+            page = Page("trend")
         case ["new"]:
             page = Page("new")
         case ["run", run]:

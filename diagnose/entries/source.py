@@ -66,6 +66,11 @@ class Candidate(Part):
         description="Whether its activations are quantized too when it is served, and its weights "
         "alone were measured. Earlier versions lack it.",
     )
+    unit_weights: int | None = Field(
+        default=None,
+        description="Weights of the linears of all blocks, which bits a weight are of. Earlier "
+        "versions lack it.",
+    )
 
 
 class Place(Part):

@@ -4,8 +4,10 @@ of a model, is recognised."""
 import os
 import re
 import shlex
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 
+from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.untrusted import read_json
 
 RUN = "a run"
@@ -62,3 +64,22 @@ def default_out(model: str) -> Path:
     """The directory of a run of `model` where none is given."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.rstrip("/").rpartition("/")[2]).strip("-.")
     return Path("reports") / (name or "run")
+
+
+def default_outs(models: Sequence[str], root: Path | None = None) -> dict[Path, str]:
+    """The directories of runs of several models, below `root` or where each would be by default:
+    directory -> model. Names are as many of the last parts of a path as tell them apart."""
+    most = max(model.strip("/").count("/") for model in models) + 1
+    for parts in range(1, most + 1):
+        ends = ["-".join(PurePath(model).parts[-parts:]) for model in models]
+        names = [default_out(end.replace("/", "-")).name for end in ends]
+        if len(set(names)) == len(models):
+            break
+    else:
+        raise InputError(
+            "two candidates would have one run directory", "compare each with an --out of its own"
+        )
+    return {
+        (default_out(name) if root is None else root / name): model
+        for name, model in zip(names, models, strict=True)
+    }

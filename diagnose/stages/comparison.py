@@ -5,6 +5,7 @@ searches of the run's own (those for units, recipe, checkpoint and proof) are sk
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,6 +58,7 @@ from awqscope.mixedprec.foreign.candidate import Candidate
 from awqscope.mixedprec.foreign.gguf import GgufCandidate
 from awqscope.mixedprec.foreign.opening import open_beside
 from awqscope.mixedprec.foreign.padding import write_padding
+from awqscope.mixedprec.models.forward import count_unit_weights
 from awqscope.mixedprec.models.opening import open_model
 from awqscope.mixedprec.models.served import name_dtype, read_dtype
 from awqscope.mixedprec.models.source import SourceModel
@@ -81,23 +83,61 @@ class Compared:
     sweep: CandidateSweep
 
 
-def load_compared(spec: CompareSpec) -> Compared:
-    """Open both models and the text. InputError for anything that could not be compared."""
+@dataclass(frozen=True)
+class Reference:
+    """What comparisons with one reference have in common: the model, and the texts `valid` cut into
+    windows of `length` tokens, `slices` of each."""
+
+    model: SourceModel
+    tokenizer: PreTrainedTokenizerBase
+    valid: tuple[Corpus, ...]
+    windows: Tensor
+    slices: tuple[int, ...]
+    length: int
+
+
+ReadReference = Callable[[CompareSpec], Reference]
+
+
+def load_reference(spec: CompareSpec) -> Reference:
+    """Open the reference and cut the texts. InputError for what cannot be measured."""
     check_specs(spec.valid)
     model = open_model(spec.reference, trust_remote_code=spec.trust_remote_code)
-    candidate = open_beside(spec.candidate, model)
     tokenizer = load_tokenizer(model.path, trust_remote_code=spec.trust_remote_code)
     valid = tuple(load_corpus(text) for text in spec.valid)
     length, _ = choose_length(model, spec.seq_len)
     parts = cut_slices(valid, tokenizer, length, spec.windows)
     windows = torch.cat(parts)
     check_tokens(model, windows)
+    return Reference(model, tokenizer, valid, windows, tuple(map(len, parts)), length)
+
+
+def share_reference() -> ReadReference:
+    """`load_reference` for comparisons that differ in their candidate alone: the model is opened
+    and the texts are cut once."""
+    kept: dict[str, Reference] = {}
+
+    def read(spec: CompareSpec) -> Reference:
+        key = repr(spec.change(candidate=""))
+        if key not in kept:
+            kept.clear()
+            kept[key] = load_reference(spec)
+        return kept[key]
+
+    return read
+
+
+def load_compared(spec: CompareSpec, read_reference: ReadReference = load_reference) -> Compared:
+    """Open both models and the text. InputError for anything that could not be compared."""
+    found = read_reference(spec)
+    model, valid, windows = found.model, found.valid, found.windows
+    candidate = open_beside(spec.candidate, model)
     if has_tokenizer(candidate.path):
         theirs = load_tokenizer(candidate.path, trust_remote_code=spec.trust_remote_code)
-        alike = shares_tokens(tokenizer, theirs)
+        alike = shares_tokens(found.tokenizer, theirs)
         # How a text is split is for llama.cpp to say, where a file is one for it.
         if alike and not isinstance(candidate, GgufCandidate):
-            cut = cut_slices(valid, theirs, length, spec.windows)
+            cut = cut_slices(valid, theirs, found.length, spec.windows)
             alike = torch.equal(torch.cat(cut), windows)
         if not alike:
             raise InputError(
@@ -106,9 +146,8 @@ def load_compared(spec: CompareSpec) -> Compared:
                 "compare a checkpoint with the model it was made from; if it is, put that one's "
                 "tokenizer files in the place of its own",
             )
-    slices = tuple(len(part) for part in parts)
     sweep = build_candidate_sweep(model, candidate)
-    return Compared(model, candidate, tokenizer, valid, windows, slices, sweep)
+    return Compared(model, candidate, found.tokenizer, valid, windows, found.slices, sweep)
 
 
 def shares_tokens(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> bool:
@@ -120,8 +159,8 @@ def shares_tokens(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase
     return all(found.get(t) == i for t, i in ours.get_vocab().items() if t not in special)
 
 
-def describe_candidate(candidate: Candidate) -> entries.Candidate:
-    """The candidate, as it was found."""
+def describe_candidate(candidate: Candidate, unit_weights: int | None = None) -> entries.Candidate:
+    """The candidate, as it was found. unit_weights: weights of the linears of all blocks."""
     return entries.Candidate(
         path=candidate.name,
         format=candidate.method,
@@ -131,6 +170,7 @@ def describe_candidate(candidate: Candidate) -> entries.Candidate:
         left_aside=list(candidate.aside),
         padding=candidate.padding,
         weights_alone=candidate.quantizes_inputs,
+        unit_weights=unit_weights,
     )
 
 
@@ -153,16 +193,16 @@ def note_activations(candidate: Candidate) -> tuple[str, ...]:
     return (f"{candidate.path}: {WEIGHTS_ALONE}",) if candidate.quantizes_inputs else ()
 
 
-def prepare_comparison(spec: CompareSpec) -> Work:
+def prepare_comparison(spec: CompareSpec, read_reference: ReadReference = load_reference) -> Work:
     """The work of `awqscope compare`."""
-    compared = load_compared(spec)
+    compared = load_compared(spec, read_reference)
     serving = describe_serving(compared.candidate)
     description = Comparison(
         **begin(spec.reference),
         kind="compare",
         spec=spec,
         source=describe_source(compared.model),
-        candidate=describe_candidate(compared.candidate),
+        candidate=describe_candidate(compared.candidate, count_unit_weights(compared.model)),
         serving=serving,
         ppl_definition=describe_text(compared.valid, compared.slices, compared.windows),
         headline=None,
@@ -194,12 +234,14 @@ def run_comparison(
     placement: Placement = HERE,
     on_plan: OnPlan = lambda plan: None,
     on_note: OnNote = lambda note: None,
+    read_reference: ReadReference = load_reference,
 ) -> RunDirectory:
     """Carry out `spec` in the directory `out`, continuing where an earlier process stopped.
 
     on_progress(stage, done, total). placement: where its tasks are carried out. on_plan: told the
-    plan before it starts; on_note: before that, what a user should know of the inputs. InputError
-    for unusable input, another run in `out`, a process that already works on it, or a full disk.
+    plan before it starts; on_note: before that, what a user should know of the inputs.
+    read_reference: opens the reference. InputError for unusable input, another run in `out`, a
+    process that already works on it, or a full disk.
     """
     check_specs(spec.valid)
     spec = settle_precision(spec, RunDirectory(out), placement)
@@ -208,7 +250,7 @@ def run_comparison(
         "candidate": spec.candidate,
         "ppl_definition": " or ".join(spec.valid),
     }
-    prepare = partial(prepare_comparison, spec)
+    prepare = partial(prepare_comparison, spec, read_reference)
     return conduct(spec, prepare, named, out, on_progress, placement, on_plan, on_note)
 
 
@@ -217,12 +259,14 @@ def plan_comparison(
     out: Path,
     placement: Placement = HERE,
     on_note: OnNote = lambda note: None,
+    read_reference: ReadReference = load_reference,
 ) -> MemoryPlan:
     """The plan by which `run_comparison` would begin or continue in `out`. on_note: told what a
     user should know of the inputs. InputError for unusable input, and for another run in `out`."""
     check_specs(spec.valid)
     spec = settle_precision(spec, RunDirectory(out), placement)
-    return foresee(spec, partial(prepare_comparison, spec), out, placement, on_note)
+    prepare = partial(prepare_comparison, spec, read_reference)
+    return foresee(spec, prepare, out, placement, on_note)
 
 
 def compare_stage(spec: CompareSpec, compared: Compared, at: Setting) -> None:

@@ -88,7 +88,7 @@ def _skip_reason(stage: str, spec: RunSpec) -> str | None:
 
 # What is said of the inputs and decides no number: other files beside a model's weights, and counts
 # that earlier versions made otherwise.
-FREE = {"left_aside", "parameters", "quantized_before"}
+FREE = {"left_aside", "parameters", "quantized_before", "unit_weights"}
 # What a run computes with.
 MEANS = {"versions": "the set of installed libraries", "device": "the kind of device"}
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from awqscope.mixedprec.families.table import list_units
 from awqscope.mixedprec.models.dtypes import BFLOAT16, FLOAT32, TF32
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import (
@@ -63,6 +64,15 @@ def get_linear(block: nn.Module, name: str) -> nn.Linear:
     linear = block.get_submodule(name)
     assert isinstance(linear, nn.Linear), name
     return linear
+
+
+def count_unit_weights(model: SourceModel) -> int:
+    """Weights of the linears of all blocks, which bits a weight are of."""
+    return sum(
+        get_linear(model.block_shell(unit.block), linear).weight.numel()
+        for unit in list_units(model.family, model.blocks)
+        for linear in unit.linears
+    )
 
 
 @torch.no_grad()

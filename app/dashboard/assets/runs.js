@@ -3,6 +3,8 @@
 
 // Narrower than this, its columns would be cut.
 const NARROW = 1172;
+// As many models as a chart still tells apart: MOST_RANKED in diagnose/compared/ranking.py.
+const MOST_COMPARED = 12;
 
 const STATES = {
   done: ["●", "good"],
@@ -153,15 +155,20 @@ Object.assign(window.dash_clientside.awqscope, {
   },
   comparable(rows) {
     const count = rows ? rows.length : 0;
-    const said = count > 2 ? `${count} are ticked: untick ${count === 3 ? "one" : count - 2}` : "";
-    return [count !== 2, count === 1 ? "Tick one more" : said];
+    const over = count - MOST_COMPARED;
+    const said = over > 0 ? `${count} are ticked: untick ${over === 1 ? "one" : over}` : "";
+    return [count < 2 || over > 0, count === 1 ? "Tick one more" : said];
   },
   // The grid itself is asked: dash is told of a tick later than it is seen.
   async openCompare(clicks) {
     if (!clicks) return window.dash_clientside.no_update;
     const rows = (await dash_ag_grid.getApiAsync("runs-grid")).getSelectedRows();
-    if (rows.length !== 2) return window.dash_clientside.no_update;
-    return `/compare?${new URLSearchParams({ a: rows[0].name, b: rows[1].name })}`;
+    const names = rows.map(({ name }) => name);
+    if (names.length < 2 || names.length > MOST_COMPARED) return window.dash_clientside.no_update;
+    const [a, b] = names;
+    // Two have a page with more room for what differs; no name has the sign between several.
+    const chosen = names.length === 2 ? { a, b } : { runs: names.join("/") };
+    return `/compare?${new URLSearchParams(chosen)}`;
   },
   async fitRuns() {
     const api = await dash_ag_grid.getApiAsync("runs-grid");

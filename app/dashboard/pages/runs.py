@@ -1,4 +1,4 @@
-"""Every run of the directory, to sort, filter, open, stop, and compare two of."""
+"""Every run of the directory, to sort, filter, open, stop, and compare."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -288,7 +288,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
             beside=[
                 html.Span(id="compare-hint", className="note", role="status"),
                 dmc.Button(
-                    "Compare two", id="compare-button", disabled=True, variant="default", size="sm"
+                    "Compare", id="compare-button", disabled=True, variant="default", size="sm"
                 ),
             ],
         ),
@@ -333,8 +333,9 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
             dangerously_allow_code=False,
         ),
         html.P(
-            "Quantized is a run's uniform model, or the candidate of a comparison. Tick two runs "
-            "to compare them. Arrow keys move in the grid, Space ticks, Enter opens a run.",
+            "Quantized is a run's uniform model, or the candidate of a comparison. Tick two to "
+            "twelve runs to compare them. Arrow keys move in the grid, Space ticks, Enter opens a "
+            "run.",
             className="hint",
         ),
     ]

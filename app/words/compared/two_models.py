@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from awqscope.app.words.compared.comparison import name_kind
+from awqscope.diagnose.compared.changes import subtract_costs
 from awqscope.diagnose.entries.headline import Headline
 from awqscope.diagnose.gate.findings import Finding, Missing
 from awqscope.diagnose.gate.paired import Pair, Side, hash_source, read_widths
@@ -250,25 +251,18 @@ def write_value(value: Any) -> str:
 
 
 def block_differences(a: Mapping[int, Cost], b: Mapping[int, Cost]) -> list[dict[str, Any]]:
-    """B − A of the damage of every block that both have. The interval takes the two estimates for
-    independent (half-widths add in squares), which is cautious for runs on the same text."""
-    found = []
-    for block in sorted(a.keys() & b.keys()):
-        (one, one_low, one_high), (other, other_low, other_high) = a[block], b[block]
-        difference = other - one
-        down = math.hypot(other - other_low, one_high - one)
-        up = math.hypot(other_high - other, one - one_low)
-        found.append(
-            {
-                "block": block,
-                "a": one,
-                "b": other,
-                "difference": difference,
-                "low": difference - down,
-                "high": difference + up,
-            }
-        )
-    return found
+    """B − A of the damage of every block that both have, with its bounds."""
+    return [
+        {
+            "block": each.of,
+            "a": each.before,
+            "b": each.after,
+            "difference": each.difference,
+            "low": each.low,
+            "high": each.high,
+        }
+        for each in subtract_costs(a, b)
+    ]
 
 
 def blocks_summary(

@@ -25,8 +25,7 @@ from awqscope.diagnose.studies.alternatives.measuring import (
 )
 from awqscope.diagnose.studies.study import Study
 from awqscope.diagnose.trials.course import STREAM_SHARE
-from awqscope.mixedprec.families.table import list_units
-from awqscope.mixedprec.models.forward import get_linear
+from awqscope.mixedprec.models.forward import count_unit_weights
 from awqscope.mixedprec.models.source import SourceModel
 from awqscope.mixedprec.models.streams import CPU, Stream, StreamSpace
 
@@ -80,12 +79,7 @@ class Bench:
     @cached_property
     def weights(self) -> int:
         """Weights of the linears of all blocks."""
-        shell = self.model.block_shell
-        return sum(
-            get_linear(shell(unit.block), linear).weight.numel()
-            for unit in list_units(self.model.family, self.model.blocks)
-            for linear in unit.linears
-        )
+        return count_unit_weights(self.model)
 
     @cached_property
     def space(self) -> StreamSpace:

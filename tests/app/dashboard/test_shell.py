@@ -35,6 +35,8 @@ def read(address: str) -> Page:
         ("/nowhere", "No such page", False),
         ("/compare", "Compare", True),
         ("/compare?a=one&b=two", "one and two · Compare", True),
+        ("/compare?runs=one/two/three", "3 runs · Compare", True),
+        ("/trend?model=org/m", "org/m · Trend", True),
         ("/new", "New run", True),
     ],
 )

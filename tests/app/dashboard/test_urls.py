@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from awqscope.app.dashboard.urls import OPTIONS, Page, link, query, read_address
+from awqscope.app.dashboard.urls import BETWEEN, OPTIONS, Page, link, query, read_address
 
 # Names that a file system gives: any character but / and NUL; bytes that are no UTF-8 come as
 # lone surrogates.
@@ -37,7 +37,7 @@ def test_every_link_is_read_as_what_it_was_made_of(name: str, block: int) -> Non
         assert read(link(page, name)) == Page(page, name)
     for page in ("block", "weights"):
         assert read(link(page, name, block)) == Page(page, name, block)
-    for page in ("runs", "compare", "new"):
+    for page in ("runs", "compare", "trend", "new"):
         assert read(link(page)) == Page(page)
 
 
@@ -48,6 +48,13 @@ def test_options_survive_the_address(a: str, b: str, metric: str) -> None:
     for key, name in (("a", a), ("b", b)):
         printable = all(character >= " " for character in name)
         assert page.option(key) == (name if printable else "")
+
+
+@given(names=st.lists(NAMES, max_size=12))
+def test_names_of_several_runs_survive_the_address(names: list[str]) -> None:
+    page = read(link("compare", runs=BETWEEN.join(names)))
+    printable = all(character >= " " for name in names for character in name)
+    assert page.names("runs") == (list(dict.fromkeys(names)) if printable else [])
 
 
 @given(window=BLOCKS, position=BLOCKS)

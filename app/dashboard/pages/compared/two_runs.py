@@ -6,7 +6,6 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import html
 
-from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.parts import (
     as_table,
     card,
@@ -17,9 +16,11 @@ from awqscope.app.dashboard.parts import (
     switch,
     table,
 )
-from awqscope.app.dashboard.urls import Page, link
+from awqscope.app.dashboard.urls import BETWEEN, Page, link
 from awqscope.app.figures.blocks import draw_differences
-from awqscope.app.store import RunSummary, Store, UnknownRunError
+from awqscope.app.pairs import pair as read_pair
+from awqscope.app.pairs import trouble_of
+from awqscope.app.store import Store, UnknownRunError
 from awqscope.app.words.compared.two_models import (
     block_differences,
     blocks_summary,
@@ -164,16 +165,9 @@ def read_sides(store: Store, page: Page) -> dict[str, Side]:
     return found
 
 
-def trouble_of(run: RunSummary) -> str:
-    """Why a run cannot be compared; empty where it can."""
-    if run.record is None:
-        return run.error
-    return "" if run.record.headline is not None else "It has measured nothing yet."
-
-
 def comparison(store: Store, a: Side, b: Side, metric: str) -> list[Any]:
     """The comparison of two sides: verdict, numbers, settings and blocks."""
-    pair = store.pair(a, b)
+    pair = read_pair(store, a, b)
     verdict = write_pair_verdict(a, b, pair)
     parts: list[Any] = [html.P(verdict, className="verdict")]
     if pair.same_tokens is False:
@@ -199,10 +193,17 @@ def comparison(store: Store, a: Side, b: Side, metric: str) -> list[Any]:
     return parts
 
 
-def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
-    """The compare page."""
+def layout(store: Store, page: Page) -> Any:
+    """The compare page of two sides."""
     names = [run.name for run in store.list_runs()]
-    parts: list[Any] = [heading("Compare", over=go_to("Runs", link("runs")))]
+    table_of_both = link("compare", runs=BETWEEN.join(map(page.option, SIDES)))
+    parts: list[Any] = [
+        heading(
+            "Compare",
+            over=go_to("Runs", link("runs")),
+            beside=[go_to("Several in one table", table_of_both)],
+        )
+    ]
     try:
         sides = read_sides(store, page)
     except UnknownRunError as error:

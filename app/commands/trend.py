@@ -1,0 +1,68 @@
+"""`awqscope trend`: one model over its releases, what is newly broken and what was mended."""
+
+import itertools
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from awqscope.app.command_line.common import examples
+from awqscope.app.commands.rank import JsonOption, RunsArgument
+from awqscope.mixedprec.errors import InputError
+
+
+@examples(
+    "awqscope trend reports/v1 reports/v2 reports/v3",
+    "awqscope trend reports --model org/model",
+    "awqscope trend reports/v1 reports/v2 --json",
+)
+def trend(
+    runs: RunsArgument,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Of a directory of runs, those of this reference."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one model over its releases: runs in the order in which they were begun.
+
+    Their numbers stand in a table. Between each release and the next it says which blocks, units
+    and tokens are newly broken and which were mended: blocks and units whose KL surely changed, by
+    5% or more of all that was lost before, and tokens whose likeliest next token was the
+    reference's and is not any more, or the other way round.
+    """
+    from awqscope.app.terminal.compared import show_trend
+    from awqscope.app.terminal.console import PlainConsole
+    from awqscope.app.words.compared.many_models import list_standing, name_sides
+    from awqscope.app.words.compared.trend import step_json
+    from awqscope.diagnose.compared.changes import read_step
+    from awqscope.diagnose.compared.choosing import open_sides
+    from awqscope.diagnose.compared.releases import choose_releases
+    from awqscope.diagnose.compared.standing import judge_side, read_standing
+    from awqscope.diagnose.runs.naming import RUNS, find_kind
+
+    found = open_sides(runs)
+    is_whole = any(find_kind(Path(run)) == RUNS for run in runs)
+    sides = choose_releases(found, model, one_model=is_whole)
+    if len(sides) < 2:
+        raise InputError("one release has no trend", "give two runs or more of the model")
+    names = name_sides(sides)
+    standings, judged = [read_standing(side) for side in sides], [judge_side(s) for s in sides]
+    steps = [read_step(a, b) for a, b in itertools.pairwise(sides)]
+    if as_json:
+        told = {
+            "releases": [
+                list_standing(*each) for each in zip(standings, names, judged, strict=True)
+            ],
+            "steps": [
+                step_json(step, *pair)
+                for step, pair in zip(steps, itertools.pairwise(names), strict=True)
+            ],
+        }
+        print(json.dumps(told, indent=2))
+        return
+    width = None if sys.stdout.isatty() else 170
+    console = PlainConsole(width=width, highlight=False)
+    show_trend(standings, names, judged, steps, console)

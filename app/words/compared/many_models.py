@@ -1,0 +1,288 @@
+"""What is said of several models side by side: which to ship, their numbers, the differences."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from awqscope.app.words.compared.two_models import name_side
+from awqscope.app.words.texts import shorten_specs
+from awqscope.diagnose.compared.ranking import Ranked
+from awqscope.diagnose.compared.standing import Standing
+from awqscope.diagnose.gate.findings import Finding, Missing
+from awqscope.diagnose.gate.paired import Side, list_models
+from awqscope.diagnose.gate.verdict import FAIL, INCONCLUSIVE, PASS, GateVerdict
+from awqscope.mixedprec.words import (
+    NOTHING,
+    join_words,
+    write_interval,
+    write_number,
+    write_points,
+    write_size,
+)
+
+COLUMNS = {
+    "size": "Size",
+    "bits": "Bits a weight",
+    "ppl": "PPL, and more than 16 bits",
+    "kl": "KL, mean",
+    "top": "Same top token",
+    "p999": "KL, p99.9",
+    "worst": "KL, worst text",
+}
+DIFFERENCES = {
+    "size": "Size",
+    "kl": "KL",
+    "ppl": "PPL",
+    "top": "Same top token",
+    "verdict": "Verdict",
+}
+ENDLESS = "too few windows to bound it"
+OTHER_TOKENS = "measured on other tokens"
+UNKNOWN_TOKENS = "it is not known whether on the same tokens"
+# How each outcome of the gate is said of several models.
+OUTCOMES = {PASS: "passes", FAIL: "fails", INCONCLUSIVE: "cannot decide"}
+
+Judged = GateVerdict | Missing
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number as it is shown, and its interval or what it is of below."""
+
+    value: str
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value}\n{self.note}" if self.note else self.value
+
+
+def name_sides(sides: Sequence[Side]) -> list[str]:
+    """What each model is called among the others: its run, by as much of its path as tells it from
+    theirs, and the model where it is not the one that is compared by default."""
+    runs = shorten_specs([str(side.run.path.absolute()) for side in sides])
+    return [
+        run if side.model == list_models(side.record)[0] else f"{run}:{side.model}"
+        for run, side in zip(runs, sides, strict=True)
+    ]
+
+
+def number_cells(standing: Standing) -> dict[str, Cell]:
+    """A model's own numbers, by column."""
+    delta, worst = standing.number("delta_ppl"), standing.number("slice_kl")
+    more = "" if isinstance(delta, Missing) else write_number(delta.value, "+.3f")
+    text = "" if isinstance(worst, Missing) else shorten_specs([worst.of])[0]
+    return {
+        "size": Cell(write_size(standing.bytes)),
+        "bits": Cell(write_number(standing.bits_per_weight, ".2f")),
+        "ppl": Cell(
+            write_number(standing.ppl, ".3f"),
+            f"{more} {_write_bounds(delta, '+.3f')}" if more else "",
+        ),
+        "kl": _write_cell(standing.number("kl"), ".5f", standing.kl),
+        "top": _write_share(standing.number("top1_agreement")),
+        "p999": _write_cell(standing.number("kl_p999"), ".3f"),
+        "worst": Cell(
+            _write_cell(worst, ".5f").value,
+            f"{_write_bounds(worst, '.5f')} {text}".strip() if text else "",
+        ),
+    }
+
+
+def difference_cells(one: Ranked, base: Ranked) -> dict[str, Cell]:
+    """A model's numbers less the baseline's, by column; dashes on other tokens."""
+    before, after = base.standing.bytes, one.standing.bytes
+    size = write_number(after / before - 1, "+.1%") if before and after else NOTHING
+    if one.pair is None:
+        return {key: Cell(NOTHING) for key in DIFFERENCES} | {"verdict": Cell("the baseline")}
+    changes = one.pair.changes
+    return {
+        "size": Cell(size),
+        "kl": _write_cell(changes["kl"], "+.5f"),
+        "ppl": _write_cell(changes["ppl"], "+.3f"),
+        "top": _write_share(changes["top1_agreement"], is_difference=True),
+        "verdict": Cell(write_beside(one)),
+    }
+
+
+def write_beside(one: Ranked) -> str:
+    """Whether a model is better than the baseline, in a word or two."""
+    assert one.pair is not None
+    if one.pair.same_model:
+        return "the same model"
+    if one.pair.same_tokens is not True:
+        return UNKNOWN_TOKENS if one.pair.same_tokens is None else OTHER_TOKENS
+    kl = one.pair.changes["kl"]
+    if isinstance(kl, Missing):
+        return kl.reason
+    if math.isinf(kl.low) or math.isinf(kl.high):
+        return "too few windows to tell"
+    if kl.low > 0:
+        return "surely worse"
+    return "surely better" if kl.high < 0 else "cannot be told apart"
+
+
+def _write_cell(found: Finding | Missing, form: str, otherwise: float | None = None) -> Cell:
+    if isinstance(found, Missing):
+        return Cell(write_number(otherwise, form))
+    return Cell(write_number(found.value, form), _write_bounds(found, form))
+
+
+def _write_share(found: Finding | Missing, *, is_difference: bool = False) -> Cell:
+    if isinstance(found, Missing):
+        return Cell(NOTHING)
+    form = "+.1f" if is_difference else ".1f"
+    bounds = Finding(100 * found.value, 100 * found.low, 100 * found.high)
+    value = write_points(found.value) if is_difference else write_number(found.value, ".1%")
+    return Cell(value, _write_bounds(bounds, form))
+
+
+def _write_bounds(found: Finding | Missing, form: str) -> str:
+    if isinstance(found, Missing):
+        return ""
+    if math.isinf(found.low) or math.isinf(found.high):
+        return ENDLESS
+    return write_interval((found.low, found.high), form)
+
+
+def write_ranking(
+    ranked: Sequence[Ranked], names: Sequence[str], judged: Sequence[Judged] | None = None
+) -> list[str]:
+    """Which of several models to ship, in sentences. ranked, names, judged: in the same order."""
+    if len(ranked) < 2:
+        return []
+    base = next(index for index, one in enumerate(ranked) if one.pair is None)
+    comparable = [index for index, one in enumerate(ranked) if one.is_comparable]
+    best = comparable[0]
+    said = []
+    if len(comparable) > 1:
+        standing = ranked[best].standing
+        said.append(
+            f"{names[best]} loses least: KL {write_number(standing.kl, '.5f')} nats a token at "
+            f"{write_size(standing.bytes)}."
+        )
+        if best == base:
+            said += _write_others(ranked, names, base)
+    front = [
+        names[index]
+        for index in comparable
+        if not ranked[index].dominated and ranked[index].standing.kl is not None
+    ]
+    if len(comparable) > len(front) >= 1:
+        out = [names[index] for index in comparable if names[index] not in front]
+        said.append(
+            f"{join_words(out)} {'is' if len(out) == 1 else 'are'} no smaller than one that loses "
+            "less."
+        )
+    apart = [name for name, one in zip(names, ranked, strict=True) if not one.is_comparable]
+    if apart:
+        said.append(
+            f"{join_words(apart)} {'was' if len(apart) == 1 else 'were'} measured on other tokens "
+            f"than {names[base]}: no number of {'it' if len(apart) == 1 else 'them'} can be held "
+            "against the others'."
+        )
+    return [*said, *_write_gate(ranked, names, judged or [])]
+
+
+def _write_others(ranked: Sequence[Ranked], names: Sequence[str], base: int) -> list[str]:
+    """How sure it is that the others lose more."""
+    others = [
+        (name, one)
+        for index, (name, one) in enumerate(zip(names, ranked, strict=True))
+        if index != base and one.is_comparable
+    ]
+    alike = [(name, one) for name, one in others if not one.is_surely_worse]
+    if not alike:
+        return [_say_worse(len(others))]
+    same = [name for name, one in alike if one.pair and one.pair.same_model]
+    unsure = [name for name, _ in alike if name not in same]
+    said = []
+    if same:
+        said.append(f"{join_words(same)} {'is' if len(same) == 1 else 'are'} the same model.")
+    if unsure:
+        said.append(f"It cannot be told apart from {join_words(unsure)}.")
+    return said
+
+
+def _say_worse(count: int) -> str:
+    return "The other surely loses more." if count == 1 else "All others surely lose more."
+
+
+def _write_gate(
+    ranked: Sequence[Ranked], names: Sequence[str], judged: Sequence[Judged]
+) -> list[str]:
+    """What the gate says of all, and the smallest of those that it lets pass."""
+    by_outcome: dict[str, list[int]] = {}
+    for index, verdict in enumerate(judged):
+        if not isinstance(verdict, Missing):
+            by_outcome.setdefault(verdict.outcome, []).append(index)
+    listed = [
+        f"{verb} {join_words([names[index] for index in by_outcome[outcome]])}"
+        for outcome, verb in OUTCOMES.items()
+        if outcome in by_outcome
+    ]
+    said = [f"The gate {join_words(listed)}."] if listed else []
+    passing = [i for i in by_outcome.get(PASS, []) if ranked[i].standing.bytes is not None]
+    if len(passing) > 1:
+        smallest = min(passing, key=lambda index: ranked[index].standing.bytes or 0)
+        size = write_size(ranked[smallest].standing.bytes)
+        said.append(f"The smallest of those that pass is {names[smallest]}, {size}.")
+    return said
+
+
+def list_json(
+    ranked: Sequence[Ranked], names: Sequence[str], judged: Sequence[Judged]
+) -> dict[str, Any]:
+    """The ranking for scripts: what is not known or has no bound is null."""
+    base = next(name for name, one in zip(names, ranked, strict=True) if one.pair is None)
+    return {
+        "baseline": base,
+        "models": [
+            {
+                **list_standing(one.standing, name, verdict),
+                "dominated": one.dominated,
+                "difference": list_difference(one),
+            }
+            for name, one, verdict in zip(names, ranked, judged, strict=True)
+        ],
+    }
+
+
+def list_standing(standing: Standing, name: str, verdict: Judged) -> dict[str, Any]:
+    """A model's own numbers and the gate's verdict, for scripts."""
+    measures = ("delta_ppl", "kl", "top1_agreement", "kl_p999")
+    return {
+        "name": name,
+        "run": str(standing.side.run.path),
+        "model": standing.side.model,
+        "kind": name_side(standing.side),
+        "created": standing.side.record.created,
+        "bytes": standing.bytes,
+        "bits_per_weight": standing.bits_per_weight,
+        "ppl": standing.ppl,
+        **{measure: list_finding(standing.number(measure)) for measure in measures},
+        "worst_text": list_finding(standing.number("slice_kl")),
+        "gate": None if isinstance(verdict, Missing) else verdict.outcome,
+    }
+
+
+def list_difference(one: Ranked) -> dict[str, Any] | None:
+    """A model's numbers less the baseline's, for scripts; None for the baseline."""
+    if one.pair is None:
+        return None
+    return {
+        "same_tokens": one.pair.same_tokens,
+        "same_model": one.pair.same_model or None,
+        **{name: list_finding(found) for name, found in one.pair.changes.items()},
+    }
+
+
+def list_finding(found: Finding | Missing) -> dict[str, Any] | None:
+    """A number with its bounds, and the text that it is of, for scripts."""
+    if isinstance(found, Missing):
+        return None
+    entries: Mapping[str, float] = {"value": found.value, "low": found.low, "high": found.high}
+    shown: dict[str, Any] = {
+        key: value if math.isfinite(value) else None for key, value in entries.items()
+    }
+    return shown | ({"of": found.of} if found.of else {})

@@ -1,0 +1,1 @@
+"""Several models beside one another: what each is, which is the best, and what changed."""

@@ -1,0 +1,77 @@
+"""Which models are meant: of runs as they are named on a command line or in an address."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from awqscope.diagnose.gate.paired import Side, choose_side, list_models
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.naming import RUN, RUNS, find_kind
+from awqscope.diagnose.runs.record import CANDIDATE, MIXED, UNIFORM
+from awqscope.mixedprec.errors import InputError
+
+MODELS = (MIXED, UNIFORM, CANDIDATE)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """`RUN:MODEL` in its parts; no model where none is named."""
+    run, colon, model = name.rpartition(":")
+    return (run, model) if colon and run and model in MODELS else (name, "")
+
+
+def open_side(name: str) -> Side:
+    """The model that `RUN` or `RUN:MODEL` names: by default mixed, uniform where there is none, and
+    of a comparison its candidate. InputError for no run, one that measured nothing yet, and a model
+    that it does not have."""
+    path, wanted = (name, "") if find_kind(Path(name)) == RUN else split_name(name)
+    run = RunDirectory(Path(path))
+    record = run.look()
+    if record.headline is None:
+        raise InputError(f"{path} has measured nothing yet", run.how_to_finish())
+    models = list_models(record)
+    if wanted and wanted not in models:
+        raise InputError(f"{path} has no {wanted} model", f"it has {' and '.join(models)}")
+    return choose_side(run, record, wanted)
+
+
+def open_sides(names: Sequence[str]) -> list[Side]:
+    """The models that are named; of a directory of runs all that measured something, each by its
+    default. InputError as `open_side`, and for the same model twice."""
+    sides: list[Side] = []
+    for name in names:
+        if find_kind(Path(name)) == RUNS:
+            sides += _open_all(Path(name))
+        else:
+            sides.append(open_side(name))
+    known = [_identify(side) for side in sides]
+    twice = [side for side in sides if known.count(_identify(side)) > 1]
+    if twice:
+        raise InputError(
+            f"{twice[0].run.path} is given twice", "give each run once, or RUN:uniform of one"
+        )
+    return sides
+
+
+def find_side(sides: Sequence[Side], wanted: Side) -> int | None:
+    """Where a model is among others; None where it is not."""
+    key = _identify(wanted)
+    return next((at for at, side in enumerate(sides) if _identify(side) == key), None)
+
+
+def _identify(side: Side) -> tuple[Path, str]:
+    return side.run.path.resolve(), side.model
+
+
+def _open_all(root: Path) -> list[Side]:
+    found = []
+    for path in sorted(root.iterdir()):
+        if path.name.startswith(".") or find_kind(path) != RUN:
+            continue
+        try:
+            run = RunDirectory(path)
+            record = run.look()
+        except InputError:
+            # A damaged run among others: the list of runs says what is wrong with it.
+            continue
+        if record.headline is not None:
+            found.append(choose_side(run, record, ""))
+    return found

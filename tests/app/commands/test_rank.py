@@ -1,0 +1,116 @@
+"""`awqscope rank` and `trend`: words, tables and JSON of finished runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from awqscope.app import cli
+from tests.help.releases import OTHER_TOKENS, raise_damage, write_release
+from tests.help.runs import change_record, write_comparison, write_run, write_tokens
+
+
+def ask(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(cli.app, [str(part) for part in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def read(*arguments: object) -> Any:
+    code, printed, said = ask(*arguments, "--json")
+    assert code == 0, said
+    return json.loads(printed, parse_constant=pytest.fail)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    write_release(folder, "v1", 1.0, day=1)
+    write_release(folder, "v2", 1.3, day=2)
+    raise_damage(folder / "v2", 2, "2.down", 6)
+    return folder
+
+
+def test_runs_are_ranked_in_words_tables_and_json(root: Path, tmp_path: Path) -> None:
+    write_comparison(tmp_path, "theirs")
+    write_run(tmp_path, "other-text", ppl_definition=OTHER_TOKENS)
+    words = [root / "v2", f"{root / 'v1'}:uniform", root / "v1", *tmp_path.iterdir()]
+    found = read("rank", *words)
+    names = [one["name"] for one in found["models"]]
+    assert set(names) == {"v1", "v1:uniform", "v2", "theirs", "other-text"}
+    assert names[-1] == "other-text" and names[-2] == "v1:uniform"
+    best = found["models"][0]
+    assert best["name"] == found["baseline"] and best["difference"] is None
+    kls = [one["kl"]["value"] for one in found["models"][:-1]]
+    assert kls == sorted(kls)
+    apart = found["models"][-1]["difference"]
+    assert apart["same_tokens"] is False and apart["kl"] is None
+    gates = {one["name"]: one["gate"] for one in found["models"]}
+    assert gates["v1:uniform"] == "fail" and gates["other-text"] == "pass"
+    code, printed, _ = ask("rank", *words)
+    said = " ".join(printed.split())
+    assert code == 0
+    assert f"{names[0]} loses least: KL" in said
+    assert "other-text was measured on other tokens than" in said
+    assert "measured on other tokens" in said.partition("paired by token")[2]
+    held = read("rank", root, "--baseline", f"{root / 'v1'}:uniform")
+    assert held["baseline"] == "v1:uniform"
+    worse = {one["name"]: one["difference"] for one in held["models"]}
+    assert worse["v1"]["kl"]["high"] < 0 < worse["v1"]["top1_agreement"]["low"]
+
+
+def test_too_few_windows_bound_nothing(tmp_path: Path) -> None:
+    """Of fewer than six windows JSON has null, words say it."""
+    for name, day in (("a", 1), ("b", 2)):
+        path = write_release(tmp_path, name, 1.0 + day / 10, day=day)
+        cut_windows(path, 4)
+    found = read("rank", tmp_path)
+    assert found["models"][0]["kl"]["low"] is None and found["models"][0]["kl"]["value"] > 0
+    printed = ask("rank", tmp_path)[1]
+    assert "too few windows to bound it" in printed and "too few windows to tell" in printed
+
+
+def cut_windows(path: Path, windows: int) -> None:
+    definition = json.loads((path / "run.json").read_text())["ppl_definition"]
+    length = definition["seq_len"]
+    write_tokens(path, pq.read_table(path / "tokens.parquet").slice(0, windows * length))
+    slices = [{**part, "windows": windows} for part in definition.get("slices", [])]
+    change_record(path, ppl_definition={**definition, "windows": windows, "slices": slices})
+
+
+def test_a_trend_names_what_broke_and_was_mended(root: Path) -> None:
+    found = read("trend", root / "v2", root / "v1")
+    assert [one["name"] for one in found["releases"]] == ["v1", "v2"]
+    (step,) = found["steps"]
+    assert (step["from"], step["to"]) == ("v1", "v2")
+    assert [each["of"] for each in step["blocks"]["newly_broken"]] == [2]
+    assert [each["of"] for each in step["units"]["newly_broken"]] == ["2.down"]
+    assert step["blocks"]["mended"] == step["units"]["mended"] == []
+    tokens = step["tokens"]
+    code, printed, _ = ask("trend", root)
+    said = " ".join(printed.split())
+    assert code == 0
+    assert "Surely worse: KL +" in said
+    assert "Blocks newly broken: 2 (+" in said and "Units newly broken: 2.down (+" in said
+    assert f"{tokens['newly_broken']:,} ({tokens['newly_broken'] / tokens['scored']:.1%})" in said
+    assert f"window {tokens['worst'][0]['window']}, token" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("rank", "{root}/v1"), "there is but one run to rank: give two or more"),
+        (("rank", "{root}/v1", "{root}"), "/v1 is given twice: "),
+        (("rank", "{root}/v1:candidate", "{root}/v2"), "has no candidate model: it has mixed and"),
+        (("rank", "{root}/v1", "nothing"), "nothing holds no run: "),
+        (("trend", "{root}/v1"), "one release has no trend: "),
+        (("trend", "{root}", "--model", "org/x"), "no run is of org/x: give one of examples/demo"),
+    ],
+)
+def test_errors_are_one_line(root: Path, words: tuple[str, ...], said: str) -> None:
+    code, printed, told = ask(*(word.format(root=root) for word in words))
+    assert (code, printed) == (2, "")
+    (line,) = told.splitlines()
+    assert said in line
