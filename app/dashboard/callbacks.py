@@ -8,7 +8,7 @@ from typing import Any
 from dash import ALL, ClientsideFunction, Dash, Input, Output, State, no_update, set_props
 from dash.exceptions import PreventUpdate
 
-from awqscope.app import pairs
+from awqscope.app.dashboard import pairs
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.pages import block, recipe, run, runs, tokens
 from awqscope.app.dashboard.pages.compared import two_runs

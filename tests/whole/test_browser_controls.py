@@ -84,7 +84,7 @@ LINEARS = (
 )
 CONTROLS: dict[str, set[Control]] = {
     "runs": {
-        ("button", "Compare two"),
+        ("button", "Compare"),
         ("textbox", "Filter the runs"),
         ("checkbox", "Press Space to toggle row selection (unchecked)"),
         ("link", "demo"),
@@ -167,6 +167,7 @@ CONTROLS: dict[str, set[Control]] = {
     "compare": CHART
     | {
         ("link", "Runs"),
+        ("link", "Several in one table"),
         ("textbox", "Run A"),
         ("textbox", "Run B"),
         ("radio", "KL"),
@@ -174,6 +175,9 @@ CONTROLS: dict[str, set[Control]] = {
         ("radio", "mixed"),
         ("radio", "uniform #-bit"),
     },
+    "trend": CHART
+    | {("link", name) for name in ("Compare", "demo", "other", "Side by side")}
+    | {("textbox", "Model"), ("textbox", "Releases")},
     "new": NEW
     | {("textbox", name) for name in RUN_FIELDS}
     | {
@@ -185,6 +189,17 @@ CONTROLS: dict[str, set[Control]] = {
 CONTROLS["runs noted"] = CONTROLS["runs"] | {
     ("textbox", "Only runs with these tags"),
     ("switch", "# archived too"),
+}
+CONTROLS["compare many"] = CHART | {
+    ("link", "Runs"),
+    ("link", "One model over its releases"),
+    ("textbox", "Runs to compare"),
+    ("textbox", "Held against"),
+    ("link", "demo"),
+    ("link", "other"),
+    ("link", "side by side"),
+    ("radio", "Linear"),
+    ("radio", "Log"),
 }
 CONTROLS["new comparison"] = NEW | {("textbox", name) for name in ("Reference", "Candidate")}
 CONTROLS["recipe moved"] = CONTROLS["recipe"] | MOVED
@@ -199,6 +214,8 @@ ADDRESSES = {
     "recipe": "/run/demo/recipe",
     "explain": "/run/demo/explain",
     "compare": "/compare?a=demo&b=other",
+    "trend": "/trend",
+    "compare many": "/compare?runs=demo/other",
     "new": "/new",
     "missing": "/nowhere",
     "runs noted": "/",
@@ -359,7 +376,7 @@ def plan_demo(page: "sync_api.Page", button: "sync_api.Locator") -> None:
 Use = Callable[["sync_api.Page", "sync_api.Locator"], Any]
 # How a control is used; whether that is seen is asked of those that do not see to it themselves.
 BY_NAME: dict[Control, Use] = {
-    ("button", "Compare two"): compare_two,
+    ("button", "Compare"): compare_two,
     ("button", "Download recipe"): save,
     ("button", "Download plot as a PNG"): save,
     ("button", "Reset axes"): zoom_out,

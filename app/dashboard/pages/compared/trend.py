@@ -8,7 +8,7 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, html, no_update
 
-from awqscope.app import pairs
+from awqscope.app.dashboard import pairs
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.pages.compared.many_runs import read_chosen, show_cell
 from awqscope.app.dashboard.parts import as_table, card, chart, go_to, heading, notice, table

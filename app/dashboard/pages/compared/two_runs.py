@@ -6,6 +6,8 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import html
 
+from awqscope.app.dashboard.pairs import pair as read_pair
+from awqscope.app.dashboard.pairs import trouble_of
 from awqscope.app.dashboard.parts import (
     as_table,
     card,
@@ -18,8 +20,6 @@ from awqscope.app.dashboard.parts import (
 )
 from awqscope.app.dashboard.urls import BETWEEN, Page, link
 from awqscope.app.figures.blocks import draw_differences
-from awqscope.app.pairs import pair as read_pair
-from awqscope.app.pairs import trouble_of
 from awqscope.app.store import Store, UnknownRunError
 from awqscope.app.words.compared.two_models import (
     block_differences,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from awqscope.app import pairs
+from awqscope.app.dashboard import pairs
 from awqscope.app.dashboard.pages.compared.many_runs import follow_choice, read_chosen
 from awqscope.app.dashboard.pages.compared.trend import follow_releases, read_releases
 from awqscope.app.dashboard.urls import Page, link, read_address
