@@ -1,16 +1,25 @@
 """What the dashboard knows of models beside others: read when needed, kept while unchanged."""
 
+from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
 from awqscope.app.store import RunSummary, Store, UnknownRunError
 from awqscope.diagnose.compared.changes import Step, read_step
 from awqscope.diagnose.compared.choosing import split_name
-from awqscope.diagnose.compared.standing import Standing, judge_side, read_standing
+from awqscope.diagnose.compared.standing import OWN_POLICY, Standing, judge_side, read_standing
 from awqscope.diagnose.gate.findings import Missing
 from awqscope.diagnose.gate.paired import Pair, Side, choose_side, list_models, read_pair
 from awqscope.diagnose.gate.verdict import GateVerdict
 from awqscope.mixedprec.errors import InputError
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """The gate's verdict, with about what it takes in memory."""
+
+    verdict: GateVerdict | Missing
+    nbytes: int = 20_000
 
 
 def pair(store: Store, a: Side, b: Side) -> Pair:
@@ -41,12 +50,18 @@ def standing(store: Store, side: Side) -> Standing:
 
 
 def judge(store: Store, side: Side) -> GateVerdict | Missing:
-    """The gate's verdict on a model. It is not kept: the policy beside the run may change."""
-    try:
-        by_token = store.token_evidence(side.run.path.name, side.model)
-    except InputError as error:
-        return Missing(error.what)
-    return judge_side(side, by_token)
+    """The gate's verdict on a model, kept while the policy beside its run is as it was."""
+    own = side.run.path / OWN_POLICY
+    policy = own.stat().st_mtime_ns if own.is_file() else None
+
+    def read() -> _Judged:
+        try:
+            by_token = store.token_evidence(side.run.path.name, side.model)
+        except InputError as error:
+            return _Judged(Missing(error.what))
+        return _Judged(judge_side(side, by_token))
+
+    return cast(_Judged, store.together(f"verdict {policy}", (side,), read)).verdict
 
 
 def entry_of(side: Side) -> str:
