@@ -62,7 +62,9 @@ def test_many_are_chosen_and_stay_in_the_address(page: "sync_api.Page", runs: Pa
     write_release(runs, "worse", 1.4, day=2)
     write_comparison(runs)
     page.goto("/")
-    for box in page.locator(".ag-row input[type=checkbox]").all():
+    boxes = page.locator(".ag-row input[type=checkbox]")
+    sync_api.expect(boxes).to_have_count(3)
+    for box in boxes.all():
         box.check()
     page.get_by_role("button", name="Compare", exact=True).click()
     sync_api.expect(page).to_have_url(re.compile("compare.runs="))

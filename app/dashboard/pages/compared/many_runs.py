@@ -197,7 +197,7 @@ def numbers_card(ranked: Sequence[Ranked], names: Sequence[str], judged: Sequenc
 
 def show_cell(cell: Cell) -> Any:
     """A number with its interval below."""
-    return [cell.value, html.Span(cell.note, className="note")] if cell.note else cell.value
+    return [cell.value, html.Span(cell.note, className="note bounds")] if cell.note else cell.value
 
 
 def differences_card(ranked: Sequence[Ranked], names: Sequence[str]) -> Any:
