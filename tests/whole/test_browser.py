@@ -323,8 +323,9 @@ def test_axe_finds_nothing(page: "sync_api.Page", scheme: str, width: int, runs:
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     found_in = []
     tails = ("/block/5", "/block/5/weights", "/block/4/weights", "/tokens", "/recipe", "/explain")
-    compare = "/compare?a=demo&b=demo"
-    for path in ("/", "/run/demo", *[f"/run/demo{tail}" for tail in tails], compare, "/new"):
+    compared = ("?a=demo&b=demo", "?runs=demo/demo:uniform")
+    many = [f"/compare{search}" for search in compared] + ["/trend?runs=demo/demo:uniform"]
+    for path in ("/", "/run/demo", *[f"/run/demo{tail}" for tail in tails], *many, "/new"):
         page.goto(path)
         page.locator("h1").wait_for()
         page.wait_for_timeout(700)
