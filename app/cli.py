@@ -35,8 +35,8 @@ from awqscope.app.commands.studies.probe import probe
 from awqscope.app.commands.studies.tasks import tasks
 from awqscope.app.commands.studies.weights import weights
 from awqscope.app.commands.studies.why import why
-from awqscope.diagnose.machine.pages import use_huge_pages
 from awqscope.app.commands.trend import trend
+from awqscope.diagnose.machine.pages import use_huge_pages
 from awqscope.diagnose.machine.threads import wait_passively
 
 COMMANDS: dict[str, Any] = {

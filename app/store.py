@@ -38,7 +38,6 @@ from awqscope.diagnose.gate.evidence import (
     take_evidence,
 )
 from awqscope.diagnose.gate.findings import Missing
-from awqscope.diagnose.gate.paired import Side
 from awqscope.diagnose.gate.shares import Cost, read_block_costs
 from awqscope.diagnose.gate.texts import RunNumbers
 from awqscope.diagnose.runs.directory import RunDirectory
@@ -314,17 +313,9 @@ class Store:
         missing = Missing("the run has no blocks.parquet")
         return self._keep(run.path / "blocks.parquet", what, read) or missing
 
-    def together(self, what: str, sides: Sequence[Side], read: Callable[[], Any]) -> Any:
-        """What `read` finds of these models, from memory while neither the token tables nor the
-        records of their runs have changed."""
-        paths = [side.run.path / "tokens.parquet" for side in sides]
-        if not all(path.exists() for path in paths):
-            return read()
-        known = [
-            (side.model, str(path), path.stat().st_mtime_ns, side.record.updated)
-            for side, path in zip(sides, paths, strict=True)
-        ]
-        return self._keep(paths[0], f"{what} {known}", read)
+    def remember(self, path: Path, what: str, read: Callable[[], Any]) -> Any:
+        """What `read` gives, from memory while the file is as it was; None if there is no file."""
+        return self._keep(path, what, read)
 
     def progress(self, name: str) -> Progress | None:
         """The last event of the run's log."""

@@ -1,8 +1,9 @@
 """What the dashboard knows of models beside others: read when needed, kept while unchanged."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from awqscope.app.store import RunSummary, Store, UnknownRunError
 from awqscope.diagnose.compared.changes import Step, read_step
@@ -22,9 +23,22 @@ class _Judged:
     nbytes: int = 20_000
 
 
+def _together(store: Store, what: str, sides: Sequence[Side], read: Callable[[], Any]) -> Any:
+    """What `read` finds of these models, from memory while neither the token tables nor the records
+    of their runs have changed."""
+    paths = [side.run.path / "tokens.parquet" for side in sides]
+    if not all(path.exists() for path in paths):
+        return read()
+    known = [
+        (side.model, str(path), path.stat().st_mtime_ns, side.record.updated)
+        for side, path in zip(sides, paths, strict=True)
+    ]
+    return store.remember(paths[0], f"{what} {known}", read)
+
+
 def pair(store: Store, a: Side, b: Side) -> Pair:
     """Two models side by side."""
-    return cast(Pair, store.together("pair", (a, b), partial(read_pair, a, b)))
+    return cast(Pair, _together(store, "pair", (a, b), partial(read_pair, a, b)))
 
 
 def step(store: Store, a: Side, b: Side) -> Step:
@@ -33,7 +47,7 @@ def step(store: Store, a: Side, b: Side) -> Step:
     def read() -> Step:
         return read_step(a, b, pair(store, a, b))
 
-    return cast(Step, store.together("step", (a, b), read))
+    return cast(Step, _together(store, "step", (a, b), read))
 
 
 def standing(store: Store, side: Side) -> Standing:
@@ -46,7 +60,7 @@ def standing(store: Store, side: Side) -> Standing:
             by_token = None
         return read_standing(side, by_token)
 
-    return cast(Standing, store.together("standing", (side,), read))
+    return cast(Standing, _together(store, "standing", (side,), read))
 
 
 def judge(store: Store, side: Side) -> GateVerdict | Missing:
@@ -61,7 +75,7 @@ def judge(store: Store, side: Side) -> GateVerdict | Missing:
             return _Judged(Missing(error.what))
         return _Judged(judge_side(side, by_token))
 
-    return cast(_Judged, store.together(f"verdict {policy}", (side,), read)).verdict
+    return cast(_Judged, _together(store, f"verdict {policy}", (side,), read)).verdict
 
 
 def entry_of(side: Side) -> str:

@@ -18,7 +18,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from awqscope.app.words.texts import shorten_specs, write_found
+from awqscope.app.words.numbers import shorten_specs
+from awqscope.app.words.texts import write_found
 from awqscope.diagnose.gate.criteria import LOST, PROOF, TASKS, Criterion
 from awqscope.diagnose.gate.findings import Finding
 from awqscope.diagnose.gate.verdict import FAIL, INCONCLUSIVE, PASS, Check, GateVerdict, weigh

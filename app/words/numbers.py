@@ -1,6 +1,8 @@
-"""Tokens and sentences as a person reads them: the same in the dashboard and in reports."""
+"""Tokens, sentences and paths as a person reads them: the same in the dashboard and in reports."""
 
 import re
+from collections.abc import Sequence
+from pathlib import PurePath
 from typing import NamedTuple
 
 # Words that a message may begin with and that are no names.
@@ -37,3 +39,17 @@ def show_line_ends(text: str) -> str:
 def reads_as_number(text: str) -> bool:
     """Whether a cell begins like a number, and is set as one."""
     return text[:1] in "0123456789+-−–[" and text != ""
+
+
+def shorten_specs(specs: Sequence[str]) -> list[str]:
+    """The ends of paths, as many parts of each as tell them apart; `hub:` names and the like as
+    they are."""
+    for parts in range(1, 1 + max((spec.count("/") for spec in specs), default=0)):
+        names = [_end(spec, parts) for spec in specs]
+        if len(set(names)) == len(set(specs)):
+            return names
+    return list(specs)
+
+
+def _end(spec: str, parts: int) -> str:
+    return spec if spec.startswith("hub:") else "/".join(PurePath(spec).parts[-parts:]) or spec

@@ -4,10 +4,9 @@ still tells them apart, every number by text, and on how many windows blocks wer
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 
 from awqscope.app.words.compared.comparison import name_briefly, name_model
-from awqscope.app.words.numbers import Tile
+from awqscope.app.words.numbers import Tile, shorten_specs
 from awqscope.diagnose.gate.block_texts import BlockTexts, TextDamage
 from awqscope.diagnose.gate.findings import LEAST_WINDOWS, Finding, Missing
 from awqscope.diagnose.gate.texts import REFERENCE, RunNumbers, TextNumbers, find_worst
@@ -76,20 +75,6 @@ def name_texts(record: AnyRecord) -> TextNames:
         return TextNames([0], shorten_specs([definition.text]))
     firsts = [part.first_window for part in definition.slices]
     return TextNames(firsts, shorten_specs([part.text for part in definition.slices]))
-
-
-def shorten_specs(specs: Sequence[str]) -> list[str]:
-    """The ends of paths, as many parts of each as tell them apart; `hub:` names and the like as
-    they are."""
-    for parts in range(1, 1 + max((spec.count("/") for spec in specs), default=0)):
-        names = [_end(spec, parts) for spec in specs]
-        if len(set(names)) == len(set(specs)):
-            return names
-    return list(specs)
-
-
-def _end(spec: str, parts: int) -> str:
-    return spec if spec.startswith("hub:") else "/".join(PurePath(spec).parts[-parts:]) or spec
 
 
 def write_sample(record: AnyRecord) -> str:

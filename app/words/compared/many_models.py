@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from awqscope.app.words.compared.two_models import name_side
-from awqscope.app.words.texts import shorten_specs
+from awqscope.app.words.numbers import shorten_specs
 from awqscope.diagnose.compared.ranking import Ranked
 from awqscope.diagnose.compared.standing import Standing
 from awqscope.diagnose.gate.findings import Finding, Missing

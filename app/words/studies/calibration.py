@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from awqscope.app.words.texts import shorten_specs
+from awqscope.app.words.numbers import shorten_specs
 from awqscope.diagnose.entries.part import Bounded
 from awqscope.diagnose.options.shared import FAST
 from awqscope.diagnose.studies.calibration.answer import (
