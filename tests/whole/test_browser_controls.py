@@ -12,6 +12,7 @@ from awqscope.app.dashboard.urls import OPTIONS
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.notes import Change, change_notes
 from tests.help.browsing import ROOT, change_record, copy_sample
+from tests.help.runs import read_sample
 from tests.help.weighed import keep_weights
 from tests.whole import (
     test_browser,
@@ -214,7 +215,7 @@ ADDRESSES = {
     "recipe": "/run/demo/recipe",
     "explain": "/run/demo/explain",
     "compare": "/compare?a=demo&b=other",
-    "trend": "/trend",
+    "trend": "/trend?runs=demo/other",
     "compare many": "/compare?runs=demo/other",
     "new": "/new",
     "missing": "/nowhere",
@@ -435,6 +436,10 @@ def test_every_control_is_there_and_does_something(
     copy_sample(runs, "other")
     if name == "weights looked":
         keep_weights(runs / "demo")
+    if name == "trend":
+        # Without another model there would be nothing to choose.
+        source = read_sample()["source"] | {"hashes": {"model.safetensors": "c0ffee"}}
+        change_record(copy_sample(runs, "another"), model="org/another", source=source)
     if name in IDLE:
         change_record(runs / "demo", model="/nowhere/model")
     if name == "runs noted":
