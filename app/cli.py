@@ -35,6 +35,7 @@ from awqscope.app.commands.studies.probe import probe
 from awqscope.app.commands.studies.tasks import tasks
 from awqscope.app.commands.studies.weights import weights
 from awqscope.app.commands.studies.why import why
+from awqscope.app.commands.terms import terms
 from awqscope.app.commands.trend import trend
 from awqscope.diagnose.machine.pages import use_huge_pages
 from awqscope.diagnose.machine.threads import wait_passively
@@ -64,6 +65,7 @@ COMMANDS: dict[str, Any] = {
     "trend": trend,
     "check": check,
     "dequantize": dequantize,
+    "terms": terms,
 }
 
 # What its numbers depend on besides.

@@ -29,6 +29,7 @@ from awqscope.app.token_index import (
     find_tokens,
     index_tokens,
 )
+from awqscope.app.verdicts import Verdicts
 from awqscope.diagnose.explain.explanation import read_explained
 from awqscope.diagnose.gate.block_texts import BlockTexts, read_block_texts
 from awqscope.diagnose.gate.evidence import (
@@ -112,6 +113,7 @@ class Store:
         self._lock = Lock()
         self._kept: OrderedDict[tuple[str, str], tuple[tuple[int, int], Any, int]] = OrderedDict()
         self._weight = 0
+        self.verdicts = Verdicts(self.find, self.token_evidence)
 
     def list_runs(self) -> list[RunSummary]:
         """Every run, newest first; damaged ones last."""

@@ -22,7 +22,10 @@ def gate(
     ] = None,
     policy: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Policy (TOML). [default: see --print-policy]"),
+        typer.Option(
+            metavar="FILE",
+            help="Policy (TOML). [default: RUN/policy.toml, else --print-policy]",
+        ),
     ] = None,
     baseline: Annotated[
         Path | None,
@@ -47,7 +50,7 @@ def gate(
         bool, typer.Option("--print-schema", help="Print the JSON Schema of policies.")
     ] = False,
 ) -> None:
-    """Hold a finished run to a policy.
+    """Hold a finished run to a policy: its own beside it, unless another is given.
 
     Every limit is decided on the whole 95% interval of its number. Exit code 0: all hold. 1: one
     does not. 3: one cannot be decided, and none fails; the table says how many tokens would.
@@ -67,6 +70,7 @@ def gate(
         write_markdown,
         write_terminal,
     )
+    from awqscope.diagnose.gate.own import load_own
     from awqscope.diagnose.gate.verdict import judge_run
     from awqscope.diagnose.runs.directory import RunDirectory, reads_run
 
@@ -77,9 +81,10 @@ def gate(
     if len(set(files.values())) < len(files):
         raise InputError("two outputs go to the same file", "give each its own")
     against = None if baseline is None else RunDirectory(baseline)
-    wanted = load_policy(policy)
+    run = RunDirectory(path)
+    wanted = load_own(run) if policy is None else load_policy(policy)
     with reads_run(path):
-        verdict = judge_run(RunDirectory(path), wanted, against)
+        verdict = judge_run(run, wanted, against)
     writers = {"junit": write_junit, "markdown": write_markdown, "json": write_json_text}
     for kind, file in files.items():
         write_output(file, writers[kind](verdict))

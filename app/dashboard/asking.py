@@ -16,17 +16,23 @@ Asked = Mapping[str, Any]
 
 
 def asking_form(
-    name: str, *children: Any, look: str = "", follows: bool = False, enter: bool = False
+    name: str,
+    *children: Any,
+    look: str = "",
+    follows: bool = False,
+    typed: bool = False,
+    enter: bool = False,
 ) -> html.Div:
     """A form whose button and Enter key ask for what its fields show: the store NAME-asked is
-    told. follows: the store NAME-shown is told whenever the fields have come to rest. enter: in a
+    told. follows: the store NAME-shown is told whenever the fields have come to rest, by a callback
+    of the page; typed: so it is without one, once nothing has been typed for a moment. enter: in a
     text of several lines Enter asks too, and begins a line with Shift only; Ctrl and Enter always
     ask."""
     stores = [dcc.Store(id=f"{name}-asked")]
     marks = {"data-asks": f"{name}-asked"}
-    if follows:
+    if follows or typed:
         stores.append(dcc.Store(id=f"{name}-shown"))
-        marks["data-shows"] = f"{name}-shown"
+        marks["data-types" if typed else "data-shows"] = f"{name}-shown"
     if enter:
         marks["data-enter"] = ""
     # Without a button of this type the Enter key would do nothing.

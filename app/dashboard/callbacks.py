@@ -9,6 +9,7 @@ from dash import ALL, ClientsideFunction, Dash, Input, Output, State, no_update,
 from dash.exceptions import PreventUpdate
 
 from awqscope.app.dashboard import pairs
+from awqscope.app.dashboard.hints import add_hints
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.pages import block, recipe, run, runs, tokens
 from awqscope.app.dashboard.pages.compared import two_runs
@@ -54,7 +55,7 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
         page = read_address(path, query("run", metric=metric, scale=scale))
         rows, floor = store.table(page.run, "blocks"), find_floor(store.summary(page.run).record)
         shown = (page.option("metric"), page.option("scale"), floor)
-        return run.profile_card(rows, page.run, *shown)
+        return add_hints(run.profile_card(rows, page.run, *shown))
 
     @app.callback(
         Output("site-cards", "children"),
@@ -73,7 +74,8 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
         ]
         if record is None or not rows:
             return no_update
-        return block.activation_cards(store, page.run, record, page.block, site, rows)
+        cards = block.activation_cards(store, page.run, record, page.block, site, rows)
+        return add_hints(cards)
 
     @app.callback(
         Output("url", "href", allow_duplicate=True),
@@ -118,7 +120,8 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
             return no_update
         metric = measure if measure in METRICS else METRICS[0]
         a, b = sides["a"], sides["b"]
-        return two_runs.differences_card(store, a, b, pairs.pair(store, a, b), metric)
+        differences = two_runs.differences_card(store, a, b, pairs.pair(store, a, b), metric)
+        return add_hints(differences)
 
     tokens.register(app, store)
     recipe.register(app, store, jobs)

@@ -11,7 +11,8 @@ from dash.development.base_component import Component
 
 NAMESPACE = "awqscope"
 
-# A cell is text, or parts of it: {"text": ..., "href", "look" (a class) or "code": ...}.
+# A cell is text, or parts of it: {"text": ..., "href", "look" (a class), "meaning" (of a term) or
+# "code": ...}.
 Piece = str | dict[str, Any]
 Cell = Piece | list[Piece]
 
@@ -28,14 +29,27 @@ class Link(Component):
         super().__init__(children=text, href=href, className=look, is_here=is_here)
 
 
+class Hint(Component):
+    """A term with its meaning, which is shown where the term is pointed at, focused or tapped."""
+
+    _namespace = NAMESPACE
+    _type = "Hint"
+    _prop_names = ["children", "meaning"]
+    _valid_wildcard_attributes: list[str] = []
+
+    def __init__(self, word: str, meaning: str):
+        super().__init__(children=word, meaning=meaning)
+
+
 class Table(Component):
     """A table of text. rows: cells, in the order of `columns`; marks: a class a row; the page with
     the first one marked `chosen` is shown. folded: what it takes to open it; it is not in the page
-    before. per_page: rows shown at a time, all on paper."""
+    before. per_page: rows shown at a time, all on paper. headings: by column, pieces of its name
+    where it has a hint: text, or a term and its meaning."""
 
     _namespace = NAMESPACE
     _type = "Table"
-    _prop_names = ["columns", "rows", "marks", "caption", "folded", "per_page"]
+    _prop_names = ["columns", "rows", "marks", "caption", "folded", "per_page", "headings"]
     _valid_wildcard_attributes: list[str] = []
 
     def __init__(
@@ -46,8 +60,10 @@ class Table(Component):
         caption: str = "",
         folded: str = "",
         per_page: int = 30,
+        headings: Mapping[str, Sequence[str | tuple[str, str]]] | None = None,
     ):
         super().__init__(
+            headings=headings or {},
             columns=columns,
             rows=rows,
             marks=marks,

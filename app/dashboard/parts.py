@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from awqscope.app.dashboard.components import Cell, Later, Link, Piece, Table
+from awqscope.app.dashboard.components import Cell, Hint, Later, Link, Piece, Table
 
 MARKS = {
     "done": ("●", "done", "good"),
@@ -44,12 +44,17 @@ def is_there(part: Any) -> bool:
     return part is not None and part != ""
 
 
-def heading(title: str, *, over: Any = None, beside: Any = None) -> html.Header:
-    """A page's title with what it belongs to above and actions beside it."""
+def heading(title: str, *, over: Any = None, under: Any = None, beside: Any = None) -> html.Header:
+    """A page's title with what it belongs to above, what it is of below, and actions beside it."""
     return html.Header(
         [
             html.Div(
-                [html.Div(over, className="over") if is_there(over) else None, html.H1(title)]
+                [
+                    html.Div(over, className="over") if is_there(over) else None,
+                    html.H1(title),
+                    html.P(under, className="subject") if is_there(under) else None,
+                ],
+                className="title",
             ),
             html.Div(beside, className="actions") if is_there(beside) else None,
         ],
@@ -107,8 +112,8 @@ def table(
     per_page: int = MOST_ROWS,
 ) -> Table:
     """A plain table. columns: key -> heading; cells are text, numbers already written out, links,
-    html.Code or html.Span of text, or lists of them. folded: what opens it. per_page: rows that
-    are shown at once; there are ways to the others and to all."""
+    hints, html.Code or html.Span of text, or lists of them. folded: what opens it. per_page: rows
+    that are shown at once; there are ways to the others and to all."""
     return Table(
         list(columns.values()),
         [[_cell(row.get(key, "")) for key in columns] for row in rows],
@@ -126,6 +131,8 @@ def _cell(value: Any) -> Cell:
 def _piece(part: Any) -> Piece:
     if isinstance(part, Link):
         return {"text": part.children, "href": part.href}
+    if isinstance(part, Hint):
+        return {"text": part.children, "meaning": part.meaning}
     if isinstance(part, html.Code):
         return {"text": part.children, "code": getattr(part, "className", "")}
     if isinstance(part, html.Span):

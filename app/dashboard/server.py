@@ -13,6 +13,7 @@ from dash import Dash, Input, Output, html
 from awqscope.app.dashboard import callbacks
 from awqscope.app.dashboard.access import Access, is_admitted, is_own_request, is_trusted
 from awqscope.app.dashboard.components import Title
+from awqscope.app.dashboard.hints import add_hints
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.jobs.starts import ENDED, find_pending
 from awqscope.app.dashboard.packed import pack_answer, send_charts
@@ -29,6 +30,7 @@ from awqscope.app.dashboard.pages import (
 from awqscope.app.dashboard.pages.compared import many_runs, trend
 from awqscope.app.dashboard.parts import fell_back, go_to, heading, notice
 from awqscope.app.dashboard.sections import model_location, notes, starting
+from awqscope.app.dashboard.sections.gate import trying
 from awqscope.app.dashboard.sections.studies import asking
 from awqscope.app.dashboard.shell import (
     NAME,
@@ -120,6 +122,7 @@ def create_app(store: Store, access: Access) -> Dashboard:
         notes.register(app, store)
     explain.register(app, store, jobs)
     asking.register(app, store, jobs)
+    trying.register(app, store, jobs)
     guard(app, access)
     # After the doorkeeper: nothing is sent past it.
     app.server.before_request(send_charts)
@@ -131,7 +134,8 @@ def render(store: Store, page: Page, jobs: Jobs | None) -> Any:
     """The page at an address with its title, or a page that says why it cannot be shown. What the
     address asked for in vain is said first."""
     parts = render_parts(store, page, jobs)
-    return [Title(write_title(store, page, jobs is None)), *write_refused(store, page), *parts]
+    title = Title(write_title(store, page, jobs is None))
+    return [title, *write_refused(store, page), *add_hints(parts)]
 
 
 def render_parts(store: Store, page: Page, jobs: Jobs | None) -> list[Any]:

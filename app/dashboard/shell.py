@@ -170,6 +170,7 @@ def shell(read_only: bool) -> Any:
                 className="top",
             ),
             html.Main(skeleton(), id="page", tabIndex=-1),
+            html.Div(id="hints"),
         ],
         defaultColorScheme="auto",
         theme={

@@ -7,10 +7,12 @@ from typing import Any
 
 from awqscope.app.store import Store, UnknownRunError
 from awqscope.app.words.offers import Offer, list_offers
+from awqscope.app.words.predict import find_bits
 from awqscope.app.words.verdict import UNKNOWN_FAULT
 from awqscope.diagnose.gate.block_texts import BlockTexts
 from awqscope.diagnose.gate.evidence import UNFINISHED
-from awqscope.diagnose.gate.policy import Policy, load_policy
+from awqscope.diagnose.gate.own import load_own
+from awqscope.diagnose.gate.policy import Policy
 from awqscope.diagnose.gate.texts import RunNumbers
 from awqscope.diagnose.gate.verdict import GateVerdict, judge_run
 from awqscope.diagnose.runs.directory import RunDirectory
@@ -38,7 +40,8 @@ class Findings:
     """A finished run. Tables are rows as reports/README.md has them, empty where the run has none;
     recipe and proof are None there. spoiled: flagged block -> the tokens it moves most, worst
     first. release: the gate's verdict, or why it cannot judge the run. offers: what more bytes
-    would buy. numbers, block_texts: by text; None where the run's tokens do not give them."""
+    would buy. numbers, block_texts: by text; None where the run's tokens do not give them. bits:
+    what a weight of the recipe's units takes, where that is known."""
 
     name: str
     record: AnyRecord
@@ -55,11 +58,13 @@ class Findings:
     offers: Sequence[Offer] = ()
     numbers: RunNumbers | None = None
     block_texts: BlockTexts | None = None
+    bits: float | None = None
 
 
 def read_findings(path: Path, policy: Policy | None = None) -> Findings:
     """What the run at `path` found, and whether it may be released by `policy`, by default the
-    default one. InputError where there is no run, or one that is unfinished, failed or damaged."""
+    run's own or the default one. InputError where there is no run, or one that is unfinished,
+    failed or damaged."""
     folder = path.resolve()
     RunDirectory(path).read()
     store = Store(folder.parent)
@@ -78,14 +83,14 @@ def read_findings(path: Path, policy: Policy | None = None) -> Findings:
         said = f"{path} is not finished ({UNFINISHED[run.state]})"
         raise InputError(said, RunDirectory(path).how_to_finish())
     try:
-        return _read_tables(store, folder.name, run.record, policy or load_policy())
+        return _read_tables(store, folder.name, run.record, policy)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(
             f"a file of {path} is damaged ({error})", "run it again elsewhere"
         ) from error
 
 
-def _read_tables(store: Store, name: str, record: AnyRecord, policy: Policy) -> Findings:
+def _read_tables(store: Store, name: str, record: AnyRecord, policy: Policy | None) -> Findings:
     return Findings(
         name=name,
         record=record,
@@ -103,6 +108,7 @@ def _read_tables(store: Store, name: str, record: AnyRecord, policy: Policy) -> 
         offers=list_offers(record, store.find(name).path, name),
         numbers=_number(store, name),
         block_texts=store.block_texts(name),
+        bits=find_bits(store.grouped_scores(name), store.recipe(name)),
     )
 
 
@@ -114,11 +120,11 @@ def _number(store: Store, name: str) -> RunNumbers | None:
         return None
 
 
-def _judge(run: RunDirectory, policy: Policy) -> GateVerdict | str:
+def _judge(run: RunDirectory, policy: Policy | None) -> GateVerdict | str:
     """The gate's verdict, or why there is none: a run of an earlier version can lack what it takes
     to be judged, and has a report all the same."""
     try:
-        return judge_run(run, policy)
+        return judge_run(run, load_own(run) if policy is None else policy)
     except InputError as error:
         # The page is the same wherever the run is.
         return error.what.replace(str(run.path), run.path.name)

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,19 @@ from plotly.offline import get_plotlyjs
 
 from awqscope.app.report import damage, outcome, passages, release, texts
 from awqscope.app.report.contents import Findings
-from awqscope.app.words.compared.comparison import name_candidate, name_kind, write_note
+from awqscope.app.report.pieces import Chart
+from awqscope.app.words.compared.comparison import name_kind, write_note
 from awqscope.app.words.numbers import reads_as_number
 from awqscope.app.words.run import headline_tiles, promoted_units
+from awqscope.app.words.terms.find import list_terms
 from awqscope.app.words.texts import ratio_tiles
-from awqscope.app.words.verdict import write_verdict
+from awqscope.app.words.verdict import name_subject, write_verdict
 from awqscope.diagnose.entries.headline import Headline
-from awqscope.diagnose.runs.record import AnyRecord, Comparison
+from awqscope.diagnose.runs.record import Comparison
 
 HERE = Path(__file__).parent
 STYLE = HERE.parent / "dashboard" / "assets" / "awqscope.css"
 DARK = re.compile(r':root\[data-mantine-color-scheme="dark"\] (\{[^}]*\})')
-HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 # Inside a script element these could end it, or begin what HTML reads otherwise.
 UNSAFE = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
@@ -57,7 +59,7 @@ def write_page(found: Findings) -> str:
             proved=record.headline.proved if isinstance(record.headline, Headline) else None,
             verdict=write_verdict(record, promoted_units(found.recipe, record)),
             release=release.release_part(found),
-            tiles=[*headline_tiles(record), *ratio_tiles(found.numbers, record)],
+            tiles=[*headline_tiles(record, found.bits), *ratio_tiles(found.numbers, record)],
             by_text=texts.text_tables(found),
             quantized=name_kind(record),
             note=write_note(record) if isinstance(record, Comparison) else "",
@@ -72,26 +74,26 @@ def write_page(found: Findings) -> str:
             recipe=recipe,
             provenance=outcome.provenance(found),
             provenance_tables=outcome.provenance_tables(found),
+            terms=_list_terms(found, profile, units),
             definition=record.ppl_definition.sentence,
             finished=outcome.provenance(found)["Finished"],
         )
     )
 
 
-def name_subject(record: AnyRecord) -> str:
-    """What the page is of: the model, or a comparison's candidate and its model."""
-    model = name_model(record.model)
-    if isinstance(record, Comparison):
-        return f"{name_candidate(record)} against {model}"
-    return model
-
-
-def name_model(model: str) -> str:
-    """What a model is called in a title: a hub id as it is, a directory by its last part."""
-    if HUB_ID.fullmatch(model):
-        return model
-    parts = [part for part in model.split("/") if part not in ("", ".", "..")]
-    return parts[-1] if parts else model
+def _list_terms(
+    found: Findings, profile: Sequence[Chart], units: Chart | None
+) -> Sequence[tuple[str, str]]:
+    """The terms that the page uses in its sentences and headings, with their meanings."""
+    record, limits = found.record, release.release_part(found).limits
+    charts = [*profile, *([units] if units else [])]
+    tables = [*(chart.table for chart in charts), *([limits] if limits else [])]
+    texts = [write_verdict(record, promoted_units(found.recipe, record))]
+    texts += [tile.label for tile in headline_tiles(record)]
+    texts += [name for table in tables for name in table.columns.values()]
+    texts += [row["title"] for row in limits.rows] if limits else []
+    texts += [chart.summary for chart in charts]
+    return [(term.name, term.plain) for term in list_terms(texts)]
 
 
 def to_data(figure: go.Figure) -> Markup:

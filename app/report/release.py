@@ -5,7 +5,9 @@ from pathlib import PurePath
 
 from awqscope.app.report.contents import Findings
 from awqscope.app.report.pieces import Table
-from awqscope.app.terminal.gate import SIGNS, write_lines, write_sentence
+from awqscope.app.words.gate.lines import SIGNS, write_lines, write_sentence
+from awqscope.app.words.gate.ship import Ship, write_ship
+from awqscope.diagnose.gate.own import is_own
 from awqscope.diagnose.gate.policy import DEFAULT_NAME
 from awqscope.diagnose.gate.verdict import FAIL, INCONCLUSIVE, PASS
 
@@ -22,11 +24,12 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class ReleasePart:
-    """The verdict by sign and word, how it looks, what was judged by what, and the limits. Without
-    a verdict only the sentence: why the gate cannot judge the run."""
+    """Whether the run may ship, by sign and word, how that looks, and why; then what was judged by
+    what, and the limits. Without a verdict: why the gate cannot judge the run."""
 
-    mark: str
+    answer: str
     look: str
+    why: str
     sentence: str
     limits: Table | None
 
@@ -35,11 +38,13 @@ def release_part(found: Findings) -> ReleasePart:
     """The gate's verdict on a run."""
     verdict = found.release
     if isinstance(verdict, str):
-        return ReleasePart("", "quiet", f"The gate cannot judge this run: {verdict}.", None)
+        ship = Ship("", f"the gate cannot judge this run: {verdict}")
+        return ReleasePart(f"{ship.sign} {ship.answer}", "quiet", ship.why, "", None)
     evidence = verdict.evidence
     # The directories that a policy is in are private, and need not be the same tomorrow.
     policy = verdict.policy
     by = f"the {policy}" if policy == DEFAULT_NAME else f"the policy {PurePath(policy).name}"
+    by = "its own policy" if is_own(verdict) else by
     said = (
         f"{write_sentence(verdict)} The {evidence.subject} model, by {by}, on "
         f"{evidence.scored_tokens:,} scored tokens in {evidence.windows:,} windows; each limit is "
@@ -56,9 +61,11 @@ def release_part(found: Findings) -> ReleasePart:
         }
         for line in write_lines(verdict)
     ]
+    ship = write_ship(verdict)
     return ReleasePart(
-        f"{SIGNS[verdict.outcome]} {verdict.outcome}",
+        f"{ship.sign} {ship.answer}",
         LOOKS[verdict.outcome],
+        "; ".join(part for part in (ship.why, ship.rest) if part),
         " ".join([said, *verdict.notes]),
         Table(COLUMNS, rows, "Limits of the release gate"),
     )

@@ -1,5 +1,5 @@
-"""A gate's verdict written out: terminal, JSON, JUnit, Markdown. All are made of the same lines, so
-that they cannot disagree, and a name from outside is nowhere more than text.
+"""A gate's verdict written out: terminal, JSON, JUnit, Markdown. All are made of the same lines
+(app/words/gate/lines.py), and a name from outside is nowhere more than text.
 
 In JUnit an inconclusive limit is an error. `skipped` would be wrong: CI servers count a skipped
 test as no problem, and an undecided release would look released.
@@ -9,7 +9,6 @@ import json
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
@@ -18,19 +17,21 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from awqscope.app.words.gate.lines import (
+    SIGNS,
+    clean,
+    write_context,
+    write_lines,
+    write_sentence,
+)
 from awqscope.app.words.numbers import shorten_specs
 from awqscope.app.words.texts import write_found
-from awqscope.diagnose.gate.criteria import LOST, PROOF, TASKS, Criterion
-from awqscope.diagnose.gate.findings import Finding
-from awqscope.diagnose.gate.verdict import FAIL, INCONCLUSIVE, PASS, Check, GateVerdict, weigh
-from awqscope.mixedprec.words import NOTHING, write_chance, write_number
+from awqscope.diagnose.gate.verdict import FAIL, INCONCLUSIVE, PASS, Check, GateVerdict
 
 SCHEMA = 1
-SIGNS = {PASS: "✓", FAIL: "✕", INCONCLUSIVE: "?"}
 EMOJI = {PASS: "✅", FAIL: "❌", INCONCLUSIVE: "⚠️"}
 STYLES = {PASS: "green", FAIL: "bold red", INCONCLUSIVE: "bold yellow"}
 TAGS = {FAIL: "failure", INCONCLUSIVE: "error"}
-POINTS = " points"
 # What the gate's outputs say of each text, where a run has several.
 TEXT_COLUMNS = {
     "text": "text",
@@ -42,110 +43,6 @@ TEXT_COLUMNS = {
     "rms_delta_p": "Δp, RMS",
 }
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@$])")
-
-
-@dataclass(frozen=True)
-class Line:
-    """A limit as a line of a table, all in words. interval: empty where the number is exact."""
-
-    title: str
-    value: str
-    interval: str
-    bound: str
-    outcome: str
-    note: str
-
-
-def clean(text: str) -> str:
-    """Text with everything replaced that cannot be printed: no terminal, browser or XML parser is
-    to act on a name."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-
-
-def write_line(check: Check) -> Line:
-    """A limit, its number and what was decided."""
-    criterion, finding = check.limit.criterion, check.finding
-    value, interval, of = NOTHING, "", ""
-    if finding is not None:
-        value = _value(finding, criterion)
-    if finding is not None and criterion.form != PROOF:
-        of = _name(check, finding)
-        interval = _interval(finding, criterion)
-        if check.weighed is not None:
-            of += f", p {write_chance(check.weighed.adjusted)}"
-    note = "; ".join(part for part in (of, check.reason, _write_beyond(check)) if part)
-    title = clean(_title(check))
-    return Line(title, clean(value), interval, _bound(check), check.outcome, clean(note))
-
-
-def _title(check: Check) -> str:
-    """What the limit is of; of a task that has no number, the task."""
-    limit = check.limit
-    if limit.criterion.section != TASKS or check.weighed is not None:
-        return limit.criterion.title
-    return f"{limit.criterion.title} {limit.of}" if limit.of else "Tasks"
-
-
-def _interval(finding: Finding, criterion: Criterion) -> str:
-    """The bounds of a number; empty where it is exact or none."""
-    if not (finding.tokens and finding.is_known):
-        return ""
-    ends = (finding.low, finding.high)
-    bounds = (_number(b, criterion) for b in (ends[::-1] if criterion.form == LOST else ends))
-    return f"[{', '.join(bound.removesuffix(POINTS) for bound in bounds)}]"
-
-
-def _name(check: Check, finding: Finding) -> str:
-    """The text or block that the number is of, and how many others have the same."""
-    if not check.alike or not finding.of:
-        return finding.of
-    return f"{finding.of}, and the same in {check.alike} other{'s' * (check.alike > 1)}"
-
-
-def _write_beyond(check: Check) -> str:
-    """The worst number where it is not the one that decided; empty where it is."""
-    if check.beyond is None:
-        return ""
-    value = _value(check.beyond, check.limit.criterion)
-    value += f" {_interval(check.beyond, check.limit.criterion)}".rstrip()
-    holds = weigh(check.beyond, check.limit) == PASS
-    return f"worst is {check.beyond.of} with {value}, which {'holds' if holds else 'is undecided'}"
-
-
-def _value(finding: Finding, criterion: Criterion) -> str:
-    """A finding's number; of a proof, what it found."""
-    if criterion.form == PROOF:
-        return finding.of.partition(":")[0]
-    return _number(finding.value, criterion)
-
-
-def _number(value: float, criterion: Criterion) -> str:
-    if math.isnan(value):
-        return NOTHING
-    if criterion.form == LOST:
-        value = 0.0 - value
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    if criterion.form == LOST:
-        return write_number(100 * value, "+.2f") + POINTS
-    return write_number(value, criterion.form)
-
-
-def _bound(check: Check) -> str:
-    """What the number must be."""
-    criterion, value = check.limit.criterion, check.limit.value
-    if criterion.form == PROOF:
-        return "passed"
-    if criterion.form == LOST:
-        lost = f"−{100 * value:g}" if value else "0"
-        return f"≥\N{NO-BREAK SPACE}{lost}{POINTS}"
-    written = f"{100 * value:g}%" if criterion.form.endswith("%") else f"{value:g}"
-    return f"{'≤' if criterion.upper else '≥'}\N{NO-BREAK SPACE}{written}"
-
-
-def write_lines(verdict: GateVerdict) -> list[Line]:
-    """Every limit, in the policy's order."""
-    return [write_line(check) for check in verdict.checks]
 
 
 def write_texts(verdict: GateVerdict) -> list[dict[str, str]]:
@@ -161,34 +58,6 @@ def write_texts(verdict: GateVerdict) -> list[dict[str, str]]:
                 row[key] = found if key in ("ppl_ratio", "kl") else found.partition(" ")[0]
         rows.append(row)
     return rows
-
-
-def write_sentence(verdict: GateVerdict) -> str:
-    """The verdict in a sentence."""
-    counts = Counter(check.outcome for check in verdict.checks)
-    total = len(verdict.checks)
-    limits = f"{total} limit{'s' * (total > 1)}"
-    if verdict.outcome == PASS:
-        return f"Pass: {'all ' * (total > 1)}{limits} {'hold' if total > 1 else 'holds'}."
-    said = {FAIL: "not held", INCONCLUSIVE: "undecided"}
-    parts = [f"{counts[outcome]} {words}" for outcome, words in said.items() if counts[outcome]]
-    return f"{verdict.outcome.capitalize()}: of {limits}, {' and '.join(parts)}."
-
-
-def write_context(verdict: GateVerdict) -> str:
-    """What was judged, by what, on how much."""
-    evidence = verdict.evidence
-    against = ""
-    if evidence.baseline is not None:
-        against = f", against the {evidence.baseline_subject} model of {evidence.baseline}"
-    return clean(
-        f"{evidence.run}: the {evidence.subject} model{against}, by the {_policy(verdict)}, on "
-        f"{evidence.scored_tokens:,} scored tokens in {evidence.windows:,} windows."
-    )
-
-
-def _policy(verdict: GateVerdict) -> str:
-    return verdict.policy if verdict.policy.endswith("policy") else f"policy {verdict.policy}"
 
 
 def write_terminal(verdict: GateVerdict) -> Group:

@@ -11,6 +11,9 @@ from typing import Any
 from awqscope.diagnose.runs.record import Record
 from awqscope.diagnose.runs.scores import change_by_groups
 from awqscope.diagnose.runs.spec import RunSpec
+from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.recipes.recipe import Recipe
+from awqscope.mixedprec.recipes.scores import Scores
 from awqscope.mixedprec.scheme import FP16_BITS, Grouped, UnitWidths, Width, sort_widths
 
 Row = Mapping[str, Any]
@@ -108,3 +111,14 @@ def read_changes(text: str, units: Units, allowed: Sequence[Width]) -> dict[str,
 def write_changes(widths: UnitWidths, base: UnitWidths) -> str:
     """What differs from `base`, as `read_changes` takes it."""
     return ",".join(f"{unit}:{width}" for unit, width in widths.items() if width != base[unit])
+
+
+def find_bits(scores: Scores | None, recipe: Recipe | None) -> float | None:
+    """What a weight of a recipe's units takes, in bits, scales and zero points counted; None where
+    its widths have no scores."""
+    if scores is None or recipe is None:
+        return None
+    try:
+        return 8 * scores.unit_bytes(recipe.widths) / scores.weights
+    except (InputError, LookupError):
+        return None

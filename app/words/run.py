@@ -64,8 +64,9 @@ def _list_quantization(record: Record) -> dict[str, str]:
     }
 
 
-def headline_tiles(record: AnyRecord) -> list[Tile]:
-    """The numbers a release is decided on. InputError while nothing is measured."""
+def headline_tiles(record: AnyRecord, bits: float | None = None) -> list[Tile]:
+    """The numbers a release is decided on. bits: what a weight of the recipe's units takes, where
+    that is known. InputError while nothing is measured."""
     headline, low = record.measured, name_briefly(record)
     ppl, kl, size = headline.ppl, headline.kl, headline.bytes
     top, delta = headline.top1_agreement, headline.delta_ppl
@@ -85,10 +86,11 @@ def headline_tiles(record: AnyRecord) -> list[Tile]:
     if isinstance(headline, Headline) and headline.ppl.mixed is not None:
         note = _write_kl_interval(headline.kl_interval.mixed)
         parts.append(Tile("KL, mixed", write_number(headline.kl.mixed, ".4f"), note))
-        agree = f"mixed; {low} {write_share(top.quantized)}"
-        parts.append(Tile("Same top token", write_share(headline.top1_agreement.mixed), agree))
+        both = f"{write_share(top.quantized)} → {write_share(headline.top1_agreement.mixed)}"
+        parts.append(Tile("Same top token", both, f"{low} → mixed"))
         more = (headline.bytes.mixed or 0) / headline.bytes.uniform - 1
         note = f"{write_number(more, '+.1%')} on {low}, 16-bit {write_size(size.reference)}"
+        note += "" if bits is None else f"; units at {write_number(bits, '.2f')} bits a weight"
         parts.append(Tile("All weights, mixed", write_size(headline.bytes.mixed), note))
     else:
         parts.append(Tile("Same top token", write_share(top.quantized), low))

@@ -1,6 +1,7 @@
 """What a run found, in a few sentences: the same on the terminal, on the page and in reports."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,8 +29,43 @@ FAR = 1e6
 FEW_FLAGGED = 3
 # Of fewer blocks none can be told to stand out.
 LEAST_BLOCKS = 4
+HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
+# How many places a change of the likeliest token is counted in.
+PLACES = (100, 1000)
 # Earlier versions did not always say why a run failed.
 UNKNOWN_FAULT = Fault(message="no reason was recorded")
+
+
+def name_subject(record: AnyRecord) -> str:
+    """What a run is of: the model, or a comparison's candidate and its model."""
+    model = shorten_model(record.model)
+    if isinstance(record, Comparison):
+        return f"{name_candidate(record)} against {model}"
+    return model
+
+
+def shorten_model(model: str) -> str:
+    """What a model is called in a title: a hub id as it is, a directory by its last part."""
+    if HUB_ID.fullmatch(model):
+        return model
+    parts = [part for part in model.split("/") if part not in ("", ".", "..")]
+    return parts[-1] if parts else model
+
+
+def write_subject(record: AnyRecord) -> str:
+    """What a run is of, and what it was measured on, in a line."""
+    source, definition = record.source, record.ppl_definition
+    return (
+        f"{name_subject(record)}: {source.architecture}, {source.blocks} blocks, "
+        f"{_write_millions(source.parameters)} parameters; measured on "
+        f"{definition.scored_tokens:,} tokens of {definition.text}"
+    )
+
+
+def _write_millions(count: int) -> str:
+    """A number of parameters to three digits: `6.56 million`."""
+    size, name = (1e9, "billion") if count >= 1e9 else (1e6, "million")
+    return f"{count / size:.3g} {name}" if count >= 1e6 else f"{count:,}"
 
 
 def write_verdict(record: AnyRecord, promoted: Sequence[str]) -> str:
@@ -55,7 +91,7 @@ def write_verdict(record: AnyRecord, promoted: Sequence[str]) -> str:
     )
     how = record.source.quantized_before
     lossy = f" {begin_sentence(write_quantized_before(how))}." if how else ""
-    return f"{before}{_write_cost(record)} {found}{lossy}"
+    return f"{before}{_write_cost(record)} {write_changed(record)} {found}{lossy}"
 
 
 def _write_cost(record: AnyRecord) -> str:
@@ -70,6 +106,25 @@ def _write_cost(record: AnyRecord) -> str:
         f"{cost}({ppl.reference:.3f} → {ppl.quantized:.3f}) and a KL of "
         f"{write_kl(kl, 4)} nats a token."
     )
+
+
+def write_changed(record: AnyRecord) -> str:
+    """How often the likeliest next token is another than the reference's, in the quantized model
+    and in mixed: what a KL comes to, in places that one can count."""
+    top = record.measured.top1_agreement
+    changed = [1 - share for share in (top.quantized, top.mixed) if share is not None]
+    # Of a hundred places where that says something of both models, else of a thousand.
+    of = next((of for of in PLACES if min(changed) * of >= 0.5), PLACES[-1])
+    first, *rest = (_count_places(share, of) for share in changed)
+    now = f"; now in {rest[0]}" if rest else ""
+    return f"The likeliest token changed in {first} of {of:,} places{now}."
+
+
+def _count_places(share: float, of: int) -> str:
+    """A share as a number of places."""
+    if share <= 0:
+        return "none"
+    return f"{share * of:.0f}" if share * of >= 0.5 else "fewer than 1"
 
 
 def _write_spread(record: AnyRecord, subject: str) -> str:

@@ -17,7 +17,8 @@ class Criterion:
     `Evidence`. least, most: what a limit can be; `open_least`: but not `least` itself. upper:
     whether the limit is the largest value allowed, or the smallest. form: how its numbers are
     written, a format specification, PROOF for yes or no, or LOST for a share that was lost, which
-    is written as points won.
+    is written as points won. said: what the number is called in a sentence; `title` where it is the
+    same.
     """
 
     section: str
@@ -30,6 +31,17 @@ class Criterion:
     open_least: bool = False
     upper: bool = True
     form: str = ".4f"
+    said: str = ""
+
+    @property
+    def spoken(self) -> str:
+        """What the number is called in a sentence."""
+        return self.said or self.title
+
+    @property
+    def is_demand(self) -> bool:
+        """Whether it is asked for or not, without a number."""
+        return self.form == PROOF
 
     @property
     def name(self) -> str:
@@ -55,7 +67,16 @@ _LIMITS = (
         0,
         form="+.3f",
     ),
-    Criterion("limits", "max_kl", "kl", "KL, mean", "Mean KL, nats a token.", 0, form=".5f"),
+    Criterion(
+        "limits",
+        "max_kl",
+        "kl",
+        "KL, mean",
+        "Mean KL, nats a token.",
+        0,
+        form=".5f",
+        said="mean KL",
+    ),
     Criterion(
         "limits",
         "max_kl_p999",
@@ -63,6 +84,7 @@ _LIMITS = (
         "KL, p99.9",
         "The KL that one token in a thousand exceeds, nats.",
         0,
+        said="p99.9 of KL",
     ),
     Criterion(
         "limits",
@@ -74,6 +96,7 @@ _LIMITS = (
         1,
         upper=False,
         form=".2%",
+        said="same top token",
     ),
     Criterion(
         "limits",
@@ -92,6 +115,7 @@ _LIMITS = (
         "PPL ratio, worst text",
         "As max_ppl_ratio, for each text of the run.",
         1,
+        said="PPL ratio of the worst text",
     ),
     Criterion(
         "limits",
@@ -101,6 +125,7 @@ _LIMITS = (
         "As max_kl, for each text of the run.",
         0,
         form=".5f",
+        said="KL of the worst text",
     ),
     Criterion(
         "limits",
@@ -112,6 +137,7 @@ _LIMITS = (
         1,
         open_least=True,
         form=".1%",
+        said="KL share of the worst block",
     ),
     Criterion(
         "limits",
@@ -122,6 +148,7 @@ _LIMITS = (
         0,
         1,
         open_least=True,
+        said="size ratio",
     ),
     Criterion(
         "limits",
@@ -133,6 +160,7 @@ _LIMITS = (
         open_least=True,
         upper=False,
         form=".3g",
+        said="range margin",
     ),
     Criterion(
         "limits",
@@ -144,6 +172,7 @@ _LIMITS = (
         1,
         upper=False,
         form=PROOF,
+        said="the proof",
     ),
 )
 _DRIFT = (
@@ -155,6 +184,7 @@ _DRIFT = (
         "Perplexity over that of the baseline's model.",
         0,
         open_least=True,
+        said="PPL over the baseline's",
     ),
     Criterion(
         "drift",
@@ -165,6 +195,7 @@ _DRIFT = (
         0,
         open_least=True,
         form=".3f",
+        said="KL over the baseline's",
     ),
     Criterion(
         "drift",
@@ -175,6 +206,7 @@ _DRIFT = (
         0,
         open_least=True,
         form=".3f",
+        said="p99.9 of KL over the baseline's",
     ),
     Criterion(
         "drift",
@@ -185,6 +217,7 @@ _DRIFT = (
         0,
         1,
         form=LOST,
+        said="same top token, to the baseline's,",
     ),
     Criterion(
         "drift",
@@ -194,6 +227,7 @@ _DRIFT = (
         "Bytes of all weights over the baseline's.",
         0,
         open_least=True,
+        said="size over the baseline's",
     ),
 )
 SECTIONS = {"limits": _LIMITS, "drift": _DRIFT}

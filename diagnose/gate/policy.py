@@ -29,6 +29,7 @@ MOST_BYTES = 2**20
 SUBJECTS = ("mixed", "uniform")
 DEFAULT_NAME = "default policy"
 DEFAULT_PATH = Path(__file__).with_name("policy.toml")
+NO_LIMIT = f"set one, such as {SECTIONS['limits'][0].key} in [limits]"
 SCHEMA_PATH = Path(__file__).with_name("policy.schema.json")
 
 
@@ -137,15 +138,22 @@ def parse_policy(text: str, name: str) -> Policy:
             if value is not False:
                 limits.append(Limit(known[key], float(min(value, HUGE))))
     tasks = _parse_tasks(document.get(TASKS, {}), refuse)
-    policy = Policy(
-        name, subject, tuple(limits), document.get("drift", {}).get("optional", False), tasks
-    )
+    optional = document.get("drift", {}).get("optional", False)
+    policy = Policy(name, subject, tuple(limits), optional, tasks)
     if not limits and not tasks.has_any:
-        raise InputError(
-            f"{name} sets no limit", f"set one, such as {SECTIONS['limits'][0].key} in [limits]"
-        )
+        raise InputError(f"{name} sets no limit", NO_LIMIT)
+    conflict = find_conflict(policy)
+    if conflict:
+        raise refuse(*conflict)
+    return policy
+
+
+def find_conflict(policy: Policy) -> tuple[str, str, str, str] | None:
+    """What of a policy contradicts the rest of it: section, key, what is wrong, and the remedy;
+    None where nothing does."""
+    limits, tasks = policy.limits, policy.tasks
     if tasks.optional and not limits:
-        raise refuse(
+        return (
             TASKS,
             "optional",
             "optional tasks are all there is: nothing would be judged without any",
@@ -153,20 +161,20 @@ def parse_policy(text: str, name: str) -> Policy:
         )
     surely = any(limit.criterion.section != "drift" for limit in limits)
     if policy.drift_optional and not (surely or (tasks.has_any and not tasks.optional)):
-        raise refuse(
+        return (
             "drift",
             "optional",
             "optional drift is all there is: nothing would be judged without a baseline",
             "take out optional, or set something in [limits]",
         )
-    if subject == "uniform" and any(limit.criterion.measure == "proof" for limit in limits):
-        raise refuse(
+    if policy.subject == "uniform" and any(limit.criterion.measure == "proof" for limit in limits):
+        return (
             "limits",
             "require_proof",
             "there is no proof of the uniform model, only of the mixed one",
             "take out require_proof, or judge mixed",
         )
-    return policy
+    return None
 
 
 def _parse_tasks(given: Any, refuse: Callable[[str, str, str, str], InputError]) -> TaskLimits:

@@ -41,7 +41,7 @@ def test_imports_go_one_way(package: str) -> None:
 
 def test_runs_are_read_without_torch() -> None:
     """What shows a run must start at once: it reads the run directory, and imports no torch."""
-    shown = ("terminal.run", "report.page", "dashboard.sections.gate_card")
+    shown = ("terminal.run", "report.page", "dashboard.sections.gate.card")
     modules = ", ".join(f"awqscope.app.{name}" for name in shown)
     program = f"import awqscope, {modules}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from awqscope.app.dashboard.urls import OPTIONS
+from awqscope.diagnose.gate.criteria import Criterion
+from awqscope.diagnose.gate.own import SETTABLE
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.notes import Change, change_notes
 from tests.help.browsing import ROOT, change_record, copy_sample
@@ -25,6 +27,14 @@ pytestmark = pytest.mark.browser
 sync_api = pytest.importorskip("playwright.sync_api")
 
 Control = tuple[str, str]
+
+
+def write_limit_label(criterion: Criterion) -> str:
+    """What the field of a limit is called; digits are #."""
+    side = "at most" if criterion.upper else "at least"
+    return re.sub(r"\d+", "#", f"{criterion.title}, {side}")
+
+
 ROLES = (
     "button",
     "checkbox",
@@ -68,6 +78,7 @@ MOVED = {("textbox", "Directory of the model"), ("button", "Use it")}
 # A table a page: the name of the page in app/dashboard/urls.py, and its controls. Digits are #;
 # what several parts of a page have stands once. A table under a chart is open. After a page's name
 # may stand when it has others: those alone are used then.
+CRITERIA = [criterion for criteria in SETTABLE.values() for criterion in criteria]
 STUDY_FIELDS = (
     "Calibration windows",
     "Other calibration texts",
@@ -83,6 +94,14 @@ LINEARS = (
     *(f"self_attn.{name}_proj" for name in "qkvo"),
     *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
 )
+LIMITS = {("textbox", write_limit_label(each)) for each in CRITERIA if not each.is_demand}
+LIMITS |= {("switch", f"{each.title} {each.meaning}") for each in CRITERIA if each.is_demand}
+LIMITS |= {("summary", name) for name in ("Try other limits", "Drift from a baseline")}
+LIMITS |= {("switch", "Judge the uniform model, not mixed")}
+LIMITS |= {("switch", "Left out where no baseline is given")}
+LIMITS |= {("switch", "Left out where no task was run")}
+LIMITS |= {("summary", "Tasks")}
+LIMITS |= {("button", "Save beside the run"), ("link", "every limit")}
 CONTROLS: dict[str, set[Control]] = {
     "runs": {
         ("button", "Compare"),
@@ -94,6 +113,7 @@ CONTROLS: dict[str, set[Control]] = {
     "run": RUN
     | CHART
     | TURNS
+    | LIMITS
     | {("radio", name) for name in ("KL", "ΔPPL", "linear", "log")}
     | {("link", f"#.{unit}") for unit in ("qkv", "o", "gate_up", "down")}
     | {
@@ -273,13 +293,16 @@ def open_page(page: "sync_api.Page", name: str) -> None:
 
 
 def list_controls(part: "sync_api.Locator") -> set[Control]:
-    """The controls in a part of a page that can be seen."""
+    """The controls in a part of a page that can be seen, except the hints of terms, which are
+    buttons too: test_browser_ship.py uses those."""
     found = {
         (match[1], re.sub(r"\d+", "#", match[2].replace("''", "'")))
         for line in part.aria_snapshot().splitlines()
         if (match := LISTED.match(line))
     }
     summaries = part.locator("summary:visible").all_inner_texts()
+    terms = {re.sub(r"\d+", "#", text) for text in part.locator(".term").all_inner_texts()}
+    found -= {("button", text) for text in terms}
     return found | {("summary", text.strip()) for text in summaries}
 
 

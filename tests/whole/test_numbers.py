@@ -15,7 +15,9 @@ from rich.console import Console
 
 from awqscope.app.report.contents import read_findings
 from awqscope.app.report.page import write_page
+from awqscope.app.store import Store
 from awqscope.app.terminal.run import show_run
+from awqscope.app.words.predict import find_bits
 from awqscope.app.words.run import headline_tiles, provenance_facts
 from awqscope.diagnose.runs.directory import RunDirectory
 from tests.help.runs import SAMPLE, parse_record, read_sample, write_comparison
@@ -100,10 +102,11 @@ def test_perplexity_and_kl_are_means_over_the_scored_tokens(model: str) -> None:
 def test_the_top_token_is_counted_for_both_models() -> None:
     tokens = scored()
     share = {name: tokens[f"agree_{name}"].astype(float).mean() for name in ("uniform", "mixed")}
-    assert tiles()["Same top token"] == (
-        f"{share['mixed']:.1%}",
-        f"mixed; 4-bit {share['uniform']:.1%}",
-    )
+    both = f"{share['uniform']:.1%} → {share['mixed']:.1%}"
+    assert tiles()["Same top token"] == (both, "4-bit → mixed")
+    changed = [round(100 * (1 - share[name])) for name in ("uniform", "mixed")]
+    said = f"The likeliest token changed in {changed[0]} of 100 places; now in {changed[1]}."
+    assert said in " ".join(show().split())
     assert line(show(), "same top token") == [f"{share['uniform']:.1%}", f"{share['mixed']:.1%}"]
 
 
@@ -123,6 +126,15 @@ def test_bytes_are_of_all_tensors_the_head_counted_once() -> None:
         f"{mixed / 1e6:.2f} MB",
         f"{mixed / uniform - 1:+.1%} on 4-bit, 16-bit {reference / 1e6:.2f} MB",
     )
+    weights = sum(math.prod(shape) for shape in LINEARS.values())
+    packed = sum(
+        quantized_bytes(s, 8 if ".layers.5.self_attn." in n else 4) for n, s in LINEARS.items()
+    )
+    store = Store(SAMPLE.parent)
+    bits = find_bits(store.grouped_scores(SAMPLE.name), store.recipe(SAMPLE.name))
+    assert bits == pytest.approx(8 * packed / weights)
+    shown = {tile.label: tile.note for tile in headline_tiles(parse_record(RECORD), bits)}
+    assert shown["All weights, mixed"].endswith(f"; units at {bits:.2f} bits a weight")
     sizes = [f"{size / 1e6:.2f}" for size in (reference, uniform, mixed)]
     assert line(show(), "all weights") == [part for size in sizes for part in (size, "MB")]
 
@@ -160,4 +172,5 @@ def test_a_report_and_a_comparison_say_the_same(tmp_path: Path) -> None:
     mixed = tiles()
     assert found["Perplexity, candidate"] == mixed["Perplexity, mixed"]
     assert found["All weights, candidate"][0] == mixed["All weights, mixed"][0]
-    assert found["Same top token"] == (mixed["Same top token"][0], "candidate")
+    _, _, agree = mixed["Same top token"][0].rpartition(" → ")
+    assert found["Same top token"] == (agree, "candidate")

@@ -25,8 +25,63 @@ const Link = ({ href, className, is_here, children }) =>
     children,
   );
 
+// What a term means, beside it: shown while it is pointed at or focused, and once it is tapped. It is
+// read as the term's description whether it is shown or not.
+const ROOM = 12;
+const Hint = ({ meaning, children }) => {
+  const [place, setPlace] = React.useState(null);
+  const id = React.useId();
+  const word = React.useRef(null);
+  const box = React.useRef(null);
+  const show = () => {
+    const at = word.current.getBoundingClientRect();
+    const width = box.current.offsetWidth;
+    const room = document.documentElement.clientWidth - width - ROOM;
+    setPlace({ left: Math.max(ROOM, Math.min(at.left, room)), top: at.bottom + 6 });
+  };
+  const hide = () => setPlace(null);
+  React.useEffect(() => {
+    if (!place) return undefined;
+    const leave = (event) => {
+      if (event.type === "keydown" ? event.key === "Escape" : !word.current.contains(event.target)) hide();
+    };
+    const when = ["keydown", "pointerdown", "scroll"];
+    when.forEach((name) => document.addEventListener(name, leave, true));
+    return () => when.forEach((name) => document.removeEventListener(name, leave, true));
+  }, [place]);
+  return React.createElement(
+    React.Fragment,
+    null,
+    React.createElement(
+      "button",
+      {
+        ref: word,
+        type: "button",
+        className: "term",
+        "aria-describedby": id,
+        onClick: show,
+        onFocus: show,
+        onBlur: hide,
+        onMouseEnter: show,
+        onMouseLeave: hide,
+      },
+      children,
+    ),
+    // Apart from the text that the term stands in, whose words it would be among.
+    ReactDOM.createPortal(
+      React.createElement(
+        "div",
+        { ref: box, id, role: "tooltip", className: place ? "meaning" : "meaning unseen", style: place || undefined },
+        meaning,
+      ),
+      document.getElementById("hints"),
+    ),
+  );
+};
+
 const writePiece = (piece, key) => {
   if (typeof piece === "string") return piece;
+  if ("meaning" in piece) return React.createElement(Hint, { key, meaning: piece.meaning }, piece.text);
   if (piece.href) return React.createElement(Link, { key, href: piece.href }, piece.text);
   if ("look" in piece) return React.createElement("span", { key, className: piece.look }, piece.text);
   return React.createElement("code", { key, className: piece.code }, piece.text);
@@ -39,10 +94,15 @@ const writeCell = (cell, key) => {
 };
 
 // A heading without words is no heading to those who hear the page.
-const writeHeading = (name, key) =>
-  name ? React.createElement("th", { key, scope: "col" }, name) : React.createElement("td", { key });
+const writeHeading = (name, key, headings) => {
+  if (!name) return React.createElement("td", { key });
+  const pieces = (headings[name] || [name]).map((piece, at) =>
+    typeof piece === "string" ? piece : React.createElement(Hint, { key: at, meaning: piece[1] }, piece[0]),
+  );
+  return React.createElement("th", { key, scope: "col" }, pieces);
+};
 
-const writeTable = ({ columns, caption }, rows, marks) =>
+const writeTable = ({ columns, caption, headings }, rows, marks) =>
   React.createElement(
     "div",
     { className: "scroll", tabIndex: 0, role: "region", "aria-label": caption || columns.join(", ") },
@@ -53,7 +113,7 @@ const writeTable = ({ columns, caption }, rows, marks) =>
       React.createElement(
         "thead",
         null,
-        React.createElement("tr", null, columns.map(writeHeading)),
+        React.createElement("tr", null, columns.map((name, key) => writeHeading(name, key, headings || {}))),
       ),
       React.createElement(
         "tbody",
@@ -182,4 +242,4 @@ const Later = ({ height, children }) => {
   );
 };
 
-window.awqscope = { Link, Table, Text, Title, Later };
+window.awqscope = { Link, Hint, Table, Text, Title, Later };

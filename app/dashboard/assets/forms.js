@@ -54,6 +54,13 @@ document.addEventListener(
   true,
 );
 
+// What is typed is told once nothing has been typed for a moment.
+document.addEventListener("input", ({ target: { form } }) => {
+  if (!form || !form.dataset.types) return;
+  clearTimeout(resting);
+  resting = setTimeout(() => form.isConnected && tell(form.dataset.types, form), REST_MS);
+});
+
 // A field's error goes once the field changes; what the form will start is asked for once no field
 // has changed for a moment.
 Object.assign(window.dash_clientside.awqscope, {

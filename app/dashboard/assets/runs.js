@@ -87,8 +87,16 @@ const writeTitle = (data) =>
 
 components.RunName = ({ data }) => writeTitle(data);
 
-components.RunState = ({ data }) =>
-  React.createElement("div", { className: "run-state" }, writeMark(data.state), writeActs(data));
+// Of a run that is not done: what it is at, and what can be done to it.
+const writeShip = (data) =>
+  data.answer
+    ? [
+        React.createElement("span", { key: "answer", className: `mark ${data.tone}` }, data.answer),
+        React.createElement("span", { key: "why", className: "note" }, data.why),
+      ]
+    : [writeMark(data.state), ...writeActs(data)];
+
+components.RunShip = ({ data }) => React.createElement("div", { className: "run-ship" }, writeShip(data));
 
 const writeNumber = (value, digits) => (value == null ? "–" : value.toFixed(digits));
 
@@ -111,8 +119,8 @@ components.RunCard = ({ data }) => {
       "div",
       { className: "run-head" },
       writeTitle(data),
-      React.createElement("div", { className: "run-state" }, writeMark(data.state), writeActs(data)),
     ),
+    React.createElement("div", { className: "run-ship" }, writeShip(data)),
     React.createElement("div", { className: "run-verdict" }, data.verdict),
     React.createElement(
       "dl",
@@ -133,7 +141,7 @@ const fit = (api, width) => {
   const isNarrow = width < NARROW;
   if (api.isDestroyed() || api.getColumn("card").isVisible() === isNarrow) return;
   const all = api.getColumns().map((column) => column.getColId());
-  const never = ["model", "model_end", "said", "card"];
+  const never = ["model", "model_end", "said", "state", "card"];
   api.setColumnsVisible(all.filter((id) => !never.includes(id) && !id.startsWith("ag-Grid")), !isNarrow);
   api.setColumnsVisible(["card"], isNarrow);
   // One column needs no name.

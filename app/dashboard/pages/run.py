@@ -23,47 +23,44 @@ from awqscope.app.dashboard.parts import (
     mark,
     notice,
     switch,
-    table,
     tile,
     tiles,
 )
+from awqscope.app.dashboard.sections.below import (
+    offers_part,
+    places_card,
+    provenance_card,
+    widths_card,
+)
 from awqscope.app.dashboard.sections.by_text import find_numbers, text_cards
-from awqscope.app.dashboard.sections.destinations import destinations_table
-from awqscope.app.dashboard.sections.gate_card import gate_card
+from awqscope.app.dashboard.sections.gate.card import gate_part
+from awqscope.app.dashboard.sections.gate.head import ship_head
 from awqscope.app.dashboard.sections.notes import notes_card, notes_line
 from awqscope.app.dashboard.sections.starting import log_details, pending_parts, stop_button
 from awqscope.app.dashboard.sections.studies.cards import study_cards
 from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.figures.blocks import draw_profile, draw_units
 from awqscope.app.store import Progress, RunSummary, Store
-from awqscope.app.words.compared.comparison import ABOUT_PLACES, NO_RECIPE, NO_UNITS, write_note
+from awqscope.app.words.compared.comparison import write_note
 from awqscope.app.words.noise import find_floor
-from awqscope.app.words.offers import COLUMNS, list_offers, offer_rows, write_offers
+from awqscope.app.words.predict import find_bits
 from awqscope.app.words.run import (
     METRICS,
-    PLACE_COLUMNS,
-    WIDTH_COLUMNS,
     headline_tiles,
-    list_hashes,
-    place_rows,
     profile_rows,
     profile_summary,
     promoted_units,
-    provenance_facts,
     unit_rows,
     units_summary,
-    width_rows,
     worst_blocks,
     worst_units,
 )
 from awqscope.app.words.sites import order_kinds
 from awqscope.app.words.texts import ratio_tiles
-from awqscope.app.words.verdict import write_verdict
-from awqscope.diagnose.entries.source import Place
+from awqscope.app.words.verdict import write_changed, write_subject, write_verdict
 from awqscope.diagnose.entries.stages import Fault
 from awqscope.diagnose.runs.directory import STAGES
-from awqscope.diagnose.runs.record import AnyRecord, Comparison, Record
-from awqscope.mixedprec.recipes.recipe import Recipe
+from awqscope.diagnose.runs.record import Comparison, Record
 from awqscope.mixedprec.words import write_duration
 
 SCALES = {"linear": "linear", "log": "log"}
@@ -72,8 +69,11 @@ TABS = (("run", "Overview"), ("tokens", "Tokens"), ("recipe", "Recipe"), ("expla
 OF_SEARCHES = ("recipe", "explain")
 
 
-def run_heading(run: RunSummary, current: str, title: str | None = None) -> html.Div:
-    """The head of every page of a run: its name, state, and the ways to its other pages."""
+def run_heading(
+    run: RunSummary, current: str, title: str | None = None, ship: Any = None
+) -> html.Div:
+    """The head of every page of a run: its name, state, and the ways to its other pages. ship:
+    whether it may ship, said beside the title."""
     compared = isinstance(run.record, Comparison)
     note = write_note(run.record) if isinstance(run.record, Comparison) else None
     return html.Div(
@@ -81,7 +81,8 @@ def run_heading(run: RunSummary, current: str, title: str | None = None) -> html
             heading(
                 title or run.name,
                 over=[go_to("Runs", link("runs")), " / ", go_to(run.name, link("run", run.name))],
-                beside=mark(run.state),
+                under=write_subject(run.record) if ship is not None and run.record else None,
+                beside=mark(run.state) if ship is None else [ship, mark(run.state)],
             ),
             html.P(note, className="hint") if note else None,
             html.Nav(
@@ -162,29 +163,6 @@ def units_card(rows: Sequence[Mapping[str, Any]], record: Record, run: str) -> A
     )
 
 
-def widths_card(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """What a candidate's units are stored at; nothing more can be said of them."""
-    return card(
-        "Widths that were found",
-        html.Details(
-            [
-                html.Summary("Unit by unit"),
-                table(WIDTH_COLUMNS, width_rows(rows)),
-            ]
-        ),
-        summary=f"{NO_UNITS} {NO_RECIPE}",
-    )
-
-
-def places_card(places: Sequence[Place]) -> Any:
-    """What a candidate changes outside the blocks."""
-    return card(
-        "Outside the blocks",
-        table(PLACE_COLUMNS, place_rows(places)),
-        summary=ABOUT_PLACES,
-    )
-
-
 def progress_panel(run: RunSummary, progress: Progress | None) -> html.Div:
     """The stages of a run that is not done, and how far the present one is."""
     assert run.record is not None
@@ -238,50 +216,10 @@ def cancel_button(run: RunSummary, jobs: Jobs | None) -> Any:
     return stop_button(run.name, jobs) if run.state == "running" else None
 
 
-def provenance_card(record: AnyRecord, recipe: Recipe | None) -> Any:
-    """How perplexity was defined, on what, with what, and where the checkpoint of `recipe` goes."""
-    goes = None
-    if (
-        isinstance(record, Record)
-        and record.state == "done"
-        and record.spec.no_checkpoint is None
-        and recipe is not None
-    ):
-        goes = destinations_table(record, recipe)
-    return card(
-        "What these numbers are",
-        html.Dl(
-            [
-                part
-                for key, value in provenance_facts(record).items()
-                for part in (html.Dt(key), html.Dd(value))
-            ],
-            className="facts",
-        ),
-        goes,
-        html.Details(
-            [
-                html.Summary("Hashes of the model's files"),
-                table(
-                    {"file": "File", "hash": "SHA-256"},
-                    [
-                        {"file": name, "hash": html.Code(value)}
-                        for name, value in list_hashes(record).items()
-                    ],
-                ),
-            ]
-        ),
-    )
-
-
-def offers_part(store: Store, run: RunSummary) -> list[Any]:
-    """What more bytes would buy, where the recipe gives back little."""
-    offers = [] if run.record is None else list_offers(run.record, store.find(run.name).path)
-    if not offers:
-        return []
-    rows = [row | {"command": command(row["command"])} for row in offer_rows(offers)]
-    shown = table(COLUMNS, rows, "Recipes for more bytes")
-    return [card("What more bytes would buy", shown, summary=write_offers(offers))]
+def stress(text: str, part: str) -> list[Any]:
+    """A text with the part of it that says most to those who do not know the numbers."""
+    before, found, after = text.partition(part)
+    return [before, html.Strong(found), after]
 
 
 def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
@@ -292,7 +230,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         run = replace(run, state=STARTING)
     if run.record is None:
         return [heading(run.name, over=go_to("Runs", link("runs"))), trouble(run)]
-    parts: list[Any] = [run_heading(run, "run"), notes_line(run)]
+    parts: list[Any] = [run_heading(run, "run", ship=ship_head(store, run)), notes_line(run)]
     parts.append(trouble(run, resume_button(run, jobs)))
     if jobs is not None and run.state != "done":
         parts.append(html.P(id="job-said", className="said", role="status"))
@@ -308,10 +246,11 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         return [*parts, notes_card(run, jobs is not None)]
     if run.state == "done":
         verdict = write_verdict(run.record, promoted_units(store.recipe(run.name), run.record))
-        parts.append(html.P(verdict, className="verdict"))
+        parts.append(html.P(stress(verdict, write_changed(run.record)), className="verdict"))
     blocks, units = store.table(run.name, "blocks"), store.table(run.name, "units")
+    bits = find_bits(store.grouped_scores(run.name), store.recipe(run.name))
     numbers = find_numbers(store, run.name)
-    facts = [*headline_tiles(run.record), *ratio_tiles(numbers, run.record)]
+    facts = [*headline_tiles(run.record, bits), *ratio_tiles(numbers, run.record)]
     parts.append(tiles(*(tile(*fact) for fact in facts)))
     if blocks:
         shown = (page.option("metric"), page.option("scale"), find_floor(run.record))
@@ -325,7 +264,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         parts.append(widths_card(units))
     parts += offers_part(store, run)
     if run.state == "done":
-        parts.append(gate_card(store, run))
+        parts.append(gate_part(store, run, jobs))
         again = shlex.join(["awqscope", "show", str(store.find(run.name).path)])
         parts.append(html.P(["In the terminal: ", command(again)], className="hint"))
     parts.append(notes_card(run, jobs is not None))

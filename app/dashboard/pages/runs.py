@@ -14,9 +14,11 @@ from awqscope.app.dashboard.jobs.processes import find_reason
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.jobs.starts import ENDED, STARTING, STOPPING, Pending, list_pending
 from awqscope.app.dashboard.parts import command, go_to, heading, notice
+from awqscope.app.dashboard.sections.gate.head import TONES
 from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.store import Progress, RunSummary, Store, UnknownRunError
 from awqscope.app.words.compared.comparison import name_candidate, name_widths
+from awqscope.app.words.gate.ship import Ship
 from awqscope.app.words.verdict import write_brief
 from awqscope.diagnose.runs.record import AnyRecord, Comparison
 from awqscope.mixedprec.errors import InputError
@@ -24,6 +26,7 @@ from awqscope.mixedprec.words import write_duration, write_share
 
 # In the list, a start whose process ended before the run had a record.
 UNBEGUN = "did not begin"
+PENDING = "not judged yet"
 LIVELY = ("running", STARTING, STOPPING)
 # What the list can be asked to do with a run.
 CANCEL, DISMISS = "cancel", "dismiss"
@@ -41,29 +44,31 @@ def _number(form: str, width: int) -> dict[str, Any]:
 # On a screen too narrow for columns there is one alone, whose cells are cards: assets/runs.js.
 COLUMNS: list[dict[str, Any]] = [
     {
+        "field": "ship",
+        "headerName": "May it ship?",
+        "cellRenderer": "RunShip",
+        "autoHeight": True,
+        "minWidth": 165,
+        "flex": 5,
+    },
+    {
         "field": "name",
         "headerName": "Run",
         "cellRenderer": "RunName",
         "autoHeight": True,
-        "minWidth": 140,
+        "minWidth": 130,
         "flex": 4,
     },
     {"field": "model", "hide": True},
     {"field": "model_end", "hide": True},
     {"field": "said", "hide": True},
-    {
-        "field": "state",
-        "headerName": "State",
-        "cellRenderer": "RunState",
-        "autoHeight": True,
-        "width": 112,
-    },
+    {"field": "state", "hide": True},
     {
         "field": "verdict",
-        "headerName": "Verdict",
+        "headerName": "Found",
         "autoHeight": True,
         "wrapText": True,
-        "minWidth": 170,
+        "minWidth": 150,
         "flex": 5,
     },
     {
@@ -71,7 +76,7 @@ COLUMNS: list[dict[str, Any]] = [
         "headerName": "Bits",
         "autoHeight": True,
         "wrapText": True,
-        "width": 112,
+        "width": 100,
     },
     {"field": "reference", "headerName": "PPL 16-bit", **_number(PPL, 76)},
     {"field": "quantized", "headerName": "PPL quantized", **_number(PPL, 100)},
@@ -205,6 +210,7 @@ def list_rows(store: Store, jobs: Jobs | None = None) -> list[dict[str, Any]]:
             row |= {key: pending_row(found)[key] for key in ("state", "verdict")}
     rows = [*(pending_row(found) for found in pending.values()), *rows]
     ends = tell_apart(sorted({row["model"] for row in rows if row.get("model")}))
+    add_ships(store, rows)
     for row in rows:
         row["model_end"] = row.get("candidate") or ends.get(row.get("model", ""), "")
         row["acts"] = [] if jobs is None else list_acts(row["state"])
@@ -220,7 +226,26 @@ def list_acts(state: str) -> list[str]:
 
 def is_live(rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether any of these lines may change by itself."""
-    return any(row["state"] in LIVELY for row in rows)
+    return any(row["state"] in LIVELY or row.get("why") == PENDING for row in rows)
+
+
+def add_ships(store: Store, rows: Sequence[dict[str, Any]]) -> None:
+    """Add to each line whether its run may ship, as far as that is known; what is not is found in
+    the background, and the list does not wait for it."""
+    unknown = []
+    for row in rows:
+        said: Ship | None = None
+        if row["state"] == "done":
+            try:
+                judged = store.verdicts.look(row["name"])
+            except UnknownRunError:
+                continue
+            said = Ship("", PENDING) if judged is None else judged.ship
+            unknown += [row["name"]] if judged is None else []
+        if said is not None:
+            row |= {"ship": said.sentence, "answer": f"{said.sign} {said.answer}", "why": said.why}
+            row["tone"] = TONES.get(said.outcome, "quiet")
+    store.verdicts.ask(unknown)
 
 
 def safe_row(store: Store, run: RunSummary) -> dict[str, Any]:
@@ -333,9 +358,9 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
             dangerously_allow_code=False,
         ),
         html.P(
-            "Quantized is a run's uniform model, or the candidate of a comparison. Tick two to "
-            "twelve runs to compare them. Arrow keys move in the grid, Space ticks, Enter opens a "
-            "run.",
+            "PPL is perplexity, and KL is in nats. Quantized is a run's uniform model, or the "
+            "candidate of a comparison. Tick two to twelve runs to compare them. Arrow keys move in "
+            "the grid, Space ticks, Enter opens a run.",
             className="hint",
         ),
     ]

@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 from awqscope.app import store as store_module
 from awqscope.app.cli import app
 from awqscope.app.dashboard.components import Table
-from awqscope.app.dashboard.sections.gate_card import gate_card
+from awqscope.app.dashboard.sections.gate.card import gate_card
+from awqscope.app.dashboard.sections.gate.head import ship_head
+from awqscope.app.report.contents import read_findings
 from awqscope.app.store import Store
-from awqscope.diagnose.gate.policy import DEFAULT_PATH, SCHEMA_PATH
+from awqscope.diagnose.gate.policy import DEFAULT_PATH, SCHEMA_PATH, load_policy
 from tests.help.runs import SAMPLE, change_record, write_run
 
 
@@ -73,6 +75,23 @@ def test_the_default_policy_and_its_schema_are_printed() -> None:
     assert "Drift was not judged" in told["notes"][0]
 
 
+def test_a_run_is_judged_by_its_own_policy_unless_another_is_given(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "own")
+    own = run / "policy.toml"
+    own.write_text("[limits]\nmax_kl = 0.005\n")
+    result = gate(run)
+    assert result.exit_code == 1
+    assert "by the run's own policy (policy.toml beside it)" in " ".join(result.stdout.split())
+    assert json.loads(gate(run, "--json", "-").stdout)["policy"] == str(own)
+    other = tmp_path / "other.toml"
+    other.write_text("[limits]\nmax_kl = 0.05\n")
+    assert gate(run, "--policy", other).exit_code == 0
+    assert read_findings(run).release.outcome == "fail"
+    assert read_findings(run, load_policy(other)).release.outcome == "pass"
+    own.write_text("[limits]\nmax_klp = 1\n")
+    refused("did you mean max_kl?", run)
+
+
 def test_drift_against_a_baseline(tmp_path: Path) -> None:
     baseline = write_run(tmp_path, "baseline")
     assert gate(SAMPLE, "--baseline", baseline).exit_code == 0
@@ -120,7 +139,9 @@ def text(part: Any) -> str:
 
 def find_table(part: Any) -> list[Any]:
     """The rows of the table in a card."""
-    return next(child.rows for child in part.children if isinstance(child, Table))
+    shown = next(child for child in part.children if getattr(child, "id", "") == "policy-tried")
+    assert isinstance(shown.children, Table)
+    return list(shown.children.rows)
 
 
 def test_the_card_says_what_the_command_says(tmp_path: Path) -> None:
@@ -128,16 +149,19 @@ def test_the_card_says_what_the_command_says(tmp_path: Path) -> None:
     own = write_run(tmp_path, "own")
     (own / "policy.toml").write_text("[limits]\nmax_kl = 0.005\nmax_ppl_ratio = 1.01\n")
     store = Store(tmp_path)
-    for run, options in ((path, []), (own, ["--policy", own / "policy.toml"])):
+    for run in (path, own):
         said = text(gate_card(store, store.summary(run.name)))
-        told = json.loads(gate(run, *options, "--json", "-").stdout)
-        head = re.match(r"Release gate . (\w+)", " ".join(said.split()))
+        told = json.loads(gate(run, "--json", "-").stdout)
+        head = re.match(r"May it ship\? Every limit . (\w+)", " ".join(said.split()))
         assert head and head[1] == told["verdict"]
+        ship = text(ship_head(store, store.summary(run.name)))
+        answer = {"pass": "✓ May ship", "fail": "✕ May not ship"}[told["verdict"]]
+        assert " ".join(ship.split()).startswith(f"{answer} :")
         rows = find_table(gate_card(store, store.summary(run.name)))
         words = [row[-1]["text"].split()[1] for row in rows]
         assert words == [limit["verdict"] for limit in told["limits"]]
-    assert "by its own policy.toml" in said
-    assert f"awqscope gate {own} --policy {own}/policy.toml" in said
+    assert "by its own policy (policy.toml)" in said and "the run's own policy" in ship
+    assert f"awqscope gate {own}" in said
 
 
 def test_the_card_reads_the_tokens_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,8 @@ def read_text(part: Any) -> str:
     if isinstance(part, dict):
         props = part.get("props", part)
         held = [props.get(key) for key in ("children", "text", "columns", "rows", "tokens")]
-        return read_text(held) + " "
+        # Parts of a sentence.
+        return read_text(held) + " " * (part.get("type") not in ("Hint", "Strong"))
     return ""
 
 
@@ -198,7 +200,11 @@ def test_pages_of_the_sample(tmp_path: Path) -> None:
         page, live = show(client, address)
         assert len(find_type(page, "H1")) == 1
         assert "cannot be shown" not in read_text(page)
-        assert not live
+        # The list waits for a verdict of its own accord.
+        assert live == (address == link("runs"))
+    while live := show(client, link("runs"))[1]:
+        time.sleep(0.05)
+    assert not live
 
 
 def test_a_run_says_its_verdict_and_numbers(tmp_path: Path) -> None:
@@ -404,8 +410,11 @@ def test_the_list_ticks_while_a_run_goes_on(tmp_path: Path) -> None:
         assert "sweep 38%" in sent["sideUpdate"]["runs-grid"]["rowData"][0]["verdict"]
     change_record(path, state="done")
     ended = look(client, seen, **place, listed=True)
-    assert ended["response"]["live"]["disabled"]
     assert ended["sideUpdate"]["runs-grid"]["rowData"][0]["state"] == "done"
+    while not ended["response"]["live"]["disabled"]:
+        time.sleep(0.05)
+        ended = look(client, seen, **place, listed=True)
+    assert ended["sideUpdate"]["runs-grid"]["rowData"][0]["answer"] == "✓ May ship"
 
 
 def test_what_no_run_writes_spoils_no_list(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ from awqscope.app.report.contents import (
     read_findings,
 )
 from awqscope.app.report.outcome import provenance_tables
-from awqscope.app.report.page import name_model, page_style, to_data, write_page
+from awqscope.app.report.page import page_style, to_data, write_page
+from awqscope.app.words.verdict import shorten_model
 from tests.help.runs import SAMPLE, change_record, write_run
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -250,7 +251,7 @@ def test_a_run_that_no_gate_can_judge_has_a_report(tmp_path: Path) -> None:
     del record["ppl_definition"]["tokens_sha256"]
     path = write_run(tmp_path, ppl_definition=record["ppl_definition"])
     said = write_page(read_findings(path))
-    assert "The gate cannot judge this run: sample/run.json has no usable" in said
+    assert "the gate cannot judge this run: sample/run.json has no usable" in said
     assert str(tmp_path) not in said
 
 
@@ -410,7 +411,7 @@ def test_passages_are_apart() -> None:
     [("org/model", "org/model"), ("/home/me/model/", "model"), ("./model", "model"), ("m", "m")],
 )
 def test_a_models_name(model: str, name: str) -> None:
-    assert name_model(model) == name
+    assert shorten_model(model) == name
 
 
 def test_the_style_is_the_dashboards_with_the_readers_scheme() -> None:

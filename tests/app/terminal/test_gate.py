@@ -14,17 +14,19 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from awqscope.app.terminal.gate import (
-    Line,
-    clean,
     to_json,
-    write_context,
     write_json_text,
     write_junit,
+    write_markdown,
+    write_terminal,
+)
+from awqscope.app.words.gate.lines import (
+    Line,
+    clean,
+    write_context,
     write_line,
     write_lines,
-    write_markdown,
     write_sentence,
-    write_terminal,
 )
 from awqscope.diagnose.gate.criteria import SECTIONS
 from awqscope.diagnose.gate.evidence import NO_TASKS, Evidence

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from awqscope.app.words.verdict import write_verdict
+from awqscope.app.words.verdict import write_changed, write_subject, write_verdict
 from awqscope.diagnose.entries.source import Place
 from awqscope.diagnose.runs.spec import CompareSpec
 from tests.help.runs import parse_record, read_sample
@@ -26,6 +26,31 @@ def test_a_finished_run(record: dict[str, Any]) -> None:
     said = say(record, UNITS)
     assert "Block 5 stands out. Units 5.qkv and 5.o at 8 bits give back 94.9%" in said
     assert said.endswith("is what the recipe says.")
+
+
+@pytest.mark.parametrize(
+    ("uniform", "mixed", "said"),
+    [
+        (0.6734, 0.9184, "changed in 33 of 100 places; now in 8."),
+        (0.7, None, "changed in 30 of 100 places."),
+        (0.9, 0.996, "changed in 100 of 1,000 places; now in 4."),
+        (0.99, 0.9999, "changed in 10 of 1,000 places; now in fewer than 1."),
+        (0.999, 1.0, "changed in 1 of 1,000 places; now in none."),
+    ],
+)
+def test_how_often_the_likeliest_token_changed(
+    record: dict[str, Any], uniform: float, mixed: float | None, said: str
+) -> None:
+    record["headline"]["top1_agreement"] = {"uniform": uniform, "mixed": mixed}
+    assert write_changed(parse_record(record)) == f"The likeliest token {said}"
+    assert write_changed(parse_record(record)) in say(record, UNITS)
+
+
+def test_what_a_run_is_of(record: dict[str, Any]) -> None:
+    assert write_subject(parse_record(record)) == (
+        "examples/demo: llama, 8 blocks, 6.56 million parameters; measured on 10,200 tokens of "
+        "examples/demo/valid.txt"
+    )
 
 
 def test_a_repair_not_chosen_yet(record: dict[str, Any]) -> None:

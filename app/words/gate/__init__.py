@@ -1,0 +1,1 @@
+"""What is said of a gate's verdict, wherever it is shown."""

@@ -1,0 +1,1 @@
+"""The terms that everything uses, each with one meaning."""
