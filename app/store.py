@@ -117,9 +117,8 @@ class Store:
 
     def list_runs(self) -> list[RunSummary]:
         """Every run, newest first; damaged ones last."""
-        found = [self._summarise(path) for path in self._paths()]
-        found.sort(key=lambda run: run.record.created if run.record else "", reverse=True)
-        return found
+        found = map(self._summarise, self._paths())
+        return sorted(found, key=lambda run: run.record.created if run.record else "", reverse=True)
 
     def summary(self, name: str) -> RunSummary:
         """One run as in the list. UnknownRunError if there is none."""

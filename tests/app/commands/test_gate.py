@@ -167,9 +167,9 @@ def test_the_card_says_what_the_command_says(tmp_path: Path) -> None:
 def test_the_card_reads_the_tokens_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     write_run(tmp_path, "plain")
-    read, count = store_module.read_token_evidence, []
+    read, count = store_module.read_numbers, []
     monkeypatch.setattr(
-        "awqscope.app.store.read_token_evidence", lambda *given: count.append(1) or read(*given)
+        "awqscope.app.store.read_numbers", lambda *given: count.append(1) or read(*given)
     )
     store = Store(tmp_path)
     for _ in range(3):
