@@ -359,8 +359,8 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         ),
         html.P(
             "PPL is perplexity, and KL is in nats. Quantized is a run's uniform model, or the "
-            "candidate of a comparison. Tick two to twelve runs to compare them. Arrow keys move in "
-            "the grid, Space ticks, Enter opens a run.",
+            "candidate of a comparison. Tick two to twelve runs to compare them. Arrow keys move "
+            "in the grid, Space ticks, Enter opens a run.",
             className="hint",
         ),
     ]

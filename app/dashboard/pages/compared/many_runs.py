@@ -22,7 +22,7 @@ from awqscope.app.dashboard.parts import (
     switch,
     table,
 )
-from awqscope.app.dashboard.sections.gate_card import verdict_mark
+from awqscope.app.dashboard.sections.gate.card import verdict_mark
 from awqscope.app.dashboard.urls import BETWEEN, Page, link, read_address
 from awqscope.app.figures.compared.many import draw_pareto, draw_small, share_scale
 from awqscope.app.store import Store

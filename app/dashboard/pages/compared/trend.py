@@ -12,7 +12,7 @@ from awqscope.app.dashboard import pairs
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.pages.compared.many_runs import read_chosen, show_cell
 from awqscope.app.dashboard.parts import as_table, card, chart, go_to, heading, notice, table
-from awqscope.app.dashboard.sections.gate_card import verdict_mark
+from awqscope.app.dashboard.sections.gate.card import verdict_mark
 from awqscope.app.dashboard.urls import BETWEEN, Page, link, read_address
 from awqscope.app.figures.compared.trend import Point, draw_trend
 from awqscope.app.store import Store
