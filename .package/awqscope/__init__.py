@@ -1,20 +1,31 @@
 """Which layers did 4-bit AWQ hurt, how surely, and what is the cheapest repair?
 
-What scripts use is here, and stays as it is; each name is taken from where it is made when it is
-first asked for. With the scores of a finished run (examples/script_a_recipe.py does all of it):
+What scripts and notebooks use is here, and stays as it is; each name is taken from where it is made
+when it is first asked for. A run, read (examples/guides/python.md lists all of it):
 
-    scores = awqscope.read_scores("reports/my-model")
-    recipe = awqscope.solve(scores, target_bits=4.5)
-    scores.predict(recipe.widths).recovered
+    run = awqscope.read_run("reports/my-model")
+    run.blocks, run.units, run.tokens, run.headline     # pandas DataFrames
+    run.figure("blocks")                                # every chart of the dashboard
+    awqscope.gate(run, "policy.toml").limits
+
+With the scores of a finished run (examples/script_a_recipe.py does all of it):
+
+    recipe = awqscope.solve(run.scores, target_bits=4.5)
+    run.scores.predict(recipe.widths).recovered
     awqscope.save_recipe("mine.json", awqscope.change_recipe(recipe, {"3.down": 8}))
 
-None of these imports torch.
+None of these imports torch. `why`, `probe`, `calibrate`, `alternatives` and `activations` measure,
+and do.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from awqscope.app.notebook.release import GateResult, gate
+    from awqscope.app.notebook.run import Run, read_run, read_runs
+    from awqscope.app.notebook.studies import activations, alternatives, calibrate, probe, why
+    from awqscope.diagnose.gate.policy import load_policy
     from awqscope.diagnose.runs.scores import read_scores
     from awqscope.mixedprec.errors import InputError
     from awqscope.mixedprec.recipes.recipe import (
@@ -38,6 +49,10 @@ if TYPE_CHECKING:
 
 # Module -> the public names that it makes.
 _MADE_BY = {
+    "app.notebook.release": ("GateResult", "gate"),
+    "app.notebook.run": ("Run", "read_run", "read_runs"),
+    "app.notebook.studies": ("activations", "alternatives", "calibrate", "probe", "why"),
+    "diagnose.gate.policy": ("load_policy",),
     "diagnose.runs.scores": ("read_scores",),
     "mixedprec.errors": ("InputError",),
     "mixedprec.recipes.recipe": (
@@ -64,24 +79,35 @@ _HOMES = {name: module for module, names in _MADE_BY.items() for name in names}
 __all__ = [
     "Change",
     "FrontierPoint",
+    "GateResult",
     "Grouped",
     "InputError",
     "Option",
     "Prediction",
     "Recipe",
     "RecipeUnit",
+    "Run",
     "ScoredUnit",
     "Scores",
     "__version__",
+    "activations",
+    "alternatives",
+    "calibrate",
     "change_recipe",
     "diff_recipes",
+    "gate",
     "limit_widths",
     "list_frontier",
+    "load_policy",
     "load_recipe",
+    "probe",
+    "read_run",
+    "read_runs",
     "read_scores",
     "recipe_of",
     "save_recipe",
     "solve",
+    "why",
 ]
 
 

@@ -1,5 +1,7 @@
 """What a probe found, in words: the same in the terminal and on a block's page."""
 
+from typing import Any
+
 from awqscope.diagnose.entries.part import Bounded
 from awqscope.diagnose.studies.probes.answer import HELPS, UNSURE, WORSE, BlockProbe, Measured
 from awqscope.mixedprec.words import (
@@ -26,6 +28,21 @@ COLUMNS = {
 }
 NAMED = "Named in the chart is what gives back more than anything of fewer bytes."
 VERDICTS = {HELPS: "● helps", UNSURE: "○ not sure", WORSE: "✕ worse than nothing"}
+
+
+def list_points(probe: BlockProbe) -> list[dict[str, Any]]:
+    """The alternatives as the chart takes them."""
+    return [
+        {
+            "name": each.name,
+            "bytes": each.extra_bytes,
+            "gain": each.restored_gain[0],
+            "gain_low": each.restored_gain[1],
+            "gain_high": each.restored_gain[2],
+            "verdict": each.verdict,
+        }
+        for each in probe.alternatives
+    ]
 
 
 def write_scheme(probe: BlockProbe) -> str:

@@ -21,6 +21,7 @@ from awqscope.app.words.studies.probe import (
     NAMED,
     SUMMARY,
     TITLE,
+    list_points,
     probe_rows,
     write_applying,
     write_finding,
@@ -106,21 +107,6 @@ def draw_answer(answer: Mapping[str, Any], *, run: str, editable: Editable | Non
         chart(draw_probe(list_points(probe)), "KL given back against bytes, see the table"),
         table(columns, rows, "Alternatives, by KL given back a byte"),
         *(html.P(line, className="note") for line in said),
-    ]
-
-
-def list_points(probe: BlockProbe) -> list[dict[str, Any]]:
-    """The alternatives as the chart takes them."""
-    return [
-        {
-            "name": each.name,
-            "bytes": each.extra_bytes,
-            "gain": each.restored_gain[0],
-            "gain_low": each.restored_gain[1],
-            "gain_high": each.restored_gain[2],
-            "verdict": each.verdict,
-        }
-        for each in probe.alternatives
     ]
 
 

@@ -1,0 +1,144 @@
+"""Questions asked of a finished run, as functions: the studies of `awqscope why`, `probe`,
+`calibrate`, `alternatives` and `activations`.
+
+Each takes a run, or its directory, and gives the answer as an object that `to_json` writes as the
+command prints it. The answer is kept beside the run and not measured again; `why` and `probe` then
+read it without the model. To be measured it takes the run's model, `model` where that has moved.
+`progress` is told what is done, how many steps of it are, and how many there are. InputError for a
+run that is not finished, for a comparison, for a model that is gone or another, and for what makes
+no sense.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from awqscope.app.notebook.run import Run, find_run
+
+if TYPE_CHECKING:
+    from awqscope.diagnose.studies.alternatives.answer import Alternatives
+    from awqscope.diagnose.studies.calibration.answer import CalibrationAdvice
+    from awqscope.diagnose.studies.causes.answer import Causes
+    from awqscope.diagnose.studies.int8_inputs.answer import Activations
+    from awqscope.diagnose.studies.probes.answer import BlockProbe
+    from awqscope.diagnose.trials.finished import OpenedRun
+
+Progress = Callable[[str, int, int], None]
+AnyRun = Run | Path | str
+
+
+def tell_nobody(stage: str, done: int, total: int) -> None:
+    """Progress that nobody asked for."""
+
+
+def _open(run: AnyRun, model: str | None) -> "OpenedRun":
+    from awqscope.diagnose.trials.finished import open_run
+
+    return open_run(find_run(run).directory, model)
+
+
+def why(
+    run: AnyRun,
+    block: int,
+    *,
+    windows: int | None = None,
+    model: str | None = None,
+    progress: Progress = tell_nobody,
+) -> "Causes":
+    """Why a block is hurt: by which of AWQ's steps, in which linear, head and channel. windows: of
+    the run's validation text to look at; None for some 2,000 tokens, but at least 4 windows."""
+    from awqscope.diagnose.studies.causes.find import find_causes, read_causes
+
+    kept = read_causes(find_run(run).directory, block, windows)
+    return kept or find_causes(_open(run, model), block, windows, progress)
+
+
+def probe(
+    run: AnyRun,
+    *blocks: int,
+    windows: int | None = None,
+    calib_also: Sequence[str] = (),
+    model: str | None = None,
+    progress: Progress = tell_nobody,
+) -> "list[BlockProbe]":
+    """What would help blocks, and for how many bytes; by default the flagged ones, else the worst.
+    windows: of the run's text to measure on, None for as many as are done in a minute or two.
+    calib_also: further texts to try calibrating on."""
+    from awqscope.diagnose.studies.probes.asked import ask, choose_blocks, read_probe
+
+    directory = find_run(run).directory
+    chosen, asked = choose_blocks(directory, blocks), ask(directory, windows, calib_also)
+    kept = [read_probe(directory, block, asked) for block in chosen]
+    there = [each for each in kept if each is not None]
+    if len(there) == len(chosen):
+        return there
+    from awqscope.diagnose.studies.probes.probe import probe_blocks
+
+    opened = _open(run, model)
+    return probe_blocks(opened, chosen, windows=windows, calib_also=calib_also, progress=progress)
+
+
+def calibrate(
+    run: AnyRun,
+    *,
+    counts: Sequence[int] | None = None,
+    draws: int | None = None,
+    calib_also: Sequence[str] = (),
+    valid_also: Sequence[str] = (),
+    search: str | None = None,
+    windows: int | None = None,
+    model: str | None = None,
+    device: str = "cpu",
+    progress: Progress = tell_nobody,
+) -> "CalibrationAdvice":
+    """Whether more calibration windows, or another text, would do less damage. counts: numbers of
+    calibration windows to search; draws: other sets of as many windows as the run's search read;
+    calib_also, valid_also: further texts to calibrate and to measure on; search: `fast` or `exact`,
+    None for the run's own; windows: validation windows to measure on."""
+    import torch
+
+    from awqscope.diagnose.studies.calibration.advise import advise_calibration
+    from awqscope.diagnose.studies.calibration.asked import COUNTS, DRAWS, Asked
+
+    asked = Asked(
+        counts=COUNTS if counts is None else tuple(counts),
+        draws=DRAWS if draws is None else draws,
+        calib_also=tuple(calib_also),
+        valid_also=tuple(valid_also),
+        search=search,
+        windows=windows,
+    )
+    return advise_calibration(_open(run, model), asked, progress, device=torch.device(device))
+
+
+def alternatives(
+    run: AnyRun,
+    *,
+    only: Collection[str] = (),
+    added: Mapping[str, str] = {},
+    by_block: bool = False,
+    model: str | None = None,
+    progress: Progress = tell_nobody,
+) -> "Alternatives":
+    """Other ways to quantize the run's model, measured on its windows. only: these and what is
+    added alone; added: name -> a checkpoint that another tool made; by_block: each block alone
+    too, which takes long."""
+    from awqscope.diagnose.studies.alternatives.compare import compare_alternatives
+
+    opened = _open(run, model)
+    return compare_alternatives(opened, progress, only=only, added=added, by_block=by_block)
+
+
+def activations(
+    run: AnyRun,
+    *methods: str,
+    windows: int | None = None,
+    model: str | None = None,
+    progress: Progress = tell_nobody,
+) -> "Activations":
+    """Which blocks refuse int8 activations, by `int8` unless other methods are named: `llm.int8`,
+    `smoothquant`. windows: of those that the run measured its blocks on, None for all."""
+    from awqscope.diagnose.studies.int8_inputs.answer import INT8
+    from awqscope.diagnose.studies.int8_inputs.measure import measure_activations
+
+    return measure_activations(_open(run, model), methods or (INT8,), progress, windows=windows)

@@ -1,0 +1,172 @@
+"""Charts of what is kept beside a run: answers to studies, and explained prompts."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import plotly.graph_objects as go
+from pydantic import BaseModel, ValidationError
+
+from awqscope.app.figures.alternatives import draw_alternatives
+from awqscope.app.figures.calibration import draw_agreement, draw_curve, draw_matrix
+from awqscope.app.figures.causes import (
+    draw_attention,
+    draw_columns,
+    draw_growth,
+    draw_heads,
+    draw_shares,
+)
+from awqscope.app.figures.int8_inputs import draw_inputs
+from awqscope.app.figures.probes import draw_probe
+from awqscope.app.figures.tokens import draw_blame, draw_positions
+from awqscope.app.notebook.run import Run
+from awqscope.app.notebook.run_charts import choose
+from awqscope.app.words.studies.calibration import (
+    list_texts,
+    name_calibration,
+    name_pair,
+    name_texts,
+)
+from awqscope.app.words.studies.probe import list_points
+from awqscope.app.words.studies.why import order_linears
+from awqscope.diagnose.studies.alternatives.answer import Alternatives
+from awqscope.diagnose.studies.calibration.answer import CalibrationAdvice
+from awqscope.diagnose.studies.causes.answer import Causes
+from awqscope.diagnose.studies.int8_inputs.answer import Activations
+from awqscope.diagnose.studies.probes.answer import BlockProbe
+from awqscope.mixedprec.errors import InputError
+
+Answer = TypeVar("Answer", bound=BaseModel)
+Row = Mapping[str, Any]
+
+
+def _answer(run: Run, study: str, kind: type[Answer], command: str) -> Answer:
+    """The answer that a run keeps to a study. InputError where there is none, or another version's.
+    command: what asks it."""
+    kept = run.store.study(run.name, study)
+    if kept is None:
+        remedy = f"ask for it with awqscope {command}"
+        raise InputError(f"{run.path} keeps no answer to {study}", remedy)
+    try:
+        return kind.model_validate_json(json.dumps(kept["answer"]))
+    except ValidationError as error:
+        remedy = f"ask again with awqscope {command}"
+        raise InputError(f"another version wrote {study} of {run.path}", remedy) from error
+
+
+def _causes(run: Run, block: int) -> Causes:
+    choose("block", block, range(run.record.source.blocks))
+    return _answer(run, f"why-{block}", Causes, f"why {run.path} {block}")
+
+
+def draw_why_channels(run: Run, block: int, linear: str | None = None) -> go.Figure:
+    """The input channels of a linear, by default of the one that costs most."""
+    known = {each.linear: each for each in order_linears(_causes(run, block)) if each.channels}
+    chosen = next(iter(known), None) if linear is None else linear
+    choose("linear", chosen, tuple(known))
+    return draw_columns(known[str(chosen)])
+
+
+def draw_why_heads(run: Run, block: int) -> go.Figure:
+    """Shares of the block's error by head."""
+    causes = _causes(run, block)
+    if not any(linear.heads for linear in causes.linears):
+        raise InputError(f"block {block} cannot be told by head", "see why-*.json, `lacking`")
+    return draw_heads(causes)
+
+
+def draw_why_attention(run: Run, block: int) -> go.Figure:
+    """Entropy of attention by head in both models."""
+    causes = _causes(run, block)
+    if not causes.attention:
+        raise InputError(
+            f"the attention of block {block} is not known", "see why-*.json, `lacking`"
+        )
+    return draw_attention(causes.attention)
+
+
+def _advice(run: Run) -> CalibrationAdvice:
+    return _answer(run, "calibrate", CalibrationAdvice, f"calibrate {run.path}")
+
+
+def draw_calibration_agreement(run: Run) -> go.Figure:
+    """Shares of equal scale ratios, by kind of unit."""
+    advice = _advice(run)
+    if not advice.pairs:
+        raise InputError("no two calibrations were set beside each other", "ask with --draws 1")
+    return draw_agreement(
+        advice.pairs, {(pair.one, pair.other): name_pair(pair) for pair in advice.pairs}
+    )
+
+
+def draw_calibration_texts(run: Run) -> go.Figure:
+    """KL by calibration text and validation text."""
+    advice = _advice(run)
+    names = name_texts(advice)
+    rows = [(name_calibration(each, names), each) for each in list_texts(advice)]
+    return draw_matrix(rows, [names[column.text] for column in advice.columns])
+
+
+def _explained(run: Run, name: str | None, prompt: int) -> Row:
+    """An explained prompt, by default the first of the first file."""
+    found = {key: entry for key, entry in run.store.explained(run.name).items() if entry}
+    if not found:
+        remedy = (
+            f"explain one: awqscope explain {run.path} --prompt TEXT -o {run.path}/explained/1.json"
+        )
+        raise InputError(f"{run.path} keeps no explained prompt", remedy)
+    chosen = sorted(found)[0] if name is None else name
+    choose("explanation", chosen, sorted(found))
+    entries = found[chosen]["prompts"]
+    choose("prompt", prompt, range(len(entries)))
+    return entries[prompt]
+
+
+def draw_explained_tokens(run: Run, name: str | None = None, prompt: int = 0) -> go.Figure:
+    """KL by token of a prompt and its continuation."""
+    entry = _explained(run, name, prompt)
+    parts_at = entry["prompt_tokens"] + entry["common"]
+    return draw_positions(entry["pieces"], None if entry["parting"] is None else parts_at)
+
+
+def draw_explained_blocks(run: Run, name: str | None = None, prompt: int = 0) -> go.Figure:
+    """Which block breaks a prompt's token, and which brings it back."""
+    entry = _explained(run, name, prompt)
+    if not entry["blocks"]:
+        raise InputError("nothing parts in this prompt", "give another one")
+    parting = entry["parting"]
+    return draw_blame(entry["blocks"], parting["margin_reference"], parting["margin_uniform"])
+
+
+def draw_why_linears(run: Run, block: int) -> go.Figure:
+    """Shares of the block's KL by linear."""
+    return draw_shares(_causes(run, block).linears)
+
+
+def draw_why_growth(run: Run, block: int) -> go.Figure:
+    """The relative error along the block."""
+    return draw_growth(_causes(run, block).growth)
+
+
+def draw_block_probe(run: Run, block: int) -> go.Figure:
+    """KL given back by alternatives to a block, against their bytes."""
+    choose("block", block, range(run.record.source.blocks))
+    return draw_probe(
+        list_points(_answer(run, f"probe-{block}", BlockProbe, f"probe {run.path} {block}"))
+    )
+
+
+def draw_calibration(run: Run) -> go.Figure:
+    """Damage over the number of calibration windows."""
+    return draw_curve(_advice(run).calibrations)
+
+
+def draw_run_alternatives(run: Run) -> go.Figure:
+    """KL of other ways to quantize, by bits a weight."""
+    command = f"alternatives {run.path}"
+    return draw_alternatives(_answer(run, "alternatives", Alternatives, command))
+
+
+def draw_int8(run: Run) -> go.Figure:
+    """KL of each block alone with its inputs at int8."""
+    return draw_inputs(_answer(run, "activations", Activations, f"activations {run.path}"))

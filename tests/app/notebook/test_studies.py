@@ -1,0 +1,64 @@
+"""Studies from Python: answers that are kept are read, and the others are measured as the commands
+do."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import awqscope
+from awqscope import InputError
+from awqscope.app.cli import COMMANDS
+from awqscope.app.notebook import studies
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.studies.causes.find import study_of
+from tests.help.caused import make_causes
+from tests.help.probed import keep_probe, make_probe
+from tests.help.runs import SAMPLE, write_comparison, write_run
+
+NAMES = ("why", "probe", "calibrate", "alternatives", "activations")
+# What a command has besides that is for the terminal, or another way to say it.
+TERMINAL = {"path", "as_json", "plan", "apply", "out"}
+RENAMED = {"add": "added", "method": "methods"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_study_takes_what_its_command_does(name: str) -> None:
+    asked = inspect.signature(COMMANDS[name]).parameters.keys() - TERMINAL
+    taken = inspect.signature(getattr(awqscope, name)).parameters.keys()
+    assert {RENAMED.get(each, each) for each in asked} == taken - {"run", "progress"}
+    assert getattr(awqscope, name) is getattr(studies, name)
+
+
+def test_kept_answers_are_read_without_the_model(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    run = RunDirectory(path)
+    causes = make_causes(block=5)
+    study = study_of(run, 5, None)
+    with study.hold():
+        study.keep(causes.to_json())
+    keep_probe(run, make_probe(5))
+    assert awqscope.why(path, 5) == causes
+    assert awqscope.probe(awqscope.read_run(path)) == [make_probe(5)]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("why", (5,)), ("probe", ()), ("calibrate", ()), ("alternatives", ()), ("activations", ())],
+)
+def test_a_model_that_is_gone_is_said(name: str, arguments: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        getattr(awqscope, name)(write_run(tmp_path), *arguments, model="/nowhere/model")
+    assert "/nowhere/model" in error.value.what
+    with pytest.raises(InputError, match="is a comparison"):
+        getattr(awqscope, name)(write_comparison(tmp_path), *arguments)
+
+
+def test_what_makes_no_sense_is_said() -> None:
+    with pytest.raises(InputError, match="the model has no block 8"):
+        awqscope.probe(SAMPLE, 8)
+    with pytest.raises(InputError, match="was not measured on 1 windows"):
+        awqscope.probe(SAMPLE, 5, windows=1)
+    with pytest.raises(InputError, match="--draws 99"):
+        awqscope.calibrate(SAMPLE, draws=99)
