@@ -15,25 +15,42 @@ SIZES = (("bytes", 1, 0), ("kB", 1e3, 1), ("MB", 1e6, 2), ("GB", 1e9, 2))
 MOST_SECONDS, MOST_MINUTES = 90, 90 * 60
 
 
+class Written(str):
+    """Numbers written out, which it keeps: what is rounded to be read can be saved as it is.
+
+    values: a number; a low and a high bound; or a number with both."""
+
+    values: tuple[float, ...]
+
+    def __new__(cls, text: str, *values: float) -> "Written":
+        """The text; str takes no more than that."""
+        made = super().__new__(cls, text)
+        made.values = values
+        return made
+
+
 def write_number(value: float | None, form: str = ".4g") -> str:
     """A number with a minus sign and not a hyphen, or a dash where there is none."""
-    return NOTHING if value is None else format(value, form).replace("-", "−")
+    return NOTHING if value is None else Written(format(value, form).replace("-", "−"), value)
 
 
 def write_interval(bounds: Sequence[float | None] | None, form: str = ".4g") -> str:
     """`[low, high]`, or nothing where a bound is missing."""
-    if bounds is None or None in bounds:
+    known = [bound for bound in bounds or () if bound is not None]
+    if bounds is None or len(known) < len(bounds):
         return ""
-    return f"[{', '.join(write_number(bound, form) for bound in bounds)}]"
+    return Written(f"[{', '.join(write_number(bound, form) for bound in known)}]", *known)
 
 
 def write_bounded(
     value: float | None, bounds: Sequence[float | None] | None, form: str = ".4g"
 ) -> str:
     """A number with its interval: `0.123 [0.120, 0.126]`."""
-    return " ".join(
-        part for part in (write_number(value, form), write_interval(bounds, form)) if part
-    )
+    number, interval = write_number(value, form), write_interval(bounds, form)
+    if not isinstance(interval, Written):
+        return number
+    text = f"{number} {interval}"
+    return text if value is None else Written(text, value, *interval.values)
 
 
 def write_size(count: float | None, *, signed: bool = False) -> str:
@@ -48,7 +65,7 @@ def write_size(count: float | None, *, signed: bool = False) -> str:
     if abs(count) == 1:
         unit = "byte"
     form = f"{'+' * signed},.{decimals}f"
-    return f"{write_number(count / size, form)} {unit}"
+    return Written(f"{write_number(count / size, form)} {unit}", count)
 
 
 def write_memory(count: float | None) -> str:
@@ -74,7 +91,9 @@ def write_share(value: float | None, form: str = ".1%") -> str:
 
 def write_points(difference: float | None) -> str:
     """A difference of two shares, in percentage points."""
-    return NOTHING if difference is None else f"{write_number(100 * difference, '+.1f')} points"
+    if difference is None:
+        return NOTHING
+    return Written(f"{write_number(100 * difference, '+.1f')} points", difference)
 
 
 def write_chance(value: float) -> str:
@@ -84,7 +103,7 @@ def write_chance(value: float) -> str:
 
 def write_decibels(value: float | None) -> str:
     """A ratio of powers in decibels: `23.4 dB`."""
-    return NOTHING if value is None else f"{write_number(value, '.1f')} dB"
+    return NOTHING if value is None else Written(f"{write_number(value, '.1f')} dB", value)
 
 
 def join_words(words: Sequence[object], last: str = "and") -> str:

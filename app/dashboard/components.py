@@ -45,11 +45,21 @@ class Table(Component):
     """A table of text. rows: cells, in the order of `columns`; marks: a class a row; the page with
     the first one marked `chosen` is shown. folded: what it takes to open it; it is not in the page
     before. per_page: rows shown at a time, all on paper. headings: by column, pieces of its name
-    where it has a hint: text, or a term and its meaning."""
+    where it has a hint: text, or a term and its meaning. values: by row and column the numbers that
+    a cell was written of, null for other text; they and all rows are what is saved of it."""
 
     _namespace = NAMESPACE
     _type = "Table"
-    _prop_names = ["columns", "rows", "marks", "caption", "folded", "per_page", "headings"]
+    _prop_names = [
+        "columns",
+        "rows",
+        "marks",
+        "caption",
+        "folded",
+        "per_page",
+        "headings",
+        "values",
+    ]
     _valid_wildcard_attributes: list[str] = []
 
     def __init__(
@@ -61,6 +71,7 @@ class Table(Component):
         folded: str = "",
         per_page: int = 30,
         headings: Mapping[str, Sequence[str | tuple[str, str]]] | None = None,
+        values: Sequence[Sequence[Sequence[float] | None]] = (),
     ):
         super().__init__(
             headings=headings or {},
@@ -70,7 +81,21 @@ class Table(Component):
             caption=caption,
             folded=folded,
             per_page=per_page,
+            values=values,
         )
+
+
+class Saves(Component):
+    """The buttons that save the chart or the grid beside it: the chart that it is inside of as PNG
+    and SVG, or the `grid` of an id as CSV. label: what the chart or grid is called."""
+
+    _namespace = NAMESPACE
+    _type = "Saves"
+    _prop_names = ["label", "grid"]
+    _valid_wildcard_attributes: list[str] = []
+
+    def __init__(self, label: str, grid: str = ""):
+        super().__init__(label=label, grid=grid)
 
 
 class Title(Component):

@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from awqscope.app.dashboard.components import Cell, Hint, Later, Link, Piece, Table
+from awqscope.app.dashboard.components import Cell, Hint, Later, Link, Piece, Saves, Table
+from awqscope.mixedprec.words import Written
 
 MARKS = {
     "done": ("●", "done", "good"),
@@ -21,12 +22,14 @@ MARKS = {
     "failed": ("✕", "failed", "bad"),
     "damaged": ("!", "damaged", "bad"),
 }
+# How charts' names end, which says where their numbers are.
+SEE_TABLE = ", see the table"
 # More rows than these are shown a page at a time.
 MOST_ROWS = 30
 GRAPH = {
     "displaylogo": False,
     "responsive": True,
-    "modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]],
+    "modeBarButtons": [["zoom2d", "resetScale2d"]],
 }
 
 
@@ -94,10 +97,11 @@ def tiles(*parts: html.Div) -> html.Dl:
 
 
 def chart(figure: go.Figure, label: str, **options: Any) -> html.Div:
-    """A chart, named for those who do not see it; the summary and table beside it say the same."""
+    """A chart, named for those who do not see it; the summary and table beside it say the same. It
+    can be saved as an image."""
     graph = dcc.Graph(figure=figure, config=GRAPH, **options)
     return html.Div(
-        Later(graph, figure.layout.height),
+        [Later(graph, figure.layout.height), Saves(label.removesuffix(SEE_TABLE))],
         role="figure",
         className="chart",
         **{"aria-label": label},
@@ -113,7 +117,9 @@ def table(
 ) -> Table:
     """A plain table. columns: key -> heading; cells are text, numbers already written out, links,
     hints, html.Code or html.Span of text, or lists of them. folded: what opens it. per_page: rows
-    that are shown at once; there are ways to the others and to all."""
+    that are shown at once; there are ways to the others and to all. It can be saved as CSV, with
+    numbers as `awqscope.mixedprec.words` was given them."""
+    values = [[_values(row.get(key)) for key in columns] for row in rows]
     return Table(
         list(columns.values()),
         [[_cell(row.get(key, "")) for key in columns] for row in rows],
@@ -121,7 +127,12 @@ def table(
         caption,
         folded,
         per_page,
+        values if any(map(any, values)) else (),
     )
+
+
+def _values(value: Any) -> list[float] | None:
+    return list(value.values) if isinstance(value, Written) else None
 
 
 def _cell(value: Any) -> Cell:

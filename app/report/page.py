@@ -32,24 +32,29 @@ from awqscope.diagnose.entries.headline import Headline
 from awqscope.diagnose.runs.record import Comparison
 
 HERE = Path(__file__).parent
+NOTHING = "'none'"
 STYLE = HERE.parent / "dashboard" / "assets" / "awqscope.css"
 DARK = re.compile(r':root\[data-mantine-color-scheme="dark"\] (\{[^}]*\})')
 # Inside a script element these could end it, or begin what HTML reads otherwise.
 UNSAFE = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
-def write_page(found: Findings) -> str:
-    """The report of a run as HTML."""
+def write_page(found: Findings, plotly_at: str = "", home: str = "") -> str:
+    """The report of a run as HTML. In a bundle: `plotly_at`, the address of the charts' script,
+    which otherwise is inside; `home`, that of the list of runs."""
     record = found.record
-    plotly, script = Markup(get_plotlyjs()), Markup((HERE / "report.js").read_text("utf-8"))
+    script = Markup((HERE / "report.js").read_text("utf-8"))
+    plotly = Markup("" if plotly_at else get_plotlyjs())
     profile, units = damage.profile_charts(found), damage.units_chart(found)
     recipe = outcome.recipe_part(found)
     charts = [*profile, *([units] if units else []), *([recipe.chart] if recipe.chart else [])]
     return (
-        _environment()
+        environment()
         .get_template("page.html.jinja")
         .render(
-            policy=_policy(plotly, script),
+            policy=write_policy(script, *([plotly] if plotly else []), shares=bool(plotly_at)),
+            plotly_at=plotly_at,
+            home=home,
             style=Markup(page_style()),
             plotly=plotly,
             script=script,
@@ -110,11 +115,13 @@ def page_style() -> str:
     return DARK.sub(dark, shared) + (HERE / "report.css").read_text(encoding="utf-8")
 
 
-def _policy(*scripts: str) -> str:
-    """The page's content security policy: these scripts, its own style, nothing from anywhere."""
-    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
+def write_policy(*scripts: str, shares: bool = False) -> str:
+    """A page's content security policy: these scripts, its own style, nothing from anywhere.
+    shares: files beside it are its own too, from a server or a disk."""
+    own = ["'self' file:"] if shares else []
+    allowed = " ".join([*own, *(f"'sha256-{_digest(script)}'" for script in scripts)])
     return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        f"default-src 'none'; script-src {allowed or NOTHING}; style-src 'unsafe-inline'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
 
@@ -124,16 +131,17 @@ def _digest(text: str) -> str:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Where templates are, and how they are filled in: text is escaped."""
+    made = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.tests["number"] = _is_number
-    return environment
+    made.tests["number"] = _is_number
+    return made
 
 
 def _is_number(cell: Any) -> bool:

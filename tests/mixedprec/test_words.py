@@ -1,11 +1,14 @@
 """Every number that a person reads is written by one set of functions, and these write it so."""
 
+import json
+import pickle
 import re
 
 import pytest
 
 from awqscope.mixedprec.words import (
     NOTHING,
+    Written,
     join_words,
     write_bounded,
     write_decibels,
@@ -15,6 +18,7 @@ from awqscope.mixedprec.words import (
     write_number,
     write_points,
     write_ranges,
+    write_share,
     write_size,
 )
 from tests.help.root import ROOT
@@ -90,6 +94,28 @@ def test_numbers_and_their_intervals() -> None:
     assert write_bounded(0.1234, (-0.1, 0.2), ".2f") == "0.12 [−0.10, 0.20]"
     assert write_bounded(1, None) == "1"
     assert [write_points(None), write_points(-0.0123)] == ["–", "−1.2 points"]
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        (write_number(1 / 3), (1 / 3,)),
+        (write_interval((0.1234567, 2.0)), (0.1234567, 2.0)),
+        (write_bounded(1.23456789, (1, 2)), (1.23456789, 1, 2)),
+        (write_bounded(1.23456789, None), (1.23456789,)),
+        (write_size(1_234_567), (1_234_567,)),
+        (write_share(0.98765), (0.98765,)),
+        (write_points(-0.0123456), (-0.0123456,)),
+        (write_decibels(23.456), (23.456,)),
+    ],
+)
+def test_what_is_written_keeps_its_numbers(text: str, values: tuple[float, ...]) -> None:
+    assert isinstance(text, Written) and text.values == values
+    kept = pickle.loads(pickle.dumps(text))
+    assert kept == text and kept.values == values
+    # It is text: what is made of it, and what JSON has of it, no more.
+    assert type(f"{text}") is type(str(text)) is str and json.loads(json.dumps(text)) == text
+    assert not any(isinstance(write(None), Written) for write in (write_number, write_size))
 
 
 def test_lists_of_words() -> None:

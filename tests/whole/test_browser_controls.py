@@ -53,7 +53,8 @@ LISTED = re.compile(rf"""\s*- '?({"|".join(ROLES)}) "((?:[^"\\]|\\.)*)\"""")
 DRAWN_BESIDE = ("radio", "switch")
 # What every page of a run has, and every page with a chart.
 RUN = {("link", name) for name in ("Runs", "demo", "Overview", "Tokens", "Recipe", "Explain")}
-CHART = {("button", name) for name in ("Download plot as a PNG", "Zoom", "Reset axes")}
+SAVES = tuple(f"Save as {kind}" for kind in ("CSV", "PNG", "SVG"))
+CHART = {("button", name) for name in (*SAVES, "Zoom", "Reset axes")}
 CHART |= {("summary", "The same as a table")}
 # Where there are more rows than are shown at once.
 TURNS = {("button", name) for name in ("Previous", "Next", "All")}
@@ -105,6 +106,7 @@ LIMITS |= {("button", "Save beside the run"), ("link", "every limit")}
 CONTROLS: dict[str, set[Control]] = {
     "runs": {
         ("button", "Compare"),
+        ("button", "Save as CSV"),
         ("textbox", "Filter the runs"),
         ("checkbox", "Press Space to toggle row selection (unchecked)"),
         ("link", "demo"),
@@ -402,7 +404,7 @@ Use = Callable[["sync_api.Page", "sync_api.Locator"], Any]
 BY_NAME: dict[Control, Use] = {
     ("button", "Compare"): compare_two,
     ("button", "Download recipe"): save,
-    ("button", "Download plot as a PNG"): save,
+    **{("button", name): save for name in SAVES},
     ("button", "Reset axes"): zoom_out,
     ("button", "Zoom"): lambda page, button: button.dispatch_event("click"),
     ("button", "Back to the run's recipe"): change_first,
@@ -426,7 +428,7 @@ BY_ROLE: dict[str, Use] = {
     "textbox": fill_in,
 }
 # These see to it themselves, or change nothing that is not as they would have it.
-UNSEEN = {("button", name) for name in ("Download recipe", "Download plot as a PNG", "Zoom")}
+UNSEEN = {("button", name) for name in ("Download recipe", *SAVES, "Zoom")}
 UNSEEN |= {("button", name) for name in ("Reset axes", "Back to the run's recipe")}
 UNSEEN |= {("button", "Best at this size"), ("button", "Previous")}
 UNSEEN |= {("button", "What it will take")}

@@ -2,6 +2,11 @@
 
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +91,53 @@ def test_a_report_reads_without_scripts_and_on_paper(
         place = box.bounding_box()
         assert place is not None and place["x"] + place["width"] <= 689
     context.close()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The committed runs as a directory of reports."""
+    out = tmp_path_factory.mktemp("reports") / "site"
+    command = [sys.executable, "-m", "awqscope.app.cli", "report", str(ROOT / "reports")]
+    subprocess.run([*command, "-o", str(out)], check=True, capture_output=True, cwd=ROOT)
+    return out
+
+
+@pytest.fixture
+def served(bundle: Path) -> Iterator[str]:
+    """Where a web server that knows nothing of it hands the directory out."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(bundle))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("place", ["disk", "server"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_a_bundle_works_from_disk_and_from_a_server(
+    browser: "sync_api.Browser", bundle: Path, served: str, place: str, width: int
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    address = bundle.as_uri() if place == "disk" else served
+    scheme = "light" if place == "disk" else "dark"
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    troubles: list[str] = []
+    page.on("console", lambda m: troubles.append(m.text))
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on(
+        "request",
+        lambda r: r.url.startswith((address, "data:")) or troubles.append(r.url),
+    )
+    page.goto(f"{address}/index.html")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    found = axe.run(page).response["violations"]
+    page.get_by_role("link", name="sample", exact=True).click()
+    sync_api.expect(page.locator(".chart .main-svg:first-child")).to_have_count(4)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.get_by_role("link", name="All runs").click()
+    page.get_by_role("link", name="sample-smollm2").click()
+    page.locator(".chart .main-svg").first.wait_for()
+    context.close()
+    assert troubles == []
+    assert not [f"{one['id']} {one['nodes'][0]['html'][:160]}" for one in found]

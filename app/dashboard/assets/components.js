@@ -136,7 +136,9 @@ const Pages = (props) => {
   const [isWhole, setWhole] = React.useState(false);
   const isPrinted = usePrinted();
   React.useEffect(() => setStart(first - (first % size)), [rows, first, size]);
-  if (rows.length <= size || isPrinted) return writeTable(props, rows, marks);
+  const save = React.createElement(SaveTable, props);
+  if (rows.length <= size || isPrinted)
+    return React.createElement(React.Fragment, null, writeTable(props, rows, marks), save);
   const from = isWhole ? 0 : Math.min(start, rows.length - 1);
   const to = isWhole ? rows.length : Math.min(from + size, rows.length);
   const places = `${(from + 1).toLocaleString("en")} to ${to.toLocaleString("en")}`;
@@ -155,6 +157,7 @@ const Pages = (props) => {
       writeTurn("Previous", !isWhole && from > 0, () => setStart(Math.max(0, from - size))),
       writeTurn("Next", !isWhole && to < rows.length, () => setStart(from + size)),
       writeTurn(isWhole ? "By pages" : "All", true, () => setWhole(!isWhole)),
+      save,
     ),
   );
 };

@@ -10,6 +10,7 @@ import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, dcc, html, no_update, set_props
 
+from awqscope.app.dashboard.components import Saves
 from awqscope.app.dashboard.jobs.processes import find_reason
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.jobs.starts import ENDED, STARTING, STOPPING, Pending, list_pending
@@ -357,6 +358,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
             style={"height": None if shown else "70vh"},
             dangerously_allow_code=False,
         ),
+        Saves("runs", grid="runs-grid"),
         html.P(
             "PPL is perplexity, and KL is in nats. Quantized is a run's uniform model, or the "
             "candidate of a comparison. Tick two to twelve runs to compare them. Arrow keys move "

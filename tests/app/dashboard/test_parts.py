@@ -8,10 +8,12 @@ import pytest
 from dash import dcc, html
 
 import awqscope
-from awqscope.app.dashboard.components import Link, Table, Text, Title
+from awqscope.app.dashboard.components import Link, Saves, Table, Text, Title
 from awqscope.app.dashboard.parts import (
+    SEE_TABLE,
     as_table,
     card,
+    chart,
     fell_back,
     go_to,
     heading,
@@ -20,6 +22,8 @@ from awqscope.app.dashboard.parts import (
     switch,
     table,
 )
+from awqscope.app.figures.frame import make_figure
+from awqscope.mixedprec.words import write_bounded, write_number, write_size
 
 # Components without children: their length is none, so that they are false.
 CHILDLESS = (
@@ -83,6 +87,20 @@ def test_cells_are_what_they_are_given_as() -> None:
     assert made.rows == [
         [{"text": "to", "href": "/x"}, [{"text": " t", "code": ""}, " 5%"], "7"],
     ]
+
+
+def test_a_table_keeps_the_numbers_that_it_was_written_of() -> None:
+    row = {"a": write_bounded(1 / 3, (0.3, 0.4)), "b": write_size(1500), "c": "text"}
+    made = table({"a": "A", "b": "B", "c": "C", "d": "D"}, [row, {"b": write_number(None)}])
+    assert made.values == [[[1 / 3, 0.3, 0.4], [1500], None, None], [None] * 4]
+    assert all(type(cell) is str for line in made.rows for cell in line)
+    # Nothing of it is sent where there is nothing to keep.
+    assert table({"c": "C"}, [{"c": "text"}]).values == ()
+
+
+def test_a_chart_can_be_saved() -> None:
+    made = chart(make_figure([], "x", "y", 100), f"KL by block{SEE_TABLE}")
+    assert [part.label for part in walk(made) if isinstance(part, Saves)] == ["KL by block"]
 
 
 def test_what_fell_back_is_said() -> None:

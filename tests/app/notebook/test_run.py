@@ -24,7 +24,8 @@ run = awqscope.read_run("reports/sample")
 assert not {"pandas", "plotly", "dash", "torch"} & set(sys.modules), "read_run"
 run.blocks, run.tokens, run.headline, run.verdict, run.recipe, run.scores
 assert not {"plotly", "dash", "torch"} & set(sys.modules), "frames"
-run._repr_html_(), run.figure("blocks"), run.figures(), awqscope.gate(run), awqscope.read_runs("reports")
+run._repr_html_(), run.figure("blocks"), run.figures()
+awqscope.gate(run), awqscope.read_runs("reports")
 assert not {"dash", "torch", "transformers"} & set(sys.modules)
 """
 

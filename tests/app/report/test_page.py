@@ -484,7 +484,7 @@ def test_what_is_no_run_or_damaged_or_no_page(tmp_path: Path) -> None:
     for out in (run / "recipe.json", tmp_path / "folder.html", tmp_path / "file" / "x.html"):
         assert invoke(run, "-o", out).exit_code == 2
     assert (run / "recipe.json").read_bytes() == recipe
-    assert "holds no run" in invoke(tmp_path, "-o", tmp_path / "x.html").stderr
+    assert "holds no run" in invoke(tmp_path / "file", "-o", tmp_path / "x.html").stderr
     hidden = run.rename(tmp_path / ".hidden")
     assert "is hidden" in invoke(hidden, "-o", tmp_path / "x.html").stderr
     run = hidden.rename(run)
