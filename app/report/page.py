@@ -52,7 +52,7 @@ def write_page(found: Findings, plotly_at: str = "", home: str = "") -> str:
         environment()
         .get_template("page.html.jinja")
         .render(
-            policy=write_policy(script, *([plotly] if plotly else []), shares=bool(plotly_at)),
+            policy=write_policy(*([plotly] if plotly else []), script, shares=bool(plotly_at)),
             plotly_at=plotly_at,
             home=home,
             style=Markup(page_style()),
