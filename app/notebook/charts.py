@@ -169,6 +169,9 @@ CHARTS: Mapping[str, Chart] = {
         "Other ways to quantize", "studies/alternatives.json", study_charts.draw_run_alternatives
     ),
     "int8": Chart("Blocks with int8 inputs", "studies/activations.json", study_charts.draw_int8),
+    "tasks": Chart(
+        "What each task lost or gained", "studies/tasks.json", study_charts.draw_task_scores
+    ),
     "explained_tokens": Chart(
         "KL by token of a prompt", "explained/*.json", study_charts.draw_explained_tokens
     ),

@@ -18,6 +18,7 @@ from awqscope.app.figures.causes import (
 )
 from awqscope.app.figures.int8_inputs import draw_inputs
 from awqscope.app.figures.probes import draw_probe
+from awqscope.app.figures.tasks import draw_tasks
 from awqscope.app.figures.tokens import draw_blame, draw_positions
 from awqscope.app.notebook.run import Run
 from awqscope.app.notebook.run_charts import choose
@@ -34,6 +35,8 @@ from awqscope.diagnose.studies.calibration.answer import CalibrationAdvice
 from awqscope.diagnose.studies.causes.answer import Causes
 from awqscope.diagnose.studies.int8_inputs.answer import Activations
 from awqscope.diagnose.studies.probes.answer import BlockProbe
+from awqscope.diagnose.studies.tasks.answer import Tasks
+from awqscope.diagnose.studies.tasks.pairing import weigh_tasks
 from awqscope.mixedprec.errors import InputError
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -170,3 +173,11 @@ def draw_run_alternatives(run: Run) -> go.Figure:
 def draw_int8(run: Run) -> go.Figure:
     """KL of each block alone with its inputs at int8."""
     return draw_inputs(_answer(run, "activations", Activations, f"activations {run.path}"))
+
+
+def draw_task_scores(run: Run) -> go.Figure:
+    """What each model lost or gained on each task."""
+    weighed, _ = weigh_tasks(_answer(run, "tasks", Tasks, f"tasks {run.path}"))
+    if not weighed:
+        raise InputError(f"{run.path} has no task with samples in pairs", "run another task")
+    return draw_tasks(weighed)

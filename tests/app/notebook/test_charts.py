@@ -19,7 +19,7 @@ from awqscope.app.notebook.charts import CHARTS
 from awqscope.app.store import Store
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.studies.study import Study
-from tests.help import alternatives, calibrated, caused, explained, int8, probed
+from tests.help import alternatives, calibrated, caused, explained, int8, probed, tasks
 from tests.help.root import ROOT
 from tests.help.runs import SAMPLE, write_comparison, write_run
 
@@ -35,6 +35,7 @@ PAGES: dict[str, list[Asked]] = {
         ("calibration_texts", {}),
         ("alternatives", {}),
         ("int8", {}),
+        ("tasks", {}),
     ],
     "/run/sample?metric=delta_ppl&scale=log": [("blocks", {"metric": "delta_ppl", "scale": "log"})],
     "/run/sample/block/5": [
@@ -72,6 +73,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         study = Study(RunDirectory(path), name, {})
         with study.hold():
             study.keep(answer)
+    tasks.keep_tasks(path, tasks.make_task(**tasks.turn(200, 8, 3)))
     (path / "explained").mkdir()
     (path / "explained" / "1.json").write_text(json.dumps(explained.make_asked()))
     return root
