@@ -127,7 +127,7 @@ def table(
         caption,
         folded,
         per_page,
-        values if any(map(any, values)) else (),
+        values=values if any(map(any, values)) else (),
     )
 
 

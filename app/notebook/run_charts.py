@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from awqscope.app.dashboard.sections.recipe_points import (
+from awqscope.app.dashboard.sections.recipe.points import (
     cut_frontier,
     frontier_points,
     raced_points,
@@ -17,11 +17,11 @@ from awqscope.app.figures.blocks import draw_depth, draw_differences, draw_profi
 from awqscope.app.figures.recipes import draw_recipes
 from awqscope.app.figures.tokens import draw_token
 from awqscope.app.notebook.run import Run, find_run
-from awqscope.app.words.comparison import NO_RECIPE, NO_UNITS, label_models
+from awqscope.app.words.compared.comparison import NO_RECIPE, NO_UNITS, label_models
+from awqscope.app.words.compared.two_models import block_differences, is_judged
 from awqscope.app.words.noise import find_floor
 from awqscope.app.words.run import METRICS, measured_points, worst_units
 from awqscope.app.words.sites import OUTPUT, choose_site, order_kinds
-from awqscope.app.words.two_models import block_differences, is_judged
 from awqscope.diagnose.gate.findings import Missing
 from awqscope.diagnose.gate.paired import Side, choose_side, read_pair
 from awqscope.diagnose.gate.shares import Cost, read_block_costs

@@ -7,18 +7,18 @@ from typing import Any, TypeVar
 import plotly.graph_objects as go
 from pydantic import BaseModel, ValidationError
 
-from awqscope.app.figures.alternatives import draw_alternatives
-from awqscope.app.figures.calibration import draw_agreement, draw_curve, draw_matrix
-from awqscope.app.figures.causes import (
+from awqscope.app.figures.studies.alternatives import draw_alternatives
+from awqscope.app.figures.studies.calibration import draw_agreement, draw_curve, draw_matrix
+from awqscope.app.figures.studies.causes import (
     draw_attention,
     draw_columns,
     draw_growth,
     draw_heads,
     draw_shares,
 )
-from awqscope.app.figures.int8_inputs import draw_inputs
-from awqscope.app.figures.probes import draw_probe
-from awqscope.app.figures.tasks import draw_tasks
+from awqscope.app.figures.studies.int8_inputs import draw_inputs
+from awqscope.app.figures.studies.probes import draw_probe
+from awqscope.app.figures.studies.tasks import draw_tasks
 from awqscope.app.figures.tokens import draw_blame, draw_positions
 from awqscope.app.notebook.run import Run
 from awqscope.app.notebook.run_charts import choose

@@ -140,7 +140,7 @@ def _list_run(found: Findings, page: str) -> Entry:
         name=found.name,
         page=quote(page),
         verdict=write_brief("done", record),
-        gate=release.mark or NOTHING,
+        gate=release.answer,
         look=release.look,
         numbers=(
             write_number(kl.mixed if is_mixed else kl.quantized),

@@ -12,7 +12,7 @@ from awqscope.app.dashboard.jobs.studies import StudyState
 from awqscope.app.dashboard.parts import as_table, chart, go_to, table
 from awqscope.app.dashboard.sections.studies.asking import study_card
 from awqscope.app.dashboard.urls import Page, link
-from awqscope.app.figures.int8_inputs import draw_inputs
+from awqscope.app.figures.studies.int8_inputs import draw_inputs
 from awqscope.app.store import Store
 from awqscope.app.words.studies.activations import (
     MEANINGS,

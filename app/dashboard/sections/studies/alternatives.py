@@ -11,7 +11,7 @@ from awqscope.app.dashboard.jobs.studies import StudyState
 from awqscope.app.dashboard.parts import chart, notice, table
 from awqscope.app.dashboard.sections.studies.asking import study_card
 from awqscope.app.dashboard.urls import Page
-from awqscope.app.figures.alternatives import draw_alternatives
+from awqscope.app.figures.studies.alternatives import draw_alternatives
 from awqscope.app.store import Store
 from awqscope.app.words.studies.alternatives import (
     COLUMNS,

@@ -12,7 +12,7 @@ from awqscope.app.dashboard.jobs.studies import StudyState
 from awqscope.app.dashboard.parts import as_table, chart, notice
 from awqscope.app.dashboard.sections.studies.asking import study_card
 from awqscope.app.dashboard.urls import Page
-from awqscope.app.figures.calibration import draw_agreement, draw_curve, draw_matrix
+from awqscope.app.figures.studies.calibration import draw_agreement, draw_curve, draw_matrix
 from awqscope.app.store import Store
 from awqscope.app.words.studies.calibration import (
     CURVE_COLUMNS,

@@ -13,7 +13,7 @@ from awqscope.app.dashboard.jobs.studies import StudyState
 from awqscope.app.dashboard.parts import chart, go_to, notice, table
 from awqscope.app.dashboard.sections.studies.asking import study_card
 from awqscope.app.dashboard.urls import Page, link
-from awqscope.app.figures.probes import draw_probe
+from awqscope.app.figures.studies.probes import draw_probe
 from awqscope.app.store import Store
 from awqscope.app.words.predict import unit_table, widths_of, write_changes
 from awqscope.app.words.studies.probe import (

@@ -11,7 +11,7 @@ from awqscope.app.dashboard.jobs.studies import StudyState
 from awqscope.app.dashboard.parts import chart, notice, table
 from awqscope.app.dashboard.sections.studies.asking import study_card
 from awqscope.app.dashboard.urls import Page
-from awqscope.app.figures.tasks import draw_tasks
+from awqscope.app.figures.studies.tasks import draw_tasks
 from awqscope.app.store import Store
 from awqscope.app.words.studies.tasks import (
     COLUMNS,

@@ -12,7 +12,7 @@ from awqscope.app.dashboard.jobs.studies import StudyState
 from awqscope.app.dashboard.parts import as_table, chart, go_to, notice, table
 from awqscope.app.dashboard.sections.studies.asking import study_card
 from awqscope.app.dashboard.urls import Page, link
-from awqscope.app.figures.causes import (
+from awqscope.app.figures.studies.causes import (
     draw_attention,
     draw_columns,
     draw_growth,

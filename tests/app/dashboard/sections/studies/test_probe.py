@@ -15,7 +15,7 @@ from awqscope.app.dashboard.sections.studies.probe import (
     probe_card,
 )
 from awqscope.app.dashboard.urls import link, read_address
-from awqscope.app.figures.probes import draw_probe, find_unbeaten
+from awqscope.app.figures.studies.probes import draw_probe, find_unbeaten
 from awqscope.app.store import Store
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.mixedprec.recipes.recipe import load_recipe

@@ -8,7 +8,7 @@ import pytest
 
 from awqscope.app.dashboard.jobs.studies import KINDS
 from awqscope.app.dashboard.sections.studies.tasks import draw_answer, list_inputs
-from awqscope.app.figures.tasks import draw_tasks
+from awqscope.app.figures.studies.tasks import draw_tasks
 from awqscope.app.words.studies.tasks import task_rows, write_finding
 from awqscope.diagnose.studies.tasks.answer import Tasks
 from awqscope.diagnose.studies.tasks.pairing import weigh_tasks

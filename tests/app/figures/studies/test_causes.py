@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from awqscope.app.figures.causes import (
+from awqscope.app.figures.studies.causes import (
     draw_attention,
     draw_columns,
     draw_growth,

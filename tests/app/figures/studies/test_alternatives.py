@@ -3,7 +3,7 @@ apart."""
 
 import pytest
 
-from awqscope.app.figures.alternatives import OURS, draw_alternatives
+from awqscope.app.figures.studies.alternatives import OURS, draw_alternatives
 from tests.help.alternatives import UNIFORM_KL, make_answer, make_row, make_usual
 
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from awqscope.app.figures.calibration import draw_agreement, draw_curve, draw_matrix
+from awqscope.app.figures.studies.calibration import draw_agreement, draw_curve, draw_matrix
 from tests.help.calibrated import make_advice
 
 

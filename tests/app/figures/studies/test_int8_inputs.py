@@ -2,7 +2,7 @@
 
 import math
 
-from awqscope.app.figures.int8_inputs import draw_inputs
+from awqscope.app.figures.studies.int8_inputs import draw_inputs
 from tests.help.int8 import BLOCKS, make_activations
 
 
