@@ -19,6 +19,7 @@ from awqscope.diagnose.gate.findings import (
     judge_windows,
 )
 from awqscope.diagnose.runs.record import MIXED, UNIFORM
+from awqscope.diagnose.statistics.bootstrap import Floats, perplexity
 
 REFERENCE = "reference"
 # What a policy can hold every text to; in a gate's evidence their names begin so.
@@ -178,12 +179,12 @@ def _perplexities(here: Mapping[str, Measured]) -> dict[str, float]:
     found = {model: s.nll for model, s in here.items()}
     if here:
         found = {REFERENCE: next(iter(here.values())).nll_reference, **found}
-    return {model: _exp(float(nll.mean())) for model, nll in found.items()}
+    return {model: _exp_mean(nll) for model, nll in found.items()}
 
 
-def _exp(value: float) -> float:
+def _exp_mean(nll: Floats) -> float:
     try:
-        return math.exp(value)
+        return perplexity(nll)
     except OverflowError:
         return math.inf
 

@@ -19,7 +19,6 @@ otherwise, and in a lower precision nothing could be told from that.
 
 import _thread
 import argparse
-import math
 import os
 import sys
 from dataclasses import dataclass
@@ -48,7 +47,7 @@ from awqscope.diagnose.proof.on_disk import check_tensors
 from awqscope.diagnose.proof.served_type import choose_windows, measure_type
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import Record
-from awqscope.diagnose.statistics.bootstrap import Resampler
+from awqscope.diagnose.statistics.bootstrap import Resampler, perplexity
 from awqscope.diagnose.statistics.likelihood import (
     empty_scores,
     prepare_reference,
@@ -175,7 +174,7 @@ def summarise(
     # Where uniform loses nothing there is nothing to give back.
     left = resampler.ratio(kl, uniform_kl) if uniform_kl.any() else None
     return {
-        "ppl": math.exp(nll.mean()),
+        "ppl": perplexity(nll),
         "delta_ppl": [delta.value, delta.low, delta.high],
         "kl": spread.value,
         "kl_interval": [spread.low, spread.high],

@@ -1,6 +1,5 @@
 """The stage `sweep`: every block in its three views, what flows, and what is rounded."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from awqscope.diagnose.runs.record import MIXED
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.runs.tables import ACTIVATIONS, BLOCKS, RANGES, WEIGHTS
 from awqscope.diagnose.stages.noise import find_floor
+from awqscope.diagnose.statistics.bootstrap import perplexity
 from awqscope.diagnose.sweep.branches import (
     CONTROL,
     REFERENCE,
@@ -160,7 +160,7 @@ def list_numbers(
     if swept.range is not None:
         largest = {REFERENCE: swept.range[REFERENCE], quantized: swept.range[UNIFORM]}
     return {
-        "ppl": {REFERENCE: math.exp(reference.mean()), quantized: math.exp(uniform.mean())},
+        "ppl": {REFERENCE: perplexity(reference), quantized: perplexity(uniform)},
         "delta_ppl": {quantized: (delta.value, delta.low, delta.high)},
         "kl": {quantized: float(kl.mean())},
         "kl_interval": {quantized: (spread.low, spread.high)},

@@ -29,6 +29,12 @@ class Estimate:
     high: float
 
 
+def perplexity(nll: Floats) -> float:
+    """exp of a mean NLL, of the windows of a text or of anything else. It is not numpy's exp, whose
+    last digit depends on the processor's instructions: what is computed twice must be equal."""
+    return math.exp(nll.mean())
+
+
 class Resampler:
     """Resamples of `windows` windows with replacement, drawn once from `seed`."""
 
@@ -49,7 +55,7 @@ class Resampler:
 
     def ppl_difference(self, reference: Floats, candidate: Floats) -> Estimate:
         """PPL(candidate) − PPL(reference), from mean token NLL by window, paired."""
-        value = math.exp(candidate.mean()) - math.exp(reference.mean())
+        value = perplexity(candidate) - perplexity(reference)
         return bounded(value, np.exp(self.means(candidate)) - np.exp(self.means(reference)))
 
     def ratio(self, part: Floats, whole: Floats) -> Estimate:

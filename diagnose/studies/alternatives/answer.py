@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from awqscope.diagnose.entries.part import Bounded, Part
-from awqscope.diagnose.statistics.bootstrap import Floats, Resampler, bounds
+from awqscope.diagnose.statistics.bootstrap import Floats, Resampler, bounds, perplexity
 
 # Whose method an alternative is, a checkpoint of another tool among them.
 AWQ, RTN, NF4, GGUF, ADDED = "AWQ", "RTN", "NF4", "GGUF", "added"
@@ -106,7 +106,7 @@ def weigh(
     """The numbers of a row from means by window: its own, uniform's, and the reference's NLL."""
     nll, kl, agreement = (_floats(getattr(by_window, n)) for n in ("nll", "kl", "agreement"))
     return {
-        "ppl": float(np.exp(nll.mean())),
+        "ppl": perplexity(nll),
         "delta_ppl": bounds(resampler.ppl_difference(_floats(reference), nll)),
         "kl": bounds(resampler.mean(kl)),
         "agreement": bounds(resampler.mean(agreement)),

@@ -12,7 +12,7 @@ import numpy as np
 from awqscope.diagnose.inputs.sizes import reference_bytes
 from awqscope.diagnose.runs.directory import OnProgress
 from awqscope.diagnose.runs.record import MIXED, UNIFORM
-from awqscope.diagnose.statistics.bootstrap import Resampler
+from awqscope.diagnose.statistics.bootstrap import Resampler, perplexity
 from awqscope.diagnose.studies.alternatives.answer import (
     ADDED,
     Alternative,
@@ -149,7 +149,7 @@ def measure_missing(
         windows=len(bench.windows),
         seq_len=bench.windows.shape[1],
         block_windows=len(bench.sampled),
-        reference_ppl=float(np.exp(np.mean(reference))),
+        reference_ppl=perplexity(np.asarray(reference)),
         reference_bytes=reference_bytes(bench.model),
         quantized_before=record.source.quantized_before,
         reference_nll=reference,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from awqscope.diagnose.inputs.load import hash_tokens
-from awqscope.diagnose.statistics.bootstrap import bounds
+from awqscope.diagnose.statistics.bootstrap import bounds, perplexity
 from awqscope.diagnose.studies.calibration.answer import (
     Agreement,
     Beside,
@@ -58,7 +58,7 @@ def summarise(
         run_search=opened.spec.search,
         search=search,
         fast_tokens=None if opened.model.family.experts is not None else ENOUGH_TOKENS,
-        reference_ppl=float(np.exp(own.nll[REFERENCE].mean())),
+        reference_ppl=perplexity(own.nll[REFERENCE]),
         columns=tuple(
             Column(
                 text=column.text.spec,
@@ -92,7 +92,7 @@ def _describe(
         tokens=calibration.windows.numel(),
         tokens_sha256=hash_tokens(calibration.windows),
         kl=bounds(overall.resampler.mean(found.kl[name])),
-        ppl=float(np.exp(found.nll[name].mean())),
+        ppl=perplexity(found.nll[name]),
         delta_ppl=bounds(delta),
         gain=bounds(overall.gain(RUN, name)),
         cells=tuple(

@@ -1,5 +1,7 @@
 """Intervals: they cover, they are paired, and the same seed gives the same ones."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from awqscope.diagnose.statistics.bootstrap import (
     Resampler,
     bounded,
     expanded_tail,
+    perplexity,
     student_quantile,
 )
 
@@ -35,6 +38,12 @@ def test_paired_differences_are_far_tighter_than_their_parts() -> None:
     alone = np.exp(resampler.means(candidate))
     assert paired.high - paired.low < 0.1 * (alone.max() - alone.min())
     assert paired.value == pytest.approx(np.exp(candidate.mean()) - np.exp(reference.mean()))
+
+
+def test_perplexity_is_the_same_on_every_processor() -> None:
+    """Python's exp, to the last bit; numpy's is another where its vectors are wide enough."""
+    for nll in np.random.default_rng(3).uniform(1, 8, size=(300, 5)):
+        assert perplexity(nll) == math.exp(nll.mean())
 
 
 def test_same_seed_same_interval() -> None:
