@@ -12,9 +12,10 @@ from awqscope.diagnose.gate.own import OWN_POLICY, load_own
 from awqscope.diagnose.gate.policy import Policy
 from awqscope.diagnose.gate.verdict import GateVerdict, judge_run
 from awqscope.diagnose.runs.directory import CONTRADICTIONS, RunDirectory
+from awqscope.diagnose.studies.tasks.answer import tasks_file
 from awqscope.mixedprec.errors import InputError
 
-# What a verdict is made of.
+# What a verdict is made of, besides the tasks.
 JUDGED = ("run.json", "tokens.parquet", "blocks.parquet", "proof.json", OWN_POLICY)
 DAMAGED = "run it again elsewhere"
 
@@ -112,7 +113,8 @@ class Verdicts:
 
 def stamp_verdict(run: RunDirectory) -> Stamp:
     """What tells one state of all that a verdict is made of from the next."""
-    return tuple(_stamp_file(run.path / name) for name in JUDGED)
+    paths = [run.path / name for name in JUDGED]
+    return tuple(_stamp_file(path) for path in (*paths, tasks_file(run)))
 
 
 def _stamp_file(path: Path) -> tuple[int, int] | None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from awqscope.app.command_line.common import examples
-from awqscope.mixedprec.errors import InputError
 
 if TYPE_CHECKING:
     from awqscope.diagnose.gate.paired import Side
@@ -40,17 +39,9 @@ def rank(
     by token; where two were measured on other tokens it says so. Of a run its mixed model is meant,
     of a comparison its candidate; RUN:uniform is a run's uniform model.
     """
-    from awqscope.diagnose.compared.choosing import find_side, open_side, open_sides
+    from awqscope.diagnose.compared.choosing import open_ranked
 
-    sides = open_sides(runs)
-    at = None
-    if baseline is not None:
-        base = open_side(baseline)
-        at = find_side(sides, base)
-        if at is None:
-            sides, at = [*sides, base], len(sides)
-    if len(sides) < 2:
-        raise InputError("there is but one run to rank", "give two or more")
+    sides, at = open_ranked(runs, baseline)
     print_ranking(sides, as_json, at)
 
 
@@ -60,12 +51,14 @@ def print_ranking(sides: Sequence["Side"], as_json: bool, baseline: int | None =
     from awqscope.app.terminal.compared import show_ranking
     from awqscope.app.terminal.console import PlainConsole
     from awqscope.app.words.compared.many_models import list_json, name_sides
+    from awqscope.diagnose.compared.ranking import order_verdicts
     from awqscope.diagnose.compared.ranking import rank as rank_models
-    from awqscope.diagnose.compared.standing import judge_side, read_standing
+    from awqscope.diagnose.compared.standing import weigh_side
 
-    ranked = rank_models([read_standing(side) for side in sides], baseline)
-    ordered = [one.standing.side for one in ranked]
-    names, judged = name_sides(ordered), [judge_side(side) for side in ordered]
+    weighed = [weigh_side(side) for side in sides]
+    ranked = rank_models([standing for standing, _ in weighed], baseline)
+    names = name_sides([one.standing.side for one in ranked])
+    judged = order_verdicts(ranked, weighed)
     if as_json:
         print(json.dumps(list_json(ranked, names, judged), indent=2))
         return

@@ -3,14 +3,12 @@
 import itertools
 import json
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from awqscope.app.command_line.common import examples
 from awqscope.app.commands.rank import JsonOption, RunsArgument
-from awqscope.mixedprec.errors import InputError
 
 
 @examples(
@@ -35,33 +33,18 @@ def trend(
     """
     from awqscope.app.terminal.compared import show_trend
     from awqscope.app.terminal.console import PlainConsole
-    from awqscope.app.words.compared.many_models import list_standing, name_sides
-    from awqscope.app.words.compared.trend import step_json
+    from awqscope.app.words.compared.many_models import name_sides
+    from awqscope.app.words.compared.trend import trend_json
     from awqscope.diagnose.compared.changes import read_step
-    from awqscope.diagnose.compared.choosing import open_sides
-    from awqscope.diagnose.compared.releases import choose_releases
-    from awqscope.diagnose.compared.standing import judge_side, read_standing
-    from awqscope.diagnose.runs.naming import RUNS, find_kind
+    from awqscope.diagnose.compared.releases import open_releases
+    from awqscope.diagnose.compared.standing import weigh_side
 
-    found = open_sides(runs)
-    is_whole = any(find_kind(Path(run)) == RUNS for run in runs)
-    sides = choose_releases(found, model, one_model=is_whole)
-    if len(sides) < 2:
-        raise InputError("one release has no trend", "give two runs or more of the model")
+    sides = open_releases(runs, model)
     names = name_sides(sides)
-    standings, judged = [read_standing(side) for side in sides], [judge_side(s) for s in sides]
+    standings, judged = zip(*map(weigh_side, sides), strict=True)
     steps = [read_step(a, b) for a, b in itertools.pairwise(sides)]
     if as_json:
-        told = {
-            "releases": [
-                list_standing(*each) for each in zip(standings, names, judged, strict=True)
-            ],
-            "steps": [
-                step_json(step, *pair)
-                for step, pair in zip(steps, itertools.pairwise(names), strict=True)
-            ],
-        }
-        print(json.dumps(told, indent=2))
+        print(json.dumps(trend_json(standings, names, judged, steps), indent=2))
         return
     width = None if sys.stdout.isatty() else 170
     console = PlainConsole(width=width, highlight=False)

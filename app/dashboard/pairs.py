@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any, cast
 
 from awqscope.app.store import RunSummary, Store, UnknownRunError
+from awqscope.app.verdicts import stamp_verdict
 from awqscope.diagnose.compared.changes import Step, read_step
 from awqscope.diagnose.compared.choosing import split_name
-from awqscope.diagnose.compared.standing import OWN_POLICY, Standing, judge_side, read_standing
+from awqscope.diagnose.compared.standing import Standing, judge_side, read_standing
 from awqscope.diagnose.gate.findings import Missing
 from awqscope.diagnose.gate.paired import Pair, Side, choose_side, list_models, read_pair
 from awqscope.diagnose.gate.verdict import GateVerdict
@@ -64,9 +65,8 @@ def standing(store: Store, side: Side) -> Standing:
 
 
 def judge(store: Store, side: Side) -> GateVerdict | Missing:
-    """The gate's verdict on a model, kept while the policy beside its run is as it was."""
-    own = side.run.path / OWN_POLICY
-    policy = own.stat().st_mtime_ns if own.is_file() else None
+    """The gate's verdict on a model, kept while nothing has changed that it is made of."""
+    stamp = stamp_verdict(side.run)
 
     def read() -> _Judged:
         try:
@@ -75,7 +75,7 @@ def judge(store: Store, side: Side) -> GateVerdict | Missing:
             return _Judged(Missing(error.what))
         return _Judged(judge_side(side, by_token))
 
-    return cast(_Judged, _together(store, f"verdict {policy}", (side,), read)).verdict
+    return cast(_Judged, _together(store, f"verdict {stamp}", (side,), read)).verdict
 
 
 def entry_of(side: Side) -> str:

@@ -51,6 +51,20 @@ def open_sides(names: Sequence[str]) -> list[Side]:
     return sides
 
 
+def open_ranked(names: Sequence[str], baseline: str | None = None) -> tuple[list[Side], int | None]:
+    """Two models or more, as `open_sides`, and which of them is the baseline that is named; one
+    that is none of them is added. InputError for a single one."""
+    sides, at = open_sides(names), None
+    if baseline is not None:
+        base = open_side(baseline)
+        at = find_side(sides, base)
+        if at is None:
+            sides, at = [*sides, base], len(sides)
+    if len(sides) < 2:
+        raise InputError("there is but one run to rank", "give two or more")
+    return sides, at
+
+
 def find_side(sides: Sequence[Side], wanted: Side) -> int | None:
     """Where a model is among others; None where it is not."""
     key = _identify(wanted)

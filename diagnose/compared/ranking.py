@@ -1,12 +1,13 @@
 """Which of several models loses least, by how much surely, and which no other makes pointless."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from awqscope.diagnose.compared.standing import Standing
-from awqscope.diagnose.gate.findings import Finding
+from awqscope.diagnose.gate.findings import Finding, Missing
 from awqscope.diagnose.gate.paired import Pair, Side, read_pair
+from awqscope.diagnose.gate.verdict import GateVerdict
 from awqscope.mixedprec.ranking import as_cost
 
 # More than these are hardly told apart in a chart.
@@ -62,6 +63,14 @@ def rank(
         for each, beside in zip(standings, pairs, strict=True)
     ]
     return sorted(ranked, key=lambda one: (not one.is_comparable, as_cost(_known(one.standing.kl))))
+
+
+def order_verdicts(
+    ranked: Sequence[Ranked], weighed: Iterable[tuple[Standing, GateVerdict | Missing]]
+) -> list[GateVerdict | Missing]:
+    """The gate's verdicts on models, as `weigh_side` gives them, in the order of a ranking."""
+    known = {id(standing): verdict for standing, verdict in weighed}
+    return [known[id(one.standing)] for one in ranked]
 
 
 def choose_best(standings: Sequence[Standing]) -> int:

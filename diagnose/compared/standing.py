@@ -5,7 +5,7 @@ The numbers are those that the gate judges, so that no two places tell different
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from awqscope.diagnose.gate.evidence import (
     BY_TOKEN,
@@ -14,8 +14,8 @@ from awqscope.diagnose.gate.evidence import (
     read_token_evidence,
 )
 from awqscope.diagnose.gate.findings import Finding, Findings, Missing
+from awqscope.diagnose.gate.own import load_own
 from awqscope.diagnose.gate.paired import Side
-from awqscope.diagnose.gate.policy import load_policy
 from awqscope.diagnose.gate.shares import Cost
 from awqscope.diagnose.gate.verdict import GateVerdict, judge_run
 from awqscope.diagnose.runs.directory import RunDirectory
@@ -25,7 +25,6 @@ from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.recipes.recipe import load_recipe
 from awqscope.mixedprec.scheme import FP16_BITS, Grouped, Width, bits_of
 
-OWN_POLICY = "policy.toml"
 NO_UNITS = Missing("a candidate's blocks are swapped whole: its units have no KL of their own")
 
 
@@ -147,14 +146,23 @@ def _cost_units(run: RunDirectory, widths: Mapping[str, Width]) -> Mapping[str, 
     return costs
 
 
+def weigh_side(side: Side) -> tuple[Standing, GateVerdict | Missing]:
+    """A model alone and the gate's verdict on it, of one reading of its tokens."""
+    try:
+        by_token = read_token_evidence(side.run, read_finished(side.run), side.model)
+    except InputError:
+        # What is wrong is said where each of the two lacks it.
+        by_token = None
+    return read_standing(side, by_token), judge_side(side, by_token)
+
+
 def judge_side(side: Side, by_token: TokenEvidence | None = None) -> GateVerdict | Missing:
     """The gate's verdict on a model by its run's own policy.toml, or by the default policy; why
     there is none where it cannot be judged. by_token: as of `read_standing`."""
-    own = side.run.path / OWN_POLICY
     try:
-        policy = load_policy(own if own.is_file() else None)
+        policy = load_own(side.run)
         if side.model in (MIXED, UNIFORM):
-            policy = replace(policy, subject=side.model)
+            policy = policy.of_model(side.model)
         return judge_run(side.run, policy, by_token=by_token)
     except InputError as error:
         return Missing(error.what)

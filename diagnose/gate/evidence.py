@@ -23,8 +23,7 @@ from awqscope.diagnose.gate.shares import block_shares, read_block_costs
 from awqscope.diagnose.gate.texts import RunNumbers, TextNumbers, number_texts
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import CANDIDATE, MIXED, UNIFORM, AnyRecord, Comparison
-from awqscope.diagnose.studies.study import studies_of
-from awqscope.diagnose.studies.tasks.answer import STUDY, Tasks, read_tasks
+from awqscope.diagnose.studies.tasks.answer import Tasks, read_tasks
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.dtypes import LARGEST
 
@@ -197,7 +196,7 @@ def read_evidence(
 def _read_tasks(run: RunDirectory, record: AnyRecord) -> Tasks | Missing:
     """The tasks that were run beside the run; those of an earlier run in its place are none."""
     try:
-        found = read_tasks(studies_of(run) / f"{STUDY}.json", record.created)
+        found = read_tasks(run, record.created)
     except InputError as error:
         return Missing(error.what)
     return found or NO_TASKS

@@ -9,7 +9,7 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,14 @@ class Policy:
     @property
     def has_drift(self) -> bool:
         return any(limit.criterion.section == "drift" for limit in self.limits)
+
+    def of_model(self, model: str) -> "Policy":
+        """The same limits for another model of a run. The proof is one of mixed, and is not asked
+        of uniform."""
+        limits = self.limits
+        if model != SUBJECTS[0]:
+            limits = tuple(limit for limit in limits if limit.criterion.measure != "proof")
+        return replace(self, subject=model, limits=limits)
 
 
 def load_policy(path: Path | None = None) -> Policy:

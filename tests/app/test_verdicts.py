@@ -16,7 +16,9 @@ from awqscope.app.verdicts import Verdicts, stamp_verdict
 from awqscope.app.words.gate.ship import write_ship
 from awqscope.diagnose.gate.policy import load_policy, parse_policy
 from awqscope.diagnose.gate.verdict import judge_run
+from awqscope.diagnose.studies.tasks.answer import tasks_file
 from tests.help.runs import change_record, write_run
+from tests.help.tasks import keep_tasks, make_task, turn
 
 PATIENCE = 60
 
@@ -78,6 +80,11 @@ def test_a_verdict_is_the_gate_s_and_is_found_once(
         os.utime(path / name, (1, 1))
         assert store.verdicts.look("run") is None
         store.verdicts.find("run")
+    # Tasks that were run since.
+    keep_tasks(path, make_task(**turn(400, 60, 0)))
+    assert store.verdicts.look("run") is None
+    assert store.verdicts.find("run").ship.answer == "May not ship"
+    tasks_file(run).unlink()
     other = parse_policy("[limits]\nmax_kl = 0.001", "other")
     assert store.verdicts.judge("run", other).outcome == "fail"
     assert store.verdicts.find("run").ship.answer == "May ship"

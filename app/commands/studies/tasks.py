@@ -74,6 +74,7 @@ def tasks(
     from awqscope.app.terminal.console import PlainConsole
     from awqscope.app.terminal.studies.tasks import show_tasks, write_json
     from awqscope.diagnose.runs.directory import RunDirectory
+    from awqscope.diagnose.studies.tasks.answer import find_kept_tasks
 
     wanted = tuple(name for text in names or () for name in text.split(",") if name)
     run = RunDirectory(path)
@@ -113,7 +114,7 @@ def tasks(
         with show_progress() as on_progress:
             found = run_tasks(opened, wanted, harness, on_progress, device=read_devices(device)[0])
     else:
-        found = _read_kept(run)
+        found = find_kept_tasks(run)
     if as_json:
         print(json.dumps(write_json(found), indent=2, ensure_ascii=False, allow_nan=False))
         return
@@ -133,13 +134,3 @@ def _read_results(run: "RunDirectory", results: list[str], wanted: tuple[str, ..
             raise InputError(f"two folders are of {name}", "give one of them")
         given[name] = Path(folder)
     return read_finished_results(run, given, wanted)
-
-
-def _read_kept(run: "RunDirectory") -> "Tasks":
-    from awqscope.diagnose.studies.study import studies_of
-    from awqscope.diagnose.studies.tasks.answer import STUDY, read_tasks
-
-    found = read_tasks(studies_of(run) / f"{STUDY}.json", run.read().created)
-    if found is None:
-        raise InputError(f"{run.path} was given no task", "name some with --tasks")
-    return found

@@ -230,6 +230,30 @@ def _write_gate(
     return said
 
 
+def list_points(ranked: Sequence[Ranked], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Size and KL with its bounds, None where there is none, of the models that can be held
+    against one another, as `draw_pareto` takes them."""
+    points = []
+    for name, one in zip(names, ranked, strict=True):
+        standing, kl = one.standing, one.standing.number("kl")
+        if not one.is_comparable or standing.bytes is None or standing.kl is None:
+            continue
+        bounds = (kl.low, kl.high) if isinstance(kl, Finding) else (-math.inf, math.inf)
+        low, high = (bound if math.isfinite(bound) else None for bound in bounds)
+        points.append(
+            {
+                "name": name,
+                "bytes": standing.bytes,
+                "kl": standing.kl,
+                "low": low,
+                "high": high,
+                "dominated": one.dominated,
+                "is_baseline": one.pair is None,
+            }
+        )
+    return points
+
+
 def list_json(
     ranked: Sequence[Ranked], names: Sequence[str], judged: Sequence[Judged]
 ) -> dict[str, Any]:

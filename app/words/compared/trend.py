@@ -1,13 +1,16 @@
 """What is said of one model over its releases: what is newly broken from one to the next, and what
 was mended."""
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from awqscope.app.words.compared.many_models import list_finding
+from awqscope.app.words.compared.many_models import Judged, list_finding, list_standing
 from awqscope.app.words.compared.two_models import different_settings
 from awqscope.app.words.numbers import show_token
 from awqscope.diagnose.compared.changes import CostChange, Step, TokenChanges
+from awqscope.diagnose.compared.standing import Standing
 from awqscope.diagnose.gate.findings import Finding, Missing
 from awqscope.mixedprec.words import (
     join_words,
@@ -19,6 +22,8 @@ from awqscope.mixedprec.words import (
     write_size,
 )
 
+# A number and its bounds, None where there is none.
+Bounded = tuple[float | None, float | None, float | None]
 # So many blocks and units are named in a sentence.
 MOST_NAMED = 6
 
@@ -29,7 +34,30 @@ COST_COLUMNS = {
     "after": "KL now",
     "difference": "Difference",
 }
+# What is drawn over the releases: label, digits in the table, and what it is multiplied by.
+DRAWN = {
+    "kl": ("KL (nats a token)", ".5f", 1.0),
+    "delta_ppl": ("ΔPPL", "+.3f", 1.0),
+    "top1_agreement": ("same top token (%)", ".1f", 100.0),
+    "size": ("size (MB)", ",.2f", 1e-6),
+}
+# Losses, which are seen as such beside none at all.
+FROM_ZERO = ("kl", "delta_ppl")
 TOKEN_COLUMNS = {"text": "Token", "passage": "Passage", "before": "KL before", "after": "KL now"}
+
+
+def read_point(standing: Standing, measure: str) -> Bounded:
+    """A number of a release with its bounds, as it is drawn."""
+    factor = DRAWN[measure][2]
+    if measure == "size":
+        return (None if standing.bytes is None else factor * standing.bytes, None, None)
+    found = standing.number(measure)
+    if isinstance(found, Missing):
+        return (standing.kl if measure == "kl" else None, None, None)
+    low, high = (
+        factor * bound if math.isfinite(bound) else None for bound in (found.low, found.high)
+    )
+    return factor * found.value, low, high
 
 
 def write_step(step: Step) -> list[str]:
@@ -130,6 +158,22 @@ def write_settings(step: Step) -> str:
     """What else is other than in the release before, by name."""
     named = [row["what"] for row in different_settings(step.a, step.b)]
     return f"Other than before: {join_words(named)}." if named else ""
+
+
+def trend_json(
+    standings: Sequence[Standing],
+    names: Sequence[str],
+    judged: Sequence[Judged],
+    steps: Sequence[Step],
+) -> dict[str, Any]:
+    """A trend for scripts: its releases, and what changed from each to the next."""
+    return {
+        "releases": [list_standing(*each) for each in zip(standings, names, judged, strict=True)],
+        "steps": [
+            step_json(step, *pair)
+            for step, pair in zip(steps, itertools.pairwise(names), strict=True)
+        ],
+    }
 
 
 def step_json(step: Step, before: str, after: str) -> dict[str, Any]:

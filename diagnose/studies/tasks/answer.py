@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from awqscope.diagnose.entries.part import Part
-from awqscope.diagnose.studies.study import read_answer
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.studies.study import read_answer, studies_of
 from awqscope.mixedprec.errors import InputError
 
 STUDY = "tasks"
@@ -58,9 +59,24 @@ class Tasks(Part):
         return next((task for task in self.tasks if task.name == name), None)
 
 
-def read_tasks(path: Path, created: str) -> Tasks | None:
-    """What a file that a study kept holds of tasks; None where there is no file, or one of a run
-    that was not `created` then. InputError for one that holds something else."""
+def tasks_file(run: RunDirectory) -> Path:
+    """Where the tasks of a run are kept."""
+    return studies_of(run) / f"{STUDY}.json"
+
+
+def find_kept_tasks(run: RunDirectory) -> Tasks:
+    """The tasks that a run's models were given. InputError where there are none."""
+    found = read_tasks(run, run.read().created)
+    if found is None:
+        raise InputError(f"{run.path} was given no task", "name some with --tasks")
+    return found
+
+
+def read_tasks(run: RunDirectory, created: str) -> Tasks | None:
+    """The tasks that a run's models were given; None where there are none, or those of an earlier
+    run in its place, which was not `created` then. InputError for a file that holds something
+    else."""
+    path = tasks_file(run)
     if not path.exists():
         return None
     kept = read_answer(path)

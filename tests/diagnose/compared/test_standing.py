@@ -10,6 +10,7 @@ from awqscope.diagnose.compared.standing import (
     read_bits_per_weight,
     read_standing,
     read_unit_costs,
+    weigh_side,
 )
 from awqscope.diagnose.gate.findings import Finding, Missing
 from awqscope.diagnose.gate.policy import load_policy
@@ -59,10 +60,14 @@ def test_units_cost_what_their_blocks_are_made_of(tmp_path: Path) -> None:
 
 def test_the_gate_is_the_gates(tmp_path: Path) -> None:
     policy = load_policy()
-    for model in ("mixed", "uniform"):
-        found = judge_side(side(SAMPLE, model))
-        wanted = judge_run(side(SAMPLE).run, dataclasses.replace(policy, subject=model))
-        assert not isinstance(found, Missing) and found == wanted
+    mixed, uniform = (judge_side(side(SAMPLE, model)) for model in ("mixed", "uniform"))
+    assert mixed == judge_run(side(SAMPLE).run, policy)
+    # The proof is mixed's: uniform neither passes nor fails by it.
+    unproved = [limit for limit in policy.limits if limit.criterion.key != "require_proof"]
+    unproved = dataclasses.replace(policy, subject="uniform", limits=tuple(unproved))
+    assert len(unproved.limits) == len(policy.limits) - 1
+    assert uniform == judge_run(side(SAMPLE).run, unproved)
+    assert weigh_side(side(SAMPLE)) == (read_standing(side(SAMPLE)), mixed)
     path = write_run(tmp_path)
     (path / "policy.toml").write_text("[limits]\nmax_kl = 1e-9\n", encoding="utf-8")
     own = judge_side(side(path))

@@ -1,6 +1,5 @@
 """Up to twelve models side by side: which checkpoint to ship, by what it costs and how surely."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,13 +31,14 @@ from awqscope.app.words.compared.many_models import (
     Cell,
     Judged,
     difference_cells,
+    list_points,
     name_sides,
     number_cells,
     write_ranking,
 )
 from awqscope.app.words.compared.two_models import HOW
 from awqscope.diagnose.compared.ranking import MOST_RANKED, Ranked, rank
-from awqscope.diagnose.gate.findings import Finding, Missing
+from awqscope.diagnose.gate.findings import Missing
 from awqscope.diagnose.gate.paired import Side
 from awqscope.diagnose.gate.shares import Cost
 from awqscope.mixedprec.words import NOTHING, join_words, write_number, write_size
@@ -232,24 +232,7 @@ def _write_link(base: Ranked, one: Ranked) -> Any:
 
 def pareto_card(ranked: Sequence[Ranked], names: Sequence[str]) -> Any:
     """Size against damage, of the models that can be held against one another."""
-    points: list[dict[str, Any]] = []
-    for name, one in zip(names, ranked, strict=True):
-        standing, kl = one.standing, one.standing.number("kl")
-        if not one.is_comparable or standing.bytes is None or standing.kl is None:
-            continue
-        bounds = (kl.low, kl.high) if isinstance(kl, Finding) else (-math.inf, math.inf)
-        low, high = (bound if math.isfinite(bound) else None for bound in bounds)
-        points.append(
-            {
-                "name": name,
-                "bytes": standing.bytes,
-                "kl": standing.kl,
-                "low": low,
-                "high": high,
-                "dominated": one.dominated,
-                "is_baseline": one.pair is None,
-            }
-        )
+    points = list_points(ranked, names)
     rows = [
         {
             "name": point["name"],

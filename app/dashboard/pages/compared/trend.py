@@ -1,7 +1,6 @@
 """One model over its releases: its numbers, and from one to the next what broke and was mended."""
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,13 +13,16 @@ from awqscope.app.dashboard.pages.compared.many_runs import read_chosen, show_ce
 from awqscope.app.dashboard.parts import as_table, card, chart, go_to, heading, notice, table
 from awqscope.app.dashboard.sections.gate.card import verdict_mark
 from awqscope.app.dashboard.urls import BETWEEN, Page, link, read_address
-from awqscope.app.figures.compared.trend import Point, draw_trend
+from awqscope.app.figures.compared.trend import draw_trend
 from awqscope.app.store import Store
 from awqscope.app.words.compared.many_models import COLUMNS, Judged, name_sides, number_cells
 from awqscope.app.words.compared.trend import (
     COST_COLUMNS,
+    DRAWN,
+    FROM_ZERO,
     TOKEN_COLUMNS,
     cost_rows,
+    read_point,
     write_passage,
     write_settings,
     write_step,
@@ -32,16 +34,6 @@ from awqscope.diagnose.compared.standing import Standing
 from awqscope.diagnose.gate.findings import Missing
 from awqscope.diagnose.gate.paired import Side, list_models
 from awqscope.mixedprec.words import NOTHING, write_interval, write_number
-
-# What is drawn over the releases: label, digits in the table, and what it is multiplied by.
-DRAWN = {
-    "kl": ("KL (nats a token)", ".5f", 1.0),
-    "delta_ppl": ("ΔPPL", "+.3f", 1.0),
-    "top1_agreement": ("same top token (%)", ".1f", 100.0),
-    "size": ("size (MB)", ",.2f", 1e-6),
-}
-# Losses, which are seen as such beside none at all.
-FROM_ZERO = ("kl", "delta_ppl")
 
 
 def list_releases(store: Store) -> Mapping[str, list[Side]]:
@@ -139,20 +131,6 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
             )
         ),
     ]
-
-
-def read_point(standing: Standing, measure: str) -> Point:
-    """A number of a release with its bounds, as it is drawn."""
-    factor = DRAWN[measure][2]
-    if measure == "size":
-        return (None if standing.bytes is None else factor * standing.bytes, None, None)
-    found = standing.number(measure)
-    if isinstance(found, Missing):
-        return (standing.kl if measure == "kl" else None, None, None)
-    low, high = (
-        factor * bound if math.isfinite(bound) else None for bound in (found.low, found.high)
-    )
-    return factor * found.value, low, high
 
 
 def charts_card(standings: Sequence[Standing], names: Sequence[str]) -> Any:
