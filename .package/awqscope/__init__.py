@@ -14,17 +14,26 @@ With the scores of a finished run (examples/script_a_recipe.py does all of it):
     run.scores.predict(recipe.widths).recovered
     awqscope.save_recipe("mine.json", awqscope.change_recipe(recipe, {"3.down": 8}))
 
-None of these imports torch. `why`, `probe`, `calibrate`, `alternatives` and `activations` measure,
-and do.
+None of these imports torch. `why`, `probe`, `calibrate`, `alternatives`, `activations`, `weights`
+and `tasks` measure, and do.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from awqscope.app.notebook.compared import Ranking, Trend, rank, trend
     from awqscope.app.notebook.release import GateResult, gate
     from awqscope.app.notebook.run import Run, read_run, read_runs
-    from awqscope.app.notebook.studies import activations, alternatives, calibrate, probe, why
+    from awqscope.app.notebook.studies import (
+        activations,
+        alternatives,
+        calibrate,
+        probe,
+        tasks,
+        weights,
+        why,
+    )
     from awqscope.diagnose.gate.policy import load_policy
     from awqscope.diagnose.runs.scores import read_scores
     from awqscope.mixedprec.errors import InputError
@@ -49,9 +58,18 @@ if TYPE_CHECKING:
 
 # Module -> the public names that it makes.
 _MADE_BY = {
+    "app.notebook.compared": ("Ranking", "Trend", "rank", "trend"),
     "app.notebook.release": ("GateResult", "gate"),
     "app.notebook.run": ("Run", "read_run", "read_runs"),
-    "app.notebook.studies": ("activations", "alternatives", "calibrate", "probe", "why"),
+    "app.notebook.studies": (
+        "activations",
+        "alternatives",
+        "calibrate",
+        "probe",
+        "tasks",
+        "weights",
+        "why",
+    ),
     "diagnose.gate.policy": ("load_policy",),
     "diagnose.runs.scores": ("read_scores",),
     "mixedprec.errors": ("InputError",),
@@ -84,11 +102,13 @@ __all__ = [
     "InputError",
     "Option",
     "Prediction",
+    "Ranking",
     "Recipe",
     "RecipeUnit",
     "Run",
     "ScoredUnit",
     "Scores",
+    "Trend",
     "__version__",
     "activations",
     "alternatives",
@@ -101,12 +121,16 @@ __all__ = [
     "load_policy",
     "load_recipe",
     "probe",
+    "rank",
     "read_run",
     "read_runs",
     "read_scores",
     "recipe_of",
     "save_recipe",
     "solve",
+    "tasks",
+    "trend",
+    "weights",
     "why",
 ]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from awqscope.app.notebook import run_charts, study_charts
+from awqscope.app.notebook import compared, run_charts, study_charts
 from awqscope.app.notebook.run import Run
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.atomic import replace_file, write_text
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GROUND = "white"
+WEIGHTS, SEARCHES = "studies/weights-*.json", "awq/block-*.safetensors"
 # Endings of files that are drawn by a browser.
 DRAWN = (".svg", ".png", ".pdf")
 
@@ -172,6 +173,23 @@ CHARTS: Mapping[str, Chart] = {
     "tasks": Chart(
         "What each task lost or gained", "studies/tasks.json", study_charts.draw_task_scores
     ),
+    "weights_channels": Chart(
+        "Scale, activation and weight by channel", WEIGHTS, study_charts.draw_weight_channels
+    ),
+    "weights_clips": Chart("Groups by what is cut", WEIGHTS, study_charts.draw_weight_clips),
+    "weights_codes": Chart("How often each code is used", WEIGHTS, study_charts.draw_weight_codes),
+    "weights_group": Chart("A weight group's values", WEIGHTS, study_charts.draw_weight_group),
+    "search_scales": Chart(
+        "AWQ's scale and activation by channel", SEARCHES, study_charts.draw_search_scales
+    ),
+    "search_limits": Chart(
+        "Largest scaled weight that is kept", SEARCHES, study_charts.draw_search_limits
+    ),
+    "sizes": Chart("Runs by size and KL", "tokens.parquet", compared.draw_sizes),
+    "blocks_among": Chart(
+        "KL by block on an axis for several runs", "blocks.parquet", compared.draw_blocks_among
+    ),
+    "releases": Chart("A number over releases", "tokens.parquet", compared.draw_releases),
     "explained_tokens": Chart(
         "KL by token of a prompt", "explained/*.json", study_charts.draw_explained_tokens
     ),

@@ -1,12 +1,11 @@
 """Questions asked of a finished run, as functions: the studies of `awqscope why`, `probe`,
-`calibrate`, `alternatives` and `activations`.
+`calibrate`, `alternatives`, `activations`, `weights` and `tasks`.
 
-Each takes a run, or its directory, and gives the answer as an object that `to_json` writes as the
-command prints it. The answer is kept beside the run and not measured again; `why` and `probe` then
-read it without the model. To be measured it takes the run's model, `model` where that has moved.
-`progress` is told what is done, how many steps of it are, and how many there are. InputError for a
-run that is not finished, for a comparison, for a model that is gone or another, and for what makes
-no sense.
+Each takes a run, or its directory, and gives the answer as an object that `to_json` writes. The
+answer is kept beside the run and not measured again; `why`, `probe` and `weights` then read it
+without the model. To be measured it takes the run's model, `model` where that has moved. `progress`
+is told what is done, how many steps of it are, and how many there are. InputError for a run that is
+not finished, for a comparison, for a model that is gone or another, and for what makes no sense.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from awqscope.diagnose.studies.causes.answer import Causes
     from awqscope.diagnose.studies.int8_inputs.answer import Activations
     from awqscope.diagnose.studies.probes.answer import BlockProbe
+    from awqscope.diagnose.studies.tasks.answer import Tasks
+    from awqscope.diagnose.studies.weights.answer import BlockWeights
     from awqscope.diagnose.trials.finished import OpenedRun
 
 Progress = Callable[[str, int, int], None]
@@ -142,3 +143,65 @@ def activations(
     from awqscope.diagnose.studies.int8_inputs.measure import measure_activations
 
     return measure_activations(_open(run, model), methods or (INT8,), progress, windows=windows)
+
+
+def weights(
+    run: AnyRun,
+    unit: str | int,
+    *,
+    linear: str | None = None,
+    model: str | None = None,
+    progress: Progress = tell_nobody,
+) -> "BlockWeights":
+    """What is stored of a unit's weights beside their 16 bits: scales, clips, codes and the groups
+    that are rounded worst. unit: such as `5.qkv`, or a block. linear: only this one, by its name or
+    the end of it."""
+    from awqscope.diagnose.studies.weights.asked import choose_linears, read_asked
+    from awqscope.diagnose.studies.weights.look import look_at_weights, read_weights
+
+    asked = read_asked(str(unit))
+    found = read_weights(find_run(run).directory, asked.block)
+    found = found or look_at_weights(_open(run, model), asked.block, progress)
+    return choose_linears(found, asked, linear)
+
+
+def tasks(
+    run: AnyRun,
+    *names: str,
+    results: Mapping[str, Path | str] = {},
+    include_path: Sequence[Path | str] = (),
+    limit: int | None = None,
+    num_fewshot: int | None = None,
+    max_length: int | None = None,
+    batch_size: int = 8,
+    device: str = "auto",
+    model: str | None = None,
+    progress: Progress = tell_nobody,
+) -> "Tasks":
+    """Tasks of lm-eval, by name, on the run's models; without any, those that are kept. Of a model
+    and any pair of them `awqscope.diagnose.studies.tasks.pairing` says what turned, and how surely.
+
+    results: model -> the folder of finished results, which are read instead of running the tasks.
+    include_path: folders with further task files. limit: documents of each task. num_fewshot:
+    examples before each document, None for as many as the task says. max_length: tokens that the
+    model reads at most, by default the run's windows.
+    """
+    directory = find_run(run).directory
+    if results:
+        from awqscope.diagnose.studies.tasks.measure import read_finished_results
+
+        given = {name: Path(folder) for name, folder in results.items()}
+        return read_finished_results(directory, given, names)
+    if not names:
+        from awqscope.diagnose.studies.tasks.answer import find_kept_tasks
+
+        return find_kept_tasks(directory)
+    from awqscope.app.command_line.common import read_devices
+    from awqscope.diagnose.studies.tasks.harness import Harness
+    from awqscope.diagnose.studies.tasks.measure import run_tasks
+
+    opened = _open(run, model)
+    length = max_length or directory.read_searched().ppl_definition.seq_len
+    folders = tuple(Path(folder) for folder in include_path)
+    harness = Harness(folders, limit, num_fewshot, length, batch_size)
+    return run_tasks(opened, names, harness, progress, device=read_devices(device)[0])

@@ -19,6 +19,13 @@ from awqscope.app.figures.studies.causes import (
 from awqscope.app.figures.studies.int8_inputs import draw_inputs
 from awqscope.app.figures.studies.probes import draw_probe
 from awqscope.app.figures.studies.tasks import draw_tasks
+from awqscope.app.figures.studies.weights import (
+    draw_channel_sizes,
+    draw_clipping,
+    draw_codes,
+    draw_group,
+    draw_limits,
+)
 from awqscope.app.figures.tokens import draw_blame, draw_positions
 from awqscope.app.notebook.run import Run
 from awqscope.app.notebook.run_charts import choose
@@ -29,6 +36,7 @@ from awqscope.app.words.studies.calibration import (
     name_texts,
 )
 from awqscope.app.words.studies.probe import list_points
+from awqscope.app.words.studies.weights import name_group
 from awqscope.app.words.studies.why import order_linears
 from awqscope.diagnose.studies.alternatives.answer import Alternatives
 from awqscope.diagnose.studies.calibration.answer import CalibrationAdvice
@@ -37,6 +45,8 @@ from awqscope.diagnose.studies.int8_inputs.answer import Activations
 from awqscope.diagnose.studies.probes.answer import BlockProbe
 from awqscope.diagnose.studies.tasks.answer import Tasks
 from awqscope.diagnose.studies.tasks.pairing import weigh_tasks
+from awqscope.diagnose.studies.weights.answer import BlockWeights, LinearWeights
+from awqscope.diagnose.studies.weights.searched import SearchedLinear, read_searched
 from awqscope.mixedprec.errors import InputError
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -181,3 +191,82 @@ def draw_task_scores(run: Run) -> go.Figure:
     if not weighed:
         raise InputError(f"{run.path} has no task with samples in pairs", "run another task")
     return draw_tasks(weighed)
+
+
+def _weights(run: Run, block: int, linear: str | None) -> LinearWeights:
+    """A linear of a block that was looked at, by default the one with the largest error."""
+    choose("block", block, range(run.record.source.blocks))
+    answer = _answer(run, f"weights-{block}", BlockWeights, f"weights {run.path} {block}")
+    known = {each.linear: each for each in answer.linears if each.linear not in answer.brief}
+    if linear is None:
+        return max(known.values(), key=lambda each: each.relative_error or 0.0)
+    choose("linear", linear, tuple(known))
+    return known[linear]
+
+
+def draw_weight_channels(run: Run, block: int, linear: str | None = None) -> go.Figure:
+    """AWQ's scale of each input channel beside its activations and its weights."""
+    found = _weights(run, block, linear)
+    return draw_channel_sizes(found.channels, found.columns)
+
+
+def draw_weight_clips(run: Run, block: int, linear: str | None = None) -> go.Figure:
+    """Groups of a linear by the share of their range that is cut."""
+    found = _weights(run, block, linear)
+    if found.clipping is None or not found.clipping.clipped:
+        raise InputError(f"nothing of {found.linear} of block {block} is cut", "choose another")
+    return draw_clipping(found.clipping)
+
+
+def draw_weight_codes(run: Run, block: int, linear: str | None = None) -> go.Figure:
+    """How often each code and each zero point is used."""
+    found = _weights(run, block, linear)
+    if not found.codes:
+        raise InputError(f"{found.linear} of block {block} is kept at 16 bits", "choose another")
+    return draw_codes(found.codes, found.zeros)
+
+
+def draw_weight_group(
+    run: Run, block: int, linear: str | None = None, group: str | None = None
+) -> go.Figure:
+    """The weights of one group, `ROW:GROUP`, by default of the one that is rounded worst."""
+    found = _weights(run, block, linear)
+    known = {name_group(each): each for each in found.groups}
+    chosen = next(iter(known), None) if group is None else group
+    choose("group", chosen, tuple(known))
+    return draw_group(known[str(chosen)])
+
+
+def _find_searched(run: Run, block: int, linear: str) -> SearchedLinear:
+    """What the search of a linear chose, at the width that its page has."""
+    from awqscope.app.dashboard.pages.weights import find_bits
+    from awqscope.app.dashboard.urls import Page
+
+    choose("block", block, range(run.record.source.blocks))
+    record = run.directory.read_searched()
+    bits = find_bits(run.store, record, Page("weights", run.name, block), linear)
+    known = read_searched(run.directory, block, bits)
+    choose("linear", linear, tuple(known))
+    return known[linear]
+
+
+def draw_search_scales(run: Run, block: int, linear: str) -> go.Figure:
+    """The scales that AWQ's search chose, beside the activations of their channels."""
+    from awqscope.app.dashboard.sections.weights.kept import list_sizes
+
+    found = _find_searched(run, block, linear)
+    if found.scales is None:
+        raise InputError(f"AWQ does not scale the inputs of {linear}", "choose another")
+    rows = run.directory.read_table("weights", ["block", "linear", "unit"]).to_pylist()
+    unit = next((r["unit"] for r in rows if (r["block"], r["linear"]) == (block, linear)), "")
+    kind = unit.partition(".")[2]
+    sizes = list_sizes(found, run.store.array(run.name, f"channel_max.{block}.{kind}.reference"))
+    return draw_channel_sizes(sizes, len(sizes))
+
+
+def draw_search_limits(run: Run, block: int, linear: str) -> go.Figure:
+    """How the largest weights that AWQ's search keeps of each group are spread."""
+    found = _find_searched(run, block, linear)
+    if found.limits is None:
+        raise InputError(f"nothing of {linear} is clipped", "choose another")
+    return draw_limits(found.limits)

@@ -1,5 +1,6 @@
 """The weights of a block of a finished run, looked at one linear at a time, a few rows at once."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -174,7 +175,7 @@ def look_at_linear(
         range=(tally.low, tally.high),
         rms=(size / weights) ** 0.5,
         relative_error=(error / size) ** 0.5 if size else None,
-        sqnr=10 * float(torch.log10(torch.tensor(size / error))) if error and size else None,
+        sqnr=10 * math.log10(size / error) if error and size else None,
         channels=list_channels(source, tally, largest),
         clipping=None
         if source.limit is None

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +18,13 @@ from awqscope.app.dashboard.server import render_parts
 from awqscope.app.dashboard.urls import read_address
 from awqscope.app.notebook.charts import CHARTS
 from awqscope.app.store import Store
+from awqscope.app.words.compared.trend import DRAWN
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.studies.study import Study
 from tests.help import alternatives, calibrated, caused, explained, int8, probed, tasks
 from tests.help.root import ROOT
 from tests.help.runs import SAMPLE, write_comparison, write_run
+from tests.help.weighed import keep_weights
 
 FIGURES = ROOT / "app" / "figures"
 # Address -> the charts there, in order, with their options.
@@ -52,6 +55,26 @@ PAGES: dict[str, list[Asked]] = {
     "/run/sample/tokens": [("token", {})],
     "/run/sample/recipe": [("recipes", {})],
     "/run/sample/explain": [("explained_blocks", {}), ("explained_tokens", {})],
+    "/run/sample/block/5/weights": [
+        *((f"weights_{part}", {"block": 5}) for part in ("channels", "clips", "codes", "group")),
+    ],
+    "/run/sample/block/5/weights?linear=self_attn.v_proj&group=5%3A0": [
+        ("weights_codes", {"block": 5, "linear": "self_attn.v_proj"}),
+        ("weights_clips", {"block": 5, "linear": "self_attn.v_proj"}),
+        ("weights_channels", {"block": 5, "linear": "self_attn.v_proj"}),
+        ("weights_group", {"block": 5, "linear": "self_attn.v_proj", "group": "5:0"}),
+    ],
+    "/run/sample/block/4/weights?linear=self_attn.v_proj": [
+        (f"search_{part}", {"block": 4, "linear": "self_attn.v_proj"})
+        for part in ("scales", "limits")
+    ],
+    "/compare?runs=sample/candidate&axis=log": [
+        ("sizes", {"others": ["candidate"]}),
+        ("blocks_among", {"others": ["candidate"], "scale": "log"}),
+    ],
+    "/trend?runs=sample/candidate": [
+        ("releases", {"others": ["candidate"], "measure": measure}) for measure in DRAWN
+    ],
     "/compare?a=sample&b=candidate": [("differences", {"other": "candidate"})],
 }
 
@@ -61,7 +84,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample with an answer to every study and a prompt explained, and a comparison."""
     root = tmp_path_factory.mktemp("runs")
     path = write_run(root)
+    shutil.copytree(SAMPLE / "awq", path / "awq")
     write_comparison(root)
+    keep_weights(path)
     answers = {
         "why-5": caused.make_answer(),
         "probe-5": probed.make_probe().to_json(),
@@ -105,11 +130,14 @@ def test_a_figure_is_the_page_s(runs: Path, address: str) -> None:
     shown = [to_plain(graph.figure) for graph in find_graphs(parts)]
     run, wanted = read_run(runs / "sample"), PAGES[address]
     for name, options in wanted:
-        given = {k: runs / v if k == "other" else v for k, v in options.items()}
+        given = dict(options)
+        given |= {"other": runs / given["other"]} if "other" in given else {}
+        given |= {"others": [runs / each for each in given["others"]]} if "others" in given else {}
         figure = run.figure(name, **given)
         assert figure.layout.paper_bgcolor == "white"
         assert to_plain(figure) in shown, (name, options)
-    if "metric" not in search and "site" not in search:
+    # With these the page shows charts besides that other addresses hold, or other runs' own.
+    if not any(option in search for option in ("metric", "site", "axis")):
         assert len(shown) == len(wanted)
 
 
@@ -117,7 +145,7 @@ def test_every_chart_has_a_name() -> None:
     """Whatever app/figures draws can be had by a name, and every name is held to a page above."""
     drawn = {
         node.name
-        for path in FIGURES.glob("*.py")
+        for path in FIGURES.rglob("*.py")
         for node in ast.parse(path.read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef) and node.name.startswith("draw_")
     }

@@ -16,8 +16,10 @@ from awqscope.diagnose.studies.causes.find import study_of
 from tests.help.caused import make_causes
 from tests.help.probed import keep_probe, make_probe
 from tests.help.runs import SAMPLE, write_comparison, write_run
+from tests.help.tasks import keep_tasks, make_task, turn, write_results
+from tests.help.weighed import keep_weights, make_answer
 
-NAMES = ("why", "probe", "calibrate", "alternatives", "activations")
+NAMES = ("why", "probe", "calibrate", "alternatives", "activations", "weights", "tasks")
 # What a command has besides that is for the terminal, or another way to say it.
 TERMINAL = {"path", "as_json", "plan", "apply", "out"}
 RENAMED = {"add": "added", "method": "methods"}
@@ -39,13 +41,27 @@ def test_kept_answers_are_read_without_the_model(tmp_path: Path) -> None:
     with study.hold():
         study.keep(causes.to_json())
     keep_probe(run, make_probe(5))
+    keep_weights(path)
+    tiny = make_task(**turn(20, 3, 1))
+    keep_tasks(path, tiny)
     assert awqscope.why(path, 5) == causes
+    assert awqscope.weights(path, 5) == make_answer()
+    assert [each.linear for each in awqscope.weights(path, "5.down").linears] == ["mlp.down_proj"]
+    assert list(awqscope.tasks(path).tasks) == [tiny]
     assert awqscope.probe(awqscope.read_run(path)) == [make_probe(5)]
 
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("why", (5,)), ("probe", ()), ("calibrate", ()), ("alternatives", ()), ("activations", ())],
+    [
+        ("why", (5,)),
+        ("probe", ()),
+        ("calibrate", ()),
+        ("alternatives", ()),
+        ("activations", ()),
+        ("weights", ("4.qkv",)),
+        ("tasks", ("hellaswag",)),
+    ],
 )
 def test_a_model_that_is_gone_is_said(name: str, arguments: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
@@ -53,6 +69,18 @@ def test_a_model_that_is_gone_is_said(name: str, arguments: Any, tmp_path: Path)
     assert "/nowhere/model" in error.value.what
     with pytest.raises(InputError, match="is a comparison"):
         getattr(awqscope, name)(write_comparison(tmp_path), *arguments)
+
+
+def test_finished_results_are_kept(tmp_path: Path) -> None:
+    path, right = write_run(tmp_path), [1.0, 0.0, 1.0]
+    folders = {
+        model: write_results(tmp_path / model, {"tiny": right}).parent
+        for model in ("reference", "mixed")
+    }
+    found = awqscope.tasks(path, results=folders)
+    assert awqscope.tasks(path) == found and found.find("tiny")
+    with pytest.raises(InputError, match="was given no task"):
+        awqscope.tasks(SAMPLE)
 
 
 def test_what_makes_no_sense_is_said() -> None:
