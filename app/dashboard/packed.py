@@ -1,15 +1,15 @@
 """What the dashboard sends, packed for the way to a browser that takes it so: scripts, styles and
 pages are less than a third as long then. A file is packed once and kept; the largest of them, the
-script that draws charts, lies here packed already, and holds what the dashboard's charts need."""
+script that draws charts, lies beside the figures packed already."""
 
 import gzip
 import hashlib
 from collections import OrderedDict
-from pathlib import Path
 from threading import Lock
 
 import flask
-from plotly.offline import get_plotlyjs_version
+
+from awqscope.app.figures.script import BUNDLE
 
 FILES = ("/_dash-component-suites/", "/assets/")
 FILE_KINDS = ("text/javascript", "application/javascript", "text/css", "image/svg+xml")
@@ -20,9 +20,6 @@ LEAST_BYTES = 1_000
 KEPT = 64
 # Where Dash asks for plotly.
 CHARTS = "/_dash-component-suites/plotly/package_data/plotly.min.js"
-# plotly.js with bars, points, heat maps, histograms and the like: a third of the whole. Of another
-# version than the installed plotly it might not know what a figure says, and is not used then.
-BUNDLE = Path(__file__).parent / "plotly" / f"plotly-cartesian-{get_plotlyjs_version()}.min.js.gz"
 
 _lock = Lock()
 _kept: OrderedDict[bytes, bytes] = OrderedDict()

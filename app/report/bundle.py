@@ -12,8 +12,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
+from awqscope.app.figures.script import read_script
 from awqscope.app.report.contents import Findings, read_findings
 from awqscope.app.report.outcome import provenance
 from awqscope.app.report.page import (
@@ -78,7 +78,7 @@ def write_bundle(paths: Sequence[Path], out: Path, policy: Policy) -> list[Entry
                 page = name_page(findings.name, {entry.page for entry in entries})
                 write_text(partial / page, write_page(findings, SCRIPT, INDEX))
                 entries.append(_list_run(findings, page))
-        write_text(partial / SCRIPT, get_plotlyjs())
+        write_text(partial / SCRIPT, read_script())
         write_text(partial / INDEX, write_index(entries))
         files = [INDEX, SCRIPT, *(entry.page for entry in entries if entry.page)]
         write_json(partial / LISTED, {"schema": SCHEMA, "files": files})

@@ -17,8 +17,8 @@ from typing import Any
 import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
+from awqscope.app.figures.script import read_script
 from awqscope.app.report import damage, outcome, passages, release, texts
 from awqscope.app.report.contents import Findings
 from awqscope.app.report.pieces import Chart
@@ -44,7 +44,7 @@ def write_page(found: Findings, plotly_at: str = "", home: str = "") -> str:
     which otherwise is inside; `home`, that of the list of runs."""
     record = found.record
     script = Markup((HERE / "report.js").read_text("utf-8"))
-    plotly = Markup("" if plotly_at else get_plotlyjs())
+    plotly = Markup("" if plotly_at else read_script())
     profile, units = damage.profile_charts(found), damage.units_chart(found)
     recipe = outcome.recipe_part(found)
     charts = [*profile, *([units] if units else []), *([recipe.chart] if recipe.chart else [])]

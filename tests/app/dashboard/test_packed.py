@@ -9,9 +9,10 @@ from flask.testing import FlaskClient
 from plotly.offline import get_plotlyjs_version
 
 from awqscope.app.dashboard import packed
-from awqscope.app.dashboard.packed import BUNDLE, CHARTS, pack
+from awqscope.app.dashboard.packed import CHARTS, pack
 from awqscope.app.dashboard.shell import GRID
 from awqscope.app.dashboard.urls import link
+from awqscope.app.figures.script import BUNDLE
 from tests.app.dashboard.test_server import make_client, show
 from tests.help.runs import write_run
 
@@ -85,7 +86,7 @@ def test_what_a_page_holds_is_packed(tmp_path: Path) -> None:
 
 def test_charts_are_drawn_by_the_small_bundle_of_the_installed_plotly(client: FlaskClient) -> None:
     """Where this fails, plotly has another plotly.js: `plotly.js-cartesian-dist-min` of that
-    version belongs in app/dashboard/plotly, packed by gzip -9n."""
+    version belongs in app/figures/plotly, packed by gzip -9n."""
     sent = client.get(CHARTS).data
     assert sent == gzip.decompress(BUNDLE.read_bytes()) and len(sent) < 1.6e6
     assert f"plotly.js (cartesian - minified) v{get_plotlyjs_version()}".encode() in sent[:200]
