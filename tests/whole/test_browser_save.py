@@ -112,8 +112,25 @@ def test_grids_are_saved_and_nothing_of_it_is_printed(page: "sync_api.Page", run
     page.emulate_media(media="print")
     sync_api.expect(button).to_be_hidden()
     page.emulate_media(media="screen")
-    page.goto("/run/demo/recipe")
-    page.locator(".ag-center-cols-container .ag-row").first.wait_for()
-    name, content = save(page, page.get_by_role("button", name="Save as CSV").last)
+
+
+def test_widths_are_saved_as_they_are_chosen(page: "sync_api.Page", runs: Path) -> None:
+    page.goto("/run/demo/recipe?bits=5.qkv:4")
+    page.get_by_role("grid", name="Widths, blocks by units").wait_for()
+    button = page.get_by_role("button", name="Save as CSV").last
+    name, content = save(page, button)
     assert name == "demo-Recipe-widths.csv"
-    assert read_csv(content)[5] == {"Block": "5", "qkv": "8", "o": "8", "gate_up": "4", "down": "4"}
+    rows = pq.read_table(runs / "demo" / "units.parquet").to_pylist()
+    known = {(row["unit"], str(row["bits"])): row for row in rows}
+    found = {line["Unit"]: line for line in read_csv(content)}
+    assert len(found) == 32 and {unit: line["Bits"] for unit, line in found.items()} == {
+        unit: "8" if unit == "5.o" else "4" for unit in found
+    }
+    for unit, line in found.items():
+        row = known[unit, line["Bits"]]
+        assert line["Block"] == unit.split(".")[0] and int(line["Bytes"]) == row["bytes"]
+        assert float(line["KL"]) == unit_kl(row)
+    # What is not shown is not saved.
+    page.get_by_role("checkbox", name="Only blocks with units not at 4 bits").check()
+    _, content = save(page, button)
+    assert {line["Block"] for line in read_csv(content)} == {"5"}

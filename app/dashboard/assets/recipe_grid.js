@@ -102,6 +102,20 @@ const writeUnit = (data, most, block, kind, column, unit, width, isAt) => {
   );
 };
 
+// What is shown of the grid, a line a unit.
+const listUnits = (data, rows, widths) => [
+  ["Block", "Unit", "Bits", "KL", "Bytes"],
+  ...rows.flatMap(([, units]) =>
+    units
+      .filter((unit) => unit !== undefined)
+      .map((unit) => {
+        const [name, , , at] = data.units[unit];
+        const [bytes, kl] = at[widths[unit]] || [null, null];
+        return [Number(name.split(".")[0]), name, data.widths[widths[unit]], kl, bytes];
+      }),
+  ),
+];
+
 // Drawn again only when one of its widths changes or the keys come to it: `state` is what it shows.
 const GridRow = React.memo(
   ({ data, most, block, row, units, state, at }) => {
@@ -350,6 +364,11 @@ const RecipeGrid = ({ data, widths, take }) => {
         ),
       ),
       menu ? React.createElement(WidthMenu, { key: `${menu.row}.${menu.column}`, data, widths, choose, close, ...menu }) : null,
+    ),
+    React.createElement(
+      "div",
+      { className: "saves" },
+      writeSave("CSV", () => saveText(writeCsv(listUnits(data, shown, widths)), `${nameFile("widths")}.csv`)),
     ),
   );
 };

@@ -265,11 +265,12 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
     parts += offers_part(store, run)
     if run.state == "done":
         parts.append(gate_part(store, run, jobs))
-        again = shlex.join(["awqscope", "show", str(store.find(run.name).path)])
-        parts.append(html.P(["In the terminal: ", command(again)], className="hint"))
     parts.append(notes_card(run, jobs is not None))
     parts += study_cards(store, page, jobs)
     parts.append(provenance_card(run.record, store.recipe(run.name)))
+    if run.state == "done":
+        again = shlex.join(["awqscope", "show", str(store.find(run.name).path)])
+        parts.append(html.P(["In the terminal: ", command(again)], className="hint"))
     if jobs is not None:
         like = go_to("New run like this one", link("new", like=run.name))
         parts.append(html.P(like, className="hint"))

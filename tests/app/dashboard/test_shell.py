@@ -1,12 +1,15 @@
 """What a page is called, and whether there is one."""
 
 import logging
+import re
+from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from awqscope.app.dashboard.access import decide_access
+from awqscope.app.dashboard.callbacks import ASSETS
 from awqscope.app.dashboard.server import create_app, listen, open_socket
 from awqscope.app.dashboard.shell import is_found, write_title
 from awqscope.app.dashboard.urls import Page, link, read_address
@@ -78,3 +81,12 @@ def test_the_first_page_says_what_it_is_before_any_script(tmp_path: Path, addres
     assert f"<title>{write_title(Store(tmp_path), read(address), False)}</title>" in text
     assert 'class="skeleton"' in text and "/assets/icon.svg" in text
     assert client.get("/assets/icon.svg").mimetype == "image/svg+xml"
+
+
+def test_no_two_scripts_have_a_name_in_common() -> None:
+    """They share one scope: a second `const` of a name keeps all of its script from running."""
+    made = re.compile(r"^(?:async +)?(?:const|let|var|class|function)\*? +(\w+)", re.MULTILINE)
+    names = Counter(
+        name for script in ASSETS.glob("*.js") for name in made.findall(script.read_text("utf-8"))
+    )
+    assert len(names) > 50 and not [name for name, count in names.items() if count > 1]

@@ -90,7 +90,7 @@ def _study_form(
     kind = state.kind.name
     form = asking_form(
         f"study-{kind}",
-        html.Div(list(fields), className="asking"),
+        html.Div(list(fields), className="asking study"),
         html.Div(
             [
                 asking_button(
