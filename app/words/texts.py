@@ -9,8 +9,8 @@ from awqscope.app.words.compared.comparison import name_briefly, name_model
 from awqscope.app.words.numbers import Tile, shorten_specs
 from awqscope.diagnose.gate.block_texts import BlockTexts, TextDamage
 from awqscope.diagnose.gate.findings import LEAST_WINDOWS, Finding, Missing
-from awqscope.diagnose.gate.texts import REFERENCE, RunNumbers, TextNumbers, find_worst
-from awqscope.diagnose.runs.record import MIXED, AnyRecord
+from awqscope.diagnose.gate.texts import RunNumbers, TextNumbers, find_worst
+from awqscope.diagnose.runs.record import MIXED, REFERENCE, AnyRecord
 from awqscope.mixedprec.words import (
     NOTHING,
     join_words,

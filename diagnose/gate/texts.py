@@ -18,10 +18,9 @@ from awqscope.diagnose.gate.findings import (
     find_recovered,
     judge_windows,
 )
-from awqscope.diagnose.runs.record import MIXED, UNIFORM
+from awqscope.diagnose.runs.record import MIXED, REFERENCE, UNIFORM
 from awqscope.diagnose.statistics.bootstrap import Floats, perplexity
 
-REFERENCE = "reference"
 # What a policy can hold every text to; in a gate's evidence their names begin so.
 BY_TEXT, HELD_BY_TEXT = "slice_", ("ppl_ratio", "kl")
 

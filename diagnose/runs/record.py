@@ -32,6 +32,7 @@ from awqscope.diagnose.runs.earlier import SCHEMA, bring_up
 from awqscope.diagnose.runs.spec import CompareSpec, RunSpec
 from awqscope.mixedprec.errors import InputError
 
+REFERENCE = "reference"
 UNIFORM, MIXED, CANDIDATE = "uniform", "mixed", "candidate"
 State = Literal["running", "stopped", "failed", "done"]
 Numbers = TypeVar("Numbers", Headline, ComparedHeadline)

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from awqscope.diagnose.runs.record import REFERENCE
 from awqscope.diagnose.studies.tasks.answer import Tasks
-from awqscope.diagnose.studies.tasks.pairing import REFERENCE, Paired, Weighed
+from awqscope.diagnose.studies.tasks.pairing import Paired, Weighed
 from awqscope.mixedprec.words import (
     join_words,
     write_bounded,

@@ -14,11 +14,10 @@ from awqscope.diagnose.explain.greedy import quantize_whole
 from awqscope.diagnose.machine.memory import return_freed_heap
 from awqscope.diagnose.machine.tasks import CUDA
 from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
-from awqscope.diagnose.runs.record import CANDIDATE, MIXED, UNIFORM, Comparison
+from awqscope.diagnose.runs.record import CANDIDATE, MIXED, REFERENCE, UNIFORM, Comparison
 from awqscope.diagnose.studies.study import Study
 from awqscope.diagnose.studies.tasks.answer import STUDY, TaskAnswer, Tasks, TaskScores
 from awqscope.diagnose.studies.tasks.harness import Asked, Harness, find_tasks, run_task
-from awqscope.diagnose.studies.tasks.pairing import REFERENCE
 from awqscope.diagnose.studies.tasks.results import read_results
 from awqscope.diagnose.studies.tasks.samples import Scored
 from awqscope.diagnose.trials.finished import OpenedRun

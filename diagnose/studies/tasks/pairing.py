@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
 
+from awqscope.diagnose.runs.record import REFERENCE
 from awqscope.diagnose.statistics.bootstrap import TAIL, Estimate
 from awqscope.diagnose.statistics.flips import (
     Flips,
@@ -22,8 +23,6 @@ from awqscope.diagnose.statistics.flips import (
 )
 from awqscope.diagnose.studies.tasks.answer import TaskAnswer, Tasks
 from awqscope.mixedprec.errors import InputError
-
-REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
