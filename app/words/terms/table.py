@@ -84,6 +84,33 @@ TERMS = (
         "the checkpoint that `compare` measures; it takes uniform's place in the tables.",
     ),
     Term(
+        "baseline",
+        "the model that others are held against, in `rank` and on the compare page; of the gate, "
+        "an earlier run of the same model on the same tokens, and what changed since is **drift**.",
+        seen=("baseline", "drift"),
+    ),
+    Term(
+        "rank",
+        "to put measured models in the order of their KL; `compare` measures candidates.",
+        seen=(),
+    ),
+    Term(
+        "dominated",
+        "no smaller than another on the same tokens that loses no more, and worse in one.",
+    ),
+    Term(
+        "release",
+        "one of the runs of one reference, in the order of time.",
+        seen=(),
+    ),
+    Term(
+        "newly broken",
+        "a block or unit whose KL surely rose from one release to the next, by 5% or more of all "
+        "that was lost before; a token whose likeliest next token was the reference's and is not "
+        "any more. **Mended** is the other way round.",
+        seen=("newly broken", "mended"),
+    ),
+    Term(
         "precision",
         "what the products in blocks are computed in: float32 on the CPU, tf32 on CUDA.",
         seen=(),
@@ -97,6 +124,22 @@ TERMS = (
         "place",
         "the embeddings or the head, where a candidate may differ from its reference "
         "outside the blocks.",
+        seen=(),
+    ),
+    Term(
+        "weight group",
+        "input channels of one output that share a scale; its **error** is ‖ΔW_g‖ over the "
+        "larger of ‖W_g‖ and the root mean square of all ‖W_g‖ of its linear.",
+    ),
+    Term(
+        "code",
+        "the integer that is stored for a weight; **saturated** where it is the least or the "
+        "largest that its width has.",
+        seen=(),
+    ),
+    Term(
+        "clip",
+        "the largest weight of a group that AWQ keeps, once scaled; larger ones are **cut**.",
         seen=(),
     ),
     Term(
@@ -294,13 +337,18 @@ TERMS = (
         "beside it.",
     ),
     Term(
-        "baseline",
-        "an earlier run of the same model on the same tokens; what changed since is **drift**.",
-        seen=("baseline", "drift"),
-    ),
-    Term(
         "evidence",
         "what the gate knows of a run: findings, each a number with its interval, or missing.",
+        seen=(),
+    ),
+    Term(
+        "bundle",
+        "the reports of several runs as a directory of plain files, with a list of them.",
+        seen=(),
+    ),
+    Term(
+        "figure",
+        "a chart of the pages as Python has it, by its name.",
         seen=(),
     ),
 )
