@@ -5,6 +5,7 @@ model, a directory of runs, or a command that is spelt like it.
 """
 
 import difflib
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,10 @@ from awqscope.mixedprec.errors import InputError
 errors: Any = sys.modules[typer.BadParameter.__module__]
 OTHERS = "Options"
 WIDEST = 22
+# The bounds of a number, as typer has them.
+RANGE = re.compile(r"\bx>=(\d+)")
+# An argument that may be left out, as typer has it in the line of usage.
+TWICE = re.compile(r"\[\[(.+?)\](?:\.\.\.)?\](\.\.\.)?")
 # What is most likely meant by a path where a command should be.
 MEANT = {RUN: "show", RUNS: "list", MODEL: "run", CHECKPOINT: "compare"}
 # What is wrong with a value that is none of its option's type; bounds are the options' own.
@@ -66,8 +71,10 @@ class Command(TyperCommand):
                 formatter.write("".join(f"  {line}\n" for line in self.epilog.splitlines()))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """[OPTIONS] and the arguments' names; typer puts braces around those."""
-        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+        """[OPTIONS] and the arguments' names. typer puts braces around those, and brackets and dots
+        around and behind what has some of its own."""
+        pieces = super().collect_usage_pieces(ctx)
+        return [TWICE.sub(r"[\1]\2", re.sub("[{}]", "", piece)) for piece in pieces]
 
 
 class Group(TyperGroup):
@@ -177,4 +184,5 @@ def _lower(text: str) -> str:
 
 def _list_records(command: Any, ctx: Any) -> Iterator[tuple[Any, tuple[str, str] | None]]:
     for param in command.get_params(ctx):
-        yield param, param.get_help_record(ctx)
+        record = param.get_help_record(ctx)
+        yield param, record and (record[0], RANGE.sub(r"at least \1", record[1]))

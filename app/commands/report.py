@@ -20,7 +20,7 @@ SUFFIXES = (".html", ".htm")
 def report(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Run directories, or a directory of runs."),
+        typer.Argument(metavar="RUN", help="Run directories, or a directory of runs."),
     ],
     out: Annotated[
         Path,
@@ -35,7 +35,7 @@ def report(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Policy (TOML) of the release gate's verdict. [default: see gate --print-policy]",
+            help="Policy (TOML) to judge by. [default: RUN/policy.toml, else gate --print-policy]",
         ),
     ] = None,
 ) -> None:

@@ -47,7 +47,7 @@ def show_ranking(
         table = Table(
             box=box.SIMPLE_HEAD,
             pad_edge=False,
-            title=f"Less {names[base]}, paired by token, 95%",
+            title=f"Differences to {names[base]}, paired by token [95%]",
             title_justify="left",
         )
         _add_columns(table, {"name": "", **DIFFERENCES}, left=("name", "verdict"))

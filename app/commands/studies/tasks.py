@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @examples(
     "awqscope tasks reports/my-model --tasks hellaswag,arc_easy --limit 500",
     "awqscope tasks reports/my-model --tasks my_task --include-path ./my-tasks",
-    "awqscope tasks reports/my-model --results reference=./fp16 --results mixed=./mixed",
+    "awqscope tasks reports/my-model --results reference=./a --results mixed=./b",
 )
 def tasks(
     path: RunArgument,
@@ -60,7 +60,9 @@ def tasks(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Requests at a time.")] = 8,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")
+    ] = "auto",
     model: MovedModelOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:

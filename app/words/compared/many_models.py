@@ -24,7 +24,7 @@ from awqscope.mixedprec.words import (
 COLUMNS = {
     "size": "Size",
     "bits": "Bits a weight",
-    "ppl": "PPL, and more than 16 bits",
+    "ppl": "PPL, ΔPPL",
     "kl": "KL, mean",
     "top": "Same top token",
     "p999": "KL, p99.9",
@@ -211,7 +211,7 @@ def _say_worse(count: int) -> str:
 def _write_gate(
     ranked: Sequence[Ranked], names: Sequence[str], judged: Sequence[Judged]
 ) -> list[str]:
-    """What the gate says of all, and the smallest of those that it lets pass."""
+    """What the gate says of all, the smallest that it lets pass, and why others are not judged."""
     by_outcome: dict[str, list[int]] = {}
     for index, verdict in enumerate(judged):
         if not isinstance(verdict, Missing):
@@ -227,6 +227,11 @@ def _write_gate(
         smallest = min(passing, key=lambda index: ranked[index].standing.bytes or 0)
         size = write_size(ranked[smallest].standing.bytes)
         said.append(f"The smallest of those that pass is {names[smallest]}, {size}.")
+    said += [
+        f"{name} was not judged: {verdict.reason}."
+        for name, verdict in zip(names, judged, strict=False)
+        if isinstance(verdict, Missing)
+    ]
     return said
 
 
