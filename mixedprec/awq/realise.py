@@ -166,13 +166,16 @@ def clip_groups(scaled: Tensor, limit: Tensor | None) -> Tensor:
 
 
 def fold_scales(
-    block: nn.Module, searches: Searches, widths: LinearWidths, dtype: torch.dtype
+    block: nn.Module,
+    searches: Searches,
+    widths: LinearWidths,
+    dtype: torch.dtype,
+    device: torch.device = CPU,
 ) -> Folding:
     """Where the scales of `block` go. Of its linears, which may be on meta, no weight is read; the
-    rest is as `realise` takes it."""
+    rest is as `realise` takes it. device: where everything else of the block is."""
     linears = {name: m for name, m in block.named_modules() if name in widths}
     reference = dict(block.named_parameters())
-    device = next((p.device for p in reference.values() if not p.is_meta), CPU)
     inputs = {name: torch.ones(m.in_features, device=device) for name, m in linears.items()}
     outputs = {name: torch.ones(m.out_features, device=device) for name, m in linears.items()}
     others = {
@@ -225,7 +228,7 @@ def realise(
     stored in.
     """
     linears = {name: m for name, m in block.named_modules() if name in widths}
-    folding = fold_scales(block, searches, widths, dtype)
+    folding = fold_scales(block, searches, widths, dtype, next(block.parameters()).device)
     effective = dict(folding.effective)
 
     def finish(name: str, linear: nn.Linear) -> RealisedLinear:

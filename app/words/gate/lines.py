@@ -59,7 +59,7 @@ def write_title(check: Check) -> str:
 
 def _interval(finding: Finding, criterion: Criterion) -> str:
     """The bounds of a number; empty where it is exact or none."""
-    if not (finding.tokens and finding.is_known):
+    if criterion.form == PROOF or not (finding.tokens and finding.is_known):
         return ""
     ends = (finding.low, finding.high)
     bounds = (_number(b, criterion) for b in (ends[::-1] if criterion.form == LOST else ends))

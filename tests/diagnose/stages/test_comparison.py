@@ -340,7 +340,7 @@ def assert_pages_read_well(root: Path) -> None:
     assert "mlp.up_proj is rounded worst" in said["block"]
     assert "A comparison has no recipe" in said["recipe"]
     assert "Nothing can be explained here" in said["explain"]
-    assert "The candidate model, by default policy" in said["run"]
+    assert "The candidate model, by the default policy" in said["run"]
     listed = find_type(show(client, "/")[0], "AgGrid")[0]["rowData"]
     assert [row["verdict"] for row in listed] == ["▲ block 1 of the candidate"]
 
@@ -541,6 +541,8 @@ def test_the_report_of_a_comparison(finished: RunDirectory, tmp_path: Path) -> N
     result = CliRunner().invoke(app, ["report", str(finished.path), "-o", str(page)])
     assert result.exit_code == 0, result.output
     markup = page.read_text(encoding="utf-8").partition('<script type="application/json"')[0]
+    # The terms at its end say of a candidate what it stands in place of.
+    markup = markup.partition('<section class="section" id="terms"')[0]
     said = " ".join(re.sub(r"<[^>]*>", " ", markup.partition("</style>")[2]).split())
     said = html.unescape(said)
     assert "(not quantized) against" in said

@@ -200,7 +200,8 @@ def test_chooses_as_stock_where_stock_can_be_made_to_run(
             if name == "mlp.fc_out":
                 continue
             close = ((clip - ours.clips[name]).abs() <= 1e-4 * clip.abs()).float().mean()
-            assert close >= 0.995, name
+            # Of two clips that lose the same, last digits decide, and processors differ in those.
+            assert close >= 0.99, name
 
 
 @pytest.mark.parametrize(
