@@ -49,7 +49,7 @@ BARS = "▁▂▃▄▅▆▇█"
 
 def write_source(answer: BlockWeights) -> str:
     """Where the codes are from, and of which recipe."""
-    return f"{FROM[answer.made_of]} Its recipe is {answer.recipe}."
+    return f"{FROM[answer.made_of]} Its recipe is of the kind “{answer.recipe}”."
 
 
 def write_stored(linear: LinearWeights) -> str:
