@@ -13,6 +13,7 @@ def use_huge_pages() -> None:
     set stays. The processes that this one starts do the same.
 
     Freed tensors of that size go straight back to the system (`return_freed_tensors`), so each new
-    one is given page by page again: with pages of 4 KiB that took a quarter of a block's time.
+    one is given page by page again: with pages of 4 KiB a block took an eighth more of the
+    processor's time in float32, and nearly a third more in bfloat16.
     """
     os.environ.setdefault(HUGE_PAGES, "1")
