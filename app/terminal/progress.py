@@ -15,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from awqscope.diagnose.machine.signals import asked_to_end
 from awqscope.diagnose.runs.directory import OnProgress
 from awqscope.mixedprec.words import write_duration, write_memory, write_share
 
@@ -122,10 +123,11 @@ def show_note(note: str) -> None:
 
 @contextlib.contextmanager
 def show_progress() -> Iterator[OnProgress]:
-    """Yield a callback (stage, done, total) that shows it until the block ends."""
+    """Yield a callback (stage, done, total) that shows it until the block ends, and that ends what
+    calls it once the process was asked to end."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _PlainLines()
+        yield _heed_interrupts(_PlainLines())
         return
     columns = (
         TextColumn("{task.description:16}"),
@@ -141,7 +143,19 @@ def show_progress() -> Iterator[OnProgress]:
                 tasks[stage] = bars.add_task(LABELS.get(stage, stage), total=total)
             bars.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
 
-        yield update
+        yield _heed_interrupts(update)
+
+
+def _heed_interrupts(show: OnProgress) -> OnProgress:
+    """Code of a library that catches everything swallows an interrupt that falls into it, and the
+    work would go on to its end. Where it reports its progress the interrupt is raised again."""
+
+    def show_or_end(stage: str, done: int, total: int) -> None:
+        if asked_to_end.is_set():
+            raise KeyboardInterrupt
+        show(stage, done, total)
+
+    return show_or_end
 
 
 class _PlainLines:

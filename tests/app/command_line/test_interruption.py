@@ -125,6 +125,27 @@ except KeyboardInterrupt:
     assert_ended(done, signal.SIGTERM)
 
 
+def test_one_that_a_library_swallows_ends_the_work_at_its_next_step() -> None:
+    done = carry_out("""
+from awqscope.app.terminal.progress import show_progress
+with show_progress() as on_progress:
+    on_progress("search", 0, 3)
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except:
+        pass
+    signal.raise_signal(signal.SIGINT)
+    on_progress("search", 1, 3)
+    print("went on")
+""")
+    assert done.returncode == CODES[signal.SIGTERM], done.stderr
+    assert done.stderr.splitlines() == [
+        "AWQ search: 0%",
+        "awqscope: interrupted; nothing was written",
+    ]
+    assert done.stdout == ""
+
+
 def test_leaving_that_hangs_is_ended_by_another() -> None:
     done = carry_out("""
 interruption.PATIENCE = -1.0
