@@ -60,7 +60,7 @@ def report(
         if out.suffix.lower() == ".pdf":
             remedy += "; a browser prints that as PDF, on A4"
         raise InputError(f"{out} is no page", remedy)
-    wanted = load_policy(policy)
+    wanted = None if policy is None else load_policy(policy)
     if several:
         from awqscope.app.report.bundle import INDEX, write_bundle
 

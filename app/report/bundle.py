@@ -55,7 +55,7 @@ class Entry:
     finished: str
 
 
-def write_bundle(paths: Sequence[Path], out: Path, policy: Policy) -> list[Entry]:
+def write_bundle(paths: Sequence[Path], out: Path, policy: Policy | None) -> list[Entry]:
     """Write the reports of runs to the directory `out`, and say what is in it.
 
     paths: runs, which must be finished, and directories of runs, of which the others are listed

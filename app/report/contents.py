@@ -122,9 +122,11 @@ def _number(store: Store, name: str) -> RunNumbers | None:
 
 def _judge(run: RunDirectory, policy: Policy | None) -> GateVerdict | str:
     """The gate's verdict, or why there is none: a run of an earlier version can lack what it takes
-    to be judged, and has a report all the same."""
+    to be judged, and has a report all the same. InputError for a policy of its own that cannot be
+    used."""
+    wanted = load_own(run) if policy is None else policy
     try:
-        return judge_run(run, load_own(run) if policy is None else policy)
+        return judge_run(run, wanted)
     except InputError as error:
         # The page is the same wherever the run is.
         return error.what.replace(str(run.path), run.path.name)

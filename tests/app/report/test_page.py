@@ -33,6 +33,7 @@ from awqscope.app.report.contents import (
 from awqscope.app.report.outcome import provenance_tables
 from awqscope.app.report.page import page_style, to_data, write_page
 from awqscope.app.words.verdict import shorten_model
+from awqscope.diagnose.gate.policy import DEFAULT_PATH
 from tests.help.runs import SAMPLE, change_record, write_run
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -255,6 +256,32 @@ def test_a_run_that_no_gate_can_judge_has_a_report(tmp_path: Path) -> None:
     said = write_page(read_findings(path))
     assert "the gate cannot judge this run: sample/run.json has no usable" in said
     assert str(tmp_path) not in said
+
+
+def test_a_run_is_judged_by_its_own_policy_as_the_gate_judges_it(tmp_path: Path) -> None:
+    """On its page and in a bundle's list; by another only where one is given."""
+    run, out = write_run(tmp_path, "own"), tmp_path / "x.html"
+    (run / "policy.toml").write_text(POLICY, encoding="utf-8")
+    expected = json.loads(CliRunner().invoke(app, ["gate", str(run), "--json", "-"]).stdout)
+    assert expected["verdict"] == "fail"
+    assert invoke(run, "-o", out).exit_code == 0
+    said = out.read_text(encoding="utf-8")
+    assert "✕ May not ship" in said and "by its own policy" in said
+    assert invoke(run, SAMPLE, "-o", tmp_path / "site").exit_code == 0
+    listed = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert "✕ May not ship" in listed and "✓ May ship" in listed
+    (tmp_path / "default.toml").write_text(DEFAULT_PATH.read_text("utf-8"), encoding="utf-8")
+    assert invoke(run, "-o", out, "--policy", tmp_path / "default.toml").exit_code == 0
+    said = out.read_text(encoding="utf-8")
+    assert "? Undecided" in said and "by the policy default.toml" in said
+
+
+def test_a_policy_of_its_own_that_cannot_be_used_is_refused_as_a_given_one(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "broken")
+    (run / "policy.toml").write_text("[limits]\nmax_klp = 1\n", encoding="utf-8")
+    result = invoke(run, "-o", tmp_path / "x.html")
+    assert result.exit_code == 2 and "did you mean max_kl?" in result.stderr
+    assert not (tmp_path / "x.html").exists()
 
 
 def test_a_policy_that_is_none_is_refused_before_anything_is_written(tmp_path: Path) -> None:
