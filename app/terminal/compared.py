@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from awqscope.app.terminal.gate import SIGNS, STYLES
+from awqscope.app.terminal.gate import STYLES
 from awqscope.app.words.compared.many_models import (
     COLUMNS,
     DIFFERENCES,
@@ -24,6 +24,7 @@ from awqscope.app.words.compared.trend import (
     write_settings,
     write_step,
 )
+from awqscope.app.words.gate.ship import QUESTION, write_ship
 from awqscope.diagnose.compared.changes import Step
 from awqscope.diagnose.compared.ranking import Ranked
 from awqscope.diagnose.compared.standing import Standing
@@ -61,7 +62,7 @@ def _numbers_table(
     standings: Sequence[Standing], names: Sequence[str], judged: Sequence[Judged]
 ) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    _add_columns(table, {"name": "", **COLUMNS, "gate": "Gate"}, left=("name", "gate"))
+    _add_columns(table, {"name": "", **COLUMNS, "gate": QUESTION}, left=("name", "gate"))
     for name, standing, verdict in zip(names, standings, judged, strict=True):
         cells: Mapping[str, Cell] = number_cells(standing)
         table.add_row(
@@ -78,8 +79,8 @@ def _add_columns(table: Table, columns: Mapping[str, str], left: Sequence[str]) 
 def _write_outcome(verdict: Judged) -> Text:
     if isinstance(verdict, Missing):
         return Text(NOTHING)
-    outcome = verdict.outcome
-    return Text(f"{SIGNS[outcome]} {outcome}", style=STYLES[outcome])
+    ship = write_ship(verdict)
+    return Text(f"{ship.sign} {ship.answer}", style=STYLES[ship.outcome])
 
 
 def show_trend(

@@ -30,6 +30,12 @@ class Ranked:
         return self.pair is None or self.pair.same_tokens is True
 
     @property
+    def has_finished(self) -> bool:
+        """Whether its run is done: until then its numbers may change, and it has no checkpoint that
+        was proved."""
+        return is_done(self.standing)
+
+    @property
     def is_surely_worse(self) -> bool:
         """Whether its KL is surely above the baseline's."""
         kl = None if self.pair is None else self.pair.changes["kl"]
@@ -42,8 +48,8 @@ def rank(
     pair: Callable[[Side, Side], Pair] = read_pair,
 ) -> list[Ranked]:
     """Models in the order of their KL, the least first, those on other tokens than the baseline's
-    behind them. baseline: which of them the others are held against; by default the best of those
-    that share their tokens with the most. pair: reads two sides.
+    behind them. baseline: which of them the others are held against; by default as `choose_best`
+    has it. pair: reads two sides.
     """
     at = choose_best(standings) if baseline is None else baseline
     base = standings[at]
@@ -75,11 +81,19 @@ def order_verdicts(
 
 def choose_best(standings: Sequence[Standing]) -> int:
     """The model with the least KL of the largest set that was measured on the same tokens; of sets
-    of equal size that of the earliest."""
+    of equal size that of the earliest. Models of finished runs go before all others."""
     tokens = [tokens_of(each.side) for each in standings]
     shared = Counter(tokens).most_common(1)[0][0]
     alike = [index for index, found in enumerate(tokens) if found == shared]
-    return min(alike, key=lambda index: as_cost(_known(standings[index].kl)))
+    return min(
+        alike,
+        key=lambda index: (not is_done(standings[index]), as_cost(_known(standings[index].kl))),
+    )
+
+
+def is_done(standing: Standing) -> bool:
+    """Whether a model's run has finished."""
+    return standing.side.record.state == "done"
 
 
 def tokens_of(side: Side) -> tuple[object, ...]:

@@ -19,7 +19,7 @@ from awqscope.app.dashboard.sections.gate.head import TONES
 from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.store import Progress, RunSummary, Store, UnknownRunError
 from awqscope.app.words.compared.comparison import name_candidate, name_widths
-from awqscope.app.words.gate.ship import Ship
+from awqscope.app.words.gate.ship import QUESTION, Ship
 from awqscope.app.words.verdict import write_brief
 from awqscope.diagnose.runs.record import AnyRecord, Comparison
 from awqscope.mixedprec.errors import InputError
@@ -46,7 +46,7 @@ def _number(form: str, width: int) -> dict[str, Any]:
 COLUMNS: list[dict[str, Any]] = [
     {
         "field": "ship",
-        "headerName": "May it ship?",
+        "headerName": QUESTION,
         "cellRenderer": "RunShip",
         "autoHeight": True,
         "minWidth": 165,

@@ -153,7 +153,7 @@ def write_ranking(
         return []
     base = next(index for index, one in enumerate(ranked) if one.pair is None)
     comparable = [index for index, one in enumerate(ranked) if one.is_comparable]
-    best = comparable[0]
+    best = next((index for index in comparable if ranked[index].has_finished), comparable[0])
     said = []
     if len(comparable) > 1:
         standing = ranked[best].standing
@@ -161,8 +161,16 @@ def write_ranking(
             f"{names[best]} loses least: KL {write_number(standing.kl, '.5f')} nats a token at "
             f"{write_size(standing.bytes)}."
         )
-        if best == base:
-            said += _write_others(ranked, names, base)
+        ahead = comparable[: comparable.index(best)]
+        if ahead:
+            runs = "run has" if len(ahead) == 1 else "runs have"
+            said.append(
+                f"{join_words([names[index] for index in ahead])} had less when measured, but the "
+                f"{runs} not finished."
+            )
+        behind = [index for index in comparable if index not in (*ahead, best)]
+        if best == base and behind:
+            said += _write_others([(names[index], ranked[index]) for index in behind])
     front = [
         names[index]
         for index in comparable
@@ -184,13 +192,8 @@ def write_ranking(
     return [*said, *_write_gate(ranked, names, judged or [])]
 
 
-def _write_others(ranked: Sequence[Ranked], names: Sequence[str], base: int) -> list[str]:
-    """How sure it is that the others lose more."""
-    others = [
-        (name, one)
-        for index, (name, one) in enumerate(zip(names, ranked, strict=True))
-        if index != base and one.is_comparable
-    ]
+def _write_others(others: Sequence[tuple[str, Ranked]]) -> list[str]:
+    """How sure it is that others than the baseline, with their names, lose more than it."""
     alike = [(name, one) for name, one in others if not one.is_surely_worse]
     if not alike:
         return [_say_worse(len(others))]

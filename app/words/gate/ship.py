@@ -19,6 +19,7 @@ from awqscope.diagnose.gate.verdict import FAIL, INCONCLUSIVE, PASS, Check, Gate
 from awqscope.mixedprec.ranking import as_cost
 from awqscope.mixedprec.words import join_words
 
+QUESTION = "May it ship?"
 WORDS = {PASS: "May ship", FAIL: "May not ship", INCONCLUSIVE: "Undecided"}
 NOT_JUDGED = "Not judged"
 # What is said of the limits besides the one that decided, one of them and several.

@@ -61,6 +61,25 @@ def test_runs_are_ranked_in_words_tables_and_json(root: Path, tmp_path: Path) ->
     assert worse["v1"]["kl"]["high"] < 0 < worse["v1"]["top1_agreement"]["low"]
 
 
+def test_the_best_is_a_finished_run_where_there_is_one(root: Path, tmp_path: Path) -> None:
+    """One that has not finished may still change, and its checkpoint was not proved."""
+    ahead = write_release(tmp_path, "ahead", 0.5, state="stopped")
+    found = read("rank", root, ahead)
+    assert [one["name"] for one in found["models"]] == ["ahead", "v1", "v2"]
+    assert found["baseline"] == "v1"
+    said = " ".join(ask("rank", root, ahead)[1].split())
+    assert "v1 loses least: KL" in said
+    assert "ahead had less when measured, but the run has not finished." in said
+    assert "✕ May not ship" in said
+    change_record(root / "v1", state="failed")
+    change_record(root / "v2", state="failed")
+    try:
+        assert read("rank", root, ahead)["baseline"] == "ahead"
+    finally:
+        change_record(root / "v1", state="done")
+        change_record(root / "v2", state="done")
+
+
 def test_too_few_windows_bound_nothing(tmp_path: Path) -> None:
     """Of fewer than six windows JSON has null, words say it."""
     for name, day in (("a", 1), ("b", 2)):

@@ -21,7 +21,7 @@ from awqscope.app.dashboard.parts import (
     switch,
     table,
 )
-from awqscope.app.dashboard.sections.gate.card import verdict_mark
+from awqscope.app.dashboard.sections.gate.card import ship_mark
 from awqscope.app.dashboard.urls import BETWEEN, Page, link, read_address
 from awqscope.app.figures.compared.many import draw_pareto, draw_small, share_scale
 from awqscope.app.store import Store
@@ -37,6 +37,7 @@ from awqscope.app.words.compared.many_models import (
     write_ranking,
 )
 from awqscope.app.words.compared.two_models import HOW
+from awqscope.app.words.gate.ship import QUESTION
 from awqscope.diagnose.compared.ranking import MOST_RANKED, Ranked, rank
 from awqscope.diagnose.gate.findings import Missing
 from awqscope.diagnose.gate.paired import Side
@@ -177,7 +178,7 @@ def numbers_card(ranked: Sequence[Ranked], names: Sequence[str], judged: Sequenc
     for name, one, verdict in zip(names, ranked, judged, strict=True):
         side = one.standing.side
         cells = {key: show_cell(cell) for key, cell in number_cells(one.standing).items()}
-        mark: Any = NOTHING if isinstance(verdict, Missing) else verdict_mark(verdict.outcome)
+        mark: Any = NOTHING if isinstance(verdict, Missing) else ship_mark(verdict)
         rows.append({"name": go_to(name, link("run", side.run.path.name)), "gate": mark, **cells})
     unjudged = [
         html.P(f"The gate cannot judge {name}: {verdict.reason}.", className="note")
@@ -186,7 +187,7 @@ def numbers_card(ranked: Sequence[Ranked], names: Sequence[str], judged: Sequenc
     ]
     return card(
         "Models",
-        table({"name": "Model", "gate": "Gate", **COLUMNS}, rows),
+        table({"name": "Model", "gate": QUESTION, **COLUMNS}, rows),
         *unjudged,
         summary=(
             "The least KL first, with 95% intervals by a bootstrap over windows. The gate is by "

@@ -11,7 +11,7 @@ from awqscope.app.dashboard import pairs
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.pages.compared.many_runs import read_chosen, show_cell
 from awqscope.app.dashboard.parts import as_table, card, chart, go_to, heading, notice, table
-from awqscope.app.dashboard.sections.gate.card import verdict_mark
+from awqscope.app.dashboard.sections.gate.card import ship_mark
 from awqscope.app.dashboard.urls import BETWEEN, Page, link, read_address
 from awqscope.app.figures.compared.trend import draw_trend
 from awqscope.app.store import Store
@@ -27,6 +27,7 @@ from awqscope.app.words.compared.trend import (
     write_settings,
     write_step,
 )
+from awqscope.app.words.gate.ship import QUESTION
 from awqscope.diagnose.compared.changes import Step
 from awqscope.diagnose.compared.ranking import MOST_RANKED
 from awqscope.diagnose.compared.releases import group_by_model, sort_releases
@@ -178,7 +179,7 @@ def releases_card(
     """Every release's own numbers and the gate's verdict, the newest first."""
     rows = []
     for name, standing, verdict in zip(names, standings, judged, strict=True):
-        mark: Any = NOTHING if isinstance(verdict, Missing) else verdict_mark(verdict.outcome)
+        mark: Any = NOTHING if isinstance(verdict, Missing) else ship_mark(verdict)
         record = standing.side.record
         rows.append(
             {
@@ -188,7 +189,7 @@ def releases_card(
                 **{key: show_cell(cell) for key, cell in number_cells(standing).items()},
             }
         )
-    columns = {"name": "Release", "created": "Begun (UTC)", "gate": "Gate", **COLUMNS}
+    columns = {"name": "Release", "created": "Begun (UTC)", "gate": QUESTION, **COLUMNS}
     return card("Releases", table(columns, rows[::-1]))
 
 

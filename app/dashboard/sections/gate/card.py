@@ -13,6 +13,7 @@ from awqscope.app.dashboard.sections.gate.policy_form import policy_form, reset_
 from awqscope.app.store import RunSummary, Store
 from awqscope.app.verdicts import Judgement
 from awqscope.app.words.gate.lines import SIGNS, Line, write_lines, write_sentence
+from awqscope.app.words.gate.ship import write_ship
 from awqscope.diagnose.gate.own import OWN_POLICY, find_own, is_own
 from awqscope.diagnose.gate.verdict import Check, GateVerdict
 
@@ -95,6 +96,13 @@ def verdict_row(check: Check, line: Line) -> dict[str, Any]:
         "bound": line.bound,
         "verdict": verdict_mark(line.outcome),
     }
+
+
+def ship_mark(verdict: GateVerdict) -> html.Span:
+    """Whether a model may ship, by sign, words and colour; hovered over, the limit that decided."""
+    ship = write_ship(verdict)
+    mark = f"mark {TONES[ship.outcome]}"
+    return html.Span(f"{ship.sign} {ship.answer}", className=mark, title=ship.why)
 
 
 def verdict_mark(outcome: str) -> html.Span:

@@ -47,7 +47,7 @@ def test_the_page_says_which_to_ship_and_what_cannot_be_held_against_it(root: Pa
     names = [row[0]["text"] for row in models["rows"]]
     assert names[-2:] == ["v1:uniform", "other-text"] and len(names) == 5
     marks = {row[0]["text"]: row[1]["text"] for row in models["rows"]}
-    assert marks["v1:uniform"] == "✕ fail"
+    assert marks["v1:uniform"] == "✕ May not ship"
     verdicts = {row[0]: row[5] for row in differences["rows"]}
     assert verdicts[names[0]] == "the baseline" and verdicts["v1:uniform"] == "surely worse"
     # One that is the baseline's own model is said to be, whatever it was measured on.
