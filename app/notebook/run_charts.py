@@ -7,16 +7,16 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from awqscope.app.dashboard.sections.recipe.points import (
-    cut_frontier,
-    frontier_points,
-    raced_points,
-)
 from awqscope.app.figures.activations import draw_channels, draw_histograms
 from awqscope.app.figures.blocks import draw_depth, draw_differences, draw_profile, draw_units
 from awqscope.app.figures.recipes import draw_recipes
 from awqscope.app.figures.tokens import draw_token
 from awqscope.app.notebook.run import Run, find_run
+from awqscope.app.recipe_points import (
+    cut_frontier,
+    frontier_points,
+    raced_points,
+)
 from awqscope.app.words.compared.comparison import NO_RECIPE, NO_UNITS, label_models
 from awqscope.app.words.compared.two_models import block_differences, is_judged
 from awqscope.app.words.noise import find_floor

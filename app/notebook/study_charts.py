@@ -46,7 +46,7 @@ from awqscope.diagnose.studies.probes.answer import BlockProbe
 from awqscope.diagnose.studies.tasks.answer import Tasks
 from awqscope.diagnose.studies.tasks.pairing import weigh_tasks
 from awqscope.diagnose.studies.weights.answer import BlockWeights, LinearWeights
-from awqscope.diagnose.studies.weights.searched import SearchedLinear, read_searched
+from awqscope.diagnose.studies.weights.searched import SearchedLinear, find_width, read_searched
 from awqscope.mixedprec.errors import InputError
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -239,12 +239,9 @@ def draw_weight_group(
 
 def _find_searched(run: Run, block: int, linear: str) -> SearchedLinear:
     """What the search of a linear chose, at the width that its page has."""
-    from awqscope.app.dashboard.pages.weights import find_bits
-    from awqscope.app.dashboard.urls import Page
-
     choose("block", block, range(run.record.source.blocks))
     record = run.directory.read_searched()
-    bits = find_bits(run.store, record, Page("weights", run.name, block), linear)
+    bits = find_width(run.store.recipe(run.name), block, linear, record.spec.bits)
     known = read_searched(run.directory, block, bits)
     choose("linear", linear, tuple(known))
     return known[linear]
@@ -252,15 +249,13 @@ def _find_searched(run: Run, block: int, linear: str) -> SearchedLinear:
 
 def draw_search_scales(run: Run, block: int, linear: str) -> go.Figure:
     """The scales that AWQ's search chose, beside the activations of their channels."""
-    from awqscope.app.dashboard.sections.weights.kept import list_sizes
-
     found = _find_searched(run, block, linear)
     if found.scales is None:
         raise InputError(f"AWQ does not scale the inputs of {linear}", "choose another")
     rows = run.directory.read_table("weights", ["block", "linear", "unit"]).to_pylist()
     unit = next((r["unit"] for r in rows if (r["block"], r["linear"]) == (block, linear)), "")
     kind = unit.partition(".")[2]
-    sizes = list_sizes(found, run.store.array(run.name, f"channel_max.{block}.{kind}.reference"))
+    sizes = found.list_sizes(run.store.array(run.name, f"channel_max.{block}.{kind}.reference"))
     return draw_channel_sizes(sizes, len(sizes))
 
 

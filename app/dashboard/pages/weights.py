@@ -21,8 +21,7 @@ from awqscope.app.words.studies.weights import name_group, write_source
 from awqscope.diagnose.runs.record import AnyRecord, Record
 from awqscope.diagnose.studies.study import name_study
 from awqscope.diagnose.studies.weights.answer import BlockWeights, GroupValues, LinearWeights
-from awqscope.diagnose.studies.weights.searched import read_searched
-from awqscope.mixedprec.scheme import FP16_BITS
+from awqscope.diagnose.studies.weights.searched import find_width, read_searched
 from awqscope.mixedprec.words import write_share
 
 SUMMARY = (
@@ -117,7 +116,8 @@ def kept_parts(store: Store, record: AnyRecord, page: Page) -> list[Any]:
         ),
     )
     if isinstance(record, Record):
-        bits = find_bits(store, record, page, chosen["linear"])
+        recipe = store.recipe(page.run)
+        bits = find_width(recipe, page.block, chosen["linear"], record.spec.bits)
         searched = read_searched(store.find(page.run), page.block, bits)
         cards = kept_cards(store, page.run, chosen, searched.get(chosen["linear"]), bits)
     else:
@@ -154,16 +154,6 @@ def kept_table(rows: Sequence[Row], page: Page, chosen: str) -> Any:
         ],
         "The block's linears, in order of computation",
     )
-
-
-def find_bits(store: Store, record: Record, page: Page, linear: str) -> int:
-    """The width of a linear in the run's recipe; the low one before there is one, and where it is
-    kept at 16 bits or has groups of its own."""
-    low, recipe = record.spec.bits, store.recipe(page.run)
-    widths = {} if recipe is None else recipe.linear_widths()
-    tail = f".{page.block}.{linear}"
-    found = next((width for name, width in widths.items() if name.endswith(tail)), low)
-    return found if isinstance(found, int) and found != FP16_BITS else low
 
 
 def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.studies.weights.answer import ChannelSize
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.sealed import load_sealed
 from awqscope.mixedprec.files.untrusted import parse_json
+from awqscope.mixedprec.recipes.recipe import Recipe
+from awqscope.mixedprec.scheme import FP16_BITS
 
 CLIP = "clip."
 
@@ -23,6 +26,30 @@ class SearchedLinear:
     scales: np.ndarray | None
     ratio: float | None
     limits: np.ndarray | None
+
+    def list_sizes(self, largest: np.ndarray | None) -> list[ChannelSize]:
+        """The input channels of a linear that is scaled. largest [K]: their largest activations,
+        left out where they are of other channels than flow in here."""
+        assert self.scales is not None
+        fits = largest is not None and len(largest) == len(self.scales)
+        return [
+            ChannelSize(
+                channel=channel,
+                scale=float(scale),
+                activation=float(largest[channel]) if fits and largest is not None else None,
+                weight=None,
+            )
+            for channel, scale in enumerate(self.scales)
+        ]
+
+
+def find_width(recipe: Recipe | None, block: int, linear: str, low: int) -> int:
+    """The width of a linear in a run's recipe; `low` before there is one, and where it is kept at
+    16 bits or has groups of its own."""
+    widths = {} if recipe is None else recipe.linear_widths()
+    tail = f".{block}.{linear}"
+    found = next((width for name, width in widths.items() if name.endswith(tail)), low)
+    return found if isinstance(found, int) and found != FP16_BITS else low
 
 
 def read_searched(run: RunDirectory, block: int, bits: int) -> Mapping[str, SearchedLinear]:

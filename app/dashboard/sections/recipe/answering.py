@@ -17,15 +17,15 @@ from awqscope.app.dashboard.sections.recipe.made import (
     made_recipes,
     results,
 )
-from awqscope.app.dashboard.sections.recipe.points import (
+from awqscope.app.dashboard.urls import read_address
+from awqscope.app.figures.recipes import draw_recipes
+from awqscope.app.recipe_points import (
     best_at_size,
     cut_frontier,
     frontier_points,
     list_points,
     raced_points,
 )
-from awqscope.app.dashboard.urls import read_address
-from awqscope.app.figures.recipes import draw_recipes
 from awqscope.app.store import Store, UnknownRunError
 from awqscope.app.words.predict import write_changes
 from awqscope.app.words.run import measured_points, point_rows

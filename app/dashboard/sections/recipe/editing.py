@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from awqscope.app.dashboard.sections.recipe.points import count_useful
+from awqscope.app.recipe_points import count_useful
 from awqscope.app.store import Store
 from awqscope.app.words.predict import (
     Prediction,

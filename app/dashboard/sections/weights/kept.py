@@ -20,21 +20,6 @@ QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 Row = Mapping[str, Any]
 
 
-def list_sizes(searched: SearchedLinear, largest: np.ndarray | None) -> list[ChannelSize]:
-    """The input channels with their scales, and their activations where those flow in there."""
-    assert searched.scales is not None
-    fits = largest is not None and len(largest) == len(searched.scales)
-    return [
-        ChannelSize(
-            channel=channel,
-            scale=float(scale),
-            activation=float(largest[channel]) if fits and largest is not None else None,
-            weight=None,
-        )
-        for channel, scale in enumerate(searched.scales)
-    ]
-
-
 def scales_card(sizes: Sequence[ChannelSize], ratio: float | None, bits: int) -> Any:
     """AWQ's scales beside the activations of their channels."""
     most, *_, least = sort_channels(sizes)
@@ -103,7 +88,7 @@ def kept_cards(
     else:
         if searched.scales is not None:
             largest = store.array(run, f"channel_max.{block}.{kind}.reference")
-            parts.append(scales_card(list_sizes(searched, largest), searched.ratio, bits))
+            parts.append(scales_card(searched.list_sizes(largest), searched.ratio, bits))
         else:
             parts.append(card("Scales", summary="AWQ does not scale its inputs."))
         if searched.limits is not None:

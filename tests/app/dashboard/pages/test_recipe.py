@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from awqscope.app.cli import app
 from awqscope.app.dashboard.pages.recipe import layout
-from awqscope.app.dashboard.sections.recipe.points import best_at_size
 from awqscope.app.dashboard.urls import Page, read_address
+from awqscope.app.recipe_points import best_at_size
 from awqscope.app.report.contents import read_findings
 from awqscope.app.report.page import write_page
 from awqscope.app.store import Store

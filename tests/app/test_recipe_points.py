@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from awqscope import Option, ScoredUnit, Scores
-from awqscope.app.dashboard.sections.recipe.points import (
+from awqscope.app.recipe_points import (
     best_at_size,
     cut_frontier,
     list_points,
