@@ -30,16 +30,9 @@ from playwright.sync_api import Page, sync_playwright
 from awqscope.app.dashboard.urls import link
 from awqscope.app.demo import find_demo
 from awqscope.diagnose.runs.directory import RunDirectory
-from examples.benchmarks.dashboard import (
-    CHROMIUM,
-    FLAGS,
-    SCREEN,
-    USEFUL,
-    Server,
-    list_pages,
-    start_server,
-    write_runs,
-)
+from examples.benchmarks.dashboard import Server, list_pages, start_server
+from examples.benchmarks.first_visits import CHROMIUM, FLAGS, SCREEN, USEFUL
+from examples.benchmarks.large_runs import write_runs
 from examples.benchmarks.visitor import Visitor
 
 ROOMY, TOKENS = 12, 100_000

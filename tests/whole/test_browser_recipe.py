@@ -12,7 +12,7 @@ from awqscope.app.dashboard.sections.recipe.editing import Editing, open_editing
 from awqscope.app.store import Store
 from awqscope.app.words.predict import write_changes
 from awqscope.mixedprec.words import write_number, write_share, write_size
-from examples.benchmarks.dashboard import BLOCK_COUNT, KINDS, write_runs
+from examples.benchmarks.large_runs import BLOCK_COUNT, KINDS, write_runs
 
 pytestmark = pytest.mark.browser
 sync_api = pytest.importorskip("playwright.sync_api")

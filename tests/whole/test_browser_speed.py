@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from examples.benchmarks.dashboard import list_pages, load_cold, write_runs
+from awqscope.diagnose.compared.ranking import MOST_RANKED
+from examples.benchmarks.dashboard import list_pages
+from examples.benchmarks.first_visits import load_cold
+from examples.benchmarks.large_runs import write_runs
 from tests.help.browsing import copy_sample
 
 pytestmark = pytest.mark.browser
@@ -21,9 +24,9 @@ CHARTED = ("run", "block", "recipe", "compare")
 def test_a_first_visit_is_light_and_still(
     browser: "sync_api.Browser", address: str, runs: Path
 ) -> None:
-    """Of a list of a hundred runs, and of runs of eighty blocks of seven units."""
-    write_runs(runs, 100, 4096)
-    pages = list_pages("run-000", "run-099")
+    """Of a list of a hundred runs, of runs of eighty blocks of seven units, and of twelve."""
+    names = write_runs(runs, 100, 4096)
+    pages = list_pages(names[0], names[-1], names[:MOST_RANKED])
     found = {name: load_cold(browser, address + path, SHOWN) for name, path in pages.items()}
     assert {name: load.bytes for name, load in found.items() if load.bytes >= MOST_BYTES} == {}
     assert {name: load.shift for name, load in found.items() if load.shift >= MOST_SHIFT} == {}
