@@ -53,3 +53,26 @@ def shorten_specs(specs: Sequence[str]) -> list[str]:
 
 def _end(spec: str, parts: int) -> str:
     return spec if spec.startswith("hub:") else "/".join(PurePath(spec).parts[-parts:]) or spec
+
+
+def tell_apart(names: Sequence[str]) -> dict[str, str]:
+    """name -> the end of it by which it is known among the others: paths begin alike. What has two
+    parts, as ids on the hub have, stays whole."""
+    parts = {name: PurePath(name).parts or ("",) for name in names}
+    ends: dict[str, str] = {}
+    for name, own in parts.items():
+        others = [other for each, other in parts.items() if each != name]
+        alike = [_count_alike(own, other) for other in others]
+        least = 2 if len(own) == 2 else 1
+        ends[name] = "/".join(own[-max(least, max(alike, default=0) + 1) :]).replace("//", "/")
+    return ends
+
+
+def _count_alike(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many of their last parts are the same."""
+    count = 0
+    for mine, theirs in zip(reversed(one), reversed(other), strict=False):
+        if mine != theirs:
+            break
+        count += 1
+    return count

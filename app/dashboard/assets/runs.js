@@ -92,7 +92,7 @@ const writeShip = (data) =>
   data.answer
     ? [
         React.createElement("span", { key: "answer", className: `mark ${data.tone}` }, data.answer),
-        React.createElement("span", { key: "why", className: "note" }, data.why),
+        React.createElement("span", { key: "why", className: "note", title: data.why }, data.why),
       ]
     : [writeMark(data.state), ...writeActs(data)];
 
@@ -148,6 +148,24 @@ const fit = (api, width) => {
   api.setGridOption("headerHeight", isNarrow ? 0 : undefined);
 };
 
+// Lines are drawn at one height and then moved apart by their texts: they are shown once they stay
+// where they are. awqscope.css shows them after a while even so.
+const settle = (box) => {
+  let before = "";
+  const look = () => {
+    if (!box.isConnected) return;
+    const lines = [...box.querySelectorAll(".ag-row, .ag-header-cell")];
+    const now = JSON.stringify(lines.map((one) => one.getBoundingClientRect()));
+    if (lines.length && now === before) {
+      box.classList.add("settled");
+      return;
+    }
+    before = now;
+    requestAnimationFrame(() => requestAnimationFrame(look));
+  };
+  look();
+};
+
 // Which runs are listed, by what is said of them.
 const listed = { tags: [], archived: false };
 grids.filtersByNotes = () => true;
@@ -183,6 +201,7 @@ Object.assign(window.dash_clientside.awqscope, {
     const box = document.getElementById("runs-grid");
     if (box) {
       fit(api, box.clientWidth);
+      settle(box);
       api.addEventListener("gridSizeChanged", ({ clientWidth }) => fit(api, clientWidth));
     }
     return window.dash_clientside.no_update;

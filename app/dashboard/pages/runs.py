@@ -3,7 +3,6 @@
 import zlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import PurePath
 from typing import Any
 
 import dash_ag_grid as dag
@@ -20,6 +19,7 @@ from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.store import Progress, RunSummary, Store, UnknownRunError
 from awqscope.app.words.compared.comparison import name_candidate, name_widths
 from awqscope.app.words.gate.ship import QUESTION, Ship
+from awqscope.app.words.numbers import tell_apart
 from awqscope.app.words.verdict import write_brief
 from awqscope.diagnose.runs.record import AnyRecord, Comparison
 from awqscope.mixedprec.errors import InputError
@@ -33,6 +33,8 @@ LIVELY = ("running", STARTING, STOPPING)
 CANCEL, DISMISS = "cancel", "dismiss"
 # More lines than these scroll in a box of their own.
 MOST_SHOWN = 30
+# Pixels of a line at least, headings too: the room that is kept until the grid is drawn.
+LINE = 60
 PPL = "params.value < 1000 ? '.3f' : ',.0f'"
 SIZE = "params.value < 1000 ? '.1f' : ',.0f'"
 
@@ -165,29 +167,6 @@ def brief_widths(record: AnyRecord) -> str:
     spec = record.spec
     group = spec.low.write_groups()
     return f"{spec.bits} and {spec.rescue_bits}, {group}"
-
-
-def tell_apart(names: Sequence[str]) -> dict[str, str]:
-    """name -> the end of it by which it is known among the others: paths begin alike. What has two
-    parts, as ids on the hub have, stays whole."""
-    parts = {name: PurePath(name).parts or ("",) for name in names}
-    ends: dict[str, str] = {}
-    for name, own in parts.items():
-        others = [other for each, other in parts.items() if each != name]
-        alike = [_count_alike(own, other) for other in others]
-        least = 2 if len(own) == 2 else 1
-        ends[name] = "/".join(own[-max(least, max(alike, default=0) + 1) :]).replace("//", "/")
-    return ends
-
-
-def _count_alike(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many of their last parts are the same."""
-    count = 0
-    for mine, theirs in zip(reversed(one), reversed(other), strict=False):
-        if mine != theirs:
-            break
-        count += 1
-    return count
 
 
 def write_progress(progress: Progress | None) -> str:
@@ -329,34 +308,39 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         notes_filter(rows),
         html.P(id="runs-said", className="said", role="status"),
         dcc.Store(id="runs-asked"),
-        dag.AgGrid(
-            id="runs-grid",
-            className="grid runs",
-            columnDefs=COLUMNS,
-            rowData=rows,
-            getRowId="params.data.name",
-            defaultColDef={
-                "sortable": True,
-                "filter": True,
-                "resizable": True,
-                "suppressHeaderFilterButton": True,
-                "wrapHeaderText": True,
-            },
-            dashGridOptions={
-                "theme": {"function": "awqscopeTheme(agGrid)"},
-                "rowSelection": {"mode": "multiRow", "headerCheckbox": False},
-                "selectionColumnDef": {"headerName": "✓", "headerTooltip": "Picked"},
-                "domLayout": "autoHeight" if shown else "normal",
-                "rowHeight": 60,
-                "ensureDomOrder": True,
-                "suppressColumnVirtualisation": True,
-                # What cards stand for is found by its own words all the same.
-                "includeHiddenColumnsInQuickFilter": True,
-                "isExternalFilterPresent": {"function": "filtersByNotes()"},
-                "doesExternalFilterPass": {"function": "passesNotes(params)"},
-            },
-            style={"height": None if shown else "70vh"},
-            dangerously_allow_code=False,
+        html.Div(
+            dag.AgGrid(
+                id="runs-grid",
+                className="grid runs",
+                columnDefs=COLUMNS,
+                rowData=rows,
+                getRowId="params.data.name",
+                defaultColDef={
+                    "sortable": True,
+                    "filter": True,
+                    "resizable": True,
+                    "suppressHeaderFilterButton": True,
+                    "wrapHeaderText": True,
+                },
+                dashGridOptions={
+                    "theme": {"function": "awqscopeTheme(agGrid)"},
+                    "rowSelection": {"mode": "multiRow", "headerCheckbox": False},
+                    "selectionColumnDef": {"headerName": "✓", "headerTooltip": "Picked"},
+                    "domLayout": "autoHeight" if shown else "normal",
+                    "rowHeight": LINE,
+                    "ensureDomOrder": True,
+                    "suppressColumnVirtualisation": True,
+                    "suppressColumnMoveAnimation": True,
+                    "animateRows": False,
+                    # What cards stand for is found by its own words all the same.
+                    "includeHiddenColumnsInQuickFilter": True,
+                    "isExternalFilterPresent": {"function": "filtersByNotes()"},
+                    "doesExternalFilterPass": {"function": "passesNotes(params)"},
+                },
+                style={"height": None if shown else "70vh"},
+                dangerously_allow_code=False,
+            ),
+            style={"minHeight": LINE * (1 + len(rows)) if shown else "70vh"},
         ),
         Saves("runs", grid="runs-grid"),
         html.P(

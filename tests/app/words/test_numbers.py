@@ -2,7 +2,7 @@
 
 import pytest
 
-from awqscope.app.words.numbers import begin_sentence
+from awqscope.app.words.numbers import begin_sentence, tell_apart
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,18 @@ from awqscope.app.words.numbers import begin_sentence
 )
 def test_a_sentence_begins_with_a_capital_but_a_name_does_not(said: str, read: str) -> None:
     assert begin_sentence(said) == read
+
+
+@pytest.mark.parametrize(
+    ("names", "ends"),
+    [
+        (["/srv/models/a", "/srv/models/b"], ["a", "b"]),
+        (["/srv/x/model", "/srv/y/model", "/srv/z"], ["x/model", "y/model", "z"]),
+        (["org/m", "/data/m"], ["org/m", "data/m"]),
+        (["/m", "m"], ["/m", "m"]),
+        (["/srv/models/a"], ["a"]),
+        (["", "/"], ["", "/"]),
+    ],
+)
+def test_models_are_known_by_what_differs(names: list[str], ends: list[str]) -> None:
+    assert list(tell_apart(names).values()) == ends

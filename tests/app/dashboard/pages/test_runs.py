@@ -3,30 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from awqscope.app.dashboard.pages.runs import brief_widths, list_rows, tell_apart
+from awqscope.app.dashboard.pages.runs import brief_widths, list_rows
 from awqscope.app.store import Store
 from awqscope.app.words.verdict import write_brief
 from awqscope.diagnose.runs.spec import CompareSpec
 from tests.help.runs import parse_record, read_sample, write_run
 
 RECORD = read_sample()
-
-
-@pytest.mark.parametrize(
-    ("names", "ends"),
-    [
-        (["/srv/models/a", "/srv/models/b"], ["a", "b"]),
-        (["/srv/x/model", "/srv/y/model", "/srv/z"], ["x/model", "y/model", "z"]),
-        (["org/m", "/data/m"], ["org/m", "data/m"]),
-        (["/m", "m"], ["/m", "m"]),
-        (["/srv/models/a"], ["a"]),
-        (["", "/"], ["", "/"]),
-    ],
-)
-def test_models_are_known_by_what_differs(names: list[str], ends: list[str]) -> None:
-    assert list(tell_apart(names).values()) == ends
 
 
 def brief(**headline: Any) -> str:
