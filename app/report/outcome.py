@@ -12,7 +12,8 @@ from awqscope.app.words.compared.comparison import NO_RECIPE
 from awqscope.app.words.compared.two_models import write_value
 from awqscope.app.words.offers import COLUMNS, offer_rows, write_offers
 from awqscope.app.words.predict import predict, unit_table
-from awqscope.app.words.run import list_hashes, measured_points, point_rows, provenance_facts
+from awqscope.app.words.provenance import list_hashes, provenance_facts
+from awqscope.app.words.run import measured_points, point_rows
 from awqscope.diagnose.entries.source import CutText
 from awqscope.diagnose.options.option import Option, list_options
 from awqscope.diagnose.runs.record import Comparison, Record

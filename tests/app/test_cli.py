@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from awqscope.app.cli import app
-from awqscope.app.words.run import provenance_facts
+from awqscope.app.words.provenance import provenance_facts
 from awqscope.diagnose.options.amounts import parse_share
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.naming import default_out

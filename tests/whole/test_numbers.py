@@ -18,7 +18,8 @@ from awqscope.app.report.page import write_page
 from awqscope.app.store import Store
 from awqscope.app.terminal.run import show_run
 from awqscope.app.words.predict import find_bits
-from awqscope.app.words.run import headline_tiles, provenance_facts
+from awqscope.app.words.provenance import provenance_facts
+from awqscope.app.words.run import headline_tiles
 from awqscope.diagnose.runs.directory import RunDirectory
 from tests.help.runs import SAMPLE, parse_record, read_sample, write_comparison
 

@@ -11,14 +11,8 @@ from awqscope.app.dashboard.sections.destinations import destinations_table
 from awqscope.app.store import RunSummary, Store
 from awqscope.app.words.compared.comparison import ABOUT_PLACES, NO_RECIPE, NO_UNITS
 from awqscope.app.words.offers import COLUMNS, list_offers, offer_rows, write_offers
-from awqscope.app.words.run import (
-    PLACE_COLUMNS,
-    WIDTH_COLUMNS,
-    list_hashes,
-    place_rows,
-    provenance_facts,
-    width_rows,
-)
+from awqscope.app.words.provenance import list_hashes, provenance_facts
+from awqscope.app.words.run import PLACE_COLUMNS, WIDTH_COLUMNS, place_rows, width_rows
 from awqscope.diagnose.entries.source import Place
 from awqscope.diagnose.runs.record import AnyRecord, Record
 from awqscope.mixedprec.recipes.recipe import Recipe

@@ -17,7 +17,8 @@ from awqscope.app.words.noise import (
     write_floor,
     write_noise,
 )
-from awqscope.app.words.run import profile_rows, profile_summary, provenance_facts, worst_blocks
+from awqscope.app.words.provenance import provenance_facts
+from awqscope.app.words.run import profile_rows, profile_summary, worst_blocks
 from awqscope.app.words.verdict import write_verdict
 from awqscope.diagnose.runs.directory import RunDirectory
 from tests.help.runs import parse_run, read_sample, write_run

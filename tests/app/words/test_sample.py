@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from awqscope.app.words.run import provenance_facts
+from awqscope.app.words.provenance import provenance_facts
 from awqscope.app.words.texts import write_sample
 from awqscope.diagnose.entries.stages import SweepPlan
 from awqscope.diagnose.runs.record import AnyRecord

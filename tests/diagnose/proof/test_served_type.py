@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from awqscope.app.cli import app
 from awqscope.app.report.outcome import _proof_facts
 from awqscope.app.terminal.run import show_run
-from awqscope.app.words.run import provenance_facts
+from awqscope.app.words.provenance import provenance_facts
 from awqscope.app.words.verdict import write_verdict
 from awqscope.diagnose.entries.served_type import UNLIKE, ServedType, describe_type, explain_type
 from awqscope.diagnose.gate.policy import load_policy, parse_policy

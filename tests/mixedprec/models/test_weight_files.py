@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from awqscope.app.terminal.run import show_run
-from awqscope.app.words.run import provenance_facts
+from awqscope.app.words.provenance import provenance_facts
 from awqscope.diagnose.inputs.load import describe_source, note_weights
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import AnyRecord
