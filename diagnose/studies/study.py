@@ -52,12 +52,17 @@ def find_holder(run: RunDirectory, name: str) -> int | None:
         return None
 
 
-def check_block(record: Record, block: int) -> None:
-    """Raise InputError, before the model is opened, for a block that it does not have, and for one
-    of which the run quantizes nothing."""
+def check_number(record: Record, block: int) -> None:
+    """Raise InputError, before the model is opened, for a block that it does not have."""
     last = record.source.blocks - 1
     if not 0 <= block <= last:
         raise InputError(f"the model has no block {block}", f"give one from 0 to {last}")
+
+
+def check_block(record: Record, block: int) -> None:
+    """Raise InputError, before the model is opened, for a block that it does not have, and for one
+    of which the run quantizes nothing."""
+    check_number(record, block)
     if {f"{block}.{kind}" for kind in record.source.units} <= set(record.spec.keep_fp16):
         raise InputError(f"block {block} is kept at 16 bits", "give a block that is quantized")
 

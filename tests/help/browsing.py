@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 # Waited for what must come: as long as a machine that is busy with all else may take for it.
-PATIENCE_MS = 600_000
+PATIENCE_MS = 120_000
 # What Chromium says where a machine takes seconds to come to the chart that a script is for.
 SLOW = "was preloaded using link preload but not used"
 

@@ -209,7 +209,7 @@ def test_nothing_of_the_list_is_cut(page: "sync_api.Page", runs: Path, width: in
     wide = "[document.documentElement, document.querySelector('.ag-center-cols-viewport')]"
     assert page.evaluate(f"{wide}.every((part) => part.scrollWidth <= part.clientWidth)")
     row = rows.filter(has_text="a-run-with-a-name")
-    for said in ("llama-3.1-8b-instruct", "done", "94.9% recovered, proved", "4 and 8, groups"):
+    for said in ("llama-3.1-8b-instruct", "May ship", "94.9% recovered, proved", "4 and 8, groups"):
         sync_api.expect(row).to_contain_text(said)
     assert "/srv/models" not in row.inner_text()
     sync_api.expect(rows.filter(has_text="waiting")).to_contain_text("t is not there: look again")

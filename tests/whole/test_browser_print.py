@@ -101,7 +101,7 @@ def test_the_list_of_runs_is_printed_from_a_narrow_screen(printed: "sync_api.Pag
     page.locator(".run-card").first.wait_for()
     to_paper(page)
     table = page.locator("table.on-paper")
-    sync_api.expect(table.locator("th")).to_contain_text(["Run", "State", "Verdict", "Bits"])
+    sync_api.expect(table.locator("th")).to_contain_text(["May it ship?", "Run", "Found", "Bits"])
     sync_api.expect(table).to_contain_text("94.9% recovered")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
 from awqscope.diagnose.studies.causes.heads import Heads, find_heads
-from awqscope.diagnose.studies.study import Study, name_study
+from awqscope.diagnose.studies.study import Study, check_number, name_study
 from awqscope.diagnose.studies.weights.answer import (
     BlockWeights,
     ChannelSize,
@@ -31,7 +31,6 @@ from awqscope.diagnose.studies.weights.tally import Tally
 from awqscope.diagnose.trials.finished import OpenedRun
 from awqscope.mixedprec.awq.arithmetic import Quantized
 from awqscope.mixedprec.checkpoints.packing import CUT
-from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.recipes.recipe import load_recipe
 
 STUDY = "weights"
@@ -73,9 +72,7 @@ def look_at_weights(
     on_progress: told of LOOKING, by linears. A look that was stopped goes on where it was.
     InputError for a block that there is not, and for searches or a checkpoint that are damaged.
     """
-    if not 0 <= block < opened.model.blocks:
-        last = opened.model.blocks - 1
-        raise InputError(f"{opened.run.path} has no block {block}", f"give 0 to {last}")
+    check_number(opened.run.read_searched(), block)
     kept = read_weights(opened.run, block)
     if kept is not None:
         return kept

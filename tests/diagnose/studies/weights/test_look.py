@@ -384,7 +384,7 @@ def test_the_command_prints_a_unit_in_words_and_as_json(
         (["x.qkv"], "'x.qkv' is no unit: give a unit like 5.qkv, or a block like 5"),
         (["0.none"], "there is no unit 0.none: block 0 has 0.qkv, 0.o, 0.gate_up and 0.down"),
         (["0.o", "--linear", "q_proj"], "there is no linear 'q_proj' here: choose"),
-        (["9.qkv"], "has no block 9: give 0 to 1"),
+        (["9.qkv"], "the model has no block 9: give one from 0 to 1"),
     ],
 )
 def test_a_wrong_unit_is_one_line(
