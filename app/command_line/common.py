@@ -5,7 +5,7 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -92,6 +92,20 @@ def check_output(path: Path) -> None:
     there = next(folder for folder in path.absolute().parents if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise InputError(f"{path} cannot be written", f"{there} takes no file: give another")
+
+
+def check_outputs(paths: Sequence[Path]) -> None:
+    """As `check_output`, of several: also for two that are one file, and for one that would be the
+    directory of another."""
+    for path in paths:
+        check_output(path)
+    found = [path if path == STDOUT else path.resolve() for path in paths]
+    if len(set(found)) < len(found):
+        raise InputError("two outputs go to the same file", "give each its own")
+    inside = [(one, other) for one in found for other in found if one in other.parents]
+    if inside and STDOUT not in inside[0]:
+        one, other = inside[0]
+        raise InputError(f"{other} is in {one}, a file to write too", "give each its own")
 
 
 def write_output(path: Path, text: str) -> None:

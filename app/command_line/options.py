@@ -18,6 +18,8 @@ AnySpec = TypeVar("AnySpec", bound=Spec)
 
 BUDGET = "Budget, one of"
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+# Of commands that can also print what is of no run.
+OptionalRunArgument = Annotated[Path | None, typer.Argument(metavar="RUN", help="A run directory.")]
 MovedModelOption = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Where the run's model is now, if it has moved."),

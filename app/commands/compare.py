@@ -68,13 +68,19 @@ def compare(**given: Any) -> None:
 
 
 def _choose_outs(candidates: Sequence[str], out: Path | None) -> dict[Path, str]:
-    """The run directory of each candidate. InputError for one that is given twice."""
+    """The run directory of each candidate. InputError for one that is given twice, and for a
+    directory in a run."""
+    from awqscope.diagnose.runs.directory import RunDirectory
+
     twice = [each for each in candidates if candidates.count(each) > 1]
     if twice:
         raise InputError(f"{twice[0]} is given twice", "give each candidate once")
     if len(candidates) == 1:
         return {out or default_out(candidates[0]): candidates[0]}
-    return default_outs(candidates, out)
+    outs = default_outs(candidates, out)
+    for each in outs:
+        RunDirectory(each).check_above()
+    return outs
 
 
 def print_plans(specs: Mapping[Path, CompareSpec], placement: "Placement", as_json: bool) -> None:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from awqscope.app.command_line.common import STDOUT, check_output, examples, write_output
+from awqscope.app.command_line.common import STDOUT, check_outputs, examples, write_output
+from awqscope.app.command_line.options import OptionalRunArgument
 from awqscope.mixedprec.errors import InputError
 
 
@@ -17,9 +18,7 @@ from awqscope.mixedprec.errors import InputError
     "awqscope gate --print-policy > policy.toml",
 )
 def gate(
-    path: Annotated[
-        Path | None, typer.Argument(metavar="RUN", help="A finished run's directory.")
-    ] = None,
+    path: OptionalRunArgument = None,
     policy: Annotated[
         Path | None,
         typer.Option(
@@ -57,6 +56,8 @@ def gate(
     """
     from awqscope.diagnose.gate.policy import DEFAULT_PATH, SCHEMA_PATH, load_policy
 
+    if print_policy and print_schema:
+        raise InputError("a policy and its schema are two documents", "print one of them")
     if print_policy or print_schema:
         print((DEFAULT_PATH if print_policy else SCHEMA_PATH).read_text(encoding="utf-8"), end="")
         return
@@ -76,18 +77,16 @@ def gate(
 
     given = {"junit": junit, "markdown": markdown, "json": json_file}
     files = {kind: file for kind, file in given.items() if file is not None}
-    for file in files.values():
-        check_output(file)
-    if len(set(files.values())) < len(files):
-        raise InputError("two outputs go to the same file", "give each its own")
+    check_outputs(list(files.values()))
     against = None if baseline is None else RunDirectory(baseline)
     run = RunDirectory(path)
     wanted = load_own(run) if policy is None else load_policy(policy)
     with reads_run(path):
         verdict = judge_run(run, wanted, against)
     writers = {"junit": write_junit, "markdown": write_markdown, "json": write_json_text}
-    for kind, file in files.items():
-        write_output(file, writers[kind](verdict))
+    texts = [(file, writers[kind](verdict)) for kind, file in files.items()]
+    for file, text in texts:
+        write_output(file, text)
     if STDOUT not in files.values():
         width = None if sys.stdout.isatty() else 150
         PlainConsole(width=width, highlight=False).print(write_terminal(verdict))

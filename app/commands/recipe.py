@@ -17,7 +17,7 @@ from awqscope.app.command_line.common import (
     warn_of_type,
     write_output,
 )
-from awqscope.app.command_line.options import BUDGET, MovedModelOption, RunArgument
+from awqscope.app.command_line.options import BUDGET, MovedModelOption, OptionalRunArgument
 from awqscope.diagnose.options.amounts import parse_bytes, parse_share
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.recipes.baselines import Contestant, predict_contest
@@ -49,7 +49,7 @@ READERS = {"gguf": "llama.cpp", "mlx": "mlx-lm", "vllm": "llm-compressor", "gptq
     "awqscope recipe reports/my-model --options 4,4x32,8 --target-bits 4.5",
 )
 def recipe(
-    path: RunArgument,
+    path: OptionalRunArgument = None,
     flagged: Annotated[
         bool,
         typer.Option(
@@ -146,6 +146,13 @@ def recipe(
     if emit == "list":
         _list_dialects()
         return
+    if path is None:
+        raise InputError("no run was given", "awqscope recipe RUN")
+    if emit and as_json:
+        raise InputError(
+            "--emit prints a recipe as another tool has it, and --json as awqscope has it",
+            "leave one of them out",
+        )
     _check_dialect(emit)
     if out is not None:
         check_output(out)

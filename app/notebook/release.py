@@ -14,6 +14,7 @@ from awqscope.app.terminal.gate import (
     write_sentence,
 )
 from awqscope.diagnose.gate.findings import Missing
+from awqscope.diagnose.gate.own import load_own
 from awqscope.diagnose.gate.policy import Policy, load_policy
 from awqscope.diagnose.gate.verdict import PASS, GateVerdict, judge_run
 from awqscope.diagnose.runs.directory import reads_run
@@ -111,13 +112,17 @@ def gate(
 ) -> GateResult:
     """Hold a finished run to a policy, as `awqscope gate` does.
 
-    policy: a TOML file, or what `awqscope.load_policy` gives; by default the default policy.
+    policy: a TOML file, or what `awqscope.load_policy` gives; by default the run's own beside it,
+    or else the default policy.
     baseline: a run on the same tokens, for the policy's limits on drift. InputError for a run that
     is not finished or cannot be judged, for a policy that cannot be used, and for a baseline
     without a limit on drift.
     """
-    wanted = policy if isinstance(policy, Policy) else load_policy(Path(policy) if policy else None)
     judged = find_run(run).directory
+    if policy is None:
+        wanted = load_own(judged)
+    else:
+        wanted = policy if isinstance(policy, Policy) else load_policy(Path(policy))
     against = None if baseline is None else find_run(baseline).directory
     with reads_run(judged.path):
         return GateResult(judge_run(judged, wanted, against))

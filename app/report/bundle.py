@@ -58,9 +58,9 @@ class Entry:
 def write_bundle(paths: Sequence[Path], out: Path, policy: Policy | None) -> list[Entry]:
     """Write the reports of runs to the directory `out`, and say what is in it.
 
-    paths: runs, which must be finished, and directories of runs, of which the others are listed
-    without a page. InputError for what is neither, for a run that cannot be reported, and for a
-    directory that holds anything but an earlier bundle, which is replaced.
+    paths: runs, which must be finished, and directories of runs, of which those without a report
+    are listed and archived ones left out. InputError for what is neither, for a run that cannot be
+    reported, and for a directory that holds anything but an earlier bundle, which is replaced.
     """
     check_free(out)
     found = list(_list_runs(paths))
@@ -71,13 +71,22 @@ def write_bundle(paths: Sequence[Path], out: Path, policy: Policy | None) -> lis
         entries: list[Entry] = []
         for path, run in found:
             if run is not None and run.state != "done":
-                entries.append(_list_unfinished(run))
+                said = run.error if run.record is None else write_brief(run.state, run.record)
+                entries.append(_list_without(run, f"{run.state}: {said}"))
                 continue
-            with reads_run(path):
-                findings = read_findings(path, policy)
-                page = name_page(findings.name, {entry.page for entry in entries})
-                write_text(partial / page, write_page(findings, SCRIPT, INDEX))
-                entries.append(_list_run(findings, page))
+            try:
+                with reads_run(path):
+                    findings = read_findings(path, policy)
+                    page = name_page(findings.name, {entry.page for entry in entries})
+                    write_text(partial / page, write_page(findings, SCRIPT, INDEX))
+                    entries.append(_list_run(findings, page))
+            except InputError as error:
+                if run is None:
+                    raise
+                # One of a directory's runs must not cost the others their pages. Where the
+                # directory is, is nobody's business.
+                said = error.what.replace(str(path), path.name)
+                entries.append(_list_without(run, f"no report: {said}"))
         write_text(partial / SCRIPT, read_script())
         write_text(partial / INDEX, write_index(entries))
         files = [INDEX, SCRIPT, *(entry.page for entry in entries if entry.page)]
@@ -110,13 +119,14 @@ def _list_own(out: Path) -> set[str]:
 
 
 def _list_runs(paths: Sequence[Path]) -> Iterator[tuple[Path, RunSummary | None]]:
-    """The runs of some paths, those of directories with how they stand."""
+    """The runs of some paths, those of directories, but for archived ones, with how they stand."""
     for path in paths:
         if find_kind(path) != RUNS:
             yield path, None
             continue
         for run in Store(path).list_runs():
-            yield path / run.name, run
+            if not run.notes.archived:
+                yield path / run.name, run
 
 
 def name_page(name: str, taken: Collection[str]) -> str:
@@ -152,10 +162,9 @@ def _list_run(found: Findings, page: str) -> Entry:
     )
 
 
-def _list_unfinished(run: RunSummary) -> Entry:
-    said = run.error if run.record is None else write_brief(run.state, run.record)
+def _list_without(run: RunSummary, verdict: str) -> Entry:
+    """A run without a page, and why."""
     model = "" if run.record is None else name_subject(run.record)
-    verdict = f"{run.state}: {said}"
     return Entry(run.name, "", verdict, NOTHING, "quiet", (NOTHING,) * 3, model, NOTHING)
 
 

@@ -12,7 +12,7 @@ def write_notes(notes: Notes) -> list[str]:
     lines += [f"tags: {', '.join(notes.tags)}"] if notes.tags else []
     lines += ["archived"] if notes.archived else []
     for number, note in enumerate(notes.notes, 1):
-        first, *more = note.text.splitlines()
+        first, *more = note.text.splitlines() or [""]
         lines.append(f"note {number}, {note.time[:16].replace('T', ' ')} UTC: {first}")
         lines += [f"  {line}" for line in more]
     return lines

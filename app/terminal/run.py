@@ -246,7 +246,8 @@ def _show_made(run: RunDirectory, record: Record, recipe: Recipe | None) -> list
         units = quantized_units(run.read_table("units").to_pylist(), record.spec)
         parts.append(units_table(units, flagged, low))
     if recipe is not None:
-        listed = ", ".join(f"{e.unit} → {e.bits}" for e in recipe.units if e.bits != low)
+        others = {unit: width for unit, width in recipe.widths.items() if width != low}
+        listed = ", ".join(f"{unit} → {width}" for unit, width in others.items())
         parts.append(Text(f"recipe: every unit at {low} bits" + (f", but {listed}" * bool(listed))))
     estimator = record.estimator
     if estimator is not None and estimator.spearman is not None:

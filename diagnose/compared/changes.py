@@ -137,7 +137,10 @@ def _compare_costs(
 
 def read_token_changes(a: Side, b: Side) -> TokenChanges | Missing:
     """The tokens that `b` broke newly or mended, of two models measured on the same tokens. Missing
-    where one of them has no scores of its own."""
+    where one of them has no scores of its own, or no tokens at all."""
+    for side in (a, b):
+        if not (side.run.path / "tokens.parquet").exists():
+            return Missing(f"{side.run.path} has no tokens.parquet")
     columns = ["window", "position", "text"]
     tables = [
         side.run.read_table("tokens", [*more, f"kl_{side.stored}", f"agree_{side.stored}"])

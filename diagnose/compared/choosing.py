@@ -6,6 +6,7 @@ from pathlib import Path
 from awqscope.diagnose.gate.paired import Side, choose_side, list_models
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.naming import RUN, RUNS, find_kind
+from awqscope.diagnose.runs.notes import find_notes
 from awqscope.diagnose.runs.record import CANDIDATE, MIXED, UNIFORM
 from awqscope.mixedprec.errors import InputError
 
@@ -34,8 +35,8 @@ def open_side(name: str) -> Side:
 
 
 def open_sides(names: Sequence[str]) -> list[Side]:
-    """The models that are named; of a directory of runs all that measured something, each by its
-    default. InputError as `open_side`, and for the same model twice."""
+    """The models that are named; of a directory of runs all that measured something and are not
+    archived, each by its default. InputError as `open_side`, and for the same model twice."""
     sides: list[Side] = []
     for name in names:
         if find_kind(Path(name)) == RUNS:
@@ -86,6 +87,6 @@ def _open_all(root: Path) -> list[Side]:
         except InputError:
             # A damaged run among others: the list of runs says what is wrong with it.
             continue
-        if record.headline is not None:
+        if record.headline is not None and not find_notes(path)[0].archived:
             found.append(choose_side(run, record, ""))
     return found

@@ -22,6 +22,7 @@ from awqscope.diagnose.gate.shares import uniform_widths
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import CANDIDATE, MIXED, UNIFORM, AnyRecord, Record
 from awqscope.mixedprec.recipes.recipe import load_recipe
+from awqscope.mixedprec.scheme import Width
 
 # Two ways to compute one model differ by rounding: so much in the NLL and KL of a token, in nats.
 # A width changed in a single linear moves tokens by a hundred times as much and more.
@@ -202,7 +203,7 @@ def hash_source(record: AnyRecord) -> tuple[str, ...]:
     return tuple(sorted(record.source.hashes.values()))
 
 
-def read_widths(side: Side) -> dict[str, int] | None:
+def read_widths(side: Side) -> dict[str, Width] | None:
     """The width of each unit; None where the run does not say."""
     if not isinstance(side.record, Record):
         path = side.run.path / "units.parquet"
@@ -215,8 +216,10 @@ def read_widths(side: Side) -> dict[str, int] | None:
     path = side.run.path / "recipe.json"
     if not path.exists():
         return None
-    bits = load_recipe(path).bits
-    return dict(bits) if side.model == MIXED else uniform_widths(bits, side.record.spec)
+    widths = load_recipe(path).widths
+    if side.model == MIXED:
+        return dict(widths)
+    return dict(uniform_widths(widths, side.record.spec))
 
 
 def _written_alike(a: Side, b: Side) -> str:

@@ -56,7 +56,8 @@ class Limit:
 class TaskLimits:
     """What tasks are held to. every: the largest drop of any task that is not named; None where
     only the named ones are judged. named: task -> its own. metrics: task -> the metric to judge,
-    where not its first. optional: left out where no task was run, instead of undecided."""
+    where not its first. optional: where no task was run those that are not named are left out,
+    instead of undecided."""
 
     every: float | None = None
     named: Mapping[str, float] = field(default_factory=dict)
@@ -160,7 +161,7 @@ def find_conflict(policy: Policy) -> tuple[str, str, str, str] | None:
     """What of a policy contradicts the rest of it: section, key, what is wrong, and the remedy;
     None where nothing does."""
     limits, tasks = policy.limits, policy.tasks
-    if tasks.optional and not limits:
+    if tasks.optional and not (limits or tasks.named):
         return (
             TASKS,
             "optional",
@@ -168,7 +169,8 @@ def find_conflict(policy: Policy) -> tuple[str, str, str, str] | None:
             "take out optional, or set something in [limits]",
         )
     surely = any(limit.criterion.section != "drift" for limit in limits)
-    if policy.drift_optional and not (surely or (tasks.has_any and not tasks.optional)):
+    surely = surely or bool(tasks.named) or (tasks.every is not None and not tasks.optional)
+    if policy.drift_optional and not surely:
         return (
             "drift",
             "optional",

@@ -11,9 +11,9 @@ fail, then inconclusive, then pass.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from awqscope.diagnose.gate.evidence import Evidence, TokenEvidence, read_evidence
+from awqscope.diagnose.gate.evidence import NO_TASKS, Evidence, TokenEvidence, read_evidence
 from awqscope.diagnose.gate.findings import Finding, Missing
 from awqscope.diagnose.gate.policy import DEFAULT_NAME, Limit, Policy, TaskLimits
 from awqscope.diagnose.gate.tasks import TaskFinding, judge_tasks
@@ -107,10 +107,13 @@ def decide(policy: Policy, evidence: Evidence) -> GateVerdict:
         limits = tuple(limit for limit in limits if limit.criterion.measure != RANGE)
         notes += ("The range margin was not judged: the run did not measure it.",)
     checks = tuple(_check(limit, evidence) for limit in limits)
-    if not (policy.tasks.optional and isinstance(evidence.tasks, Missing)):
-        checks += check_tasks(policy.tasks, evidence)
-    elif policy.tasks.has_any:
-        notes += (f"Tasks were not judged: {evidence.tasks.reason}.",)
+    tasks = policy.tasks
+    if tasks.optional and evidence.tasks == NO_TASKS:
+        if tasks.every is not None:
+            notes += (f"Tasks were not judged: {NO_TASKS.reason}.",)
+        # Those that the policy names were to be run.
+        tasks = replace(tasks, every=None)
+    checks += check_tasks(tasks, evidence)
     if not checks:
         raise InputError(f"the policy {policy.name} judges nothing here", "set a limit in [limits]")
     found = {check.outcome for check in checks}

@@ -41,6 +41,9 @@ def plan_deletion(path: Path) -> Deletion:
     run = RunDirectory(path)
     if not run.exists():
         run.read()
+    path = path.resolve()
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path} cannot be removed", f"{path.parent} does not let you")
     _check_free(path)
     entries, files = [], 0
     for entry in sorted(os.scandir(path), key=lambda found: found.name):

@@ -157,13 +157,21 @@ class RunDirectory:
         write_json(self.path / "run.json", record.to_json())
 
     def check_free(self) -> None:
-        """Raise InputError if the directory holds anything but a run."""
+        """Raise InputError if the directory holds anything but a run, or is in one."""
+        self.check_above()
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file", "choose another --out directory")
         if self.path.exists() and any(not _is_ours(p) for p in self.path.iterdir()):
             raise InputError(
                 f"{self.path} is not empty and holds no run", "choose another --out directory"
             )
+
+    def check_above(self) -> None:
+        """Raise InputError if the directory is in a run: it would go where that one goes."""
+        parents = self.path.absolute().parents
+        above = next((each for each in parents if RunDirectory(each).exists()), None)
+        if above is not None:
+            raise InputError(f"{self.path} is in the run {above}", "choose another --out directory")
 
     def create(self, record: AnyRecord) -> None:
         """Begin a run."""

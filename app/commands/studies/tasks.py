@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from awqscope.diagnose.runs.directory import RunDirectory
     from awqscope.diagnose.studies.tasks.answer import Tasks
 
+BATCH_SIZE = 8
+
 
 @examples(
     "awqscope tasks reports/my-model --tasks hellaswag,arc_easy --limit 500",
@@ -59,10 +61,14 @@ def tasks(
             metavar="N", min=2, help="Tokens that are read at most. [default: the run's --seq-len]"
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Requests at a time.")] = 8,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help=f"Requests at a time. [default: {BATCH_SIZE}]"),
+    ] = None,
     device: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")
-    ] = "auto",
+        str | None,
+        typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N. [default: auto]"),
+    ] = None,
     model: MovedModelOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
@@ -75,27 +81,30 @@ def tasks(
     """
     from awqscope.app.terminal.console import PlainConsole
     from awqscope.app.terminal.studies.tasks import show_tasks, write_json
-    from awqscope.diagnose.runs.directory import RunDirectory
+    from awqscope.diagnose.runs.directory import RunDirectory, reads_run
     from awqscope.diagnose.studies.tasks.answer import find_kept_tasks
 
-    wanted = tuple(name for text in names or () for name in text.split(",") if name)
+    parts = (name.strip() for text in names or () for name in text.split(","))
+    wanted = tuple(name for name in parts if name)
     run = RunDirectory(path)
+    running = {
+        "--include-path": include_path,
+        "--limit": limit,
+        "--num-fewshot": num_fewshot,
+        "--max-length": max_length,
+        "--batch-size": batch_size,
+        "--device": device,
+        "--model": model,
+    }
+    given = next((option for option, value in running.items() if value is not None), None)
+    if given is not None and results:
+        raise InputError(
+            f"{given} is of tasks that are run, and --results reads finished ones",
+            "leave one of them out",
+        )
+    if given is not None and not wanted:
+        raise InputError(f"{given} is of tasks that are run", "name them with --tasks")
     if results:
-        given = [
-            option
-            for option, value in (
-                ("--include-path", include_path),
-                ("--limit", limit),
-                ("--num-fewshot", num_fewshot),
-                ("--max-length", max_length),
-            )
-            if value is not None
-        ]
-        if given:
-            raise InputError(
-                f"{given[0]} is of tasks that are run, and --results reads finished ones",
-                "leave one of them out",
-            )
         found = _read_results(run, results, wanted)
     elif wanted:
         from awqscope.app.terminal.progress import show_progress
@@ -111,17 +120,20 @@ def tasks(
             limit,
             num_fewshot,
             max_length or run.read_searched().ppl_definition.seq_len,
-            batch_size,
+            batch_size or BATCH_SIZE,
         )
         with show_progress() as on_progress:
-            found = run_tasks(opened, wanted, harness, on_progress, device=read_devices(device)[0])
+            found = run_tasks(
+                opened, wanted, harness, on_progress, device=read_devices(device or "auto")[0]
+            )
     else:
         found = find_kept_tasks(run)
-    if as_json:
-        print(json.dumps(write_json(found), indent=2, ensure_ascii=False, allow_nan=False))
-        return
-    width = None if sys.stdout.isatty() else 150
-    show_tasks(found, PlainConsole(width=width, highlight=False))
+    with reads_run(path):
+        if as_json:
+            print(json.dumps(write_json(found), indent=2, ensure_ascii=False, allow_nan=False))
+            return
+        width = None if sys.stdout.isatty() else 150
+        show_tasks(found, PlainConsole(width=width, highlight=False))
 
 
 def _read_results(run: "RunDirectory", results: list[str], wanted: tuple[str, ...]) -> "Tasks":

@@ -34,13 +34,12 @@ def weights(
     from awqscope.app.terminal.studies.weights import show_weights
     from awqscope.diagnose.machine.memory import return_freed_tensors
     from awqscope.diagnose.runs.directory import RunDirectory
-    from awqscope.diagnose.studies.study import check_number
-    from awqscope.diagnose.studies.weights.asked import choose_linears, read_asked
+    from awqscope.diagnose.studies.weights.asked import check_asked, choose_linears, read_asked
     from awqscope.diagnose.studies.weights.look import look_at_weights, read_weights
     from awqscope.diagnose.trials.finished import open_run
 
     asked, run = read_asked(unit), RunDirectory(path)
-    check_number(run.read_measured(), asked.block)
+    check_asked(run.read_measured(), asked)
     answer = read_weights(run, asked.block)
     if answer is None:
         return_freed_tensors()

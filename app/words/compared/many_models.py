@@ -171,16 +171,11 @@ def write_ranking(
         behind = [index for index in comparable if index not in (*ahead, best)]
         if best == base and behind:
             said += _write_others([(names[index], ranked[index]) for index in behind])
-    front = [
-        names[index]
-        for index in comparable
-        if not ranked[index].dominated and ranked[index].standing.kl is not None
-    ]
-    if len(comparable) > len(front) >= 1:
-        out = [names[index] for index in comparable if names[index] not in front]
+    out = [names[index] for index in comparable if ranked[index].dominated]
+    if out:
         said.append(
             f"{join_words(out)} {'is' if len(out) == 1 else 'are'} no smaller than one that loses "
-            "less."
+            "no more."
         )
     apart = [name for name, one in zip(names, ranked, strict=True) if not one.is_comparable]
     if apart:

@@ -12,6 +12,7 @@ from awqscope.diagnose.gate.paired import Pair, Side, hash_source, read_widths
 from awqscope.diagnose.gate.shares import Cost
 from awqscope.diagnose.options.option import list_options
 from awqscope.diagnose.runs.record import CANDIDATE, MIXED, UNIFORM, AnyRecord, Comparison
+from awqscope.mixedprec.scheme import Width, sort_widths
 from awqscope.mixedprec.words import (
     NOTHING,
     join_words,
@@ -227,14 +228,17 @@ def _describe_widths(side: Side) -> tuple[str, Any]:
     widths = read_widths(side)
     if widths is None:
         return "not known", None
-    by_width: dict[int, list[str]] = {}
-    for unit, bits in widths.items():
-        by_width.setdefault(bits, []).append(unit)
-    most = max(by_width, key=lambda bits: (len(by_width[bits]), -bits))
+    by_width: dict[Width, list[str]] = {}
+    for unit, width in widths.items():
+        by_width.setdefault(width, []).append(unit)
+    known = sort_widths(by_width)
+    # Of as many units the narrower.
+    most = max(known, key=lambda width: len(by_width[width]))
     others = [
-        f"{join_words(units[:MOST])}{' and more' * (len(units) > MOST)} at {bits}"
-        for bits, units in sorted(by_width.items())
-        if bits != most
+        f"{join_words(by_width[width][:MOST])}{' and more' * (len(by_width[width]) > MOST)} "
+        f"at {width}"
+        for width in known
+        if width != most
     ]
     return f"{most} bits" + (f", but {', '.join(others)}" if others else ""), widths
 

@@ -9,10 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from awqscope.app import cli
+from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.naming import default_outs
 from awqscope.diagnose.runs.record import read_record
 from awqscope.diagnose.stages import comparison
 from awqscope.mixedprec.errors import InputError
+from tests.help.runs import SAMPLE, write_run
 from tests.mixedprec.foreign.test_candidate import change_tensors
 
 
@@ -67,6 +69,22 @@ def test_each_candidate_is_a_run_and_the_best_stands_first(
     assert code == 0, said
     assert printed.index("same") < printed.index("changed")
     assert "The other surely loses more." in printed and "surely worse" in printed
+
+
+def test_a_run_is_not_begun_in_another(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "theirs")
+    for candidates, out in ((("a", "b"), run), (("a",), run / "deep" / "er")):
+        for plan in ((), ("--plan",)):
+            asked = ["compare", "m", *candidates, "--valid", __file__, "--out", out, *plan]
+            code, _, said = ask(*asked)
+            assert code == 2
+            if len(candidates) > 1:
+                assert f"a is in the run {run}: choose another --out" in said
+    with pytest.raises(InputError, match="is in the run"):
+        RunDirectory(run / "deep" / "er").check_free()
+    assert sorted(path.name for path in run.iterdir()) == sorted(
+        path.name for path in write_run(tmp_path, "other").iterdir()
+    )
 
 
 def test_what_is_given_twice_or_has_no_name_of_its_own_is_refused() -> None:

@@ -120,6 +120,11 @@ def test_what_is_refused(tmp_path: Path) -> None:
     )
     refused("there is no policy", SAMPLE, "--policy", tmp_path / "none.toml")
     refused("go to the same file", SAMPLE, "--junit", tmp_path / "x", "--json", tmp_path / "x")
+    deep = tmp_path / "new" / "x"
+    refused("same file", SAMPLE, "--junit", deep, "--json", tmp_path / "new" / ".." / "new" / "x")
+    refused("a file to write too", SAMPLE, "--junit", deep.parent, "--json", deep)
+    assert not deep.parent.exists()
+    refused("two documents", "--print-policy", "--print-schema")
     refused("is a directory", SAMPLE, "--junit", tmp_path)
     (tmp_path / "file").touch()
     refused("cannot be written", SAMPLE, "--junit", tmp_path / "file" / "x")

@@ -75,6 +75,14 @@ def test_a_damaged_file_is_said_and_the_run_shown_all_the_same(runs: Path) -> No
     assert f"{FILE} cannot be read" in listed.stdout and f"{FILE} cannot be read" in shown.stdout
 
 
+def test_a_note_without_text_is_an_empty_line(runs: Path) -> None:
+    note = {"time": "2026-01-01T00:00:00+00:00", "text": ""}
+    (runs / "one" / FILE).write_text(json.dumps({"schema": 1, "tags": [], "notes": [note]}))
+    shown = invoke("show", runs / "one")
+    assert shown.exit_code == 0
+    assert "note 1, 2026-01-01 00:00 UTC:" in invoke("note", runs / "one").stdout
+
+
 def test_nothing_is_deleted_without_yes(runs: Path) -> None:
     path = runs / "one"
     asked = invoke("delete", path)

@@ -61,6 +61,37 @@ def test_runs_are_ranked_in_words_tables_and_json(root: Path, tmp_path: Path) ->
     assert worse["v1"]["kl"]["high"] < 0 < worse["v1"]["top1_agreement"]["low"]
 
 
+def test_archived_ones_are_not_among_a_directorys(root: Path, tmp_path: Path) -> None:
+    for name, day in (("a", 1), ("b", 2), ("c", 3)):
+        write_release(tmp_path, name, 1.0 + day / 10, day=day)
+    assert ask("note", tmp_path / "b", "--archive")[0] == 0
+    assert {one["name"] for one in read("rank", tmp_path)["models"]} == {"a", "c"}
+    assert [one["name"] for one in read("trend", tmp_path)["releases"]] == ["a", "c"]
+    named = read("rank", tmp_path / "a", tmp_path / "b")
+    assert {one["name"] for one in named["models"]} == {"a", "b"}
+
+
+def test_without_tokens_a_trend_says_what_it_cannot_know(tmp_path: Path) -> None:
+    for name, day in (("a", 1), ("b", 2)):
+        write_release(tmp_path, name, 1.0 + day / 10, day=day)
+    calibration = json.loads((tmp_path / "b" / "run.json").read_text("utf-8"))["calibration"]
+    change_record(tmp_path / "b", calibration={**calibration, "tokens_sha256": "0" * 64})
+    (tmp_path / "a" / "tokens.parquet").unlink()
+    code, printed, said = ask("trend", tmp_path)
+    assert code == 0, said
+    assert "has no tokens.parquet" in " ".join(printed.split())
+    assert read("trend", tmp_path)["steps"][0]["blocks"] is not None
+
+
+def test_a_model_that_loses_the_same_and_is_no_smaller_is_said_to(tmp_path: Path) -> None:
+    one, two = (write_run(tmp_path, name) for name in ("one", "two"))
+    headline = json.loads((two / "run.json").read_text(encoding="utf-8"))["headline"]
+    headline["bytes"]["mixed"] -= 40_000
+    change_record(two, headline=headline)
+    said = " ".join(ask("rank", one, two)[1].split())
+    assert "one is no smaller than one that loses no more." in said
+
+
 def test_the_best_is_a_finished_run_where_there_is_one(root: Path, tmp_path: Path) -> None:
     """One that has not finished may still change, and its checkpoint was not proved."""
     ahead = write_release(tmp_path, "ahead", 0.5, state="stopped")

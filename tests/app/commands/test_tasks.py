@@ -69,6 +69,23 @@ def test_a_comparison_takes_results_of_its_candidate(tmp_path: Path) -> None:
     assert "The candidate model is not told apart from the 16-bit model on tiny" in out
 
 
+def test_scores_that_do_not_belong_together_are_one_line(tmp_path: Path) -> None:
+    run = write_comparison(tmp_path)
+    write_results(tmp_path / "a", {"tiny": [1.0, 0.0] * 20})
+    given = [f"{model}={tmp_path / 'a'}" for model in ("reference", "candidate")]
+    assert call("tasks", run, "--results", given[0], "--results", given[1])[0] == 0
+    kept = run / "studies" / "tasks.json"
+    answer = json.loads(kept.read_text(encoding="utf-8"))
+    text = json.dumps(answer)
+    (task,) = answer["answer"]["tasks"]
+    for model in task["models"].values():
+        model["scores"] = {}
+    assert text != json.dumps(answer)
+    kept.write_text(json.dumps(answer), encoding="utf-8")
+    code, _, said = call("tasks", run)
+    assert code == 2 and len(said.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("asked", "wanted"),
     [
@@ -77,6 +94,10 @@ def test_a_comparison_takes_results_of_its_candidate(tmp_path: Path) -> None:
         (["--results", "other=/tmp"], "has no model other: give results of reference, uniform"),
         (["--results", "mixed=/no/such"], "there is no directory /no/such"),
         (["--results", "mixed=a", "--limit", "3"], "--limit is of tasks that are run"),
+        (["--results", "mixed=a", "--device", "cpu"], "--device is of tasks that are run"),
+        (["--results", "mixed=a", "--batch-size", "9"], "--batch-size is of tasks that are run"),
+        (["--limit", "3"], "--limit is of tasks that are run: name them with --tasks"),
+        (["--model", "/no/such"], "--model is of tasks that are run: name them with --tasks"),
         (["--tasks", "tiny", "--model", "/no/such"], "there is no model directory"),
     ],
 )

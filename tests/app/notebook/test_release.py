@@ -39,6 +39,14 @@ def test_it_decides_what_the_command_does(tmp_path: Path, policy: str) -> None:
     assert "<script" not in shown and shown.count("<tr>") == 1 + len(found.limits)
 
 
+def test_a_run_is_judged_by_its_own_policy(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "own")
+    (run / "policy.toml").write_text(STRICT)
+    told = CliRunner().invoke(app, ["gate", str(run), "--json", "-"])
+    assert gate(run).to_json() == json.loads(told.stdout) and gate(run).outcome == "fail"
+    assert gate(run, load_policy()).outcome != "fail"
+
+
 def test_findings_are_what_is_known_limited_or_not(tmp_path: Path) -> None:
     found = gate(SAMPLE, baseline=write_run(tmp_path, "before"))
     numbers = found.findings

@@ -13,6 +13,8 @@ from awqscope.app.cli import app
 from awqscope.app.report import bundle
 from awqscope.app.report.bundle import INDEX, LISTED, SCRIPT, name_page, write_bundle
 from awqscope.diagnose.gate.policy import load_policy
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.notes import Change, change_notes
 from awqscope.mixedprec.errors import InputError
 from tests.app.report.test_page import HOSTILE, Page
 from tests.help.root import ROOT
@@ -75,6 +77,27 @@ def test_a_directory_of_runs_lists_those_that_are_not_done(tmp_path: Path) -> No
     refused = invoke(runs / "sample", runs / "begun", "-o", tmp_path / "other")
     assert refused.exit_code == 2 and "is not finished" in refused.stderr
     assert not (tmp_path / "other").exists()
+
+
+def test_one_of_a_directory_costs_the_others_nothing(tmp_path: Path) -> None:
+    """What cannot be reported is listed with its reason, what is archived is not; given by name
+    both are as any run."""
+    runs, out = tmp_path / "runs", tmp_path / "site"
+    runs.mkdir()
+    write_run(runs)
+    broken = write_run(runs, "broken")
+    (broken / "policy.toml").write_text("[limits]\nmax_klp = 1\n")
+    archived = write_run(runs, "archived")
+    change_notes(RunDirectory(archived), Change(archived=True))
+    result = invoke(runs, "-o", out)
+    assert result.exit_code == 0 and ": 1 of 2 runs, " in result.stdout
+    assert set(read(out)) == {INDEX, SCRIPT, LISTED, "sample.html"}
+    listed = read(out)[INDEX].decode()
+    assert "no report: broken/policy.toml" in listed and str(tmp_path) not in listed
+    refused = invoke(SAMPLE, broken, "-o", tmp_path / "other")
+    assert refused.exit_code == 2 and "did you mean max_kl?" in refused.stderr
+    assert invoke(SAMPLE, archived, "-o", tmp_path / "other").exit_code == 0
+    assert "archived.html" in read(tmp_path / "other")
 
 
 def test_nothing_but_a_bundle_is_replaced(tmp_path: Path) -> None:

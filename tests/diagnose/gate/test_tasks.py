@@ -94,6 +94,12 @@ def test_what_was_not_run_is_undecided_unless_it_is_optional() -> None:
     verdict = judge(optional, none=NO_TASKS)
     assert outcomes(verdict) == {"limits.max_kl": PASS}
     assert verdict.notes == ("Tasks were not judged: no task was run.",)
+    # One that is named was to be run, and one that is there but damaged was.
+    named = judge(f"{optional}\n[tasks.b]\nmax_drop = 0.1", none=NO_TASKS)
+    assert outcomes(named) == {"limits.max_kl": PASS, "tasks.b.max_drop": INCONCLUSIVE}
+    damaged = judge(optional, none=Missing("tasks.json holds no tasks"))
+    assert outcomes(damaged) == {"limits.max_kl": PASS, "tasks.max_drop": INCONCLUSIVE}
+    assert damaged.checks[1].reason == "tasks.json holds no tasks"
     verdict = judge(optional, make_task("a", **turn(1000, 60, 10)))
     assert outcomes(verdict) == {"limits.max_kl": PASS, "tasks.a.max_drop": FAIL}
 

@@ -78,6 +78,27 @@ def test_only_the_directory_of_a_run_is_deleted(path: Path, tmp_path: Path) -> N
     assert (path / "run.json").exists()
 
 
+def test_the_directory_that_one_is_in_is_deleted(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(path)
+    delete_run(plan_deletion(Path(".")))
+    monkeypatch.undo()
+    assert not path.exists()
+
+
+def test_one_that_cannot_go_whole_is_left_whole(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(asked: Path, mode: int) -> bool:
+        return asked != path.parent
+
+    monkeypatch.setattr("os.access", refuse)
+    with pytest.raises(InputError, match="does not let you"):
+        plan_deletion(path)
+    assert (path / "run.json").exists()
+
+
 def test_a_damaged_run_can_be_deleted(path: Path) -> None:
     (path / "run.json").write_text("{")
     delete_run(plan_deletion(path))
