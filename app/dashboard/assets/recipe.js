@@ -24,6 +24,8 @@ const writeKl = (kl) => {
   const text = Math.abs(kl) < 1e-4 ? kl.toExponential(1) : String(Number(kl.toPrecision(2)));
   return text.replaceAll("-", MINUS);
 };
+// Up, so that what is written is a budget that holds the value.
+const writeUp = (value, digits) => (Math.ceil(value * 10 ** digits - 1e-6) / 10 ** digits).toFixed(digits);
 const writeBits = (width) => (width.includes("x") ? width : `${width} bit`);
 
 // By place: the width of every unit, from what differs from the run's own recipe.
@@ -138,7 +140,7 @@ const Budget = ({ data, widths, found, take, ask }) => {
   const [typed, setTyped] = React.useState(null);
   const place = Math.max(0, sizes.filter((size) => size <= found.bytes).length - 1);
   const value = unit === "bits" ? found.bits : found.bytes / 1e6;
-  const shown = typed ?? (value === null ? "" : value.toFixed(unit === "bits" ? 3 : 2));
+  const shown = typed ?? (value === null ? "" : writeUp(value, unit === "bits" ? 3 : 2));
   const said = `${found.bits === null ? "" : `${writeFixed(found.bits, 3)} bits per weight, `}${writeSize(found.bytes)}, KL ${writeFixed(found.kl, 4)}`;
   React.useEffect(() => setTyped(null), [widths, unit]);
   return React.createElement(
@@ -199,7 +201,11 @@ const Recipe = ({ data, changes, children, setProps }) => {
   const asked = React.useRef(0);
   const isFirst = React.useRef(true);
   const take = React.useCallback(
-    (taken) => setProps({ changes: writeChanges(data, taken) }),
+    (taken) => {
+      // What was said of the recipe before.
+      window.dash_clientside.set_props("recipe-said", { children: "" });
+      setProps({ changes: writeChanges(data, taken) });
+    },
     [data, setProps],
   );
   const ask = (unit, value) => setProps({ asked: { unit, value, asked: ++asked.current } });

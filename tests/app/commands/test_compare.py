@@ -14,7 +14,7 @@ from awqscope.diagnose.runs.naming import default_outs
 from awqscope.diagnose.runs.record import read_record
 from awqscope.diagnose.stages import comparison
 from awqscope.mixedprec.errors import InputError
-from tests.help.runs import SAMPLE, write_run
+from tests.help.runs import write_run
 from tests.mixedprec.foreign.test_candidate import change_tensors
 
 

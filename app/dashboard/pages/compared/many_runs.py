@@ -99,7 +99,7 @@ def chooser(store: Store, page: Page, chosen: Chosen) -> Any:
                         {"value": "", "label": "the best of them"},
                         *({"value": entry, "label": entry} for entry in shown),
                     ],
-                    value=page.option("baseline") if page.option("baseline") in shown else "",
+                    value=find_baseline(page, shown),
                     allowDeselect=False,
                 ),
                 className="chooser",
@@ -109,15 +109,29 @@ def chooser(store: Store, page: Page, chosen: Chosen) -> Any:
     )
 
 
+def find_baseline(page: Page, chosen: Sequence[str]) -> str:
+    """Which of the chosen entries an address holds the others against; empty for the best."""
+    asked = page.option("baseline")
+    return asked if asked in chosen else ""
+
+
+def list_left(page: Page, chosen: Chosen) -> list[str]:
+    """Why what an address names is not on the page, in words."""
+    asked = page.option("baseline")
+    if asked in ("", *chosen.sides):
+        return list(chosen.refused)
+    return [*chosen.refused, f"{asked} is not among them: the others are held against the best"]
+
+
 def follow_choice(
-    page: Page, chosen: Sequence[str], baseline: str | None, axis: str
+    page: Page, shown: Sequence[str], chosen: Sequence[str], baseline: str | None
 ) -> dict[str, Any] | None:
-    """The options of the address at which these entries are compared; None where the page is
-    there."""
-    base = baseline if baseline in chosen else ""
-    wanted = {"runs": BETWEEN.join(chosen), "baseline": base or "", "axis": axis}
-    same = page.names("runs") == list(chosen) and page.option("baseline") == wanted["baseline"]
-    return None if same else wanted
+    """The options of the address at which these entries are compared; None where the page shows
+    them, which leaves out some that its address names. shown: the entries that it compares."""
+    base = baseline if baseline and baseline in chosen else ""
+    if list(shown) == list(chosen) and find_baseline(page, shown) == base:
+        return None
+    return {"runs": BETWEEN.join(chosen), "baseline": base, "axis": page.option("axis")}
 
 
 def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
@@ -133,8 +147,9 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         ),
         chooser(store, page, chosen),
     ]
-    if chosen.refused:
-        parts.append(notice("Left out", *(html.P(f"{why}.") for why in chosen.refused)))
+    left = list_left(page, chosen)
+    if left:
+        parts.append(notice("Left out", *(html.P(f"{why}.") for why in left)))
     if len(chosen.sides) < 2:
         return [
             *parts,
@@ -312,7 +327,8 @@ def register(app: Dash, store: Store) -> None:
     )
     def choose_runs(chosen: Sequence[str] | None, baseline: str | None, search: str) -> Any:
         page = read_address("/compare", search)
-        wanted = follow_choice(page, chosen or (), baseline, page.option("axis"))
+        shown = list(read_chosen(store, page).sides)
+        wanted = follow_choice(page, shown, chosen or (), baseline)
         return no_update if wanted is None else link("compare", **wanted)
 
     @app.callback(

@@ -38,8 +38,12 @@ from awqscope.mixedprec.words import NOTHING, write_interval, write_number
 
 
 def list_releases(store: Store) -> Mapping[str, list[Side]]:
-    """The releases of each model, each run by its default model."""
-    sides = [side for side in pairs.list_sides(store) if side.model == list_models(side.record)[0]]
+    """The releases of each model, each finished run by its default model."""
+    sides = [
+        side
+        for side in pairs.list_sides(store)
+        if side.record.state == "done" and side.model == list_models(side.record)[0]
+    ]
     return group_by_model(sides)
 
 
@@ -57,7 +61,9 @@ def read_releases(store: Store, page: Page) -> tuple[str, list[Side], list[str]]
     model = page.option("model")
     if model and model not in groups:
         return "", [], [f"no run is of {model}"]
-    model = model or next(iter(groups), "")
+    # A trend takes two.
+    several = (name for name, group in groups.items() if len(group) > 1)
+    model = model or next(several, next(iter(groups), ""))
     every = groups.get(model, [])
     older = len(every) - MOST_RANKED
     left = [f"{older} older releases are not shown, but can be chosen"] if older > 0 else []
@@ -219,11 +225,14 @@ def tokens_tables(step: Step) -> list[Any]:
     if isinstance(step.tokens, Missing) or step.pair.same_model:
         return []
     found = []
-    for title, rows, side in (
-        ("Tokens newly broken, the largest KL now first", step.tokens.worst, step.b),
-        ("Tokens mended, the largest KL before first", step.tokens.best, step.a),
+    tokens = step.tokens
+    for what, order, rows, total, side in (
+        ("newly broken", "KL now", tokens.worst, tokens.broken, step.b),
+        ("mended", "KL before", tokens.best, tokens.mended, step.a),
     ):
         if rows:
+            counted = f"{len(rows)} of {total:,}" if len(rows) < total else f"all {total:,}"
+            title = f"Tokens {what}: {counted}, the largest {order} first"
             shown = [token_row(row, side) for row in rows]
             found.append(table(TOKEN_COLUMNS, shown, title, folded=title))
     return found

@@ -15,7 +15,14 @@ from awqscope.app.dashboard.asking import asking_button, asking_form
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.store import RunSummary, Store
 from awqscope.app.words.gate.lines import write_value
-from awqscope.diagnose.gate.criteria import MAX_DROP, SECTIONS, TASKS, Criterion, find_problem
+from awqscope.diagnose.gate.criteria import (
+    MAX_DROP,
+    PROOF,
+    SECTIONS,
+    TASKS,
+    Criterion,
+    find_problem,
+)
 from awqscope.diagnose.gate.findings import Missing
 from awqscope.diagnose.gate.own import (
     OPTIONAL,
@@ -204,6 +211,9 @@ def read_form(values: Mapping[str, Any], before: Policy) -> Asked:
     }
     tasks = replace(before.tasks, every=every, optional=optional[TASKS])
     subject = SUBJECTS[bool(wants_uniform)]
+    if wants_uniform:
+        # Nobody proves it, and no field is needed to say so.
+        limits = [limit for limit in limits if limit.criterion.form != PROOF]
     policy = Policy(TRIED, subject, tuple(limits), optional["drift"], tasks)
     if problems:
         return Asked(None, problems)

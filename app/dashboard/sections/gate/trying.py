@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dash import ALL, Dash, Input, Output, State, ctx, no_update, set_props
+from dash import ALL, Dash, Input, Output, State, ctx, html, no_update, set_props
 
 from awqscope.app.dashboard.asking import Asked
 from awqscope.app.dashboard.hints import add_hints
@@ -19,6 +19,7 @@ from awqscope.diagnose.gate.policy import Policy
 from awqscope.mixedprec.errors import InputError
 
 TRIED = "By the limits below, which are not saved"
+UNTRIED = "The limits below cannot be judged as they are."
 BAD_FIELD = "a field cannot be used, it says why"
 FIELD = {"type": "limit", "field": ALL}
 
@@ -43,11 +44,13 @@ def register(app: Dash, store: Store, jobs: Jobs | None) -> None:
             asked = read_form(shown["values"], load_own(store.find(name)))
             said = [asked.problems.get(field["field"], "") for field in fields]
             if asked.policy is None:
-                return no_update, draw_ship(Ship("", asked.trouble or BAD_FIELD)), said
+                trouble = asked.trouble or BAD_FIELD
+                return html.P(UNTRIED, className="note"), draw_ship(Ship("", trouble)), said
             verdict = store.verdicts.judge(name, asked.policy)
             return limits_table(verdict, TRIED), draw_ship(write_ship(verdict)), said
         except (InputError, LookupError) as error:
-            return no_update, draw_ship(Ship("", f"{error}")), [""] * len(fields)
+            untried = html.P(UNTRIED, className="note")
+            return untried, draw_ship(Ship("", f"{error}")), [""] * len(fields)
 
     if jobs is None:
         return

@@ -69,14 +69,21 @@ def test_the_choice_is_the_addresss_and_no_more_than_twelve(root: Path, tmp_path
     chosen = read_chosen(store, page)
     assert list(chosen.sides) == ["v1", "theirs"]
     assert chosen.refused == ["nothing is not here any more"]
-    wanted = follow_choice(page, ["v1", "v2"], "v2", "log")
-    assert wanted == {"runs": "v1/v2", "baseline": "v2", "axis": "log"}
-    assert follow_choice(page_at(link("compare", **wanted)), ["v1", "v2"], "v2", "log") is None
-    assert follow_choice(page, ["v1"], "v2", "linear") == {
+    shown = list(chosen.sides)
+    wanted = follow_choice(page, shown, ["v1", "v2"], "v2")
+    assert wanted == {"runs": "v1/v2", "baseline": "v2", "axis": "linear"}
+    both = ["v1", "v2"]
+    assert follow_choice(page_at(link("compare", **wanted)), both, both, "v2") is None
+    assert follow_choice(page, shown, ["v1"], "v2") == {
         "runs": "v1",
         "baseline": "",
         "axis": "linear",
     }
+    # What is left out stays in the address, and is said.
+    assert follow_choice(page, shown, shown, "") is None
+    odd = page_at(link("compare", runs="v1/v2", baseline="zzz"))
+    assert "zzz is not among them" in read_text(show_at(root, link("compare", **odd.options)))
+    assert follow_choice(odd, both, both, "") is None
     said = read_text(show_at(root, "/compare"))
     assert "Choose two runs or more" in said
     assert "Run A" in str(show_at(root, "/compare?a=v1"))

@@ -122,11 +122,10 @@ def find_criterion(key: str) -> Criterion:
 
 
 def test_what_contradicts_itself_is_refused() -> None:
-    asked = read_form({"subject": True}, DEFAULT)
-    assert (
-        asked.policy is None
-        and "there is no proof of the uniform model" in (asked.problems["limits.require_proof"])
-    )
+    # Nobody proves the uniform model: that it is to be judged takes the demand back.
+    asked = read_form({"subject": True, "limits.require_proof": True}, DEFAULT)
+    assert asked.policy is not None and asked.policy.subject == "uniform"
+    assert "proof" not in {limit.criterion.measure for limit in asked.policy.limits}
     none = {name_field(each.section, each.key): "" for each in CRITERIA}
     asked = read_form(none | {"limits.require_proof": False}, DEFAULT)
     assert asked.policy is None and asked.trouble.startswith("nothing is limited: set one")
