@@ -13,6 +13,7 @@ from awqscope.app.dashboard.hints import add_hints
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.pages import block, recipe, run, runs, tokens
 from awqscope.app.dashboard.pages.compared import two_runs
+from awqscope.app.dashboard.sections.listed.rows import list_rows, may_change, stamp_rows
 from awqscope.app.dashboard.urls import METRICS, Page, link, query, read_address
 from awqscope.app.store import Store, UnknownRunError
 from awqscope.app.words.noise import find_floor
@@ -139,6 +140,7 @@ def _register_clientside(app: Dash) -> None:
         Output("kept", "data"),
         Input({"type": "option", "name": ALL}, "value"),
         State({"type": "option", "name": ALL}, "id"),
+        State("defaults", "data"),
         prevent_initial_call=True,
     )
     app.clientside_callback(
@@ -155,10 +157,9 @@ def _register_clientside(app: Dash) -> None:
     )
     app.clientside_callback(
         ClientsideFunction("awqscope", "filterRuns"),
-        Output("runs-grid", "dashGridOptions"),
+        Output("kept", "data", allow_duplicate=True),
         Input("runs-filter", "value"),
-        State("runs-grid", "dashGridOptions"),
-        prevent_initial_call=True,
+        prevent_initial_call="initial_duplicate",
     )
     app.clientside_callback(
         ClientsideFunction("awqscope", "filterNotes"),
@@ -200,13 +201,13 @@ def register_live(
     )
 
     def refresh_list(page: Page, seen: str, listed: bool) -> Any:
-        rows = runs.list_rows(store, jobs)
-        if bool(rows) != listed:
+        lines = list_rows(store, jobs)
+        if bool(lines) != listed:
             return show(page)
-        now = runs.stamp_rows(rows)
-        if rows and now != seen:
-            set_props("runs-grid", {"rowData": rows})
-        return no_update, not runs.is_live(rows), now
+        now = stamp_rows(lines)
+        if lines and now != seen:
+            runs.show_rows(lines)
+        return no_update, not may_change(lines), now
 
     @app.callback(
         Output("page", "children", allow_duplicate=True),

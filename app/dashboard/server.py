@@ -31,6 +31,7 @@ from awqscope.app.dashboard.pages.compared import many_runs, trend
 from awqscope.app.dashboard.parts import fell_back, go_to, heading, notice
 from awqscope.app.dashboard.sections import model_location, notes, starting
 from awqscope.app.dashboard.sections.gate import trying
+from awqscope.app.dashboard.sections.listed.rows import list_rows, may_change, stamp_rows
 from awqscope.app.dashboard.sections.studies import asking
 from awqscope.app.dashboard.shell import (
     NAME,
@@ -180,7 +181,7 @@ def write_refused(store: Store, page: Page) -> list[Any]:
 def is_live(store: Store, page: Page) -> bool:
     """Whether what the page shows may change by itself."""
     if page.name == "runs":
-        return runs.is_live(runs.list_rows(store))
+        return may_change(list_rows(store))
     if not page.run or page.name == "missing":
         return False
     pending = find_pending(store.root, page.run)
@@ -196,7 +197,7 @@ def stamp(store: Store, page: Page) -> str:
     """What tells one state of a page's run, or of the list, from the next; empty where there is
     none."""
     if page.name == "runs":
-        return runs.stamp_rows(runs.list_rows(store))
+        return stamp_rows(list_rows(store))
     if not page.run:
         return ""
     pending = find_pending(store.root, page.run)

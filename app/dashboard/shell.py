@@ -11,7 +11,7 @@ from dash import Dash, dcc, html
 
 from awqscope.app.dashboard.jobs.starts import find_pending
 from awqscope.app.dashboard.packed import CHARTS
-from awqscope.app.dashboard.urls import Page, link, read_address
+from awqscope.app.dashboard.urls import Page, link, list_defaults, read_address
 from awqscope.app.store import Store, UnknownRunError
 from awqscope.mixedprec.errors import InputError
 
@@ -147,6 +147,7 @@ def shell(read_only: bool) -> Any:
             dcc.Store(id="seen"),
             dcc.Store(id="here"),
             dcc.Store(id="kept"),
+            dcc.Store(id="defaults", data=list_defaults()),
             html.A("Skip to the page", href="#page", className="skip"),
             html.Header(
                 [

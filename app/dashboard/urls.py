@@ -61,6 +61,16 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | re.Pattern[str]]] = {
 }
 
 
+def list_defaults() -> dict[str, str]:
+    """Option -> the value that an address leaves out, of those that are a choice among a few."""
+    return {
+        key: allowed[0]
+        for options in OPTIONS.values()
+        for key, allowed in options.items()
+        if isinstance(allowed, tuple)
+    }
+
+
 @dataclass(frozen=True)
 class Page:
     """A page of the dashboard. run: the run's name; block: its number, on the pages of a block."""

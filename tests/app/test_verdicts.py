@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from awqscope.app.dashboard.pages import runs
+from awqscope.app.dashboard.sections.listed import rows as listed
 from awqscope.app.store import Store
 from awqscope.app.verdicts import Verdicts, stamp_verdict
 from awqscope.app.words.gate.ship import write_ship
@@ -31,7 +31,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 
 def row_of(store: Store, name: str) -> dict[str, Any]:
-    return next(row for row in runs.list_rows(store) if row["name"] == name)
+    return next(row for row in listed.list_rows(store) if row["name"] == name)
 
 
 def test_a_list_says_at_first_that_nothing_is_judged_yet(
@@ -48,19 +48,19 @@ def test_a_list_says_at_first_that_nothing_is_judged_yet(
     write_run(tmp_path, "failed", state="failed")
     store = Store(tmp_path)
     monkeypatch.setattr(Verdicts, "find", wait_first)
-    rows = runs.list_rows(store)
+    rows = listed.list_rows(store)
     first = next(row for row in rows if row["name"] == "done")
     assert (first["ship"], first["tone"]) == ("Not judged: not judged yet", "quiet")
-    assert runs.is_live(rows)
-    seen = runs.stamp_rows(rows)
+    assert listed.may_change(rows)
+    seen = listed.stamp_rows(rows)
     may_go.set()
     wait_until(lambda: row_of(store, "done")["answer"] == "✓ May ship")
-    rows = runs.list_rows(store)
-    assert not runs.is_live(rows) and runs.stamp_rows(rows) != seen
+    rows = listed.list_rows(store)
+    assert not listed.may_change(rows) and listed.stamp_rows(rows) != seen
     assert next(row for row in rows if row["name"] == "done")["why"] == "all 9 limits hold"
     assert "ship" not in next(row for row in rows if row["name"] == "failed")
     (path / "policy.toml").write_text("[limits]\nmax_kl = 0.01\n")
-    assert row_of(store, "done")["why"] == runs.PENDING
+    assert row_of(store, "done")["why"] == listed.PENDING
     wait_until(lambda: row_of(store, "done")["answer"] == "✕ May not ship")
 
 
@@ -124,14 +124,14 @@ def test_a_hundred_verdicts_make_the_list_no_slower(tmp_path: Path) -> None:
     for name in names[1:]:
         store.verdicts._kept[name] = stamp_verdict(store.find(name)), judged
     before = time.process_time()
-    rows = runs.list_rows(store)
-    runs.stamp_rows(rows)
+    rows = listed.list_rows(store)
+    listed.stamp_rows(rows)
     whole = time.process_time() - before
     before = time.process_time()
-    runs.add_ships(store, rows)
+    listed.add_ships(store, rows)
     assert time.process_time() - before < max(0.5, whole)
     assert {row["answer"] for row in rows} == {"✓ May ship"}
     change_record(tmp_path / names[1], updated="later")
-    assert [row["name"] for row in runs.list_rows(store) if row["why"] == runs.PENDING] == [
+    assert [row["name"] for row in listed.list_rows(store) if row["why"] == listed.PENDING] == [
         names[1]
     ]

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.runs.notes import Change, change_notes
 from tests.help.browsing import change_record, copy_sample
 from tests.help.caused import keep_causes
 from tests.help.explained import RIVALS, make_asked, make_entry
@@ -84,6 +85,49 @@ def test_grid_opens_and_compares_by_keyboard(page: "sync_api.Page", runs: Path) 
     page.locator(".ag-row .ag-cell[col-id=name] a").first.focus()
     page.keyboard.press("Enter")
     page.wait_for_url("**/run/*")
+
+
+def test_the_list_is_found_again_as_it_was_left(page: "sync_api.Page", runs: Path) -> None:
+    for name in ("other", "third"):
+        copy_sample(runs, name)
+    (runs / "third" / "policy.toml").write_text("[limits]\nmax_kl = 0.001\n")
+    page.goto("/")
+    rows = page.locator(".ag-center-cols-container .ag-row")
+    sync_api.expect(rows.filter(has_text="May")).to_have_count(3)
+    filtered = page.locator("#runs-filter")
+    # Words anywhere, a phrase as it stands, and a number as it is shown.
+    for text, count in (("may ship", 3), ('"may ship"', 2), ('third "not ship"', 1), ("64.315", 3)):
+        filtered.fill(text)
+        sync_api.expect(rows).to_have_count(count)
+    filtered.fill('"may ship"')
+    sync_api.expect(rows).to_have_count(2)
+    for row in (0, 1):
+        rows.nth(row).get_by_role("checkbox").check()
+    sync_api.expect(page.locator("#compare-button")).to_be_enabled()
+    rows.first.locator("a").click()
+    page.wait_for_url("**/run/*")
+    page.go_back()
+    sync_api.expect(rows).to_have_count(2)
+    sync_api.expect(filtered).to_have_value('"may ship"')
+    sync_api.expect(page.locator("#compare-button")).to_be_enabled()
+    sync_api.expect(page.locator("#runs-archived")).to_be_hidden()
+    # What is archived elsewhere leaves the list, which offers it then.
+    change_notes(RunDirectory(runs / "other"), Change(archived=True))
+    sync_api.expect(rows).to_have_count(1)
+    page.get_by_role("switch", name="1 archived too").check()
+    sync_api.expect(rows).to_have_count(2)
+
+
+def test_options_that_are_the_defaults_stay_out_of_the_address(page: "sync_api.Page") -> None:
+    for path in ("/run/demo", "/run/demo/tokens"):
+        page.goto(path)
+        page.locator("main h1").wait_for()
+        page.wait_for_timeout(1000)
+        assert "?" not in page.url
+    page.get_by_text("Mixed", exact=True).first.click()
+    page.wait_for_url("**model=mixed*")
+    page.get_by_text("Uniform", exact=True).first.click()
+    page.wait_for_function("!window.location.search.includes('model')")
 
 
 def test_a_live_run_fills_in(page: "sync_api.Page", runs: Path) -> None:

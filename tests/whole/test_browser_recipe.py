@@ -172,6 +172,27 @@ def test_recipes_are_taken_along_the_frontier(page: "sync_api.Page", editing: Ed
     check_numbers(page, editing, found)
 
 
+def test_the_budget_of_a_recipe_that_is_shown_has_room_for_it(
+    page: "sync_api.Page", editing: Editing
+) -> None:
+    """Nothing worse comes of asking for the best in the number that the page wrote itself."""
+    page.goto(RECIPE)
+    slider, kl = page.get_by_label("Budget along the frontier"), tile(page, "KL")
+    for place in (None, 3, 9, 14):
+        for unit in ("bits", "mb"):
+            if place is not None:
+                slider.fill(str(place))
+            page.get_by_label("Unit of the budget").select_option(unit)
+            before = float(kl.inner_text())
+            page.get_by_role("button", name="Take the best").click()
+            sync_api.expect(page.locator("#recipe-said")).not_to_have_text("")
+            assert float(kl.inner_text()) <= before
+            # What was said is of that recipe alone.
+            slider.fill("1")
+            sync_api.expect(page.locator("#recipe-said")).to_have_text("")
+            page.goto(RECIPE)
+
+
 def test_the_file_is_written_for_a_tool(page: "sync_api.Page") -> None:
     page.goto(f"{RECIPE}?bits=0.down:8")
     page.get_by_role("textbox", name="Written for").click()

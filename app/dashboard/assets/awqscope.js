@@ -34,11 +34,11 @@ window.dash_clientside = Object.assign({}, window.dash_clientside, {
       markPlace(path);
       return { path, search };
     },
-    keepOption(values, ids) {
+    keepOption(values, ids, defaults) {
       const address = new URL(window.location);
       ids.forEach((id, at) => {
         const value = values[at] ?? "";
-        if (value === "") address.searchParams.delete(id.name);
+        if (value === (defaults[id.name] ?? "")) address.searchParams.delete(id.name);
         else address.searchParams.set(id.name, value);
       });
       window.history.replaceState(window.history.state, "", address);
@@ -70,9 +70,6 @@ window.dash_clientside = Object.assign({}, window.dash_clientside, {
       const site = typeof kind === "string" ? `?${new URLSearchParams({ site: kind })}` : "";
       navigate(`${window.location.pathname}/block/${block}${site}`);
       return window.dash_clientside.no_update;
-    },
-    filterRuns(text, options) {
-      return { ...options, quickFilterText: text || "" };
     },
   },
 });

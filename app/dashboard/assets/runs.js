@@ -166,6 +166,9 @@ const settle = (box) => {
   look();
 };
 
+// Words in quotes are found as they stand together, others anywhere in a line.
+grids.readFilter = (text) => (text.match(/"[^"]*"?|\S+/g) || []).map((part) => part.replaceAll('"', "")).filter(Boolean);
+
 // Which runs are listed, by what is said of them.
 const listed = { tags: [], archived: false };
 grids.filtersByNotes = () => true;
@@ -173,6 +176,12 @@ grids.passesNotes = ({ data }) =>
   (listed.archived || !data.archived) && listed.tags.every((tag) => (data.tags || []).includes(tag));
 
 Object.assign(window.dash_clientside.awqscope, {
+  // The grid itself is told, also one that is not there yet.
+  async filterRuns(text) {
+    const api = await dash_ag_grid.getApiAsync("runs-grid");
+    if (!api.isDestroyed()) api.setGridOption("quickFilterText", text || "");
+    return window.dash_clientside.no_update;
+  },
   async filterNotes(tags, archived) {
     Object.assign(listed, { tags: tags || [], archived: Boolean(archived) });
     const api = await dash_ag_grid.getApiAsync("runs-grid");

@@ -12,7 +12,6 @@ from dash import html
 from awqscope.app.dashboard.components import Link
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.jobs.starts import ENDED, STARTING, find_pending
-from awqscope.app.dashboard.pages.runs import write_progress
 from awqscope.app.dashboard.parts import (
     as_table,
     card,
@@ -35,6 +34,7 @@ from awqscope.app.dashboard.sections.below import (
 from awqscope.app.dashboard.sections.by_text import find_numbers, text_cards
 from awqscope.app.dashboard.sections.gate.card import gate_part
 from awqscope.app.dashboard.sections.gate.head import ship_head
+from awqscope.app.dashboard.sections.listed.rows import write_progress
 from awqscope.app.dashboard.sections.notes import notes_card, notes_line
 from awqscope.app.dashboard.sections.starting import log_details, pending_parts, stop_button
 from awqscope.app.dashboard.sections.studies.cards import study_cards

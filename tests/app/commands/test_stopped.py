@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from awqscope.app import cli
 from awqscope.app.commands import compare as compare_module
 from awqscope.app.commands import run as run_module
-from awqscope.app.dashboard.pages.runs import list_rows
+from awqscope.app.dashboard.sections.listed.rows import list_rows
 from awqscope.app.store import Store
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import AnyRecord

@@ -18,6 +18,10 @@ from awqscope.diagnose.gate.own import OWN_POLICY, find_own, is_own
 from awqscope.diagnose.gate.verdict import Check, GateVerdict
 
 TITLE = "May it ship? Every limit"
+WIDER = (
+    "What decides here are expanded intervals: a little wider than those of the numbers above, by "
+    "as much as percentiles of so few windows are too narrow."
+)
 COLUMNS = {
     "title": "Number",
     "value": "Measured",
@@ -57,6 +61,7 @@ def gate_card(
     return card(
         TITLE,
         html.Div(limits_table(verdict), id="policy-tried"),
+        html.P(WIDER, className="note"),
         policy_form(store, run, verdict, jobs, is_open=is_open, said=said),
         again,
         summary=summarise(verdict),

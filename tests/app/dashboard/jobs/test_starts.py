@@ -11,7 +11,7 @@ import pytest
 from awqscope.app.dashboard.jobs import processes
 from awqscope.app.dashboard.jobs.runs import Jobs
 from awqscope.app.dashboard.jobs.starts import LOGS, find_pending, list_pending
-from awqscope.app.dashboard.pages.runs import UNBEGUN, list_rows
+from awqscope.app.dashboard.sections.listed.rows import UNBEGUN, list_rows
 from awqscope.app.store import Store
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.mixedprec.errors import InputError

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from awqscope.app.dashboard.pages.runs import brief_widths, list_rows
+from awqscope.app.dashboard.sections.listed.rows import brief_widths, list_rows
 from awqscope.app.store import Store
 from awqscope.app.words.verdict import write_brief
 from awqscope.diagnose.runs.spec import CompareSpec
