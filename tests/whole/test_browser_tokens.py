@@ -72,6 +72,7 @@ def test_all_windows_are_listed_with_their_texts(page: "sync_api.Page", runs: Pa
 def test_what_is_not_there_is_said(page: "sync_api.Page") -> None:
     fallen = page.locator(".fallen")
     for address, words in {
+        "/run/demo/tokens?position=3": "A token is of a window, and none is named: the worst is",
         "/run/demo/tokens?window=9999": "There is no window 9999: window 5, the worst, is shown.",
         "/run/demo/tokens?window=3&position=256": "Window 3 has no token 256, only 0 to 255",
         "/run/demo/tokens?model=other": "There is no model “other”: uniform is shown.",

@@ -212,7 +212,9 @@ def choose_token(
     window = asked if asked in {row["window"] for row in every.windows} else None
     if window is None:
         window, position = (index.windows or every.windows)[0]["window"], None
-        if asked is not None:
+        if asked is None and page.number("position") is not None:
+            said = fell_back("A token is of a window, and none is named", "the worst")
+        elif asked is not None:
             said = fell_back(f"There is no window {asked}", f"window {window}, the worst,")
     rows = store.window(run.name, window)
     if position is not None and position >= len(rows):

@@ -89,6 +89,9 @@ def looked_parts(store: Store, answer: BlockWeights, page: Page) -> list[Any]:
     asked, place = page.option("linear"), page.option("group")
     if asked not in ("", linear.linear):
         parts.append(fell_back(f"There is no linear {asked} in this block", linear.linear))
+    elif page.option("unit") not in ("", *(one.unit for one in answer.linears)):
+        unit = f"{page.block}.{page.option('unit')}"
+        parts.append(fell_back(f"There is no unit {unit}", linear.linear))
     if group is not None and place not in ("", name_group(group)):
         said = f"Group {place} of {linear.linear} is none of those that are kept"
         parts.append(fell_back(said, f"row {group.row}, group {group.group}"))
@@ -107,13 +110,11 @@ def kept_parts(store: Store, record: AnyRecord, page: Page) -> list[Any]:
     rows = [row for row in store.table(page.run, "weights") if row["block"] == page.block]
     if not rows:
         return [html.P(NOTHING_KEPT[record.kind], className="note")]
-    asked, unit = page.option("linear"), f"{page.block}.{page.option('unit')}"
+    asked, kind = page.option("linear"), page.option("unit")
+    here = [row for row in rows if row["unit"] == f"{page.block}.{kind}"]
     chosen = next(
         (row for row in rows if row["linear"] == asked),
-        max(
-            [row for row in rows if row["unit"] == unit] or rows,
-            key=lambda row: row["relative_error"],
-        ),
+        max(here or rows, key=lambda row: row["relative_error"]),
     )
     if isinstance(record, Record):
         recipe = store.recipe(page.run)
@@ -125,6 +126,9 @@ def kept_parts(store: Store, record: AnyRecord, page: Page) -> list[Any]:
     parts: list[Any] = []
     if asked not in ("", chosen["linear"]):
         parts.append(fell_back(f"There is no linear {asked} here", chosen["linear"]))
+    elif kind and not here:
+        said = f"The run holds nothing of a unit {page.block}.{kind}"
+        parts.append(fell_back(said, chosen["linear"]))
     return [
         *parts,
         card(

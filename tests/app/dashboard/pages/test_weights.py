@@ -69,6 +69,7 @@ def test_what_an_address_asks_in_vain_is_said(store: Store) -> None:
     keep(store, make_weights())
     shown = show(store, linear="none")
     assert "There is no linear none in this block: mlp.down_proj is shown." in shown
+    assert "There is no unit 5.zz: " in show(store, unit="zz")
     shown = show(store, linear="mlp.down_proj", group="7:7")
     assert "Group 7:7 of mlp.down_proj is none of those that are kept" in shown
     assert "No block 9 here" in show(store, number=9)
@@ -125,3 +126,8 @@ def test_of_a_comparison_what_it_holds_is_shown(tmp_path: Path) -> None:
 def test_the_button_becomes_the_command() -> None:
     command = study_command(KINDS["weights"], "/runs/a", 5, {}, None)
     assert command[-4:] == ["weights", "--", "/runs/a", "5"]
+
+
+def test_a_unit_that_the_run_does_not_have_is_said(store: Store) -> None:
+    assert "The run holds nothing of a unit 5.zz: " in show(store, unit="zz")
+    assert "holds nothing of a unit" not in show(store, unit="qkv")
