@@ -39,9 +39,10 @@ def rank(
     by token; where two were measured on other tokens it says so. Of a run its mixed model is meant,
     of a comparison its candidate; RUN:uniform is a run's uniform model.
     """
+    from awqscope.app.terminal.progress import show_note
     from awqscope.diagnose.compared.choosing import open_ranked
 
-    sides, at = open_ranked(runs, baseline)
+    sides, at = open_ranked(runs, baseline, show_note)
     print_ranking(sides, as_json, at)
 
 

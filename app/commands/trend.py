@@ -33,13 +33,14 @@ def trend(
     """
     from awqscope.app.terminal.compared import show_trend
     from awqscope.app.terminal.console import PlainConsole
+    from awqscope.app.terminal.progress import show_note
     from awqscope.app.words.compared.many_models import name_sides
     from awqscope.app.words.compared.trend import trend_json
     from awqscope.diagnose.compared.changes import read_step
     from awqscope.diagnose.compared.releases import open_releases
     from awqscope.diagnose.compared.standing import weigh_side
 
-    sides = open_releases(runs, model)
+    sides = open_releases(runs, model, show_note)
     names = name_sides(sides)
     standings, judged = zip(*map(weigh_side, sides), strict=True)
     steps = [read_step(a, b) for a, b in itertools.pairwise(sides)]

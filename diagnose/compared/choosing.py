@@ -1,6 +1,6 @@
 """Which models are meant: of runs as they are named on a command line or in an address."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from awqscope.diagnose.gate.paired import Side, choose_side, list_models
@@ -10,6 +10,8 @@ from awqscope.diagnose.runs.notes import find_notes
 from awqscope.diagnose.runs.record import CANDIDATE, MIXED, UNIFORM
 from awqscope.mixedprec.errors import InputError
 
+# Told of a run that is left out, in words.
+OnLeft = Callable[[str], None]
 MODELS = (MIXED, UNIFORM, CANDIDATE)
 
 
@@ -34,13 +36,14 @@ def open_side(name: str) -> Side:
     return choose_side(run, record, wanted)
 
 
-def open_sides(names: Sequence[str]) -> list[Side]:
+def open_sides(names: Sequence[str], on_left: OnLeft = lambda said: None) -> list[Side]:
     """The models that are named; of a directory of runs all that measured something and are not
-    archived, each by its default. InputError as `open_side`, and for the same model twice."""
+    archived, each by its default. on_left: told of each run of a directory that is left out,
+    and why. InputError as `open_side`, and for the same model twice."""
     sides: list[Side] = []
     for name in names:
         if find_kind(Path(name)) == RUNS:
-            sides += _open_all(Path(name))
+            sides += _open_all(Path(name), on_left)
         else:
             sides.append(open_side(name))
     known = [_identify(side) for side in sides]
@@ -52,10 +55,12 @@ def open_sides(names: Sequence[str]) -> list[Side]:
     return sides
 
 
-def open_ranked(names: Sequence[str], baseline: str | None = None) -> tuple[list[Side], int | None]:
+def open_ranked(
+    names: Sequence[str], baseline: str | None = None, on_left: OnLeft = lambda said: None
+) -> tuple[list[Side], int | None]:
     """Two models or more, as `open_sides`, and which of them is the baseline that is named; one
     that is none of them is added. InputError for a single one."""
-    sides, at = open_sides(names), None
+    sides, at = open_sides(names, on_left), None
     if baseline is not None:
         base = open_side(baseline)
         at = find_side(sides, base)
@@ -76,7 +81,7 @@ def _identify(side: Side) -> tuple[Path, str]:
     return side.run.path.resolve(), side.model
 
 
-def _open_all(root: Path) -> list[Side]:
+def _open_all(root: Path, on_left: OnLeft) -> list[Side]:
     found = []
     for path in sorted(root.iterdir()):
         if path.name.startswith(".") or find_kind(path) != RUN:
@@ -84,9 +89,14 @@ def _open_all(root: Path) -> list[Side]:
         try:
             run = RunDirectory(path)
             record = run.look()
-        except InputError:
-            # A damaged run among others: the list of runs says what is wrong with it.
+        except InputError as error:
+            # A damaged run must not cost the others their table.
+            on_left(f"{path} is left out: {error.what}")
             continue
-        if record.headline is not None and not find_notes(path)[0].archived:
+        if record.headline is None:
+            on_left(f"{path} is left out: it has measured nothing yet")
+        elif find_notes(path)[0].archived:
+            on_left(f"{path} is left out: it is archived")
+        else:
             found.append(choose_side(run, record, ""))
     return found

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from awqscope.diagnose.compared.choosing import open_sides
+from awqscope.diagnose.compared.choosing import OnLeft, open_sides
 from awqscope.diagnose.gate.paired import Side, hash_source
 from awqscope.diagnose.runs.naming import RUNS, find_kind
 from awqscope.mixedprec.errors import InputError
@@ -56,12 +56,14 @@ def choose_releases(
     return sort_releases(sides)
 
 
-def open_releases(names: Sequence[str], model: str | None = None) -> list[Side]:
+def open_releases(
+    names: Sequence[str], model: str | None = None, on_left: OnLeft = lambda said: None
+) -> list[Side]:
     """Two releases or more of a model, of runs and directories of runs as `open_sides` takes them;
     of a directory all must be of one, or of the `model` that is named. InputError for a single one,
     and as `choose_releases`."""
     is_whole = any(find_kind(Path(name)) == RUNS for name in names)
-    sides = choose_releases(open_sides(names), model, one_model=is_whole)
+    sides = choose_releases(open_sides(names, on_left), model, one_model=is_whole)
     if len(sides) < 2:
         raise InputError("one release has no trend", "give two runs or more of the model")
     return sides

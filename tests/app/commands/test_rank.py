@@ -67,6 +67,11 @@ def test_archived_ones_are_not_among_a_directorys(root: Path, tmp_path: Path) ->
     assert ask("note", tmp_path / "b", "--archive")[0] == 0
     assert {one["name"] for one in read("rank", tmp_path)["models"]} == {"a", "c"}
     assert [one["name"] for one in read("trend", tmp_path)["releases"]] == ["a", "c"]
+    (write_run(tmp_path, "damaged") / "run.json").write_text("{")
+    code, _, said = ask("rank", tmp_path)
+    left = [line for line in said.splitlines() if "is left out" in line]
+    assert code == 0 and len(left) == 2
+    assert "/b is left out: it is archived" in left[0] and "/damaged is left out: " in left[1]
     named = read("rank", tmp_path / "a", tmp_path / "b")
     assert {one["name"] for one in named["models"]} == {"a", "b"}
 
