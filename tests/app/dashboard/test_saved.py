@@ -148,6 +148,8 @@ def test_no_number_is_saved_as_text(client: FlaskClient, path: str, search: str)
     for each in tables:
         heads, _ = list_saved(each)
         assert not any("[" in head for head in heads)
+        named = [head for head in heads if head]
+        assert len(named) == len(set(named))
 
 
 def test_costs_are_the_table_s(client: FlaskClient, root: Path) -> None:

@@ -229,6 +229,11 @@ def attention_table(causes: Causes) -> Any:
             }
             for head in causes.attention
         ],
+        # Two columns have one heading on the page, beside what each is of.
+        {
+            "after": {"after": "Entropy, quantized"},
+            "then": {"then": "First token, quantized"},
+        },
     )
 
 
