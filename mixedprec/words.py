@@ -18,15 +18,29 @@ MOST_SECONDS, MOST_MINUTES = 90, 90 * 60
 class Written(str):
     """Numbers written out, which it keeps: what is rounded to be read can be saved as it is.
 
-    values: a number; a low and a high bound; or a number with both."""
+    values: a number; a low and a high bound; or a number with both. words: what is said beside
+    them."""
 
-    values: tuple[float, ...]
+    values: tuple[float | None, ...]
+    words: str
 
-    def __new__(cls, text: str, *values: float) -> "Written":
+    def __new__(cls, text: str, *values: float | None, words: str = "") -> "Written":
         """The text; str takes no more than that."""
         made = super().__new__(cls, text)
-        made.values = values
+        made.values, made.words = values, words
         return made
+
+
+def join_written(*parts: str, between: str = " ") -> str:
+    """What there is of the parts in one text, which keeps their numbers."""
+    there = [part for part in parts if part]
+    numbers = [part for part in there if isinstance(part, Written)]
+    text = between.join(there)
+    if not numbers:
+        return text
+    words = [part.words if isinstance(part, Written) else part.strip() for part in there]
+    values = [value for number in numbers for value in number.values]
+    return Written(text, *values, words=" ".join(filter(None, words)))
 
 
 def write_number(value: float | None, form: str = ".4g") -> str:
@@ -49,8 +63,7 @@ def write_bounded(
     number, interval = write_number(value, form), write_interval(bounds, form)
     if not isinstance(interval, Written):
         return number
-    text = f"{number} {interval}"
-    return text if value is None else Written(text, value, *interval.values)
+    return Written(f"{number} {interval}", value, *interval.values)
 
 
 def write_size(count: float | None, *, signed: bool = False) -> str:
@@ -72,21 +85,40 @@ def write_memory(count: float | None) -> str:
     """Bytes of memory: `1.29 GiB` or `741 MiB`."""
     if count is None:
         return NOTHING
-    return f"{count / GIB:,.2f} GiB" if round(count / MIB) >= 1024 else f"{count / MIB:.0f} MiB"
+    is_large = round(count / MIB) >= 1024
+    text = f"{count / GIB:,.2f} GiB" if is_large else f"{count / MIB:.0f} MiB"
+    return Written(text, count)
 
 
 def write_duration(seconds: float) -> str:
     """Seconds in words of one unit: `45 s`, `12 min`, `2.5 h`."""
     if round(seconds) < MOST_SECONDS:
-        return f"{max(1, seconds):.0f} s"
-    if seconds < MOST_MINUTES:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+        text = f"{max(1, seconds):.0f} s"
+    elif seconds < MOST_MINUTES:
+        text = f"{seconds / 60:.0f} min"
+    else:
+        text = f"{seconds / 3600:.1f} h"
+    return Written(text, seconds)
 
 
 def write_share(value: float | None, form: str = ".1%") -> str:
     """A share in percent."""
     return write_number(value, form)
+
+
+def write_count(count: int) -> str:
+    """How many there are, with commas between thousands."""
+    return Written(f"{count:,}", count)
+
+
+def write_span(first: int, last: int) -> str:
+    """From a whole number to another: `0–15`."""
+    return Written(f"{first}–{last}", first, last)
+
+
+def write_times(factor: float, form: str = ".1f") -> str:
+    """How many times as large something is: `2.6×`."""
+    return Written(f"{format(factor, form)}×", factor)
 
 
 def write_points(difference: float | None) -> str:
@@ -96,9 +128,17 @@ def write_points(difference: float | None) -> str:
     return Written(f"{write_number(100 * difference, '+.1f')} points", difference)
 
 
+def bound_points(bounds: Sequence[float | None], form: str = "+.1f") -> str:
+    """The bounds of a difference of two shares, in percentage points."""
+    ends = [None if bound is None else 100 * bound for bound in bounds]
+    text = write_interval(ends, form)
+    return Written(text, *bounds) if text else ""
+
+
 def write_chance(value: float) -> str:
     """A p value: `= 0.034`, or `< 0.001`."""
-    return "< 0.001" if value < 0.001 else f"= {write_number(value, '.2g')}"
+    text = "< 0.001" if value < 0.001 else f"= {write_number(value, '.2g')}"
+    return Written(text, value)
 
 
 def write_decibels(value: float | None) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 
 from dash.development.base_component import Component
 
+from awqscope.app.saved import Field
+
 NAMESPACE = "awqscope"
 
 # A cell is text, or parts of it: {"text": ..., "href", "look" (a class), "meaning" (of a term) or
@@ -45,8 +47,9 @@ class Table(Component):
     """A table of text. rows: cells, in the order of `columns`; marks: a class a row; the page with
     the first one marked `chosen` is shown. folded: what it takes to open it; it is not in the page
     before. per_page: rows shown at a time, all on paper. headings: by column, pieces of its name
-    where it has a hint: text, or a term and its meaning. values: by row and column the numbers that
-    a cell was written of, null for other text; they and all rows are what is saved of it."""
+    where it has a hint: text, or a term and its meaning. All rows are saved: heads: by column, what
+    its columns are called there; values: by row and column what is saved of a cell, null where that
+    is its text. Both are empty where that is so of all cells."""
 
     _namespace = NAMESPACE
     _type = "Table"
@@ -58,6 +61,7 @@ class Table(Component):
         "folded",
         "per_page",
         "headings",
+        "heads",
         "values",
     ]
     _valid_wildcard_attributes: list[str] = []
@@ -71,7 +75,8 @@ class Table(Component):
         folded: str = "",
         per_page: int = 30,
         headings: Mapping[str, Sequence[str | tuple[str, str]]] | None = None,
-        values: Sequence[Sequence[Sequence[float] | None]] = (),
+        heads: Sequence[Sequence[str]] = (),
+        values: Sequence[Sequence[Sequence[Field] | None]] = (),
     ):
         super().__init__(
             headings=headings or {},
@@ -81,6 +86,7 @@ class Table(Component):
             caption=caption,
             folded=folded,
             per_page=per_page,
+            heads=heads,
             values=values,
         )
 

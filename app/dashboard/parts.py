@@ -12,7 +12,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from awqscope.app.dashboard.components import Cell, Hint, Later, Link, Piece, Saves, Table
-from awqscope.mixedprec.words import Written
+from awqscope.app.saved import Apart, list_fields
 
 MARKS = {
     "done": ("●", "done", "good"),
@@ -114,12 +114,14 @@ def table(
     caption: str = "",
     folded: str = "",
     per_page: int = MOST_ROWS,
+    apart: Apart | None = None,
 ) -> Table:
     """A plain table. columns: key -> heading; cells are text, numbers already written out, links,
     hints, html.Code or html.Span of text, or lists of them. folded: what opens it. per_page: rows
     that are shown at once; there are ways to the others and to all. It can be saved as CSV, with
-    numbers as `awqscope.mixedprec.words` was given them."""
-    values = [[_values(row.get(key)) for key in columns] for row in rows]
+    numbers as `awqscope.mixedprec.words` was given them. apart: key of a column of several things
+    -> those of the rows' cells that are saved in its place, key -> heading."""
+    heads, values = list_fields(columns, rows, apart or {})
     return Table(
         list(columns.values()),
         [[_cell(row.get(key, "")) for key in columns] for row in rows],
@@ -127,12 +129,9 @@ def table(
         caption,
         folded,
         per_page,
-        values=values if any(map(any, values)) else (),
+        heads=heads,
+        values=values,
     )
-
-
-def _values(value: Any) -> list[float] | None:
-    return list(value.values) if isinstance(value, Written) else None
 
 
 def _cell(value: Any) -> Cell:
@@ -153,9 +152,11 @@ def _piece(part: Any) -> Piece:
     return str(part)
 
 
-def as_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> Table:
+def as_table(
+    columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], apart: Apart | None = None
+) -> Table:
     """What a chart shows, as a table that is folded until it is opened."""
-    return table(columns, rows, folded="The same as a table")
+    return table(columns, rows, folded="The same as a table", apart=apart)
 
 
 def notice(title: str, *children: Any, tone: str = "") -> html.Div:

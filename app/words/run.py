@@ -18,7 +18,14 @@ from awqscope.diagnose.runs.record import AnyRecord, Comparison, Record
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.mixedprec.ranking import as_cost
 from awqscope.mixedprec.recipes.recipe import Recipe
-from awqscope.mixedprec.words import NOTHING, write_interval, write_number, write_share, write_size
+from awqscope.mixedprec.words import (
+    NOTHING,
+    write_bounded,
+    write_interval,
+    write_number,
+    write_share,
+    write_size,
+)
 
 WIDTH_COLUMNS = {"unit": "Unit", "bits": "Bits", "bytes": "Weights"}
 PLACE_COLUMNS = {
@@ -237,9 +244,8 @@ def place_rows(places: Sequence[Place]) -> list[dict[str, Any]]:
     return [
         {
             "place": each.place,
-            "kl": f"{write_number(each.kl)} {write_interval((each.kl_low, each.kl_high))}",
-            "ppl": f"{write_number(each.delta_ppl, '+.3f')} "
-            f"{write_interval((each.delta_ppl_low, each.delta_ppl_high), '+.3f')}",
+            "kl": write_bounded(each.kl, (each.kl_low, each.kl_high)),
+            "ppl": write_bounded(each.delta_ppl, (each.delta_ppl_low, each.delta_ppl_high), "+.3f"),
             "restored": write_number(each.restored_kl),
         }
         for each in places
@@ -264,7 +270,7 @@ def promotion_rows(promotions: Sequence[Row]) -> list[dict[str, Any]]:
             "units": ", ".join(row["units"]),
             "kl": write_number(row["kl"]),
             "back": write_share(row["given_back"]),
-            "bytes": f"+{write_size(row['extra_bytes'])}",
+            "bytes": write_size(row["extra_bytes"], signed=True),
             "chosen": "✓ chosen" if row["chosen"] else "",
             "class": "chosen" if row["chosen"] else "",
         }

@@ -14,6 +14,7 @@ from awqscope.diagnose.runs.record import MIXED, REFERENCE, AnyRecord
 from awqscope.mixedprec.words import (
     NOTHING,
     join_words,
+    write_count,
     write_interval,
     write_number,
     write_share,
@@ -133,7 +134,7 @@ def _text_lines(
         first = number == 0
         line = {
             "text": (name if first else "", ""),
-            "tokens": (f"{part.tokens:,}" if first else "", ""),
+            "tokens": (write_count(part.tokens) if first else "", ""),
             "model": (called[model], ""),
             "ppl": (write_number(ppl, ".3f"), ""),
         }

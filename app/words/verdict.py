@@ -21,7 +21,7 @@ from awqscope.diagnose.entries.stages import Fault
 from awqscope.diagnose.runs.record import AnyRecord, Comparison, Record
 from awqscope.diagnose.statistics.spikes import is_noise
 from awqscope.mixedprec.models.dtypes import LARGEST, write_type
-from awqscope.mixedprec.words import write_number, write_share
+from awqscope.mixedprec.words import Written, write_number, write_share
 
 # A type whose largest number is this many times the largest activation has room enough.
 FAR = 1e6
@@ -302,7 +302,14 @@ def write_proof(proof: Mapping[str, Any], file: str) -> str:
 
 def write_kl(kl: float, decimals: int) -> str:
     """A KL with `decimals` decimals; as a power of ten where they would not show it."""
-    return f"{kl:.{decimals}f}" if kl == 0 or kl >= 10**-decimals else f"{kl:.1e}"
+    is_plain = kl == 0 or kl >= 10**-decimals
+    return Written(f"{kl:.{decimals}f}" if is_plain else f"{kl:.1e}", kl)
+
+
+def write_bounded_kl(kl: Sequence[float], decimals: int) -> str:
+    """A KL with its interval."""
+    value, low, high = (write_kl(each, decimals) for each in kl)
+    return Written(f"{value} [{low}, {high}]", *kl)
 
 
 def _name_units(units: Sequence[str]) -> str:

@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from awqscope.app.words.predict import unit_kl
+from tests.app.dashboard.test_server import find_type, make_client, show
 from tests.help.browsing import copy_sample
 from tests.help.caused import make_answer, make_carrier, make_linear
+from tests.help.saved import list_saved
 
 pytestmark = pytest.mark.browser
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -76,6 +78,35 @@ def test_a_table_is_saved_with_all_rows_and_digits(page: "sync_api.Page", runs: 
     assert all(int(line["Weights"]) == low[line["Unit"]]["bytes"] for line in found)
 
 
+@pytest.mark.parametrize(
+    ("path", "search"), [("/run/demo", ""), ("/compare", "?runs=demo:mixed/demo:uniform")]
+)
+def test_every_table_is_saved_with_numbers_and_bounds_apart(
+    page: "sync_api.Page", runs: Path, path: str, search: str
+) -> None:
+    tables = find_type(show(make_client(runs), path, search)[0], "Table")
+    page.goto(f"{path}{search}")
+    page.locator("main .chart .main-svg").first.wait_for()
+    for folded in page.locator("main summary").all():
+        folded.click()
+    buttons = page.locator("main").get_by_role("button", name="Save as CSV")
+    sync_api.expect(buttons).to_have_count(len(tables))
+    for button, table in zip(buttons.all(), tables, strict=True):
+        _, content = save(page, button)
+        heads, lines = list_saved(table)
+        found = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+        assert found[0] == heads
+        for cells, line in zip(found[1:], lines, strict=True):
+            assert [read_like(cell, field) for cell, field in zip(cells, line, strict=True)] == [
+                "" if field is None else field for field in line
+            ]
+
+
+def read_like(cell: str, field: object) -> object:
+    """A saved cell as the field that it is of: a number, or text."""
+    return float(cell) if isinstance(field, int | float) else cell.removeprefix("'")
+
+
 def test_no_cell_is_a_formula(page: "sync_api.Page", runs: Path) -> None:
     """A token may be any text, and a spreadsheet carries out what begins like a formula."""
     odd = ['=HYPERLINK("http://x","y")', "+1+1", "-2", "@a", '"quoted", and\nmore', "-0.5e3"]
@@ -109,6 +140,7 @@ def test_grids_are_saved_and_nothing_of_it_is_printed(page: "sync_api.Page", run
     assert name == "Runs-runs.csv" and {line["Run"] for line in found} == {"demo", "other"}
     record = json.loads((runs / "demo" / "run.json").read_text())
     assert float(found[0]["KL mixed"]) == record["headline"]["kl"]["mixed"]
+    assert int(found[0]["Bytes"]) == record["headline"]["bytes"]["mixed"]
     page.emulate_media(media="print")
     sync_api.expect(button).to_be_hidden()
     page.emulate_media(media="screen")

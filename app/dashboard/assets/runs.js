@@ -109,7 +109,7 @@ components.RunCard = ({ data }) => {
       isMeasured && [data.reference, data.quantized, data.mixed].map((v) => writeNumber(v, 3)).join(" → "),
     ],
     ["KL, quantized → mixed", isMeasured && [data.kl, data.kl_mixed].map((v) => writeNumber(v, 4)).join(" → ")],
-    ["MB", data.size != null && writeNumber(data.size, 1)],
+    ["MB", data.size != null && writeNumber(data.size / 1e6, 1)],
     ["Begun (UTC)", data.created],
   ].filter(([, value]) => value);
   return React.createElement(

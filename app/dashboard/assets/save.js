@@ -35,29 +35,27 @@ const writeField = (value) => {
 
 const writeCsv = (rows) => rows.map((row) => `${row.map(writeField).join(",")}\r\n`).join("");
 
+// What has a look of its own stands on a line of its own.
 const readCell = (cell) =>
-  Array.isArray(cell) ? cell.map(readCell).join("") : typeof cell === "string" ? cell : cell.text;
+  Array.isArray(cell)
+    ? cell.map((part, at) => `${at && part.look ? " " : ""}${readCell(part)}`).join("")
+    : typeof cell === "string"
+      ? cell
+      : cell.text;
 
-// A number takes a column, bounds two, and a number with its bounds three.
-const ENDS = { 1: [""], 2: [" low", " high"], 3: ["", " low", " high"] };
+const readShown = (cell) => {
+  const text = readCell(cell);
+  return text === "–" ? "" : text;
+};
 
 // All rows of a table, with numbers as they were before they were rounded.
-const listFields = ({ columns, rows, values }) => {
-  const counts = columns.map((_, at) =>
-    Math.max(1, ...(values || []).map((row) => (row[at] ? row[at].length : 1))),
-  );
+const listFields = ({ columns, rows, heads, values }) => {
+  if (!values || !values.length) return [columns, ...rows.map((row) => row.map(readShown))];
   const fill = (fields, count) => [...fields, ...Array(count).fill("")].slice(0, count);
-  const head = columns.flatMap((name, at) => ENDS[counts[at]].map((end) => name + end));
   const body = rows.map((row, line) =>
-    row.flatMap((cell, at) => {
-      const known = values && values[line] ? values[line][at] : null;
-      const text = readCell(cell);
-      if (known === null) return fill([text === "–" ? "" : text], counts[at]);
-      // What is not finite comes as nothing, and is said as it is shown.
-      return fill(known.map((number) => number ?? text), counts[at]);
-    }),
+    row.flatMap((cell, at) => fill(values[line][at] || [readShown(cell)], heads[at].length)),
   );
-  return [head, ...body];
+  return [heads.flat(), ...body];
 };
 
 // What a table is called: by its caption, by the chart that it goes with, or by the part it is in.
@@ -82,7 +80,8 @@ const saveGrid = (id, label) => {
     const { field, headerName } = column.getColDef();
     return field && headerName;
   });
-  const rows = [columns.map((column) => column.getColDef().headerName)];
+  const nameColumn = ({ headerName, context }) => (context && context.saved) || headerName;
+  const rows = [columns.map((column) => nameColumn(column.getColDef()))];
   api.forEachNodeAfterFilterAndSort((rowNode) =>
     rows.push(
       columns.map((colKey) => {

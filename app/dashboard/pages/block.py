@@ -38,9 +38,15 @@ from awqscope.app.words.run import (
     worst_units,
 )
 from awqscope.app.words.sites import OUTPUT, choose_site, name_site, order_kinds
+from awqscope.app.words.studies.weights import WORST_APART, worst_cells
 from awqscope.diagnose.runs.record import UNIFORM, AnyRecord, Record
 from awqscope.diagnose.runs.spec import RunSpec
-from awqscope.mixedprec.words import write_decibels, write_interval, write_number
+from awqscope.mixedprec.words import (
+    write_decibels,
+    write_interval,
+    write_number,
+    write_times,
+)
 
 MODELS = ("reference", UNIFORM)
 STATISTICS = {
@@ -127,7 +133,7 @@ def activation_cards(
                         {
                             "channel": str(channel),
                             "value": write_number(value),
-                            "times": f"{value / max(reference['channel_median'], 1e-12):.1f}×",
+                            "times": write_times(value / max(reference["channel_median"], 1e-12)),
                         }
                         for channel, value in zip(
                             outliers, reference["outlier_values"], strict=True
@@ -221,18 +227,17 @@ def weights_card(rows: Sequence[Row], run: str) -> Any:
                 row["linear"], link("weights", run, row["block"], linear=row["linear"])
             ),
             "error": write_number(row["relative_error"], ".2%"),
-            "groups": ", ".join(
-                f"row {number} group {group} ({error:.1%})"
-                for number, group, error in list(
-                    zip(row["worst_rows"], row["worst_groups"], row["worst_errors"], strict=True)
-                )[:3]
-            ),
+            **worst_cells(row),
         }
         for row in ordered
     ]
     return card(
         "Weight error",
-        table({"linear": "Linear", "error": "‖ΔW‖ / ‖W‖", "groups": "Worst weight groups"}, lines),
+        table(
+            {"linear": "Linear", "error": "‖ΔW‖ / ‖W‖", "groups": "Worst weight groups"},
+            lines,
+            apart=WORST_APART,
+        ),
         summary=f"{ordered[0]['linear']} is rounded worst: {lines[0]['error']} of its norm. "
         "A group's error is relative to its own norm, or to that of the linear's typical group "
         "where its own is smaller. "

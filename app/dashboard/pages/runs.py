@@ -23,11 +23,12 @@ KEPT = {"persistence": "runs", "persistence_type": "session"}
 # Pixels of a line at least, headings too: the room that is kept until the grid is drawn.
 LINE = 60
 PPL = "params.value < 1000 ? '.3f' : ',.0f'"
-SIZE = "params.value < 1000 ? '.1f' : ',.0f'"
+MEGABYTES = "params.value < 1e9 ? '.1f' : ',.0f'"
 
 
-def _number(form: str, width: int) -> dict[str, Any]:
-    written = {"function": f"params.value == null ? '–' : d3.format({form})(params.value)"}
+def _number(form: str, width: int, divisor: float = 1) -> dict[str, Any]:
+    shown = f"d3.format({form})(params.value / {divisor:.0f})"
+    written = {"function": f"params.value == null ? '–' : {shown}"}
     return {
         "type": "rightAligned",
         "width": width,
@@ -79,7 +80,12 @@ COLUMNS: list[dict[str, Any]] = [
     {"field": "mixed", "headerName": "PPL mixed", **_number(PPL, 76)},
     {"field": "kl", "headerName": "KL quantized", **_number("'.4f'", 100)},
     {"field": "kl_mixed", "headerName": "KL mixed", **_number("'.4f'", 74)},
-    {"field": "size", "headerName": "MB", **_number(SIZE, 64)},
+    {
+        "field": "size",
+        "headerName": "MB",
+        "context": {"saved": "Bytes"},
+        **_number(MEGABYTES, 64, 1e6),
+    },
     {
         "field": "created",
         "headerName": "Begun (UTC)",

@@ -35,7 +35,7 @@ from awqscope.app.words.run import shade, token_summary, token_value
 from awqscope.app.words.texts import name_texts
 from awqscope.diagnose.runs.record import MIXED, UNIFORM, AnyRecord, Comparison
 from awqscope.mixedprec.errors import InputError
-from awqscope.mixedprec.words import NOTHING, write_number
+from awqscope.mixedprec.words import NOTHING, write_number, write_share
 
 Row = Mapping[str, Any]
 
@@ -140,16 +140,32 @@ def predictions(
     """The five likeliest tokens of both models side by side. quantized: what the second is
     called."""
 
-    def cell(top: Row) -> Any:
-        mark = " ✓" if top["token"] == actual else ""
-        return [html.Code(show_token(top["text"])), f" {top['probability']:.1%}{mark}"]
+    columns = {"reference": "16-bit", "uniform": quantized}
+
+    def cells(model: str, top: Row) -> dict[str, Any]:
+        token, chance = show_token(top["text"]), write_share(top["probability"])
+        is_actual = top["token"] == actual
+        return {
+            model: [html.Code(token), f" {chance}{' ✓' * is_actual}"],
+            f"{model} token": token,
+            f"{model} chance": chance,
+            f"{model} actual": "yes" if is_actual else "no",
+        }
+
+    def apart(model: str, title: str) -> dict[str, str]:
+        return {
+            f"{model} token": title,
+            f"{model} chance": f"{title}: probability",
+            f"{model} actual": f"{title}: came next",
+        }
 
     return table(
-        {"rank": "", "reference": "16-bit", "uniform": quantized},
+        {"rank": "", **columns},
         [
-            {"rank": str(rank), "reference": cell(a), "uniform": cell(b)}
+            {"rank": str(rank), **cells("reference", a), **cells("uniform", b)}
             for rank, (a, b) in enumerate(zip(reference, uniform, strict=True), 1)
         ],
+        apart={model: apart(model, title) for model, title in columns.items()},
     )
 
 

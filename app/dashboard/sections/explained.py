@@ -12,6 +12,7 @@ from awqscope.app.figures.tokens import draw_blame, draw_positions
 from awqscope.app.store import Store
 from awqscope.app.words.explanation import (
     mixed_mark,
+    name_units,
     shorten,
     show_piece,
     write_blame,
@@ -23,10 +24,12 @@ from awqscope.app.words.explanation import (
 )
 from awqscope.app.words.numbers import show_line_ends
 from awqscope.app.words.run import shade
-from awqscope.mixedprec.words import NOTHING, write_number
+from awqscope.mixedprec.words import NOTHING, write_number, write_size
 
 # How much of a prompt stands where it is quoted.
 QUOTED = 70
+# What is saved of a repair, apart from one another.
+APART = {"repair": {"units": "Cheapest repair", "more": "Cheapest repair: bytes"}}
 
 Entry = Mapping[str, Any]
 
@@ -52,7 +55,7 @@ def earlier_card(run: str, asked: Sequence[Explaining], store: Store, shown: str
         "repair": "Cheapest repair",
         "mixed": "Recipe repairs",
     }
-    return card("Explained so far", table(columns, rows), summary="The newest first.")
+    return card("Explained so far", table(columns, rows, apart=APART), summary="The newest first.")
 
 
 def _list_entry(entry: Entry) -> dict[str, str]:
@@ -61,6 +64,8 @@ def _list_entry(entry: Entry) -> dict[str, str]:
         "parting": NOTHING if parting is None else str(parting["position"]),
         "block": write_blocks(entry),
         "repair": write_units(repair) if repair else NOTHING,
+        "units": name_units(repair) if repair else "",
+        "more": write_size(repair["extra_bytes"], signed=True) if repair else "",
         "mixed": mixed_mark(entry),
     }
 

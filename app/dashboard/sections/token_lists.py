@@ -14,7 +14,7 @@ from awqscope.app.words.compared.comparison import name_model
 from awqscope.app.words.numbers import show_token
 from awqscope.app.words.texts import name_texts
 from awqscope.diagnose.runs.record import AnyRecord, Comparison
-from awqscope.mixedprec.words import write_number, write_share
+from awqscope.mixedprec.words import write_count, write_number, write_share
 
 MEASURES = {"kl": "KL", "delta_nll": "ΔNLL"}
 PER_PAGE = 15
@@ -158,7 +158,7 @@ def windows_card(
                 str(row["window"]), link("tokens", run.name, window=row["window"], **asked)
             ),
             "text": texts.of(row["window"]),
-            "found": f"{row['found']:,}",
+            "found": write_count(row["found"]),
             "kl": write_number(row["kl"], ".4f"),
             "delta": write_number(row["delta_nll"], "+.4f"),
             "changed": write_share(row["changed"]),

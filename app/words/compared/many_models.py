@@ -14,7 +14,9 @@ from awqscope.diagnose.gate.paired import Side, list_models
 from awqscope.diagnose.gate.verdict import FAIL, INCONCLUSIVE, PASS, GateVerdict
 from awqscope.mixedprec.words import (
     NOTHING,
+    bound_points,
     join_words,
+    join_written,
     write_interval,
     write_number,
     write_points,
@@ -30,6 +32,8 @@ COLUMNS = {
     "p999": "KL, p99.9",
     "worst": "KL, worst text",
 }
+# What is saved of a column of two numbers, each in its own.
+APART = {"ppl": {"ppl_alone": "PPL", "delta": "ΔPPL"}}
 DIFFERENCES = {
     "size": "Size",
     "kl": "KL",
@@ -77,14 +81,14 @@ def number_cells(standing: Standing) -> dict[str, Cell]:
         "bits": Cell(write_number(standing.bits_per_weight, ".2f")),
         "ppl": Cell(
             write_number(standing.ppl, ".3f"),
-            f"{more} {_write_bounds(delta, '+.3f')}" if more else "",
+            join_written(more, _write_bounds(delta, "+.3f")) if more else "",
         ),
         "kl": _write_cell(standing.number("kl"), ".5f", standing.kl),
         "top": _write_share(standing.number("top1_agreement")),
         "p999": _write_cell(standing.number("kl_p999"), ".3f"),
         "worst": Cell(
             _write_cell(worst, ".5f").value,
-            f"{_write_bounds(worst, '.5f')} {text}".strip() if text else "",
+            join_written(_write_bounds(worst, ".5f"), text) if text else "",
         ),
     }
 
@@ -131,18 +135,21 @@ def _write_cell(found: Finding | Missing, form: str, otherwise: float | None = N
 def _write_share(found: Finding | Missing, *, is_difference: bool = False) -> Cell:
     if isinstance(found, Missing):
         return Cell(NOTHING)
-    form = "+.1f" if is_difference else ".1f"
-    bounds = Finding(100 * found.value, 100 * found.low, 100 * found.high)
     value = write_points(found.value) if is_difference else write_number(found.value, ".1%")
-    return Cell(value, _write_bounds(bounds, form))
+    ends, form = (found.low, found.high), "+.1f" if is_difference else ".1f"
+    return Cell(value, bound_points(ends, form) if _is_bounded(found) else ENDLESS)
 
 
 def _write_bounds(found: Finding | Missing, form: str) -> str:
     if isinstance(found, Missing):
         return ""
-    if math.isinf(found.low) or math.isinf(found.high):
+    if not _is_bounded(found):
         return ENDLESS
     return write_interval((found.low, found.high), form)
+
+
+def _is_bounded(found: Finding) -> bool:
+    return not (math.isinf(found.low) or math.isinf(found.high))
 
 
 def write_ranking(

@@ -13,9 +13,9 @@ from awqscope.diagnose.compared.changes import CostChange, Step, TokenChanges
 from awqscope.diagnose.compared.standing import Standing
 from awqscope.diagnose.gate.findings import Finding, Missing
 from awqscope.mixedprec.words import (
+    bound_points,
     join_words,
     write_bounded,
-    write_interval,
     write_number,
     write_points,
     write_share,
@@ -34,12 +34,20 @@ COST_COLUMNS = {
     "after": "KL now",
     "difference": "Difference",
 }
-# What is drawn over the releases: label, digits in the table, and what it is multiplied by.
+# What is drawn over the releases: label, and what it is multiplied by.
 DRAWN = {
-    "kl": ("KL (nats a token)", ".5f", 1.0),
-    "delta_ppl": ("ΔPPL", "+.3f", 1.0),
-    "top1_agreement": ("same top token (%)", ".1f", 100.0),
-    "size": ("size (MB)", ",.2f", 1e-6),
+    "kl": ("KL (nats a token)", 1.0),
+    "delta_ppl": ("ΔPPL", 1.0),
+    "top1_agreement": ("same top token (%)", 100.0),
+    "size": ("size (MB)", 1e-6),
+}
+# How the same is written in a table.
+FORMS = {"kl": ".5f", "delta_ppl": "+.3f", "top1_agreement": ".1%"}
+POINT_COLUMNS = {
+    "kl": "KL (nats a token)",
+    "delta_ppl": "ΔPPL",
+    "top1_agreement": "Same top token",
+    "size": "Size",
 }
 # Losses, which are seen as such beside none at all.
 FROM_ZERO = ("kl", "delta_ppl")
@@ -48,16 +56,28 @@ TOKEN_COLUMNS = {"text": "Token", "passage": "Passage", "before": "KL before", "
 
 def read_point(standing: Standing, measure: str) -> Bounded:
     """A number of a release with its bounds, as it is drawn."""
-    factor = DRAWN[measure][2]
+    factor = DRAWN[measure][1]
+    value, low, high = (
+        None if end is None else factor * end for end in _find_point(standing, measure)
+    )
+    return value, low, high
+
+
+def _find_point(standing: Standing, measure: str) -> Bounded:
     if measure == "size":
-        return (None if standing.bytes is None else factor * standing.bytes, None, None)
+        return standing.bytes, None, None
     found = standing.number(measure)
     if isinstance(found, Missing):
         return (standing.kl if measure == "kl" else None, None, None)
-    low, high = (
-        factor * bound if math.isfinite(bound) else None for bound in (found.low, found.high)
-    )
-    return factor * found.value, low, high
+    low, high = (bound if math.isfinite(bound) else None for bound in (found.low, found.high))
+    return found.value, low, high
+
+
+def point_row(standing: Standing) -> dict[str, str]:
+    """What is drawn of a release as a line of a table, under POINT_COLUMNS."""
+    found = {measure: _find_point(standing, measure) for measure in FORMS}
+    cells = {key: write_bounded(found[key][0], found[key][1:], form) for key, form in FORMS.items()}
+    return cells | {"size": write_size(standing.bytes)}
 
 
 def write_step(step: Step) -> list[str]:
@@ -82,7 +102,7 @@ def write_change(step: Step) -> str:
         return "Whether it is better cannot be told."
     found = "Surely worse" if kl.low > 0 else "Surely better" if kl.high < 0 else "Not surely other"
     said = f"{found}: KL {write_bounded(kl.value, (kl.low, kl.high), '+.5f')}"
-    points = write_interval((100 * top.low, 100 * top.high), "+.1f")
+    points = bound_points((top.low, top.high))
     said += f", same top token {write_points(top.value)} {points}"
     before, after = (side.record.measured.bytes.of(side.model) for side in (step.a, step.b))
     if before and after:

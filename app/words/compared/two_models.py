@@ -15,7 +15,9 @@ from awqscope.diagnose.runs.record import CANDIDATE, MIXED, UNIFORM, AnyRecord, 
 from awqscope.mixedprec.scheme import Width, sort_widths
 from awqscope.mixedprec.words import (
     NOTHING,
+    bound_points,
     join_words,
+    write_bounded,
     write_interval,
     write_number,
     write_points,
@@ -91,21 +93,13 @@ def write_pair_verdict(a: Side, b: Side, pair: Pair) -> str:
 def _write_change(change: Finding | Missing, form: str) -> str:
     if isinstance(change, Missing):
         return "not known"
-    return f"{write_number(change.value, form)} {_write_bounds(change, form)}"
-
-
-def _write_bounds(change: Finding, form: str) -> str:
-    return write_interval((change.low, change.high), form)
+    return write_bounded(change.value, (change.low, change.high), form)
 
 
 def _write_points(change: Finding | Missing) -> str:
     if isinstance(change, Missing):
         return "not known"
-    return f"{write_points(change.value)} {_bound_points(change)}"
-
-
-def _bound_points(change: Finding) -> str:
-    return write_interval((100 * change.low, 100 * change.high), "+.1f")
+    return f"{write_points(change.value)} {bound_points((change.low, change.high))}"
 
 
 def headline_rows(a: Side, b: Side, pair: Pair) -> list[dict[str, str]]:
@@ -127,7 +121,8 @@ def headline_rows(a: Side, b: Side, pair: Pair) -> list[dict[str, str]]:
         difference, bounds = (found[1] or 0.0) - (found[0] or 0.0), ""
         if isinstance(bounded, Finding):
             difference = bounded.value
-            bounds = _bound_points(bounded) if is_share else _write_bounds(bounded, f"+{form}")
+            ends = (bounded.low, bounded.high)
+            bounds = bound_points(ends) if is_share else write_interval(ends, f"+{form}")
         written = write_points(difference) if is_share else write_number(difference, f"+{form}")
         return {
             "what": what,

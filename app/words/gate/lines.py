@@ -9,7 +9,7 @@ from awqscope.diagnose.gate.criteria import LOST, PROOF, TASKS, Criterion
 from awqscope.diagnose.gate.findings import Finding
 from awqscope.diagnose.gate.own import OWN_POLICY, is_own
 from awqscope.diagnose.gate.verdict import FAIL, INCONCLUSIVE, PASS, Check, GateVerdict, weigh
-from awqscope.mixedprec.words import NOTHING, write_chance, write_number
+from awqscope.mixedprec.words import NOTHING, Written, join_written, write_chance, write_number
 
 SIGNS = {PASS: "✓", FAIL: "✕", INCONCLUSIVE: "?"}
 POINTS = " points"
@@ -30,23 +30,36 @@ class Line:
 def clean(text: str) -> str:
     """Text with everything replaced that cannot be printed: no terminal, browser or XML parser is
     to act on a name."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def write_line(check: Check) -> Line:
     """A limit, its number and what was decided."""
     criterion, finding = check.limit.criterion, check.finding
-    value, interval, of = NOTHING, "", ""
+    value, interval = NOTHING, ""
     if finding is not None:
         value = write_value(finding, criterion)
-    if finding is not None and criterion.form != PROOF:
-        of = _name(check, finding)
         interval = _interval(finding, criterion)
-        if check.weighed is not None:
-            of += f", p {write_chance(check.weighed.adjusted)}"
-    note = "; ".join(part for part in (of, check.reason, _write_beyond(check)) if part)
+    notes = list_notes(check)
+    of = ", ".join(part for part in (notes["of"], f"p {notes['p']}" * bool(notes["p"])) if part)
+    note = "; ".join(part for part in (of, notes["why"], notes["worst"]) if part)
     title, bound = clean(write_title(check)), write_bound(check)
     return Line(title, clean(value), interval, bound, check.outcome, clean(note))
+
+
+def list_notes(check: Check) -> dict[str, str]:
+    """What else is said of a limit's number: the text or block that it is of, its p value, why it
+    was decided so, and the worst number where that did not decide."""
+    finding = check.finding
+    is_number = finding is not None and check.limit.criterion.form != PROOF
+    return {
+        "of": clean(_name(check, finding)) if finding and is_number else "",
+        "p": write_chance(check.weighed.adjusted) if is_number and check.weighed else "",
+        "why": clean(check.reason),
+        "worst": _write_beyond(check),
+    }
 
 
 def write_title(check: Check) -> str:
@@ -62,8 +75,9 @@ def _interval(finding: Finding, criterion: Criterion) -> str:
     if criterion.form == PROOF or not (finding.tokens and finding.is_known):
         return ""
     ends = (finding.low, finding.high)
-    bounds = (_number(b, criterion) for b in (ends[::-1] if criterion.form == LOST else ends))
-    return f"[{', '.join(bound.removesuffix(POINTS) for bound in bounds)}]"
+    bounds = [_number(b, criterion) for b in (ends[::-1] if criterion.form == LOST else ends)]
+    values = [value for bound in bounds if isinstance(bound, Written) for value in bound.values]
+    return Written(f"[{', '.join(bound.removesuffix(POINTS) for bound in bounds)}]", *values)
 
 
 def _name(check: Check, finding: Finding) -> str:
@@ -77,10 +91,12 @@ def _write_beyond(check: Check) -> str:
     """The worst number where it is not the one that decided; empty where it is."""
     if check.beyond is None:
         return ""
-    value = write_value(check.beyond, check.limit.criterion)
-    value += f" {_interval(check.beyond, check.limit.criterion)}".rstrip()
-    holds = weigh(check.beyond, check.limit) == PASS
-    return f"worst is {check.beyond.of} with {value}, which {'holds' if holds else 'is undecided'}"
+    criterion, of = check.limit.criterion, clean(check.beyond.of)
+    value = join_written(write_value(check.beyond, criterion), _interval(check.beyond, criterion))
+    does = "holds" if weigh(check.beyond, check.limit) == PASS else "is undecided"
+    text = f"worst is {of} with {value}, which {does}"
+    known = value.values if isinstance(value, Written) else ()
+    return Written(text, *known, words=f"{of} {does}")
 
 
 def write_value(finding: Finding, criterion: Criterion) -> str:
@@ -96,9 +112,9 @@ def _number(value: float, criterion: Criterion) -> str:
     if criterion.form == LOST:
         value = 0.0 - value
     if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
+        return Written("∞" if value > 0 else "−∞", value)
     if criterion.form == LOST:
-        return write_number(100 * value, "+.2f") + POINTS
+        return Written(write_number(100 * value, "+.2f") + POINTS, value)
     return write_number(value, criterion.form)
 
 
@@ -114,8 +130,8 @@ def write_limit(check: Check) -> str:
     if criterion.form == PROOF:
         return "passed"
     if criterion.form == LOST:
-        return (f"−{100 * value:g}" if value else "0") + POINTS
-    return f"{100 * value:g}%" if criterion.form.endswith("%") else f"{value:g}"
+        return Written((f"−{100 * value:g}" if value else "0") + POINTS, 0.0 - value)
+    return Written(f"{100 * value:g}%" if criterion.form.endswith("%") else f"{value:g}", value)
 
 
 def write_bound(check: Check) -> str:
@@ -123,7 +139,8 @@ def write_bound(check: Check) -> str:
     criterion = check.limit.criterion
     if criterion.form == PROOF:
         return write_limit(check)
-    return f"{'≤' if stays_below(criterion) else '≥'}\N{NO-BREAK SPACE}{write_limit(check)}"
+    side = "≤" if stays_below(criterion) else "≥"
+    return join_written(side, write_limit(check), between="\N{NO-BREAK SPACE}")
 
 
 def write_lines(verdict: GateVerdict) -> list[Line]:

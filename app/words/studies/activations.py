@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from awqscope.app.words.verdict import write_kl
+from awqscope.app.words.verdict import write_bounded_kl, write_kl
 from awqscope.diagnose.entries.part import Bounded
 from awqscope.diagnose.studies.int8_inputs.answer import (
     INT8,
@@ -12,9 +12,16 @@ from awqscope.diagnose.studies.int8_inputs.answer import (
     SMOOTHQUANT,
     THRESHOLD,
     Activations,
+    BlockDamage,
     Measured,
 )
-from awqscope.mixedprec.words import join_words, write_number, write_share
+from awqscope.mixedprec.words import (
+    Written,
+    join_words,
+    join_written,
+    write_number,
+    write_share,
+)
 
 NAMES: Mapping[str, str] = {
     INT8: "int8 by token",
@@ -40,9 +47,7 @@ def name_weights(answer: Activations) -> str:
 
 def write_damage(kl: Bounded, refuses: bool = False, mark: str = REFUSES) -> str:
     """A KL with its interval, and a mark where its block refuses what was done to it."""
-    value, *bounds = (write_kl(each, DECIMALS) for each in kl)
-    said = f"{value} [{', '.join(bounds)}]"
-    return f"{said} {mark}" if refuses else said
+    return join_written(write_bounded_kl(kl, DECIMALS), mark * refuses)
 
 
 def name_blocks(blocks: Sequence[int]) -> str:
@@ -171,15 +176,21 @@ def view_rows(found: Measured) -> list[dict[str, Any]]:
     return [
         {
             "block": each.block,
-            "verdict": f"{REFUSES * each.refuses} z = {z}".strip().replace(" ", UNBROKEN),
+            "verdict": _write_verdict(each),
             "isolated": write_damage(each.isolated.kl),
             "ppl": write_number(each.isolated.delta_ppl[0], "+.4f"),
             "cumulative": write_damage(each.cumulative.kl),
             "restored": write_damage(each.restored.kl),
         }
         for each in found.blocks
-        for z in (write_number(each.z, ".1f"),)
     ]
+
+
+def _write_verdict(block: BlockDamage) -> str:
+    """Whether a block refuses what was done to it, and how far it stands out."""
+    refuses = REFUSES * block.refuses
+    text = f"{refuses} z = {write_number(block.z, '.1f')}".strip()
+    return Written(text.replace(" ", UNBROKEN), block.z, words=refuses)
 
 
 def unit_columns(found: Measured) -> dict[str, str]:
@@ -193,7 +204,7 @@ def list_units(found: Measured) -> list[dict[str, str]]:
     """What a method decided of every unit."""
     if found.kept:
         return [{"unit": u, "value": write_share(s, ".2%")} for u, s in found.kept.items()]
-    return [{"unit": u, "value": f"{a:g}"} for u, a in (found.alphas or {}).items()]
+    return [{"unit": u, "value": write_number(a, "g")} for u, a in (found.alphas or {}).items()]
 
 
 def list_missing(answer: Activations | None) -> list[str]:

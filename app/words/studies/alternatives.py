@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from awqscope.app.words.verdict import write_kl
+from awqscope.app.words.verdict import write_bounded_kl, write_kl
 from awqscope.diagnose.entries.source import write_quantized_before
 from awqscope.diagnose.runs.record import MIXED, UNIFORM
 from awqscope.diagnose.studies.alternatives.answer import RESCUE, Alternative, Alternatives
@@ -55,7 +55,7 @@ def alternative_rows(found: Alternatives) -> Rows:
             "title": name_alternative(row),
             "bits": write_number(row.bits_per_weight, ".2f"),
             "size": write_size(row.bytes),
-            "kl": _write_kl(row.kl),
+            "kl": write_bounded_kl(row.kl, 5),
             "over": NOTHING if row.name == UNIFORM else _write_over(row, "kl_over_uniform", ".4f"),
             "ppl": write_number(row.ppl, ".3f"),
             "delta": NOTHING
@@ -67,11 +67,6 @@ def alternative_rows(found: Alternatives) -> Rows:
         }
         for row in found.rows
     ]
-
-
-def _write_kl(values: tuple[float, float, float]) -> str:
-    value, low, high = (write_kl(each, 5) for each in values)
-    return f"{value} [{low}, {high}]"
 
 
 def _write_over(row: Alternative, entry: str, form: str) -> str:
@@ -165,6 +160,6 @@ def block_rows(found: Alternatives) -> Rows:
     count = max((len(blocks) for blocks in measured.values()), default=0)
     return [
         {"block": str(block)}
-        | {name: _write_kl(blocks[block]) for name, blocks in measured.items()}
+        | {name: write_bounded_kl(blocks[block], 5) for name, blocks in measured.items()}
         for block in range(count)
     ]

@@ -14,7 +14,13 @@ from awqscope.diagnose.studies.calibration.answer import (
     StabilityAdvice,
     WindowsAdvice,
 )
-from awqscope.mixedprec.words import join_words, write_bounded, write_number, write_share
+from awqscope.mixedprec.words import (
+    join_words,
+    write_bounded,
+    write_count,
+    write_number,
+    write_share,
+)
 
 TITLE = "Calibration"
 SUMMARY = (
@@ -40,6 +46,14 @@ PAIR_COLUMNS = {
     "share": "KL between them, of the damage",
     "difference": "Damage differs by",
 }
+# The shares of clips that are told apart, by key.
+CLIPS = {
+    "clips_0": "Clips equal",
+    "clips_1": "Clips a step apart",
+    "clips_2": "Clips further apart",
+}
+# What is saved of a cell with several numbers, in columns of their own.
+PAIR_APART = {"equal": {"same": "Equal ratios", "of": "Of"}, "clips": CLIPS}
 Rows = list[dict[str, str]]
 
 
@@ -191,8 +205,8 @@ def curve_rows(advice: CalibrationAdvice) -> Rows:
 def _row(each: Calibrated, names: Mapping[str, str]) -> dict[str, str]:
     return {
         "name": name_calibration(each, names),
-        "windows": f"{each.windows:,}",
-        "tokens": f"{each.tokens:,}",
+        "windows": write_count(each.windows),
+        "tokens": write_count(each.tokens),
         "kl": write_bounded(each.kl[0], each.kl[1:], ".5f"),
         "gain": "" if each.role == "run" else _write_gain_cell(each.gain),
         "ppl": write_number(each.ppl, ".3f"),
@@ -221,7 +235,10 @@ def _pair_rows(pair: Beside) -> Rows:
                 "bits": str(found.bits),
                 "equal": f"{found.equal}/{found.of}",
                 "kinds": join_words(kinds),
-                "clips": ", ".join(write_part(share) for share in clips),
+                "clips": ", ".join(map(write_part, clips)),
+                "same": str(found.equal),
+                "of": str(found.of),
+                **dict(zip(CLIPS, map(write_part, clips), strict=False)),
                 "share": _write_share_cell(pair.share) if measured else "",
                 "difference": _write_gain_cell(pair.difference) if measured else "",
             }
@@ -245,6 +262,18 @@ def matrix_columns(advice: CalibrationAdvice) -> dict[str, str]:
     return heads | {column.text: names[column.text] for column in advice.columns}
 
 
+def split_matrix(advice: CalibrationAdvice) -> dict[str, dict[str, str]]:
+    """What a cell of that table holds, in columns of their own: key -> heading, by text."""
+    names = name_texts(advice)
+    return {
+        column.text: {
+            f"kl of {column.text}": f"{names[column.text]}: KL",
+            f"gain of {column.text}": f"{names[column.text]}: gives back",
+        }
+        for column in advice.columns
+    }
+
+
 def matrix_rows(advice: CalibrationAdvice) -> Rows:
     """A row a calibration text: KL on each validation text, and what it gives back there."""
     names = name_texts(advice)
@@ -252,8 +281,10 @@ def matrix_rows(advice: CalibrationAdvice) -> Rows:
     for each in list_texts(advice):
         row = {"name": name_calibration(each, names)}
         for cell in each.cells:
-            gain = "" if each.role == "run" else f"; {_write_gain_cell(cell.gain)}"
-            row[cell.text] = write_bounded(cell.kl[0], cell.kl[1:], ".5f") + gain
+            kl = write_bounded(cell.kl[0], cell.kl[1:], ".5f")
+            gain = "" if each.role == "run" else _write_gain_cell(cell.gain)
+            row[cell.text] = f"{kl}; {gain}" if gain else kl
+            row |= {f"kl of {cell.text}": kl, f"gain of {cell.text}": gain}
         rows.append(row)
     return rows
 

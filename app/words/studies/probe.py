@@ -5,6 +5,7 @@ from typing import Any
 from awqscope.diagnose.entries.part import Bounded
 from awqscope.diagnose.studies.probes.answer import HELPS, UNSURE, WORSE, BlockProbe, Measured
 from awqscope.mixedprec.words import (
+    Written,
     join_words,
     write_bounded,
     write_number,
@@ -106,13 +107,18 @@ def probe_rows(probe: BlockProbe) -> list[dict[str, str]]:
             "what": each.what,
             "restored": write_gain(each.restored_gain),
             "isolated": write_gain(each.isolated_gain),
-            "bytes": write_size(each.extra_bytes, signed=True) if each.extra_bytes else "none",
+            "bytes": _write_bytes(each.extra_bytes),
             "bits": write_number(each.bits_per_weight, ".3f"),
             "price": write_number(each.gain_per_megabyte, ".4f"),
             "verdict": VERDICTS[each.verdict],
         }
         for each in probe.alternatives
     ]
+
+
+def _write_bytes(count: int) -> str:
+    """What an alternative takes more, or that it takes none."""
+    return write_size(count, signed=True) if count else Written("none", 0)
 
 
 def write_refused(probe: BlockProbe) -> list[str]:

@@ -6,9 +6,11 @@ from awqscope.diagnose.runs.record import REFERENCE
 from awqscope.diagnose.studies.tasks.answer import Tasks
 from awqscope.diagnose.studies.tasks.pairing import Paired, Weighed
 from awqscope.mixedprec.words import (
+    Written,
     join_words,
     write_bounded,
     write_chance,
+    write_count,
     write_number,
     write_share,
 )
@@ -45,11 +47,11 @@ def task_rows(weighed: Sequence[Weighed]) -> Rows:
             "reference": _write_score(each.pair, 0),
             "score": _write_score(each.pair, 1),
             "gained": write_gained(each.pair),
-            "worse": f"{each.pair.changed[0]:,}",
-            "better": f"{each.pair.changed[1]:,}",
-            "samples": f"{each.pair.samples:,}",
-            "p": write_chance(each.pair.chance).removeprefix("= "),
-            "adjusted": write_chance(each.adjusted).removeprefix("= "),
+            "worse": write_count(each.pair.changed[0]),
+            "better": write_count(each.pair.changed[1]),
+            "samples": write_count(each.pair.samples),
+            "p": _write_p(each.pair.chance),
+            "adjusted": _write_p(each.adjusted),
         }
         for each in weighed
     ]
@@ -60,16 +62,22 @@ def _write_score(pair: Paired, which: int) -> str:
     return write_share(value) if pair.flips is not None else write_number(value, ".4f")
 
 
+def _write_p(value: float) -> str:
+    """A p value where its column says what it is."""
+    return Written(write_chance(value).removeprefix("= "), value)
+
+
 def write_gained(pair: Paired) -> str:
     """What the model scores more than the reference, in points where samples are right or wrong."""
     drop = pair.bound()
-    scale = (-1 if pair.higher_is_better else 1) * (1 if pair.flips is None else 100)
-    ends = sorted((scale * drop.low, scale * drop.high))
+    sign = -1 if pair.higher_is_better else 1
     # Adding zero makes none of the one that is negative.
-    value = scale * drop.value + 0.0
+    value, *ends = (sign * each + 0.0 for each in (drop.value, drop.low, drop.high))
+    low, high = sorted(ends)
     if pair.flips is None:
-        return write_bounded(value, ends, "+.4f")
-    return f"{write_bounded(value, ends, '+.2f')} points"
+        return write_bounded(value, (low, high), "+.4f")
+    points = write_bounded(100 * value, (100 * low, 100 * high), "+.2f")
+    return Written(f"{points} points", value, low, high)
 
 
 def write_finding(weighed: Sequence[Weighed]) -> list[str]:

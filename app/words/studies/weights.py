@@ -1,6 +1,7 @@
 """What a look at weights says, in words: the same on the terminal and on the page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from awqscope.app.words.studies.why import ROLE_NAMES, write_percent
 from awqscope.diagnose.studies.weights.answer import (
@@ -12,11 +13,13 @@ from awqscope.diagnose.studies.weights.answer import (
 )
 from awqscope.mixedprec.words import (
     NOTHING,
+    Written,
     write_decibels,
     write_number,
     write_ranges,
     write_share,
     write_size,
+    write_span,
 )
 
 FROM = {
@@ -42,6 +45,15 @@ CHANNEL_COLUMNS = {
     "weight": "Mean |w|",
 }
 PART_COLUMNS = {"name": "Tensor", "dtype": "Type", "shape": "Shape", "bytes": "Size"}
+# Groups that a table names of each linear, and what is saved of each.
+NAMED_GROUPS = 3
+WORST_APART = {
+    "groups": {
+        f"{key} {at}": f"Worst group {at}: {key}"
+        for at in range(1, NAMED_GROUPS + 1)
+        for key in ("row", "group", "error")
+    }
+}
 # Channels that a table names.
 NAMED_CHANNELS = 12
 BARS = "▁▂▃▄▅▆▇█"
@@ -159,6 +171,19 @@ def name_owner(group: GroupValues, answer: BlockWeights) -> str:
     return f"{what} of {heads}{served}"
 
 
+def worst_cells(row: Mapping[str, Any]) -> dict[str, str]:
+    """The worst weight groups of a linear in a cell, and each in cells of its own, as WORST_APART
+    has them. row: of weights.parquet."""
+    found = zip(row["worst_rows"], row["worst_groups"], row["worst_errors"], strict=True)
+    said: list[str] = []
+    cells: dict[str, str] = {}
+    for at, (number, group, error) in enumerate(list(found)[:NAMED_GROUPS], 1):
+        share = write_share(error)
+        said.append(f"row {number} group {group} ({share})")
+        cells |= {f"row {at}": str(number), f"group {at}": str(group), f"error {at}": share}
+    return cells | {"groups": ", ".join(said)}
+
+
 def name_group(group: GroupValues) -> str:
     """A group in an address: `ROW:GROUP`."""
     return f"{group.row}:{group.group}"
@@ -170,7 +195,7 @@ def group_row(group: GroupValues, answer: BlockWeights) -> dict[str, str]:
         "row": str(group.row),
         "group": str(group.group),
         "head": name_owner(group, answer) or NOTHING,
-        "channels": f"{min(group.channels)}–{max(group.channels)}",
+        "channels": write_span(min(group.channels), max(group.channels)),
         "error": write_error(group),
         "reach": write_number(group.reach, ".3g"),
         "cut": write_share(group.cut, ".0%"),
@@ -261,7 +286,7 @@ def part_rows(linear: LinearWeights) -> list[dict[str, str]]:
 
 def name_step(step: int) -> str:
     """A step of the clip's histogram: "none", "5%", "10%"."""
-    return write_share(CUT_STEP * step, ".0%") if step else "none"
+    return write_share(CUT_STEP * step, ".0%") if step else Written("none", 0.0)
 
 
 def draw_bars(counts: Sequence[int], width: int = 64) -> str:

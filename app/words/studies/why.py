@@ -17,7 +17,7 @@ from awqscope.diagnose.studies.causes.answer import (
     Split,
     TokenShare,
 )
-from awqscope.mixedprec.words import join_words, write_number, write_ranges, write_share
+from awqscope.mixedprec.words import Written, join_words, write_number, write_ranges, write_share
 
 ROLE_NAMES = {"q": "queries", "k": "keys", "v": "values", "o": "output projection"}
 STEP_NAMES = {"rounding": "rounding", "scale": "AWQ's scales", "clip": "clipping"}
@@ -43,27 +43,28 @@ HEAVY_NAMES = {
 
 def write_power(value: float) -> str:
     """A large number by its power of ten: `4·10³`; smaller ones as they are."""
-    if value < 1000:
+    if value < 1000 or not math.isfinite(value):
         return write_number(value, ".3g")
     power = math.floor(math.log10(value))
     digits = round(value / 10**power)
     if digits == 10:
         digits, power = 1, power + 1
-    return f"{digits}·10{str(power).translate(SUPERSCRIPTS)}"
+    return Written(f"{digits}·10{str(power).translate(SUPERSCRIPTS)}", value)
 
 
 def write_percent(value: float) -> str:
     """A relative error: `0.52%`, `12%`, `140%`, to two digits below 100%."""
-    return write_share(value, ".0%") if abs(value) >= 1 else f"{write_number(100 * value, '.2g')}%"
+    if abs(value) >= 1:
+        return write_share(value, ".0%")
+    return Written(f"{write_number(100 * value, '.2g')}%", value)
 
 
 def write_part(share: Bounded) -> str:
     """A measured share with its interval: `62% (58% to 66%)`; `<1%` where it is below half a
     percent, and so is its interval."""
-    if max(map(abs, share)) < 0.005:
-        return "<1%"
     value, low, high = (write_share(each, ".0%") for each in share)
-    return f"{value} ({low} to {high})"
+    is_seen = max(map(abs, share)) >= 0.005
+    return Written(f"{value} ({low} to {high})" if is_seen else "<1%", *share)
 
 
 def short_name(linear: str) -> str:

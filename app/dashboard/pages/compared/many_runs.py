@@ -26,6 +26,7 @@ from awqscope.app.dashboard.urls import BETWEEN, Page, link, read_address
 from awqscope.app.figures.compared.many import draw_pareto, draw_small, share_scale
 from awqscope.app.store import Store
 from awqscope.app.words.compared.many_models import (
+    APART,
     COLUMNS,
     DIFFERENCES,
     Cell,
@@ -39,6 +40,7 @@ from awqscope.app.words.compared.many_models import (
 from awqscope.app.words.compared.two_models import HOW
 from awqscope.app.words.gate.ship import QUESTION
 from awqscope.diagnose.compared.ranking import MOST_RANKED, Ranked, rank
+from awqscope.diagnose.compared.standing import Standing
 from awqscope.diagnose.gate.findings import Missing
 from awqscope.diagnose.gate.paired import Side
 from awqscope.diagnose.gate.shares import Cost
@@ -192,7 +194,7 @@ def numbers_card(ranked: Sequence[Ranked], names: Sequence[str], judged: Sequenc
     rows = []
     for name, one, verdict in zip(names, ranked, judged, strict=True):
         side = one.standing.side
-        cells = {key: show_cell(cell) for key, cell in number_cells(one.standing).items()}
+        cells = show_numbers(one.standing)
         mark: Any = NOTHING if isinstance(verdict, Missing) else ship_mark(verdict)
         rows.append({"name": go_to(name, link("run", side.run.path.name)), "gate": mark, **cells})
     unjudged = [
@@ -202,13 +204,20 @@ def numbers_card(ranked: Sequence[Ranked], names: Sequence[str], judged: Sequenc
     ]
     return card(
         "Models",
-        table({"name": "Model", "gate": QUESTION, **COLUMNS}, rows),
+        table({"name": "Model", "gate": QUESTION, **COLUMNS}, rows, apart=APART),
         *unjudged,
         summary=(
             "The least KL first, with 95% intervals by a bootstrap over windows. The gate is by "
             "each run's own policy.toml, or by the default policy."
         ),
     )
+
+
+def show_numbers(standing: Standing) -> dict[str, Any]:
+    """A model's own numbers as cells, and those that are saved apart."""
+    cells = number_cells(standing)
+    shown = {key: show_cell(cell) for key, cell in cells.items()}
+    return shown | {"ppl_alone": cells["ppl"].value, "delta": cells["ppl"].note}
 
 
 def show_cell(cell: Cell) -> Any:

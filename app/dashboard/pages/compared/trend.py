@@ -9,19 +9,21 @@ from dash import Dash, Input, Output, State, html, no_update
 
 from awqscope.app.dashboard import pairs
 from awqscope.app.dashboard.jobs.runs import Jobs
-from awqscope.app.dashboard.pages.compared.many_runs import read_chosen, show_cell
+from awqscope.app.dashboard.pages.compared.many_runs import read_chosen, show_numbers
 from awqscope.app.dashboard.parts import as_table, card, chart, go_to, heading, notice, table
 from awqscope.app.dashboard.sections.gate.card import ship_mark
 from awqscope.app.dashboard.urls import BETWEEN, Page, link, read_address
 from awqscope.app.figures.compared.trend import draw_trend
 from awqscope.app.store import Store
-from awqscope.app.words.compared.many_models import COLUMNS, Judged, name_sides, number_cells
+from awqscope.app.words.compared.many_models import APART, COLUMNS, Judged, name_sides
 from awqscope.app.words.compared.trend import (
     COST_COLUMNS,
     DRAWN,
     FROM_ZERO,
+    POINT_COLUMNS,
     TOKEN_COLUMNS,
     cost_rows,
+    point_row,
     read_point,
     write_passage,
     write_settings,
@@ -34,7 +36,7 @@ from awqscope.diagnose.compared.releases import group_by_model, sort_releases
 from awqscope.diagnose.compared.standing import Standing
 from awqscope.diagnose.gate.findings import Missing
 from awqscope.diagnose.gate.paired import Side, list_models
-from awqscope.mixedprec.words import NOTHING, write_interval, write_number
+from awqscope.mixedprec.words import NOTHING, write_number
 
 
 def list_releases(store: Store) -> Mapping[str, list[Side]]:
@@ -153,28 +155,16 @@ def charts_card(standings: Sequence[Standing], names: Sequence[str]) -> Any:
             ),
             className="small-chart",
         )
-        for measure, (label, _, _) in DRAWN.items()
+        for measure, (label, _) in DRAWN.items()
     ]
     rows = [
-        {
-            "name": name,
-            **{
-                measure: " ".join(
-                    (
-                        write_number(points[measure][at][0], form),
-                        write_interval(points[measure][at][1:], form),
-                    )
-                ).strip()
-                for measure, (_, form, _) in DRAWN.items()
-            },
-        }
-        for at, name in enumerate(names)
+        {"name": name, **point_row(standing)}
+        for name, standing in zip(names, standings, strict=True)
     ]
-    columns = {"name": "Release", **{measure: label for measure, (label, _, _) in DRAWN.items()}}
     return card(
         "Over the releases",
         html.Div(charts, className="small-charts halves"),
-        as_table(columns, rows),
+        as_table({"name": "Release", **POINT_COLUMNS}, rows),
         summary="In the order in which the runs were begun, each with its 95% interval.",
     )
 
@@ -192,11 +182,11 @@ def releases_card(
                 "name": go_to(name, link("run", standing.side.run.path.name)),
                 "created": record.created[:16].replace("T", " "),
                 "gate": mark,
-                **{key: show_cell(cell) for key, cell in number_cells(standing).items()},
+                **show_numbers(standing),
             }
         )
     columns = {"name": "Release", "created": "Begun (UTC)", "gate": QUESTION, **COLUMNS}
-    return card("Releases", table(columns, rows[::-1]))
+    return card("Releases", table(columns, rows[::-1], apart=APART))
 
 
 def step_card(step: Step, before: str, after: str) -> Any:

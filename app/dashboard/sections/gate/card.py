@@ -12,7 +12,7 @@ from awqscope.app.dashboard.sections.gate.head import LIMITS, TONES
 from awqscope.app.dashboard.sections.gate.policy_form import policy_form, reset_button
 from awqscope.app.store import RunSummary, Store
 from awqscope.app.verdicts import Judgement
-from awqscope.app.words.gate.lines import SIGNS, Line, write_lines, write_sentence
+from awqscope.app.words.gate.lines import SIGNS, Line, list_notes, write_lines, write_sentence
 from awqscope.app.words.gate.ship import write_ship
 from awqscope.diagnose.gate.own import OWN_POLICY, find_own, is_own
 from awqscope.diagnose.gate.verdict import Check, GateVerdict
@@ -29,6 +29,8 @@ COLUMNS = {
     "bound": "Limit",
     "verdict": "Verdict",
 }
+# What is saved of a number's name and of the note below it.
+NOTES = {"name": "Number", "of": "Of", "p": "p", "why": "Note", "worst": "Worst"}
 
 
 def gate_part(store: Store, run: RunSummary, jobs: Jobs | None) -> html.Div:
@@ -80,7 +82,8 @@ def refused(judged: Judgement) -> html.Div:
 def limits_table(verdict: GateVerdict, caption: str = "") -> Any:
     """Every limit of a verdict."""
     lines = zip(verdict.checks, write_lines(verdict), strict=True)
-    return table(COLUMNS, [verdict_row(check, line) for check, line in lines], caption)
+    rows = [verdict_row(check, line) for check, line in lines]
+    return table(COLUMNS, rows, caption, apart={"title": NOTES})
 
 
 def summarise(verdict: GateVerdict) -> str:
@@ -100,6 +103,8 @@ def verdict_row(check: Check, line: Line) -> dict[str, Any]:
         "interval": line.interval,
         "bound": line.bound,
         "verdict": verdict_mark(line.outcome),
+        "name": line.title,
+        **list_notes(check),
     }
 
 

@@ -61,7 +61,7 @@ def _list_numbers(record: AnyRecord) -> dict[str, float | None]:
         "mixed": ppl.mixed,
         "kl": kl.quantized,
         "kl_mixed": kl.mixed,
-        "size": (size.mixed or size.quantized) / 1e6 or None,
+        "size": size.mixed or size.quantized or None,
     }
 
 

@@ -16,6 +16,7 @@ from awqscope.app.figures.studies.calibration import draw_agreement, draw_curve,
 from awqscope.app.store import Store
 from awqscope.app.words.studies.calibration import (
     CURVE_COLUMNS,
+    PAIR_APART,
     PAIR_COLUMNS,
     SUMMARY,
     TITLE,
@@ -27,6 +28,7 @@ from awqscope.app.words.studies.calibration import (
     name_pair,
     name_texts,
     pair_rows,
+    split_matrix,
     write_advice,
     write_how,
 )
@@ -71,7 +73,7 @@ def draw_answer(answer: Mapping[str, Any]) -> list[Any]:
                 draw_agreement(advice.pairs, called),
                 "Share of equal scale ratios by kind of unit, see the table",
             ),
-            as_table(PAIR_COLUMNS, pair_rows(advice)),
+            as_table(PAIR_COLUMNS, pair_rows(advice), PAIR_APART),
         ]
     texts = list_texts(advice)
     if len(texts) > 1 or len(advice.columns) > 1:
@@ -82,7 +84,7 @@ def draw_answer(answer: Mapping[str, Any]) -> list[Any]:
             chart(
                 draw_matrix(rows, columns), "KL by calibration and validation text, see the table"
             ),
-            as_table(matrix_columns(advice), matrix_rows(advice)),
+            as_table(matrix_columns(advice), matrix_rows(advice), split_matrix(advice)),
         ]
     return parts
 

@@ -45,10 +45,12 @@ from awqscope.app.words.studies.why import (
 from awqscope.diagnose.studies.causes.answer import Causes, LinearCauses
 from awqscope.mixedprec.words import (
     NOTHING,
+    Written,
     write_bounded,
     write_decibels,
     write_number,
     write_share,
+    write_times,
 )
 
 SUMMARY = (
@@ -177,7 +179,7 @@ def growth_table(causes: Causes) -> Any:
             {
                 "point": name_point(point),
                 "error": write_percent(value),
-                "interval": f"{write_percent(low)} to {write_percent(high)}",
+                "interval": Written(f"{write_percent(low)} to {write_percent(high)}", low, high),
                 "sqnr": write_decibels(to_decibels(value)),
             }
         )
@@ -227,6 +229,11 @@ def attention_table(causes: Causes) -> Any:
             }
             for head in causes.attention
         ],
+        # Two columns have one heading on the page, beside what each is of.
+        {
+            "after": {"after": "Entropy, quantized"},
+            "then": {"then": "First token, quantized"},
+        },
     )
 
 
@@ -289,7 +296,7 @@ def carriers_table(causes: Causes, run: str) -> Any:
                 "what": KIND_NAMES[carrier.kind],
                 "channel": str(carrier.channel),
                 "size": write_number(carrier.size, ".3g"),
-                "times": f"{carrier.times:.0f}×",
+                "times": write_times(carrier.times, ".0f"),
                 "where": go_to(
                     f"window {carrier.window}, token {carrier.position}",
                     link("tokens", run, window=carrier.window, position=carrier.position),

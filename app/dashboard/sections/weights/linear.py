@@ -38,7 +38,14 @@ from awqscope.app.words.studies.weights import (
 )
 from awqscope.diagnose.studies.causes.answer import Causes
 from awqscope.diagnose.studies.weights.answer import BlockWeights, GroupValues, LinearWeights
-from awqscope.mixedprec.words import write_decibels, write_number, write_share, write_size
+from awqscope.mixedprec.words import (
+    write_count,
+    write_decibels,
+    write_number,
+    write_share,
+    write_size,
+    write_span,
+)
 
 LINEAR_COLUMNS = {
     "linear": "Linear",
@@ -189,7 +196,7 @@ def clipping_card(linear: LinearWeights) -> Any:
             [
                 {
                     "cut": name_step(step),
-                    "groups": f"{count:,}",
+                    "groups": write_count(count),
                     "share": write_share(count / clipping.groups),
                 }
                 for step, count in enumerate(clipping.steps)
@@ -212,9 +219,9 @@ def codes_card(linear: LinearWeights) -> Any:
             {"code": "Code", "weights": "Weights", "zeros": "Zero points of groups"},
             [
                 {
-                    "code": str(start) if some == 1 else f"{start}–{start + some - 1}",
-                    "weights": f"{sum(linear.codes[start : start + some]):,}",
-                    "zeros": f"{sum(linear.zeros[start : start + some]):,}",
+                    "code": str(start) if some == 1 else write_span(start, start + some - 1),
+                    "weights": write_count(sum(linear.codes[start : start + some])),
+                    "zeros": write_count(sum(linear.zeros[start : start + some])),
                 }
                 for start in starts
             ],
