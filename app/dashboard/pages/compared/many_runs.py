@@ -23,7 +23,13 @@ from awqscope.app.dashboard.parts import (
 )
 from awqscope.app.dashboard.sections.gate.card import ship_mark
 from awqscope.app.dashboard.urls import BETWEEN, Page, link, read_address
-from awqscope.app.figures.compared.many import draw_pareto, draw_small, share_scale
+from awqscope.app.figures.compared.many import (
+    draw_pareto,
+    draw_small,
+    has_room,
+    share_scale,
+    sort_points,
+)
 from awqscope.app.store import Store
 from awqscope.app.words.compared.many_models import (
     COLUMNS,
@@ -233,25 +239,34 @@ def _write_link(base: Ranked, one: Ranked) -> Any:
 
 def pareto_card(ranked: Sequence[Ranked], names: Sequence[str]) -> Any:
     """Size against damage, of the models that can be held against one another."""
-    points = list_points(ranked, names)
+    points = sort_points(list_points(ranked, names))
+    numbered = not has_room(points)
     rows = [
         {
+            "number": str(number),
             "name": point["name"],
             "size": write_size(point["bytes"]),
             "kl": write_number(point["kl"], BLOCK_FORM),
             "dominated": "yes" if point["dominated"] else "no",
         }
-        for point in sorted(points, key=lambda point: point["bytes"])
+        for number, point in enumerate(points, 1)
     ]
+    columns = {"name": "Model", "size": "Size", "kl": "KL", "dominated": "Dominated"}
+    key = None
+    if numbered:
+        columns = {"number": "No.", **columns}
+        key = html.Ol([html.Li(point["name"]) for point in points], className="key")
     out = [point["name"] for point in points if point["dominated"]]
     said = f"{join_words(out)}: another is no larger and loses no more." if out else ""
     left = len(ranked) - len(points)
     if left:
         said += f" {left} measured on other tokens {'is' if left == 1 else 'are'} not drawn."
+    figure = draw_pareto(points, numbered=numbered)
     return card(
         "Size against damage",
-        chart(draw_pareto(points), "Bytes against KL of each model, see the table"),
-        as_table({"name": "Model", "size": "Size", "kl": "KL", "dominated": "Dominated"}, rows),
+        key,
+        chart(figure, "Bytes against KL of each model, see the table"),
+        as_table(columns, rows),
         summary=said.strip() or "None is dominated: whatever is smaller loses more.",
     )
 
