@@ -203,8 +203,10 @@ def numbers_card(ranked: Sequence[Ranked], names: Sequence[str], judged: Sequenc
 
 
 def show_cell(cell: Cell) -> Any:
-    """A number with its interval below."""
-    return [cell.value, html.Span(cell.note, className="note bounds")] if cell.note else cell.value
+    """A number with its interval below, and the text that it is of."""
+    below = [(cell.note, "note bounds"), (cell.of and f" {cell.of}", "note")]
+    spans = [html.Span(text, className=look) for text, look in below if text]
+    return [cell.value, *spans] if spans else cell.value
 
 
 def differences_card(ranked: Sequence[Ranked], names: Sequence[str]) -> Any:
