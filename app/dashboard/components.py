@@ -13,8 +13,8 @@ from awqscope.app.saved import Field
 
 NAMESPACE = "awqscope"
 
-# A cell is text, or parts of it: {"text": ..., "href", "look" (a class), "meaning" (of a term) or
-# "code": ...}.
+# A cell is text, or parts of it: {"text": ..., "href", "look" (a class, of a link too), "meaning"
+# (of a term) or "code": ...}.
 Piece = str | dict[str, Any]
 Cell = Piece | list[Piece]
 

@@ -140,7 +140,8 @@ def _cell(value: Any) -> Cell:
 
 def _piece(part: Any) -> Piece:
     if isinstance(part, Link):
-        return {"text": part.children, "href": part.href}
+        look = {"look": part.className} if part.className else {}
+        return {"text": part.children, "href": part.href, **look}
     if isinstance(part, Hint):
         return {"text": part.children, "meaning": part.meaning}
     if isinstance(part, html.Code):

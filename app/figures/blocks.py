@@ -18,10 +18,15 @@ from awqscope.app.figures.frame import (
     error_bars,
     escape,
     make_figure,
+    number_columns,
     share_hover,
 )
 from awqscope.app.words.predict import unit_kl
 from awqscope.mixedprec.words import write_interval, write_number
+
+# What "▲ flagged" takes of the width of a narrow chart, and half of its sign in pixels.
+WORD = 0.25
+HALF_SIGN = 6
 
 
 def draw_profile(
@@ -82,21 +87,39 @@ def draw_profile(
         log.set_axis(figure)
     else:
         figure.update_yaxes(**FROM_ZERO)
-    for row in isolated:
-        if row["flagged"]:
-            figure.add_annotation(
-                x=row["block"],
-                y=1,
-                yref="paper",
-                yanchor="bottom",
-                text="▲ flagged",
-                showarrow=False,
-            )
+    _mark_flagged(figure, isolated)
     share_hover(figure, write_notes(views, metric))
     # No label left of block 0, however wide the steps.
     edges = [-0.6, len(isolated) - 0.4]
-    figure.update_xaxes(tickmode="linear", dtick=max(1, len(isolated) // 16), range=edges)
+    number_columns(figure, len(isolated))
+    figure.update_xaxes(range=edges)
     return figure
+
+
+def _mark_flagged(figure: go.Figure, isolated: Sequence[Row]) -> None:
+    """A sign above each flagged block, with the word on that side of it where a narrow chart has
+    room for it: not beyond an edge, and not over the sign of the next."""
+    flagged = [row["block"] for row in isolated if row["flagged"]]
+    places = [(block + 0.6) / len(isolated) for block in flagged]
+    taken = 0.0
+    for at, (block, place) in enumerate(zip(flagged, places, strict=True)):
+        following = places[at + 1] if at + 1 < len(places) else 1.0
+        text, side, shift = "▲", "center", 0
+        if following - place >= WORD:
+            text, side, shift = "▲ flagged", "left", -HALF_SIGN
+        elif place - taken >= WORD:
+            text, side, shift = "flagged ▲", "right", HALF_SIGN
+        taken = place + WORD if side == "left" else place
+        figure.add_annotation(
+            x=block,
+            y=1,
+            yref="paper",
+            xanchor=side,
+            xshift=shift,
+            yanchor="bottom",
+            text=text,
+            showarrow=False,
+        )
 
 
 def _shows_floor(rows: Sequence[Row], floor: float, *, is_log: bool) -> bool:
@@ -174,7 +197,7 @@ def draw_units(here: Sequence[Row], kinds: Sequence[str] = ()) -> go.Figure:
     )
     figure = make_figure([heat], "block", "", 120 + 38 * len(kinds))
     figure.update_yaxes(showgrid=False, autorange="reversed", type="category")
-    figure.update_xaxes(tickmode="linear", dtick=max(1, len(blocks) // 16))
+    number_columns(figure, len(blocks))
     return figure
 
 
@@ -208,7 +231,7 @@ def draw_depth(rows: Sequence[Row], block: int) -> go.Figure:
         320,
         showlegend=False,
     )
-    figure.update_xaxes(tickmode="linear", dtick=max(1, len(outputs) // 16))
+    number_columns(figure, len(outputs))
     return figure
 
 
@@ -244,5 +267,5 @@ def draw_differences(rows: Sequence[Row], metric: str, *, judged: bool = True) -
     figure = make_figure(
         [bars, words], "block", f"{METRIC_NAMES[metric]}, B − A", 360, showlegend=False
     )
-    figure.update_xaxes(tickmode="linear", dtick=max(1, len(rows) // 16))
+    number_columns(figure, len(rows))
     return figure

@@ -4,6 +4,7 @@ Colours are mid-tones that hold on light and dark ground alike; text and grid ta
 page's style sheet, so that a change of theme needs no new figure. Nothing is told by colour alone.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ METRIC_NAMES = {"kl": "KL (nats a token)", "delta_ppl": "ΔPPL"}
 FROM_ZERO = {"type": "linear", "rangemode": "tozero"}
 # Whole decades only: plotly's labels in between are unreadable.
 DECADES = {"type": "log", "exponentformat": "power", "dtick": 1}
+
+# As many whole numbers below a chart as a phone has room for.
+MOST_TICKS = 10
 
 # How many times smaller than the largest a value can be and still have a decade of its own.
 DEEPEST = 1e5
@@ -52,6 +56,14 @@ def make_figure(traces: Sequence[Any], x: str, y: str, height: int, **layout: An
     )
     figure.update_layout(**layout)
     return figure
+
+
+def number_columns(figure: go.Figure, count: int, most: int = MOST_TICKS) -> None:
+    """Whole numbers below `count` columns that are numbered from 0, `most` of them at most, so that
+    they neither turn nor run together where the chart is narrow."""
+    steps = (first * 10**zeros for zeros in itertools.count() for first in (1, 2, 3, 4, 5))
+    step = next(step for step in steps if count <= most * step)
+    figure.update_xaxes(tickmode="linear", tick0=0, dtick=step)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from awqscope.app.figures.frame import (
     Row,
     escape,
     make_figure,
+    number_columns,
 )
 
 
@@ -47,7 +48,7 @@ def draw_token(
     figure = make_figure(traces, "block", METRIC_NAMES["kl"], 260)
     figure.add_hline(uniform, line={"color": ORANGE, "dash": "dash", "width": 1.5})
     figure.update_yaxes(rangemode="tozero")
-    figure.update_xaxes(tickmode="linear", dtick=max(1, len(blocks) // 12))
+    number_columns(figure, len(blocks))
     return figure
 
 
@@ -140,5 +141,5 @@ def draw_blame(blocks: Sequence[Row], reference: float, uniform: float) -> go.Fi
             line={"color": GREY, "dash": "dot", "width": 1},
             annotation={"text": name, "font": {"size": 11}},
         )
-    figure.update_xaxes(tickmode="linear", dtick=max(1, len(numbers) // 16))
+    number_columns(figure, len(numbers))
     return figure

@@ -113,7 +113,7 @@ _LIMITS = (
         "max_slice_ppl_ratio",
         "slice_ppl_ratio",
         "PPL ratio, worst text",
-        "As max_ppl_ratio, for each text of the run.",
+        "As the PPL ratio, for each text of the run.",
         1,
         said="PPL ratio of the worst text",
     ),
@@ -122,7 +122,7 @@ _LIMITS = (
         "max_slice_kl",
         "slice_kl",
         "KL, worst text",
-        "As max_kl, for each text of the run.",
+        "As the mean KL, for each text of the run.",
         0,
         form=".5f",
         said="KL of the worst text",
@@ -246,9 +246,10 @@ MAX_DROP = Criterion(
 )
 
 
-def find_problem(criterion: Criterion, value: Any) -> tuple[str, str] | None:
-    """Why a value cannot be this limit, and the remedy; None if it can."""
-    key = criterion.key
+def find_problem(criterion: Criterion, value: Any, called: str = "") -> tuple[str, str] | None:
+    """Why a value cannot be this limit, and the remedy; None if it can. called: what the limit is
+    called where its key is not seen."""
+    key = called or criterion.key
     if criterion.form == PROOF:
         return None if isinstance(value, bool) else (f"{key} is {value!r}", "give true or false")
     if isinstance(value, bool) or not isinstance(value, int | float):

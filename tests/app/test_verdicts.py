@@ -50,7 +50,7 @@ def test_a_list_says_at_first_that_nothing_is_judged_yet(
     monkeypatch.setattr(Verdicts, "find", wait_first)
     rows = listed.list_rows(store)
     first = next(row for row in rows if row["name"] == "done")
-    assert (first["ship"], first["tone"]) == ("Not judged: not judged yet", "quiet")
+    assert (first["ship"], first["tone"]) == ("Not judged yet", "quiet")
     assert listed.may_change(rows)
     seen = listed.stamp_rows(rows)
     may_go.set()
@@ -60,7 +60,7 @@ def test_a_list_says_at_first_that_nothing_is_judged_yet(
     assert next(row for row in rows if row["name"] == "done")["why"] == "all 9 limits hold"
     assert "ship" not in next(row for row in rows if row["name"] == "failed")
     (path / "policy.toml").write_text("[limits]\nmax_kl = 0.01\n")
-    assert row_of(store, "done")["why"] == listed.PENDING
+    assert row_of(store, "done")["ship"] == listed.PENDING
     wait_until(lambda: row_of(store, "done")["answer"] == "✕ May not ship")
 
 
@@ -132,6 +132,6 @@ def test_a_hundred_verdicts_make_the_list_no_slower(tmp_path: Path) -> None:
     assert time.process_time() - before < max(0.5, whole)
     assert {row["answer"] for row in rows} == {"✓ May ship"}
     change_record(tmp_path / names[1], updated="later")
-    assert [row["name"] for row in listed.list_rows(store) if row["why"] == listed.PENDING] == [
+    assert [row["name"] for row in listed.list_rows(store) if row["ship"] == listed.PENDING] == [
         names[1]
     ]

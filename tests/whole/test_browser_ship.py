@@ -118,13 +118,13 @@ def test_a_policy_is_tried_saved_and_taken_away(page: "sync_api.Page", runs: Pat
     sync_api.expect(ship).to_contain_text("May ship: all 9 limits hold")
     field.fill("much")
     error = page.locator("#gate .fields").get_by_text(
-        "max_kl is “much”: give a number such as 0.05"
+        "“KL, mean, at most” is “much”: give a number such as 0.05"
     )
     sync_api.expect(error).to_be_visible()
     sync_api.expect(answer).to_contain_text("Not judged: a field cannot be used")
     said = page.locator("#policy-said")
     page.get_by_role("button", name="Save beside the run").click()
-    sync_api.expect(said).to_contain_text("Not saved: max_kl is “much”")
+    sync_api.expect(said).to_contain_text("Not saved: “KL, mean, at most” is “much”")
     assert not own.exists()
     field.fill("0.01")
     sync_api.expect(error).to_have_count(0)

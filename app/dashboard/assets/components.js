@@ -82,7 +82,7 @@ const Hint = ({ meaning, children }) => {
 const writePiece = (piece, key) => {
   if (typeof piece === "string") return piece;
   if ("meaning" in piece) return React.createElement(Hint, { key, meaning: piece.meaning }, piece.text);
-  if (piece.href) return React.createElement(Link, { key, href: piece.href }, piece.text);
+  if (piece.href) return React.createElement(Link, { key, href: piece.href, className: piece.look }, piece.text);
   if ("look" in piece) return React.createElement("span", { key, className: piece.look }, piece.text);
   return React.createElement("code", { key, className: piece.code }, piece.text);
 };

@@ -1,6 +1,9 @@
 // Blocks by units: every cell says what its unit costs and can be given another width, by itself, with its row or
 // column, or with all of a choice. One menu serves them all, so that eighty blocks make a page no heavier than need be.
 
+// As many kinds of units as have room side by side on a phone.
+const MOST_COLUMNS = 4;
+
 const clampTo = (value, most) => Math.max(0, Math.min(most, value));
 
 const shadeOf = (kl, most) => {
@@ -259,9 +262,10 @@ const RecipeGrid = ({ data, widths, take }) => {
     const target = findTarget(data, blocks, r, c, unitsOf);
     if (!target.units.length) return;
     const [frame, there] = [box.current.getBoundingClientRect(), cell.getBoundingClientRect()];
-    const left = clampTo(there.left - frame.left, Math.max(0, frame.width - 250));
+    const { scrollLeft, scrollTop } = box.current;
+    const left = clampTo(there.left - frame.left, Math.max(0, frame.width - 250)) + scrollLeft;
     setAt([r, c]);
-    setMenu({ row: r, column: c, target, place: { left, top: there.bottom - frame.top + 2 } });
+    setMenu({ row: r, column: c, target, place: { left, top: there.bottom - frame.top + scrollTop + 2 } });
   };
   const locate = (event) => {
     const cell = event.target.closest("[data-column]");
@@ -329,7 +333,7 @@ const RecipeGrid = ({ data, widths, take }) => {
     ),
     React.createElement(
       "div",
-      { className: "unit-frame", ref: box },
+      { className: data.kinds.length > MOST_COLUMNS ? "unit-frame wide" : "unit-frame", ref: box },
       React.createElement(
         "div",
         {

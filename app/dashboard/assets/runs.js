@@ -92,7 +92,7 @@ const writeShip = (data) =>
   data.answer
     ? [
         React.createElement("span", { key: "answer", className: `mark ${data.tone}` }, data.answer),
-        React.createElement("span", { key: "why", className: "note", title: data.why }, data.why),
+        data.why && React.createElement("span", { key: "why", className: "note", title: data.why }, data.why),
       ]
     : [writeMark(data.state), ...writeActs(data)];
 
@@ -175,6 +175,18 @@ grids.filtersByNotes = () => true;
 grids.passesNotes = ({ data }) =>
   (listed.archived || !data.archived) && listed.tags.every((tag) => (data.tags || []).includes(tag));
 
+// That no run is listed, which an empty grid does not say by itself.
+const sayFound = (api) => {
+  if (!document.getElementById("runs-found")) return;
+  const isEmpty = api.getDisplayedRowCount() === 0;
+  let hidden = 0;
+  api.forEachNode(({ data }) => {
+    hidden += Number(data.archived && !listed.archived);
+  });
+  const archived = hidden ? `; ${hidden} archived ${hidden === 1 ? "is" : "are"} not looked at` : "";
+  window.dash_clientside.set_props("runs-found", { children: isEmpty ? `No run is like that${archived}.` : "" });
+};
+
 Object.assign(window.dash_clientside.awqscope, {
   // The grid itself is told, also one that is not there yet.
   async filterRuns(text) {
@@ -211,6 +223,9 @@ Object.assign(window.dash_clientside.awqscope, {
     if (box) {
       fit(api, box.clientWidth);
       settle(box);
+      api.addEventListener("filterChanged", () => sayFound(api));
+      api.addEventListener("rowDataUpdated", () => sayFound(api));
+      sayFound(api);
       api.addEventListener("gridSizeChanged", ({ clientWidth }) => fit(api, clientWidth));
     }
     return window.dash_clientside.no_update;

@@ -186,6 +186,7 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
         ),
         notes_filter(rows),
         html.P(id="runs-said", className="said", role="status"),
+        html.P(id="runs-found", className="finds", role="status"),
         dcc.Store(id="runs-asked"),
         html.Div(
             dag.AgGrid(
@@ -214,6 +215,9 @@ def layout(store: Store, page: Page, jobs: Jobs | None) -> Any:
                     "animateRows": False,
                     # What cards stand for is found by its own words all the same.
                     "includeHiddenColumnsInQuickFilter": True,
+                    # The grid says that nothing matches before it has looked, and does not take it
+                    # back: runs.js says it, above the grid.
+                    "suppressOverlays": ["noMatchingRows"],
                     "isExternalFilterPresent": {"function": "filtersByNotes()"},
                     "doesExternalFilterPass": {"function": "passesNotes(params)"},
                 },

@@ -82,6 +82,10 @@ def offers_part(store: Store, run: RunSummary) -> list[Any]:
     offers = [] if run.record is None else list_offers(run.record, store.find(run.name).path)
     if not offers:
         return []
-    rows = [row | {"command": command(row["command"])} for row in offer_rows(offers)]
+    # A shell takes the lines as one command; on a narrow screen they scroll.
+    rows = [
+        row | {"command": command(row["command"].replace(" && ", " &&\n"))}
+        for row in offer_rows(offers)
+    ]
     shown = table(COLUMNS, rows, "Recipes for more bytes")
     return [card("What more bytes would buy", shown, summary=write_offers(offers))]

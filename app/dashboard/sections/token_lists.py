@@ -6,6 +6,7 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import html
 
+from awqscope.app.dashboard.components import Link
 from awqscope.app.dashboard.parts import card, go_to, switch, table
 from awqscope.app.dashboard.urls import Page, link
 from awqscope.app.store import RunSummary
@@ -180,14 +181,14 @@ def worst_card(
 ) -> Any:
     """The worst tokens of what is asked for."""
     assert run.record is not None
-    columns = {"text": "Token", "kl_uniform": "KL", "delta": "ΔNLL", "where": "Where"}
+    columns = {"text": "Token", "where": "Where", "kl_uniform": "KL", "delta": "ΔNLL"}
     if index.has_mixed:
         columns = {
             "text": "Token",
+            "where": "Where",
             "kl_uniform": "KL, uniform",
             "kl_mixed": "KL, mixed",
             "delta": f"ΔNLL, {question.model}",
-            "where": "Where",
         }
     rows = [
         {
@@ -195,9 +196,10 @@ def worst_card(
             "kl_uniform": write_number(row["kl_uniform"], ".4f"),
             "kl_mixed": write_number(row["kl_mixed"], ".4f"),
             "delta": write_number(row["delta_nll"], "+.4f"),
-            "where": go_to(
+            "where": Link(
                 f"window {row['window']}, token {row['position']}",
                 link("tokens", run.name, window=row["window"], position=row["position"], **asked),
+                look="place",
             ),
         }
         for row in index.tokens

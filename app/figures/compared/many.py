@@ -17,12 +17,26 @@ from awqscope.app.figures.frame import (
     Row,
     escape,
     make_figure,
+    number_columns,
 )
 from awqscope.diagnose.gate.shares import Cost
 
 SMALL_HEIGHT = 190
 # From this ratio of the largest KL to the smallest on, the axis is logarithmic.
 WIDE = 20
+# By whether it is the baseline and whether it is dominated: what a point is called, and its sign.
+LOOKS = {
+    (False, False): ("no other is as small and loses as little", "circle"),
+    (False, True): ("dominated: one no larger loses no more", "circle-open"),
+    (True, False): ("the baseline", "diamond"),
+    (True, True): ("the baseline, dominated", "diamond-open"),
+}
+# The chart as a phone has it, in pixels: its plot, what may stand beside that, half of a point, a
+# character of a name and its line.
+PLOT, OUTSIDE, POINT, CHARACTER, LINE = (280, 240), 8, 6, 7.1, 15
+# Where names and numbers may stand. The line falls: numbers are right above it or left below.
+SIDES = ("top center", "bottom center")
+CORNERS = ("top right", "bottom left", "top left", "bottom right")
 
 
 @dataclass(frozen=True)
@@ -73,19 +87,96 @@ def draw_small(costs: Mapping[int, Cost], scale: Scale) -> go.Figure:
     figure = make_figure([trace], "", "", SMALL_HEIGHT, showlegend=False, bargap=0.15)
     figure.update_layout(margin={"l": 4, "r": 4, "t": 8, "b": 4})
     figure.update_yaxes(**scale.axis, nticks=4)
-    figure.update_xaxes(tickmode="linear", dtick=max(1, len(costs) // 8))
+    number_columns(figure, len(costs), 8)
     return figure
 
 
-def draw_pareto(points: Sequence[Row]) -> go.Figure:
+def sort_points(points: Sequence[Row]) -> list[Row]:
+    """Points in the order in which `draw_pareto` numbers them: the smallest first."""
+    return sorted(points, key=lambda point: (point["bytes"], point["kl"]))
+
+
+def has_room(points: Sequence[Row]) -> bool:
+    """Whether the names of all points are legible where the chart is as narrow as on a phone: none
+    runs over an edge, and none over another."""
+    ordered = sort_points(points)
+    return None not in _place(ordered, [point["name"] for point in ordered], SIDES)
+
+
+def _place(points: Sequence[Row], labels: Sequence[str], sides: Sequence[str]) -> list[str | None]:
+    """On which side of each point its label stands on a narrow chart so that it lies on no point
+    and no other label; None where there is no such side."""
+    places = list(zip(_spread_sizes(points), _spread_damage(points), strict=True))
+    taken = [_Box(x - POINT, y - POINT, x + POINT, y + POINT) for x, y in places]
+    found: list[str | None] = []
+    for label, (x, y) in zip(labels, places, strict=True):
+        boxes = {side: _find_box(x, y, len(label) * CHARACTER, side) for side in sides}
+        free = (side for side, box in boxes.items() if box.is_free(taken))
+        side = next(free, None)
+        found.append(side)
+        taken += [boxes[side]] if side else []
+    return found
+
+
+@dataclass(frozen=True)
+class _Box:
+    """Where something is on the narrow chart, in pixels."""
+
+    left: float
+    low: float
+    right: float
+    high: float
+
+    def is_free(self, others: Sequence["_Box"]) -> bool:
+        """Whether it is on the chart and on none of the others."""
+        if self.left < -OUTSIDE or self.right > PLOT[0] + OUTSIDE:
+            return False
+        return not any(
+            self.left < other.right
+            and other.left < self.right
+            and self.low < other.high
+            and other.low < self.high
+            for other in others
+        )
+
+
+def _find_box(x: float, y: float, width: float, side: str) -> _Box:
+    """The box of a label at a point."""
+    up, _, along = side.partition(" ")
+    low = y + POINT if up == "top" else y - POINT - LINE
+    left = {"left": x - POINT - width, "center": x - width / 2, "right": x + POINT}[along]
+    return _Box(left, low, left + width, low + LINE)
+
+
+def _spread_sizes(points: Sequence[Row]) -> list[float]:
+    """Where points are across the narrow chart, with the room that `_make_room` leaves."""
+    sizes = [point["bytes"] / 1e6 for point in points]
+    low, high = _make_room(sizes)
+    return [PLOT[0] * (size - low) / (high - low) for size in sizes]
+
+
+def _spread_damage(points: Sequence[Row]) -> list[float]:
+    """How high points are on the narrow chart."""
+    kls = [point["kl"] for point in points]
+    if _is_wide(points):
+        kls = [math.log10(kl / min(kls)) for kl in kls]
+    most = max(kls, default=0.0) or 1.0
+    return [PLOT[1] * kl / most for kl in kls]
+
+
+def _is_wide(points: Sequence[Row]) -> bool:
+    """Whether the axis of KL is logarithmic, which would leave out one that costs nothing."""
+    kls = [point["kl"] for point in points]
+    return bool(kls) and min(kls) > 0 and max(kls) / min(kls) > WIDE
+
+
+def draw_pareto(points: Sequence[Row], *, numbered: bool = False) -> go.Figure:
     """Bytes against KL, with intervals. points: rows of name, bytes, kl, low, high (None where
     there is no bound), dominated and is_baseline. Dominated ones are hollow: another is no larger
-    and loses no more. The line goes through those that are not."""
-    front = sorted((p for p in points if not p["dominated"]), key=lambda p: p["bytes"])
-    looks = (
-        ("no other is as small and loses as little", False, "circle"),
-        ("dominated: another is no larger and loses no more", True, "circle-open"),
-    )
+    and loses no more. The line goes through those that are not. numbered: by their size from 1 on,
+    for a list beside the chart, where their names have no room."""
+    ordered = sort_points(points)
+    front = [point for point in ordered if not point["dominated"]]
     line = go.Scatter(
         x=[point["bytes"] / 1e6 for point in front],
         y=[point["kl"] for point in front],
@@ -94,35 +185,39 @@ def draw_pareto(points: Sequence[Row]) -> go.Figure:
         hoverinfo="skip",
         showlegend=False,
     )
-    # Neighbours' names would lie on one another.
-    sides = itertools.cycle(("top center", "bottom center"))
-    by_size = sorted(points, key=lambda point: (point["bytes"], point["kl"]))
-    places = {point["name"]: place for point, place in zip(by_size, sides, strict=False)}
+    labels = [str(at) if numbered else escape(point["name"]) for at, point in enumerate(ordered, 1)]
+    sides = CORNERS if numbered else SIDES
+    # Where nothing is free they take turns: neighbours' would lie on one another.
+    turns = itertools.cycle(sides)
+    labelled = [
+        {**point, "label": label, "side": side or turn}
+        for point, label, side, turn in zip(
+            ordered, labels, _place(ordered, labels, sides), turns, strict=False
+        )
+    ]
     traces = [line]
-    for name, dominated, symbol in looks:
-        here = [point for point in points if point["dominated"] is dominated]
+    for (is_baseline, dominated), (name, symbol) in LOOKS.items():
+        here = [
+            point
+            for point in labelled
+            if (point["is_baseline"], point["dominated"]) == (is_baseline, dominated)
+        ]
         if here:
-            traces.append(_draw_points(here, name, symbol, places))
+            traces.append(_draw_points(here, name, symbol, ORANGE if is_baseline else BLUE))
     figure = make_figure(traces, "weights on disk (MB)", "KL (nats a token)", 420)
-    kls = [point["kl"] for point in points]
-    # A logarithm would leave out one that costs nothing.
-    is_wide = bool(kls) and min(kls) > 0 and max(kls) / min(kls) > WIDE
-    figure.update_yaxes(**DECADES if is_wide else FROM_ZERO)
-    figure.update_xaxes(showgrid=True, **_make_room([point["bytes"] / 1e6 for point in points]))
+    figure.update_yaxes(**DECADES if _is_wide(points) else FROM_ZERO)
+    figure.update_xaxes(showgrid=True, range=_make_room([point["bytes"] / 1e6 for point in points]))
     return figure
 
 
-def _make_room(sizes: Sequence[float]) -> dict[str, Any]:
+def _make_room(sizes: Sequence[float]) -> tuple[float, float]:
     """Ends of the axis that leave room for the names of the outermost."""
-    if not sizes:
-        return {}
-    spread = max(sizes) - min(sizes) or 0.1 * max(sizes)
-    return {"range": [min(sizes) - 0.15 * spread, max(sizes) + 0.15 * spread]}
+    least, most = min(sizes, default=0.0), max(sizes, default=1.0)
+    spread = most - least or 0.1 * most or 1.0
+    return least - 0.15 * spread, most + 0.15 * spread
 
 
-def _draw_points(
-    here: Sequence[Row], name: str, symbol: str, places: Mapping[str, str]
-) -> go.Scatter:
+def _draw_points(here: Sequence[Row], name: str, symbol: str, colour: str) -> go.Scatter:
     return go.Scatter(
         name=name,
         x=[point["bytes"] / 1e6 for point in here],
@@ -136,17 +231,18 @@ def _draw_points(
             "thickness": 1.2,
             "width": 3,
         },
-        text=[escape(point["name"]) for point in here],
+        text=[point["label"] for point in here],
+        customdata=[escape(point["name"]) for point in here],
         mode="markers+text",
-        textposition=[places[point["name"]] for point in here],
+        textposition=[point["side"] for point in here],
         cliponaxis=False,
         marker={
             "size": 11,
             "symbol": symbol,
-            "color": [ORANGE if point["is_baseline"] else BLUE for point in here],
-            "line": {"width": 1.5},
+            "color": colour,
+            "line": {"width": 1.5, "color": colour},
         },
-        hovertemplate="%{text}<br>%{x:,.2f} MB<br>KL %{y:.4g}<extra></extra>",
+        hovertemplate="%{customdata}<br>%{x:,.2f} MB<br>KL %{y:.4g}<extra></extra>",
     )
 
 

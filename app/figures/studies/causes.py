@@ -17,6 +17,7 @@ from awqscope.app.figures.frame import (
     choose_log,
     escape,
     make_figure,
+    number_columns,
 )
 from awqscope.app.words.studies.why import ROLE_NAMES, name_point, write_percent
 from awqscope.diagnose.entries.part import Bounded
@@ -112,7 +113,7 @@ def draw_heads(causes: Causes) -> go.Figure:
             )
     figure = make_figure(bars, "head", "share of the block's error", 320, barmode="group")
     count = max((len(bar.x) for bar in bars), default=1)
-    figure.update_xaxes(tickmode="linear", dtick=max(1, count // 16))
+    number_columns(figure, count)
     figure.update_yaxes(**FROM_ZERO, tickformat=".0%")
     return figure
 
@@ -136,7 +137,7 @@ def draw_attention(heads: Sequence[HeadAttention]) -> go.Figure:
         for name, colour, symbol, side in looks
     ]
     figure = make_figure(traces, "head", "entropy of attention (nats)", 300)
-    figure.update_xaxes(tickmode="linear", dtick=max(1, len(heads) // 16))
+    number_columns(figure, len(heads))
     figure.update_yaxes(**FROM_ZERO)
     return figure
 

@@ -14,6 +14,7 @@ from awqscope.app.figures.frame import (
     choose_log,
     error_bars,
     make_figure,
+    number_columns,
     share_hover,
 )
 from awqscope.app.words.studies.activations import (
@@ -97,7 +98,7 @@ def draw_inputs(answer: Activations) -> go.Figure:
         )
     figure = make_figure(traces, "block", METRIC_NAMES["kl"], 380)
     log.set_axis(figure)
-    figure.update_xaxes(tickmode="linear", dtick=max(1, len(blocks) // 16))
+    number_columns(figure, len(blocks))
     # The hover is the first trace's, whose points lie left of their blocks.
     places = enumerate(zip(traces[0].x, blocks, strict=True))
     share_hover(figure, {x: _write_note(series, block, n) for n, (x, block) in places})

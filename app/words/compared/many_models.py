@@ -52,13 +52,15 @@ Judged = GateVerdict | Missing
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as it is shown, and its interval or what it is of below."""
+    """A number as it is shown, with its interval below, and the text that it is of."""
 
     value: str
     note: str = ""
+    of: str = ""
 
     def __str__(self) -> str:
-        return f"{self.value}\n{self.note}" if self.note else self.value
+        below = " ".join(part for part in (self.note, self.of) if part)
+        return f"{self.value}\n{below}" if below else self.value
 
 
 def name_sides(sides: Sequence[Side]) -> list[str]:
@@ -88,7 +90,8 @@ def number_cells(standing: Standing) -> dict[str, Cell]:
         "p999": _write_cell(standing.number("kl_p999"), ".3f"),
         "worst": Cell(
             _write_cell(worst, ".5f").value,
-            join_written(_write_bounds(worst, ".5f"), text) if text else "",
+            _write_bounds(worst, ".5f") if text else "",
+            text,
         ),
     }
 

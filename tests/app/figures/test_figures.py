@@ -173,9 +173,42 @@ def test_profile_of_nothing() -> None:
     assert not any(len(trace.x) for trace in figure.data)
 
 
-def test_blocks_of_a_deep_model_are_not_all_labelled() -> None:
-    rows = [block_row(block, view) for block in range(80) for view in VIEWS]
-    assert draw_profile(rows, "kl", "log").layout.xaxis.dtick == 5
+@pytest.mark.parametrize(
+    ("blocks", "step"), [(1, 1), (8, 1), (10, 1), (24, 3), (30, 3), (32, 4), (80, 10), (126, 20)]
+)
+def test_as_many_blocks_are_labelled_as_a_phone_has_room_for(blocks: int, step: int) -> None:
+    rows = [block_row(block, view) for block in range(blocks) for view in VIEWS]
+    assert draw_profile(rows, "kl", "log").layout.xaxis.dtick == step
+    heat = draw_units([unit_row(f"{block}.qkv") for block in range(blocks)])
+    assert heat.layout.xaxis.dtick == step
+
+
+@pytest.mark.parametrize(
+    ("flagged", "texts"),
+    [
+        ([29], ["flagged ▲"]),
+        ([0], ["▲ flagged"]),
+        ([0, 29], ["▲ flagged", "flagged ▲"]),
+        ([27, 28, 29], ["flagged ▲", "▲", "▲"]),
+        ([10, 11], ["flagged ▲", "▲ flagged"]),
+        ([4, 5, 6, 25], ["▲", "▲", "▲ flagged", "flagged ▲"]),
+        ([10, 13, 29], ["flagged ▲", "▲ flagged", "flagged ▲"]),
+    ],
+)
+def test_what_is_flagged_is_said_where_a_phone_has_room(
+    flagged: list[int], texts: list[str]
+) -> None:
+    rows = [block_row(block, "isolated", flagged=block in flagged) for block in range(30)]
+    notes = draw_profile(rows, "kl", "linear").layout.annotations
+    assert [(note.x, note.text) for note in notes] == list(zip(flagged, texts, strict=True))
+    # No word leaves the chart or lies on another's.
+    taken = -0.6
+    for note in notes:
+        width = 30 * 0.25 if "flagged" in note.text else 0
+        left = note.x - (width if note.xanchor == "right" else 0)
+        right = note.x + (width if note.xanchor == "left" else 0)
+        assert taken <= left and right <= 29.4
+        taken = right
 
 
 def unit_row(unit: str, **changes: Any) -> dict[str, Any]:

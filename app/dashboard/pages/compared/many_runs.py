@@ -23,7 +23,13 @@ from awqscope.app.dashboard.parts import (
 )
 from awqscope.app.dashboard.sections.gate.card import ship_mark
 from awqscope.app.dashboard.urls import BETWEEN, Page, link, read_address
-from awqscope.app.figures.compared.many import draw_pareto, draw_small, share_scale
+from awqscope.app.figures.compared.many import (
+    draw_pareto,
+    draw_small,
+    has_room,
+    share_scale,
+    sort_points,
+)
 from awqscope.app.store import Store
 from awqscope.app.words.compared.many_models import (
     APART,
@@ -221,8 +227,10 @@ def show_numbers(standing: Standing) -> dict[str, Any]:
 
 
 def show_cell(cell: Cell) -> Any:
-    """A number with its interval below."""
-    return [cell.value, html.Span(cell.note, className="note bounds")] if cell.note else cell.value
+    """A number with its interval below, and the text that it is of."""
+    below = [(cell.note, "note bounds"), (cell.of and f" {cell.of}", "note")]
+    spans = [html.Span(text, className=look) for text, look in below if text]
+    return [cell.value, *spans] if spans else cell.value
 
 
 def differences_card(ranked: Sequence[Ranked], names: Sequence[str]) -> Any:
@@ -257,25 +265,34 @@ def _write_link(base: Ranked, one: Ranked) -> Any:
 
 def pareto_card(ranked: Sequence[Ranked], names: Sequence[str]) -> Any:
     """Size against damage, of the models that can be held against one another."""
-    points = list_points(ranked, names)
+    points = sort_points(list_points(ranked, names))
+    numbered = not has_room(points)
     rows = [
         {
+            "number": str(number),
             "name": point["name"],
             "size": write_size(point["bytes"]),
             "kl": write_number(point["kl"], BLOCK_FORM),
             "dominated": "yes" if point["dominated"] else "no",
         }
-        for point in sorted(points, key=lambda point: point["bytes"])
+        for number, point in enumerate(points, 1)
     ]
+    columns = {"name": "Model", "size": "Size", "kl": "KL", "dominated": "Dominated"}
+    key = None
+    if numbered:
+        columns = {"number": "No.", **columns}
+        key = html.Ol([html.Li(point["name"]) for point in points], className="key")
     out = [point["name"] for point in points if point["dominated"]]
     said = f"{join_words(out)}: another is no larger and loses no more." if out else ""
     left = len(ranked) - len(points)
     if left:
         said += f" {left} measured on other tokens {'is' if left == 1 else 'are'} not drawn."
+    figure = draw_pareto(points, numbered=numbered)
     return card(
         "Size against damage",
-        chart(draw_pareto(points), "Bytes against KL of each model, see the table"),
-        as_table({"name": "Model", "size": "Size", "kl": "KL", "dominated": "Dominated"}, rows),
+        key,
+        chart(figure, "Bytes against KL of each model, see the table"),
+        as_table(columns, rows),
         summary=said.strip() or "None is dominated: whatever is smaller loses more.",
     )
 

@@ -180,7 +180,10 @@ def releases_card(
         rows.append(
             {
                 "name": go_to(name, link("run", standing.side.run.path.name)),
-                "created": record.created[:16].replace("T", " "),
+                "created": [
+                    html.Span(record.created[:10], className="place"),
+                    html.Span(f" {record.created[11:16]}", className="note"),
+                ],
                 "gate": mark,
                 **show_numbers(standing),
             }

@@ -32,7 +32,7 @@ from awqscope.diagnose.gate.own import (
     list_settings,
     load_own,
 )
-from awqscope.diagnose.gate.policy import NO_LIMIT, SUBJECTS, Limit, Policy, find_conflict
+from awqscope.diagnose.gate.policy import SUBJECTS, Limit, Policy, find_conflict
 from awqscope.diagnose.gate.verdict import GateVerdict
 from awqscope.diagnose.runs.record import CANDIDATE
 from awqscope.mixedprec.errors import InputError
@@ -54,6 +54,12 @@ FOLDED = {
     ),
 }
 DIGITS = 12
+# What to do in the form about each conflict that `find_conflict` finds.
+REMEDIES = {
+    (TASKS, "optional"): "switch this off, or give another limit",
+    ("drift", "optional"): "switch this off, or give another limit",
+    ("limits", "require_proof"): "switch this off, or judge mixed",
+}
 
 
 @dataclass(frozen=True)
@@ -168,12 +174,19 @@ def _field(criterion: Criterion, value: float | bool | None, verdict: GateVerdic
     return dmc.TextInput(
         id={"type": "limit", "field": name},
         name=name,
-        label=f"{criterion.title}, {'at most' if criterion.upper else 'at least'}",
+        label=name_limit(criterion),
         description=f"{criterion.meaning}{f' Here: {measured}.' if measured else ''}",
         value="" if value is None else f"{value:.{DIGITS}g}",
         spellCheck=False,
         autoComplete="off",
     )
+
+
+def name_limit(criterion: Criterion) -> str:
+    """What a limit is called in the form, and in what is said of its field."""
+    if criterion.is_demand:
+        return criterion.title
+    return f"{criterion.title}, {'at most' if criterion.upper else 'at least'}"
 
 
 def write_measured(criterion: Criterion, verdict: GateVerdict) -> str:
@@ -218,11 +231,12 @@ def read_form(values: Mapping[str, Any], before: Policy) -> Asked:
     if problems:
         return Asked(None, problems)
     if not limits and not tasks.has_any:
-        return Asked(None, {}, f"nothing is limited: {NO_LIMIT}")
+        first = name_limit(SETTABLE["limits"][0])
+        return Asked(None, {}, f"nothing is limited: give a number, such as for “{first}”")
     conflict = find_conflict(policy)
     if conflict is not None:
-        section, key, what, remedy = conflict
-        return Asked(None, {name_field(section, key): f"{what}: {remedy}"})
+        section, key, what, _ = conflict
+        return Asked(None, {name_field(section, key): f"{what}: {REMEDIES[section, key]}"})
     return Asked(policy, {})
 
 
@@ -233,14 +247,16 @@ def read_value(criterion: Criterion, given: Any) -> tuple[float | None, str]:
         return (1.0 if given else None), ""
     if given is None or isinstance(given, float):
         return given, ""
+    called = f"“{name_limit(criterion)}”"
     text = str(given).strip().replace("\N{MINUS SIGN}", "-")
     if not text:
         return None, ""
     try:
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
-        return None, f"{criterion.key} is “{text}”: give a number such as {_exemplify(criterion)}"
-    problem = find_problem(criterion, value)
+        said = f"{called} is “{text}”"
+        return None, f"{said}: give a number such as {_exemplify(criterion)}"
+    problem = find_problem(criterion, value, called)
     return (None, ": ".join(problem)) if problem else (value, "")
 
 

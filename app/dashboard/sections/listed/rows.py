@@ -12,7 +12,6 @@ from awqscope.app.dashboard.sections.gate.head import TONES
 from awqscope.app.dashboard.urls import link
 from awqscope.app.store import Progress, RunSummary, Store, UnknownRunError
 from awqscope.app.words.compared.comparison import name_candidate, name_widths
-from awqscope.app.words.gate.ship import Ship
 from awqscope.app.words.numbers import tell_apart
 from awqscope.app.words.verdict import write_brief
 from awqscope.diagnose.runs.record import AnyRecord, Comparison
@@ -20,7 +19,7 @@ from awqscope.mixedprec.words import write_duration, write_share
 
 # In the list, a start whose process ended before the run had a record.
 UNBEGUN = "did not begin"
-PENDING = "not judged yet"
+PENDING = "Not judged yet"
 LIVELY = ("running", STARTING, STOPPING)
 # What the list can be asked to do with a run.
 CANCEL, DISMISS = "cancel", "dismiss"
@@ -126,7 +125,7 @@ def list_acts(state: str) -> list[str]:
 
 def may_change(rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether any of these lines may change by itself."""
-    return any(row["state"] in LIVELY or row.get("why") == PENDING for row in rows)
+    return any(row["state"] in LIVELY or row.get("ship") == PENDING for row in rows)
 
 
 def add_ships(store: Store, rows: Sequence[dict[str, Any]]) -> None:
@@ -134,17 +133,19 @@ def add_ships(store: Store, rows: Sequence[dict[str, Any]]) -> None:
     the background, and the list does not wait for it."""
     unknown = []
     for row in rows:
-        said: Ship | None = None
-        if row["state"] == "done":
-            try:
-                judged = store.verdicts.look(row["name"])
-            except UnknownRunError:
-                continue
-            said = Ship("", PENDING) if judged is None else judged.ship
-            unknown += [row["name"]] if judged is None else []
-        if said is not None:
-            row |= {"ship": said.sentence, "answer": f"{said.sign} {said.answer}", "why": said.why}
-            row["tone"] = TONES.get(said.outcome, "quiet")
+        if row["state"] != "done":
+            continue
+        try:
+            judged = store.verdicts.look(row["name"])
+        except UnknownRunError:
+            continue
+        if judged is None:
+            unknown.append(row["name"])
+            row |= {"ship": PENDING, "answer": f"○ {PENDING}", "why": "", "tone": "quiet"}
+            continue
+        said = judged.ship
+        row |= {"ship": said.sentence, "answer": f"{said.sign} {said.answer}", "why": said.why}
+        row["tone"] = TONES.get(said.outcome, "quiet")
     store.verdicts.ask(unknown)
 
 

@@ -9,7 +9,8 @@ from awqscope.app.dashboard import pairs
 from awqscope.app.dashboard.pages.compared.many_runs import follow_choice, read_chosen
 from awqscope.app.dashboard.pages.compared.trend import follow_releases, read_releases
 from awqscope.app.dashboard.urls import Page, link, read_address
-from awqscope.app.figures.compared.many import draw_pareto, draw_small, share_scale
+from awqscope.app.figures.compared.many import draw_pareto, draw_small, has_room, share_scale
+from awqscope.app.figures.frame import BLUE, ORANGE
 from awqscope.app.store import Store
 from awqscope.diagnose.compared.ranking import MOST_RANKED
 from tests.app.dashboard.test_server import find_links, find_type, make_client, read_text, show
@@ -156,8 +157,52 @@ def test_small_charts_share_their_axis_and_dominated_ones_are_hollow() -> None:
             | {"dominated": False, "is_baseline": True},
         ]
     )
-    symbols = {tuple(trace.text or ()): trace.marker.symbol for trace in figure.data[1:]}
-    assert symbols == {("small", "best"): "circle", ("worse",): "circle-open"}
+    looks = {
+        tuple(trace.text): (trace.name, trace.marker.symbol, trace.marker.color)
+        for trace in figure.data[1:]
+    }
+    assert looks == {
+        ("small",): ("no other is as small and loses as little", "circle", BLUE),
+        ("worse",): ("dominated: one no larger loses no more", "circle-open", BLUE),
+        ("best",): ("the baseline", "diamond", ORANGE),
+    }
     assert list(figure.data[0].x) == [1.0, 2.0]
-    assert list(figure.data[1].error_y.array) == pytest.approx([0, 0.1])
-    assert list(figure.data[1].error_y.arrayminus) == pytest.approx([0, 0.05])
+    assert list(figure.data[1].error_y.array) == [0]
+    assert list(figure.data[3].error_y.array) == pytest.approx([0.1])
+    assert list(figure.data[3].error_y.arrayminus) == pytest.approx([0.05])
+    assert not draw_pareto([]).data[0].x and has_room([])
+
+
+def test_names_that_have_no_room_on_a_phone_are_numbers(tmp_path: Path) -> None:
+    row = {"low": None, "high": None, "is_baseline": False, "dominated": False}
+    names = [f"release-{at}" for at in range(12)]
+    few = [
+        {**row, "name": n, "bytes": (1 + at) * 1e6, "kl": 1 - at / 4}
+        for at, n in enumerate(names[:3])
+    ]
+    assert has_room(few)
+    assert not has_room([{**few[0], "name": "a-release-of-a-long-name"}, *few[1:]])
+    many = [
+        {**row, "name": n, "bytes": (1 + at) * 1e6, "kl": 1 - at / 20} for at, n in enumerate(names)
+    ]
+    assert not has_room(many)
+    drawn = draw_pareto(many[::-1], numbered=True).data[1]
+    assert list(drawn.text) == [str(at) for at in range(1, 13)]
+    assert list(drawn.customdata) == names
+    # Those at one place take a corner each.
+    same = [{**few[0], "name": n} for n in names[:4]]
+    assert len(set(draw_pareto(same, numbered=True).data[1].textposition)) == 4
+    for at, scale in enumerate((0.5, 0.7, 0.9, 1.1)):
+        write_release(tmp_path, f"a-release-of-a-long-name-{at}", scale, day=at + 1)
+    runs = "/".join(f"a-release-of-a-long-name-{at}" for at in range(4))
+    page = show_at(tmp_path, link("compare", runs=runs))
+    (key,) = find_type(page, "Ol")
+    listed = [entry["props"]["children"] for entry in key["children"]]
+    assert sorted(listed) == sorted(runs.split("/"))
+    points = find_type(page, "Graph")[0]["figure"]["data"][1:]
+    shown = {
+        name: label
+        for trace in points
+        for name, label in zip(trace["customdata"], trace["text"], strict=True)
+    }
+    assert [shown[name] for name in listed] == ["1", "2", "3", "4"]

@@ -104,9 +104,9 @@ def test_a_limit_is_read_as_it_is_typed(key: str, typed: Any, value: float | Non
 @pytest.mark.parametrize(
     ("key", "typed", "problem"),
     [
-        ("max_kl", "much", "max_kl is “much”: give a number such as 0.05"),
-        ("max_kl", "\N{MINUS SIGN}1", "max_kl is -1, which no run can be held to: give at least 0"),
-        ("max_kl", "nan", "max_kl is nan: give a finite number"),
+        ("max_kl", "much", "“KL, mean, at most” is “much”: give a number such as 0.05"),
+        ("max_kl", "\N{MINUS SIGN}1", " is -1, which no run can be held to: give at least 0"),
+        ("max_kl", "nan", "“KL, mean, at most” is nan: give a finite number"),
         ("min_top1_agreement", "95", "give at least 0 and at most 1 (a share: 0.9 is 90%)"),
         ("max_size_ratio", "0", "give above 0 and at most 1"),
     ],
@@ -115,6 +115,13 @@ def test_what_cannot_be_a_limit_is_refused_at_its_field(key: str, typed: str, pr
     assert read_value(find_criterion(key), typed)[1].endswith(problem)
     asked = read_form({f"limits.{key}": typed}, DEFAULT)
     assert asked.policy is None and set(asked.problems) == {f"limits.{key}"}
+    # It is said of the field, which is nowhere called by its key.
+    assert key not in asked.problems[f"limits.{key}"]
+
+
+@pytest.mark.parametrize("criterion", CRITERIA, ids=lambda each: each.name)
+def test_what_a_limit_means_is_said_without_keys(criterion: Criterion) -> None:
+    assert not any(each.key in criterion.meaning for each in CRITERIA)
 
 
 def find_criterion(key: str) -> Criterion:
@@ -128,7 +135,18 @@ def test_what_contradicts_itself_is_refused() -> None:
     assert "proof" not in {limit.criterion.measure for limit in asked.policy.limits}
     none = {name_field(each.section, each.key): "" for each in CRITERIA}
     asked = read_form(none | {"limits.require_proof": False}, DEFAULT)
-    assert asked.policy is None and asked.trouble.startswith("nothing is limited: set one")
+    assert asked.policy is None
+    assert asked.trouble == "nothing is limited: give a number, such as for “PPL ratio, at most”"
+
+
+def test_every_conflict_has_a_remedy_in_the_form() -> None:
+    empty = {name_field(each.section, each.key): "" for each in CRITERIA}
+    empty |= {name_field(each.section, each.key): False for each in CRITERIA if each.is_demand}
+    drift = {"drift.max_kl_ratio": "1.1", "drift.optional": True, "tasks.optional": False}
+    tasks = {"tasks.max_drop": "0.1", "drift.optional": False, "tasks.optional": True}
+    for values in (empty | drift, empty | tasks):
+        ((field, said),) = read_form(values, DEFAULT).problems.items()
+        assert "switch this off" in said and field.endswith("optional")
 
 
 def test_what_is_saved_is_what_the_run_is_judged_by(tmp_path: Path) -> None:
@@ -139,7 +157,7 @@ def test_what_is_saved_is_what_the_run_is_judged_by(tmp_path: Path) -> None:
     save_policy(store, "run", values)
     assert store.verdicts.find("run").ship.sentence == "May not ship: mean KL 0.01179 is above 0.01"
     assert "max_kl = 0.01\n" in (path / "policy.toml").read_text(encoding="utf-8")
-    with pytest.raises(InputError, match="max_kl is “x”"):
+    with pytest.raises(InputError, match="“KL, mean, at most” is “x”"):
         save_policy(store, "run", values | {"limits.max_kl": "x"})
     change_record(path, state="running")
     with pytest.raises(InputError, match="is not finished"):
