@@ -58,7 +58,6 @@ DIGITS = 12
 REMEDIES = {
     (TASKS, "optional"): "switch this off, or give another limit",
     ("drift", "optional"): "switch this off, or give another limit",
-    ("limits", "require_proof"): "switch this off, or judge mixed",
 }
 
 
