@@ -158,7 +158,7 @@ def run_task(
 ) -> Answered:
     """lm-eval's samples of a task, by transformers' `model` where it is. on_request: told of
     requests done and all, about."""
-    with _quietly():
+    with _quietly(), _without_commit():
         import lm_eval
 
         lm = _make_lm(on_request)(
@@ -254,3 +254,17 @@ def _without_bars() -> Iterator[None]:
         yield
     finally:
         module.tqdm = before
+
+
+@contextlib.contextmanager
+def _without_commit() -> Iterator[None]:
+    """Until this ends, lm-eval does not ask git for the commit of the directory that it is in: git
+    says so on stderr where there is none, and nobody reads the answer."""
+    import lm_eval.evaluator as module
+
+    before = module.get_git_commit_hash
+    module.get_git_commit_hash = lambda: None
+    try:
+        yield
+    finally:
+        module.get_git_commit_hash = before
