@@ -2,10 +2,11 @@
 `calibrate`, `alternatives`, `activations`, `weights` and `tasks`.
 
 Each takes a run, or its directory, and gives the answer as an object that `to_json` writes. The
-answer is kept beside the run and not measured again; `why`, `probe` and `weights` then read it
-without the model. To be measured it takes the run's model, `model` where that has moved. `progress`
-is told what is done, how many steps of it are, and how many there are. InputError for a run that is
-not finished, for a comparison, for a model that is gone or another, and for what makes no sense.
+answer is kept beside the run and not measured again, until another question of the same study takes
+its place; `why`, `probe` and `weights` then read it without the model. To be measured it takes the
+run's model, `model` where that has moved. `progress` is told what is done, how many steps of it
+are, and how many there are. InputError for a run that is not finished, for a comparison, for a
+model that is gone or another, and for what makes no sense.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

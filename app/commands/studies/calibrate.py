@@ -83,8 +83,8 @@ def calibrate(
 
     Searches halves of the windows that a finished run's search read, other draws of as many, more
     and fewer of them, and other texts; then measures all the models that these make on the run's
-    validation windows, in one pass. The answer stays in RUN/studies/; what was searched is found
-    again when more is asked.
+    validation windows, in one pass. The answer stays in RUN/studies/ until other options are asked
+    for; what was searched is found again then.
     """
     from awqscope.app.terminal.console import PlainConsole
     from awqscope.app.terminal.studies.calibration import show_calibration

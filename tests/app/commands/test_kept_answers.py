@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from awqscope.app.cli import app
 from awqscope.diagnose.inputs.corpora import load_corpus
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.studies.alternatives import asked as alternatives
@@ -120,6 +122,20 @@ def test_alternatives_are_measured_again_where_something_changed(
     monkeypatch.setattr(alternatives, "version", lambda name: f"{there(name)}.changed")
     assert alternatives.find_kept(run, only=["nf4"]) is None
     assert alternatives.find_kept(run, only=["rtn"]) is not None
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        ("why", "one with other --windows takes its place"),
+        ("probe", "one to other options takes its place"),
+        ("calibrate", "until other options are asked for"),
+        ("activations", "on another number of windows it gives way"),
+    ],
+)
+def test_the_help_says_what_a_further_question_does(study: str, said: str) -> None:
+    shown = CliRunner().invoke(app, [study, "--help"]).stdout
+    assert said in " ".join(shown.replace("│", " ").split())
 
 
 def test_alternatives_of_an_earlier_recipe_are_not_shown(tmp_path: Path) -> None:
