@@ -2,17 +2,19 @@
 `calibrate`, `alternatives`, `activations`, `weights` and `tasks`.
 
 Each takes a run, or its directory, and gives the answer as an object that `to_json` writes. The
-answer is kept beside the run and not measured again; `why`, `probe` and `weights` then read it
-without the model. To be measured it takes the run's model, `model` where that has moved. `progress`
-is told what is done, how many steps of it are, and how many there are. InputError for a run that is
-not finished, for a comparison, for a model that is gone or another, and for what makes no sense.
+answer is kept beside the run and not measured again, until another question of the same study takes
+its place; `why`, `probe` and `weights` then read it without the model. To be measured it takes the
+run's model, `model` where that has moved. `progress` is told what is done, how many steps of it
+are, and how many there are. InputError for a run that is not finished, for a comparison, for a
+model that is gone or another, and for what makes no sense.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from awqscope.app.notebook.run import Run, find_run
+from awqscope.mixedprec.errors import InputError
 
 if TYPE_CHECKING:
     from awqscope.diagnose.studies.alternatives.answer import Alternatives
@@ -26,10 +28,16 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 AnyRun = Run | Path | str
+AnyText = TypeVar("AnyText", bound=Path | str)
 
 
 def tell_nobody(stage: str, done: int, total: int) -> None:
     """Progress that nobody asked for."""
+
+
+def as_several(given: AnyText | Collection[AnyText]) -> tuple[AnyText, ...]:
+    """What may be given one or several times."""
+    return (given,) if isinstance(given, str | Path) else tuple(given)
 
 
 def _open(run: AnyRun, model: str | None) -> "OpenedRun":
@@ -58,7 +66,7 @@ def probe(
     run: AnyRun,
     *blocks: int,
     windows: int | None = None,
-    calib_also: Sequence[str] = (),
+    calib_also: str | Sequence[str] = (),
     model: str | None = None,
     progress: Progress = tell_nobody,
 ) -> "list[BlockProbe]":
@@ -67,8 +75,8 @@ def probe(
     calib_also: further texts to try calibrating on."""
     from awqscope.diagnose.studies.probes.asked import ask, choose_blocks, read_probe
 
-    directory = find_run(run).directory
-    chosen, asked = choose_blocks(directory, blocks), ask(directory, windows, calib_also)
+    directory, also = find_run(run).directory, as_several(calib_also)
+    chosen, asked = choose_blocks(directory, blocks), ask(directory, windows, also)
     kept = [read_probe(directory, block, asked) for block in chosen]
     there = [each for each in kept if each is not None]
     if len(there) == len(chosen):
@@ -76,7 +84,7 @@ def probe(
     from awqscope.diagnose.studies.probes.probe import probe_blocks
 
     opened = _open(run, model)
-    return probe_blocks(opened, chosen, windows=windows, calib_also=calib_also, progress=progress)
+    return probe_blocks(opened, chosen, windows=windows, calib_also=also, progress=progress)
 
 
 def calibrate(
@@ -84,8 +92,8 @@ def calibrate(
     *,
     counts: Sequence[int] | None = None,
     draws: int | None = None,
-    calib_also: Sequence[str] = (),
-    valid_also: Sequence[str] = (),
+    calib_also: str | Sequence[str] = (),
+    valid_also: str | Sequence[str] = (),
     search: str | None = None,
     windows: int | None = None,
     model: str | None = None,
@@ -95,27 +103,30 @@ def calibrate(
     """Whether more calibration windows, or another text, would do less damage. counts: numbers of
     calibration windows to search; draws: other sets of as many windows as the run's search read;
     calib_also, valid_also: further texts to calibrate and to measure on; search: `fast` or `exact`,
-    None for the run's own; windows: validation windows to measure on."""
+    None for the run's own; windows: validation windows to measure on; device: what computes:
+    `auto`, `cpu`, or `cuda:N`."""
     import torch
 
+    from awqscope.app.command_line.common import read_devices
     from awqscope.diagnose.studies.calibration.advise import advise_calibration
     from awqscope.diagnose.studies.calibration.asked import COUNTS, DRAWS, Asked
 
     asked = Asked(
         counts=COUNTS if counts is None else tuple(counts),
         draws=DRAWS if draws is None else draws,
-        calib_also=tuple(calib_also),
-        valid_also=tuple(valid_also),
+        calib_also=as_several(calib_also),
+        valid_also=as_several(valid_also),
         search=search,
         windows=windows,
     )
-    return advise_calibration(_open(run, model), asked, progress, device=torch.device(device))
+    where = torch.device(read_devices(device)[0])
+    return advise_calibration(_open(run, model), asked, progress, device=where)
 
 
 def alternatives(
     run: AnyRun,
     *,
-    only: Collection[str] = (),
+    only: str | Collection[str] = (),
     added: Mapping[str, str] = {},
     by_block: bool = False,
     model: str | None = None,
@@ -126,8 +137,8 @@ def alternatives(
     too, which takes long."""
     from awqscope.diagnose.studies.alternatives.compare import compare_alternatives
 
-    opened = _open(run, model)
-    return compare_alternatives(opened, progress, only=only, added=added, by_block=by_block)
+    opened, names = _open(run, model), as_several(only)
+    return compare_alternatives(opened, progress, only=names, added=added, by_block=by_block)
 
 
 def activations(
@@ -169,12 +180,12 @@ def tasks(
     run: AnyRun,
     *names: str,
     results: Mapping[str, Path | str] = {},
-    include_path: Sequence[Path | str] = (),
+    include_path: Path | str | Sequence[Path | str] = (),
     limit: int | None = None,
     num_fewshot: int | None = None,
     max_length: int | None = None,
-    batch_size: int = 8,
-    device: str = "auto",
+    batch_size: int | None = None,
+    device: str | None = None,
     model: str | None = None,
     progress: Progress = tell_nobody,
 ) -> "Tasks":
@@ -184,9 +195,20 @@ def tasks(
     results: model -> the folder of finished results, which are read instead of running the tasks.
     include_path: folders with further task files. limit: documents of each task. num_fewshot:
     examples before each document, None for as many as the task says. max_length: tokens that the
-    model reads at most, by default the run's windows.
+    model reads at most, by default the run's windows. batch_size: requests at a time, by default 8.
+    device: what computes, by default `auto`. InputError for these where no tasks are run.
     """
-    directory = find_run(run).directory
+    directory, folders = find_run(run).directory, as_several(include_path)
+    running = {
+        "include_path": folders or None,
+        "limit": limit,
+        "num_fewshot": num_fewshot,
+        "max_length": max_length,
+        "batch_size": batch_size,
+        "device": device,
+        "model": model,
+    }
+    _check_running(running, has_results=bool(results), has_names=bool(names))
     if results:
         from awqscope.diagnose.studies.tasks.measure import read_finished_results
 
@@ -200,8 +222,25 @@ def tasks(
     from awqscope.diagnose.studies.tasks.harness import Harness
     from awqscope.diagnose.studies.tasks.measure import run_tasks
 
-    opened = _open(run, model)
-    length = max_length or directory.read_searched().ppl_definition.seq_len
-    folders = tuple(Path(folder) for folder in include_path)
-    harness = Harness(folders, limit, num_fewshot, length, batch_size)
-    return run_tasks(opened, names, harness, progress, device=read_devices(device)[0])
+    usual = directory.read_searched().ppl_definition.seq_len
+    harness = Harness(
+        tuple(Path(folder) for folder in folders),
+        limit,
+        num_fewshot,
+        usual if max_length is None else max_length,
+        Harness.batch_size if batch_size is None else batch_size,
+    )
+    where = read_devices(device or "auto")[0]
+    return run_tasks(_open(run, model), names, harness, progress, device=where)
+
+
+def _check_running(options: Mapping[str, Any], *, has_results: bool, has_names: bool) -> None:
+    """Raise InputError for an option of tasks that are run where none are."""
+    given = next((name for name, value in options.items() if value is not None), None)
+    if given is not None and has_results:
+        raise InputError(
+            f"{given} is of tasks that are run, and results are of finished ones",
+            "leave one of them out",
+        )
+    if given is not None and not has_names:
+        raise InputError(f"{given} is of tasks that are run", "name them")

@@ -38,7 +38,9 @@ from awqscope.app.words.studies.calibration import (
 from awqscope.app.words.studies.probe import list_points
 from awqscope.app.words.studies.weights import name_group
 from awqscope.app.words.studies.why import order_linears
+from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.studies.alternatives.answer import Alternatives
+from awqscope.diagnose.studies.alternatives.asked import keep_current
 from awqscope.diagnose.studies.calibration.answer import CalibrationAdvice
 from awqscope.diagnose.studies.causes.answer import Causes
 from awqscope.diagnose.studies.int8_inputs.answer import Activations
@@ -177,7 +179,8 @@ def draw_calibration(run: Run) -> go.Figure:
 def draw_run_alternatives(run: Run) -> go.Figure:
     """KL of other ways to quantize, by bits a weight."""
     command = f"alternatives {run.path}"
-    return draw_alternatives(_answer(run, "alternatives", Alternatives, command))
+    found = _answer(run, "alternatives", Alternatives, command)
+    return draw_alternatives(keep_current(found, RunDirectory(run.path)))
 
 
 def draw_int8(run: Run) -> go.Figure:

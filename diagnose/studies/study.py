@@ -19,6 +19,8 @@ from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.files.atomic import remove_leftovers, write_json
 from awqscope.mixedprec.files.locks import is_locked, take_lock
 from awqscope.mixedprec.files.untrusted import read_json
+from awqscope.mixedprec.recipes.recipe import load_recipe
+from awqscope.mixedprec.scheme import UnitWidths
 
 SCHEMA = 1
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -65,6 +67,16 @@ def check_block(record: Record, block: int) -> None:
     check_number(record, block)
     if {f"{block}.{kind}" for kind in record.source.units} <= set(record.spec.keep_fp16):
         raise InputError(f"block {block} is kept at 16 bits", "give a block that is quantized")
+
+
+def read_recipe_widths(run: RunDirectory, record: Record) -> UnitWidths:
+    """The width of every unit by the run's recipe as it is today; nothing where there is none that
+    can be read. record: of the run."""
+    try:
+        recipe = load_recipe(run.path / "recipe.json")
+    except InputError:
+        return {}
+    return recipe.in_own_groups(record.spec.low.group_size).widths
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from awqscope.mixedprec.recipes.scores import Scores
 from awqscope.mixedprec.recipes.solver import recipe_of, solve, without_groups
 from awqscope.mixedprec.scheme import FP16_BITS, GROUP_SIZES, Grouped, UnitWidths
 
+FALLBACK, SEVERAL = "fallback", "several sizes of groups"
+
 
 def better(
     course: Course, scores: Scores, recipe: Recipe, room: float, progress: OnProgress
@@ -80,15 +82,19 @@ def hold_contest(
 
     Rivals besides `baselines`: every unit at the low width with the smallest groups that fit in
     `room` bytes of units; and, of a recipe over several sizes of groups, the best one in the run's
-    own size. Where that measures lower it is the recipe that is given back, with the other as its
-    rival.
+    own size. Where that measures lower the recipe in one size is given back, with the other as its
+    rival: of a budget in size the same, and for a recovery the one that is predicted to keep to it.
     """
     run, spec, inputs = course.run, course.spec, course.inputs
     recipes = {RECIPE: recipe}
     recipes |= {name: recipe_of(scores, bits, kind=name) for name, bits in baselines.items()}
     one_size = _solve_one_size(scores, recipe, room)
+    fallback = None
     if one_size is not None:
         recipes[ONE_SIZE] = one_size
+        fallback = _choose_fallback(scores, recipe, one_size)
+    if fallback is not None:
+        recipes[FALLBACK] = fallback
     predicted = {name: scores.predict(found.widths) for name, found in recipes.items()}
     sizes = {name: found.bytes for name, found in predicted.items()}
     grouped = _smaller_groups(spec, inputs, room + scores.fixed_bytes)
@@ -108,11 +114,19 @@ def hold_contest(
         int(spec.max_memory * STREAM_SHARE),
         lambda done, total: progress("measuring", done, total),
     )
-    if one_size is not None and measured[ONE_SIZE].mean() < measured[RECIPE].mean():
-        recipe, other = _fall_back(scores, recipe, one_size), "several sizes of groups"
-        by_name: tuple[dict[str, Any], ...] = (measured, predicted, sizes)
+    by_name: tuple[dict[str, Any], ...] = (measured, predicted, sizes)
+    if fallback is not None:
+        worst = max(measured[ONE_SIZE].mean(), measured[FALLBACK].mean())
+        if worst < measured[RECIPE].mean():
+            recipe = _fall_back(scores, recipe, fallback)
+            for found in by_name:
+                found[SEVERAL], found[RECIPE] = found[RECIPE], found[FALLBACK]
+        # A recipe that is given back is no rival of itself.
+        is_given = recipe.widths == recipes[ONE_SIZE].widths
         for found in by_name:
-            found[other], found[RECIPE] = found[RECIPE], found.pop(ONE_SIZE)
+            del found[FALLBACK]
+            if is_given:
+                del found[ONE_SIZE]
     contestants = [
         Contestant(
             name,
@@ -133,6 +147,19 @@ def _solve_one_size(scores: Scores, recipe: Recipe, room: float) -> Recipe | Non
         return None
     try:
         return solve(without_groups(scores), max_bytes=int(room) + scores.fixed_bytes)
+    except InputError:
+        return None
+
+
+def _choose_fallback(scores: Scores, recipe: Recipe, one_size: Recipe) -> Recipe | None:
+    """The recipe in one size of groups that answers what `recipe` was asked for. one_size: the best
+    within its bytes, which is predicted to give back less than a recipe that is the smallest for a
+    recovery. None where no widths in one size give back so much."""
+    recovery = recipe.provenance.get("budget", {}).get("min_recovery")
+    if recovery is None:
+        return one_size
+    try:
+        return solve(without_groups(scores), min_recovery=recovery)
     except InputError:
         return None
 

@@ -98,6 +98,7 @@ def make_advice(**changes: Any) -> CalibrationAdvice:
             role=role,
             texts=of or ("texts/calib.txt",),
             windows=windows,
+            of_last=windows // 2 if role == "both" else windows,
             tokens=512 * windows,
             tokens_sha256="c0ffee",
             kl=kl,

@@ -35,8 +35,8 @@ def activations(
 
     Weights and inputs of a block's linears are rounded to 8 bits as servers of W8A8 do, each block
     alone, up to each block, and all but each block, on the windows that the run measured its blocks
-    on. What was measured before on as many windows is kept and shown too. It computes on the CPU,
-    in float32.
+    on. What was measured before on as many windows is kept and shown too; on another number of
+    windows it gives way. It computes on the CPU, in float32.
     """
     from awqscope.app.terminal.console import PlainConsole
     from awqscope.app.terminal.studies.activations import show_activations

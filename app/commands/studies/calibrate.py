@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +19,7 @@ from awqscope.diagnose.studies.calibration.asked import (
 
 if TYPE_CHECKING:
     from awqscope.diagnose.runs.directory import RunDirectory
+    from awqscope.diagnose.studies.calibration.advise import Prepared
     from awqscope.diagnose.studies.calibration.answer import CalibrationAdvice
 
 
@@ -73,14 +75,16 @@ def calibrate(
         str, typer.Option(metavar="NAME", help="What computes: auto, cpu, or cuda:N.")
     ] = "auto",
     plan: Annotated[bool, typer.Option("--plan", help="Say what it takes, and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the answer, or the plan, as JSON.")
+    ] = False,
 ) -> None:
     """Say whether more calibration windows, or another text, would do less damage.
 
     Searches halves of the windows that a finished run's search read, other draws of as many, more
     and fewer of them, and other texts; then measures all the models that these make on the run's
-    validation windows, in one pass. The answer stays in RUN/studies/; what was searched is found
-    again when more is asked.
+    validation windows, in one pass. The answer stays in RUN/studies/ until other options are asked
+    for; what was searched is found again then.
     """
     from awqscope.app.terminal.console import PlainConsole
     from awqscope.app.terminal.studies.calibration import show_calibration
@@ -97,10 +101,11 @@ def calibrate(
     )
     run = RunDirectory(path)
     found = find_kept(run, asked)
-    if plan or found is None:
-        found = _plan_or_measure(run, asked, model, device, only_plan=plan)
-    if found is None:
+    if plan:
+        _print_plan(run, asked, model, device, is_kept=found is not None, as_json=as_json)
         return
+    if found is None:
+        found = _measure(run, asked, model, device)
     if as_json:
         text = json.dumps(found.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
         write_output(STDOUT, text + "\n")
@@ -109,26 +114,39 @@ def calibrate(
     show_calibration(found, PlainConsole(width=width, highlight=False))
 
 
-def _plan_or_measure(
-    run: "RunDirectory", asked: Asked, model: str | None, device: str, *, only_plan: bool
-) -> "CalibrationAdvice | None":
-    """The answer, measured; None where its plan alone is printed."""
+def _print_plan(
+    run: "RunDirectory",
+    asked: Asked,
+    model: str | None,
+    device: str,
+    *,
+    is_kept: bool,
+    as_json: bool,
+) -> None:
+    """What the answer takes, which is nothing where it is kept."""
+    from awqscope.app.command_line.common import read_devices
+    from awqscope.app.terminal.studies.calibration import write_plan
+    from awqscope.diagnose.studies.calibration.planning import NOTHING
+
+    read_devices(device)
+    found = NOTHING if is_kept else _prepare(run, asked, model).plan()
+    said = json.dumps(asdict(found), indent=2) if as_json else write_plan(found)
+    write_output(STDOUT, said + "\n")
+
+
+def _measure(
+    run: "RunDirectory", asked: Asked, model: str | None, device: str
+) -> "CalibrationAdvice":
+    """The answer, measured."""
     import torch
 
     from awqscope.app.command_line.common import read_devices
     from awqscope.app.terminal.progress import show_note, show_progress
     from awqscope.app.terminal.studies.calibration import write_plan
-    from awqscope.diagnose.machine.memory import return_freed_tensors
-    from awqscope.diagnose.studies.calibration.advise import carry_out, prepare_study
-    from awqscope.diagnose.trials.finished import open_run
+    from awqscope.diagnose.studies.calibration.advise import carry_out
 
     where = torch.device(read_devices(device)[0])
-    return_freed_tensors()
-    begin_computing()
-    prepared = prepare_study(open_run(run, model), asked)
-    if only_plan:
-        write_output(STDOUT, write_plan(prepared.plan()) + "\n")
-        return None
+    prepared = _prepare(run, asked, model)
     with show_progress() as on_progress:
         return carry_out(
             prepared,
@@ -136,3 +154,14 @@ def _plan_or_measure(
             on_plan=lambda plan: show_note(write_plan(plan)),
             device=where,
         )
+
+
+def _prepare(run: "RunDirectory", asked: Asked, model: str | None) -> "Prepared":
+    """The study of the opened run."""
+    from awqscope.diagnose.machine.memory import return_freed_tensors
+    from awqscope.diagnose.studies.calibration.advise import prepare_study
+    from awqscope.diagnose.trials.finished import open_run
+
+    return_freed_tensors()
+    begin_computing()
+    return prepare_study(open_run(run, model), asked)

@@ -79,7 +79,7 @@ def probe(
     Other weight groups, each unit at the rescue width, no clipping, other calibration and more:
     each is searched for the block alone, and measured in its place alone and in the quantized
     model. Sorted by KL given back a byte. The answer is kept in RUN/studies/; asked again, it is
-    read from there. It computes on the CPU, in float32.
+    read from there, and one to other options takes its place. It computes on the CPU, in float32.
     """
     from awqscope.app.terminal.console import PlainConsole
     from awqscope.app.terminal.studies.probe import show_probe

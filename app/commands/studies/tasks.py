@@ -82,7 +82,7 @@ def tasks(
     from awqscope.app.terminal.console import PlainConsole
     from awqscope.app.terminal.studies.tasks import show_tasks, write_json
     from awqscope.diagnose.runs.directory import RunDirectory, reads_run
-    from awqscope.diagnose.studies.tasks.answer import find_kept_tasks
+    from awqscope.diagnose.studies.tasks.answer import find_kept_tasks, list_stale
 
     parts = (name.strip() for text in names or () for name in text.split(","))
     wanted = tuple(name for name in parts if name)
@@ -129,11 +129,14 @@ def tasks(
     else:
         found = find_kept_tasks(run)
     with reads_run(path):
+        stale = list_stale(found, run)
         if as_json:
-            print(json.dumps(write_json(found), indent=2, ensure_ascii=False, allow_nan=False))
+            print(
+                json.dumps(write_json(found, stale), indent=2, ensure_ascii=False, allow_nan=False)
+            )
             return
         width = None if sys.stdout.isatty() else 150
-        show_tasks(found, PlainConsole(width=width, highlight=False))
+        show_tasks(found, PlainConsole(width=width, highlight=False), stale)
 
 
 def _read_results(run: "RunDirectory", results: list[str], wanted: tuple[str, ...]) -> "Tasks":

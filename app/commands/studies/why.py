@@ -29,8 +29,8 @@ def why(
 
     Each linear of the block is quantized alone in the otherwise 16-bit model, and so is what is odd
     about it. The error of its output is split into what each of AWQ's steps does, by head and by
-    input channel. The answer stays with the run; the same question again is answered from there.
-    It computes on the CPU, in float32.
+    input channel. The answer stays with the run; the same question again is answered from there,
+    and one with other --windows takes its place. It computes on the CPU, in float32.
     """
     from awqscope.app.terminal.console import PlainConsole
     from awqscope.app.terminal.progress import show_progress

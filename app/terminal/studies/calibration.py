@@ -52,6 +52,8 @@ def draw_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, str]]) ->
 
 def write_plan(plan: "Plan") -> str:
     """What a study will take, in a line."""
+    if not plan.models:
+        return "nothing is searched or measured: the answer is kept"
     least, most = plan.tokens
     read = f"{least:,} to {most:,}" if least < most else f"{most:,}"
     searching = f"{plan.searches} searches of {read} tokens, " if plan.searches else ""

@@ -1,5 +1,6 @@
 """The tasks of a run in the terminal."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -18,8 +19,9 @@ from awqscope.diagnose.studies.tasks.answer import Tasks
 from awqscope.diagnose.studies.tasks.pairing import weigh_tasks
 
 
-def show_tasks(found: Tasks, console: Console) -> None:
-    """Print what the tasks come to, the table, and what else has to be known."""
+def show_tasks(found: Tasks, console: Console, stale: Sequence[str]) -> None:
+    """Print what the tasks come to, the table, and what else has to be known. stale: tasks that the
+    mixed model of another recipe was given."""
     weighed, failed = weigh_tasks(found)
     if weighed:
         console.print(Text(" ".join(write_finding(weighed)), style="bold"))
@@ -30,13 +32,14 @@ def show_tasks(found: Tasks, console: Console) -> None:
         for row in task_rows(weighed):
             table.add_row(*(Text(row[key]) for key in COLUMNS))
         console.print(table)
-    for note in list_notes(found, failed):
+    for note in list_notes(found, failed, stale):
         console.print(Text(note))
     console.print(Text(write_how(found), style="dim"))
 
 
-def write_json(found: Tasks) -> dict[str, Any]:
-    """The tasks for scripts: an entry a task and model, paired with the reference."""
+def write_json(found: Tasks, stale: Sequence[str]) -> dict[str, Any]:
+    """The tasks for scripts: an entry a task and model, paired with the reference. stale: as
+    `show_tasks` takes it."""
     weighed, failed = weigh_tasks(found)
     rows = []
     for each in weighed:
@@ -62,7 +65,14 @@ def write_json(found: Tasks) -> dict[str, Any]:
                 "p_adjusted": each.adjusted,
             }
         )
-    return {"schema": 1, "run": found.run, "model": found.model, "tasks": rows, "failed": failed}
+    return {
+        "schema": 1,
+        "run": found.run,
+        "model": found.model,
+        "tasks": rows,
+        "failed": failed,
+        "of_another_recipe": list(stale),
+    }
 
 
 def finite(value: float) -> float | None:

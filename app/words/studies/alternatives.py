@@ -35,8 +35,10 @@ COLUMNS = {
 # The run's own models, by what else is said of them.
 OWN = {UNIFORM: "uniform", MIXED: "", RESCUE: "rescue width"}
 ALONE = "activations are quantized too when it is served; its weights alone were measured"
-# Fewer bits than this do not give weights back that were never rounded to them.
-LOSSLESS_BITS, LOSSLESS_KL = 6, 1e-4
+# Fewer bits than this do not give weights back that were never rounded to them. What does costs
+# less than this share of the KL of others, and keeps this share of top tokens: a flat model has
+# little KL at any bits, but loses top tokens.
+LOSSLESS_BITS, LOSSLESS_SHARE, LOSSLESS_AGREEMENT = 6, 1e-3, 0.999
 FAVOURED = "what is measured is kind to that grid and those near it"
 Rows = list[dict[str, str]]
 
@@ -132,12 +134,14 @@ def list_notes(found: Alternatives) -> list[str]:
     """What else has to be known: that the reference was quantized before, where a checkpoint
     differs besides, and what was not measured."""
     before = found.quantized_before
+    few = [row for row in found.rows if row.bits_per_weight < LOSSLESS_BITS]
+    most = max(row.kl[0] for row in few) if few else 0.0
     notes = [] if before is None else [f"{write_quantized_before(before)}; {FAVOURED}"]
     notes += [
         f"{name_alternative(row)} gives the reference's weights back: they were on its grid "
         f"before, so that {FAVOURED}"
-        for row in found.rows
-        if row.bits_per_weight < LOSSLESS_BITS and row.kl[0] < LOSSLESS_KL
+        for row in few
+        if row.kl[0] < LOSSLESS_SHARE * most and row.agreement[0] >= LOSSLESS_AGREEMENT
     ]
     notes += [
         f"{name_alternative(row)}: its {join_words(row.places)} differ too"

@@ -6,6 +6,7 @@ from awqscope.app.words.numbers import shorten_specs
 from awqscope.diagnose.entries.part import Bounded
 from awqscope.diagnose.options.shared import FAST
 from awqscope.diagnose.studies.calibration.answer import (
+    LEAST_DOMAIN_GAIN,
     LEAST_GAIN,
     Beside,
     Calibrated,
@@ -68,13 +69,19 @@ def name_texts(advice: CalibrationAdvice) -> dict[str, str]:
 def name_calibration(each: Calibrated, names: Mapping[str, str]) -> str:
     """What a calibration is called. names: of texts."""
     last = names[each.texts[-1]]
+    half = "half of it" if is_half(each) else f"{each.of_last:,} of its {each.windows:,} windows"
     named = {
         "run": "the run's own",
         "count": f"{each.windows:,} windows",
-        "text": last,
-        "both": f"half of it {last}",
+        "text": f"{last}, {each.windows:,} windows",
+        "both": f"{half} {last}",
     }
     return named.get(each.role, each.name)
+
+
+def is_half(each: Calibrated) -> bool:
+    """Whether half of a calibration's windows are of the last of its texts, which may be short."""
+    return each.of_last == each.windows // 2
 
 
 def write_part(value: float) -> str:
@@ -90,49 +97,62 @@ def write_gain(gain: Bounded) -> str:
 
 def _write_size(share: Bounded) -> str:
     """A share without its sign, with its interval."""
+    value, low, high = map(write_part, _drop_sign(share))
+    return f"{value} ({low} to {high})"
+
+
+def _drop_sign(share: Bounded) -> Bounded:
+    """A share without its sign; its interval is then that of what is said to be added."""
     value, low, high = share
-    if value < 0:
-        value, low, high = -value, -high, -low
-    return f"{write_part(value)} ({write_part(low)} to {write_part(high)})"
+    return share if value >= 0 else (-value, -high, -low)
 
 
 def write_windows(advice: WindowsAdvice) -> str:
     """How many windows suffice."""
     windows, beside = f"{advice.windows:,}", f"{advice.beside:,}"
     gain = write_gain(advice.gain)
+    # Above its least, the limit is what another draw changes.
+    is_raised = advice.limit > LEAST_GAIN
+    limit = write_part(advice.limit)
+    drawn = f"another draw of windows changes ({limit})"
     enough = f"{windows} calibration windows suffice: {beside} {gain} of the damage."
-    # Above it, the limit is what another draw changes.
-    if advice.limit > LEAST_GAIN:
-        enough = f"More than {windows} calibration windows give back no more than another draw of "
-        enough += f"windows changes ({write_part(advice.limit)}): {beside} {gain} of the damage."
+    still = f"{windows} calibration windows still {gain} of the damage of {beside}"
+    if is_raised:
+        enough = f"More than {windows} calibration windows give back no more than {drawn}: "
+        enough += f"{beside} {gain} of the damage."
+        still += f", more than {drawn}"
     said = {
         "enough": enough,
-        "unclear": f"From {windows} calibration windows on no more are surely better: {beside} "
-        f"{gain} of the damage.",
-        "more": f"{windows} calibration windows still {gain} of the damage of {beside}: more may "
-        "give back more.",
+        "unclear": f"From {windows} calibration windows on no more surely give back over "
+        f"{f'what {drawn}' if is_raised else limit}: {beside} {gain} of the damage.",
+        "more": f"{still}: more may give back more.",
     }
     return said[advice.verdict]
 
 
 def write_of_run(advice: CalibrationAdvice, found: WindowsAdvice) -> str:
     """Whether the run's own windows are as good, and how to have better ones."""
-    gain = write_gain(found.of_run)
-    own = f"The run's search read {advice.read:,}"
+    is_as_run = advice.search == advice.run_search
+    own = f"The run's search{'' if is_as_run else f', {advice.run_search},'} read {advice.read:,}"
     own += f" of its {advice.given:,} windows" if advice.read < advice.given else " windows"
+    more, gain = f"{found.windows:,}", write_gain(found.of_run)
+    if not is_as_run:
+        more += f", searched {advice.search},"
+        gain += " by that search and by their number together"
     if found.of_run[1] <= found.limit:
-        is_noise = found.limit > LEAST_GAIN and abs(found.of_run[0]) < found.limit
-        return f"{own}; {found.windows:,} {gain}{', as another draw may' * is_noise}."
+        is_noise = found.limit > LEAST_GAIN and abs(found.of_run[0]) < found.limit and is_as_run
+        noise = f", as another draw may (up to {write_part(found.limit)})"
+        return f"{own}; {more} {gain}{noise * is_noise}."
     most = advice.fast_tokens
     if advice.search == FAST and most is not None and found.windows * advice.seq_len > most:
         return (
-            f"{own}; {found.windows:,} {gain}, which a run's fast search does not read. One with "
+            f"{own}; {more} {gain}, which a run's fast search does not read. One with "
             "--search exact does: calibrate with --search exact tells what that gives back."
         )
     options = f"--calib-windows {found.windows}"
-    if advice.search != advice.run_search:
+    if not is_as_run:
         options = f"--search {advice.search} {options}"
-    return f"{own}; {found.windows:,} {gain}: run it with {options}."
+    return f"{own}; {more} {gain}: run it with {options}."
 
 
 def write_stability(found: StabilityAdvice) -> str:
@@ -150,21 +170,28 @@ def write_stability(found: StabilityAdvice) -> str:
     )
 
 
-def write_domain(found: DomainAdvice, calib: str, names: Mapping[str, str]) -> str:
-    """Whether a validation text is covered. calib: the run's calibration text."""
+def write_domain(found: DomainAdvice, advice: CalibrationAdvice, names: Mapping[str, str]) -> str:
+    """Whether a validation text is covered."""
     valid, added = names[found.valid], names[found.calib]
-    value, low, high = found.gain
-    there = f"{write_part(value)} there ({write_part(low)} to {write_part(high)})"
+    both = next(each for each in advice.find("both") if each.texts[-1] == found.calib)
+    if not is_half(both):
+        added += f" ({both.of_last:,} of {both.windows:,} windows)"
+    value, low, high = map(write_part, _drop_sign(found.gain))
+    there = f"{added} too {'gives back' if found.gain[0] >= 0 else 'adds'} {value} there"
+    there += f" ({low} to {high})"
+    # Above its least, the limit is what another draw gives back.
+    if found.limit > LEAST_DOMAIN_GAIN:
+        there += f", and another draw of windows gives back up to {write_part(found.limit)}"
     if found.verdict == "uncovered":
-        said = f"{valid} is not covered by {names[calib]}: calibrating on {added} too gives back "
-        said += f"{there}; add some of it."
+        said = f"{valid} is not covered by {names[advice.calib]}: calibrating on {there}; add some "
+        said += "of it."
         if found.elsewhere[2] < 0:
             cost = -found.elsewhere[0]
             said += f" On all the run's validation windows that adds {write_part(cost)}."
         return said
     if found.verdict == "covered":
-        return f"{valid} is covered: calibrating on {added} too gives back {there}."
-    return f"Whether {valid} is covered is not sure: {added} too gives back {there}."
+        return f"{valid} is covered: calibrating on {there}."
+    return f"Whether {valid} is covered is not sure: {there}."
 
 
 def write_advice(advice: CalibrationAdvice) -> list[str]:
@@ -178,7 +205,7 @@ def write_advice(advice: CalibrationAdvice) -> list[str]:
     if advice.spread is not None:
         part = write_part(advice.spread)
         said.append(f"Another draw of as many windows changes the damage by up to {part}.")
-    said += [write_domain(found, advice.calib, names) for found in advice.domains]
+    said += [write_domain(found, advice, names) for found in advice.domains]
     if not advice.domains:
         said.append("No other text was tried: --calib-also SPEC tells which texts are not covered.")
     return said

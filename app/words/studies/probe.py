@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from awqscope.app.words.verdict import write_kl
 from awqscope.diagnose.entries.part import Bounded
 from awqscope.diagnose.studies.probes.answer import HELPS, UNSURE, WORSE, BlockProbe, Measured
 from awqscope.mixedprec.words import (
@@ -28,6 +29,8 @@ COLUMNS = {
     "verdict": "",
 }
 NAMED = "Named in the chart is what gives back more than anything of fewer bytes."
+# What is given back may be a millionth of a nat as well as one.
+DIGITS = ".3g"
 VERDICTS = {HELPS: "● helps", UNSURE: "○ not sure", WORSE: "✕ worse than nothing"}
 
 
@@ -54,7 +57,7 @@ def write_scheme(probe: BlockProbe) -> str:
 
 def write_gain(gain: Bounded) -> str:
     """KL given back with its interval."""
-    return write_bounded(gain[0], gain[1:], ".5f")
+    return write_bounded(gain[0], gain[1:], DIGITS)
 
 
 def write_finding(probe: BlockProbe) -> str:
@@ -87,8 +90,8 @@ def write_basis(probe: BlockProbe) -> str:
     flagged = ", which the run flagged," if probe.flagged else ""
     return (
         f"Block {probe.block}{flagged} at {write_scheme(probe)} costs a KL of "
-        f"{probe.isolated[0]:.5f} nats a token alone; the uniform model costs "
-        f"{probe.uniform[0]:.5f}."
+        f"{write_kl(probe.isolated[0], 5)} nats a token alone; the uniform model costs "
+        f"{write_kl(probe.uniform[0], 5)}."
     )
 
 
@@ -109,7 +112,7 @@ def probe_rows(probe: BlockProbe) -> list[dict[str, str]]:
             "isolated": write_gain(each.isolated_gain),
             "bytes": _write_bytes(each.extra_bytes),
             "bits": write_number(each.bits_per_weight, ".3f"),
-            "price": write_number(each.gain_per_megabyte, ".4f"),
+            "price": write_number(each.gain_per_megabyte, DIGITS),
             "verdict": VERDICTS[each.verdict],
         }
         for each in probe.alternatives

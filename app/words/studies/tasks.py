@@ -98,10 +98,15 @@ def write_finding(weighed: Sequence[Weighed]) -> list[str]:
     return sentences
 
 
-def list_notes(tasks: Tasks, failed: Sequence[str]) -> list[str]:
-    """What else has to be known: where results came from, what had no partner, and what is no
-    score of single samples."""
+def list_notes(tasks: Tasks, failed: Sequence[str], stale: Sequence[str]) -> list[str]:
+    """What else has to be known: what had no partner, what is of an earlier recipe (`stale`), and
+    what is no score of single samples."""
     notes = [f"Not paired: {why}." for why in dict.fromkeys(failed)]
+    if stale:
+        notes.append(
+            f"The mixed model on {join_words(stale)} is of another recipe than the run has now: "
+            "run it again."
+        )
     for task in tasks.tasks:
         if REFERENCE in task.models:
             count = len(task.models[REFERENCE].samples)

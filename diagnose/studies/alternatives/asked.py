@@ -12,9 +12,8 @@ from awqscope.diagnose.runs.record import MIXED, UNIFORM, Record
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.studies.alternatives.answer import Alternatives
 from awqscope.diagnose.studies.alternatives.methods import METHODS, NAMES, Method, Rounded
-from awqscope.diagnose.studies.study import Study, name_study
+from awqscope.diagnose.studies.study import Study, name_study, read_recipe_widths
 from awqscope.mixedprec.errors import InputError
-from awqscope.mixedprec.recipes.recipe import load_recipe
 from awqscope.mixedprec.scheme import UnitWidths, write_width
 
 # What a checkpoint may be called: it is part of a file's name.
@@ -67,21 +66,44 @@ def find_kept(
     kept = read_kept(study_of(run, record))
     if kept is None:
         return None
-    recipe = run.path / "recipe.json"
-    own = record.spec.low.group_size
-    mixed = load_recipe(recipe).in_own_groups(own).widths if recipe.exists() else {}
+    spec, mixed = record.spec, read_recipe_widths(run, record)
     wanted = [method for method in METHODS if method.name in {UNIFORM, *(only or NAMES)}]
     for method in wanted:
         row = kept.find(method.name)
         if row is None:
-            # A library may have been installed since.
-            holds = not only and method.name in kept.left_out and _read_version(method) is None
+            # A library may have been installed since, or a unit raised.
+            is_left_out = not only and method.name in kept.left_out
+            is_missing = method.name == MIXED and _raises(mixed, spec)
+            holds = is_left_out and not is_missing and _read_version(method) is None
         else:
-            same = stamp_method(method, record.spec, mixed).items() <= row.stamp.items()
+            same = stamp_method(method, spec, mixed).items() <= row.stamp.items()
             holds = same and (row.blocks is not None or not by_block)
         if not holds:
             return None
-    return kept
+    return keep_current(kept, run)
+
+
+def _raises(mixed: UnitWidths, spec: RunSpec) -> bool:
+    """Whether a run's recipe (unit -> width) raises any unit."""
+    return any(width != spec.bits for unit, width in mixed.items() if unit not in spec.keep_fp16)
+
+
+def keep_current(found: Alternatives, run: RunDirectory) -> Alternatives:
+    """An answer without the rows that would be made otherwise today: by another recipe, or by
+    another version of a library. They are left out, with the reason; what a library made that is
+    gone by now stays."""
+    record = run.read_searched()
+    mixed, stale = read_recipe_widths(run, record), {}
+    for method in METHODS:
+        row, source = found.find(method.name), method.source
+        stamp = stamp_method(method, record.spec, mixed)
+        if row is None or stamp.get("version", "") is None:
+            continue
+        if any(row.stamp.get(entry, value) != value for entry, value in stamp.items()):
+            made_by = source.library if isinstance(source, Rounded) else "the run's recipe"
+            stale[method.name] = f"{made_by} has changed since"
+    rows = [row for row in found.rows if row.name not in stale]
+    return found.changed(rows=rows, left_out={**found.left_out, **stale}) if stale else found
 
 
 def stamp_method(method: Method, spec: RunSpec, mixed: UnitWidths) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from awqscope.diagnose.studies.alternatives.answer import (
 )
 from awqscope.diagnose.studies.alternatives.asked import (
     check_added,
+    keep_current,
     read_kept,
     stamp_method,
     study_of,
@@ -59,8 +60,9 @@ def compare_alternatives(
     only: names of METHODS; all that can be made where none are given. One whose library turns out
     not to be usable is then left out, like those that have none. added: name -> checkpoint,
     as `awqscope compare` reads them. by_block: whether each block is measured alone too. What is
-    there of an earlier answer stays in it. InputError for names and checkpoints that cannot be
-    used, and where the text is not what the run measured."""
+    there of an earlier answer stays in it, but for what would be made otherwise today. InputError
+    for names and checkpoints that cannot be used, and where the text is not what the run
+    measured."""
     check_added(added)
     model, spec = opened.model, opened.spec
     uniform, mixed = opened.models[UNIFORM], opened.models.get(MIXED)
@@ -118,8 +120,9 @@ def measure_missing(
 ) -> Alternatives:
     """The answer with all of these, and what an earlier one has besides. needs_all: whether a
     method that cannot be made is an error; else it is left out."""
-    kept = read_kept(bench.study)
-    entries = {row.name: row.to_json() for row in (kept.rows if kept else ())}
+    kept, run = read_kept(bench.study), bench.at.opened.run
+    rows = keep_current(kept, run).rows if kept else ()
+    entries = {row.name: row.to_json() for row in rows}
     reference = list(kept.reference_nll) if kept else bench.reference_nll()
     left_out = {**(kept.left_out if kept else {}), **choice.left_out}
     for subject in subjects:
@@ -135,15 +138,15 @@ def measure_missing(
             left_out[subject.name] = error.what
     resampler = Resampler(len(reference), bench.spec.seed)
     windows = {name: ByWindow.model_validate(entry["by_window"]) for name, entry in entries.items()}
-    rows = [
+    weighed = [
         Alternative.model_validate(
             {**entry, **weigh(windows[name], windows[UNIFORM], reference, resampler)}
         )
         for name, entry in entries.items()
     ]
-    record = bench.at.opened.run.read_searched()
+    record = run.read_searched()
     return Alternatives(
-        run=bench.at.opened.run.path.resolve().name,
+        run=run.path.resolve().name,
         model=record.model,
         text=record.ppl_definition.text,
         windows=len(bench.windows),
@@ -153,6 +156,6 @@ def measure_missing(
         reference_bytes=reference_bytes(bench.model),
         quantized_before=record.source.quantized_before,
         reference_nll=reference,
-        rows=sorted(rows, key=lambda row: as_cost(row.kl[0])),
+        rows=sorted(weighed, key=lambda row: as_cost(row.kl[0])),
         left_out={name: why for name, why in left_out.items() if name not in entries},
     )

@@ -66,10 +66,13 @@ class Prepared:
 
     @property
     def pairs(self) -> list[Pair]:
-        """Calibrations that are set beside each other: halves, and every draw with the run's."""
+        """Calibrations that are set beside each other: halves, and every draw with the run's, or
+        with the first draw where the run was searched otherwise."""
         names = [each.name for each in self.calibrations]
         halves = [(HALVES[0], HALVES[1])] if HALVES[0] in names else []
-        return halves + [(RUN, each.name) for each in self.calibrations if each.role == "draw"]
+        drawn = [RUN] if self.search == self.opened.spec.search else []
+        drawn += [each.name for each in self.calibrations if each.role == "draw"]
+        return halves + [(drawn[0], other) for other in drawn[1:]]
 
     def question(self) -> Study:
         """The study as the run keeps it."""

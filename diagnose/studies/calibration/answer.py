@@ -9,6 +9,8 @@ from awqscope.diagnose.entries.part import Bounded, Part
 
 # What more windows must give back of the damage to be worth a word.
 LEAST_GAIN = 0.01
+# The same of another text.
+LEAST_DOMAIN_GAIN = 0.02
 Role = Literal["run", "half", "draw", "count", "text", "both"]
 
 
@@ -37,11 +39,12 @@ class Calibrated(Part):
 
     name: str = Field(
         description="`run`, `half 1`, `draw 1`, `64 windows`, `text 1`, and `both 1` for half of "
-        "each text."
+        "each text, or as much as there is of a short one."
     )
     role: Role = Field(description="`run`, `half`, `draw`, `count`, `text` or `both`.")
     texts: tuple[str, ...] = Field(description="The calibration texts that its windows are of.")
     windows: int = Field(description="Windows that the search read.")
+    of_last: int = Field(description="How many of them are of the last of `texts`.")
     tokens: int = Field(description="Tokens in them.")
     tokens_sha256: str = Field(description="SHA-256 of the token ids.")
     kl: Bounded = Field(description="KL of the uniform model.")
@@ -108,7 +111,8 @@ class WindowsAdvice(Part):
     )
     limit: float = Field(description="What counts as a gain: 1%, or what another draw changes.")
     of_run: Bounded = Field(
-        description="Share of the KL of the run's own calibration that `windows` give back."
+        description="Share of the KL of the run's own calibration that `windows` give back. By "
+        "another search than the run's, what that search does is in it too."
     )
 
 
@@ -131,8 +135,8 @@ class DomainAdvice(Part):
     calib: str = Field(description="The calibration text that was added.")
     valid: str = Field(description="The validation text.")
     verdict: Literal["uncovered", "covered", "unclear"] = Field(
-        description="`uncovered`: half the windows from the other text give back more than the "
-        "limit; `covered`: they do not."
+        description="`uncovered`: windows of the other text in place of half give back more than "
+        "the limit; `covered`: they do not."
     )
     gain: Bounded = Field(description="The share that they give back there.")
     limit: float = Field(description="What counts as a gain: 2%, or what another draw gives back.")
@@ -155,7 +159,10 @@ class CalibrationAdvice(Part):
     reference_ppl: float = Field(description="Of the reference, on the run's validation windows.")
     columns: tuple[Column, ...] = Field(description="The validation texts.")
     calibrations: tuple[Calibrated, ...] = Field(description="All that was searched.")
-    pairs: tuple[Beside, ...] = Field(description="Halves and draws beside each other.")
+    pairs: tuple[Beside, ...] = Field(
+        description="Halves beside each other, and draws beside the run's own windows; by another "
+        "search than the run's, beside the first draw."
+    )
     spread: float | None = Field(
         description="The most that another draw of as many windows, searched alike, changes the "
         "damage, as a share; null where there was none."

@@ -42,16 +42,17 @@ class Asked:
 
     def __post_init__(self) -> None:
         for count in self.counts:
-            if not 1 <= count <= MOST:
+            if not (isinstance(count, int) and 1 <= count <= MOST):
                 raise InputError(f"--counts {count} is no number of windows", "give at least 1")
-        if not 0 <= self.draws <= MOST_DRAWS:
+        if not (isinstance(self.draws, int) and 0 <= self.draws <= MOST_DRAWS):
             raise InputError(
                 f"--draws {self.draws} is out of range", f"give 0 to {MOST_DRAWS} of them"
             )
         if self.search not in (None, *WAYS):
             raise InputError(f"--search {self.search} is not known", f"give {' or '.join(WAYS)}")
-        if self.windows is not None and not 2 <= self.windows <= MOST:
-            raise InputError(f"--windows {self.windows} is too small", "give at least 2")
+        windows = self.windows
+        if windows is not None and not (isinstance(windows, int) and 2 <= windows <= MOST):
+            raise InputError(f"--windows {windows} is too small", "give at least 2")
         for name, texts in (("calib", self.calib_also), ("valid", self.valid_also)):
             twice = next((text for text in texts if texts.count(text) > 1), None)
             if twice is not None:

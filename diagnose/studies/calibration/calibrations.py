@@ -8,6 +8,7 @@ in, windows out.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -22,12 +23,22 @@ HALVES = ("half 1", "half 2")
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """Windows [n, length] that a search reads. name: tells it from the study's others. texts: the
-    SPECs that they are of."""
+    SPECs that they are of. of_last: how many of them are of the last of these."""
 
     name: str
     role: Role
     texts: tuple[str, ...]
     windows: Tensor
+    of_last: int
+
+    def reads_as(self, other: Self) -> bool:
+        """Whether it is of just the windows that another is of."""
+        return torch.equal(self.windows, other.windows)
+
+
+def of_text(name: str, role: Role, text: str, windows: Tensor) -> Calibration:
+    """A calibration on windows of one text."""
+    return Calibration(name, role, (text,), windows, len(windows))
 
 
 def list_calibrations(
@@ -45,11 +56,11 @@ def list_calibrations(
     read: the windows [n, length] that the run's search read, of the calibration text `text`, whose
     windows `available` are. also: other texts' windows by SPEC."""
     return [
-        Calibration(RUN, "run", (text,), read),
+        of_text(RUN, "run", text, read),
         *halve(read, text),
         *draw(read, text, available, draws, seed),
         *count_up(text, available, counts),
-        *(found for number in range(len(also)) for found in _of_text(read, text, also, number)),
+        *(found for number in range(len(also)) for found in _try_text(read, text, also, number)),
     ]
 
 
@@ -59,9 +70,7 @@ def halve(read: Tensor, text: str) -> list[Calibration]:
     size = len(read) // 2
     parts = (read[0 : 2 * size : 2], read[1 : 2 * size : 2])
     return [
-        Calibration(name, "half", (text,), part)
-        for name, part in zip(HALVES, parts, strict=True)
-        if size
+        of_text(name, "half", text, part) for name, part in zip(HALVES, parts, strict=True) if size
     ]
 
 
@@ -73,7 +82,7 @@ def draw(read: Tensor, text: str, available: Tensor, draws: int, seed: int) -> l
     order = torch.randperm(len(fresh), generator=torch.Generator().manual_seed(seed))
     shuffled = torch.tensor(fresh, dtype=torch.long)[order]
     return [
-        Calibration(f"draw {number + 1}", "draw", (text,), available[part.sort().values])
+        of_text(f"draw {number + 1}", "draw", text, available[part.sort().values])
         for number, part in enumerate(shuffled.split(len(read))[:draws])
         if len(part) == len(read)
     ]
@@ -84,18 +93,20 @@ def count_up(text: str, available: Tensor, counts: Sequence[int]) -> list[Calibr
     has not is all that it has."""
     sizes = sorted({min(count, len(available)) for count in counts})
     return [
-        Calibration(f"{size} windows", "count", (text,), pick_windows(available, size))
-        for size in sizes
+        of_text(f"{size} windows", "count", text, pick_windows(available, size)) for size in sizes
     ]
 
 
-def _of_text(read: Tensor, text: str, also: Mapping[str, Tensor], number: int) -> list[Calibration]:
-    """As many windows of another text as were read, and half of each text's."""
+def _try_text(
+    read: Tensor, text: str, also: Mapping[str, Tensor], number: int
+) -> list[Calibration]:
+    """As many windows of another text as were read; and as many of both texts, half of each. Of a
+    text that has fewer all that it has, with more of the run's own."""
     spec, windows = list(also.items())[number]
-    mine = read[::2]
-    both = torch.cat([mine, pick_windows(windows, max(1, len(read) - len(mine)))])
-    alone = pick_windows(windows, len(read))
+    added = pick_windows(windows, max(1, len(read) // 2))
+    mine = pick_windows(read, max(1, len(read) - len(added)))
+    both = torch.cat([mine, added])
     return [
-        Calibration(f"text {number + 1}", "text", (spec,), alone),
-        Calibration(f"both {number + 1}", "both", (text, spec), both),
+        of_text(f"text {number + 1}", "text", spec, pick_windows(windows, len(read))),
+        Calibration(f"both {number + 1}", "both", (text, spec), both, len(added)),
     ]

@@ -29,6 +29,10 @@ class Plan:
     seconds: float | None
 
 
+# Of an answer that is kept.
+NOTHING = Plan(searches=0, tokens=(0, 0), models=0, windows=0, seconds=0.0)
+
+
 def plan_study(
     opened: OpenedRun,
     unsearched: Sequence[Calibration],

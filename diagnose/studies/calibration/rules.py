@@ -13,6 +13,7 @@ from typing import Any
 
 from awqscope.diagnose.statistics.bootstrap import Estimate, Floats, Resampler, bounds
 from awqscope.diagnose.studies.calibration.answer import (
+    LEAST_DOMAIN_GAIN,
     LEAST_GAIN,
     Agreement,
     DomainAdvice,
@@ -44,7 +45,7 @@ class Rule:
 # What more windows or another text must give back of the damage to be worth a word, and by how much
 # of it halves may differ.
 WINDOWS = Rule(LEAST_GAIN, below="enough", above="more")
-DOMAIN = Rule(0.02, below="covered", above="uncovered")
+DOMAIN = Rule(LEAST_DOMAIN_GAIN, below="covered", above="uncovered")
 STABILITY = Rule(0.05, below="steady", above="unsteady")
 
 
@@ -75,15 +76,19 @@ def list_draw_gains(
     numbers: Numbers, calibrations: Sequence[Calibration], *, as_run: bool = True
 ) -> list[float]:
     """What other draws of as many windows of the run's own text give back of the damage of those
-    that the run read, as shares of it. as_run: whether all were searched as the run was; else the
-    draws are set against the first of them, so that no gain is another search's."""
-    size = len(calibrations[0].windows)
-    same = [each.name for each in calibrations if each.role == "draw"]
+    that the run read, as shares of it. Those windows themselves are no other draw. as_run: whether
+    all were searched as the run was; else the draws are set against the first of them, so that no
+    gain is another search's."""
+    own = calibrations[0]
+    same = [each for each in calibrations if each.role == "draw"]
     same += [
-        each.name for each in calibrations if each.role == "count" and len(each.windows) == size
+        each
+        for each in calibrations
+        if each.role == "count" and len(each.windows) == len(own.windows)
     ]
-    first, *others = [RUN, *same] if as_run or not same else same
-    return [numbers.gain(first, name).value for name in others]
+    if as_run:
+        same = [own, *(each for each in same if not each.reads_as(own))]
+    return [numbers.gain(same[0].name, each.name).value for each in same[1:]]
 
 
 def find_spread(

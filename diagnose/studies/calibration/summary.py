@@ -89,6 +89,7 @@ def _describe(
         role=calibration.role,
         texts=calibration.texts,
         windows=len(calibration.windows),
+        of_last=calibration.of_last,
         tokens=calibration.windows.numel(),
         tokens_sha256=hash_tokens(calibration.windows),
         kl=bounds(overall.resampler.mean(found.kl[name])),

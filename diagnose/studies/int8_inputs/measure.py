@@ -54,9 +54,9 @@ def measure_activations(
 
     A method that was measured before is not measured again, and stays in the answer; a study that
     was stopped goes on where it was. on_progress(stage, done, total). windows: how many of those
-    that the run measured its blocks on, None for all; another number is another answer. InputError
-    for a method or a number that makes no sense, for texts that have changed since the run, and
-    where another process works on the study.
+    that the run measured its blocks on, None for all; the answer for another number gives way.
+    InputError for a method or a number that makes no sense, for texts that have changed since the
+    run, and where another process works on the study.
     """
     study = ask(opened.run, methods, windows)
     known = read_known(study)

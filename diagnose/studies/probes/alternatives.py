@@ -22,8 +22,8 @@ TWICE, HALF = 2.0, 0.5
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a search reads. text: the SPEC of another text than the run's; share: of as many windows
-    as the run's search reads."""
+    """What a search reads. text: the SPEC of another text than the run's; share: so many times as
+    many windows as the run's search reads, spread over the text anew."""
 
     text: str | None = None
     share: float = 1.0

@@ -13,6 +13,8 @@ from awqscope.mixedprec.ranking import as_cost
 KIND = "probe"
 # An interval needs more than one window.
 FEWEST_WINDOWS = 2
+# Which alternatives there are, by number: where they were others an answer is measured again.
+ALTERNATIVES = 2
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,12 @@ class Asked:
 
     def study(self, run: RunDirectory, block: int) -> Study:
         """The study that answers it for a block."""
-        asked = {"block": block, "windows": self.windows, "calib_also": dict(self.also)}
+        asked = {
+            "block": block,
+            "windows": self.windows,
+            "calib_also": dict(self.also),
+            "alternatives": ALTERNATIVES,
+        }
         return Study(run, name_study(KIND, block), asked)
 
 

@@ -60,7 +60,7 @@ def plan_searches(alternatives: Sequence[Alternative], spec: RunSpec, inputs: In
             refused.append(Refused(name=each.name, what=each.what, why=error.what))
     names = {each.name for each in refused}
     taken = tuple(each for each in alternatives if each.name not in names)
-    # Half, all and twice as many have windows in common.
+    # Half, all and twice as many may have windows in common.
     pool, rows = torch.unique(torch.cat(list(windows.values())), dim=0, return_inverse=True)
     parts = rows.split([len(each) for each in windows.values()])
     return Planned(taken, tuple(refused), pool, dict(zip(windows, parts, strict=True)))
@@ -77,7 +77,8 @@ def _check_groups(alternative: Alternative, spec: RunSpec, model: SourceModel) -
 
 
 def cut_calibration(calibration: Calibration, spec: RunSpec, inputs: Inputs) -> Tensor:
-    """The windows [n, length] that a search reads. InputError for a text that has too few."""
+    """The windows [n, length] that a search reads: of the run's own text those that a run with so
+    many would. InputError for a text that has too few."""
     if calibration == OWN:
         return inputs.search_windows
     length = inputs.calib_windows.shape[1]
@@ -89,27 +90,13 @@ def cut_calibration(calibration: Calibration, spec: RunSpec, inputs: Inputs) -> 
     count = int(len(inputs.search_windows) * calibration.share)
     if count < 1:
         raise InputError("the run's search reads one window", "calibrate on more")
-    if count <= len(inputs.calib_windows):
-        # Spread as by `take_enough`.
-        chosen = torch.arange(count) * len(inputs.calib_windows) // count
-        return inputs.calib_windows[chosen]
-    return _add_windows(inputs, count)
-
-
-def _add_windows(inputs: Inputs, count: int) -> Tensor:
-    """A run's calibration windows [n, length] and others of the text between them, `count` in all.
-    InputError for a text that has too few."""
-    own = inputs.calib_windows
-    tiled = tile_windows(inputs.calib, inputs.tokenizer, own.shape[1])
+    tiled = tile_windows(inputs.calib, inputs.tokenizer, length)
     if len(tiled) < count:
         raise InputError(
-            f"the calibration text has {len(tiled)} windows of {own.shape[1]}, not {count}",
+            f"the calibration text has {len(tiled)} windows of {length}, not {count}",
             "give a longer one",
         )
-    # A run's own are those that `pick_windows` takes.
-    free = torch.ones(len(tiled), dtype=torch.bool)
-    free[pick_windows(torch.arange(len(tiled)), len(own))] = False
-    return torch.cat([own, pick_windows(tiled[free], count - len(own))])
+    return pick_windows(tiled, count)
 
 
 @torch.no_grad()

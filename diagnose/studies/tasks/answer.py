@@ -1,6 +1,8 @@
 """What a run keeps of tasks: for each task and model every sample's scores, so that any two models
 can be paired afterwards."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,13 @@ from pydantic import Field, ValidationError
 
 from awqscope.diagnose.entries.part import Part
 from awqscope.diagnose.runs.directory import RunDirectory
-from awqscope.diagnose.studies.study import read_answer, studies_of
+from awqscope.diagnose.runs.record import MIXED, Record
+from awqscope.diagnose.studies.study import read_answer, read_recipe_widths, studies_of
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.scheme import UnitWidths, write_width
 
 STUDY = "tasks"
+DIGITS = 16
 
 
 class TaskScores(Part):
@@ -57,6 +62,27 @@ class Tasks(Part):
     def find(self, name: str) -> TaskAnswer | None:
         """The task of this name."""
         return next((task for task in self.tasks if task.name == name), None)
+
+
+def digest(value: Any) -> str:
+    """A short name of a value of the types of JSON."""
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+
+
+def digest_widths(widths: UnitWidths) -> str:
+    """A short name of the widths of units."""
+    return digest({unit: write_width(width) for unit, width in widths.items()})
+
+
+def list_stale(tasks: Tasks, run: RunDirectory) -> list[str]:
+    """The tasks that the mixed model of another recipe was given than the run has today."""
+    record = run.read()
+    if not isinstance(record, Record):
+        return []
+    today = digest_widths(read_recipe_widths(run, record))
+    given = {task.name: task.models[MIXED].stamp for task in tasks.tasks if MIXED in task.models}
+    return [name for name, stamp in given.items() if stamp.get("widths", today) != today]
 
 
 def tasks_file(run: RunDirectory) -> Path:

@@ -22,19 +22,33 @@ GENERATES = "generate_until"
 GENERATED = 256
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 DIGITS = 16
+# What a harness takes at least, and what that is called.
+LEAST = {"limit": 1, "shots": 0, "max_length": 2, "batch_size": 1}
+NAMES = {
+    "limit": "the limit on documents",
+    "shots": "the number of examples",
+    "max_length": "the length that the model reads",
+    "batch_size": "the size of a batch",
+}
 
 
 @dataclass(frozen=True)
 class Harness:
     """How tasks are asked. include: folders with further task files. limit: documents of each task,
     None for all. shots: examples before each document, None for as many as the task says.
-    max_length: tokens that the model reads at most."""
+    max_length: tokens that the model reads at most. InputError for what makes no sense."""
 
     include: tuple[Path, ...] = ()
     limit: int | None = None
     shots: int | None = None
     max_length: int = 2048
     batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        for option, least in LEAST.items():
+            value = getattr(self, option)
+            if value is not None and not (isinstance(value, int) and value >= least):
+                raise InputError(f"{value!r} cannot be {NAMES[option]}", f"give at least {least}")
 
 
 @dataclass(frozen=True)
@@ -158,7 +172,7 @@ def run_task(
 ) -> Answered:
     """lm-eval's samples of a task, by transformers' `model` where it is. on_request: told of
     requests done and all, about."""
-    with _quietly():
+    with _quietly(), _without_commit():
         import lm_eval
 
         lm = _make_lm(on_request)(
@@ -254,3 +268,17 @@ def _without_bars() -> Iterator[None]:
         yield
     finally:
         module.tqdm = before
+
+
+@contextlib.contextmanager
+def _without_commit() -> Iterator[None]:
+    """Until this ends, lm-eval does not ask git for the commit of the directory that it is in: git
+    says so on stderr where there is none, and nobody reads the answer."""
+    import lm_eval.evaluator as module
+
+    before = module.get_git_commit_hash
+    module.get_git_commit_hash = lambda: None
+    try:
+        yield
+    finally:
+        module.get_git_commit_hash = before

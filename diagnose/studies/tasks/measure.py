@@ -1,8 +1,6 @@
 """`awqscope tasks`: lm-eval's tasks on a run's reference, uniform and mixed models, or finished
 results of them; kept beside the run, and each task of each model as soon as it is finished."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +14,14 @@ from awqscope.diagnose.machine.tasks import CUDA
 from awqscope.diagnose.runs.directory import OnProgress, RunDirectory
 from awqscope.diagnose.runs.record import CANDIDATE, MIXED, REFERENCE, UNIFORM, Comparison
 from awqscope.diagnose.studies.study import Study
-from awqscope.diagnose.studies.tasks.answer import STUDY, TaskAnswer, Tasks, TaskScores
+from awqscope.diagnose.studies.tasks.answer import (
+    STUDY,
+    TaskAnswer,
+    Tasks,
+    TaskScores,
+    digest,
+    digest_widths,
+)
 from awqscope.diagnose.studies.tasks.harness import Asked, Harness, find_tasks, run_task
 from awqscope.diagnose.studies.tasks.results import read_results
 from awqscope.diagnose.studies.tasks.samples import Scored
@@ -25,9 +30,6 @@ from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.dtypes import FLOAT32, TF32
 from awqscope.mixedprec.models.forward import products_in
 from awqscope.mixedprec.models.streams import CPU
-from awqscope.mixedprec.scheme import write_width
-
-DIGITS = 16
 
 
 def run_tasks(
@@ -51,8 +53,7 @@ def run_tasks(
         kept = read_kept(study)
         entries = {task.name: task for task in kept.tasks} if kept else {}
         for model, bits in opened.models.items():
-            widths = {unit: write_width(width) for unit, width in bits.items()}
-            made = {"precision": choose_precision(opened, device), "widths": _digest(widths)}
+            made = {"precision": choose_precision(opened, device), "widths": digest_widths(bits)}
             missing = [
                 (task, {**task.stamp, **made})
                 for task in asked
@@ -60,7 +61,7 @@ def run_tasks(
             ]
             whole: list[Any] = []
             for task, stamp in missing:
-                part = f"{model}-{_digest([task.name, stamp])}"
+                part = f"{model}-{digest([task.name, stamp])}"
                 scores = study.part(
                     part,
                     partial(
@@ -197,11 +198,6 @@ def _is_there(task: TaskAnswer | None, model: str, stamp: Mapping[str, Any]) -> 
 def _write_answer(run: RunDirectory, entries: Mapping[str, TaskAnswer]) -> Tasks:
     tasks = [entries[name] for name in sorted(entries)]
     return Tasks(run=run.path.resolve().name, model=run.read().model, tasks=tasks)
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
 def read_kept(study: Study) -> Tasks | None:

@@ -51,7 +51,16 @@ def test_a_plan_searches_nothing(run: Path, tmp_path: Path) -> None:
     result = call(fresh, "--counts", "2,6", "--draws", "1", "--plan")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("5 searches of 64 to 256 tokens, 6 models measured on 6")
+    told = json.loads(call(fresh, "--counts", "2,6", "--draws", "1", "--plan", "--json").stdout)
+    assert (told["searches"], told["tokens"], told["models"]) == (5, [64, 256], 6)
     assert sorted(fresh.rglob("*")) == before
+
+
+def test_a_kept_answer_plans_nothing(run: Path) -> None:
+    assert call(run, *FEW).exit_code == 0
+    assert "the answer is kept" in call(run, *FEW, "--plan").stdout
+    told = json.loads(call(run, *FEW, "--plan", "--json").stdout)
+    assert (told["searches"], told["models"], told["seconds"]) == (0, 0, 0.0)
 
 
 @pytest.mark.parametrize(

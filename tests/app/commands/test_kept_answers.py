@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from awqscope.app.cli import app
 from awqscope.diagnose.inputs.corpora import load_corpus
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.studies.alternatives import asked as alternatives
@@ -15,7 +17,8 @@ from awqscope.diagnose.studies.alternatives.methods import METHODS
 from awqscope.diagnose.studies.calibration.asked import Asked
 from awqscope.diagnose.studies.causes.answer import study_of
 from awqscope.diagnose.studies.int8_inputs.asked import ask
-from awqscope.diagnose.studies.study import Study
+from awqscope.diagnose.studies.study import Study, read_recipe_widths
+from awqscope.mixedprec.recipes.recipe import change_recipe, load_recipe, recipe_json
 from tests.help.alternatives import make_answer, make_row
 from tests.help.calibrated import make_advice
 from tests.help.caused import make_answer as make_causes
@@ -119,3 +122,50 @@ def test_alternatives_are_measured_again_where_something_changed(
     monkeypatch.setattr(alternatives, "version", lambda name: f"{there(name)}.changed")
     assert alternatives.find_kept(run, only=["nf4"]) is None
     assert alternatives.find_kept(run, only=["rtn"]) is not None
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        ("why", "one with other --windows takes its place"),
+        ("probe", "one to other options takes its place"),
+        ("calibrate", "until other options are asked for"),
+        ("activations", "on another number of windows it gives way"),
+    ],
+)
+def test_the_help_says_what_a_further_question_does(study: str, said: str) -> None:
+    shown = CliRunner().invoke(app, [study, "--help"]).stdout
+    assert said in " ".join(shown.replace("│", " ").split())
+
+
+def test_alternatives_of_an_earlier_recipe_are_not_shown(tmp_path: Path) -> None:
+    run = RunDirectory(write_run(tmp_path))
+    record = run.read_searched()
+    method = next(method for method in METHODS if method.name == "mixed")
+    widths = read_recipe_widths(run, record)
+    made = {"scheme": str(record.spec.low), "search": record.spec.search}
+    rows = [
+        make_row("uniform", 4.25, 0.2, stamp=made),
+        make_row("mixed", 4.4, 0.1, stamp=alternatives.stamp_method(method, record.spec, widths)),
+    ]
+    study = alternatives.study_of(run, record)
+    keep(study, make_answer(rows).to_json())
+    found = alternatives.find_kept(run, only=["uniform"])
+    assert found is not None and found.find("mixed") is not None
+    assert alternatives.find_kept(run, only=["mixed"]) == found
+    recipe = load_recipe(run.path / "recipe.json")
+    changed = change_recipe(recipe, dict.fromkeys(recipe.widths, record.spec.bits))
+    (run.path / "recipe.json").write_text(json.dumps(recipe_json(changed)), encoding="utf-8")
+    assert alternatives.find_kept(run, only=["mixed"]) is None
+    found = alternatives.find_kept(run, only=["uniform"])
+    assert found is not None and found.find("mixed") is None
+    assert found.left_out["mixed"] == "the run's recipe has changed since"
+
+
+def test_a_recipe_that_raises_units_since_is_measured(tmp_path: Path) -> None:
+    run = RunDirectory(write_run(tmp_path))
+    names = [method.name for method in METHODS if method.name != "mixed"]
+    keep_alternatives(run, *names, left_out={"mixed": "the run's recipe raises no unit"})
+    assert alternatives.find_kept(run) is None
+    (run.path / "recipe.json").unlink()
+    assert alternatives.find_kept(run) is not None

@@ -8,8 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from awqscope.app.cli import app
+from awqscope.diagnose.studies.tasks.answer import digest_widths
+from awqscope.mixedprec.recipes.recipe import change_recipe, load_recipe, recipe_json
 from tests.help.runs import write_comparison, write_run
-from tests.help.tasks import turn, write_results
+from tests.help.tasks import keep_tasks, make_task, turn, write_results
 
 
 def call(*arguments: object) -> tuple[int, str, str]:
@@ -56,6 +58,21 @@ def test_a_table_the_same_as_json_and_a_gate_that_fails(run: Path, tmp_path: Pat
     }
     assert 'failures="1"' in files["junit"].read_text(encoding="utf-8")
     assert "❌ fail" in files["markdown"].read_text(encoding="utf-8")
+
+
+def test_a_mixed_model_of_another_recipe_is_marked(run: Path) -> None:
+    recipe = load_recipe(run / "recipe.json")
+    task = make_task(**turn(20, 3, 1))
+    stamp = {"widths": digest_widths(recipe.widths)}
+    mixed = task.models["mixed"].changed(stamp=stamp)
+    keep_tasks(run, task.changed(models={**task.models, "mixed": mixed}))
+    said = "The mixed model on tiny is of another recipe than the run has now: run it again."
+    assert said not in call("tasks", run)[1]
+    assert json.loads(call("tasks", run, "--json")[1])["of_another_recipe"] == []
+    low = change_recipe(recipe, dict.fromkeys(recipe.widths, 4))
+    (run / "recipe.json").write_text(json.dumps(recipe_json(low)), encoding="utf-8")
+    assert said in " ".join(call("tasks", run)[1].split())
+    assert json.loads(call("tasks", run, "--json")[1])["of_another_recipe"] == ["tiny"]
 
 
 def test_a_comparison_takes_results_of_its_candidate(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 do."""
 
 import inspect
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from awqscope.app.cli import COMMANDS
 from awqscope.app.notebook import studies
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.studies.causes.find import study_of
+from tests.help.calibrated import write_calibrated_run
 from tests.help.caused import make_causes
 from tests.help.probed import keep_probe, make_probe
 from tests.help.runs import SAMPLE, write_comparison, write_run
@@ -90,3 +93,49 @@ def test_what_makes_no_sense_is_said() -> None:
         awqscope.probe(SAMPLE, 5, windows=1)
     with pytest.raises(InputError, match="--draws 99"):
         awqscope.calibrate(SAMPLE, draws=99)
+    with pytest.raises(InputError, match=r"--counts 8\.5 is no number of windows"):
+        awqscope.calibrate(SAMPLE, counts=(8.5,))
+    with pytest.raises(InputError, match="device 'tpu' is not supported"):
+        awqscope.calibrate(SAMPLE, device="tpu")
+    for name in ("limit", "max_length", "batch_size"):
+        with pytest.raises(InputError, match="0 cannot be"):
+            awqscope.tasks(SAMPLE, "hellaswag", **{name: 0})
+    with pytest.raises(InputError, match="'5' cannot be the limit on documents"):
+        awqscope.tasks(SAMPLE, "hellaswag", limit="5")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *({"limit": 5}, {"num_fewshot": 0}, {"include_path": "tasks"}, {"max_length": 9}),
+        *({"batch_size": 2}, {"device": "cpu"}, {"model": "m"}),
+    ],
+)
+def test_an_option_that_nothing_asks_is_refused(option: dict[str, Any], tmp_path: Path) -> None:
+    (name,) = option
+    with pytest.raises(InputError, match=f"{name} is of tasks that are run"):
+        awqscope.tasks(SAMPLE, **option)
+    with pytest.raises(InputError, match=f"{name} is of tasks that are run, and results are"):
+        awqscope.tasks(SAMPLE, results={"mixed": tmp_path}, **option)
+
+
+def test_a_plain_string_is_one(
+    make_model: Callable[..., Path],
+    text_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = shutil.copyfile(text_file, tmp_path / "text.txt")
+    other = shutil.copyfile(text_file, tmp_path / "other.txt")
+    run = write_calibrated_run(tmp_path / "run", make_model("llama"), text, text)
+    asked = {"counts": (2,), "draws": 0}
+    found = awqscope.calibrate(run, calib_also=str(other), device="auto", **asked)
+    assert found.find("text")[0].texts == (str(other),)
+    again = awqscope.calibrate(run, valid_also=str(other), **asked)
+    assert [column.text for column in again.columns] == [str(text), str(other)]
+    with pytest.raises(InputError, match="there is no alternative gptq"):
+        awqscope.alternatives(run, only="gptq")
+    with pytest.raises(InputError, match="there is no file nowhere"):
+        awqscope.probe(SAMPLE, 5, calib_also="nowhere.txt")
+    with pytest.raises(InputError, match="there is no directory nowhere"):
+        awqscope.tasks(run, "tiny", include_path="nowhere")

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ import pytest
 import torch
 from pandas import Series
 from transformers import AutoModelForCausalLM
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from awqscope import (
     Grouped,
@@ -28,14 +27,13 @@ from awqscope import (
 from awqscope.app.cli import app
 from awqscope.diagnose.inputs.load import load_inputs
 from awqscope.diagnose.runs.directory import RunDirectory
-from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.pipeline import run_pipeline
 from awqscope.diagnose.sweep.swappable import read_swappable
 from awqscope.diagnose.trials.race import judge_race, measure_kl
-from awqscope.mixedprec.awq.choices import load_search, save_search, search_path
 from awqscope.mixedprec.checkpoints.reader import checkpoint_bytes
 from awqscope.mixedprec.recipes.emitters import EMITTERS
 from awqscope.mixedprec.scheme import FP16_BITS
+from tests.help.contests import call, contest_spec
 
 FINE = Grouped(4, 32)
 
@@ -44,25 +42,8 @@ FINE = Grouped(4, 32)
 def run(
     make_model: Callable[..., Path], text_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> RunDirectory:
-    spec = RunSpec(
-        model=str(make_model("llama", num_hidden_layers=3)),
-        calib=str(text_file),
-        valid=str(text_file),
-        group_size=64,
-        seq_len=48,
-        windows=6,
-        calib_windows=4,
-        calib_seq_len=48,
-        top_k=1,
-        keep_fp16=("2.o",),
-        verify_units=3,
-        chunk_windows=5,
-    )
+    spec = contest_spec(make_model, text_file)
     return run_pipeline(spec, tmp_path_factory.mktemp("runs") / "run", lambda *event: None)
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["recipe", *map(str, arguments)])
 
 
 def test_scores_are_what_the_run_wrote(run: RunDirectory) -> None:
@@ -218,29 +199,6 @@ def test_a_recipe_over_groups_is_raced_written_and_proved(
     assert told["proof"]["kl"] == pytest.approx(rivals["this recipe"]["kl"][0], rel=1e-3)
     card = (tmp_path / "c" / "README.md").read_text()
     assert "4x32 is 4 bits in groups of 32." in card and "| 4x32 bits |" in card
-
-
-def test_a_recipe_over_groups_that_measures_worse_is_not_given(
-    run: RunDirectory, tmp_path: Path
-) -> None:
-    """Its searches are spoiled after they were scored: clips at a fifth of what they were."""
-    path = tmp_path / "spoiled"
-    shutil.copytree(run.path, path, symlinks=True)
-    searches = RunDirectory(path).searches
-    call(path, "--options", "4,4x32,8", "--target-bits", 5.3)
-    for number in range(3):
-        file = search_path(searches, number, FINE)
-        search = load_search(file)
-        tight = {name: clip / 5 for name, clip in search.clips.items()}
-        save_search(file, replace(search, clips=tight))
-    result = call(path, "--options", "4,4x32,8", "--target-bits", 5.3, "--verify")
-    assert result.exit_code == 0, result.output
-    assert "Recipes in several sizes of groups measured worse" in result.stdout
-    kept = load_recipe(path / "races" / "target_bits-5.3-widths-4-4x32-8.json")
-    assert FINE not in kept.widths.values() and kept.provenance["fell_back"]
-    assert kept.widths == solve(read_scores(path), target_bits=5.3).widths
-    rivals = {rival["name"]: rival for rival in kept.provenance["rivals"]}
-    assert rivals["several sizes of groups"]["behind"][0] > 0
 
 
 def test_groups_that_the_run_has_no_search_for(run: RunDirectory, tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ def activations_card(
         id="activations-windows",
         name="windows",
         label="Windows",
-        description="Of those that the run measured its blocks on. Left empty: all of them.",
+        description="Of those that the run measured its blocks on. Left empty: all of them. "
+        "What was measured on another number gives way.",
         value=state.asked.get("windows") or "",
         min=1,
     )

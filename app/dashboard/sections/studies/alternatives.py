@@ -24,7 +24,9 @@ from awqscope.app.words.studies.alternatives import (
     write_finding,
     write_how,
 )
+from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.studies.alternatives.answer import Alternatives
+from awqscope.diagnose.studies.alternatives.asked import keep_current
 
 
 def alternatives_card(
@@ -35,7 +37,7 @@ def alternatives_card(
         state,
         TITLE,
         SUMMARY,
-        draw_answer,
+        lambda answer: draw_answer(answer, store.find(page.run)),
         button="Measure the alternatives",
         fields=list_inputs(page.run),
         location=location,
@@ -67,10 +69,10 @@ def list_inputs(run: str) -> list[Any]:
     ]
 
 
-def draw_answer(answer: Mapping[str, Any]) -> list[Any]:
-    """What was found: in sentences, as a chart and as a table."""
+def draw_answer(answer: Mapping[str, Any], run: RunDirectory) -> list[Any]:
+    """What was found, and holds of the run today: in sentences, as a chart and as a table."""
     try:
-        found = Alternatives.model_validate(answer)
+        found = keep_current(Alternatives.model_validate(answer), run)
     except ValueError:
         return [notice("This answer cannot be shown", html.P("Measure it again."), tone="bad")]
     notes = list_notes(found)

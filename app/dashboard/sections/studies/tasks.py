@@ -22,7 +22,8 @@ from awqscope.app.words.studies.tasks import (
     write_finding,
     write_how,
 )
-from awqscope.diagnose.studies.tasks.answer import Tasks
+from awqscope.diagnose.runs.directory import RunDirectory
+from awqscope.diagnose.studies.tasks.answer import Tasks, list_stale
 from awqscope.diagnose.studies.tasks.pairing import weigh_tasks
 
 
@@ -32,7 +33,7 @@ def tasks_card(state: StudyState, store: Store, page: Page, location: ModelLocat
         state,
         TITLE,
         SUMMARY,
-        draw_answer,
+        lambda answer: draw_answer(answer, store.find(page.run)),
         button="Run the tasks",
         fields=list_inputs(page.run),
         location=location,
@@ -74,14 +75,14 @@ def list_inputs(run: str) -> list[Any]:
     ]
 
 
-def draw_answer(answer: Mapping[str, Any]) -> list[Any]:
+def draw_answer(answer: Mapping[str, Any], run: RunDirectory) -> list[Any]:
     """What was found: in sentences, as a chart and as a table."""
     try:
         found = Tasks.model_validate(answer)
     except ValueError:
         return [notice("This answer cannot be shown", html.P("Run the tasks again."), tone="bad")]
     weighed, failed = weigh_tasks(found)
-    notes = list_notes(found, failed)
+    notes = list_notes(found, failed, list_stale(found, run))
     drawn: list[Any] = []
     if weighed:
         drawn += [

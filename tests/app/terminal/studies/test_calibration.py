@@ -3,7 +3,7 @@
 from rich.console import Console
 
 from awqscope.app.terminal.studies.calibration import show_calibration, write_plan
-from awqscope.diagnose.studies.calibration.planning import Plan
+from awqscope.diagnose.studies.calibration.planning import NOTHING, Plan
 from tests.help.calibrated import make_advice
 
 
@@ -33,4 +33,5 @@ def test_a_plan_in_a_line() -> None:
     said = "9 searches of 4,096 to 65,536 tokens, 10 models measured on 8 windows: about 12 min"
     assert write_plan(plan) == said
     done = Plan(searches=0, tokens=(0, 0), models=3, windows=8, seconds=None)
+    assert write_plan(NOTHING) == "nothing is searched or measured: the answer is kept"
     assert write_plan(done) == "3 models measured on 8 windows"

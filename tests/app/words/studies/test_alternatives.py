@@ -58,11 +58,23 @@ def test_notes_and_what_was_measured() -> None:
 
 def test_a_reference_that_was_quantized_before_is_told_by_what_costs_nothing() -> None:
     usual = make_usual()
-    rows = [*usual.rows, make_row("gguf-q4_1", 5.0, 3e-7, kind="GGUF")]
+    same = {"kind": "GGUF", "agreement": (1.0, 1.0, 1.0)}
+    rows = [*usual.rows, make_row("gguf-q4_1", 5.0, 3e-7, **same)]
     (note,) = [note for note in list_notes(make_answer(rows)) if "grid" in note]
     assert note.startswith("title of gguf-q4_1 gives the reference's weights back")
     said = list_notes(make_answer(usual.rows, quantized_before="GGUF Q4_1"))[0]
     assert "GGUF Q4_1" in said and said.endswith("kind to that grid and those near it")
+
+
+def test_a_flat_model_gives_no_weights_back() -> None:
+    """One that was never trained: nothing costs much, and top tokens go all the same."""
+    near = {"agreement": (0.93, 0.92, 0.94)}
+    rows = [make_row("uniform", 4.65, 6e-5, agreement=(0.86, 0.84, 0.88))]
+    rows += [make_row("gguf-q4_k_m", 5.9, 1e-5, **near), make_row("awq-3", 4.1, 2e-4, **near)]
+    assert not [note for note in list_notes(make_answer(rows)) if "weights back" in note]
+    # Nor does one whose likeliest token is always the same.
+    sure = [row.changed(agreement=(1.0, 1.0, 1.0)) for row in rows]
+    assert not [note for note in list_notes(make_answer(sure)) if "weights back" in note]
 
 
 def test_blocks_of_those_that_were_measured_so() -> None:

@@ -45,7 +45,10 @@ def test_everything_that_was_found_is_said() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"verdict": "unclear"}, "From 64 calibration windows on no more are surely better: 128"),
+        (
+            {"verdict": "unclear"},
+            "From 64 calibration windows on no more surely give back over 1.0%: ",
+        ),
         (
             {"verdict": "more", "windows": 128, "beside": 64, "gain": (0.03, 0.02, 0.04)},
             "128 calibration windows still give back 3.0% (2.0% to 4.0%) of the damage of 64: more",
@@ -58,7 +61,17 @@ def test_everything_that_was_found_is_said() -> None:
         ),
         (
             {"limit": 0.05, "of_run": (-0.03, -0.04, -0.02)},
-            "windows; 64 add 3.0% (2.0% to 4.0%), as another draw may.",
+            "windows; 64 add 3.0% (2.0% to 4.0%), as another draw may (up to 5.0%).",
+        ),
+        # An interval above nothing says so only beside the limit.
+        (
+            {"verdict": "unclear", "limit": 0.05, "gain": (0.03, 0.02, 0.06)},
+            "From 64 calibration windows on no more surely give back over what another draw of "
+            "windows changes (5.0%): 128 give back 3.0% (2.0% to 6.0%) of the damage.",
+        ),
+        (
+            {"verdict": "more", "beside": 32, "limit": 0.05, "gain": (0.08, 0.06, 0.1)},
+            "(6.0% to 10.0%) of the damage of 32, more than another draw of windows changes (5.0%)",
         ),
         ({"windows": 8}, "run it with --calib-windows 8."),
     ],
@@ -78,9 +91,21 @@ def test_windows(changes: dict[str, Any], words: str) -> None:
     ],
 )
 def test_the_options_are_those_that_were_measured(changes: dict[str, Any], options: str) -> None:
-    assert f"64 give back 2.0% (1.5% to 2.5%): run it with {options}." in said(
-        make_advice(**changes)
+    words = said(make_advice(**changes))
+    assert "give back 2.0% (1.5% to 2.5%)" in words and f": run it with {options}." in words
+
+
+def test_another_search_is_not_taken_for_more_windows() -> None:
+    words = said(make_advice(search="exact"))
+    assert (
+        "The run's search, fast, read 16 of its 128 windows; 64, searched exact, give back 2.0% "
+        "(1.5% to 2.5%) by that search and by their number together: run it with" in words
     )
+    of_run = {"limit": 0.05, "of_run": (-0.03, -0.04, -0.02)}
+    found = make_advice().windows
+    assert found is not None
+    other = said(make_advice(search="exact", windows=found.changed(**of_run)))
+    assert "4.0%) by that search and by their number together." in other
 
 
 def test_what_no_fast_search_of_a_run_reads_is_no_advice_to_run_it() -> None:
@@ -106,6 +131,27 @@ def test_halves(verdict: str, words: str) -> None:
 def test_domains(verdict: str, words: str) -> None:
     (found,) = make_advice().domains
     assert words in said(make_advice(domains=(found.changed(verdict=verdict),)))
+
+
+def test_what_another_draw_gives_back_is_said_of_a_domain_too() -> None:
+    (found,) = make_advice().domains
+    for verdict in ("covered", "unclear", "uncovered"):
+        words = said(make_advice(domains=(found.changed(verdict=verdict, limit=0.13),)))
+        assert "(10.0% to 14.0%), and another draw of windows gives back up to 13.0%" in words
+
+
+def test_a_text_that_adds_damage_gives_nothing_back() -> None:
+    (found,) = make_advice().domains
+    found = found.changed(verdict="covered", gain=(-0.03, -0.04, -0.02))
+    words = said(make_advice(domains=(found,)))
+    assert "calibrating on more/code.txt too adds 3.0% there (2.0% to 4.0%)." in words
+
+
+def test_of_a_short_text_it_says_how_much_there_was() -> None:
+    *others, both = make_advice().calibrations
+    advice = make_advice(calibrations=(*others, both.changed(of_last=3)))
+    assert "calibrating on more/code.txt (3 of 16 windows) too gives back 12.0%" in said(advice)
+    assert matrix_rows(advice)[-1]["name"] == "3 of its 16 windows more/code.txt"
 
 
 def test_without_another_text_it_says_how_to_try_one() -> None:
@@ -140,5 +186,5 @@ def test_tables() -> None:
         *("Calibrated on", "texts/wiki.txt", "texts/code.txt"),
     ]
     names = [row["name"] for row in matrix_rows(advice)]
-    assert names == ["the run's own", "more/code.txt", "half of it more/code.txt"]
+    assert names == ["the run's own", "more/code.txt, 16 windows", "half of it more/code.txt"]
     assert matrix_rows(advice)[2]["texts/code.txt"].endswith("+12.0% [+11.6%, +12.4%]")

@@ -39,12 +39,22 @@ def test_a_line_an_alternative_in_their_order() -> None:
         *("half-calibration", "no-clipping", "o-8", "groups-32", "block-8", "symmetric"),
     ]
     best = rows[2]
-    assert best["restored"] == "0.15000 [0.14900, 0.15100]"
-    assert best["isolated"] == "0.30000 [0.29800, 0.30200]"
-    assert (best["bytes"], best["price"], best["verdict"]) == ("+30.0 kB", "5.0000", "● helps")
+    assert best["restored"] == "0.15 [0.149, 0.151]"
+    assert best["isolated"] == "0.3 [0.298, 0.302]"
+    assert (best["bytes"], best["price"], best["verdict"]) == ("+30.0 kB", "5", "● helps")
     assert (rows[0]["bytes"], rows[0]["price"]) == ("none", "–")
     assert rows[1]["verdict"] == "○ not sure"
     assert rows[-1]["bytes"] == "−10.0 kB"
+
+
+def test_little_is_not_written_as_nothing() -> None:
+    little = make_measured("o-8", 3e-7, 30_000, restored_gain=(3e-7, 2e-7, 4.04e-7))
+    probe = make_probe(alternatives=[little], isolated=(2e-6, 1e-6, 3e-6), uniform=(5e-6,) * 3)
+    (row,) = probe_rows(probe)
+    assert row["restored"] == "3e−07 [2e−07, 4.04e−07]" and row["price"] == "1e−05"
+    assert "a KL of 2.0e-06 nats a token alone; the uniform model costs 5.0e-06." in write_finding(
+        probe
+    )
 
 
 def test_what_was_not_tried_and_what_it_was_measured_on() -> None:

@@ -1,6 +1,7 @@
 """Alternatives of a whole run of a tiny model: against the run's own numbers, transformers' forward
 with weights put in by hand, and files of other tools."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from awqscope.diagnose.studies.alternatives.rounding import Gguf, UnusableLibrar
 from awqscope.diagnose.trials.finished import OpenedRun, open_run
 from awqscope.mixedprec.awq.search import search_model
 from awqscope.mixedprec.errors import InputError
+from awqscope.mixedprec.recipes.recipe import change_recipe, load_recipe, recipe_json
 from tests.help.packed import write_gguf
 from tests.help.searched import build_whole
 from tests.help.whole_runs import measuring_spec
@@ -203,6 +205,19 @@ def test_what_was_measured_is_not_measured_again(
     packed.write_bytes(packed.read_bytes())
     again = compare_alternatives(opened, only=("rtn",), added={"file": str(packed)})
     assert again.find("file") == found.find("file")
+
+
+def test_what_is_of_another_recipe_does_not_stay(
+    opened: OpenedRun, found: Alternatives, tmp_path: Path
+) -> None:
+    copied = RunDirectory(Path(shutil.copytree(opened.run.path, tmp_path / "run")))
+    recipe = load_recipe(copied.path / "recipe.json")
+    low = change_recipe(recipe, dict(opened.models["uniform"]))
+    (copied.path / "recipe.json").write_text(json.dumps(recipe_json(low)), encoding="utf-8")
+    assert found.find("mixed") is not None
+    again = compare_alternatives(open_run(copied, None), only=("rtn",))
+    assert again.find("mixed") is None
+    assert again.find("rescue") == found.find("rescue")
 
 
 def test_blocks_that_are_asked_for_later_need_no_search(opened: OpenedRun, tmp_path: Path) -> None:

@@ -133,6 +133,26 @@ def test_another_question_finds_what_was_searched(
     assert prepare_study(opened, Asked(counts=(2, 4), draws=1, search="exact")).plan().searches == 5
 
 
+def test_draws_by_another_search_are_set_beside_each_other(run: RunDirectory) -> None:
+    opened = open_run(run, None)
+
+    def pairs(**asked: Any) -> list[tuple[str, str]]:
+        return prepare_study(opened, Asked(counts=(2,), **asked)).pairs
+
+    halves = ("half 1", "half 2")
+    assert pairs(draws=2) == [halves, ("run", "draw 1"), ("run", "draw 2")]
+    assert pairs(draws=2, search="exact") == [halves, ("draw 1", "draw 2")]
+    assert pairs(draws=1, search="exact") == [halves]
+
+
+def test_where_nothing_was_drawn_there_is_no_spread(run: RunDirectory, tmp_path: Path) -> None:
+    path = RunDirectory(Path(shutil.copytree(run.path, tmp_path / "run")))
+    # As many as the run read, which are the run's own.
+    found = advise_calibration(open_run(path, None), Asked(counts=(4, 8), draws=0))
+    assert found.find("count")[1].gain == (0.0, 0.0, 0.0)
+    assert found.spread is None
+
+
 class _Stop(BaseException):
     pass
 

@@ -65,6 +65,15 @@ def test_a_further_text_is_tried_alone_and_with_the_first() -> None:
     assert [int(window[0]) >= 1000 for window in both.windows] == [False] * 3 + [True] * 3
 
 
+def test_a_short_text_is_tried_with_more_of_the_first() -> None:
+    other = AVAILABLE[:2] + 1000
+    found = list_calibrations(READ, "a", AVAILABLE, {"b": other}, counts=(), draws=0, seed=0)
+    alone, both = found[-2:]
+    assert torch.equal(alone.windows, other) and alone.of_last == 2
+    assert torch.equal(both.windows, torch.cat([pick_windows(READ, 4), other]))
+    assert both.of_last == 2
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

@@ -1,5 +1,7 @@
 """Advice from numbers by window alone: planted gains and noise must give their verdicts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -33,7 +35,9 @@ def make(kl: dict[str, Floats], apart: Floats | None = None) -> Numbers:
 
 
 def calibration(name: str, role: Role, size: int, *texts: str) -> Calibration:
-    return Calibration(name, role, texts or ("a",), torch.zeros(size, 4, dtype=torch.long))
+    """The run's own windows are all zeros."""
+    of = texts or ("a",)
+    return Calibration(name, role, of, torch.full((size, 4), int(role != "run")), size)
 
 
 RUN = calibration("run", "run", 16)
@@ -103,6 +107,15 @@ def test_the_spread_is_of_as_many_windows_alone() -> None:
     assert spread == pytest.approx(0.03, abs=1e-3)
     assert find_spread(numbers, [RUN, *others]) == pytest.approx(0.01, abs=1e-3)
     assert find_spread(numbers, [RUN, others[0]]) is None
+
+
+def test_the_runs_own_windows_are_no_other_draw() -> None:
+    """As a count they are what a short text has, or what a run of so many reads."""
+    own = replace(RUN, name="16 windows", role="count")
+    numbers = make({"16 windows": TEXT, "draw 1": noisy(0.97)})
+    assert find_spread(numbers, [RUN, own]) is None
+    draws = [calibration("draw 1", "draw", 16)]
+    assert find_spread(numbers, [RUN, *draws, own]) == pytest.approx(0.03, abs=1e-3)
 
 
 def test_the_spread_is_of_one_search() -> None:

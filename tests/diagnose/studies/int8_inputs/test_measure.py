@@ -19,6 +19,7 @@ from awqscope.diagnose.studies.int8_inputs.answer import (
     SMOOTHQUANT,
     Activations,
 )
+from awqscope.diagnose.studies.int8_inputs.asked import ask, read_known
 from awqscope.diagnose.studies.int8_inputs.measure import measure_activations
 from awqscope.diagnose.studies.study import studies_of
 from awqscope.diagnose.trials.finished import OpenedRun, open_run
@@ -175,6 +176,9 @@ def test_a_stopped_study_goes_on_and_ends_alike(
     assert more.find(LLM_INT8) == answer.find(LLM_INT8)
     fewer = measure_activations(again, [INT8], windows=2)
     assert (fewer.windows, [each.method for each in fewer.methods]) == ([0, 2], [INT8])
+    # As the help and the guide say, one number of windows gives way to another.
+    assert read_known(ask(again.run, [INT8], None)).methods == []
+    assert read_known(ask(again.run, [INT8], 2)) == fewer
 
 
 def test_what_cannot_be_measured_is_refused(

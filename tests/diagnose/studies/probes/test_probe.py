@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from awqscope.diagnose.inputs.corpora import Corpus
+from awqscope.diagnose.inputs.load import load_inputs
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.spec import RunSpec
 from awqscope.diagnose.stages.pipeline import run_pipeline
@@ -272,13 +273,13 @@ def test_how_many_windows(opened: OpenedRun, monkeypatch: pytest.MonkeyPatch) ->
     assert len(choose(None)) == windows.LEAST_WINDOWS
 
 
-def test_half_all_and_twice_as_many_have_windows_in_common(opened: OpenedRun) -> None:
+def test_other_windows_are_those_that_the_named_option_reads(opened: OpenedRun) -> None:
     inputs = load_measured(opened.run, opened.model)
-    half, own, twice = (
-        {tuple(window) for window in cut_calibration(each, opened.spec, inputs).tolist()}
-        for each in (Calibration(share=HALF), OWN, Calibration(share=TWICE))
-    )
-    assert (len(half), len(own), len(twice)) == (2, 4, 8) and half < own < twice
+    assert torch.equal(cut_calibration(OWN, opened.spec, inputs), inputs.search_windows)
+    for share, count in ((HALF, 2), (TWICE, 8)):
+        read = load_inputs(opened.spec.change(calib_windows=count), opened.model).search_windows
+        cut = cut_calibration(Calibration(share=share), opened.spec, inputs)
+        assert len(cut) == count and torch.equal(cut, read)
     short = dataclasses.replace(inputs, calib=Corpus("short", "a few words " * 20, ""))
     with pytest.raises(InputError, match=r"the calibration text has \d windows of 64, not 8"):
         cut_calibration(Calibration(share=TWICE), opened.spec, short)

@@ -141,6 +141,18 @@ def test_tasks_are_lm_evals_own_and_are_not_run_again(
         run_tasks(opened, ["both"], harness_of(folder, limit=3))
 
 
+def test_git_is_not_asked_for_the_commit_of_where_it_runs(
+    opened: OpenedRun,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_tasks(opened, ["one"], harness_of(folder, limit=1))
+    assert "fatal" not in capfd.readouterr().err
+
+
 def test_a_task_that_is_finished_outlives_one_that_is_not(
     opened: OpenedRun, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

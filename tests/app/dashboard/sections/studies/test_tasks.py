@@ -10,8 +10,10 @@ from awqscope.app.dashboard.jobs.studies import KINDS
 from awqscope.app.dashboard.sections.studies.tasks import draw_answer, list_inputs
 from awqscope.app.figures.studies.tasks import draw_tasks
 from awqscope.app.words.studies.tasks import task_rows, write_finding
+from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.studies.tasks.answer import Tasks
 from awqscope.diagnose.studies.tasks.pairing import weigh_tasks
+from tests.help.runs import SAMPLE
 from tests.help.tasks import make_task, make_tasks, turn
 
 
@@ -32,7 +34,7 @@ def write(parts: list[Any]) -> str:
 
 
 def test_an_answer_is_a_sentence_a_chart_and_a_table() -> None:
-    drawn = write(draw_answer(make_answer().to_json()))
+    drawn = write(draw_answer(make_answer().to_json(), RunDirectory(SAMPLE)))
     assert "The mixed model is surely worse on bad" in drawn
     assert "Not paired: alone was not run on reference." in drawn
     assert "By lm-eval 0.4.13" in drawn
@@ -66,7 +68,7 @@ def test_what_gained_is_right_of_zero() -> None:
 def test_a_damaged_answer_is_said_to_be_one() -> None:
     answer = make_answer().to_json()
     del answer["tasks"]
-    assert "cannot be shown" in write(draw_answer(answer))
+    assert "cannot be shown" in write(draw_answer(answer, RunDirectory(SAMPLE)))
 
 
 def test_fields_are_those_of_the_command() -> None:
