@@ -23,9 +23,10 @@ from awqscope.diagnose.gate.shares import block_shares, read_block_costs
 from awqscope.diagnose.gate.texts import RunNumbers, TextNumbers, number_texts
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.runs.record import CANDIDATE, MIXED, UNIFORM, AnyRecord, Comparison
-from awqscope.diagnose.studies.tasks.answer import Tasks, read_tasks
+from awqscope.diagnose.studies.tasks.answer import Tasks, list_stale, read_tasks
 from awqscope.mixedprec.errors import InputError
 from awqscope.mixedprec.models.dtypes import LARGEST
+from awqscope.mixedprec.words import join_words
 
 UNFINISHED = {
     "running": "a process is at it",
@@ -189,17 +190,23 @@ def read_evidence(
         numbers,
         baseline_subject,
         by_token.texts,
-        _read_tasks(run, record),
+        _read_tasks(run, record, judged),
     )
 
 
-def _read_tasks(run: RunDirectory, record: AnyRecord) -> Tasks | Missing:
-    """The tasks that were run beside the run; those of an earlier run in its place are none."""
+def _read_tasks(run: RunDirectory, record: AnyRecord, subject: str) -> Tasks | Missing:
+    """The tasks that were run beside the run; those of an earlier run in its place are none, and
+    those that the mixed model of an earlier recipe was given say nothing of it (`subject`) now."""
     try:
         found = read_tasks(run, record.created)
     except InputError as error:
         return Missing(error.what)
-    return found or NO_TASKS
+    if found is None:
+        return NO_TASKS
+    stale = list_stale(found, run) if subject == MIXED else []
+    if stale:
+        return Missing(f"the mixed model was given {join_words(stale)} by another recipe")
+    return found
 
 
 def _read_scores(run: RunDirectory, definition: PplDefinition, subject: str) -> Measured | Missing:

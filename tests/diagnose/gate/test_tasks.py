@@ -17,7 +17,7 @@ from awqscope.diagnose.gate.verdict import FAIL, INCONCLUSIVE, PASS, GateVerdict
 from awqscope.diagnose.runs.directory import RunDirectory
 from awqscope.diagnose.statistics.bootstrap import TAIL
 from awqscope.diagnose.statistics.flips import Flips, mcnemar, score
-from awqscope.diagnose.studies.tasks.answer import TaskAnswer
+from awqscope.diagnose.studies.tasks.answer import TaskAnswer, digest_widths
 from awqscope.diagnose.studies.tasks.pairing import Paired, pair_task
 from awqscope.mixedprec.errors import InputError
 from tests.help.runs import change_record, write_run
@@ -185,6 +185,20 @@ def test_the_gate_reads_what_is_kept_beside_the_run(tmp_path: Path) -> None:
     (run.path / "studies" / "tasks.json").write_text("{", encoding="utf-8")
     found = read_evidence(run, "mixed").tasks
     assert isinstance(found, Missing) and "holds no tasks" in found.reason
+
+
+def test_tasks_of_an_earlier_recipe_say_nothing_of_the_mixed_model(tmp_path: Path) -> None:
+    run = RunDirectory(write_run(tmp_path))
+    task = make_task("a", **turn(1000, 10, 10))
+    stamp = {"widths": digest_widths({"0.qkv": 8})}
+    models = {name: one.changed(stamp=stamp) for name, one in task.models.items()}
+    keep_tasks(run.path, task.changed(models=models))
+    found = read_evidence(run, "mixed").tasks
+    assert found == Missing("the mixed model was given a by another recipe")
+    verdict = decide(load_policy(), read_evidence(run, "mixed"))
+    assert outcomes(verdict)["tasks.max_drop"] == INCONCLUSIVE
+    # The uniform model has the widths that it had.
+    assert not isinstance(read_evidence(run, "uniform").tasks, Missing)
 
 
 @pytest.mark.parametrize(
