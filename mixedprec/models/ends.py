@@ -55,7 +55,11 @@ class Entrance:
     @torch.no_grad()
     def enter(self, windows: Tensor) -> Tensor:
         """Token ids [n, length] to hidden states [n, length, d], float32."""
-        known = windows if self._tokens is None else torch.searchsorted(self._tokens, windows)
+        known = (
+            windows
+            if self._tokens is None
+            else torch.searchsorted(self._tokens, windows.contiguous())
+        )
         self.module(input_ids=known, use_cache=False)
         return self._recorders[0].hidden
 
