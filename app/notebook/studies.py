@@ -11,10 +11,9 @@ model that is gone or another, and for what makes no sense.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from awqscope.app.notebook.run import Run, find_run
-from awqscope.mixedprec.errors import InputError
 
 if TYPE_CHECKING:
     from awqscope.diagnose.studies.alternatives.answer import Alternatives
@@ -198,6 +197,8 @@ def tasks(
     model reads at most, by default the run's windows. batch_size: requests at a time, by default 8.
     device: what computes, by default `auto`. InputError for these where no tasks are run.
     """
+    from awqscope.diagnose.studies.tasks.harness import Harness, check_running
+
     directory, folders = find_run(run).directory, as_several(include_path)
     running = {
         "include_path": folders or None,
@@ -208,7 +209,7 @@ def tasks(
         "device": device,
         "model": model,
     }
-    _check_running(running, has_results=bool(results), has_names=bool(names))
+    check_running(running, has_results=bool(results), has_names=bool(names))
     if results:
         from awqscope.diagnose.studies.tasks.measure import read_finished_results
 
@@ -219,7 +220,6 @@ def tasks(
 
         return find_kept_tasks(directory)
     from awqscope.app.command_line.common import read_devices
-    from awqscope.diagnose.studies.tasks.harness import Harness
     from awqscope.diagnose.studies.tasks.measure import run_tasks
 
     usual = directory.read_searched().ppl_definition.seq_len
@@ -232,15 +232,3 @@ def tasks(
     )
     where = read_devices(device or "auto")[0]
     return run_tasks(_open(run, model), names, harness, progress, device=where)
-
-
-def _check_running(options: Mapping[str, Any], *, has_results: bool, has_names: bool) -> None:
-    """Raise InputError for an option of tasks that are run where none are."""
-    given = next((name for name, value in options.items() if value is not None), None)
-    if given is not None and has_results:
-        raise InputError(
-            f"{given} is of tasks that are run, and results are of finished ones",
-            "leave one of them out",
-        )
-    if given is not None and not has_names:
-        raise InputError(f"{given} is of tasks that are run", "name them")

@@ -30,12 +30,6 @@ class Ranked:
         return self.pair is None or self.pair.same_tokens is True
 
     @property
-    def has_finished(self) -> bool:
-        """Whether its run is done: until then its numbers may change, and it has no checkpoint that
-        was proved."""
-        return is_done(self.standing)
-
-    @property
     def is_surely_worse(self) -> bool:
         """Whether its KL is surely above the baseline's."""
         kl = None if self.pair is None else self.pair.changes["kl"]
@@ -85,15 +79,11 @@ def choose_best(standings: Sequence[Standing]) -> int:
     tokens = [tokens_of(each.side) for each in standings]
     shared = Counter(tokens).most_common(1)[0][0]
     alike = [index for index, found in enumerate(tokens) if found == shared]
-    return min(
-        alike,
-        key=lambda index: (not is_done(standings[index]), as_cost(_known(standings[index].kl))),
-    )
 
+    def rate(index: int) -> tuple[bool, float]:
+        return not standings[index].has_finished, as_cost(_known(standings[index].kl))
 
-def is_done(standing: Standing) -> bool:
-    """Whether a model's run has finished."""
-    return standing.side.record.state == "done"
+    return min(alike, key=rate)
 
 
 def tokens_of(side: Side) -> tuple[object, ...]:

@@ -49,6 +49,12 @@ class Standing:
         return max(found, key=lambda one: one.value if one.is_known else math.inf)
 
     @property
+    def has_finished(self) -> bool:
+        """Whether its run is done: until then its numbers may change, and it has no checkpoint that
+        was proved."""
+        return self.side.record.state == "done"
+
+    @property
     def nbytes(self) -> int:
         """About what it takes in memory."""
         return 4000

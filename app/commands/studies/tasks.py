@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from awqscope.diagnose.runs.directory import RunDirectory
     from awqscope.diagnose.studies.tasks.answer import Tasks
 
-BATCH_SIZE = 8
-
 
 @examples(
     "awqscope tasks reports/my-model --tasks hellaswag,arc_easy --limit 500",
@@ -63,7 +61,7 @@ def tasks(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help=f"Requests at a time. [default: {BATCH_SIZE}]"),
+        typer.Option(metavar="N", min=1, help="Requests at a time. [default: 8]"),
     ] = None,
     device: Annotated[
         str | None,
@@ -83,6 +81,7 @@ def tasks(
     from awqscope.app.terminal.studies.tasks import show_tasks, write_json
     from awqscope.diagnose.runs.directory import RunDirectory, reads_run
     from awqscope.diagnose.studies.tasks.answer import find_kept_tasks, list_stale
+    from awqscope.diagnose.studies.tasks.harness import Harness, check_running, name_version
 
     parts = (name.strip() for text in names or () for name in text.split(","))
     wanted = tuple(name for name in parts if name)
@@ -96,19 +95,11 @@ def tasks(
         "--device": device,
         "--model": model,
     }
-    given = next((option for option, value in running.items() if value is not None), None)
-    if given is not None and results:
-        raise InputError(
-            f"{given} is of tasks that are run, and --results reads finished ones",
-            "leave one of them out",
-        )
-    if given is not None and not wanted:
-        raise InputError(f"{given} is of tasks that are run", "name them with --tasks")
+    check_running(running, has_results=bool(results), has_names=bool(wanted))
     if results:
         found = _read_results(run, results, wanted)
     elif wanted:
         from awqscope.app.terminal.progress import show_progress
-        from awqscope.diagnose.studies.tasks.harness import Harness, name_version
         from awqscope.diagnose.studies.tasks.measure import run_tasks
         from awqscope.diagnose.trials.finished import open_run
 
@@ -120,7 +111,7 @@ def tasks(
             limit,
             num_fewshot,
             max_length or run.read_searched().ppl_definition.seq_len,
-            batch_size or BATCH_SIZE,
+            batch_size or Harness.batch_size,
         )
         with show_progress() as on_progress:
             found = run_tasks(

@@ -163,7 +163,8 @@ def write_ranking(
         return []
     base = next(index for index, one in enumerate(ranked) if one.pair is None)
     comparable = [index for index, one in enumerate(ranked) if one.is_comparable]
-    best = next((index for index in comparable if ranked[index].has_finished), comparable[0])
+    finished = (index for index in comparable if ranked[index].standing.has_finished)
+    best = next(finished, comparable[0])
     said = []
     if len(comparable) > 1:
         standing = ranked[best].standing

@@ -51,6 +51,19 @@ class Harness:
                 raise InputError(f"{value!r} cannot be {NAMES[option]}", f"give at least {least}")
 
 
+def check_running(options: Mapping[str, Any], *, has_results: bool, has_names: bool) -> None:
+    """Raise InputError for an option of tasks that are run where none are: results of finished ones
+    are read, or what is kept is shown. options: by what a user calls them, None where not given."""
+    given = next((name for name, value in options.items() if value is not None), None)
+    if given is not None and has_results:
+        raise InputError(
+            f"{given} is of tasks that are run, and results are of finished ones",
+            "leave one of them out",
+        )
+    if given is not None and not has_names:
+        raise InputError(f"{given} is of tasks that are run", "name the tasks")
+
+
 @dataclass(frozen=True)
 class Asked:
     """A task that was found. stamp: all that its samples depend on besides the model. manager:

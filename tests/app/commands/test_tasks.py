@@ -113,8 +113,8 @@ def test_scores_that_do_not_belong_together_are_one_line(tmp_path: Path) -> None
         (["--results", "mixed=a", "--limit", "3"], "--limit is of tasks that are run"),
         (["--results", "mixed=a", "--device", "cpu"], "--device is of tasks that are run"),
         (["--results", "mixed=a", "--batch-size", "9"], "--batch-size is of tasks that are run"),
-        (["--limit", "3"], "--limit is of tasks that are run: name them with --tasks"),
-        (["--model", "/no/such"], "--model is of tasks that are run: name them with --tasks"),
+        (["--limit", "3"], "--limit is of tasks that are run: name the tasks"),
+        (["--model", "/no/such"], "--model is of tasks that are run: name the tasks"),
         (["--tasks", "tiny", "--model", "/no/such"], "there is no model directory"),
     ],
 )
